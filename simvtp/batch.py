@@ -1,0 +1,72 @@
+"""What travels from the loader to the model: names, shapes, dtypes.
+
+Legend used in every model file: B batch, T frames, H W pixels, N tubes (space-time tokens), V visible tubes, M masked tubes
+(N = V + M), L text length, K slots for masked words, P values in one tube (tubelet * patch * patch * 3), D width, W vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips with their captions, as integers: normalisation and masking happen on the device.
+
+    Attributes:
+        clips: uint8 [B, T, H, W, 3], RGB.
+        input_ids: int64 [B, L], WordPiece ids with [CLS] first and [SEP] after the last word, then padding.
+        attention_mask: bool [B, L], True where there is a token, False where there is padding.
+        word_ids: int64 [B, L], index of the word that a piece belongs to; -1 for [CLS], [SEP] and padding.
+        sample_ids: the B names of the samples (`videoid`), for messages.
+    """
+
+    clips: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    word_ids: Tensor
+    sample_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """The same batch on `device`."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self) if f.name != "sample_ids"}
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, so that the copy to a GPU overlaps with work."""
+        pinned = {f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "sample_ids"}
+        return replace(self, **pinned)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Samples start..stop-1 (a micro-batch)."""
+        cut = {f.name: getattr(self, f.name)[start:stop] for f in fields(self)}
+        return replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is hidden in one batch. All shapes are constant from step to step.
+
+    Attributes:
+        visible: int64 [B, V], indices of the visible tubes in (t, h, w) order, ascending.
+        masked: int64 [B, M], indices of the masked tubes, ascending; V + M = N.
+        input_ids: int64 [B, L], the caption with `[MASK]` at the masked words.
+        word_positions: int64 [B, K], positions in the caption of the masked words; slots that are not used point to 0.
+        word_labels: int64 [B, K], the original ids at these positions; -100 in slots that are not used.
+        negative_noise: float32 [B, B], standard Gumbel noise that picks the VTM negatives.
+        negative_index: int64 [B] or None; a given choice of negatives (parity files), which overrides the noise.
+    """
+
+    visible: Tensor
+    masked: Tensor
+    input_ids: Tensor
+    word_positions: Tensor
+    word_labels: Tensor
+    negative_noise: Tensor
+    negative_index: Tensor | None = None

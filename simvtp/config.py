@@ -1,0 +1,508 @@
+"""One experiment as one tree of frozen dataclasses: settings, overrides, checks and the fingerprint.
+
+The fingerprint is the sha256 of the *whole resolved* tree plus a schema version, without `runtime` (where things lie and how
+many workers carry them does not change what is computed) and with the content of a manifest in place of its path. It names the
+run directory and tags the tracked run, so the same experiment is found again on any machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from simvtp.errors import ConfigError
+
+SCHEMA_VERSION = 1
+MANIFEST_DATASETS = ("manifest",)  # data sets that are read from a file which the user names
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and wiring of the model. Defaults: ViT-B as published (method notes 1.1, 1.3, 1.4)."""
+
+    method: str = "simvtp"
+    image_size: int = 224
+    frames: int = 16
+    patch_size: int = 16
+    tubelet_size: int = 2
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    decoder_dim: int = 384
+    decoder_depth: int = 4
+    decoder_heads: int = 6
+    text_decoder_depth: int = 0  # 0 = the released linear word head
+    vocab_size: int = 30522
+    text_length: int = 32
+    max_text_positions: int = 512
+    text_dropout: float = 0.1
+    drop_path: float = 0.0
+    pooling: Literal["content", "with_pads"] = "content"  # with_pads = released: padding counts in the text mean
+    contrastive_text: Literal["masked", "clean"] = "masked"  # the text that VTC and VTM see; masked = released
+    reuse_pair_pass: bool = True  # VTM positives from the MVM/MLM pass; False = released (a second pass)
+    vtm_negatives: Literal["random", "hard"] = "random"  # random = released
+    init_video: str = ""  # folder or hub name of a VideoMAE checkpoint, or a released-style checkpoint file
+    init_text: str = ""  # folder or hub name of a BERT checkpoint (only its embeddings are used)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Tubes along time, height and width."""
+        side = self.image_size // self.patch_size
+        return self.frames // self.tubelet_size, side, side
+
+    @property
+    def tubes(self) -> int:
+        t, h, w = self.grid
+        return t * h * w
+
+    @property
+    def tube_values(self) -> int:
+        """Values in one tube: tubelet * patch * patch * 3."""
+        return self.tubelet_size * self.patch_size**2 * 3
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """What is hidden during pre-training (method notes 1.2)."""
+
+    video_ratio: float = 0.9
+    video_kind: Literal["tube", "random", "frame"] = "tube"
+    text_ratio: float = 0.75
+    text_kind: Literal["token", "word"] = "token"  # word = whole words
+    text_rule: Literal["exact", "bernoulli"] = "exact"  # bernoulli = released; exact hides round(ratio * words), at least one
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the four objectives (0 = off, at no cost) and their settings (method notes 1.5)."""
+
+    mvm: float = 1.0
+    mlm: float = 1.0
+    vtc: float = 1.0
+    vtm: float = 1.0
+    temperature: float = 0.05
+    vtc_negatives: Literal["global", "local"] = "global"  # local = released: this rank's samples only
+    mvm_target: Literal["normalized", "raw"] = "normalized"
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of the objectives with a weight above zero."""
+        return tuple(name for name in ("mvm", "mlm", "vtc", "vtm") if getattr(self, name) > 0)
+
+
+@dataclass(frozen=True)
+class ShapesConfig:
+    """The embedded data set: moving textured objects, rendered and encoded as H.264."""
+
+    train: int = 2000
+    val: int = 200
+    test: int = 256
+    image_size: int = 64
+    frames: int = 16
+    difficulty: float = 0.5  # 0 = plain background and full captions; 1 = busy background, sparse captions
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which clips and captions, and how they are read."""
+
+    dataset: str = "shapes"
+    manifest: str = ""  # for dataset=manifest: CSV or Parquet with videoid, path, caption
+    manifest_digest: str = ""  # filled in by `finalise`: sha256 of the manifest, so that its content is the identity
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    splits: str = "0.8/0.1/0.1"  # train/val/test shares by hash of the id, where the manifest has no `split` column
+    fraction: float = 1.0  # nested share of the training videos, chosen by hash of the id
+    stride: int = 4  # frames between two sampled frames
+    train_crop: Literal["multiscale", "center", "random_resized"] = "multiscale"  # multiscale = released pre-training
+    flip: float = 0.0
+    reader: Literal["decord", "pyav"] = "decord"
+    tokenizer: str = "builtin"  # builtin, a folder, or a hub name such as bert-base-uncased
+    on_corrupt: Literal["replace", "raise"] = "replace"  # raise = released: one bad clip ends the run
+    max_corrupt_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training stage. `batch_size` is global (over all ranks and accumulation steps); lr = base_lr * batch_size / 256."""
+
+    epochs: float = 200.0
+    max_steps: int = 0  # above 0: exactly so many steps, whatever the epochs
+    batch_size: int = 1024
+    accumulate: int = 1
+    base_lr: float = 1.5e-4
+    base_min_lr: float = 1e-5
+    warmup_share: float = 0.2  # of all steps, linear from 0
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    clip_norm: float = 0.0  # 0 = off
+    layer_decay: float = 1.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    ema_decay: float = 0.0  # 0 = off
+
+    @property
+    def lr(self) -> float:
+        return self.base_lr * self.batch_size / 256
+
+    @property
+    def min_lr(self) -> float:
+        return self.base_min_lr * self.batch_size / 256
+
+
+def _published_finetuning() -> TrainConfig:
+    """Method notes 1.8: MSR-VTT retrieval fine-tuning."""
+    return TrainConfig(epochs=100, batch_size=64, base_lr=3e-4, base_min_lr=1e-6, warmup_share=0.05, beta2=0.999)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Retrieval fine-tuning of two copies of the encoder (method notes 1.8)."""
+
+    enabled: bool = True
+    train: TrainConfig = field(default_factory=_published_finetuning)
+    selection: Literal["val", "test"] = "val"  # split on which the best epoch is chosen; test = released protocol
+    evaluations: int = 5  # how often, evenly spread, the selection split is scored
+    drop_path: float = 0.1
+    train_crop: Literal["multiscale", "center", "random_resized"] = "random_resized"
+    flip: float = 0.5
+    temperature: float = 0.05
+    vtc_negatives: Literal["global", "local"] = "global"
+    pooling: Literal["content", "with_pads"] = "content"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How retrieval is measured: features averaged over temporal segments x spatial crops (method notes 1.8)."""
+
+    split: Literal["val", "test"] = "test"
+    zero_shot: bool = True
+    segments: int = 3
+    crops: int = 3
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where things lie and who carries them. Not part of the fingerprint."""
+
+    root: str = "runs"
+    cache: str = ""  # empty: $SIMVTP_CACHE, or the user's cache folder
+    tracking_uri: str = ""  # empty: $MLFLOW_TRACKING_URI, or sqlite under `root`; "off": no tracker
+    tracking_experiment: str = "simvtp"
+    device: str = "auto"
+    workers: int = 2
+    threads: int = 0  # torch threads; 0 = torch's own choice
+    log_every: int = 10
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    decode_timeout_s: float = 30.0
+    decoded_cache: bool = False  # keep decoded, resized frames on disk (small data sets)
+    sync_every_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that one experiment needs: pre-train, zero-shot, fine-tune, evaluate."""
+
+    name: str = "experiment"
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    pretrain: TrainConfig = field(default_factory=TrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits; the run directory uses the first 12."""
+        return _digest(identity(self))
+
+    @property
+    def cell_fingerprint(self) -> str:
+        """The same without the seed: runs that differ only by seed share it."""
+        return _digest({key: value for key, value in identity(self).items() if key != "seed"})
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.runtime.root) / self.fingerprint[:12]
+
+
+# ---- trees, names, values -------------------------------------------------------------------------------------------------
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The nested dictionary of a config dataclass (plain JSON values)."""
+    return dataclasses.asdict(config)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"masks.video_ratio": 0.9, ...}` in the order of the fields."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{f.name}."))
+        else:
+            flat[prefix + f.name] = value
+    return flat
+
+
+def from_dict(values: Mapping[str, Any], kind: type = Experiment) -> Any:
+    """Rebuild a config from `to_dict`; unknown or missing keys raise ConfigError."""
+    known = typing.get_type_hints(kind)
+    unknown, missing = set(values) - set(known), set(known) - set(values)
+    if unknown or missing:
+        raise ConfigError(
+            f"stored {kind.__name__} does not fit this version: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}; "
+            "it was written by another version of simvtp, run the experiment again or use that version."
+        )
+    built = {key: from_dict(values[key], hint) if dataclasses.is_dataclass(hint) else values[key] for key, hint in known.items()}
+    return kind(**built)
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """What the fingerprint is taken of."""
+    tree = to_dict(experiment)
+    del tree["runtime"], tree["name"]
+    if tree["data"]["dataset"] in MANIFEST_DATASETS:
+        del tree["data"]["manifest"]
+        del tree["data"]["shapes"]
+    return {"schema": SCHEMA_VERSION, **tree}
+
+
+def differences(a: Experiment, b: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Settings that matter and differ: `{"model.depth": (4, 12)}`."""
+    left, right = flatten(a), flatten(b)
+    return {k: (left[k], right[k]) for k in left if left[k] != right[k] and not k.startswith("runtime.") and k != "name"}
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
+    text = json.dumps(_canonical(tree), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """1 and 1.0 are the same setting: whole floats become integers."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+# ---- overrides ------------------------------------------------------------------------------------------------------------
+
+
+def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
+    """Apply `key=value` texts such as `masks.video_ratio=0.5`."""
+    for text in assignments:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"'{text}' is not a setting: write key=value, for example masks.video_ratio=0.5.")
+        experiment = replace_key(experiment, key.strip(), value.strip())
+    return experiment
+
+
+def replace_key(experiment: Experiment, key: str, value: Any) -> Experiment:
+    """A copy with one setting changed; `value` may be text, which is read by the type of the setting."""
+    known = flatten(experiment)
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        inside = [k for k in known if k.startswith(key + ".")]
+        hint = f"it is a group; its settings are {', '.join(inside)}" if inside else f"did you mean '{near[0]}'?"
+        raise ConfigError(f"there is no setting '{key}': {hint}")
+    return _replace_path(experiment, key.split("."), value, key)
+
+
+def _replace_path(node: Any, path: list[str], value: Any, key: str) -> Any:
+    head, rest = path[0], path[1:]
+    if rest:
+        return dataclasses.replace(node, **{head: _replace_path(getattr(node, head), rest, value, key)})
+    return dataclasses.replace(node, **{head: _parse(value, typing.get_type_hints(type(node))[head], key)})
+
+
+def _parse(value: Any, hint: Any, key: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(map(str, typing.get_args(hint)))}.")
+        return value
+    if hint is bool:
+        named = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() not in named:
+            raise ConfigError(f"{key}={value}: must be true or false.")
+        return named[str(value).lower()]
+    try:
+        return hint(value) if not isinstance(value, hint) or isinstance(value, bool) else value
+    except (TypeError, ValueError):
+        what = {int: "a whole number", float: "a number"}.get(hint, getattr(hint, "__name__", str(hint)))
+        raise ConfigError(f"{key}={value}: must be {what}.") from None
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------------
+
+
+def finalise(experiment: Experiment) -> Experiment:
+    """Fill in what depends on files (the manifest's digest), check everything, return the resolved experiment."""
+    data = experiment.data
+    if data.dataset in MANIFEST_DATASETS:
+        if not data.manifest:
+            raise ConfigError("data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, path, caption.")
+        path = Path(data.manifest).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        data = dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
+    experiment = dataclasses.replace(experiment, data=data)
+    check(experiment)
+    return experiment
+
+
+def check(experiment: Experiment) -> None:
+    """Raise ConfigError with one clear sentence if settings are impossible or contradict each other."""
+    _check_types(experiment)
+    _check_model(experiment.model)
+    _check_masks(experiment)
+    _check_stage("pretrain", experiment.pretrain)
+    _check_stage("finetune.train", experiment.finetune.train)
+    _check_data(experiment)
+    losses = experiment.losses
+    if not losses.wanted:
+        raise ConfigError("all of losses.mvm, losses.mlm, losses.vtc and losses.vtm are 0: nothing would be learnt; set one above 0.")
+    for name in ("mvm", "mlm", "vtc", "vtm"):
+        _require(getattr(losses, name) >= 0, f"losses.{name}", getattr(losses, name), "at least 0")
+    _require(losses.temperature > 0, "losses.temperature", losses.temperature, "above 0")
+    micro = experiment.pretrain.batch_size // experiment.pretrain.accumulate
+    if "vtm" in losses.wanted and micro < 2:
+        raise ConfigError(f"losses.vtm needs another clip as negative, but pretrain.batch_size/accumulate is {micro}: make it 2 or more.")
+
+
+def _check_types(experiment: Experiment) -> None:
+    hints = {}
+
+    def collect(kind: type, prefix: str) -> None:
+        for key, hint in typing.get_type_hints(kind).items():
+            if dataclasses.is_dataclass(hint):
+                collect(typing.cast(type, hint), f"{prefix}{key}.")
+            else:
+                hints[prefix + key] = hint
+
+    collect(Experiment, "")
+    for key, value in flatten(experiment).items():
+        hint = hints[key]
+        if typing.get_origin(hint) is Literal:
+            _parse(value, hint, key)
+        elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+            allowed = (int, float) if hint is float else (hint,)
+            if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
+                raise ConfigError(f"{key}={value!r}: must be of type {hint.__name__}.")
+
+
+def _require(holds: bool, key: str, value: Any, what: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key}={value}: must be {what}.")
+
+
+def _check_model(m: ModelConfig) -> None:
+    for key in ("image_size", "frames", "patch_size", "tubelet_size", "dim", "depth", "heads", "decoder_dim", "decoder_depth", "decoder_heads"):
+        _require(getattr(m, key) >= 1, f"model.{key}", getattr(m, key), "at least 1")
+    if m.frames % m.tubelet_size:
+        raise ConfigError(f"model.frames={m.frames} is not divisible by model.tubelet_size={m.tubelet_size}: change one of them.")
+    if m.image_size % m.patch_size:
+        raise ConfigError(f"model.image_size={m.image_size} is not divisible by model.patch_size={m.patch_size}: change one of them.")
+    for width, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
+        if getattr(m, width) % getattr(m, heads):
+            raise ConfigError(f"model.{width}={getattr(m, width)} is not divisible by model.{heads}={getattr(m, heads)}.")
+    for key in ("text_dropout", "drop_path"):
+        _require(0 <= getattr(m, key) < 1, f"model.{key}", getattr(m, key), "in [0, 1)")
+    _require(m.text_decoder_depth >= 0, "model.text_decoder_depth", m.text_decoder_depth, "at least 0")
+    _require(3 <= m.text_length <= m.max_text_positions, "model.text_length", m.text_length, "from 3 to model.max_text_positions")
+
+
+def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
+    """How many units the video mask hides: places of a time slot (tube), tubes of the clip (random), time slots (frame).
+
+    Counts as released: int(ratio * places), so 0.9 of 196 is 176.
+    """
+    t, h, w = model.grid
+    units = {"tube": h * w, "random": t * h * w, "frame": t}[masks.video_kind]
+    return int(masks.video_ratio * units)
+
+
+def _check_masks(experiment: Experiment) -> None:
+    model, masks = experiment.model, experiment.masks
+    for key in ("video_ratio", "text_ratio"):
+        _require(0 <= getattr(masks, key) < 1, f"masks.{key}", getattr(masks, key), "in [0, 1)")
+    t, h, w = model.grid
+    units = {"tube": h * w, "random": t * h * w, "frame": t}[masks.video_kind]
+    hidden = hidden_per_slot(model, masks)
+    if hidden >= units:
+        raise ConfigError(f"masks.video_ratio={masks.video_ratio} leaves no visible tube of {units}: lower it.")
+    if "mvm" in experiment.losses.wanted and hidden == 0:
+        raise ConfigError(
+            f"losses.mvm={experiment.losses.mvm} needs masked tubes, but masks.video_ratio={masks.video_ratio} hides none of {units}: "
+            "raise the ratio or set losses.mvm=0."
+        )
+    if "mlm" in experiment.losses.wanted and masks.text_ratio == 0:
+        raise ConfigError("losses.mlm needs masked words, but masks.text_ratio=0: raise the ratio or set losses.mlm=0.")
+
+
+def _check_stage(name: str, stage: TrainConfig) -> None:
+    for key in ("batch_size", "accumulate"):
+        _require(getattr(stage, key) >= 1, f"{name}.{key}", getattr(stage, key), "at least 1")
+    if stage.batch_size % stage.accumulate:
+        raise ConfigError(f"{name}.batch_size={stage.batch_size} is not divisible by {name}.accumulate={stage.accumulate}.")
+    _require(stage.epochs > 0 or stage.max_steps > 0, f"{name}.epochs", stage.epochs, f"above 0 (or set {name}.max_steps)")
+    _require(stage.max_steps >= 0, f"{name}.max_steps", stage.max_steps, "at least 0")
+    for key in ("base_lr", "eps", "layer_decay"):
+        _require(getattr(stage, key) > 0, f"{name}.{key}", getattr(stage, key), "above 0")
+    for key in ("warmup_share", "beta1", "beta2", "ema_decay"):
+        _require(0 <= getattr(stage, key) < 1, f"{name}.{key}", getattr(stage, key), "in [0, 1)")
+    for key in ("weight_decay", "clip_norm", "base_min_lr"):
+        _require(getattr(stage, key) >= 0, f"{name}.{key}", getattr(stage, key), "at least 0")
+
+
+def split_shares(data: DataConfig) -> tuple[float, float, float]:
+    """`data.splits` as numbers; raises ConfigError if they are not three shares with sum 1."""
+    try:
+        shares = tuple(float(part) for part in data.splits.split("/"))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or any(s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise ConfigError(f"data.splits={data.splits}: must be three shares of train/val/test with sum 1, for example 0.8/0.1/0.1.")
+    return shares[0], shares[1], shares[2]
+
+
+def _check_data(experiment: Experiment) -> None:
+    data, evaluate, runtime = experiment.data, experiment.evaluate, experiment.runtime
+    split_shares(data)
+    _require(0 < data.fraction <= 1, "data.fraction", data.fraction, "in (0, 1]")
+    _require(data.stride >= 1, "data.stride", data.stride, "at least 1")
+    _require(0 <= data.flip <= 1, "data.flip", data.flip, "in [0, 1]")
+    _require(0 <= data.max_corrupt_share <= 1, "data.max_corrupt_share", data.max_corrupt_share, "in [0, 1]")
+    _require(0 <= data.shapes.difficulty <= 1, "data.shapes.difficulty", data.shapes.difficulty, "in [0, 1]")
+    for key in ("train", "val", "test", "image_size", "frames"):
+        _require(getattr(data.shapes, key) >= 1, f"data.shapes.{key}", getattr(data.shapes, key), "at least 1")
+    for key in ("segments", "crops", "batch_size"):
+        _require(getattr(evaluate, key) >= 1, f"evaluate.{key}", getattr(evaluate, key), "at least 1")
+    for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
+        _require(getattr(runtime, key) >= 1, f"runtime.{key}", getattr(runtime, key), "at least 1")
+    _require(runtime.workers >= 0, "runtime.workers", runtime.workers, "at least 0")
+    _require(experiment.finetune.evaluations >= 1, "finetune.evaluations", experiment.finetune.evaluations, "at least 1")
+    _require(experiment.finetune.temperature > 0, "finetune.temperature", experiment.finetune.temperature, "above 0")

@@ -1,0 +1,91 @@
+"""The durable record of a run: one JSON object a line, appended, never edited.
+
+The journal is the truth; the tracker is a mirror of it. A checkpoint stores the journal's length, so a run that is continued
+from that checkpoint first cuts the journal back to it: no gap, no duplicate, whatever was killed when. A line that was torn by
+a crash is dropped when the journal is opened again.
+
+Line kinds: `metrics` {"stage", "step", "metrics": {name: number}}, `result` {"result": {...}}, `event` {"message", ...};
+each has "kind" and "time" (seconds since 1970).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from simvtp.errors import UserError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write to a temporary neighbour, flush it to disk, rename: the file is whole or absent. A full disk raises UserError."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another runtime.root.") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file written by `write_atomically`."""
+    return json.loads(path.read_text())
+
+
+class Journal:
+    """Appends lines to `path`; creates it if needed and cuts off a torn last line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        whole = path.read_bytes().rfind(b"\n") + 1
+        if whole != path.stat().st_size:
+            os.truncate(path, whole)
+        self._file = open(path, "ab")  # noqa: SIM115  (open for the life of the run)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append one line and hand it to the operating system."""
+        line = json.dumps({"kind": kind, "time": time.time(), **fields}, separators=(",", ":")) + "\n"
+        try:
+            self._file.write(line.encode())
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space and start again.") from error
+
+    def length(self) -> int:
+        """Bytes written so far, after forcing them to disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self.path.stat().st_size
+
+    def cut_back(self, length: int) -> None:
+        """Forget what was written after `length` (a value that `length()` returned)."""
+        self._file.flush()
+        os.truncate(self.path, length)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_journal(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (offset after the line, line) for each whole line from byte `start`; a torn last line is left out."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        file.seek(start)
+        offset = start
+        for raw in file:
+            if not raw.endswith(b"\n"):
+                return
+            offset += len(raw)
+            yield offset, json.loads(raw)
