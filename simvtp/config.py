@@ -420,7 +420,18 @@ def _require(holds: bool, key: str, value: Any, what: str) -> None:
 
 
 def _check_model(m: ModelConfig) -> None:
-    for key in ("image_size", "frames", "patch_size", "tubelet_size", "dim", "depth", "heads", "decoder_dim", "decoder_depth", "decoder_heads"):
+    for key in (
+        "image_size",
+        "frames",
+        "patch_size",
+        "tubelet_size",
+        "dim",
+        "depth",
+        "heads",
+        "decoder_dim",
+        "decoder_depth",
+        "decoder_heads",
+    ):
         _require(getattr(m, key) >= 1, f"model.{key}", getattr(m, key), "at least 1")
     if m.frames % m.tubelet_size:
         raise ConfigError(f"model.frames={m.frames} is not divisible by model.tubelet_size={m.tubelet_size}: change one of them.")

@@ -80,13 +80,23 @@ def released() -> Experiment:
 def large() -> Experiment:
     """As `base` with a ViT-L encoder (1024 wide, 24 blocks). Cost and expected figure: not measured."""
     ours = base()
-    return replace(ours, name="large", model=replace(ours.model, dim=1024, depth=24, heads=16, decoder_dim=512, decoder_heads=8, init_video="MCG-NJU/videomae-large", init_text=""))
+    return replace(
+        ours,
+        name="large",
+        model=replace(
+            ours.model, dim=1024, depth=24, heads=16, decoder_dim=512, decoder_heads=8, init_video="MCG-NJU/videomae-large", init_text=""
+        ),
+    )
 
 
 def huge() -> Experiment:
     """As `base` with a ViT-H encoder (1280 wide, 32 blocks). Cost and expected figure: not measured."""
     ours = base()
-    return replace(ours, name="huge", model=replace(ours.model, dim=1280, depth=32, heads=16, decoder_dim=640, decoder_heads=8, init_video="", init_text=""))
+    return replace(
+        ours,
+        name="huge",
+        model=replace(ours.model, dim=1280, depth=32, heads=16, decoder_dim=640, decoder_heads=8, init_video="", init_text=""),
+    )
 
 
 RECIPES: dict[str, Callable[[], Experiment]] = {recipe.__name__: recipe for recipe in (tiny, base, released, large, huge)}

@@ -1,0 +1,36 @@
+# Two commands matter: `make demo` (clone to table) and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The tests and the demo start many processes on few cores: one torch thread each is fastest there.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install demo test test-slow lint types clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: install
+	$(BIN)/python sweeps/mask_ratio.py --recipe tiny
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,148 @@
+"""Settings: one tree, clear refusals, a fingerprint that means the whole experiment."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simvtp import config as C
+from simvtp.errors import ConfigError
+from simvtp.recipes import RECIPES, get_recipe
+
+
+def tiny(*assignments: str) -> C.Experiment:
+    return C.override(get_recipe("tiny"), assignments)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_possible_and_survives_json(name: str) -> None:
+    experiment = get_recipe(name)
+    if experiment.data.dataset == "shapes":
+        C.finalise(experiment)
+    else:
+        C.check(experiment)
+    again = C.from_dict(json.loads(json.dumps(C.to_dict(experiment))))
+    assert again == experiment
+    assert again.fingerprint == experiment.fingerprint
+    assert RECIPES[name].__doc__
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("mask.video_ratio=0.5", "did you mean 'masks.video_ratio'"),
+        ("masks.vidio_ratio=0.5", "did you mean 'masks.video_ratio'"),
+        ("masks=0.5", "it is a group"),
+        ("masks.video_ratio", "write key=value"),
+        ("masks.video_ratio=much", "must be a number"),
+        ("model.depth=2.5", "must be a whole number"),
+        ("masks.video_kind=checkerboard", "must be one of tube, random, frame"),
+        ("pretrain.compile=perhaps", "must be true or false"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("(", r"\(")) as caught:
+        tiny(assignment)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "words"),
+    [
+        (["masks.video_ratio=1"], "must be in [0, 1)"),
+        (["masks.video_ratio=-0.1"], "must be in [0, 1)"),
+        (["masks.text_ratio=1.5"], "must be in [0, 1)"),
+        (["masks.video_ratio=0.01"], "needs masked tubes"),
+        (["masks.text_ratio=0"], "needs masked words"),
+        (["model.frames=7"], "not divisible by model.tubelet_size"),
+        (["model.image_size=60"], "not divisible by model.patch_size"),
+        (["model.heads=3"], "not divisible by model.heads"),
+        (["losses.mvm=0", "losses.mlm=0", "losses.vtc=0", "losses.vtm=0"], "nothing would be learnt"),
+        (["losses.vtm=-1"], "must be at least 0"),
+        (["pretrain.batch_size=1"], "another clip as negative"),
+        (["pretrain.accumulate=5"], "not divisible by pretrain.accumulate"),
+        (["data.fraction=0"], "must be in (0, 1]"),
+        (["data.splits=0.5/0.5"], "three shares"),
+        (["data.dataset=manifest"], "needs data.manifest"),
+        (["data.dataset=manifest", "data.manifest=nowhere.csv"], "no such file"),
+        (["runtime.workers=-1"], "must be at least 0"),
+    ],
+)
+def test_impossible_experiments_are_refused(assignments: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        C.finalise(tiny(*assignments))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ratio_that_leaves_no_visible_slot_is_refused() -> None:
+    # 4 time slots: int(0.99 * 4) = 3 leaves one; a single slot cannot be hidden and kept.
+    C.check(tiny("masks.video_kind=frame", "masks.video_ratio=0.99"))
+    with pytest.raises(ConfigError, match="needs masked tubes"):
+        C.check(tiny("masks.video_kind=frame", "model.frames=2", "masks.video_ratio=0.9"))
+
+
+@given(st.sampled_from([k for k in C.flatten(C.Experiment()) if not k.startswith("runtime.") and k != "name"]))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
+    experiment = get_recipe("tiny")
+    value = C.flatten(experiment)[key]
+    hints = {"text_rule": "bernoulli"}
+    if key in ("data.manifest",):
+        return  # its content counts, not its path: see the next test
+    if isinstance(value, bool):
+        new: object = not value
+    elif isinstance(value, (int, float)):
+        new = value + 1
+    else:
+        choices = {
+            "model.pooling": "with_pads", "model.contrastive_text": "masked", "model.vtm_negatives": "hard", "masks.video_kind": "frame",
+            "masks.text_kind": "word", "masks.text_rule": hints["text_rule"], "losses.vtc_negatives": "local", "losses.mvm_target": "raw",
+            "data.train_crop": "center", "data.reader": "pyav", "data.on_corrupt": "raise", "pretrain.precision": "bf16",
+            "finetune.train.precision": "bf16", "finetune.selection": "test", "finetune.train_crop": "multiscale",
+            "finetune.vtc_negatives": "local", "finetune.pooling": "with_pads", "evaluate.split": "val",
+        }  # fmt: skip
+        new = choices.get(key, f"{value}x")
+    changed = C.replace_key(experiment, key, new)
+    assert changed.fingerprint != experiment.fingerprint
+    assert (changed.cell_fingerprint == experiment.cell_fingerprint) == (key == "seed")
+
+
+def test_where_things_lie_does_not_change_the_fingerprint() -> None:
+    experiment = get_recipe("tiny")
+    for key, value in C.flatten(experiment.runtime).items():
+        new = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else f"{value}x"
+        assert C.replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
+    assert dataclasses.replace(experiment, name="other").fingerprint == experiment.fingerprint
+
+
+def test_a_manifest_is_known_by_its_content(tmp_path) -> None:
+    prints = []
+    for name, text in (("a.csv", "videoid,path,caption\n1,1.mp4,x\n"), ("b.csv", "videoid,path,caption\n1,1.mp4,x\n"), ("c.csv", "other")):
+        (tmp_path / name).write_text(text)
+        prints.append(C.finalise(tiny("data.dataset=manifest", f"data.manifest={tmp_path / name}")).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_whole_floats_and_integers_are_the_same_setting() -> None:
+    assert tiny("losses.vtm=1").fingerprint == dataclasses.replace(tiny(), losses=C.LossConfig(vtm=1)).fingerprint
+
+
+def test_a_stored_experiment_of_another_version_is_refused() -> None:
+    stored = C.to_dict(get_recipe("tiny"))
+    stored["masks"]["new_key"] = 1
+    del stored["masks"]["text_rule"]
+    with pytest.raises(ConfigError, match=r"new_key.*text_rule"):
+        C.from_dict(stored)
+
+
+def test_differences_name_the_fields() -> None:
+    assert C.differences(tiny(), tiny("model.depth=2", "runtime.workers=5")) == {"model.depth": (4, 2)}
+
+
+def test_published_mask_count() -> None:
+    released = get_recipe("released")
+    assert released.model.tubes == 1568
+    assert C.hidden_per_slot(released.model, released.masks) == 176
