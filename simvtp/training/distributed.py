@@ -1,0 +1,179 @@
+"""One process or many: the only file that talks to torch.distributed directly, apart from the gather in `losses`.
+
+Every helper does nothing, at no cost, when there is a single process, so that no caller asks "is it distributed?".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from simvtp.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun put into the environment."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+
+def launch_from_environment() -> Launch:
+    """RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; one process if they are absent."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return Launch()
+    return Launch(rank=int(os.environ["RANK"]), world=int(os.environ["WORLD_SIZE"]), local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def choose_device(name: str, launch: Launch | None = None) -> torch.device:
+    """`auto` is this rank's GPU if there is one, else the CPU; a name (`cpu`, `cuda`, `cuda:1`) is taken as given."""
+    launch = launch or launch_from_environment()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"runtime.device={name}, but torch sees no GPU here: choose runtime.device=cpu or auto.")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", launch.local_rank)
+    return device
+
+
+@contextlib.contextmanager
+def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[Launch]:
+    """Join the process group that torchrun describes (nccl on GPUs, gloo on CPUs) and leave it at the end."""
+    launch = launch or launch_from_environment()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if launch.world == 1 or dist.is_initialized():
+        yield launch
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, rank=launch.rank, world_size=launch.world)
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        port = os.environ.get("MASTER_PORT", "?")
+        raise UserError(
+            f"rank {launch.rank} cannot join the {launch.world} processes at {os.environ.get('MASTER_ADDR', '?')}:{port} ({error}): "
+            "is the port in use? Choose another with torchrun --master-port."
+        ) from error
+    try:
+        yield launch
+    finally:
+        dist.destroy_process_group()
+
+
+def _on() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if _on() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if _on() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum over ranks, as a new tensor without gradient (no host sync)."""
+    if world() == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def min_over_ranks(value: Tensor) -> Tensor:
+    """The smallest value over ranks, element by element, as a new tensor."""
+    if world() == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total, op=dist.ReduceOp.MIN)
+    return total
+
+
+def from_main(value: T) -> T:
+    """Rank 0's value (any picklable object) on every rank."""
+    if world() == 1:
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def from_all(value: T) -> list[T]:
+    """Every rank's value (any picklable object), in the order of the ranks."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """The model in DistributedDataParallel, or as it is for a single process.
+
+    Every parameter must get a gradient in each step (objectives that are off have no modules), so unused ones are not searched
+    for. Inputs are already on the device: `device_ids` is left out, which keeps DDP from copying them.
+    """
+    if world() == 1:
+        return model
+    return DistributedDataParallel(model, find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+
+def unsynchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Around forward and backward of a micro-batch: gradients are exchanged only after the last one."""
+    if isinstance(model, DistributedDataParallel) and not last:
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+class Vote:
+    """Lets all ranks learn, one step late and without waiting for the device, that one of them was asked to stop.
+
+    The vote travels over gloo on its own group while the step runs; its result is read at the end of the next step, so every
+    rank stops after the same step.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = dist.new_group(backend="gloo") if world() > 1 else None
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def agree(self, wish: bool) -> bool:
+        """Hand in this rank's wish; True if any rank wished it at the previous call (single process: the wish itself)."""
+        if self._group is None:
+            return wish
+        agreed = self.collect()
+        ballot = torch.tensor([int(wish)])
+        self._pending = (dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._group, async_op=True), ballot)
+        return agreed
+
+    def collect(self) -> bool:
+        """Wait for the vote under way; False if there is none."""
+        if self._pending is None:
+            return False
+        work, ballot = self._pending
+        work.wait()
+        self._pending = None
+        return bool(ballot.item())

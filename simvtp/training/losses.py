@@ -1,0 +1,137 @@
+"""The four losses as functions of named tensors (method notes 1.5). They know no model and no weights.
+
+Each is a mean such that the mean over ranks (which DDP takes of the gradients) is the loss of the whole batch in one process.
+Legend: B batch, M masked tubes, P values in a tube, K slots for masked words, W vocabulary, D width, R ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from simvtp.training.distributed import rank, sum_over_ranks, world
+
+IGNORED = -100  # label of a word slot that is not used
+
+
+def _full(value: Tensor) -> Tensor:
+    """Half precision is raised to float32; float32 and float64 stay."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+# ---- MVM ----------------------------------------------------------------------------------------------------------------
+
+
+def normalise_tubes(pixels: Tensor, channels: int = 3) -> Tensor:
+    """Pixels [B, M, P] with mean 0 and deviation 1 in each tube and channel (released behaviour).
+
+    (x - mean) / (sqrt(unbiased variance) + 1e-6) over the P / channels values of a channel; channels are the inner axis of P.
+    """
+    values = _full(pixels).unflatten(-1, (-1, channels))  # [B, M, P / channels, channels]
+    variance, mean = torch.var_mean(values, dim=-2, keepdim=True, correction=1)
+    return ((values - mean) / (variance.sqrt() + 1e-6)).flatten(-2)
+
+
+def masked_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """MVM: mean squared error of prediction and target, both [B, M, P]. Every rank has the same B and M."""
+    return F.mse_loss(_full(prediction), _full(target))
+
+
+# ---- MLM ----------------------------------------------------------------------------------------------------------------
+
+
+def word_share(labels: list[Tensor]) -> Tensor:
+    """Scored words per rank and micro-batch, on average over ranks and over the given micro-batches; 0-d float, above 0.
+
+    Captions differ in length, so ranks and micro-batches differ in scored words; dividing each one's sum by this average makes
+    the mean over all of them the mean over all words.
+    """
+    counted = torch.stack([(part != IGNORED).sum() for part in labels]).sum()
+    everywhere = sum_over_ranks(counted).clamp(min=1)
+    return everywhere.to(torch.float32) / (world() * len(labels))
+
+
+def word_loss(logits: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
+    """MLM: cross-entropy, a mean over the scored words of all ranks; 0 (not NaN) if there is none.
+
+    Args:
+        logits: [B, K, W].
+        labels: int64 [B, K], -100 in slots that are not used.
+        share: `word_share` of all micro-batches of the step; None: of this batch.
+    """
+    share = word_share([labels]) if share is None else share
+    total = F.cross_entropy(_full(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / share.to(total.dtype)
+
+
+# ---- VTC ----------------------------------------------------------------------------------------------------------------
+
+
+class _GatherRows(torch.autograd.Function):
+    """[B, D] on each rank -> [R * B, D] on all; the gradient of a row is summed over the ranks that used it.
+
+    The backward is an all-reduce and a slice rather than a reduce-scatter, which gloo does not have.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = rows.shape[0]
+        parts = [torch.empty_like(rows) for _ in range(world())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        gradient = grads[0].contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient[rank() * ctx.count : (rank() + 1) * ctx.count]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows [B, D] of every rank, [R * B, D] in the order of the ranks, with gradient; the input itself for one process."""
+    return _GatherRows.apply(rows) if world() > 1 else rows
+
+
+def contrastive_logits(
+    video_feature: Tensor, text_feature: Tensor, temperature: float, gather: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine similarity / temperature of this rank's rows and all columns: (video to text, text to video, right columns).
+
+    The first two are [B, C], C = B, or R * B with `gather` (every rank has the same B); the third is int64 [B].
+    """
+    with torch.autocast(video_feature.device.type, enabled=False):
+        video = F.normalize(_full(video_feature), dim=-1)
+        text = F.normalize(_full(text_feature), dim=-1)
+        all_video, all_text = (gather_rows(video), gather_rows(text)) if gather else (video, text)
+        first = rank() * video.shape[0] if gather else 0
+        right = torch.arange(first, first + video.shape[0], device=video.device)
+        return video @ all_text.T / temperature, text @ all_video.T / temperature, right
+
+
+def contrastive_loss(video_feature: Tensor, text_feature: Tensor, temperature: float, gather: bool = False) -> Tensor:
+    """VTC: the *sum* of the cross-entropies of the two directions (released behaviour), features [B, D] not normalised.
+
+    Args:
+        temperature: fixed divisor of the cosine similarity; 0.05 as published.
+        gather: negatives from all ranks (ours); False = from this rank only (released).
+    """
+    video_to_text, text_to_video, right = contrastive_logits(video_feature, text_feature, temperature, gather)
+    return F.cross_entropy(video_to_text, right) + F.cross_entropy(text_to_video, right)
+
+
+# ---- VTM ----------------------------------------------------------------------------------------------------------------
+
+
+def matching_labels(match_logits: Tensor) -> Tensor:
+    """int64 [2B]: 1 for the first half (the true pairs), 0 for the second."""
+    count = match_logits.shape[0] // 2
+    return (torch.arange(2 * count, device=match_logits.device) < count).long()
+
+
+def matching_loss(match_logits: Tensor) -> Tensor:
+    """VTM: two-way cross-entropy of [2B, 2]: B true pairs first (class 1), then B false ones (class 0)."""
+    return F.cross_entropy(_full(match_logits), matching_labels(match_logits))
