@@ -1,0 +1,190 @@
+"""What an ablation is: a base experiment, axes and seeds, expanded to experiments without repeats.
+
+Nothing is run here. The same `Ablation` is used by `sweeps` (which runs its points) and, through `plan()`, by `reports` (which
+lays out the table and knows which cells are missing).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from simvtp.config import Experiment, finalise, flatten, replace_key
+from simvtp.errors import ConfigError
+
+Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting that is varied. `short` is what a progress line calls it ("video" for "video mask ratio")."""
+
+    key: str
+    label: str
+    values: tuple[Any, ...]
+    short: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.short or self.label
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell of the table with one seed: exactly one experiment."""
+
+    cell: Cell
+    seed: int
+    experiment: Experiment
+    name: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.experiment.fingerprint
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.experiment.runtime.root) / self.fingerprint[:12]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A comparison of experiments.
+
+    Attributes:
+        name: short name, the first part of the sweep id and the argument of the report.
+        title, question, paper_says: what the report prints above the table.
+        base: the experiment that every point starts from.
+        axes: the settings that are varied; the points are their product.
+        seeds: each cell is run once per seed.
+        metric: tracked name of the figure in the table, `<Result.key>/<metric>`, for example `test/finetuned/t2v/R1`.
+        metric_label: its name for people.
+        published_optimum: the cell that the paper found best, or None.
+        extra_points: cells outside the product, with a value for each axis.
+        dataset: what the report calls the data; empty = taken from the base experiment.
+    """
+
+    name: str
+    title: str
+    question: str
+    paper_says: str
+    base: Experiment
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    metric: str
+    metric_label: str
+    published_optimum: Cell | None = None
+    extra_points: tuple[Cell, ...] = ()
+    dataset: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ConfigError(f"the ablation '{self.name}' has no seed: give at least one.")
+        for axis in self.axes:
+            if not axis.values:
+                raise ConfigError(f"the axis {axis.key} of the ablation '{self.name}' has no value: give at least one.")
+        keys = {axis.key for axis in self.axes}
+        for cell in self.extra_points:
+            if set(cell) != keys:
+                raise ConfigError(
+                    f"the extra point {dict(cell)} of the ablation '{self.name}' must give a value for each of {sorted(keys)}."
+                )
+
+    def cells(self) -> tuple[dict[str, Any], ...]:
+        """The product of the axes, then the extra points; repeats left out."""
+        product = itertools.product(*(axis.values for axis in self.axes))
+        found = [dict(zip([axis.key for axis in self.axes], values, strict=True)) for values in product]
+        found += [{axis.key: cell[axis.key] for axis in self.axes} for cell in self.extra_points]
+        return tuple(cell for number, cell in enumerate(found) if cell not in found[:number])
+
+    def points(self) -> tuple[Point, ...]:
+        """All points, first by seed and then by cell, so that a whole table with one seed is there early.
+
+        Points that come to the same experiment (equal fingerprints) are listed once. A combination that cannot be run raises
+        ConfigError with the name of the point.
+        """
+        found: dict[str, Point] = {}
+        for seed, cell in itertools.product(dict.fromkeys(self.seeds), self.cells()):
+            point = self._point(cell, seed)
+            found.setdefault(point.fingerprint, point)
+        return tuple(found.values())
+
+    def _point(self, cell: Cell, seed: int) -> Point:
+        name = self.point_name(cell, seed)
+        try:
+            experiment = dataclasses.replace(self.base, seed=seed)
+            for key, value in cell.items():
+                experiment = replace_key(experiment, key, value)
+            experiment = finalise(experiment)
+        except ConfigError as error:
+            raise ConfigError(f"the point '{name}' of the ablation '{self.name}' is impossible: {error}") from None
+        resolved = flatten(experiment)
+        return Point({key: resolved[key] for key in cell}, seed, experiment, name)
+
+    def point_name(self, cell: Cell, seed: int) -> str:
+        """`video 0.90 text 0.75`, with the seed where there are several."""
+        parts = [f"{axis.name} {_number(cell[axis.key])}" for axis in self.axes]
+        return " ".join(parts + ([f"seed {seed}"] if len(self.seeds) > 1 else []))
+
+    @cached_property
+    def sweep_id(self) -> str:
+        """The same grid has the same id, on any machine: running it again continues it."""
+        return sweep_id(self.name, [point.fingerprint for point in self.points()])
+
+    def plan(self) -> dict[str, Any]:
+        """All that a report needs to know about the grid, as plain JSON values."""
+        return {
+            "sweep_id": self.sweep_id,
+            "ablation": self.name,
+            "title": self.title,
+            "question": self.question,
+            "paper_says": self.paper_says,
+            "dataset": self.dataset or dataset_name(self.base),
+            "recipe": self.base.name,
+            "axes": [{"key": axis.key, "label": axis.label, "values": list(axis.values)} for axis in self.axes],
+            "seeds": list(dict.fromkeys(self.seeds)),
+            "metric": self.metric,
+            "metric_label": self.metric_label,
+            "published_optimum": dict(self.published_optimum) if self.published_optimum else None,
+            "points": [
+                {
+                    "cell": dict(point.cell),
+                    "seed": point.seed,
+                    "fingerprint": point.fingerprint,
+                    "cell_fingerprint": point.experiment.cell_fingerprint,
+                }
+                for point in self.points()
+            ],
+        }
+
+
+def sweep_id(name: str, fingerprints: Sequence[str]) -> str:
+    """`<ablation>-<8 hex digits>` of the set of fingerprints, whatever their order."""
+    return f"{name}-{hashlib.sha256(' '.join(sorted(set(fingerprints))).encode()).hexdigest()[:8]}"
+
+
+def dataset_name(experiment: Experiment) -> str:
+    """`shapes`, or folder and file of the manifest (without the rest of its path, which differs between machines)."""
+    data = experiment.data
+    if data.manifest and data.dataset == "manifest":
+        path = Path(data.manifest).expanduser().resolve()
+        return f"{path.parent.name}/{path.name}"
+    return data.dataset
+
+
+def retrieval_metric(experiment: Experiment, metric: str = "R1", direction: str = "t2v") -> str:
+    """Tracked name of the retrieval figure that an experiment ends with (see `simvtp.results.Result.key`)."""
+    setting = "zero-shot"
+    if experiment.finetune.enabled:
+        setting = "finetuned-selected-on-test" if experiment.finetune.selection == "test" else "finetuned"
+    return f"{experiment.evaluate.split}/{setting}/{direction}/{metric}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) and round(value, 2) == value else str(value)
