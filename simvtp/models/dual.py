@@ -1,0 +1,93 @@
+"""Two copies of the encoder for retrieval, fine-tuned apart (method notes 1.8)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from torch import Tensor, nn
+
+from simvtp.batch import Batch, Masks
+from simvtp.config import ModelConfig
+from simvtp.errors import ConfigError
+from simvtp.models.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
+from simvtp.models.encoder import Encoder, pool
+from simvtp.models.layers import BLOCK_NORM_EPS, initialise
+from simvtp.models.simvtp import SimVTP
+
+
+class _Tower(nn.Module):
+    """Embedding, blocks without a final norm, mean, LayerNorm."""
+
+    def __init__(self, embedding: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.encoder = Encoder(config, final_norm=False)
+        self.fc_norm = nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS)
+
+
+class DualEncoder(nn.Module):
+    """A video encoder and a text encoder; a feature is the mean over the tokens, then a LayerNorm of its own.
+
+    `config.pooling` says whether padding counts in the text's mean (`with_pads` = released) or not (`content`, ours). Each copy
+    holds only the embeddings that it uses; the released copies hold both.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.vocab_size <= 0:
+            raise ConfigError(f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary.")
+        self.config = config
+        self.video_encoder = _Tower(TubeEmbedding(config), config)
+        self.text_encoder = _Tower(TextEmbedding(config), config)
+
+    def initialise(self, seed: int) -> None:
+        """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
+        initialise(self, seed)
+
+    @classmethod
+    def from_unified(
+        cls,
+        model: SimVTP,
+        config: ModelConfig | None = None,
+        *,
+        drop_path: float | None = None,
+        pooling: Literal["content", "with_pads"] | None = None,
+    ) -> DualEncoder:
+        """Both copies from the unified encoder of `model`, on its device and in its dtype.
+
+        The pre-trained final norm is not carried over: `fc_norm` starts as 1 and 0 (released behaviour).
+        `drop_path` and `pooling`, where given, replace those of `config` (default: the model's own).
+        """
+        config = config or model.config
+        config = replace(
+            config,
+            drop_path=config.drop_path if drop_path is None else drop_path,
+            pooling=config.pooling if pooling is None else pooling,
+        )
+        weight = model.video_embedding.proj.weight
+        dual = cls(config).to(device=weight.device, dtype=weight.dtype)
+        for tower, embedding in ((dual.video_encoder, model.video_embedding), (dual.text_encoder, model.text_embedding)):
+            tower.embedding.load_state_dict(embedding.state_dict())
+            tower.encoder.blocks.load_state_dict(model.encoder.blocks.state_dict())
+        return dual
+
+    def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
+        """video_feature [B, D] and text_feature [B, D], not normalised; with `masks`, of the visible tubes and the masked text."""
+        input_ids = batch.input_ids if masks is None else masks.input_ids
+        return {
+            "video_feature": self.embed_video(batch.clips, None if masks is None else masks.visible),
+            "text_feature": self.embed_text(input_ids, batch.attention_mask),
+        }
+
+    def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
+        """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those tubes."""
+        tower = self.video_encoder
+        tokens = tower.embedding(cut_tubes(clips, self.config), visible)
+        return tower.fc_norm(tower.encoder(tokens).mean(dim=1))
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Word pieces [B, L] and where they are (bool [B, L]) -> [B, D]."""
+        tower = self.text_encoder
+        tokens = tower.encoder(tower.embedding(input_ids), attention_mask)
+        return tower.fc_norm(pool(tokens, attention_mask, self.config.pooling))

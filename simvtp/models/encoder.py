@@ -1,0 +1,33 @@
+"""The unified encoder: one set of weights for [video ; text], video alone and text alone (method notes 1.3)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from simvtp.config import ModelConfig
+from simvtp.models.layers import BLOCK_NORM_EPS, Blocks
+
+
+class Encoder(nn.Module):
+    """Blocks and, in the pre-training model, a final LayerNorm."""
+
+    def __init__(self, config: ModelConfig, final_norm: bool = True) -> None:
+        super().__init__()
+        self.blocks = Blocks(config.dim, config.depth, config.heads, config.mlp_ratio, config.drop_path)
+        self.norm = nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS) if final_norm else nn.Identity()
+
+    def forward(self, tokens: Tensor, keys: Tensor | None = None) -> Tensor:
+        """tokens [B, S, D]; keys bool [B, S], False at padding (given only where there is text)."""
+        return self.norm(self.blocks(tokens, keys))
+
+
+def pool(tokens: Tensor, keys: Tensor | None, pooling: str) -> Tensor:
+    """Mean over the positions of tokens [B, S, D] -> [B, D].
+
+    `with_pads` averages over all positions, padding included (released behaviour); `content` over those where `keys` [B, S] is
+    True (ours). Without keys there is no padding and both are the same.
+    """
+    if keys is None or pooling == "with_pads":
+        return tokens.mean(dim=1)
+    weight = keys.to(tokens.dtype)
+    return (tokens * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)

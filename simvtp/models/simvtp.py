@@ -1,0 +1,177 @@
+"""SimVTP: masked video-text pre-training with one encoder (arXiv 2212.03490; method notes 1.1-1.6).
+
+    clips  -> tubes -> visible tubes -> tokens \\                      / video part -> video decoder -> pixels   (MVM)
+                                                encoder(pair) --------<  text part  -> text decoder  -> words    (MLM)
+    caption -> [MASK] words -> tokens          /                       \\ mean       -> match head    -> yes/no   (VTM)
+    tokens of one side alone -> encoder -> mean                                                                  (VTC)
+
+Legend: see simvtp/batch.py. The model names its outputs and knows no loss: simvtp/training turns outputs into losses.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simvtp.batch import Batch, Masks
+from simvtp.config import ModelConfig
+from simvtp.errors import ConfigError
+from simvtp.models.decoders import TextDecoder, VideoDecoder, choose_negatives
+from simvtp.models.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
+from simvtp.models.encoder import Encoder, pool
+from simvtp.models.layers import initialise, take
+
+OBJECTIVES = ("mvm", "mlm", "vtc", "vtm")
+HARD_NEGATIVE_TEMPERATURE = 0.05  # the published contrastive temperature, here only to weigh candidates
+
+
+class SimVTP(nn.Module):
+    """The pre-training model. Modules that only an unwanted objective needs are not built.
+
+    Args:
+        config: sizes and wiring; `vocab_size` must be above 0.
+        objectives: which of mvm, mlm, vtc, vtm the forward pass serves.
+    """
+
+    def __init__(self, config: ModelConfig, objectives: tuple[str, ...] = OBJECTIVES) -> None:
+        super().__init__()
+        if config.vocab_size <= 0:
+            raise ConfigError(f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary.")
+        if not objectives or not set(objectives) <= set(OBJECTIVES):
+            raise ConfigError(f"objectives {list(objectives)}: choose one or more of {', '.join(OBJECTIVES)}.")
+        self.config = config
+        self.objectives = tuple(name for name in OBJECTIVES if name in objectives)
+        self.video_embedding = TubeEmbedding(config)
+        self.text_embedding = TextEmbedding(config)
+        self.encoder = Encoder(config)
+        if "mvm" in objectives:
+            self.video_decoder = VideoDecoder(config)
+        if "mlm" in objectives:
+            self.text_decoder = TextDecoder(config)
+        if "vtm" in objectives:
+            self.match_head = nn.Linear(config.dim, 2)
+
+    def initialise(self, seed: int) -> None:
+        """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
+        initialise(self, seed)
+
+    def forward(self, batch: Batch, masks: Masks) -> dict[str, Tensor]:
+        """Outputs of the wanted objectives.
+
+        mvm: video_prediction [B, M, P], video_pixels [B, M, P] (in [0, 1], the objective normalises them)
+        mlm: word_logits [B, K, W], word_labels [B, K]
+        vtc: video_feature [B, D], text_feature [B, D] (pooled, not normalised)
+        vtm: match_logits [2B, 2] (positives first, class 1 = belongs together), negative_index [B]
+        """
+        passes = _Passes(self, batch, masks)
+        outputs: dict[str, Tensor] = {}
+        if "mvm" in self.objectives:
+            video, _ = passes.pair
+            outputs["video_prediction"] = self.video_decoder(video, masks.visible, masks.masked)
+            outputs["video_pixels"] = take(passes.tubes, masks.masked).to(self.video_embedding.proj.weight.dtype) / 255
+        if "mlm" in self.objectives:
+            _, text = passes.pair
+            outputs["word_logits"] = self.text_decoder(text, batch.attention_mask, masks.word_positions)
+            outputs["word_labels"] = masks.word_labels
+        if "vtc" in self.objectives:
+            outputs["video_feature"] = passes.video_feature
+            outputs["text_feature"] = passes.text_feature
+        if "vtm" in self.objectives:
+            outputs["negative_index"] = passes.negative_index
+            outputs["match_logits"] = self.match_head(passes.match_features)
+        return outputs
+
+    def embed_video(self, clips: Tensor) -> Tensor:
+        """uint8 clips [B, T, H, W, 3], nothing masked -> features [B, D], not normalised."""
+        return self.encoder(self.video_embedding(cut_tubes(clips, self.config))).mean(dim=1)
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Word pieces [B, L] and where they are (bool [B, L]) -> features [B, D], not normalised."""
+        return pool(self.encoder(self.text_embedding(input_ids), attention_mask), attention_mask, self.config.pooling)
+
+
+class _Passes:
+    """The encoder passes of one step. Each runs when it is first asked for and is then shared by all objectives that need it."""
+
+    def __init__(self, model: SimVTP, batch: Batch, masks: Masks) -> None:
+        self.model, self.batch, self.masks = model, batch, masks
+        self._text_tokens: dict[bool, Tensor] = {}
+
+    @cached_property
+    def tubes(self) -> Tensor:
+        """uint8 [B, N, P]."""
+        return cut_tubes(self.batch.clips, self.model.config)
+
+    @cached_property
+    def video_tokens(self) -> Tensor:
+        """Embedded visible tubes [B, V, D]: the same in every pass."""
+        return self.model.video_embedding(self.tubes, self.masks.visible)
+
+    def text_tokens(self, clean: bool) -> Tensor:
+        """Embedded caption [B, L, D], with its words masked or clean.
+
+        One dropout draw serves all passes, unless `reuse_pair_pass` is off: then each pass draws its own, as released.
+        """
+        if clean not in self._text_tokens or not self.model.config.reuse_pair_pass:
+            self._text_tokens[clean] = self.model.text_embedding(self.batch.input_ids if clean else self.masks.input_ids)
+        return self._text_tokens[clean]
+
+    def encode_pair(self, video: Tensor, text: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode [video ; text] -> tokens [B, V + L, D] and where they are not padding, bool [B, V + L]."""
+        keys = torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
+        return self.model.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys), keys
+
+    @cached_property
+    def _pair_output(self) -> tuple[Tensor, Tensor]:
+        return self.encode_pair(self.video_tokens, self.text_tokens(clean=False), self.batch.attention_mask)
+
+    @cached_property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """The pair pass of MVM and MLM, cut into its video part [B, V, D] and its text part [B, L, D]."""
+        tokens, _ = self._pair_output
+        visible = self.masks.visible.shape[1]
+        return tokens[:, :visible], tokens[:, visible:]
+
+    @property
+    def _contrast_clean(self) -> bool:
+        return self.model.config.contrastive_text == "clean"
+
+    @cached_property
+    def video_feature(self) -> Tensor:
+        """Mean over the visible tubes of the video-only pass [B, D]."""
+        return self.model.encoder(self.video_tokens).mean(dim=1)
+
+    @cached_property
+    def text_feature(self) -> Tensor:
+        """Pooled text-only pass [B, D]."""
+        keys = self.batch.attention_mask
+        return pool(self.model.encoder(self.text_tokens(self._contrast_clean), keys), keys, self.model.config.pooling)
+
+    @cached_property
+    def negative_index(self) -> Tensor:
+        """The clip that is each text's negative, int64 [B]."""
+        if len(self.batch) < 2:
+            raise ConfigError("losses.vtm needs another clip as negative, but this batch has one sample: raise the batch size or set losses.vtm=0.")
+        scores = None
+        if self.model.config.vtm_negatives == "hard" and self.masks.negative_index is None:
+            self.video_tokens, self.text_tokens(self._contrast_clean)  # embed now: later passes need their gradient  # noqa: B018
+            with torch.set_grad_enabled(torch.is_grad_enabled() and "vtc" in self.model.objectives):
+                text, video = F.normalize(self.text_feature, dim=-1), F.normalize(self.video_feature, dim=-1)
+            scores = (text.detach() @ video.detach().T) / HARD_NEGATIVE_TEMPERATURE  # [texts, clips]
+        return choose_negatives(scores, self.masks.negative_noise, self.masks.negative_index)
+
+    @cached_property
+    def match_features(self) -> Tensor:
+        """Pooled pair passes [2B, D]: B positives, then B negatives (same text, another clip with that clip's own mask)."""
+        keys, pooling = self.batch.attention_mask, self.model.config.pooling
+        other_video = self.video_tokens.index_select(0, self.negative_index)
+        if self.model.config.reuse_pair_pass and not self._contrast_clean:
+            negatives = self.encode_pair(other_video, self.text_tokens(clean=False), keys)
+            return torch.cat([pool(*self._pair_output, pooling), pool(*negatives, pooling)])
+        # The pair pass cannot serve as positives: its words are masked and these are not, or a second pass is asked for.
+        text = self.text_tokens(self._contrast_clean)
+        video = torch.cat([self.video_tokens, other_video])
+        return pool(*self.encode_pair(video, torch.cat([text, text]), torch.cat([keys, keys])), pooling)
