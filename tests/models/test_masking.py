@@ -16,7 +16,7 @@ from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
 from simvtp.models.masking import UNUSED, draw_masks, full_view, index_mask, philox, uniform, word_slots, words_to_hide
 
 MASK_ID = 4
-PROPERTY = settings(max_examples=40, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=120, deadline=None, derandomize=True)
 
 
 def make_model(*, grid: tuple[int, int] = (4, 4), length: int = 16) -> ModelConfig:

@@ -1,0 +1,114 @@
+"""Text-video retrieval of one model on one test set, both directions, with the protocol written on each figure.
+
+A video may be seen in several views (temporal segments x spatial crops, method notes 1.8). Its feature is the plain mean of the
+pooled, not normalised features of its views, and the cosine is taken after that ("averaged", released behaviour; whether the
+released code normalised before averaging is not known, the order is our choice). With one view both orders are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol as Interface
+
+import torch
+from torch import Tensor, nn
+
+from simvtp.errors import DataError
+from simvtp.evaluation.metrics import TIES, chance, ranks_of_features, summarise
+from simvtp.evaluation.mode import evaluating
+from simvtp.results import Protocol, Result
+
+
+class Embedder(Interface):
+    """What a model needs to be scored."""
+
+    def embed_video(self, clips: Tensor) -> Tensor:
+        """uint8 [B, T, H, W, 3] -> [B, D]."""
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 [B, L], bool [B, L] -> [B, D]."""
+
+
+def evaluate_retrieval(
+    model: nn.Module,
+    views: Iterable[tuple[Tensor, Tensor]],
+    texts: Iterable[tuple[Tensor, Tensor]],
+    owners: Tensor,
+    *,
+    dataset: str,
+    split: str,
+    setting: str,
+    frames: int,
+    segments: int,
+    crops: int,
+    seed: int,
+    checkpoint: str,
+    device: torch.device | str = "cpu",
+    video_names: Sequence[str] = (),
+    rows_per_chunk: int = 1024,
+) -> tuple[Result, Result]:
+    """Score `model` and return the results (t2v, v2t).
+
+    Args:
+        model: has `embed_video` and `embed_text` (see `Embedder`); it is run in evaluation mode and left in the mode it was in.
+        views: batches (clips uint8 [b, T, H, W, 3], number of the video int64 [b]), in any order.
+        texts: batches (input_ids int64 [b, L], attention_mask bool [b, L]), in the order of `owners`.
+        owners: int64 [captions], number of the video (from 0) that each caption describes.
+        dataset ... checkpoint: fields of `simvtp.results.Protocol`.
+        video_names: names of the videos, for messages; without them, videos are as many as `owners` names.
+        rows_per_chunk: captions that are compared with all videos at once.
+
+    Raises:
+        DataError: a video got no view or has no caption, or captions and owners differ in number.
+        TrainingDiverged: a feature is not a number.
+    """
+    videos = len(video_names) or int(owners.max()) + 1
+    with evaluating(model):
+        video_features = _video_features(model, views, videos, video_names, device)
+        text_features = torch.cat([model.embed_text(ids.to(device), mask.to(device)).float().cpu() for ids, mask in texts])  # type: ignore[operator]
+    t2v, v2t = ranks_of_features(text_features, video_features, owners, rows_per_chunk=rows_per_chunk)
+
+    captions = len(owners)
+    protocol = Protocol(
+        task="retrieval", dataset=dataset, split=split, setting=setting, direction="t2v", frames=frames, segments=segments,
+        crops=crops, ties=TIES, seed=seed, checkpoint=checkpoint,
+    )  # fmt: skip
+    return (
+        _result(protocol, t2v, gallery=videos, right=[1] * captions),
+        _result(replace(protocol, direction="v2t"), v2t, gallery=captions, right=owners.bincount(minlength=videos).tolist()),
+    )
+
+
+def _video_features(
+    model: nn.Module, views: Iterable[tuple[Tensor, Tensor]], videos: int, names: Sequence[str], device: torch.device | str
+) -> Tensor:
+    """Mean feature of each video over its views, float64 [videos, D] on the CPU."""
+    total: Tensor | None = None
+    seen = torch.zeros(videos, dtype=torch.int64)
+    for clips, numbers in views:
+        feature = model.embed_video(clips.to(device)).to(torch.float32).cpu().to(torch.float64)  # type: ignore[operator]
+        numbers = numbers.cpu()
+        if total is None:
+            total = torch.zeros(videos, feature.shape[1], dtype=torch.float64)
+        total.index_add_(0, numbers, feature)
+        seen += numbers.bincount(minlength=videos)
+    if total is None or not bool(seen.all()):
+        number = int((seen == 0).nonzero()[0])
+        name = f"'{names[number]}'" if names else f"number {number}"
+        raise DataError(
+            f"video {name} of the test set gave no clip to score ({int((seen == 0).sum())} of {videos} did not): "
+            "check that it decodes with `python -m simvtp data check`."
+        )
+    return total / seen[:, None]
+
+
+def _result(protocol: Protocol, ranks: Tensor, *, gallery: int, right: list[int]) -> Result:
+    return Result(
+        protocol=protocol,
+        metrics=summarise(ranks),
+        chance=chance(gallery, right),
+        queries=len(ranks),
+        gallery=gallery,
+        ranks=tuple(ranks.tolist()),
+    )

@@ -1,0 +1,168 @@
+"""Ranks and metrics against reference figures, brute force and enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simvtp.errors import DataError, TrainingDiverged
+from simvtp.evaluation.metrics import chance, ranks_of_features, ranks_of_matrix, summarise
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+REFERENCE = json.loads((FIXTURES / "retrieval_metrics.json").read_text())
+PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+@pytest.mark.parametrize("case", range(len(REFERENCE)))
+def test_reference_figures(case: int) -> None:
+    entry = REFERENCE[case]
+    videos, captions = entry["videos"], entry["captions_per_video"]
+    matrix = np.random.default_rng(case).normal(size=(videos * captions, videos))
+    owners = np.repeat(np.arange(videos), captions)
+    matrix[np.arange(videos * captions), owners] += 1.0
+    t2v, v2t = ranks_of_matrix(torch.from_numpy(matrix), torch.from_numpy(owners), rows_per_chunk=33)
+    for ranks, expected in ((t2v, entry["t2v"]), (v2t, entry["v2t"])):
+        found = summarise(ranks)
+        names = {"MdR": "MedR", "MnR": "MeanR"}
+        assert found == pytest.approx({name: expected[names.get(name, name)] for name in found}, rel=1e-12)
+
+
+def brute_force(matrix: list[list[float]], owners: list[int], videos: int) -> tuple[list[int], list[int]]:
+    """Sort the candidates, wrong ones first among equals, and look for the right one."""
+
+    def rank(scores: list[float], right: list[bool]) -> int:
+        order = sorted(range(len(scores)), key=lambda i: (-scores[i], right[i]))
+        return 1 + next(place for place, i in enumerate(order) if right[i])
+
+    t2v = [rank(row, [v == owner for v in range(videos)]) for row, owner in zip(matrix, owners, strict=True)]
+    v2t = [rank([row[v] for row in matrix], [owner == v for owner in owners]) for v in range(videos)]
+    return t2v, v2t
+
+
+@st.composite
+def test_sets(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix with many ties and owners in any order, each video with one caption or more."""
+    videos = draw(st.integers(1, 7))
+    more = draw(st.lists(st.integers(0, videos - 1), max_size=8))
+    owners = draw(st.permutations(list(range(videos)) + more))
+    values = draw(st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5]), min_size=videos * len(owners), max_size=videos * len(owners)))
+    return torch.tensor(values).view(len(owners), videos), torch.tensor(owners)
+
+
+test_sets.__test__ = False  # type: ignore[attr-defined]  (a strategy, not a test)
+
+
+@PROPERTY
+@given(test_sets(), st.integers(1, 20))
+def test_ranks_equal_brute_force(case: tuple[torch.Tensor, torch.Tensor], rows: int) -> None:
+    matrix, owners = case
+    t2v, v2t = ranks_of_matrix(matrix, owners, rows_per_chunk=rows)
+    assert (t2v.tolist(), v2t.tolist()) == brute_force(matrix.tolist(), owners.tolist(), matrix.shape[1])
+
+
+@PROPERTY
+@given(test_sets(), st.randoms(use_true_random=False))
+def test_ranks_do_not_depend_on_the_order_of_the_test_set(case: tuple[torch.Tensor, torch.Tensor], random: object) -> None:
+    matrix, owners = case
+    captions, videos = matrix.shape
+    rows, columns = list(range(captions)), list(range(videos))
+    random.shuffle(rows), random.shuffle(columns)  # type: ignore[attr-defined]
+    place = torch.tensor(columns).argsort()  # new number of each video
+    t2v, v2t = ranks_of_matrix(matrix, owners)
+    shuffled_t2v, shuffled_v2t = ranks_of_matrix(matrix[rows][:, columns], place[owners[rows]])
+    assert torch.equal(shuffled_t2v, t2v[rows]) and torch.equal(shuffled_v2t, v2t[columns])
+
+
+def test_a_collapsed_model_scores_nothing() -> None:
+    texts, videos = torch.ones(12, 4) / 3, torch.ones(6, 4) * 0.7
+    t2v, v2t = ranks_of_features(texts, videos, torch.arange(12) // 2, rows_per_chunk=5)
+    assert t2v.tolist() == [6] * 12 and v2t.tolist() == [11] * 6
+
+
+def test_equal_features_tie_wherever_they_stand() -> None:
+    """Copies of a clip or caption tie exactly, although a matrix product may round equal columns differently."""
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.randn(101, 67, generator=generator).repeat(3, 1)
+    videos = torch.randn(101, 67, generator=generator).repeat(3, 1)
+    t2v, v2t = ranks_of_features(texts, videos, torch.arange(303), rows_per_chunk=64)
+    assert int(t2v.min()) >= 3 and int(v2t.min()) >= 3
+    assert torch.equal(t2v[:101], t2v[101:202]) and torch.equal(v2t[:101], v2t[202:])
+
+
+def test_features_agree_with_their_matrix() -> None:
+    generator = torch.Generator().manual_seed(1)
+    texts, videos = torch.randn(40, 16, generator=generator), torch.randn(13, 16, generator=generator) * 5
+    owners = torch.arange(40) % 13
+    cosine = torch.nn.functional.cosine_similarity(texts[:, None].double(), videos[None].double(), dim=2)
+    expected = ranks_of_matrix(cosine, owners)
+    for rows in (1, 7, 1000):
+        found = ranks_of_features(texts, videos, owners, rows_per_chunk=rows)
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+def test_bad_test_sets_are_refused() -> None:
+    matrix = torch.zeros(3, 2)
+    with pytest.raises(DataError, match="video number 1 of the test set has no caption"):
+        ranks_of_matrix(matrix, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(DataError, match="2 captions, but 3"):
+        ranks_of_matrix(matrix, torch.tensor([0, 1]))
+    with pytest.raises(DataError, match="belongs to video number 5"):
+        ranks_of_matrix(matrix, torch.tensor([0, 1, 5]))
+    with pytest.raises(DataError, match="empty"):
+        ranks_of_matrix(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64))
+    matrix[2, 1] = torch.nan
+    with pytest.raises(TrainingDiverged, match="caption number 2 and video number 1"):
+        ranks_of_matrix(matrix, torch.tensor([0, 1, 0]), rows_per_chunk=2)
+
+
+def test_summary_of_few_ranks() -> None:
+    found = summarise(torch.tensor([1, 2, 6, 60]))
+    assert found == {"R1": 25.0, "R5": 50.0, "R10": 75.0, "R50": 75.0, "MdR": 4.0, "MnR": 17.25}
+
+
+# ---- chance ---------------------------------------------------------------------------------------------------------------
+
+
+def test_chance_of_one_right_candidate() -> None:
+    found = chance(200, [1] * 57)
+    assert found == pytest.approx({"R1": 0.5, "R5": 2.5, "R10": 5.0, "R50": 25.0, "MdR": 100.5, "MnR": 100.5})
+    assert chance(7, [1] * 7) == pytest.approx({"R1": 100 / 7, "R5": 500 / 7, "R10": 100.0, "R50": 100.0, "MdR": 4.0, "MnR": 4.0})
+    for gallery in range(1, 300):
+        assert chance(gallery, [1])["MdR"] == (gallery + 1) / 2
+
+
+@pytest.mark.parametrize(("candidates", "right"), [(6, [1, 2, 3]), (7, [2, 5]), (6, [3, 3]), (5, [5]), (6, [1, 1, 4])])
+def test_chance_equals_enumeration(candidates: int, right: list[int]) -> None:
+    """All choices of the places of the right candidates, each query with equal weight."""
+    weighted: list[tuple[float, int]] = []
+    for m in right:
+        ranks = [1 + min(places) for places in itertools.combinations(range(candidates), m)]
+        weighted += [(1 / len(ranks) / len(right), rank) for rank in ranks]
+    found = chance(candidates, right)
+    for k in (1, 5, 10, 50):
+        assert found[f"R{k}"] == pytest.approx(100 * sum(w for w, rank in weighted if rank <= k))
+    assert found["MnR"] == pytest.approx(sum(w * rank for w, rank in weighted))
+    reached = {k: sum(w for w, rank in weighted if rank <= k) for k in range(1, candidates + 1)}
+    low, high = min(k for k in reached if reached[k] > 0.5 - 1e-9), min(k for k in reached if reached[k] > 0.5 + 1e-9)
+    assert found["MdR"] == (low + high) / 2
+
+
+def test_chance_is_what_random_features_reach() -> None:
+    owners = torch.arange(3000) % 200
+    owners[:500] = 0  # one video with very many captions
+    generator = torch.Generator().manual_seed(2)
+    t2v, v2t = ranks_of_matrix(torch.randn(3000, 200, generator=generator), owners)
+    expected_t2v, expected_v2t = chance(200, [1] * 3000), chance(3000, owners.bincount().tolist())
+    assert summarise(t2v)["R10"] == pytest.approx(expected_t2v["R10"], abs=1.2)
+    assert summarise(v2t)["R50"] == pytest.approx(expected_v2t["R50"], abs=9)
+    assert summarise(v2t)["MnR"] == pytest.approx(expected_v2t["MnR"], rel=0.2)
+    assert summarise(v2t)["MdR"] == pytest.approx(expected_v2t["MdR"], rel=0.3)
+    with pytest.raises(ValueError, match="between 1 and 3"):
+        chance(3, [4])
