@@ -1,0 +1,200 @@
+"""What is measured while training: sums on the device, speed, cost, and the machine. Nothing here makes the host wait for the
+device, except `Window.read` and `Window.first_bad_step`, which are called at the logging interval."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simvtp.training.distributed import min_over_ranks, sum_over_ranks, world
+
+
+class Window:
+    """Sums of the report and a finite flag for each step since the last log line, all on the device.
+
+    Args:
+        device: where the model runs.
+        length: most steps between two log lines.
+        parts: micro-batches of a step.
+    """
+
+    def __init__(self, device: torch.device, length: int, parts: int) -> None:
+        self.names: tuple[str, ...] = ()
+        self.steps = 0
+        self.sums: Tensor | None = None  # float32 [names]
+        self.finite = torch.ones(length, parts + 1, dtype=torch.bool, device=device)  # last column: the gradient
+        self.sample_ids: list[tuple[tuple[str, ...], ...]] = []  # [steps][parts], what the flags refer to
+        self._unread = 0  # steps whose flags were not read yet
+
+    def add_part(self, part: int, report: dict[str, Tensor], parts: int) -> None:
+        """Add the report of one micro-batch of the step under way; `loss/total` is what the flag is taken of."""
+        names = tuple(report)
+        if not self.names:
+            self.names = names
+        elif names != self.names:
+            raise RuntimeError(f"the report changed its names between steps: {self.names} became {names}")
+        values = torch.stack([value.to(torch.float32) for value in report.values()]) / parts
+        self.sums = values if self.sums is None else self.sums + values
+        self.finite[self._unread, part] = torch.isfinite(report["loss/total"])
+
+    def end_step(self, sample_ids: tuple[tuple[str, ...], ...], gradient_finite: Tensor | None) -> None:
+        """Close the step; `gradient_finite` None where an infinite gradient is no fault (fp16 skips such a step)."""
+        if gradient_finite is not None:
+            self.finite[self._unread, -1] = gradient_finite
+        self.sample_ids.append(sample_ids)
+        self.steps += 1
+        self._unread += 1
+
+    def first_bad_step(self) -> tuple[int, list[str]] | None:
+        """Reads the flags (all ranks): (how many steps ago, 0 = the last one; this rank's ids of the bad micro-batches) or None."""
+        flags = self.finite[: self._unread]
+        anywhere = min_over_ranks(flags.to(torch.uint8)).cpu().bool()
+        bad = [row for row in range(self._unread) if not bool(anywhere[row].all())]
+        if bad:
+            row, local = bad[0], flags[bad[0]].cpu()
+            by_loss = not bool(anywhere[row, :-1].all())
+            parts = self.sample_ids[row]
+            ids = [name for part, names in enumerate(parts) if not by_loss or not bool(local[part]) for name in names]
+            return self._unread - 1 - row, ids
+        self.finite.fill_(True)
+        self.sample_ids.clear()
+        self._unread = 0
+        return None
+
+    def read(self) -> dict[str, float]:
+        """Mean over steps and ranks of everything reported since the last call (all ranks take part), and start again."""
+        if self.sums is None:
+            return {}
+        means = (sum_over_ranks(self.sums) / (self.steps * world())).tolist()
+        self.sums, self.steps = None, 0
+        return dict(zip(self.names, means, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint in the middle of an interval must keep. The flags must have been read."""
+        return {"names": list(self.names), "steps": self.steps, "sums": None if self.sums is None else self.sums.detach().cpu()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.names, self.steps = tuple(state["names"]), state["steps"]
+        self.sums = None if state["sums"] is None else state["sums"].to(self.finite.device)
+
+
+@dataclass
+class Speed:
+    """Wall-clock of the steps since the last log line, without evaluation and saving."""
+
+    steps: int = 0
+    waited: float = 0.0  # seconds the loop waited for data
+    elapsed: float = 0.0
+    _since: float | None = None
+
+    def resume(self) -> None:
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        if self._since is not None:
+            self.elapsed += time.perf_counter() - self._since
+        self._since = None
+
+    def read(self, batch_size: int, steps_left: int) -> dict[str, float]:
+        """Metrics of the interval, which must be paused; starts the next one."""
+        step_s = self.elapsed / max(1, self.steps)
+        metrics = {
+            "speed/clips_per_s": batch_size / step_s if step_s > 0 else 0.0,
+            "speed/data_wait_share": self.waited / self.elapsed if self.elapsed > 0 else 0.0,
+            "speed/step_s": step_s,
+            "speed/eta_s": step_s * steps_left,
+        }
+        self.steps, self.waited, self.elapsed = 0, 0.0, 0.0
+        return metrics
+
+
+def _process_cpu_seconds() -> float:
+    """CPU time of this process, its threads and its children, those that still run included where psutil is installed."""
+    times = os.times()
+    total = times.user + times.system + times.children_user + times.children_system
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return total
+    for child in psutil.Process().children(recursive=True):
+        try:
+            spent = child.cpu_times()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended between the two calls
+            continue
+        total += spent.user + spent.system
+    return total
+
+
+@dataclass
+class Costs:
+    """CPU-seconds and GPU-seconds of this rank's stage. Time lost to a kill, after the last checkpoint, is not in them."""
+
+    gpus: int
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    _cpu_mark: float = field(default_factory=_process_cpu_seconds)
+    _wall_mark: float = field(default_factory=time.perf_counter)
+
+    def update(self) -> None:
+        """Count what was spent since the last call."""
+        cpu, wall = _process_cpu_seconds(), time.perf_counter()
+        self.cpu_s += max(0.0, cpu - self._cpu_mark)
+        self.gpu_s += (wall - self._wall_mark) * self.gpus
+        self._cpu_mark, self._wall_mark = cpu, wall
+
+    def total(self) -> tuple[float, float]:
+        """(CPU-seconds, GPU-seconds) over all ranks, which all take part."""
+        both = sum_over_ranks(torch.tensor([self.cpu_s, self.gpu_s], dtype=torch.float64, device=collective_device()))
+        return float(both[0]), float(both[1])
+
+    def restore(self, cpu_s: float, gpu_s: float) -> None:
+        """Continue from totals of all ranks: each rank takes its share."""
+        self.cpu_s, self.gpu_s = cpu_s / world(), gpu_s / world()
+
+
+def collective_device() -> torch.device:
+    """Where a tensor must lie for a collective of the default group."""
+    nccl = world() > 1 and torch.distributed.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+
+
+class Machine:
+    """Samples this rank's machine; what cannot be had there is left out."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        try:
+            import psutil
+
+            self._process: Any = psutil.Process()
+            psutil.cpu_percent(None)  # the first call has nothing to compare with
+        except ModuleNotFoundError:
+            self._process = None
+        self._utilisation = device.type == "cuda"
+
+    def sample(self) -> dict[str, float]:
+        """`system/cpu_percent` (of all cores), `system/rss_gb`, and on a GPU its peak memory and utilisation."""
+        metrics: dict[str, float] = {}
+        if self._process is not None:
+            import psutil
+
+            metrics["system/cpu_percent"] = psutil.cpu_percent(None)
+            metrics["system/rss_gb"] = self._process.memory_info().rss / 1e9
+        if self.device.type == "cuda":
+            metrics["system/gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+            metrics |= self._gpu_utilisation()
+        return metrics
+
+    def _gpu_utilisation(self) -> dict[str, float]:
+        if not self._utilisation:
+            return {}
+        try:
+            return {"system/gpu_utilisation": float(torch.cuda.utilization(self.device))}
+        except (ModuleNotFoundError, RuntimeError):  # no pynvml, or a driver that does not say
+            self._utilisation = False
+            return {}

@@ -1,0 +1,53 @@
+"""Signals only set a flag; the loop reads it between two steps, saves and leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+class StopFlag:
+    """False until the process is asked to stop; `reason` says by what."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def set(self, reason: str) -> None:
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopFlag]:
+    """A flag that SIGTERM, SIGUSR1, SIGUSR2 and SIGINT set; the handlers from before come back at the end.
+
+    A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once: checkpoints are whole or absent, so at most the steps since the
+    last one are lost. A forked child (a loader worker) inherits the handler: there SIGTERM ends the child as usual, and the
+    others are ignored, because the parent decides when its workers stop. Call it in the main thread.
+    """
+    flag = StopFlag()
+    owner = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if flag and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        flag.set(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
