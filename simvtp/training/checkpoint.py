@@ -131,7 +131,10 @@ def check_configuration(path: Path, state: State, fingerprint: str, config: Mapp
         return
     try:
         differ = differences(from_dict(state["config"]), from_dict(config))
-        said = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in differ.items()) or "the settings agree, the schema does not"
+        said = (
+            ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in differ.items())
+            or "the settings agree, the schema does not"
+        )
     except ConfigError as error:
         said = str(error)
     raise CheckpointError(

@@ -75,8 +75,9 @@ class Window:
         return dict(zip(self.names, means, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint in the middle of an interval must keep. The flags must have been read."""
-        return {"names": list(self.names), "steps": self.steps, "sums": None if self.sums is None else self.sums.detach().cpu()}
+        """What a checkpoint in the middle of an interval must keep: sums averaged over ranks (all take part). Flags must be read."""
+        sums = None if self.sums is None else (sum_over_ranks(self.sums) / world()).cpu()
+        return {"names": list(self.names), "steps": self.steps, "sums": sums}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.names, self.steps = tuple(state["names"]), state["steps"]
@@ -93,9 +94,12 @@ class Speed:
     _since: float | None = None
 
     def resume(self) -> None:
-        self._since = time.perf_counter()
+        """Start the clock, if it does not run."""
+        if self._since is None:
+            self._since = time.perf_counter()
 
     def pause(self) -> None:
+        """Stop the clock, if it runs."""
         if self._since is not None:
             self.elapsed += time.perf_counter() - self._since
         self._since = None
@@ -131,7 +135,7 @@ def _process_cpu_seconds() -> float:
 
 
 @dataclass
-class Costs:
+class CostMeter:
     """CPU-seconds and GPU-seconds of this rank's stage. Time lost to a kill, after the last checkpoint, is not in them."""
 
     gpus: int

@@ -78,7 +78,8 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * model, parameter by parameter; buffers are copied."""
-    averaged, current = list(average.parameters()), list(model.parameters())
+    averaged: list[Tensor] = list(average.parameters())
+    current: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(averaged, current, 1 - decay)
     for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(buffer)
