@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -15,11 +15,15 @@ from simvtp.models.encoder import Encoder, pool
 from simvtp.models.layers import BLOCK_NORM_EPS, initialise
 from simvtp.models.simvtp import SimVTP
 
+Embedding = TypeVar("Embedding", TubeEmbedding, TextEmbedding)
 
-class _Tower(nn.Module):
+
+class _Tower(nn.Module, Generic[Embedding]):
     """Embedding, blocks without a final norm, mean, LayerNorm."""
 
-    def __init__(self, embedding: nn.Module, config: ModelConfig) -> None:
+    embedding: Embedding
+
+    def __init__(self, embedding: Embedding, config: ModelConfig) -> None:
         super().__init__()
         self.embedding = embedding
         self.encoder = Encoder(config, final_norm=False)

@@ -16,13 +16,16 @@ from simvtp.models.layers import sine_cosine_table, take
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TEXT_NORM_EPS = 1e-12  # BERT's
+PAD_ID = 0  # [PAD] of BERT's vocabulary and of the built-in one; its word vector is not trained (released behaviour, from BERT's module)
 
 
 def cut_tubes(clips: Tensor, config: ModelConfig) -> Tensor:
     """uint8 clips [B, T, H, W, 3] as tubes [B, N, P], N in (t, h, w) order; raises ValueError if the clips have another size."""
     expected = (config.frames, config.image_size, config.image_size, 3)
     if tuple(clips.shape[1:]) != expected or clips.dtype != torch.uint8:
-        raise ValueError(f"clips are {clips.dtype} {tuple(clips.shape)}, but the model is built for uint8 [B, {', '.join(map(str, expected))}]")
+        raise ValueError(
+            f"clips are {clips.dtype} {tuple(clips.shape)}, but the model is built for uint8 [B, {', '.join(map(str, expected))}]"
+        )
     t, h, w = config.grid
     p = config.patch_size
     split = clips.reshape(-1, t, config.tubelet_size, h, p, w, p, 3)  # [B, t, tubelet, h, p, w, p, 3]
@@ -64,7 +67,7 @@ class TextEmbedding(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.dim)
+        self.word = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD_ID)
         self.position = nn.Embedding(config.max_text_positions, config.dim)
         self.token_type = nn.Embedding(2, config.dim)  # BERT has two; a caption is always type 0
         self.norm = nn.LayerNorm(config.dim, eps=TEXT_NORM_EPS)

@@ -154,10 +154,13 @@ class _Passes:
     def negative_index(self) -> Tensor:
         """The clip that is each text's negative, int64 [B]."""
         if len(self.batch) < 2:
-            raise ConfigError("losses.vtm needs another clip as negative, but this batch has one sample: raise the batch size or set losses.vtm=0.")
+            raise ConfigError(
+                "losses.vtm needs another clip as negative, but this batch has one sample: raise the batch size or set losses.vtm=0."
+            )
         scores = None
         if self.model.config.vtm_negatives == "hard" and self.masks.negative_index is None:
-            self.video_tokens, self.text_tokens(self._contrast_clean)  # embed now: later passes need their gradient  # noqa: B018
+            # Embedded before gradients are switched off: later passes share these tokens and need their gradient.
+            _ = self.video_tokens, self.text_tokens(self._contrast_clean)
             with torch.set_grad_enabled(torch.is_grad_enabled() and "vtc" in self.model.objectives):
                 text, video = F.normalize(self.text_feature, dim=-1), F.normalize(self.video_feature, dim=-1)
             scores = (text.detach() @ video.detach().T) / HARD_NEGATIVE_TEMPERATURE  # [texts, clips]
