@@ -1,0 +1,306 @@
+"""What the user sees while a sweep runs: a live table on a terminal, a line every few seconds elsewhere, and a log file always.
+
+All of it is read from the run directories (status.json and the tail of journal.jsonl); no job is asked anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from simvtp.config import Experiment, TrainConfig
+from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, RunState
+
+WAITING = "waiting"
+TAIL_BYTES = 16384
+FINETUNE_COST = 2.0  # a fine-tuning sample sees the whole clip, a pre-training sample the visible tenth (twice, and the decoders)
+
+
+@dataclass(frozen=True)
+class PointView:
+    """One row: where a point stands. Numbers that are not known are None."""
+
+    name: str
+    state: str
+    stage: str = ""
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+    clips_per_s: float | None = None
+    stage_eta_s: float | None = None
+    share: float = 0.0  # of the point's work that is done, estimated
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """All rows, with the time since the start of this call and an estimate of the time left (None: not known yet)."""
+
+    title: str
+    points: tuple[PointView, ...]
+    elapsed_s: float
+    eta_s: float | None
+
+    def count(self, *states: str) -> int:
+        return sum(point.state in states for point in self.points)
+
+
+def look(name: str, experiment: Experiment, run_dir: Path, state: RunState, note: str = "") -> PointView:
+    """The row of one point, from its state and the tail of its journal."""
+    if state.state not in ALIVE:
+        return PointView(name, state.state, share=float(state.state == FINISHED), note=note or state.message)
+    status = state.status
+    metrics = last_metrics(run_dir / "journal.jsonl", str(status.get("stage", "")))
+    stage, step, total = str(status.get("stage", "")), int(status.get("step") or 0), int(status.get("total_steps") or 0)
+    return PointView(
+        name,
+        state.state,
+        stage,
+        step,
+        total,
+        _finite(metrics.get("loss/total")),
+        _finite(metrics.get("speed/clips_per_s")),
+        _finite(metrics.get("speed/eta_s")),
+        work_share(experiment, stage, step / total if total else 0.0),
+        note or state.message,
+    )
+
+
+def last_metrics(journal: Path, stage: str) -> dict[str, float]:
+    """The newest value of each metric of that stage in the last few kilobytes of the journal."""
+    try:
+        with open(journal, "rb") as file:
+            file.seek(0, 2)
+            start = max(0, file.tell() - TAIL_BYTES)
+            file.seek(start)
+            lines = file.read().split(b"\n")
+    except OSError:
+        return {}
+    found: dict[str, float] = {}
+    for line in lines[1 if start else 0 : -1]:  # the first may be cut by us, the last is empty or not yet whole
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry.get("kind") == "metrics" and entry.get("stage") == stage:
+            found.update(entry.get("metrics", {}))
+    return found
+
+
+def work_share(experiment: Experiment, stage: str, stage_share: float) -> float:
+    """Estimated share of a point's work that is done, from the number of samples that each stage sees."""
+    shapes, tuning = experiment.data.shapes, experiment.finetune
+
+    def samples(train: TrainConfig) -> float:
+        return float(train.max_steps * train.batch_size) if train.max_steps else train.epochs * shapes.train
+
+    first = samples(experiment.pretrain)
+    second = FINETUNE_COST * samples(tuning.train) if tuning.enabled else 0.0
+    done = {"pretrain": first * stage_share, "zero_shot": first, "finetune": first + second * stage_share, "evaluate": first + second}
+    return min(0.99, done.get(stage, 0.0) / (first + second)) if first + second > 0 else 0.0
+
+
+def estimate(
+    points: Sequence[PointView], started: Mapping[str, tuple[float, float]], durations: Sequence[float], slots: int
+) -> float | None:
+    """Seconds left for the whole sweep; None while nothing is known.
+
+    Args:
+        started: for each running point the time at which this call first saw it, and the share of its work that was done then.
+        durations: seconds that whole points took in this call.
+        slots: how many points run at once.
+    """
+    now, rests, lengths = time.time(), [], list(durations)
+    for point in points:
+        if point.name not in started or point.state not in ALIVE:
+            continue
+        since, share = started[point.name]
+        gained = point.share - share
+        if gained > 0.01:
+            length = (now - since) / gained
+            lengths.append(length)
+            rests.append(length * (1 - point.share))
+    if not lengths:
+        return None
+    length = sum(lengths) / len(lengths)
+    alive = sum(point.state in ALIVE for point in points)
+    rests += [length] * (alive - len(rests) + sum(point.state == WAITING for point in points))
+    return max(sum(rests) / max(1, slots), max(rests, default=0.0))
+
+
+def line(view: SweepView, point: PointView) -> str:
+    """`[2/5] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10`"""
+    number = next(i for i, other in enumerate(view.points, 1) if other.name == point.name)
+    return " · ".join([f"[{number}/{len(view.points)}] {point.name}", *_facts(point)])
+
+
+def summary(view: SweepView) -> str:
+    """`1 of 5 points finished, 2 running, 2 waiting · 3:10 so far · about 7:20 left`"""
+    parts = [f"{view.count(FINISHED)} of {len(view.points)} points finished"]
+    for states, word in ((ALIVE, "running"), ((WAITING,), "waiting"), ((FAILED, KILLED), "failed")):
+        if view.count(*states):
+            parts.append(f"{view.count(*states)} {word}")
+    left = f" · about {clock(view.eta_s)} left" if view.eta_s is not None and view.count(*ALIVE, WAITING) else ""
+    return f"{', '.join(parts)} · {clock(view.elapsed_s)} so far{left}"
+
+
+def clock(seconds: float | None) -> str:
+    """`1:05`, `2:03:10`, or `?`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _facts(point: PointView) -> list[str]:
+    facts = [f"{point.stage} {point.step}/{point.total}" if point.total else point.stage or point.state]
+    if point.loss is not None:
+        facts.append(f"loss {point.loss:.3g}")
+    if point.clips_per_s is not None:
+        facts.append(f"{point.clips_per_s:.0f} clips/s")
+    if point.stage_eta_s is not None:
+        facts.append(f"ETA {clock(point.stage_eta_s)}")
+    if point.note and point.loss is None:
+        facts.append(point.note)
+    return facts
+
+
+class Display(Protocol):
+    """Where progress goes. `note` says a thing once, `show` is called often with the newest view."""
+
+    def __enter__(self) -> Display: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def note(self, text: str) -> None: ...
+    def show(self, view: SweepView, now: bool = False) -> None: ...
+
+
+@dataclass
+class Lines:
+    """Plain lines, for files and pipes: one per running point and one for the sweep, at most every `every_s` seconds."""
+
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    every_s: float = 12.0
+    _last: float = field(default=0.0, init=False)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False)
+        self.console.file.flush()
+
+    def show(self, view: SweepView, now: bool = False) -> None:
+        if not now and time.monotonic() - self._last < self.every_s:
+            return
+        self._last = time.monotonic()
+        for point in view.points:
+            if point.state in ALIVE:
+                self.note(line(view, point))
+        self.note(summary(view))
+
+
+class LiveTable:
+    """A table that is redrawn in place; notes scroll above it."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> LiveTable:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def show(self, view: SweepView, now: bool = False) -> None:
+        self._live.update(table(view, max(4, self.console.size.height - 8)), refresh=True)
+
+
+def table(view: SweepView, rows: int) -> Table:
+    """The live table; where there are more points than `rows`, those that wait or are finished are left to the summary."""
+    shown = list(view.points)
+    if len(shown) > rows:
+        shown = [point for point in shown if point.state not in (FINISHED, WAITING)][:rows]
+    drawn = Table(title=view.title, caption=summary(view), title_justify="left", caption_justify="left", expand=False)
+    for heading, right in (
+        ("point", False),
+        ("state", False),
+        ("stage", False),
+        ("step", True),
+        ("loss", True),
+        ("clips/s", True),
+        ("ETA", True),
+    ):
+        drawn.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    drawn.add_column("", overflow="ellipsis", no_wrap=True)
+    colours: dict[str, str] = {FINISHED: "green", FAILED: "red", KILLED: "red", WAITING: "dim"}
+    for point in shown:
+        drawn.add_row(
+            point.name,
+            point.state,
+            point.stage,
+            f"{point.step}/{point.total}" if point.total else "",
+            "" if point.loss is None else f"{point.loss:.3g}",
+            "" if point.clips_per_s is None else f"{point.clips_per_s:.0f}",
+            "" if point.stage_eta_s is None else clock(point.stage_eta_s),
+            point.note,
+            style=colours.get(point.state, "bold"),
+        )
+    return drawn
+
+
+class Logged:
+    """Another display, with a copy of everything in a file (a snapshot once a minute there)."""
+
+    def __init__(self, inner: Display, path: Path) -> None:
+        self._inner = inner
+        self._file = open(path, "a")  # noqa: SIM115  (closed in __exit__)
+        self._lines = Lines(Console(file=self._file, highlight=False, soft_wrap=True, width=200), every_s=60.0)
+
+    def __enter__(self) -> Logged:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._inner.__exit__(kind, error, trace)
+        self._file.close()
+
+    def note(self, text: str) -> None:
+        self._inner.note(text)
+        self._lines.note(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+
+    def show(self, view: SweepView, now: bool = False) -> None:
+        self._inner.show(view, now)
+        self._lines.show(view, now)
+
+
+def make_display(log: Path | None, every_s: float = 12.0) -> Display:
+    """A live table if standard output is a terminal, plain lines otherwise; copied into `log` if that is given."""
+    console = Console(highlight=False, soft_wrap=True)
+    inner: Display = LiveTable(Console(highlight=False)) if console.is_terminal else Lines(console, every_s)
+    if log is None:
+        return inner
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return Logged(inner, log)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

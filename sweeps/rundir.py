@@ -1,0 +1,134 @@
+"""What a run directory says about its point. The run directories are the truth; the study and the tracker are made from them.
+
+Read here: status.json and results.json (written by the experiment), job.json (written by the runner right after submission, before
+it waits for anything). Liveness is checked by process id *and* start time on the machine that runs the job, so that a process id
+that was given out again is not mistaken for the job.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from simvtp.results import Result
+
+FINISHED, RUNNING, STARTING, FAILED, STOPPED, KILLED, MISSING = "finished", "running", "starting", "failed", "stopped", "killed", "missing"
+ALIVE = (RUNNING, STARTING)
+SILENT_AFTER_S = 300.0  # a job on another machine that wrote nothing for so long counts as gone
+
+
+@dataclass(frozen=True)
+class RunState:
+    """State of one point: finished, running, starting (submitted, nothing written yet), failed (gave up with a reason), stopped
+    (asked to stop, has a checkpoint), killed (went away without a word) or missing (never started)."""
+
+    state: str
+    status: Mapping[str, Any] = field(default_factory=dict)
+    job: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        return str(self.status.get("message") or "")
+
+
+def read_state(run_dir: Path, alive: bool | None = None) -> RunState:
+    """State of the point in `run_dir`. `alive`: whether its job lives, where the caller knows better (its own child, SLURM)."""
+    status, job = _read(run_dir / "status.json"), _read(run_dir / "job.json")
+    said = status.get("state", "")
+    if said == FINISHED and (run_dir / "results.json").exists():
+        return RunState(FINISHED, status, job)
+    newer_job = bool(job) and float(job.get("submitted", 0)) > float(status.get("updated", 0))
+    if alive is None:
+        alive = job_alive(job, status) or (said == RUNNING and _writer_alive(status))
+    if alive:
+        return RunState(STARTING if not status or newer_job else RUNNING, status, job)
+    if newer_job:  # what the status says is about an earlier attempt
+        return RunState(KILLED, {}, job)
+    if said in (FAILED, STOPPED):
+        return RunState(said, status, job)
+    return RunState(KILLED if status or job else MISSING, status, job)
+
+
+def read_value(run_dir: Path, metric: str) -> tuple[float, float] | None:
+    """(value, what guessing would give) of the tracked metric `test/finetuned/t2v/R1`; None if it was not measured."""
+    key, _, name = metric.rpartition("/")
+    try:
+        results = [Result.from_dict(values) for values in json.loads((run_dir / "results.json").read_text())]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    for result in results:
+        if result.key == key and name in result.metrics:
+            return float(result.metrics[name]), float(result.chance.get(name, float("nan")))
+    return None
+
+
+def process_mark(pid: int) -> dict[str, Any]:
+    """Host, process id and start time: enough to recognise the process later."""
+    return {"host": socket.gethostname(), "pid": pid, "pid_started": psutil.Process(pid).create_time()}
+
+
+def job_alive(job: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether the process of a local job lives. For a job of another machine: whether it wrote its status lately.
+
+    Jobs of a batch system have no process here: the runner asks the batch system.
+    """
+    if job.get("executor") != "local":
+        return False
+    if job["host"] != socket.gethostname():
+        return time.time() - max(float(status.get("updated", 0)), float(job.get("submitted", 0))) < SILENT_AFTER_S
+    return _same_process(int(job["pid"]), lambda started: abs(started - float(job["pid_started"])) < 1)
+
+
+def _writer_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote the status lives: an experiment that somebody runs by hand, without a sweep."""
+    updated = float(status.get("updated", 0))
+    if status.get("host") != socket.gethostname():
+        return time.time() - updated < SILENT_AFTER_S
+    return _same_process(int(status.get("pid", 0)), lambda started: started <= updated + 1)
+
+
+def _same_process(pid: int, fits: Any) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and fits(process.create_time())
+    except psutil.Error:
+        return False
+
+
+def last_lines(path: Path, count: int = 12, reach: int = 16384) -> list[str]:
+    """The last lines of a log, without the lines in which the job system talks about itself."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - reach))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.rstrip() for line in lines if line.strip() and not line.startswith("submitit ")][-count:]
+
+
+def failure_log(state: RunState, run_dir: Path, count: int = 12) -> tuple[Path, list[str]]:
+    """The log that says most about a failure, and its end: standard error of the job, else its output, else log.txt."""
+    candidates = [Path(state.job[key]) for key in ("stderr", "stdout") if state.job.get(key)] + [run_dir / "log.txt"]
+    for path in candidates:
+        lines = last_lines(path, count)
+        if lines:
+            return path, lines
+    return candidates[0], []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
