@@ -1,0 +1,214 @@
+"""What a pre-training model fills in: hidden tubes and hidden words, as pictures.
+
+A model that predicts normalised tubes (method notes 1.5) says how the pixels of a tube differ, not how bright the tube is or how
+strong its contrast. To show it, a brightness and contrast must come from somewhere, and that choice decides how good the picture
+looks. So both are drawn, and labelled:
+
+* as predicted: every hidden tube gets the average brightness and contrast of the clip's *visible* tubes, for each colour channel.
+  Nothing hidden is used.
+* with the true patch statistics: every hidden tube gets its *own* mean and deviation, which the model did not predict. This is
+  how reconstructions are usually published. Even a prediction of nothing looks like a coarse version of the clip then.
+
+For both, the peak signal-to-noise ratio over the hidden pixels stands beside that of flat tubes (a prediction of nothing).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from simvtp.batch import Batch, Masks
+from simvtp.config import ModelConfig
+from simvtp.evaluation.mode import evaluating
+from simvtp.evaluation.picture import Line, Panel, Sheet, Word, draw_animation, draw_sheet, save_animation
+from simvtp.models.embeddings import cut_tubes
+
+HIDDEN_COLOUR = (0.86, 0.88, 0.905)  # a light grey, kin to no natural picture
+STD_EPSILON = 1e-6  # as in the loss
+
+
+class Decoder(Protocol):
+    """The part of a tokenizer that is needed here."""
+
+    def decode(self, ids: list[int]) -> str: ...
+
+
+def draw_reconstructions(
+    model: nn.Module, batch: Batch, masks: Masks, tokenizer: Decoder, out_dir: Path, mvm_target: Literal["normalized", "raw"]
+) -> list[Path]:
+    """Draw what `model` fills in: a PNG and an animated GIF for each sample.
+
+    Args:
+        model: a `SimVTP`. Without the mvm (or mlm) objective, the rebuilt frames (or words) are left out.
+        batch, masks: a few samples on the model's device (two or more, if the model has the vtm objective).
+        tokenizer: turns ids into text.
+        out_dir: made if needed; files are `reconstruction_<number>_<sample id>.png` and `.gif`.
+        mvm_target: what the model was trained to predict. With "raw" it predicts pixels, and there is one rebuilt row.
+
+    Returns:
+        The files, sample by sample, PNG first.
+    """
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    with evaluating(model):
+        outputs = {name: value.float().cpu() for name, value in model(batch, masks).items() if name in ("video_prediction", "word_logits")}
+    tubes = cut_tubes(batch.clips.cpu(), config).float() / 255
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for row, name in enumerate(batch.sample_ids):
+        prediction = outputs["video_prediction"][row] if "video_prediction" in outputs else None
+        logits = outputs["word_logits"][row] if "word_logits" in outputs else None
+        hidden = masks.masked[row].cpu()
+        lines, share = _caption_lines(batch, masks, row, logits, tokenizer)
+        sheet = Sheet(
+            title=name,
+            subtitle=f"{len(hidden)} of {config.tubes} tubes hidden ({100 * len(hidden) / config.tubes:.0f} %)  ·  {share}",
+            panels=_panels(tubes[row], hidden, prediction, config, mvm_target),
+            lines=lines,
+            footnote=_footnote(prediction is not None, logits is not None, mvm_target),
+            frame_numbers=tuple(f"frame {i + 1}" for i in range(config.frames)),
+        )
+        stem = out_dir / f"reconstruction_{row:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:60]}"
+        png, gif = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".gif")
+        draw_sheet(sheet).save(png)
+        save_animation(draw_animation(sheet), gif)
+        paths += [png, gif]
+    return paths
+
+
+# ---- frames ---------------------------------------------------------------------------------------------------------------
+
+
+def join_tubes(tubes: Tensor, config: ModelConfig) -> Tensor:
+    """Inverse of `cut_tubes` for one clip: [N, P] -> [T, H, W, 3]."""
+    t, h, w = config.grid
+    cut = tubes.view(t, h, w, config.tubelet_size, config.patch_size, config.patch_size, 3)
+    return cut.permute(0, 3, 1, 4, 2, 5, 6).reshape(config.frames, config.image_size, config.image_size, 3)
+
+
+def tube_statistics(tubes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation of each tube and colour channel: [n, P] -> two of [n, 1, 3]."""
+    values = tubes.unflatten(-1, (-1, 3))
+    deviation, mean = torch.std_mean(values, dim=-2, correction=1, keepdim=True)
+    return mean, deviation
+
+
+def with_true_statistics(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Normalised prediction [M, P] with the mean and deviation of the true tubes [M, P] put back: the inverse of the loss's target."""
+    mean, deviation = tube_statistics(truth)
+    return (prediction.unflatten(-1, (-1, 3)) * (deviation + STD_EPSILON) + mean).flatten(-2)
+
+
+def with_visible_statistics(prediction: Tensor, visible: Tensor) -> Tensor:
+    """Normalised prediction [M, P] with the average mean and deviation of the visible tubes [V, P], the same for every tube."""
+    mean, deviation = (statistic.mean(dim=0) for statistic in tube_statistics(visible))
+    return (prediction.unflatten(-1, (-1, 3)) * (deviation + STD_EPSILON) + mean).flatten(-2)
+
+
+def _panels(
+    tubes: Tensor, hidden: Tensor, prediction: Tensor | None, config: ModelConfig, target: Literal["normalized", "raw"]
+) -> tuple[Panel, ...]:
+    """Original, masked, and the rebuilt versions of one clip; `tubes` [N, P] in [0, 1], `prediction` [M, P]."""
+
+    def panel(title: str, note: str, content: Tensor | None) -> Panel:
+        filled = tubes if content is None else tubes.index_copy(0, hidden, content)
+        frames = (join_tubes(filled, config).clamp(0, 1) * 255).round().to(torch.uint8)
+        return Panel(title, note, frames.numpy())
+
+    truth = tubes[hidden]
+    grey = torch.tensor(HIDDEN_COLOUR).repeat(config.tube_values // 3).expand(len(hidden), -1)
+    panels = [panel("Original", "", None), panel("Masked", "what the model sees", grey)]
+    if prediction is None or not len(hidden):
+        return tuple(panels)
+    if target == "raw":
+        return (*panels, panel("Rebuilt, as predicted", f"pixels as the model gives them\n{_quality(prediction, truth)}", prediction))
+    visible = tubes[torch.ones(len(tubes), dtype=torch.bool).index_fill(0, hidden, False)]
+    nothing = torch.zeros_like(prediction)
+    for title, note, content, flat in (
+        (
+            "Rebuilt, as predicted",
+            "brightness and contrast from the visible tubes",
+            with_visible_statistics(prediction, visible),
+            with_visible_statistics(nothing, visible),
+        ),
+        (
+            "Rebuilt, true patch statistics",
+            "brightness and contrast of each hidden tube put back",
+            with_true_statistics(prediction, truth),
+            with_true_statistics(nothing, truth),
+        ),
+    ):
+        panels.append(panel(title, f"{note}\n{_quality(content, truth)}\n(flat tubes: {_decibel(flat, truth)})", content))
+    return tuple(panels)
+
+
+def _decibel(content: Tensor, truth: Tensor) -> str:
+    error = (content.clamp(0, 1) - truth).square().mean().clamp(min=1e-10)
+    return f"{-10 * float(error.log10()):.1f} dB"
+
+
+def _quality(content: Tensor, truth: Tensor) -> str:
+    return f"PSNR {_decibel(content, truth)}"
+
+
+def _footnote(rebuilt: bool, filled: bool, target: Literal["normalized", "raw"]) -> str:
+    parts = []
+    if rebuilt:
+        parts.append("Visible tubes are copied from the original. PSNR is taken over the hidden tubes.")
+    if rebuilt and target == "normalized":
+        parts.append(
+            "The model predicts each tube normalised to mean 0 and deviation 1, so it says nothing about a tube's brightness and contrast. "
+            "As predicted: all hidden tubes get the average of the visible ones. True patch statistics: each gets its own, taken from the "
+            "answer, as reconstructions are usually published. Flat tubes: the same, with a prediction of nothing."
+        )
+    if filled:
+        parts.append("Filled-in words: green = right, red = wrong, with the true word in brackets.")
+    return " ".join(parts)
+
+
+# ---- captions -------------------------------------------------------------------------------------------------------------
+
+
+def _caption_lines(batch: Batch, masks: Masks, row: int, logits: Tensor | None, tokenizer: Decoder) -> tuple[tuple[Line, ...], str]:
+    """The caption, the masked and the filled-in caption of one sample, and a phrase on how much of it is hidden."""
+    word_ids, ids = batch.word_ids[row].tolist(), batch.input_ids[row].tolist()
+    places = [place for place, word in enumerate(word_ids) if word >= 0]
+    used = masks.word_labels[row] >= 0
+    hidden = masks.word_positions[row][used].tolist()
+    guesses: dict[int, int] = {}
+    if logits is not None:
+        guesses = dict(zip(hidden, logits[used.cpu()].argmax(dim=1).tolist(), strict=True))
+    plain, masked, filled = [], [], []
+    for place in places:
+        word = _word(tokenizer, ids[place])
+        plain.append(word)
+        masked.append(Word("[MASK]", "mask") if place in hidden else word)
+        if place not in guesses:
+            filled.append(word)
+        elif guesses[place] == ids[place]:
+            filled.append(Word(word.text, "right", word.glued))
+        else:
+            filled.append(Word(_piece(tokenizer, guesses[place]), "wrong"))
+            filled.append(Word(f"({_piece(tokenizer, ids[place])})", "truth"))
+    lines = [Line("Caption", tuple(plain)), Line("Masked", tuple(masked))]
+    share = f"{len(hidden)} of {len(places)} word pieces hidden"
+    if guesses:
+        lines.append(Line("Filled in", tuple(filled)))
+        right = sum(guesses[place] == ids[place] for place in hidden)
+        share += f", {right} of them filled in right"
+    return tuple(lines), share
+
+
+def _piece(tokenizer: Decoder, piece: int) -> str:
+    """The text of one WordPiece, with its ## if it continues a word."""
+    return tokenizer.decode([piece]).strip() or f"[{piece}]"
+
+
+def _word(tokenizer: Decoder, piece: int) -> Word:
+    """One WordPiece of the true caption; a continuation is glued to the piece before it."""
+    text = _piece(tokenizer, piece)
+    glued = text.startswith("##") and len(text) > 2
+    return Word(text[2:] if glued else text, glued=glued)
