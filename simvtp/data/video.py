@@ -34,7 +34,9 @@ def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": "veryfast"})
+            stream = container.add_stream(
+                "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": "veryfast"}
+            )
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
             stream.codec_context.gop_size = gop
             stream.codec_context.thread_count = 1
