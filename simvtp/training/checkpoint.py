@@ -82,8 +82,10 @@ def write_state(path: Path, state: State) -> None:
 def read_state(path: Path) -> State:
     """The content of a file written by `write_state`, on the CPU. Raises CheckpointError if it is truncated or not ours."""
     try:
-        with path.open("rb") as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            if (bad := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {bad}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
             raise CheckpointError(f"the checkpoint {path} has format {state['format']}, this version of simvtp reads format {FORMAT}.")
         return state

@@ -1,0 +1,205 @@
+"""Two gloo ranks give what one process gives with the whole batch: losses, gradients, weights, journal."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from simvtp.batch import Batch, Masks
+from simvtp.config import LossConfig
+from simvtp.models import DualEncoder
+from simvtp.training import distributed
+from simvtp.training.loop import train
+from simvtp.training.losses import contrastive_loss, word_loss
+from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
+from simvtp.training.preemption import StopFlag
+from tests.training import helpers
+from tests.training.helpers import MODEL, TRAIN, draw_with_negatives_of, in_process, make_batch, make_model, make_stage, metrics
+
+QUIET = replace(MODEL, text_dropout=0.0)
+CASES: dict[str, LossConfig] = {
+    "all": LossConfig(),
+    "mvm": LossConfig(mlm=0, vtc=0, vtm=0),
+    "mlm": LossConfig(mvm=0, vtc=0, vtm=0),
+    "vtc": LossConfig(mvm=0, mlm=0, vtm=0),
+    "vtm": LossConfig(mvm=0, mlm=0, vtc=0),
+    "raw": LossConfig(mvm_target="raw", vtc=0.5, temperature=0.2),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def as_rank(rank: int, world: int, port: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    with distributed.distributed(torch.device("cpu")) as launch:
+        assert (launch.rank, launch.world, distributed.rank(), distributed.world()) == (rank, world, rank, world)
+        work(*args)
+
+
+def on_two_ranks(work: Callable[..., Any], *args: Any) -> None:
+    """Run `work(*args)` on two gloo ranks, started as torchrun starts them."""
+    port = free_port()
+    processes = [in_process(as_rank, rank, 2, port, work, args) for rank in range(2)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def losses_and_gradients(model: torch.nn.Module, objective: Objective, batch: Batch, masks: Masks | None) -> dict[str, torch.Tensor]:
+    """Report (mean over ranks) and gradients after one backward pass."""
+    wrapped = distributed.wrap(model)
+    losses, report = objective(wrapped(batch, masks), objective.shares([masks]))
+    sum(losses.values(), torch.zeros(())).backward()
+    found = {name: distributed.sum_over_ranks(value) / distributed.world() for name, value in report.items()}
+    return found | {f"grad/{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def my_half(batch: Batch, masks: Masks) -> tuple[Batch, Masks]:
+    """This rank's samples, with the masks they have in the whole batch; negatives counted within the half."""
+    size = len(batch) // distributed.world()
+    start = distributed.rank() * size
+    fields = {name: getattr(masks, name)[start : start + size] for name in ("visible", "masked", "input_ids", "word_positions", "word_labels")}
+    assert masks.negative_index is not None
+    negatives = masks.negative_index[start : start + size] - start
+    noise = masks.negative_noise[start : start + size, start : start + size]
+    return batch.part(start, start + size), Masks(**fields, negative_noise=noise, negative_index=negatives)
+
+
+def all_cases() -> dict[str, dict[str, torch.Tensor]]:
+    batch = make_batch(0)
+    masks = draw_with_negatives_of(4)(batch, 0, 0)
+    part, its_masks = my_half(batch, masks)
+    found = {}
+    for name, losses in CASES.items():
+        model = make_model(losses.wanted, QUIET).double()
+        found[name] = losses_and_gradients(model, PretrainObjective(losses), part, its_masks)
+    dual = DualEncoder.from_unified(make_model(config=QUIET)).double()
+    found["retrieval"] = losses_and_gradients(dual, RetrievalObjective(0.1, "global"), part, None)
+    return found
+
+
+def save_all_cases(path: Path) -> None:
+    found = all_cases()
+    if distributed.is_main():
+        torch.save(found, path)
+
+
+def test_losses_and_gradients_equal_one_process(tmp_path: Path) -> None:
+    on_two_ranks(save_all_cases, tmp_path / "two.pt")
+    two, one = torch.load(tmp_path / "two.pt", weights_only=True), all_cases()
+    assert two.keys() == one.keys()
+    for case in one:
+        assert two[case].keys() == one[case].keys() and any(name.startswith("grad/") for name in one[case])
+        for name, value in one[case].items():
+            tolerance = 1e-6 if name.startswith("acc/") else 1e-9
+            torch.testing.assert_close(two[case][name], value, rtol=tolerance, atol=1e-11, msg=lambda m, c=case, n=name: f"{c} {n}: {m}")
+
+
+def local_and_empty(path: Path) -> None:
+    """Local negatives see only the rank's own samples; words are averaged over ranks even if one of them has none."""
+    generator = torch.Generator().manual_seed(0)
+    video, text = torch.randn(8, 6, generator=generator), torch.randn(8, 6, generator=generator)
+    mine = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
+    logits = torch.randn(2, 3, 5, generator=generator)
+    labels = torch.full((2, 3), -100) if distributed.rank() == 1 else torch.tensor([[1, 2, -100], [0, 4, 3]])
+    local = contrastive_loss(video[mine], text[mine], 0.1, gather=False)
+    assert torch.equal(local, contrastive_loss(video[mine].clone(), text[mine].clone(), 0.1))
+    words = distributed.sum_over_ranks(word_loss(logits, labels)) / 2
+    nothing = word_loss(logits, torch.full((2, 3), -100))
+    if distributed.is_main():
+        torch.save({"local": local, "words": words, "nothing": nothing}, path)
+
+
+def test_local_negatives_and_a_rank_without_words(tmp_path: Path) -> None:
+    on_two_ranks(local_and_empty, tmp_path / "found.pt")
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    video, text = torch.randn(8, 6, generator=generator), torch.randn(8, 6, generator=generator)
+    logits = torch.randn(2, 3, 5, generator=generator)
+    torch.testing.assert_close(found["local"], contrastive_loss(video[:4], text[:4], 0.1))
+    torch.testing.assert_close(found["words"], word_loss(logits, torch.tensor([[1, 2, -100], [0, 4, 3]])))
+    assert found["nothing"] == 0
+
+
+def train_here(directory: Path, stop_at: int = 0, accumulate: int = 1) -> None:
+    """The whole loop on this rank's share of the batches; rank 1 alone is asked to stop at the step `stop_at`."""
+    from simvtp.journal import Journal
+
+    stop, size = StopFlag(), 8 // distributed.world()
+
+    def source(first: int) -> Any:
+        for step in range(first, 100):
+            if step + 1 == stop_at and distributed.rank() == distributed.world() - 1:
+                stop.set("test")
+            yield make_batch(step).part(distributed.rank() * size, (distributed.rank() + 1) * size)
+
+    journal = Journal(directory / "journal.jsonl") if distributed.is_main() else None
+    stage = make_stage(directory, train=replace(TRAIN, base_lr=0.01, accumulate=accumulate), total_steps=9)
+    losses = LossConfig(vtc_negatives="global")
+    group = 4 // accumulate
+    draw = draw_with_negatives_of(group)
+    outcome = train(stage, make_model(config=QUIET), PretrainObjective(losses), source, draw, journal, stop=stop)
+    assert outcome.stopped == (0 < stop_at < 9)
+    if journal is not None:
+        journal.close()
+
+
+def test_the_loop_on_two_ranks_equals_one_process_and_continues_after_a_stop(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    train_here(tmp_path / "one")
+    on_two_ranks(train_here, tmp_path / "two", 5)
+    saved = [path.name for path in (tmp_path / "two/checkpoints/pretrain").glob("step_*.pt")]
+    assert "step_00000006.pt" in saved  # the other rank learns of the wish one step later, and both stop there
+    on_two_ranks(train_here, tmp_path / "two")
+    one, two = (load_file(tmp_path / name / "checkpoints/pretrain.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+    lines_one, lines_two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert [step for step, _ in lines_one] == [step for step, _ in lines_two] == [3, 6, 9]
+    for (_, ours), (_, theirs) in zip(lines_one, lines_two, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_two_ranks_with_accumulation_run_and_agree(tmp_path: Path) -> None:
+    """Gradients are exchanged after the last micro-batch only; the ranks' weights must still be the same."""
+    on_two_ranks(train_and_compare, tmp_path)
+
+
+def train_and_compare(directory: Path) -> None:
+    train_here(directory, accumulate=2)
+    weights = helpers.make_model(config=QUIET)
+    state = torch.load(directory / "checkpoints/pretrain/step_00000009.pt", weights_only=True)["weights"]
+    weights.load_state_dict(state)
+    total = torch.stack([p.detach().double().sum() for p in weights.parameters()]).sum()
+    assert len(set(distributed.from_all(float(total)))) == 1
+
+
+def occupy_and_join() -> None:
+    raise AssertionError("the group must not come up")
+
+
+def test_a_port_in_use_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from simvtp.errors import UserError
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for key, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+            monkeypatch.setenv(key, value)
+        with pytest.raises(UserError, match=f":{port}.*port in use.*--master-port"), distributed.distributed(torch.device("cpu")):
+            occupy_and_join()
