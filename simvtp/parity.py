@@ -183,7 +183,7 @@ def _config(reference: Reference, decoder: bool) -> ModelConfig:
 def _batch(reference: Reference, ids: str) -> Batch:
     mask = reference.tensor("in/attention_mask").bool()
     clips = reference.tensor("in/pixels_uint8").permute(0, 2, 3, 4, 1).contiguous()  # [B, 3, T, H, W] -> [B, T, H, W, 3]
-    return Batch(clips, reference.tensor(ids), mask, torch.full_like(mask, -1, dtype=torch.int64), ("",) * len(mask))
+    return Batch(clips, reference.tensor(ids).long(), mask, torch.full_like(mask, -1, dtype=torch.int64), ("",) * len(mask))
 
 
 def _masks(reference: Reference, config: ModelConfig) -> Masks:
@@ -192,16 +192,16 @@ def _masks(reference: Reference, config: ModelConfig) -> Masks:
     count = hidden.sum(dim=1)
     if hidden.shape[1] != config.tubes or (count != count[0]).any():
         raise CheckpointError(f"{reference.path}: in/video_mask must hide equally many of {config.tubes} tubes in each sample.")
-    labels = reference.tensor("in/mlm_labels")
+    labels = reference.tensor("in/mlm_labels").long()
     batch, length = labels.shape
     return Masks(
         visible=(~hidden).nonzero()[:, 1].view(batch, -1),
         masked=hidden.nonzero()[:, 1].view(batch, -1),
-        input_ids=reference.tensor("in/input_ids_masked"),
+        input_ids=reference.tensor("in/input_ids_masked").long(),
         word_positions=torch.arange(length).repeat(batch, 1),
         word_labels=labels,
         negative_noise=torch.zeros(batch, batch),
-        negative_index=reference.tensor("in/vtm_negative_index"),
+        negative_index=reference.tensor("in/vtm_negative_index").long(),
     )
 
 

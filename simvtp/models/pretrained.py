@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,12 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: checkpoints end in .safetensors, {', '.join(PICKLE_SUFFIXES)}.")
         with torch.serialization.safe_globals([argparse.Namespace]):  # VideoMAE files carry their arguments: plain values
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
-    except Exception as error:  # pickle's own error class; named here without importing pickle's loader
-        if type(error).__name__ != "UnpicklingError":
-            raise
+    except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors and is not loaded, because that could run foreign code; convert it to .safetensors."
         ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
     return _unwrap(content, path)
 
 

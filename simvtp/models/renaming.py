@@ -258,7 +258,8 @@ def _missing(wanted: Mapping[str, torch.Size], values: Mapping[str, Tensor], nam
     missing = [name for name in lacking if name.startswith(needed)]
     if missing:
         raise CheckpointError(
-            f"{where}: {len(missing)} parameters of the model are not in this checkpoint ({naming.kind}): {_some(missing)}."
+            f"{where}: {len(missing)} parameters of the model are not in this checkpoint ({naming.kind}): {_some(missing)}; "
+            "is it of the same depth and kind as the model?"
         )
     return lacking
 

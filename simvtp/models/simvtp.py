@@ -10,7 +10,8 @@ Legend: see simvtp/batch.py. The model names its outputs and knows no loss: simv
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -93,19 +94,36 @@ class SimVTP(nn.Module):
         return pool(self.encoder(self.text_embedding(input_ids), attention_mask), attention_mask, self.config.pooling)
 
 
+Value = TypeVar("Value")
+
+
+def _once(method: Callable[[_Passes], Value]) -> Callable[[_Passes], Value]:
+    """The method's value, computed at the first call. (functools.cached_property takes a lock, which torch.compile cannot trace.)"""
+
+    def value(passes: _Passes) -> Value:
+        if method.__name__ not in passes.done:
+            passes.done[method.__name__] = method(passes)
+        return passes.done[method.__name__]
+
+    return value
+
+
 class _Passes:
     """The encoder passes of one step. Each runs when it is first asked for and is then shared by all objectives that need it."""
 
     def __init__(self, model: SimVTP, batch: Batch, masks: Masks) -> None:
         self.model, self.batch, self.masks = model, batch, masks
+        self.done: dict[str, Any] = {}  # name of the pass -> its output
         self._text_tokens: dict[bool, Tensor] = {}
 
-    @cached_property
+    @property
+    @_once
     def tubes(self) -> Tensor:
         """uint8 [B, N, P]."""
         return cut_tubes(self.batch.clips, self.model.config)
 
-    @cached_property
+    @property
+    @_once
     def video_tokens(self) -> Tensor:
         """Embedded visible tubes [B, V, D]: the same in every pass."""
         return self.model.video_embedding(self.tubes, self.masks.visible)
@@ -124,11 +142,13 @@ class _Passes:
         keys = torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
         return self.model.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys), keys
 
-    @cached_property
+    @property
+    @_once
     def _pair_output(self) -> tuple[Tensor, Tensor]:
         return self.encode_pair(self.video_tokens, self.text_tokens(clean=False), self.batch.attention_mask)
 
-    @cached_property
+    @property
+    @_once
     def pair(self) -> tuple[Tensor, Tensor]:
         """The pair pass of MVM and MLM, cut into its video part [B, V, D] and its text part [B, L, D]."""
         tokens, _ = self._pair_output
@@ -139,18 +159,21 @@ class _Passes:
     def _contrast_clean(self) -> bool:
         return self.model.config.contrastive_text == "clean"
 
-    @cached_property
+    @property
+    @_once
     def video_feature(self) -> Tensor:
         """Mean over the visible tubes of the video-only pass [B, D]."""
         return self.model.encoder(self.video_tokens).mean(dim=1)
 
-    @cached_property
+    @property
+    @_once
     def text_feature(self) -> Tensor:
         """Pooled text-only pass [B, D]."""
         keys = self.batch.attention_mask
         return pool(self.model.encoder(self.text_tokens(self._contrast_clean), keys), keys, self.model.config.pooling)
 
-    @cached_property
+    @property
+    @_once
     def negative_index(self) -> Tensor:
         """The clip that is each text's negative, int64 [B]."""
         if len(self.batch) < 2:
@@ -166,7 +189,8 @@ class _Passes:
             scores = (text.detach() @ video.detach().T) / HARD_NEGATIVE_TEMPERATURE  # [texts, clips]
         return choose_negatives(scores, self.masks.negative_noise, self.masks.negative_index)
 
-    @cached_property
+    @property
+    @_once
     def match_features(self) -> Tensor:
         """Pooled pair passes [2B, D]: B positives, then B negatives (same text, another clip with that clip's own mask)."""
         keys, pooling = self.batch.attention_mask, self.model.config.pooling
