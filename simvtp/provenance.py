@@ -27,7 +27,7 @@ RECORD = "provenance.json"
 PATCH = "diff.patch"
 _ENVIRONMENT = re.compile(r"SLURM_\w+|CUDA_VISIBLE_DEVICES")
 _CREDENTIAL = re.compile(r"JWT|TOKEN|SECRET|PASSW|CREDENTIAL|KEY", re.IGNORECASE)
-_URL_USER = re.compile(r"(?<=://)[^/\s]+@")
+_URL_USER = re.compile(r"(?<=://)[^/\s\"']+@")
 
 
 @dataclass(frozen=True)

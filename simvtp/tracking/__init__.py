@@ -1,0 +1,33 @@
+"""The tracker (MLflow) as a mirror of the run directories: journal first, tracker second.
+
+`address` finds the store, `store` is the only module that imports mlflow, `mirror` replays one run directory, `background` does so
+while a run goes on, `sweeps` keeps the parent run of a sweep, `reading` gives the reports what they need. Importing this package is
+cheap: mlflow itself takes seconds and is imported at the first real use.
+"""
+
+from simvtp.tracking.address import TrackerError, metric_name, resolve_uri, ui_command
+from simvtp.tracking.background import BackgroundMirror
+from simvtp.tracking.mirror import Mirror, SyncReport
+from simvtp.tracking.reading import SweepRecord, TrackedRun, list_sweeps, read_runs
+from simvtp.tracking.store import prepare_store
+from simvtp.tracking.sweeps import PointSummary, finish_sweep, start_sweep, summarise, sync_all
+
+__all__ = [
+    "BackgroundMirror",
+    "Mirror",
+    "PointSummary",
+    "SweepRecord",
+    "SyncReport",
+    "TrackedRun",
+    "TrackerError",
+    "finish_sweep",
+    "list_sweeps",
+    "metric_name",
+    "prepare_store",
+    "read_runs",
+    "resolve_uri",
+    "start_sweep",
+    "summarise",
+    "sync_all",
+    "ui_command",
+]

@@ -1,0 +1,85 @@
+"""The mirror of a run that is going on: a thread beside the training, which never waits for the tracker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from simvtp.config import RuntimeConfig
+from simvtp.errors import UserError
+from simvtp.tracking.address import REPLAY, database_path, resolve_uri
+from simvtp.tracking.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_REMOTE_S = 15.0
+_PATIENCE_LOCAL_S = 60.0  # a local file never hangs, but importing mlflow on a busy machine takes its time
+_LONGEST_END_S = 600.0
+
+
+class BackgroundMirror:
+    """Context manager: mirrors `run_dir` every `runtime.sync_every_s` seconds, and a last time on leaving.
+
+    Write status.json before leaving, so that the last synchronisation sees how the run ended. Errors of the tracker cost one
+    warning in the log, whatever their number (`failures` counts them). On leaving it waits as long as the tracker makes
+    progress, and gives up after `patience_s` without any (default: 15 s for a server, 60 s for a local file).
+    """
+
+    def __init__(self, run_dir: Path, runtime: RuntimeConfig, *, patience_s: float | None = None) -> None:
+        uri = resolve_uri(runtime)
+        self.failures = 0
+        self._on = uri is not None
+        local = uri is not None and database_path(uri) is not None
+        self._patience = patience_s or (_PATIENCE_LOCAL_S if local else _PATIENCE_REMOTE_S)
+        self._run_dir = Path(run_dir)
+        self._every = runtime.sync_every_s
+        self._mirror = Mirror(self._run_dir, runtime, beat=self._beat)
+        self._leaving = threading.Event()
+        self._last_beat = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name="tracker-mirror", daemon=True)
+
+    def __enter__(self) -> BackgroundMirror:
+        if self._on:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._on:
+            return
+        self._leaving.set()
+        start = self._last_beat = time.monotonic()
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            now = time.monotonic()
+            if self._thread.is_alive() and (now - self._last_beat > self._patience or now - start > _LONGEST_END_S):
+                self._warn(f"it did not answer for {self._patience:.0f} s at the end of the run")
+                return
+
+    def _beat(self) -> None:
+        self._last_beat = time.monotonic()
+
+    def _work(self) -> None:
+        while not self._leaving.wait(self._every):
+            self._attempt(final=False)
+        self._attempt(final=True)
+
+    def _attempt(self, *, final: bool) -> None:
+        try:
+            report = self._mirror.sync(final)
+            for text in report.warnings:
+                self._warn(text)
+        except UserError as error:
+            self._warn(str(error))
+        except Exception as error:  # a defect in tracking must not end a training; it is reported with its traceback
+            log.debug("the mirror failed", exc_info=error)
+            self._warn(f"{type(error).__name__}: {error}")
+
+    def _warn(self, reason: str) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            log.warning(
+                "the tracker is behind: %s The run goes on and its journal is complete; %s (%s).", reason, REPLAY, self._run_dir.parent
+            )

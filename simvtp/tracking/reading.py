@@ -1,0 +1,84 @@
+"""What the reports read: sweeps with their plans, and runs with their results. Here the tracker is required."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from simvtp.results import Result
+from simvtp.tracking.address import absolute_uri
+from simvtp.tracking.store import Store, StoredRun
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep as it is tracked; `start_time` in seconds since 1970."""
+
+    sweep_id: str
+    ablation: str
+    plan: dict[str, Any]
+    run_id: str
+    start_time: float
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A tracked experiment. `status` is MLflow's (FINISHED ...), `state` ours (finished ...); params are text; times in seconds."""
+
+    run_id: str
+    status: str
+    state: str
+    fingerprint: str
+    cell_fingerprint: str
+    seed: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    results: list[Result]
+    cpu_hours: float
+    gpu_hours: float
+    start_time: float
+
+
+def list_sweeps(uri: str, ablation: str | None = None) -> list[SweepRecord]:
+    """All tracked sweeps, the newest first; raises TrackerError with what to do if the tracker cannot be reached."""
+    store = Store(absolute_uri(uri), create=False)
+    tags = {"role": "sweep"} | ({"ablation": ablation} if ablation else {})
+    records = []
+    for run in store.find(tags):
+        if "plan_digest" not in run.tags:  # set after the plan was stored
+            log.warning("the sweep %s is left out: its plan was never stored; start the sweep again.", run.tags["sweep_id"])
+            continue
+        plan = store.artifact_json(run.run_id, "plan.json")
+        records.append(SweepRecord(run.tags["sweep_id"], run.tags["ablation"], plan, run.run_id, run.start_time / 1000))
+    return sorted(records, key=lambda record: -record.start_time)
+
+
+def read_runs(uri: str, fingerprints: Iterable[str]) -> list[TrackedRun]:
+    """The tracked runs of these experiments (all of them, should one be tracked twice); raises TrackerError as `list_sweeps`."""
+    store = Store(absolute_uri(uri), create=False)
+    return [_tracked(store, run) for fingerprint in dict.fromkeys(fingerprints) for run in store.find({"run_key": fingerprint})]
+
+
+def _tracked(store: Store, run: StoredRun) -> TrackedRun:
+    tags, metrics = run.tags, {key: point.value for key, point in run.metrics.items()}
+    stored = store.artifact_json(run.run_id, tags["results"]) if tags.get("results") else []
+    return TrackedRun(
+        run_id=run.run_id,
+        status=run.status,
+        state=tags.get("state", ""),
+        fingerprint=tags["run_key"],
+        cell_fingerprint=tags.get("cell_fingerprint", ""),
+        seed=int(run.params.get("seed", tags.get("seed", 0))),
+        params=run.params,
+        metrics=metrics,
+        tags=tags,
+        results=[Result.from_dict(values) for values in stored],
+        cpu_hours=metrics.get("cost/cpu_hours", 0.0),
+        gpu_hours=metrics.get("cost/gpu_hours", 0.0),
+        start_time=run.start_time / 1000,
+    )

@@ -1,0 +1,279 @@
+"""The one module that imports mlflow (3.17): a thin store of runs with the few calls that the mirror and the reports need.
+
+mlflow is imported inside functions because that takes seconds. Each call translates mlflow's exceptions to TrackerError. Only
+`log_batch` is used: mlflow's asynchronous logging loses points under load.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simvtp.errors import UserError
+from simvtp.tracking.address import REPLAY, TrackerError, database_path, require_answer, shown
+
+_BATCH = 500  # metrics in one call; mlflow allows 1000
+_FEW = 90  # params or tags in one call; mlflow allows 100
+_PAGE = 1000  # runs in one answer of a search
+_VALUE_LENGTH = 5000  # of tags; mlflow allows 8000 bytes
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 blocks for four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+# The page that the MLflow UI opens on: its front end reads this tag and otherwise shows the view for language-model applications.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric; `time` in milliseconds since 1970. `single`: a figure of the run, not a point of a series."""
+
+    key: str
+    value: float
+    step: int
+    time: int
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store has it; `metrics` holds the last point of each metric. Times in milliseconds since 1970."""
+
+    run_id: str
+    status: str
+    start_time: int
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, Point]
+
+
+def is_news(point: Point, known: Point | None) -> bool:
+    """Whether to log `point` when `known` is the last of its metric: a series only goes further, a figure only changes when younger."""
+    if known is None:
+        return True
+    if not point.single:
+        return point.step > known.step
+    same = point.value == known.value or (math.isnan(point.value) and math.isnan(known.value))
+    return not same and point.time > known.time
+
+
+def finite(value: Any) -> float:
+    """Infinity becomes NaN: MLflow would store 1.8e308, which spoils every chart and mean. The journal keeps the truth."""
+    number = float(value)
+    return math.nan if math.isinf(number) else number
+
+
+def prepare_store(uri: str) -> None:
+    """Make the schema of a missing sqlite store, once, whoever comes first; any number of processes may call this at a time.
+
+    The schema is made in a neighbouring file which is then renamed, under a file lock: a process that is killed on the way
+    leaves no half-made store behind (mlflow could not repair one). Artifacts go to `mlflow-artifacts` beside the database.
+    """
+    path = database_path(uri)
+    if path is None or (path.exists() and path.stat().st_size):
+        return
+    with _translated(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_name(f"{path.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_size:
+                return
+            _load()
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            fresh.unlink(missing_ok=True)
+            made = SqlAlchemyStore(f"sqlite:///{fresh}", str(_artifact_root(path)))
+            made.engine.dispose()
+            os.replace(fresh, path)
+
+
+def _artifact_root(database: Path) -> Path:
+    return database.parent / "mlflow-artifacts"
+
+
+def _load() -> Any:
+    """Import mlflow quietly: no telemetry, no progress bars, no URLs on the terminal; values that the user set are kept."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    warnings.filterwarnings("ignore", message=".*noload.*")  # SQLAlchemy 2.1 on mlflow's own queries
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(mlflow|alembic|starlette)\b.*")
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    import mlflow.tracking
+
+    return mlflow
+
+
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """Exceptions of mlflow, its database and the network as TrackerError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # by name of the package: importing mlflow only to catch its exceptions would cost seconds
+        origin = type(error).__module__.partition(".")[0]
+        if not isinstance(error, OSError) and origin not in ("mlflow", "sqlalchemy", "requests", "urllib3", "alembic"):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        advice = "bring the store up to date with `mlflow db upgrade ADDRESS`" if "out-of-date database schema" in reason else REPLAY
+        raise TrackerError(f"the tracker at {shown(uri)} failed ({type(error).__name__}: {reason}); nothing is lost, {advice}.") from error
+
+
+class Store:
+    """Runs at one address. Opening it raises TrackerError at once if nothing answers there."""
+
+    def __init__(self, uri: str, *, create: bool = True) -> None:
+        path = database_path(uri)
+        if path is not None and not create and not path.exists():
+            raise TrackerError(
+                f"there is no tracker store {path}: run something first, or name the right store by "
+                f"--tracking-uri, runtime.tracking_uri or MLFLOW_TRACKING_URI; {REPLAY}."
+            )
+        require_answer(uri)
+        prepare_store(uri)
+        self.uri = uri
+        with _translated(uri):
+            self._client = _load().tracking.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def experiment(self, name: str) -> str:
+        """The id of the MLflow experiment of this name, which is created if needed."""
+        with _translated(self.uri):
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                found = self._create_experiment(name)
+            if found.lifecycle_stage != "active":
+                raise TrackerError(
+                    f"the experiment '{name}' was deleted in the tracker at {shown(self.uri)}: restore it there "
+                    f"(mlflow experiments restore --experiment-id {found.experiment_id}) or set runtime.tracking_experiment to another name."
+                )
+            for key, value in _EXPERIMENT_TAGS.items():
+                if key not in found.tags:
+                    self._client.set_experiment_tag(found.experiment_id, key, value)
+            return str(found.experiment_id)
+
+    def _create_experiment(self, name: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        path = database_path(self.uri)
+        location = (_artifact_root(path) / "".join(c if c.isalnum() else "_" for c in name)).as_uri() if path else None
+        try:
+            self._client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # else another process was first
+                raise
+        return self._client.get_experiment_by_name(name)
+
+    def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> list[StoredRun]:
+        """Runs that have all these tags, oldest first; in one experiment or in all."""
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found: list[StoredRun] = []
+        with _translated(self.uri):
+            experiments = [experiment_id] if experiment_id else self._experiment_ids()
+            token = None
+            while experiments:
+                page = self._client.search_runs(
+                    experiments, condition, max_results=_PAGE, order_by=["attributes.start_time ASC"], page_token=token
+                )
+                found += [_stored(run) for run in page]
+                token = page.token
+                if not token:
+                    break
+        return found
+
+    def _experiment_ids(self) -> list[str]:
+        ids, token = [], None
+        while True:
+            page = self._client.search_experiments(max_results=_PAGE, page_token=token)
+            ids += [experiment.experiment_id for experiment in page]
+            token = page.token
+            if not token:
+                return ids
+
+    def create(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> StoredRun:
+        with _translated(self.uri):
+            return _stored(self._client.create_run(experiment_id, start_time=start_time, tags=_short(tags), run_name=name))
+
+    def log_points(self, run_id: str, points: Sequence[Point]) -> Iterator[int]:
+        """Log in batches; yields the number of points after each, so that the caller sees progress."""
+        with _translated(self.uri):
+            from mlflow.entities import Metric
+
+            for start in range(0, len(points), _BATCH):
+                batch = points[start : start + _BATCH]
+                self._client.log_batch(run_id, metrics=[Metric(p.key, p.value, p.time, p.step) for p in batch])
+                yield len(batch)
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Params cannot be changed later: give only those which the run does not have."""
+        with _translated(self.uri):
+            from mlflow.entities import Param
+
+            for some in _portions(params):
+                self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in some])
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        with _translated(self.uri):
+            from mlflow.entities import RunTag
+
+            for some in _portions(_short(tags)):
+                self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in some])
+
+    def set_status(self, run_id: str, status: str, time: int) -> None:
+        """RUNNING, FINISHED, FAILED or KILLED; `time` (ms) becomes the end time of a run that is not running."""
+        with _translated(self.uri):
+            if status == "RUNNING":
+                self._client.update_run(run_id, status=status)
+            else:
+                self._client.set_terminated(run_id, status=status, end_time=time)
+
+    def upload(self, run_id: str, file: Path, folder: str = "") -> None:
+        with _translated(self.uri):
+            self._client.log_artifact(run_id, str(file), artifact_path=folder or None)
+
+    def upload_text(self, run_id: str, text: str, name: str) -> None:
+        with _translated(self.uri):
+            self._client.log_text(run_id, text, name)
+
+    def artifact_json(self, run_id: str, name: str) -> Any:
+        """The content of a JSON artifact."""
+        with _translated(self.uri), tempfile.TemporaryDirectory() as folder:
+            return json.loads(Path(self._client.download_artifacts(run_id, name, folder)).read_text())
+
+
+def _portions(values: Mapping[str, Any]) -> Iterable[list[tuple[str, Any]]]:
+    items = list(values.items())
+    return (items[start : start + _FEW] for start in range(0, len(items), _FEW))
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value[:_VALUE_LENGTH] for key, value in tags.items()}
+
+
+def _stored(run: Any) -> StoredRun:
+    data = run.data
+    points = (Point(m.key, m.value, m.step, m.timestamp) for m in data.to_proto().metrics)
+    return StoredRun(
+        run_id=run.info.run_id,
+        status=run.info.status,
+        start_time=run.info.start_time,
+        params=dict(data.params),
+        tags=dict(data.tags),
+        metrics={point.key: point for point in points},
+    )
