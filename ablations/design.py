@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from simvtp.config import Experiment, finalise, flatten, replace_key
+from simvtp.config import Experiment, check, finalise, flatten, replace_key
 from simvtp.errors import ConfigError
 
 Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
@@ -106,22 +106,30 @@ class Ablation:
     def points(self) -> tuple[Point, ...]:
         """All points, first by seed and then by cell, so that a whole table with one seed is there early.
 
-        Points that come to the same experiment (equal fingerprints) are listed once. A combination that cannot be run raises
-        ConfigError with the name of the point.
+        Points that come to the same experiment (equal fingerprints) are listed once. The base must be possible by itself; a
+        combination that cannot be run raises ConfigError with the name of the point.
         """
+        return self._points
+
+    @cached_property
+    def _points(self) -> tuple[Point, ...]:
+        base = finalise(self.base)  # once: this reads the whole manifest
         found: dict[str, Point] = {}
         for seed, cell in itertools.product(dict.fromkeys(self.seeds), self.cells()):
-            point = self._point(cell, seed)
+            point = self._point(base, cell, seed)
             found.setdefault(point.fingerprint, point)
         return tuple(found.values())
 
-    def _point(self, cell: Cell, seed: int) -> Point:
+    def _point(self, base: Experiment, cell: Cell, seed: int) -> Point:
         name = self.point_name(cell, seed)
         try:
-            experiment = dataclasses.replace(self.base, seed=seed)
+            experiment = dataclasses.replace(base, seed=seed)
             for key, value in cell.items():
                 experiment = replace_key(experiment, key, value)
-            experiment = finalise(experiment)
+            if experiment.data == base.data:
+                check(experiment)
+            else:
+                experiment = finalise(experiment)
         except ConfigError as error:
             raise ConfigError(f"the point '{name}' of the ablation '{self.name}' is impossible: {error}") from None
         resolved = flatten(experiment)

@@ -31,9 +31,11 @@ def build(
     video_ratios: Sequence[float] | None = None,
     text_ratios: Sequence[float] | None = None,
     seeds: Sequence[int] = (0,),
+    full: bool = False,
 ) -> Ablation:
-    """The grid over both ratios. Without ratios: the small grid for the recipe `tiny`, the paper's whole grid for any other."""
-    small = base.name == "tiny"
+    """The grid over both ratios. Without ratios: the small grid for the recipe `tiny` (unless `full`), the paper's whole grid for
+    any other."""
+    small = base.name == "tiny" and not full
     video = tuple(dict.fromkeys(video_ratios or (SMALL_VIDEO if small else FULL_VIDEO)))
     text = tuple(dict.fromkeys(text_ratios or (SMALL_TEXT if small else FULL_TEXT)))
     return Ablation(

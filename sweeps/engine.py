@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,8 @@ from simvtp import provenance
 from simvtp.errors import UserError
 from simvtp.journal import write_atomically
 from sweeps.progress import WAITING, Display, PointView, SweepView, clock, estimate, look, make_display
-from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STOPPED, RunState, failure_log, read_state, read_value
-from sweeps.runner import Executor, Job, Options, make_executor, point_state
+from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STOPPED, RunState, failure_log, read_state, read_value, writer_record
+from sweeps.runner import Executor, Job, Options, is_alive, make_executor, point_state
 from sweeps.study import GridStudy
 
 STOP_GRACE_S = 90.0  # how long a job may take to save a checkpoint after Ctrl-C
@@ -57,6 +57,10 @@ class Summary:
         return tuple(outcome for outcome in self.outcomes if outcome.state.state != FINISHED)
 
 
+def _nothing() -> None:
+    return None
+
+
 def sweep_folder(ablation: Ablation) -> Path:
     """`<runtime.root>/sweeps/<sweep id>`."""
     return Path(ablation.base.runtime.root) / "sweeps" / ablation.sweep_id
@@ -69,6 +73,7 @@ def run_sweep(
     retry: bool = False,
     selected: Collection[str] | None = None,
     parent_run_id: str = "",
+    on_point: Callable[[], None] = _nothing,
     every_s: float = 12.0,
     poll_s: float = 0.5,
 ) -> Summary:
@@ -78,6 +83,7 @@ def run_sweep(
         retry: also run points again that failed in an earlier call. (Stopped and killed ones always continue.)
         selected: fingerprints to care about; None = all.
         parent_run_id: the tracker's run of this sweep, written to each point's sweep.json.
+        on_point: called after a point has ended, for example to update the tracker.
         every_s: seconds between plain progress lines.
     """
     folder = sweep_folder(ablation)
@@ -87,7 +93,7 @@ def run_sweep(
     with _only_controller(folder), make_display(folder / "sweep.log", every_s) as display:
         write_atomically(folder / "plan.json", json.dumps(ablation.plan(), indent=1))
         study = GridStudy(folder / "study.journal", ablation.sweep_id, ablation.points())
-        return _Sweep(ablation, points, executor, study, display, parent_run_id, retry, poll_s).run()
+        return _Sweep(ablation, points, executor, study, display, parent_run_id, retry, on_point, poll_s).run()
 
 
 @dataclass
@@ -101,6 +107,7 @@ class _Sweep:
     display: Display
     parent_run_id: str
     retry: bool
+    on_point: Callable[[], None]
     poll_s: float
     states: dict[str, RunState] = field(default_factory=dict)
     views: dict[str, PointView] = field(default_factory=dict)
@@ -113,14 +120,13 @@ class _Sweep:
         for repair in self.study.repairs:
             self.display.note(f"repaired: {repair}")
         self._take_stock()
-        debug = isinstance(self.executor.slots, int) and type(self.executor).__name__ == "InProcess"
-        with _count_interrupts(install=not debug) as interrupts:
+        with _count_interrupts(install=not self.executor.in_process) as interrupts:
             while not interrupts:
                 self._start_waiting()
-                self._watch()
-                self.display.show(self._view())
                 if not self.jobs:
                     break
+                self._watch()
+                self.display.show(self._view())
                 time.sleep(self.poll_s)
             if interrupts:
                 self._stop(interrupts)
@@ -138,7 +144,7 @@ class _Sweep:
                 self._adopt(point, state)
             elif self._settled(state):
                 self._close_trial(point)
-        target = {point.fingerprint: self._trial_state(self.states[point.fingerprint]) for point in self.points}
+        target = {point.fingerprint: self._trial_state(point) for point in self.points}
 
         def missing(point: Point, last: Any) -> bool:
             return point.fingerprint in wanted and (last is None or last.name != target[point.fingerprint])
@@ -154,16 +160,18 @@ class _Sweep:
         """Whether this call has nothing to do for a point in that state."""
         return state.state == FINISHED or (state.state == FAILED and not self.retry)
 
-    def _trial_state(self, state: RunState) -> str:
-        """Which optuna state fits; "" where the point is to be run."""
+    def _trial_state(self, point: Point) -> str:
+        """Which state of an optuna trial fits the point; "" where the point is to be run."""
+        state = self.states[point.fingerprint]
         if state.state in ALIVE:
             return "RUNNING"
-        return "COMPLETE" if state.state == FINISHED else "FAIL" if self._settled(state) else ""
+        if not self._settled(state):
+            return ""
+        return "FAIL" if self._outcome(point).value is None else "COMPLETE"
 
     def _adopt(self, point: Point, state: RunState) -> None:
-        # an experiment that somebody runs by hand has no job.json: it is watched by the process that writes its status
-        by_hand = {"executor": "local", "job_id": f"pid {state.status.get('pid')}", **_writer(state)}
-        record = dict(state.job) if state.job and _lives(state) else by_hand
+        # an experiment that somebody runs by hand has no (living) job: it is watched by the process that writes its status
+        record = dict(state.job) if state.job and is_alive(state.job, state.status) else writer_record(state.status)
         self.jobs[point.fingerprint] = self.executor.adopt(point, record)
         self.display.note(f"{point.name} is running already (job {record['job_id']}): watching it")
 
@@ -229,6 +237,7 @@ class _Sweep:
             self.display.note(f"finished {point.name}{took}{figure}")
         else:
             self.display.note(describe_failure(outcome))
+        self.on_point()
 
     def _close_trial(self, point: Point) -> None:
         outcome = self._outcome(point)
@@ -294,23 +303,6 @@ def describe_failure(outcome: Outcome) -> str:
     if outcome.state.state == STOPPED:
         return head
     return "\n".join([head, *(f"    | {line}" for line in outcome.lines), f"    log: {outcome.log}"])
-
-
-def _writer(state: RunState) -> dict[str, Any]:
-    import psutil
-
-    pid = int(state.status.get("pid", 0))
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.Error:
-        started = 0.0
-    return {"host": state.status.get("host", ""), "pid": pid, "pid_started": started, "submitted": state.status.get("updated", 0.0)}
-
-
-def _lives(state: RunState) -> bool:
-    from sweeps.runner import is_alive
-
-    return is_alive(state.job, state.status)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from simvtp.config import Experiment, TrainConfig
-from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, RunState
+from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, RunState
 
 WAITING = "waiting"
 TAIL_BYTES = 16384
@@ -59,6 +59,8 @@ def look(name: str, experiment: Experiment, run_dir: Path, state: RunState, note
     """The row of one point, from its state and the tail of its journal."""
     if state.state not in ALIVE:
         return PointView(name, state.state, share=float(state.state == FINISHED), note=note or state.message)
+    if state.state == STARTING:  # what lies in the run directory is of an earlier attempt
+        return PointView(name, state.state, note=note)
     status = state.status
     metrics = last_metrics(run_dir / "journal.jsonl", str(status.get("stage", "")))
     stage, step, total = str(status.get("stage", "")), int(status.get("step") or 0), int(status.get("total_steps") or 0)

@@ -21,6 +21,7 @@ from simvtp.results import Result
 
 FINISHED, RUNNING, STARTING, FAILED, STOPPED, KILLED, MISSING = "finished", "running", "starting", "failed", "stopped", "killed", "missing"
 ALIVE = (RUNNING, STARTING)
+BY_HAND = "by hand"  # the executor of an experiment that was started without a sweep
 SILENT_AFTER_S = 300.0  # a job on another machine that wrote nothing for so long counts as gone
 
 
@@ -71,7 +72,22 @@ def read_value(run_dir: Path, metric: str) -> tuple[float, float] | None:
 
 def process_mark(pid: int) -> dict[str, Any]:
     """Host, process id and start time: enough to recognise the process later."""
-    return {"host": socket.gethostname(), "pid": pid, "pid_started": psutil.Process(pid).create_time()}
+    return {"host": socket.gethostname(), "pid": pid, "pid_started": _start_mark(pid)}
+
+
+def writer_record(status: Mapping[str, Any]) -> dict[str, Any]:
+    """A job record for an experiment that was started by hand: the process that writes its status."""
+    pid, host = int(status.get("pid", 0)), str(status.get("host", ""))
+    started = _start_mark(pid) if host == socket.gethostname() else 0.0
+    submitted = float(status.get("updated", 0))
+    return {
+        "executor": BY_HAND,
+        "job_id": f"process {pid} on {host}",
+        "host": host,
+        "pid": pid,
+        "pid_started": started,
+        "submitted": submitted,
+    }
 
 
 def job_alive(job: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
@@ -79,11 +95,11 @@ def job_alive(job: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
 
     Jobs of a batch system have no process here: the runner asks the batch system.
     """
-    if job.get("executor") != "local":
+    if job.get("executor") not in ("local", BY_HAND):
         return False
     if job["host"] != socket.gethostname():
         return time.time() - max(float(status.get("updated", 0)), float(job.get("submitted", 0))) < SILENT_AFTER_S
-    return _same_process(int(job["pid"]), lambda started: abs(started - float(job["pid_started"])) < 1)
+    return _start_mark(int(job["pid"])) == float(job["pid_started"]) > 0
 
 
 def _writer_alive(status: Mapping[str, Any]) -> bool:
@@ -91,17 +107,27 @@ def _writer_alive(status: Mapping[str, Any]) -> bool:
     updated = float(status.get("updated", 0))
     if status.get("host") != socket.gethostname():
         return time.time() - updated < SILENT_AFTER_S
-    return _same_process(int(status.get("pid", 0)), lambda started: started <= updated + 1)
-
-
-def _same_process(pid: int, fits: Any) -> bool:
-    if pid <= 0:
-        return False
+    pid = int(status.get("pid", 0))
     try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and fits(process.create_time())
-    except psutil.Error:
+        return _start_mark(pid) > 0 and psutil.Process(pid).create_time() <= updated + 2
+    except psutil.Error:  # it went away between the two questions
         return False
+
+
+def _start_mark(pid: int) -> float:
+    """When a process started, as a number that stays the same while it lives; 0 if there is none, or only its zombie.
+
+    From /proc it is clock ticks since the boot: unlike the time of day, that does not move when the clock is set.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if not Path("/proc/self/stat").exists():  # not Linux
+            process = psutil.Process(pid)
+            return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        fields = stat.read_text().rpartition(")")[2].split()
+    except (OSError, psutil.Error):
+        return 0.0
+    return 0.0 if fields[0] in ("Z", "X") else float(fields[19])
 
 
 def last_lines(path: Path, count: int = 12, reach: int = 16384) -> list[str]:

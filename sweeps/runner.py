@@ -102,9 +102,10 @@ class Job:
 
 
 class Executor(Protocol):
-    """How jobs are started and watched. `slots`: how many at once are handed in."""
+    """How jobs are started and watched. `slots`: how many at once are handed in. `in_process`: `submit` runs them itself."""
 
     slots: int
+    in_process: bool
 
     def submit(self, points: Sequence[Point]) -> list[Job]: ...
     def adopt(self, point: Point, record: dict[str, Any]) -> Job: ...
@@ -148,6 +149,8 @@ class _Detached(submitit.LocalExecutor):
 
 class LocalJobs:
     """Processes on this machine, `slots` at once, with the GPUs and cores shared out between them."""
+
+    in_process = False
 
     def __init__(self, options: Options, sweep_dir: Path, points: int) -> None:
         self._options, self._folder = options, sweep_dir / "jobs"
@@ -253,6 +256,7 @@ class InProcess:
     """One point after the other in this very process: a debugger's breakpoints work, Ctrl-C stops where it stands."""
 
     slots = 1
+    in_process = True
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -287,6 +291,8 @@ class InProcess:
 
 class SlurmJobs:
     """Jobs of a SLURM cluster: the missing points go in as one array, at most `parallel` of which run at once."""
+
+    in_process = False
 
     def __init__(self, options: Options, sweep_dir: Path, name: str) -> None:
         if not shutil.which("sbatch"):
@@ -375,8 +381,17 @@ class SlurmQueue:
 # ---- common ---------------------------------------------------------------------------------------------------------------
 
 
+def require_executor(options: Options) -> None:
+    """UserError if this machine cannot offer the executor that was asked for."""
+    if options.executor == "slurm" and not shutil.which("sbatch"):
+        raise UserError(
+            "--executor slurm needs the command sbatch, which this machine does not have: use a login node, or --executor local."
+        )
+
+
 def make_executor(options: Options, sweep_dir: Path, name: str, points: int) -> Executor:
     """The executor that was asked for; UserError if this machine cannot offer it."""
+    require_executor(options)
     if options.executor == "slurm":
         return SlurmJobs(options, sweep_dir, name)
     if options.executor == "debug":

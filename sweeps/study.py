@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -45,20 +45,23 @@ class GridStudy:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             shutil.copyfile(self.path, self.path.with_name(self.path.name + ".bak"))
-            dropped = repair_journal(self.path)
-            if dropped:
-                self.repairs.append(
-                    f"{dropped} torn line(s) of {self.path} were dropped; the file as it was is kept as {self.path.name}.bak"
-                )
+            condition = repair_journal(self.path)
+            if condition == "mended":
+                self.repairs.append(f"the torn last line of {self.path} was dropped; the file as it was is kept as {self.path.name}.bak")
+            if condition == "damaged":
+                self._set_aside("a line in its middle is damaged")
         try:
             return self._load(sweep_id)
         except Exception as error:  # optuna raises what its replay happens to hit: KeyError, ValueError, RuntimeError, ...
-            aside = self.path.with_name(self.path.name + ".unreadable")
-            self.path.replace(aside)
-            self.repairs.append(
-                f"{self.path} could not be read ({type(error).__name__}: {error}); set aside as {aside.name}, rebuilt from the runs"
-            )
+            self._set_aside(f"{type(error).__name__}: {error}")
             return self._load(sweep_id)
+
+    def _set_aside(self, why: str) -> None:
+        aside = self.path.with_name(self.path.name + ".unreadable")
+        self.path.replace(aside)
+        self.repairs.append(
+            f"{self.path} cannot be read ({why}): it is kept as {aside.name}, and the study is rebuilt from the run directories"
+        )
 
     def _load(self, sweep_id: str) -> optuna.Study:
         self.path.with_name(self.path.name + ".lock").unlink(missing_ok=True)  # we are the only writer: a lock here is a dead one's
@@ -136,18 +139,22 @@ class GridStudy:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
 
-def repair_journal(path: Path) -> int:
-    """Drop the lines of an Optuna journal that are not whole JSON; return how many. The file is replaced in one step."""
+def repair_journal(path: Path) -> Literal["whole", "mended", "damaged"]:
+    """Drop a torn last line of an Optuna journal, in one step; say what was found.
+
+    Only the last line may be dropped: trials are numbered by their place in the file, so without a line from the middle all later
+    lines would speak of the wrong trials. Such a file is `damaged` and left as it is.
+    """
     lines = path.read_bytes().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n") and _is_json(line)]
-    if lines and not lines[-1].endswith(b"\n") and _is_json(lines[-1]):
-        whole.append(lines[-1] + b"\n")  # complete but for its line end
-    repaired = b"".join(whole)
-    if repaired != b"".join(lines):
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(repaired)
-        temporary.replace(path)
-    return len(lines) - len(whole)
+    if not lines or (all(_is_json(line) for line in lines) and lines[-1].endswith(b"\n")):
+        return "whole"
+    if not all(_is_json(line) for line in lines[:-1]):
+        return "damaged"
+    last = lines[-1].rstrip(b"\n") + b"\n" if _is_json(lines[-1]) else b""  # complete but for its line end
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(b"".join([*lines[:-1], last]))
+    temporary.replace(path)
+    return "mended"
 
 
 def _is_json(line: bytes) -> bool:
