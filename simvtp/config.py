@@ -272,7 +272,10 @@ def from_dict(values: Mapping[str, Any], kind: type = Experiment) -> Any:
             f"stored {kind.__name__} does not fit this version: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}; "
             "it was written by another version of simvtp, run the experiment again or use that version."
         )
-    built = {key: from_dict(values[key], hint) if dataclasses.is_dataclass(hint) else values[key] for key, hint in known.items()}
+    built = {
+        key: from_dict(values[key], typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else values[key]
+        for key, hint in known.items()
+    }
     return kind(**built)
 
 

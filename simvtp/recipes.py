@@ -84,7 +84,7 @@ def large() -> Experiment:
         ours,
         name="large",
         model=replace(
-            ours.model, dim=1024, depth=24, heads=16, decoder_dim=512, decoder_heads=8, init_video="MCG-NJU/videomae-large", init_text=""
+            ours.model, dim=1024, depth=24, heads=16, decoder_dim=512, decoder_depth=12, decoder_heads=8, init_video="MCG-NJU/videomae-large", init_text=""
         ),
     )
 
@@ -95,7 +95,7 @@ def huge() -> Experiment:
     return replace(
         ours,
         name="huge",
-        model=replace(ours.model, dim=1280, depth=32, heads=16, decoder_dim=640, decoder_heads=8, init_video="", init_text=""),
+        model=replace(ours.model, dim=1280, depth=32, heads=16, decoder_dim=640, decoder_depth=12, decoder_heads=8, init_video="", init_text=""),
     )
 
 

@@ -1,0 +1,200 @@
+"""`python -m simvtp COMMAND`: one experiment, its data, its pictures, its checks.
+
+Each command is a few lines over the library; what can go wrong for reasons outside the code ends in one sentence and status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from simvtp.errors import UserError
+
+EXAMPLES = """\
+examples:
+  python -m simvtp run tiny                                        the whole experiment on the embedded data set
+  python -m simvtp run tiny masks.video_ratio=0.75 seed=1          any setting can be changed by its name
+  python -m simvtp run tiny data.dataset=manifest data.manifest=clips.csv
+  python -m simvtp settings tiny                                   all settings of a recipe
+  python -m simvtp describe base                                   parameters and FLOPs, part by part
+  python -m simvtp visualize runs/0123456789ab                     pictures of what a model rebuilds
+  python -m simvtp data check clips.csv                            decode every clip and say what is wrong
+  python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
+  python -m simvtp sync runs                                       replay journals into the tracker
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m simvtp", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help)
+
+    for name, help in (
+        ("run", "one experiment from its settings to its results"),
+        ("pretrain", "the same, but stop after pre-training"),
+        ("finetune", "the same, but stop after fine-tuning"),
+        ("settings", "print all settings of a recipe with the overrides applied, and its fingerprint"),
+        ("describe", "parameters and forward FLOPs of the model, part by part"),
+    ):
+        command = add(name, help)
+        command.add_argument("recipe", help="name of a recipe: tiny, base, released, large, huge")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, for example masks.video_ratio=0.75")
+
+    command = add("visualize", "original, masked and rebuilt frames and captions of a finished pre-training, as PNG and GIF")
+    command.add_argument("run_dir", type=Path)
+    command.add_argument("--samples", type=int, default=4)
+    command.add_argument("--split", default="test", choices=("train", "val", "test"))
+
+    command = add("data", "look at data before training on it")
+    data = command.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    check = data.add_parser("check", help="decode every clip of a manifest; report what is missing, corrupt, too short or uncaptioned")
+    check.add_argument("manifest", type=Path)
+    check.add_argument("--reader", default="decord", choices=("decord", "pyav"))
+    check.add_argument("--timeout", type=float, default=30.0, help="seconds after which a decode counts as hanging")
+    check.add_argument("--workers", type=int, default=2)
+    check.add_argument("--frames", type=int, default=16, help="clips with fewer frames are reported as too short")
+
+    command = add("parity", "compare this implementation with a reference file of the released behaviour")
+    command.add_argument("file", type=Path)
+
+    command = add("convert", "released-style or VideoMAE weights to a folder of this project (safetensors + config)")
+    command.add_argument("source", help="a .safetensors or .pth file, or a folder")
+    command.add_argument("target", type=Path)
+    command.add_argument("--recipe", default="released", help="the recipe whose model has these sizes")
+    command.add_argument("overrides", nargs="*", metavar="key=value")
+
+    command = add("sync", "replay the journals of all runs into the tracker; a second time adds nothing")
+    command.add_argument("root", type=Path, nargs="?", default=Path("runs"))
+    command.add_argument("--tracking-uri", default="", help="default: $MLFLOW_TRACKING_URI, or the store under ROOT")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return COMMANDS[options.command](options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from simvtp.config import override
+    from simvtp.experiment import Stopped, run
+    from simvtp.recipes import get_recipe
+
+    until = {"run": "evaluate", "pretrain": "pretrain", "finetune": "finetune"}[options.command]
+    try:
+        results = run(override(get_recipe(options.recipe), options.overrides), until=until)
+    except Stopped as stopped:
+        print(f"{stopped}", file=sys.stderr)
+        return 3
+    for result in results:
+        figures = "  ".join(f"{name} {value:.1f}" for name, value in result.metrics.items())
+        print(f"{result.key}: {figures}  (chance R@1 {result.chance['R1']:.1f}; {result.queries} queries, {result.gallery} candidates)")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from simvtp.config import finalise, flatten, override
+    from simvtp.recipes import get_recipe
+
+    experiment = override(get_recipe(options.recipe), options.overrides)
+    if experiment.data.dataset == "shapes" or experiment.data.manifest:
+        experiment = finalise(experiment)
+    for key, value in flatten(experiment).items():
+        print(f"{key} = {value}")
+    print(f"# fingerprint {experiment.fingerprint}")
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from simvtp.config import check, override
+    from simvtp.experiment import with_vocabulary
+    from simvtp.models.flops import describe
+    from simvtp.recipes import get_recipe
+
+    experiment = override(get_recipe(options.recipe), options.overrides)
+    check(experiment)
+    if not experiment.model.vocab_size:
+        from simvtp.data.text import load_tokenizer
+
+        experiment = with_vocabulary(experiment, load_tokenizer(experiment.data.tokenizer))
+    print(describe(experiment.model, experiment.masks, experiment.losses.wanted))
+    return 0
+
+
+def _visualize(options: argparse.Namespace) -> int:
+    from simvtp.experiment import visualize
+
+    for path in visualize(options.run_dir, samples=options.samples, split=options.split):
+        print(path)
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from simvtp.data.inspect import check_manifest
+
+    report = check_manifest(
+        options.manifest, reader=options.reader, timeout=options.timeout, workers=options.workers, frames=options.frames, say=print
+    )
+    return 0 if report.ok else 1
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from simvtp.parity import main as parity
+
+    return parity(options.file)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from simvtp.config import override
+    from simvtp.models import SimVTP
+    from simvtp.models.pretrained import import_weights, save_pretrained
+    from simvtp.recipes import get_recipe
+
+    model = SimVTP(override(get_recipe(options.recipe), options.overrides).model)
+    model.initialise(seed=0)
+    print(import_weights(model, options.source))
+    save_pretrained(model, options.target)
+    print(f"written to {options.target} (safetensors and config)")
+    return 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from simvtp.tracking import sync_all
+
+    if not options.root.is_dir():
+        raise UserError(f"there is no folder '{options.root}' with runs: give the folder as in runtime.root.")
+    reports = sync_all(options.root, options.tracking_uri or None)
+    for report in reports:
+        print(report)
+    return 0
+
+
+COMMANDS = {
+    "run": _run,
+    "pretrain": _run,
+    "finetune": _run,
+    "settings": _settings,
+    "describe": _describe,
+    "visualize": _visualize,
+    "data": _data,
+    "parity": _parity,
+    "convert": _convert,
+    "sync": _sync,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

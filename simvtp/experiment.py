@@ -1,0 +1,482 @@
+"""One experiment from its settings to its results: pre-train, zero-shot test, fine-tune, test.
+
+`run` is a plain function: call it in a notebook, in a job, or under torchrun on many ranks. Everything it knows lies in the run
+directory, so it can be killed at any moment and called again: it continues at the stage, and inside a training stage at the
+checkpoint, that it had reached. A finished experiment is not run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simvtp import provenance, tracking
+from simvtp.batch import Batch, Masks
+from simvtp.config import SCHEMA_VERSION, Experiment, TrainConfig, finalise, from_dict, to_dict
+from simvtp.data.datasets import Dataset, open_dataset
+from simvtp.data.loader import TrainLoader, ViewLoader, text_batches
+from simvtp.data.text import Tokenizer, load_tokenizer
+from simvtp.errors import ConfigError, UserError
+from simvtp.evaluation.reconstruction import draw_reconstructions
+from simvtp.evaluation.retrieval import evaluate_retrieval
+from simvtp.journal import Journal, read_json, write_atomically
+from simvtp.models import DualEncoder, SimVTP, build_model
+from simvtp.models.masking import draw_masks
+from simvtp.models.pretrained import initialise_from
+from simvtp.results import Result
+from simvtp.training.distributed import Launch, choose_device, distributed, launch_from_environment
+from simvtp.training.loop import train
+from simvtp.training.meters import CostMeter
+from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
+from simvtp.training.preemption import StopFlag, stop_on_signals
+from simvtp.training.stage import Outcome, Stage
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
+SELECTION_METRIC = "val/mean_recall"  # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
+VISUALISED = 4  # samples in the pictures of each run
+
+
+class Stopped(UserError):
+    """The process was asked to stop; what was reached is saved, and the same call continues from there."""
+
+
+# ---- what others may ask about a run ----------------------------------------------------------------------------------------
+
+
+def read_status(run_dir: Path) -> dict[str, Any] | None:
+    """The run's status.json, or None if it was never started."""
+    path = run_dir / "status.json"
+    return read_json(path) if path.exists() else None
+
+
+def is_finished(experiment: Experiment) -> bool:
+    """Whether the results of this very experiment lie in its run directory."""
+    status = read_status(experiment.run_dir)
+    return status is not None and status["state"] == "finished" and (experiment.run_dir / "results.json").exists()
+
+
+def load_results(run_dir: Path) -> list[Result]:
+    """The results of a finished run."""
+    return [Result.from_dict(values) for values in read_json(run_dir / "results.json")]
+
+
+def load_experiment(run_dir: Path) -> Experiment:
+    """The experiment of a run directory, with `runtime.root` pointing to where the directory lies now."""
+    path = run_dir / "experiment.json"
+    if not path.exists():
+        raise UserError(f"'{run_dir}' is not a run directory: it has no experiment.json.")
+    experiment: Experiment = from_dict(read_json(path)["experiment"])
+    return replace(experiment, runtime=replace(experiment.runtime, root=str(run_dir.resolve().parent)))
+
+
+def with_vocabulary(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
+    """`model.vocab_size` 0 becomes the tokenizer's; a size that is smaller than the tokenizer's raises ConfigError."""
+    size = experiment.model.vocab_size
+    if 0 < size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={size} is smaller than the {tokenizer.vocab_size} pieces of data.tokenizer={experiment.data.tokenizer}: "
+            "set model.vocab_size=0 to take the tokenizer's."
+        )
+    return replace(experiment, model=replace(experiment.model, vocab_size=size or tokenizer.vocab_size))
+
+
+# ---- one experiment ---------------------------------------------------------------------------------------------------------
+
+
+def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate") -> list[Result]:
+    """Run what is missing of `experiment` and return its results.
+
+    Args:
+        experiment: settings; files they name are resolved here (`config.finalise`).
+        say: gets a plain line now and then.
+        until: last stage to run, one of STAGES; the experiment counts as finished only after `evaluate`.
+
+    Raises:
+        UserError: see its subclasses; the state is in status.json and nothing that was saved is lost.
+        Stopped: SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 asked for it; call again to continue.
+    """
+    experiment = finalise(experiment)
+    directory = experiment.run_dir
+    if is_finished(experiment):
+        say(f"{directory} holds the finished results of this experiment: nothing to run.")
+        return load_results(directory)
+    if experiment.runtime.threads:
+        torch.set_num_threads(experiment.runtime.threads)
+    launch = launch_from_environment()
+    device = choose_device(experiment.runtime.device, launch)
+    with distributed(device, launch), _signals() as stop, _only_one(directory, launch):
+        _write_identity(experiment, directory, launch)
+        mirror = tracking.BackgroundMirror(directory, experiment.runtime) if launch.rank == 0 else contextlib.nullcontext()
+        with mirror, _Status(directory, launch, until) as status:
+            running = _open(experiment, directory, device, launch, say, stop, status)
+            results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
+            if until == STAGES[-1] and launch.rank == 0:
+                write_atomically(directory / "results.json", json.dumps([result.to_dict() for result in results]))
+        return results
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[StopFlag]:
+    """Signals can only be caught in the main thread (a notebook cell may run elsewhere)."""
+    if threading.current_thread() is threading.main_thread():
+        with stop_on_signals() as flag:
+            yield flag
+    else:
+        yield StopFlag()
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path, launch: Launch) -> Iterator[None]:
+    """Keep a second process from writing into the same run directory. The lock goes with the process, however that ends."""
+    if launch.rank:
+        yield
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".run.lock", "a+")  # noqa: SIM115  (held until the end of the block)
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another runtime.root.") from error
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process works on this experiment in {directory}: wait for it, or stop it first.") from error
+        yield
+
+
+def _write_identity(experiment: Experiment, directory: Path, launch: Launch) -> None:
+    """experiment.json always; provenance only if the submission has not captured it already."""
+    if launch.rank:
+        return
+    identity = {
+        "schema": SCHEMA_VERSION,
+        "fingerprint": experiment.fingerprint,
+        "cell_fingerprint": experiment.cell_fingerprint,
+        "experiment": to_dict(experiment),
+    }
+    write_atomically(directory / "experiment.json", json.dumps(identity, indent=1))
+    if not (directory / provenance.RECORD).exists():
+        provenance.write(directory, provenance.capture())
+
+
+class _Status:
+    """Keeps status.json: what the run is doing, and how it ended, whatever ends it. Only rank 0 writes."""
+
+    def __init__(self, directory: Path, launch: Launch, until: str) -> None:
+        self.path, self.writes = directory / "status.json", launch.rank == 0
+        self.whole = until == STAGES[-1]
+        self.values: dict[str, Any] = {"state": "running", "stage": STAGES[0], "step": 0, "total_steps": 0, "message": ""}
+        self.spent: dict[str, tuple[float, float]] = {}  # stage -> CPU-hours, GPU-hours
+
+    def update(self, **values: Any) -> None:
+        self.values |= values
+        if self.writes:
+            self.values |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+            self.values |= {"cpu_hours": sum(c for c, _ in self.spent.values()), "gpu_hours": sum(g for _, g in self.spent.values())}
+            write_atomically(self.path, json.dumps(self.values))
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        """The loop's report at its logging interval."""
+        self.spent[record["stage"]] = record["cpu_hours"], record["gpu_hours"]
+        self.update(stage=record["stage"], step=record["step"], total_steps=record["total_steps"])
+
+    def __enter__(self) -> _Status:
+        self.update()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self.update(state="finished" if self.whole else "stopped", message="" if self.whole else "stopped after the stage asked for")
+        elif isinstance(error, Stopped | KeyboardInterrupt):
+            self.update(state="stopped", message=str(error) or "interrupted")
+        else:
+            text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(UserError):  # the disk may be full: then the error itself is what matters
+                self.update(state="failed", message=text)
+
+
+@dataclass
+class _Running:
+    """All that the stages of one experiment share."""
+
+    experiment: Experiment
+    directory: Path
+    device: torch.device
+    launch: Launch
+    say: Say
+    stop: StopFlag
+    status: _Status
+    journal: Journal | None
+    dataset: Dataset
+    tokenizer: Tokenizer
+    models: dict[str, nn.Module] = field(default_factory=dict)  # stage -> its final model
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        self.status.on_log(record)
+        metrics, left = record["metrics"], int(record["metrics"]["speed/eta_s"])
+        self.say(
+            f"{record['stage']} {record['step']}/{record['total_steps']}  loss {metrics['loss/total']:.3f}  "
+            f"{metrics['speed/clips_per_s']:.0f} clips/s  data wait {100 * metrics['speed/data_wait_share']:.0f} %  "
+            f"{left // 60}:{left % 60:02d} left in this stage"
+        )
+
+
+def _open(
+    experiment: Experiment, directory: Path, device: torch.device, launch: Launch, say: Say, stop: StopFlag, status: _Status
+) -> _Running:
+    tokenizer = load_tokenizer(experiment.data.tokenizer)
+    dataset = open_dataset(experiment.data, experiment.runtime, say=say)
+    journal = Journal(directory / "journal.jsonl") if launch.rank == 0 else None
+    sizes = ", ".join(f"{name} {len(clips)}" for name, clips in dataset.splits.items())
+    say(f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}")
+    return _Running(with_vocabulary(experiment, tokenizer), directory, device, launch, say, stop, status, journal, dataset, tokenizer)
+
+
+# ---- training stages --------------------------------------------------------------------------------------------------------
+
+
+def _pretrain(running: _Running) -> list[Result]:
+    experiment = running.experiment
+    model = build_model(experiment.model, experiment.losses.wanted, experiment.seed)
+    if not (running.directory / "checkpoints" / "pretrain.json").exists():
+        for conversion in initialise_from(model, experiment.model):
+            running.say(str(conversion))
+
+    def draw(batch: Batch, step: int, first_sample: int) -> Masks:
+        return draw_masks(
+            batch,
+            experiment.model,
+            experiment.masks,
+            mask_id=running.tokenizer.mask_id,
+            seed=experiment.seed,
+            step=step,
+            first_sample=first_sample,
+        )
+
+    data = experiment.data
+    loader = _loader(running, "pretrain", experiment.pretrain, data.train_crop, data.flip)
+    _train(running, "pretrain", experiment.pretrain, model, PretrainObjective(experiment.losses), loader, draw)
+    return []
+
+
+def _finetune(running: _Running) -> list[Result]:
+    experiment, settings = running.experiment, running.experiment.finetune
+    if not settings.enabled:
+        return []
+    unified = running.models["pretrain"]
+    assert isinstance(unified, SimVTP)
+    model = DualEncoder.from_unified(unified, experiment.model, drop_path=settings.drop_path, pooling=settings.pooling)
+
+    def score(candidate: nn.Module, step: int) -> dict[str, float]:
+        """Retrieval on the selection split; rank 0 scores, the loop tells the others."""
+        if running.launch.rank:
+            return {}
+        t2v, _ = _retrieval(running, candidate, settings.selection, "selection", "")
+        mean = (t2v.metrics["R1"] + t2v.metrics["R5"] + t2v.metrics["R10"]) / 3
+        return {SELECTION_METRIC: mean, "val/t2v/R1": t2v.metrics["R1"], "val/t2v/MdR": t2v.metrics["MdR"]}
+
+    loader = _loader(running, "finetune", settings.train, settings.train_crop, settings.flip)
+    objective = RetrievalObjective(settings.temperature, settings.vtc_negatives)
+    _train(running, "finetune", settings.train, model, objective, loader, None, score, settings.evaluations)
+    return []
+
+
+def _loader(running: _Running, stage: str, settings: TrainConfig, crop: str, flip: float) -> TrainLoader:
+    experiment = running.experiment
+    return TrainLoader(
+        running.dataset.splits["train"],
+        running.tokenizer,
+        data=experiment.data,
+        model=experiment.model,
+        runtime=experiment.runtime,
+        batch_size=settings.batch_size,
+        seed=experiment.seed,
+        rank=running.launch.rank,
+        world=running.launch.world,
+        train_crop=crop,
+        flip=flip,
+        stage=stage,
+    )
+
+
+def _train(
+    running: _Running,
+    name: str,
+    settings: TrainConfig,
+    model: nn.Module,
+    objective: Objective,
+    loader: TrainLoader,
+    draw: Callable[[Batch, int, int], Masks] | None,
+    score: Callable[[nn.Module, int], dict[str, float]] | None = None,
+    evaluations: int = 0,
+) -> None:
+    """Train one stage to its end (or load it, if it has ended before); its model is then in `running.models`."""
+    experiment, runtime = running.experiment, running.experiment.runtime
+    total = settings.max_steps or max(1, round(settings.epochs * loader.steps_per_epoch))
+    running.status.update(stage=name, step=0, total_steps=total)
+    stage = Stage(
+        name=name,
+        train=settings,
+        total_steps=total,
+        seed=experiment.seed,
+        directory=running.directory,
+        fingerprint=experiment.fingerprint,
+        config=to_dict(experiment),
+        device=str(running.device),
+        log_every=runtime.log_every,
+        checkpoint_every=runtime.checkpoint_every,
+        keep=runtime.keep_checkpoints,
+        evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations)) if evaluations else (),
+        best=SELECTION_METRIC if evaluations else "",
+    )
+    outcome = train(
+        stage, model, objective, loader.batches, draw, running.journal, evaluate=score, on_log=running.on_log, stop=running.stop
+    )
+    running.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
+    if outcome.stopped:
+        raise Stopped(
+            f"stopped at step {outcome.step} of {total} of {name} ({running.stop.reason or 'another rank'}); the same command continues there."
+        )
+    running.models[name], running.outcomes[name] = model.eval(), outcome
+
+
+# ---- scoring ----------------------------------------------------------------------------------------------------------------
+
+
+def _zero_shot(running: _Running) -> list[Result]:
+    if not running.experiment.evaluate.zero_shot:
+        return []
+    return _scored(running, "zero_shot", "pretrain", "zero-shot")
+
+
+def _evaluate(running: _Running) -> list[Result]:
+    settings = running.experiment.finetune
+    if not settings.enabled:
+        return []
+    return _scored(running, "evaluate", "finetune", "finetuned" if settings.selection == "val" else "finetuned, selected on test")
+
+
+def _scored(running: _Running, name: str, trained: str, setting: str) -> list[Result]:
+    """Retrieval of a trained stage on the test split, done once and kept in `stages/<name>.json`."""
+    path = running.directory / "stages" / f"{name}.json"
+    outcome = running.outcomes[trained]
+    stored = read_json(path) if path.exists() else None
+    if stored is not None and stored["checkpoint"] == outcome.sha256:
+        running.status.spent[name] = stored["cpu_hours"], stored["gpu_hours"]
+        return [Result.from_dict(values) for values in stored["results"]]
+    if running.launch.rank:
+        return []
+    assert running.journal is not None
+    running.status.update(stage=name, step=0, total_steps=0)
+    running.journal.cut_back(outcome.journal_length)  # an attempt that was killed after its first lines starts anew
+    cost = CostMeter(gpus=int(running.device.type == "cuda"))
+    results = list(_retrieval(running, running.models[trained], running.experiment.evaluate.split, setting, outcome.sha256))
+    for result in results:
+        running.journal.write("result", result=result.to_dict())
+        running.say(
+            f"{result.key}: "
+            + "  ".join(f"{key} {value:.1f}" for key, value in result.metrics.items())
+            + f"  (chance R1 {result.chance['R1']:.1f})"
+        )
+    if name == "zero_shot":
+        _draw_pictures(running, running.experiment.evaluate.split)
+    cost.update()
+    spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}
+    running.status.spent[name] = spent["cpu_hours"], spent["gpu_hours"]
+    write_atomically(path, json.dumps({"checkpoint": outcome.sha256, "results": [result.to_dict() for result in results], **spent}))
+    return results
+
+
+def _retrieval(running: _Running, model: nn.Module, split: str, setting: str, checkpoint: str) -> tuple[Result, Result]:
+    """(t2v, v2t) on a split, with the segments x crops of the experiment's evaluation."""
+    experiment, settings = running.experiment, running.experiment.evaluate
+    clips = running.dataset.splits[split]
+    views = ViewLoader(
+        clips,
+        data=experiment.data,
+        model=experiment.model,
+        runtime=experiment.runtime,
+        segments=settings.segments,
+        crops=settings.crops,
+        batch_size=settings.batch_size,
+    )
+    captions = [caption for clip in clips for caption in clip.captions]
+    owners = torch.tensor([number for number, clip in enumerate(clips) for _ in clip.captions])
+    return evaluate_retrieval(
+        model,
+        views.batches(),
+        text_batches(captions, running.tokenizer, experiment.model.text_length, settings.batch_size),
+        owners,
+        dataset=running.dataset.name,
+        split=split,
+        setting=setting,
+        frames=experiment.model.frames,
+        segments=settings.segments,
+        crops=settings.crops,
+        seed=experiment.seed,
+        checkpoint=checkpoint,
+        device=running.device,
+        video_names=[clip.id for clip in clips],
+    )
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------------------
+
+
+def _draw_pictures(running: _Running, split: str, samples: int = VISUALISED) -> list[Path]:
+    """Reconstructions of the first clips of a split by the pre-trained model, in `figures/`."""
+    experiment, model = running.experiment, running.models["pretrain"]
+    if not {"mvm", "mlm"} & set(experiment.losses.wanted):
+        return []
+    clips = running.dataset.splits[split][:samples]
+    loader = ViewLoader(
+        clips, data=experiment.data, model=experiment.model, runtime=experiment.runtime, segments=1, crops=1, batch_size=samples
+    )
+    frames: Tensor = torch.cat([views for views, _ in loader.batches()])
+    tokens = running.tokenizer.encode([clip.captions[0] for clip in clips], experiment.model.text_length)
+    batch = Batch(frames, tokens.input_ids, tokens.attention_mask, tokens.word_ids, tuple(clip.id for clip in clips)).to(running.device)
+    masks = draw_masks(
+        batch, experiment.model, experiment.masks, mask_id=running.tokenizer.mask_id, seed=experiment.seed, step=0, first_sample=0
+    )
+    return draw_reconstructions(model, batch, masks, running.tokenizer, running.directory / "figures", experiment.losses.mvm_target)
+
+
+def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say: Say = print) -> list[Path]:
+    """Draw reconstructions of a run whose pre-training has ended; returns the paths of the pictures."""
+    experiment = load_experiment(run_dir)
+    if not (run_dir / "checkpoints" / "pretrain.json").exists():
+        raise UserError(f"the pre-training in {run_dir} has not ended: there are no weights to look at yet.")
+    launch = Launch()
+    device = choose_device(experiment.runtime.device, launch)
+    status = _Status(run_dir, Launch(rank=1), STAGES[-1])  # rank 1 writes nothing: looking at a run does not change it
+    running = _open(experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status)
+    _pretrain(running)
+    paths = _draw_pictures(running, split, samples)
+    if not paths:
+        raise UserError(f"the run in {run_dir} was trained without MVM and MLM: it rebuilds nothing that could be shown.")
+    return paths
+
+
+RUN_STAGE: dict[str, Callable[[_Running], list[Result]]] = {
+    "pretrain": _pretrain,
+    "zero_shot": _zero_shot,
+    "finetune": _finetune,
+    "evaluate": _evaluate,
+}
