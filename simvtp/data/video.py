@@ -1,12 +1,237 @@
-"""Video files: the only place that imports decord and PyAV (lazily, inside the functions that need them)."""
+"""Video files: the only place that imports decord and PyAV (lazily, inside the functions that need them).
+
+Both back-ends open the file, read and close it inside one call, with one decoder thread: a reader that stays open decodes ahead without
+bound, and one that is open while the process forks hangs for ever (both seen with decord 0.6). Unresized, both give the same bytes.
+"""
 
 from __future__ import annotations
 
+import bisect
 import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+from simvtp.errors import ConfigError, DataError, UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a container says of its first video stream, with the number of frames counted, not estimated."""
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+
+
+class Reader(Protocol):
+    """A decoder back-end. It may raise what it likes: `probe` and `read_frames` turn it into DataError. Must be picklable."""
+
+    name: str
+
+    def probe(self, path: Path) -> VideoInfo:
+        """What the file holds."""
+
+    def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        """uint8 [n, H, W, 3], RGB, the frames `indices` (any order, repeats allowed), resized to (height, width) if `size` is given."""
+
+
+def get_reader(name: str) -> Reader:
+    """The back-end of that name; an unknown name raises ConfigError."""
+    if name not in READERS:
+        raise ConfigError(f"data.reader={name}: there is no such reader; choose one of {', '.join(READERS)}.")
+    return READERS[name]()
+
+
+def probe(path: Path, reader: Reader) -> VideoInfo:
+    """Number of frames, frames per second, height, width; DataError with the path and the reason if that cannot be found."""
+    info = _or_data_error(path, lambda: reader.probe(path))
+    if info.frames < 1 or info.height < 1 or info.width < 1:
+        raise DataError(f"{path} does not decode: it has no video frames.")
+    return info
+
+
+def read_frames(path: Path, indices: Sequence[int], reader: Reader, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode some frames.
+
+    Args:
+        path: a video file.
+        indices: frame numbers from 0, in any order, repeats allowed.
+        reader: see `get_reader`.
+        size: (height, width) to resize to while decoding (bilinear); None keeps the stored size.
+
+    Returns:
+        uint8 [n, H, W, 3], RGB.
+
+    Raises:
+        DataError: whatever went wrong while decoding, with the path and the reason.
+    """
+    frames = _or_data_error(path, lambda: reader.read(path, [int(i) for i in indices], size))
+    if frames.dtype != np.uint8 or frames.shape[0] != len(indices) or (size and frames.shape[1:3] != tuple(size)):
+        raise DataError(f"{path} does not decode: asked for {len(indices)} frames of size {size}, got {frames.shape} {frames.dtype}.")
+    return frames
+
+
+def fit_short_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) with the short side reduced to `side`, aspect kept; never enlarged."""
+    short = min(height, width)
+    if short <= side:
+        return height, width
+    return max(side, round(height * side / short)), max(side, round(width * side / short))
+
+
+def _or_data_error(path: Path, call: Callable[[], T]) -> T:
+    reason = ""
+    try:
+        return call()
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise RuntimeError, IndexError, ValueError, OSError and classes of their own
+        text = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    # Raised here and not above: an error that is chained keeps the frames of the decoder, and with them an open reader, alive.
+    raise DataError(f"{path} does not decode ({reason}).")
+
+
+class DecordReader:
+    """decord. Unmaintained but fast enough and well known; see the module's text for what it must never meet."""
+
+    name = "decord"
+
+    @staticmethod
+    def _open(path: Path, size: tuple[int, int] | None) -> Any:
+        try:
+            import decord
+        except ImportError as error:
+            raise UserError(f"data.reader=decord, but decord does not import ({error}): install it or set data.reader=pyav.") from error
+        decord.logging.set_level(decord.logging.QUIET)
+        if not Path(path).is_file():
+            raise FileNotFoundError("there is no such file")
+        height, width = size or (-1, -1)
+        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+
+    def probe(self, path: Path) -> VideoInfo:
+        video = self._open(path, None)
+        try:
+            height, width, _ = video[0].shape
+            return VideoInfo(len(video), float(video.get_avg_fps()), height, width)
+        finally:
+            del video
+
+    def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        video = self._open(path, size)
+        try:
+            return video.get_batch(list(indices)).asnumpy()
+        finally:
+            del video
+
+
+class PyavReader:
+    """PyAV, exact by presentation time.
+
+    Seeks to the key frame before each wanted stretch, does not decode frames that nothing needs (`skip_frame`), and stops as soon as
+    the wanted frames are out. Files without usable time stamps are decoded from the start.
+    """
+
+    name = "pyav"
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        try:
+            import av
+        except ImportError as error:
+            raise UserError(f"data.reader=pyav, but PyAV does not import ({error}): install av or set data.reader=decord.") from error
+        container = av.open(str(path))
+        if not container.streams.video:
+            container.close()
+            raise ValueError("no video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        return container
+
+    def probe(self, path: Path) -> VideoInfo:
+        with self._open(path) as container:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            rate = stream.average_rate or stream.guessed_rate or 0
+            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+            return VideoInfo(frames, float(rate), context.height, context.width)
+
+    def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        def convert(frame: Any) -> np.ndarray:
+            if size is None:
+                return frame.to_ndarray(format="rgb24")
+            return frame.reformat(width=size[1], height=size[0], format="rgb24", interpolation="BILINEAR").to_ndarray()
+
+        wanted = sorted(set(indices))
+        with self._open(path) as container:
+            stream = container.streams.video[0]
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
+            if wanted and not 0 <= wanted[0] <= wanted[-1] < len(packets):
+                raise IndexError(f"frame {wanted[-1]} of {len(packets)}")
+            times = [pts for pts, _ in packets]
+            found: dict[int, np.ndarray] = {}
+            if None not in times and len(set(times)) == len(times) and any(key for _, key in packets):
+                times.sort()
+                keys = sorted(pts for pts, key in packets if key)
+                numbers = {times[number]: number for number in wanted}
+                for pts, frame in _decode_by_time(container, stream, [times[n] for n in wanted], keys):
+                    found[numbers[pts]] = convert(frame)
+        if len(found) < len(wanted):
+            with self._open(path) as container:
+                for number, frame in enumerate(container.decode(video=0)):
+                    if number in wanted:
+                        found[number] = convert(frame)
+                    if number >= wanted[-1]:
+                        break
+        if len(found) < len(wanted):
+            raise IndexError(f"frame {min(set(wanted) - set(found))} is missing: the file is damaged or cut off")
+        return np.stack([found[number] for number in indices])
+
+
+def _decode_by_time(container: Any, stream: Any, wanted: list[int], keys: list[int]) -> Iterator[tuple[int, Any]]:
+    """Yield (time stamp, frame) for the sorted time stamps `wanted`; `keys`: sorted time stamps of the key frames."""
+    context = stream.codec_context
+    segments: list[list[int]] = []
+    last = -2
+    for pts in wanted:
+        group = bisect.bisect_right(keys, pts) - 1
+        if group > last + 1 or not segments:  # decoding on through the next group costs less than a seek
+            segments.append([])
+        segments[-1].append(pts)
+        last = group
+    for segment in segments:
+        start = keys[max(0, bisect.bisect_right(keys, segment[0]) - 1)]
+        container.seek(start, stream=stream, backward=True)
+        unfed, remaining = set(segment), set(segment)
+        for packet in container.demux(stream):
+            context.skip_frame = "DEFAULT" if packet.pts in unfed else "NONREF"
+            unfed.discard(packet.pts)
+            frames = packet.decode()
+            if not unfed and packet.size:
+                context.skip_frame = "DEFAULT"
+                frames = [*frames, *context.decode(None)]
+            for frame in frames:
+                if frame.pts in remaining:
+                    remaining.discard(frame.pts)
+                    yield frame.pts, frame
+            if not unfed:
+                break
+
+
+READERS: dict[str, Callable[[], Reader]] = {"decord": DecordReader, "pyav": PyavReader}
+
+
+# x264's lookahead (macroblock tree, choice of B-frames) gave other bytes from run to run in 1 clip of 2, even with one thread.
+REPEATABLE = "mbtree=0:rc-lookahead=0:scenecut=0:weightp=0"
 
 
 def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: int = 8) -> None:
@@ -35,7 +260,9 @@ def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: 
     try:
         with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
             stream = container.add_stream(
-                "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": "veryfast"}
+                "libx264",
+                rate=Fraction(fps).limit_denominator(1001),
+                options={"crf": str(crf), "preset": "veryfast", "bf": "0", "x264-params": REPEATABLE},
             )
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
             stream.codec_context.gop_size = gop

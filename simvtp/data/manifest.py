@@ -1,0 +1,146 @@
+"""Manifests: which videos, with which captions, in which split.
+
+A manifest is a CSV or Parquet file with the columns `videoid`, `path`, `caption` and, if wished, `split` (train, val or test). Several
+rows of one video are several captions of it. Paths are relative to the manifest's folder. Other columns are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from simvtp.errors import DataError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+REQUIRED = ("videoid", "path", "caption")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video with its captions."""
+
+    id: str
+    path: Path
+    captions: tuple[str, ...]
+    split: str = ""  # train | val | test; empty until one is assigned
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest holds. `clips` are in the order in which their ids first appear, captioned videos only."""
+
+    path: Path
+    clips: tuple[Clip, ...]
+    has_splits: bool
+    empty_captions: int  # rows that were dropped because their caption is empty
+    uncaptioned: tuple[str, ...]  # ids of the videos that were dropped because no caption was left
+    conflicts: tuple[str, ...] = ()  # ids that stand for several paths or splits; `read_manifest` raises unless told to collect them
+
+
+def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: CSV or Parquet (by the ending `.parquet` or `.pq`).
+        collect_conflicts: list ids with several paths or splits in `conflicts` (their first row counts) rather than raise.
+
+    Raises:
+        DataError: the file is missing, unreadable or empty, lacks a column, or contradicts itself; says what to do.
+    """
+    path = Path(path).expanduser()
+    columns = _read_columns(path)
+    has_splits = "split" in columns
+    rows = zip(*(columns[name] for name in REQUIRED), columns.get("split", [""] * len(columns["videoid"])), strict=True)
+    places: dict[str, tuple[str, str]] = {}
+    captions: dict[str, list[str]] = {}
+    conflicts: dict[str, str] = {}
+    empty = 0
+    for number, (name, place, caption, split) in enumerate(rows, start=2):
+        if not name or not place:
+            raise DataError(f"manifest {path}: row {number} has no {'videoid' if not name else 'path'}; fill it in or remove the row.")
+        if has_splits and split not in SPLITS:
+            raise DataError(
+                f"manifest {path}: row {number} has split '{split}'; it must be one of {', '.join(SPLITS)} (or drop the column)."
+            )
+        first = places.setdefault(name, (place, split))
+        if first != (place, split):
+            what = ("path", *sorted((first[0], place))) if first[0] != place else ("split", first[1], split)
+            conflicts.setdefault(name, f"two {what[0]}s, {what[1]} and {what[2]}")
+        listed = captions.setdefault(name, [])
+        if caption:
+            listed.append(caption)
+        else:
+            empty += 1
+    if conflicts and not collect_conflicts:
+        name, reason = next(iter(conflicts.items()))
+        raise DataError(f"manifest {path}: videoid '{name}' has {reason} ({len(conflicts)} such ids); give each video its own id.")
+    uncaptioned = tuple(name for name in places if not captions[name])
+    folder = path.resolve().parent
+    clips = tuple(Clip(name, folder / place, tuple(captions[name]), split) for name, (place, split) in places.items() if captions[name])
+    if not clips:
+        raise DataError(f"manifest {path} has no row with a caption; add captions, one row each.")
+    if empty:
+        log.warning("%s: %d rows without a caption were left out (%d videos had no other caption)", path, empty, len(uncaptioned))
+    return Manifest(path, clips, has_splits, empty, uncaptioned, tuple(conflicts))
+
+
+def _read_columns(path: Path) -> dict[str, list[str]]:
+    """The wanted columns as stripped text; DataError if the file or a column is not there."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise DataError(f"manifest {path}: there is no such file; give a CSV or Parquet file with the columns {', '.join(REQUIRED)}.")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (ValueError, OSError, ImportError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise DataError(f"manifest {path} cannot be read as a table ({str(error).strip() or type(error).__name__}).") from error
+    table.columns = [str(name).strip() for name in table.columns]
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"manifest {path} has no column {' and '.join(missing)} (found: {', '.join(table.columns) or 'none'}); "
+            f"name its columns {', '.join(REQUIRED)}."
+        )
+    if table.empty:
+        raise DataError(f"manifest {path} has column names but no rows; add one row per caption.")
+    wanted = [*REQUIRED, *(["split"] if "split" in table.columns else [])]
+    return {name: ["" if pd.isna(value) else str(value).strip() for value in table[name]] for name in wanted}
+
+
+def hash_unit(purpose: str, name: str) -> float:
+    """A number in [0, 1) that depends on nothing but the two texts: the same on every machine, independent between purposes."""
+    digest = hashlib.sha256(f"{purpose}\0{name}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) * 2.0**-53
+
+
+def assign_splits(clips: Iterable[Clip], shares: tuple[float, float, float]) -> tuple[Clip, ...]:
+    """Give each clip train, val or test by the hash of its id.
+
+    Args:
+        shares: of train, val and test, with sum 1. They are expected shares: each clip is decided on its own, so that adding clips moves
+            no other clip to another split.
+    """
+    train, val, _ = shares
+
+    def split_of(name: str) -> str:
+        position = hash_unit("split", name)
+        return "train" if position < train else "val" if position < train + val else "test"
+
+    return tuple(replace(clip, split=split_of(clip.id)) for clip in clips)
+
+
+def take_fraction(clips: Sequence[Clip], fraction: float) -> tuple[Clip, ...]:
+    """The round(fraction * n) clips (at least one) whose ids hash lowest, in their given order: 10 % lies inside 25 % inside 100 %."""
+    if fraction >= 1 or not clips:
+        return tuple(clips)
+    count = max(1, round(fraction * len(clips)))
+    chosen = sorted(range(len(clips)), key=lambda i: (hash_unit("fraction", clips[i].id), clips[i].id))[:count]
+    return tuple(clips[i] for i in sorted(chosen))

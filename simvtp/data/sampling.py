@@ -1,0 +1,41 @@
+"""Which frames of a clip are read. Pure functions of numbers; a frame index is always inside [0, n_frames)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def window_length(frames: int, stride: int) -> int:
+    """Frames from the first to the last sampled one, both included."""
+    return (frames - 1) * stride + 1
+
+
+def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np.ndarray:
+    """A random window: int64 [frames], `stride` apart, at a start that `uniform` in [0, 1) chooses evenly among all that fit.
+
+    A clip that is shorter than the window is stretched instead: the frames are spread evenly from its first to its last frame, and
+    repeat where it has too few (ours). Published: 16 frames, stride 4 (method notes 1.1).
+    """
+    room = n_frames - window_length(frames, stride)
+    if room < 0:
+        return _stretched(n_frames, frames)
+    return min(int(uniform * (room + 1)), room) + stride * np.arange(frames)
+
+
+def eval_indices(n_frames: int, frames: int, stride: int, segment: int, segments: int) -> np.ndarray:
+    """Window number `segment` of `segments`: int64 [frames].
+
+    One window lies in the middle; several start evenly from the first possible start to the last. Short clips are stretched, as in
+    training, so that all their windows are the same.
+    """
+    room = n_frames - window_length(frames, stride)
+    if room < 0:
+        return _stretched(n_frames, frames)
+    start = room // 2 if segments == 1 else round(segment * room / (segments - 1))
+    return start + stride * np.arange(frames)
+
+
+def _stretched(n_frames: int, frames: int) -> np.ndarray:
+    if n_frames < 1:
+        raise ValueError("a clip without frames cannot be sampled")
+    return np.rint(np.linspace(0, n_frames - 1, frames)).astype(np.int64)
