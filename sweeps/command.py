@@ -21,6 +21,7 @@ from simvtp.errors import ConfigError, UserError
 from simvtp.provenance import without_url_users
 from simvtp.recipes import RECIPES, get_recipe
 from sweeps.engine import Outcome, Summary, describe_failure, run_sweep, sweep_folder
+from sweeps.job import ENTRY
 from sweeps.rundir import ALIVE, FAILED, FINISHED, MISSING
 from sweeps.runner import EXECUTORS, Options, is_alive, point_state, require_executor
 
@@ -55,8 +56,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; --help lists the options.\n")
 
 
-def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 all points finished, 1 some did not, 2 bad input, 130 stopped by Ctrl-C."""
+def main(sweep: Sweep, arguments: Sequence[str] | None = None, entry: str = ENTRY) -> int:
+    """Run the command; returns the exit status: 0 all points finished, 1 some did not, 2 bad input, 130 stopped by Ctrl-C.
+
+    `entry` (`module:function`) is what runs one experiment inside a job.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     args = make_parser(sweep).parse_intermixed_args(arguments)
     try:
@@ -64,7 +68,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> int:
         selected = _selected(ablation, args.only)
         if args.dry_run:
             return _dry_run(ablation, selected, args)
-        return _run(sweep, ablation, selected, args)
+        return _run(ablation, selected, args, make_options(args, entry))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -187,7 +191,7 @@ def with_data(base: Experiment, data: str | None) -> Experiment:
     return override(base, ["data.dataset=manifest", f"data.manifest={path}"])
 
 
-def make_options(args: argparse.Namespace) -> Options:
+def make_options(args: argparse.Namespace, entry: str = ENTRY) -> Options:
     extra = dict(text.split("=", 1) if "=" in text else (text, "") for text in args.sbatch)
     return Options(
         executor=args.executor,
@@ -204,6 +208,7 @@ def make_options(args: argparse.Namespace) -> Options:
         setup=tuple(args.setup),
         srun_args=tuple(args.srun),
         slurm=extra,
+        entry=entry,
     )
 
 
@@ -274,8 +279,8 @@ def _minutes(text: str) -> int:
 # ---- the work -------------------------------------------------------------------------------------------------------------
 
 
-def _run(sweep: Sweep, ablation: Ablation, selected: set[str] | None, args: argparse.Namespace) -> int:
-    options, runtime, plan = make_options(args), ablation.base.runtime, ablation.plan()
+def _run(ablation: Ablation, selected: set[str] | None, args: argparse.Namespace, options: Options) -> int:
+    runtime, plan = ablation.base.runtime, ablation.plan()
     require_executor(options)  # before anything is written
     uri = tracking.resolve_uri(runtime)
     if uri is not None:

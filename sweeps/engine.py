@@ -302,7 +302,8 @@ def describe_failure(outcome: Outcome) -> str:
     head = f"{outcome.state.state} {outcome.point.name}: {outcome.reason}"
     if outcome.state.state == STOPPED:
         return head
-    return "\n".join([head, *(f"    | {line}" for line in outcome.lines), f"    log: {outcome.log}"])
+    lines = [f"    | {line}" for line in outcome.lines if line != f"failed: {outcome.reason}"]
+    return "\n".join([head, *lines, f"    log: {outcome.log}"])
 
 
 @contextmanager

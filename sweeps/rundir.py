@@ -98,6 +98,8 @@ def job_alive(job: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     if job.get("executor") not in ("local", BY_HAND):
         return False
     if job["host"] != socket.gethostname():
+        if status.get("state", RUNNING) != RUNNING and float(status.get("updated", 0)) >= float(job.get("submitted", 0)):
+            return False  # it has said how it ended
         return time.time() - max(float(status.get("updated", 0)), float(job.get("submitted", 0))) < SILENT_AFTER_S
     return _start_mark(int(job["pid"])) == float(job["pid_started"]) > 0
 

@@ -46,7 +46,7 @@ def run(experiment: Experiment, *, say=print) -> list[Result]:
             status(folder, "running", step, total)
             if step == total // 2 and experiment.losses.mvm == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if step == total // 2 and not experiment.finetune.enabled:
+            if step >= total // 2 and not experiment.finetune.enabled:
                 say("a line before the failure")
                 raise TrainingDiverged(f"the loss became NaN at step {step}")
             if stop:

@@ -22,6 +22,7 @@ from simvtp.config import Experiment, override
 from simvtp.errors import UserError
 from simvtp.journal import read_journal
 from sweeps.engine import Summary, run_sweep, sweep_folder
+from sweeps.rundir import ALIVE
 from sweeps.runner import LocalJobs, Options, point_state
 from sweeps.study import GridStudy
 from tests.sweeps.conftest import ENTRY, ROOT, change
@@ -102,7 +103,7 @@ def test_a_controller_that_is_killed_loses_nothing_and_runs_nothing_twice(base: 
     wait_for(lambda: all((point.run_dir / "journal.jsonl").exists() for point in points[:2]))
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert [point_state(point).state for point in points] == ["running", "running", "missing", "missing"]
+    assert [point_state(point).state in ALIVE for point in points] == [True, True, False, False]
     second = start_controller(longer, "pretrain.max_steps=40")
     out, _ = second.communicate(timeout=60)
     assert second.returncode == 0, out
@@ -170,7 +171,7 @@ def test_a_defect_shows_its_traceback(grid: Ablation, capsys: pytest.CaptureFixt
     done = run_sweep(one, Options(entry="tests.sweeps.jobs:crash"), poll_s=0.1)
     assert done.outcomes[0].reason == "ZeroDivisionError: a defect"
     out = capsys.readouterr().out
-    assert "Traceback (most recent call last)" in out and "tests/sweeps/jobs.py" in out
+    assert 'tests/sweeps/jobs.py", line' in out and "    | ZeroDivisionError: a defect" in out
 
 
 def test_one_point_killed_from_outside_does_not_stop_the_others(base: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
