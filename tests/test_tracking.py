@@ -482,6 +482,15 @@ def test_parallel_processes_on_a_missing_store(tmp_path: Path) -> None:
         assert kinds.fetchall() == [("tests", "custom_model_development")]
 
 
+def test_a_store_is_made_anew_where_a_process_was_killed_while_making_it(tmp_path: Path) -> None:
+    for name in (".mlflow.db.4711.tmp", ".mlflow.db.4711.tmp-journal", "mlflow.db"):
+        (tmp_path / name).write_bytes(b"" if name == "mlflow.db" else b"half a schema")
+    run = Run(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", seed=0)
+    run.train(0, 3)
+    assert run.sync().points == 3 * len(METRICS)
+    assert {path.name for path in tmp_path.glob(".mlflow.db*")} == set()
+
+
 # ---- sweeps -----------------------------------------------------------------------------------------------------------------
 
 
@@ -600,7 +609,7 @@ def test_a_rank_is_better_when_lower() -> None:
 # ---- a real server ----------------------------------------------------------------------------------------------------------
 
 
-def wait_until_it_answers(address: str, seconds: float = 120) -> None:
+def wait_until_it_answers(address: str, seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while True:
         try:

@@ -294,7 +294,8 @@ def _tags(run_dir: Path, status: Mapping[str, Any], opened: _Opened) -> dict[str
         "run_dir": str(run_dir.resolve()),
     }
     if sweep:
-        parents = opened.store.find({"sweep_id": sweep["sweep_id"], "role": "sweep"}) if "mlflow.parentRunId" not in opened.tags else []
+        linked = "mlflow.parentRunId" in opened.tags and opened.tags.get("sweep_id") == sweep["sweep_id"]
+        parents = [] if linked else opened.store.find({"sweep_id": sweep["sweep_id"], "role": "sweep"})
         tags |= {"sweep_id": sweep["sweep_id"], "ablation": sweep.get("ablation", "")}
         tags |= {"mlflow.parentRunId": parents[0].run_id} if parents else {}
     if code:

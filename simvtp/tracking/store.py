@@ -96,7 +96,8 @@ def prepare_store(uri: str) -> None:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
             fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            fresh.unlink(missing_ok=True)
+            for stale in path.parent.glob(f".{path.name}.*.tmp*"):  # of processes that were killed here; we hold the lock
+                stale.unlink()
             made = SqlAlchemyStore(f"sqlite:///{fresh}", str(_artifact_root(path)))
             made.engine.dispose()
             os.replace(fresh, path)
