@@ -125,7 +125,7 @@ def _missing(folder: Path, config: ShapesConfig) -> list[str]:
     """Names of what is not there, relative to the folder."""
     there = {name for name in TABLES if (folder / name).is_file()}
     for split in SPLITS:
-        with contextlib.suppress(FileNotFoundError), os.scandir(folder / "clips" / split) as entries:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / "clips" / split) as entries:
             there.update(f"clips/{split}/{entry.name}" for entry in entries)
     wanted = [f"clips/{split}/{index:06d}.mp4" for split in SPLITS for index in range(getattr(config, split))]
     return [name for name in (*wanted, *TABLES) if name not in there]

@@ -165,7 +165,7 @@ def _fits(mention: Mention, thing: Thing) -> bool:
 
 
 class Wording:
-    """Chooses among synonyms and patterns: each time a paraphrase with probability `share`, else the plain wording."""
+    """Chooses among synonyms and patterns: each time with probability `share` any of them, else the plain one."""
 
     def __init__(self, draw: Draw, share: float) -> None:
         self._draw, self._share = draw, share
@@ -213,7 +213,7 @@ class Wording:
         return self._choose(ADJECTIVES[value]) if value else ""
 
     def _choose(self, choices: tuple[str, ...]) -> str:
-        return self._draw.pick(choices[1:]) if len(choices) > 1 and self._varied() else choices[0]
+        return self._draw.pick(choices) if len(choices) > 1 and self._varied() else choices[0]
 
     def _varied(self) -> bool:
         return self._draw.chance(self._share)
@@ -236,7 +236,7 @@ def words_of(text: str) -> list[str]:
 
 
 def draw_caption(draw: Draw, scene: Scene, difficulty: float) -> tuple[Statement, str]:
-    """A caption of MIN_WORDS to MAX_WORDS words. `difficulty` is the share of paraphrases, and 0.7 of it the share left out."""
+    """A caption of MIN_WORDS to MAX_WORDS words. `difficulty` is the share of free wording, and 0.7 of it the share left out."""
     omit = 0.7 * difficulty
     for _ in range(200):
         statement = draw_statement(draw, scene, omit)
