@@ -21,6 +21,7 @@ from typing import Any, Literal
 from simvtp.errors import ConfigError
 
 SCHEMA_VERSION = 1
+SHAPES_VERSION = 1  # of the generator of the embedded data set: another version makes other clips or captions from the same settings
 MANIFEST_DATASETS = ("manifest",)  # data sets that are read from a file which the user names
 
 
@@ -286,6 +287,8 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     if tree["data"]["dataset"] in MANIFEST_DATASETS:
         del tree["data"]["manifest"]
         del tree["data"]["shapes"]
+    else:
+        tree["data"]["shapes"]["version"] = SHAPES_VERSION
     return {"schema": SCHEMA_VERSION, **tree}
 
 

@@ -36,7 +36,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from simvtp.config import ShapesConfig
+from simvtp.config import SHAPES_VERSION, ShapesConfig
 from simvtp.data import shapes_questions
 from simvtp.data.shapes_grammar import Statement, draw_caption, satisfies
 from simvtp.data.shapes_questions import GRAMMAR_WORDS
@@ -47,7 +47,6 @@ from simvtp.errors import ConfigError, DataError
 
 __all__ = ["GRAMMAR_WORDS", "SHAPES_VERSION", "ensure_shapes", "plan", "shapes_folder"]
 
-SHAPES_VERSION = 1  # raise it with every change of what is generated: it is a part of the folder's name
 TABLES = ("records.jsonl", "questions.csv", "actions.csv", "grounding.csv", "manifest.csv")  # manifest last
 PURPOSE_SCENE, PURPOSE_SECOND_CAPTION, PURPOSE_LAYOUT, PURPOSE_PIXELS, PURPOSE_TASKS = range(5)
 CHUNK = 16  # clips that a worker makes between two reports
