@@ -342,7 +342,7 @@ def _print_summary(ablation: Ablation, done: Summary) -> None:
     print(f"\n{ablation.title}\n{_columns(rows, right=(1, 2, 3))}")
     failed = [outcome for outcome in done.unfinished if outcome.state.state not in (*ALIVE, MISSING)]
     for outcome in failed if not done.interrupted else ():
-        print(f"\n{describe_failure(outcome)}")
+        print(f"\n{describe_failure(outcome, short=True)}")
     if any(outcome.state.state == FAILED for outcome in failed):
         print("\nFailed points are tried again with --retry.")
     if any(outcome.state.state != FAILED for outcome in done.unfinished):

@@ -153,6 +153,9 @@ class _Sweep:
         for point in self.points:
             waiting = not self._settled(self.states[point.fingerprint]) and point.fingerprint not in self.jobs
             self._see(point, WAITING if waiting else "")
+        for point in self.points:
+            if self.states[point.fingerprint].state == FAILED and not self.retry:
+                self.display.note(f"earlier: {describe_failure(self._outcome(point))}")
         counts = {state: sum(view.state == state for view in self.views.values()) for state in (FINISHED, *ALIVE, FAILED, WAITING)}
         self.display.note(f"{self.ablation.sweep_id}: {len(self.points)} points, " + ", ".join(f"{n} {s}" for s, n in counts.items() if n))
 
@@ -219,11 +222,15 @@ class _Sweep:
         """Look at the running jobs; close those that have ended."""
         for fingerprint, job in list(self.jobs.items()):
             alive = self.executor.alive(job)
-            self.states[fingerprint] = read_state(job.point.run_dir, alive=alive)
+            # Without its job, a point may still have a process: one started by hand, or one whose parent was killed.
+            state = self.states[fingerprint] = read_state(job.point.run_dir, alive=alive or None)
             self._see(job.point)
             if not alive:
                 del self.jobs[fingerprint]
-                self._ended(job.point)
+                if state.state in ALIVE:
+                    self._adopt(job.point, state)
+                else:
+                    self._ended(job.point)
 
     def _ended(self, point: Point) -> None:
         self._close_trial(point)
@@ -297,12 +304,12 @@ class _Sweep:
         return Outcome(point, state, reason=words.get(state.state, state.state), log=log, lines=tuple(lines))
 
 
-def describe_failure(outcome: Outcome) -> str:
-    """What went wrong with a point, the last lines of its log, and where the whole log lies."""
+def describe_failure(outcome: Outcome, short: bool = False) -> str:
+    """What went wrong with a point, the last lines of its log (unless `short`), and where the whole log lies."""
     head = f"{outcome.state.state} {outcome.point.name}: {outcome.reason}"
     if outcome.state.state == STOPPED:
         return head
-    lines = [f"    | {line}" for line in outcome.lines if line != f"failed: {outcome.reason}"]
+    lines = [f"    | {line}" for line in outcome.lines if not short and line != f"failed: {outcome.reason}"]
     return "\n".join([head, *lines, f"    log: {outcome.log}"])
 
 

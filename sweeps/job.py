@@ -23,7 +23,7 @@ from typing import IO, Any
 from simvtp.config import Experiment, from_dict
 from simvtp.errors import UserError
 from simvtp.journal import write_atomically
-from sweeps.rundir import FAILED, FINISHED, STOPPED, read_state
+from sweeps.rundir import FAILED, FINISHED, RUNNING, STOPPED, read_state, writer_alive
 
 ENTRY = "simvtp.experiment:run"
 
@@ -114,8 +114,11 @@ def _on_terminate(handler: Any) -> Any:
 def _close_status(run_dir: Path, state: str, message: str) -> None:
     """Say how it ended, unless the experiment has said so itself (its own words are better)."""
     now = read_state(run_dir, alive=False)
-    if now.state == FINISHED or (now.state in (FAILED, STOPPED) and now.status.get("pid") == os.getpid()):
+    ours = now.status.get("pid") == os.getpid()
+    if now.state == FINISHED or (now.state in (FAILED, STOPPED) and ours):
         return
+    if now.status.get("state") == RUNNING and not ours and writer_alive(now.status):
+        return  # an experiment that somebody started by hand: its status is its own
     status = {"stage": "", "step": 0, "total_steps": 0, "cpu_hours": 0.0, "gpu_hours": 0.0, **now.status}
     status |= {"state": state, "message": message, "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
     write_atomically(run_dir / "status.json", json.dumps(status))

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from simvtp.config import Experiment, TrainConfig
-from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, RunState
+from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, RunState, last_lines
 
 WAITING = "waiting"
 TAIL_BYTES = 16384
@@ -74,8 +74,14 @@ def look(name: str, experiment: Experiment, run_dir: Path, state: RunState, note
         _finite(metrics.get("speed/clips_per_s")),
         _finite(metrics.get("speed/eta_s")),
         work_share(experiment, stage, step / total if total else 0.0),
-        note or state.message,
+        note or state.message or ("" if metrics else _last_said(state)),
     )
+
+
+def _last_said(state: RunState) -> str:
+    """The job's last line, for the time in which it prepares its data or scores and has no loss to show."""
+    lines = last_lines(Path(state.job["stdout"]), 1, reach=2048) if state.job.get("stdout") else []
+    return lines[0][:100] if lines else ""
 
 
 def last_metrics(journal: Path, stage: str) -> dict[str, float]:

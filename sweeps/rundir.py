@@ -47,7 +47,7 @@ def read_state(run_dir: Path, alive: bool | None = None) -> RunState:
         return RunState(FINISHED, status, job)
     newer_job = bool(job) and float(job.get("submitted", 0)) > float(status.get("updated", 0))
     if alive is None:
-        alive = job_alive(job, status) or (said == RUNNING and _writer_alive(status))
+        alive = job_alive(job, status) or (said == RUNNING and writer_alive(status))
     if alive:
         return RunState(STARTING if not status or newer_job else RUNNING, status, job)
     if newer_job:  # what the status says is about an earlier attempt
@@ -104,7 +104,7 @@ def job_alive(job: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     return _start_mark(int(job["pid"])) == float(job["pid_started"]) > 0
 
 
-def _writer_alive(status: Mapping[str, Any]) -> bool:
+def writer_alive(status: Mapping[str, Any]) -> bool:
     """Whether the process that wrote the status lives: an experiment that somebody runs by hand, without a sweep."""
     updated = float(status.get("updated", 0))
     if status.get("host") != socket.gethostname():

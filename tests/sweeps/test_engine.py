@@ -193,6 +193,19 @@ def test_two_jobs_for_one_experiment_wait_for_each_other(base: Experiment) -> No
     assert steps(point) == list(range(1, 21)) and starts(point) == 1
 
 
+def test_a_process_that_lost_its_parent_is_still_watched(base: Experiment) -> None:
+    grid = mask_ratio.build(override(base, ["pretrain.max_steps=60"]), (0.9,), (0.75,))
+    point = grid.points()[0]
+    executor = LocalJobs(LOCAL, sweep_folder(grid), 1)
+    job = executor.submit([point])[0]
+    job.write()
+    wait_for(lambda: (point.run_dir / "status.json").exists())
+    os.kill(job.record["pid"], signal.SIGKILL)  # submitit's process, not the experiment
+    wait_for(lambda: not executor.alive(job))
+    assert states(sweep(grid)) == ["finished"]
+    assert steps(point) == list(range(1, 61)) and starts(point) == 1
+
+
 def test_only_selected_points_are_run(grid: Ablation) -> None:
     chosen = grid.points()[2]
     done = sweep(grid, selected={chosen.fingerprint})
