@@ -82,7 +82,9 @@ def make_stage(directory: Path, **changes: Any) -> Stage:
     return Stage(**{**usual, **changes})
 
 
-def pretrain(directory: Path, *, losses: LossConfig | None = None, model: torch.nn.Module | None = None, source: Any = None, **changes: Any) -> Outcome:
+def pretrain(
+    directory: Path, *, losses: LossConfig | None = None, model: torch.nn.Module | None = None, source: Any = None, **changes: Any
+) -> Outcome:
     """Run (or continue) a tiny pre-training in `directory`, stopping on signals."""
     losses = losses or LossConfig()
     journal = Journal(directory / "journal.jsonl")

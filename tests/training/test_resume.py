@@ -133,7 +133,9 @@ def test_a_stopped_stage_says_so_and_loses_no_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "flip", "rubbish"])
-def test_a_spoilt_last_checkpoint_falls_back_to_the_one_before(tmp_path: Path, unbroken: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_spoilt_last_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, unbroken: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     process = in_process(run, tmp_path, "batch:18")
     process.join(120)
     last = tmp_path / "checkpoints/pretrain/step_00000016.pt"
@@ -144,7 +146,9 @@ def test_a_spoilt_last_checkpoint_falls_back_to_the_one_before(tmp_path: Path, u
     pretrain(tmp_path, evaluate=score, **CHANGES)
     assert_same(tmp_path, unbroken)
     events = [line for line in lines(tmp_path) if line["kind"] == "event"]
-    assert len(events) == 1 and "step_00000016.pt cannot be read" in events[0]["message"] and "Falling back to step 14" in events[0]["message"]
+    assert (
+        len(events) == 1 and "step_00000016.pt cannot be read" in events[0]["message"] and "Falling back to step 14" in events[0]["message"]
+    )
     assert "Falling back to step 14" in caplog.text
 
 

@@ -1,0 +1,144 @@
+"""Parameter groups, schedule, clipping, moving average."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from simvtp.config import ModelConfig, TrainConfig
+from simvtp.errors import ConfigError
+from simvtp.models import DualEncoder
+from simvtp.training.optim import build_optimizer, clip_gradients, decays, parameter_groups, set_rate, update_average
+from simvtp.training.schedule import learning_rate, stage_rate, total_steps
+from tests.training.helpers import MODEL, make_model
+
+
+def names_by_group(model: torch.nn.Module, **options: float) -> dict[str, dict]:
+    """{parameter name: its group}"""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {name_of[id(p)]: group for group in parameter_groups(model, 0.05, **options) for p in group["params"]}
+
+
+def test_published_groups_decay_matrices_only() -> None:
+    model = make_model(config=replace(MODEL, text_decoder_depth=1))
+    found = names_by_group(model)
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        assert found[name]["weight_decay"] == (0.05 if parameter.ndim > 1 else 0.0), name
+        assert found[name]["lr_scale"] == 1.0
+    assert found["video_decoder.mask_token"]["weight_decay"] == 0.0
+    assert found["encoder.blocks.0.attn.q_bias"]["weight_decay"] == 0.0
+    assert found["text_embedding.word.weight"]["weight_decay"] == 0.05
+    assert sum(len(group["params"]) for group in parameter_groups(model, 0.05)) == len(found)  # none twice
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("a.weight", (4, 3), True),
+        ("a.weight", (1, 3), True),
+        ("a.bias", (4, 3), False),
+        ("norm.weight", (4,), False),
+        ("mask_token", (1, 1, 4), False),
+    ],
+)
+def test_what_decays(name: str, shape: tuple[int, ...], expected: bool) -> None:
+    assert decays(name, torch.zeros(shape)) is expected
+
+
+def test_layer_decay_goes_by_block_and_spares_decoders_and_heads() -> None:
+    found = names_by_group(make_model(), layer_decay=0.5)
+    assert found["encoder.blocks.1.mlp.fc1.weight"]["lr_scale"] == 0.5
+    assert found["encoder.blocks.0.mlp.fc1.weight"]["lr_scale"] == 0.25
+    assert found["video_embedding.proj.weight"]["lr_scale"] == found["text_embedding.word.weight"]["lr_scale"] == 0.125
+    for name in ("encoder.norm.weight", "video_decoder.blocks.0.mlp.fc1.weight", "text_decoder.head.weight", "match_head.weight"):
+        assert found[name]["lr_scale"] == 1.0, name
+    dual = names_by_group(DualEncoder(MODEL), layer_decay=0.5)
+    assert dual["text_encoder.encoder.blocks.0.attn.proj.bias"]["lr_scale"] == 0.25
+    assert dual["video_encoder.embedding.proj.weight"]["lr_scale"] == 0.125
+    assert dual["video_encoder.fc_norm.weight"]["lr_scale"] == 1.0
+
+
+def test_rate_is_scaled_by_group_and_settings_arrive() -> None:
+    train = TrainConfig(layer_decay=0.5, beta1=0.8, beta2=0.7, eps=1e-5, weight_decay=0.3)
+    optimizer = build_optimizer(make_model(), train, torch.device("cpu"))
+    set_rate(optimizer, 0.4)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.4, 0.2, 0.1, 0.05}
+    for group in optimizer.param_groups:
+        assert group["betas"] == (0.8, 0.7) and group["eps"] == 1e-5 and group["weight_decay"] in (0.0, 0.3)
+
+
+def test_published_schedule_to_the_digit() -> None:
+    """Against the released construction: linspace(0, base, warm-up) followed by the half cosine, over the published 2.4 M steps / 1000."""
+    train = TrainConfig()  # 200 epochs, a fifth of them warm-up, batch 1024
+    assert train.lr == pytest.approx(6e-4) and train.min_lr == pytest.approx(4e-5)
+    total, warmup = 2400, 480
+    iters = np.arange(total - warmup)
+    expected = np.concatenate(
+        [np.linspace(0, train.lr, warmup), train.min_lr + 0.5 * (train.lr - train.min_lr) * (1 + np.cos(np.pi * iters / len(iters)))]
+    )
+    np.testing.assert_allclose([stage_rate(step, total, train) for step in range(total)], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("warmup_share", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("total", [1, 2, 7, 100])
+def test_schedule_stays_between_zero_and_peak(total: int, warmup_share: float) -> None:
+    rates = [learning_rate(step, total, peak=1.0, low=0.1, warmup_share=warmup_share) for step in range(total)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    after = rates[round(warmup_share * total) :]
+    assert after == sorted(after, reverse=True)
+    assert not after or after[0] == 1.0
+
+
+def test_total_steps() -> None:
+    assert total_steps(TrainConfig(epochs=10, batch_size=32), 2000) == 620
+    assert total_steps(TrainConfig(epochs=0.5, batch_size=32), 2000) == 31
+    assert total_steps(TrainConfig(epochs=10, batch_size=32, max_steps=7), 5) == 7
+    with pytest.raises(ConfigError, match="batch_size=32 is more than the 31"):
+        total_steps(TrainConfig(epochs=10, batch_size=32), 31)
+
+
+def test_clipping_reports_the_norm_from_before() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    parameter.grad = torch.full((4,), 3.0)
+    assert float(clip_gradients([parameter], 0.0)) == 6.0
+    assert torch.equal(parameter.grad, torch.full((4,), 3.0))
+    assert float(clip_gradients(iter([parameter]), 1.5)) == 6.0
+    torch.testing.assert_close(parameter.grad.norm(), torch.tensor(1.5), rtol=1e-5, atol=0)
+
+
+def test_moving_average_follows_its_formula() -> None:
+    average, model = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    with torch.no_grad():
+        average.weight.fill_(2.0)
+        model.weight.fill_(4.0)
+        model.running_mean.fill_(7.0)
+    update_average(average, model, 0.75)
+    torch.testing.assert_close(average.weight, torch.full((3,), 2.5))
+    assert torch.equal(average.running_mean, torch.full((3,), 7.0))
+
+
+def test_fused_adamw_follows_the_formula_of_adamw() -> None:
+    """Two steps by hand (Loshchilov & Hutter): decoupled decay, bias correction."""
+    layer = torch.nn.Linear(2, 1).double()
+    train = TrainConfig(batch_size=256, base_lr=0.1, weight_decay=0.2, beta1=0.9, beta2=0.95)
+    optimizer = build_optimizer(layer, train, torch.device("cpu"))
+    expected, m, v = layer.weight.detach().clone(), 0.0, 0.0
+    for step in (1, 2):
+        gradient = torch.tensor([[1.0, -2.0 * step]], dtype=torch.float64)
+        layer.weight.grad, layer.bias.grad = gradient.clone(), torch.zeros(1, dtype=torch.float64)
+        set_rate(optimizer, 0.1)
+        optimizer.step()
+        m, v = 0.9 * m + 0.1 * gradient, 0.95 * v + 0.05 * gradient**2
+        expected = expected * (1 - 0.1 * 0.2) - 0.1 * (m / (1 - 0.9**step)) / ((v / (1 - 0.95**step)).sqrt() + 1e-8)
+    torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+def test_published_sizes_have_a_group_for_every_parameter_at_vit_b_depth() -> None:
+    with torch.device("meta"):
+        model = DualEncoder(ModelConfig(dim=48, heads=3))
+    scales = {group["lr_scale"] for group in parameter_groups(model, 0.05, 0.75)}
+    assert scales == {0.75**i for i in range(14)}
