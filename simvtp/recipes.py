@@ -28,14 +28,15 @@ def tiny() -> Experiment:
     return Experiment(
         name="tiny",
         model=ModelConfig(
-            image_size=64, frames=8, patch_size=8, tubelet_size=2, dim=128, depth=4, heads=4, decoder_dim=64, decoder_depth=2, decoder_heads=2,
+            image_size=64, frames=8, patch_size=8, tubelet_size=2, dim=96, depth=3, heads=3, decoder_dim=64, decoder_depth=2, decoder_heads=2,
             vocab_size=0, text_length=32, max_text_positions=64, text_dropout=0.0, contrastive_text="clean",
         ),
         masks=MaskConfig(video_ratio=0.9, text_ratio=0.75),
-        data=DataConfig(stride=2, shapes=ShapesConfig()),
-        pretrain=TrainConfig(epochs=10, batch_size=32, base_lr=8e-3, base_min_lr=8e-5, warmup_share=0.1, clip_norm=1.0),
+        # No crop and no flip: captions of the embedded data name objects at the borders, and left and right.
+        data=DataConfig(stride=2, shapes=ShapesConfig(), train_crop="center"),
+        pretrain=TrainConfig(epochs=5, batch_size=32, base_lr=8e-3, base_min_lr=8e-5, warmup_share=0.1, clip_norm=1.0),
         finetune=FinetuneConfig(
-            train=TrainConfig(epochs=4, batch_size=32, base_lr=4e-3, base_min_lr=4e-5, warmup_share=0.1, beta2=0.999, clip_norm=1.0),
+            train=TrainConfig(epochs=3, batch_size=32, base_lr=4e-3, base_min_lr=4e-5, warmup_share=0.1, beta2=0.999, clip_norm=1.0),
             drop_path=0.0, train_crop="center", flip=0.0, evaluations=2,
         ),
         evaluate=EvaluateConfig(segments=1, crops=1, batch_size=64),
@@ -84,7 +85,15 @@ def large() -> Experiment:
         ours,
         name="large",
         model=replace(
-            ours.model, dim=1024, depth=24, heads=16, decoder_dim=512, decoder_depth=12, decoder_heads=8, init_video="MCG-NJU/videomae-large", init_text=""
+            ours.model,
+            dim=1024,
+            depth=24,
+            heads=16,
+            decoder_dim=512,
+            decoder_depth=12,
+            decoder_heads=8,
+            init_video="MCG-NJU/videomae-large",
+            init_text="",
         ),
     )
 
@@ -95,7 +104,9 @@ def huge() -> Experiment:
     return replace(
         ours,
         name="huge",
-        model=replace(ours.model, dim=1280, depth=32, heads=16, decoder_dim=640, decoder_depth=12, decoder_heads=8, init_video="", init_text=""),
+        model=replace(
+            ours.model, dim=1280, depth=32, heads=16, decoder_dim=640, decoder_depth=12, decoder_heads=8, init_video="", init_text=""
+        ),
     )
 
 

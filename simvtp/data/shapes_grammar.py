@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 
 from simvtp.data.shapes_scene import Draw, Scene, Thing
@@ -250,7 +250,7 @@ def draw_caption(draw: Draw, scene: Scene, difficulty: float) -> tuple[Statement
 
 def wording_strings() -> Iterator[str]:
     """Every piece of text that a caption can be built of."""
-    tables: Iterable[dict[str, tuple[str, ...]]] = (NOUNS, ADJECTIVES, MOTION_VERBS, EVENT_VERBS, INFLECTED)
+    tables: tuple[Mapping[str, tuple[str, ...]], ...] = (NOUNS, ADJECTIVES, MOTION_VERBS, EVENT_VERBS, INFLECTED)
     for table in tables:
         for choices in table.values():
             yield from choices

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simvtp.data.shapes_scene import BACKGROUND_COLOURS, COLOURS, Background, Draw, Scene, Thing, presence, progress, track
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32 in practice; numpy types arithmetic with Python floats as float64
 
 
 def render(scene: Scene, size: int, difficulty: float, draw: Draw) -> NDArray[np.uint8]:
