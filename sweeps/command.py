@@ -114,7 +114,9 @@ def make_parser(sweep: Sweep) -> argparse.ArgumentParser:
     how.add_argument(
         "--parallel", type=_count, default=0, metavar="N", help="jobs at once (default: one per GPU, else one per core up to 8)"
     )
-    how.add_argument("--gpus", type=_count_or_none, metavar="N", help="GPUs per job, on SLURM per node (default: 1 where there are any)")
+    how.add_argument(
+        "--gpus", type=_count_or_none, metavar="N", help="GPUs per job, on SLURM per node (default: 1 where there are any; SLURM: none)"
+    )
     how.add_argument("--cpus", type=_count, default=0, metavar="N", help="cores per job (default: shared out evenly)")
     how.add_argument(
         "--time", type=_minutes, default=0, metavar="[D-]H:MM", help="limit per job, also in minutes (default: none; SLURM 24:00)"

@@ -279,7 +279,9 @@ class _Sweep:
 
     def _see(self, point: Point, instead: str = "") -> None:
         state = self.states[point.fingerprint]
-        view = look(point.name, point.experiment, point.run_dir, state)
+        value = self._outcome(point).value if state.state == FINISHED else None
+        note = "" if value is None else f"{self.ablation.metric_label} {value:.1f}"
+        view = look(point.name, point.experiment, point.run_dir, state, note)
         self.views[point.fingerprint] = PointView(point.name, instead) if instead else view
         if state.state in ALIVE and not instead:
             self.seen.setdefault(point.name, (time.time(), view.share))

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ class Options:
 
     Attributes:
         parallel: jobs at once; 0 = one per GPU, or one per core up to 8 (SLURM: no limit).
-        gpus: GPUs per job (SLURM: per node); None = 1 where there are any.
+        gpus: GPUs per job (SLURM: per node); None = 1 where there are any (SLURM: none are asked for).
         cpus: CPU cores per job; 0 = local: cores / parallel.
         mem_gb: memory per node (SLURM).
         minutes: time limit; 0 = none locally, 24 hours on SLURM.
@@ -165,7 +166,7 @@ class LocalJobs:
         natural = len(self._gpus) // self._per_job if self._per_job else min(cores, 8)
         self.slots = options.parallel or max(1, min(natural, points))
         self._threads = options.cpus or max(1, cores // self.slots)
-        self._processes: dict[str, submitit.LocalJob[Any]] = {}
+        self._processes: dict[str, submitit.Job[Any]] = {}
         self._used: dict[str, int] = {}  # job id -> slot
 
     def submit(self, points: Sequence[Point]) -> list[Job]:
@@ -269,7 +270,7 @@ class InProcess:
             try:
                 run_job(to_dict(point.experiment), self._options.entry)
             except Exception:  # the point has failed (its status says so); the others go on
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                traceback.print_exc()
             jobs.append(job)
         return jobs
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from submitit.slurm.slurm import _make_sbatch_string
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Point
@@ -23,7 +24,7 @@ from simvtp.errors import UserError
 from simvtp.journal import read_journal
 from sweeps.engine import Summary, run_sweep, sweep_folder
 from sweeps.rundir import ALIVE
-from sweeps.runner import LocalJobs, Options, point_state
+from sweeps.runner import LocalJobs, Options, PointJob, point_state, slurm_parameters
 from sweeps.study import GridStudy
 from tests.sweeps.conftest import ENTRY, ROOT, change
 
@@ -264,3 +265,24 @@ def test_each_job_gets_its_share_of_gpus_and_threads(tmp_path: Path, grid: Ablat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError, match="no GPU is visible"):
         LocalJobs(Options(gpus=1), tmp_path, 8)
+
+
+def test_slurm_options_become_sbatch_flags(tmp_path: Path) -> None:
+    """Only the text of the script; a real cluster is another test's business."""
+    options = Options("slurm", parallel=4, gpus=8, cpus=10, mem_gb=120, minutes=2880, nodes=2, partition="gpu", account="lab", setup=("module load cuda",), slurm={"reservation": "r1"})  # fmt: skip
+    script = _make_sbatch_string("program", tmp_path, map_count=12, **slurm_parameters(options, "mask_ratio-0"))
+    for flag in (
+        "partition=gpu",
+        "account=lab",
+        "nodes=2",
+        "gpus-per-node=8",
+        "ntasks-per-node=8",
+        "cpus-per-task=10",
+        "mem=120G",
+        "time=2880",
+    ):
+        assert f"#SBATCH --{flag}\n" in script
+    assert "--array=0-11%4" in script and "--signal=USR2@120" in script and "#SBATCH --requeue" in script and "--reservation=r1" in script
+    assert "--kill-on-bad-exit=1" in script and "module load cuda" in script
+    again = PointJob().checkpoint({"name": "x"}, ENTRY)
+    assert isinstance(again.function, PointJob) and again.args == ({"name": "x"}, ENTRY), "a requeued job gets the same values"
