@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from simvtp.errors import UserError
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=1)  # the other ranks wait while rank 0 scores or saves; torch's 10 minutes would end the run then
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, rank=launch.rank, world_size=launch.world)
+        dist.init_process_group(backend, rank=launch.rank, world_size=launch.world, timeout=PATIENCE)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         port = os.environ.get("MASTER_PORT", "?")
         raise UserError(

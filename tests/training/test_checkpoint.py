@@ -151,3 +151,13 @@ def test_no_leftovers_of_a_killed_save(tmp_path: Path) -> None:
     (folder / ".step_00000004.pt.123.tmp").write_bytes(b"half")
     pretrain(tmp_path, total_steps=3)
     assert not list(folder.glob(".*"))
+
+
+def test_best_weights_of_steps_that_are_done_again_are_forgotten(tmp_path: Path) -> None:
+    """A run killed after it wrote best weights of step 9, but before its checkpoint, continues from step 8."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (4, 8, 9):
+        checkpoints.save_best(step, state())
+    checkpoints.save(8, state())
+    checkpoints.forget_best_after(8)
+    assert sorted(path.name for path in tmp_path.glob("best_*")) == ["best_00000008.pt"]
