@@ -145,8 +145,9 @@ def last_lines(path: Path, count: int = 12, reach: int = 16384) -> list[str]:
 
 
 def failure_log(state: RunState, run_dir: Path, count: int = 12) -> tuple[Path, list[str]]:
-    """The log that says most about a failure, and its end: standard error of the job, else its output, else log.txt."""
-    candidates = [Path(state.job[key]) for key in ("stderr", "stdout") if state.job.get(key)] + [run_dir / "log.txt"]
+    """The log that says most about a failure, and its end: standard error of the job, else its output, else what
+    its setup printed, else log.txt."""
+    candidates = [Path(state.job[key]) for key in ("stderr", "stdout", "launch") if state.job.get(key)] + [run_dir / "log.txt"]
     for path in candidates:
         lines = last_lines(path, count)
         if lines:

@@ -36,6 +36,7 @@ from sweeps.job import ENTRY, run_job
 from sweeps.rundir import FINISHED, STOPPED, RunState, job_alive, process_mark, read_state
 
 EXECUTORS = ("local", "slurm", "debug")
+LAUNCH_LOG = "launch.log"  # what the setup commands print
 LONG_MIN = 60 * 24 * 365  # local jobs: submitit wants a limit, we want none
 
 
@@ -144,7 +145,15 @@ class _Detached(submitit.LocalExecutor):
         if self._setup:  # exec: the job keeps the process id that we know it by
             shell = shutil.which("bash") or "/bin/sh"
             program = [shell, "-c", " && ".join([*self._setup, f"exec {shlex.join(program)}"])]
-        process = subprocess.Popen(program, env=environment | self._environment, start_new_session=True)
+        with open(Path(self.folder) / LAUNCH_LOG, "ab") as log:  # our own terminal or pipe must not be held open by the job
+            process = subprocess.Popen(
+                program,
+                env=environment | self._environment,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         return submitit.LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=[0])
 
 
@@ -180,6 +189,7 @@ class LocalJobs:
         job = executor.submit(PointJob(), to_dict(point.experiment), self._options.entry)
         self._processes[job.job_id], self._used[job.job_id] = job, slot
         files = {"stdout": str(job.paths.stdout), "stderr": str(job.paths.stderr), "result": str(job.paths.result_pickle)}
+        files["launch"] = str(folder / LAUNCH_LOG)
         record = {"executor": "local", "job_id": job.job_id, "submitted": submitted, **process_mark(int(job.job_id)), **files}
         return Job(point, record, slot)
 

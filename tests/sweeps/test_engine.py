@@ -207,6 +207,18 @@ def test_a_process_that_lost_its_parent_is_still_watched(base: Experiment) -> No
     assert steps(point) == list(range(1, 61)) and starts(point) == 1
 
 
+def test_setup_commands_run_before_the_job_and_their_failure_is_shown(base: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    broken = Options(entry=ENTRY, setup=("echo preparing", "no-such-command"))
+    done = run_sweep(grid, broken, poll_s=0.1)
+    assert states(done) == ["killed"] and "no-such-command" in capsys.readouterr().out
+    point = grid.points()[0]
+    marked = Options(entry=ENTRY, setup=(f"mkdir -p {point.run_dir}", f"echo $$ > {point.run_dir}/setup.txt"))
+    assert states(run_sweep(grid, marked, poll_s=0.1)) == ["finished"]
+    record = json.loads((point.run_dir / "job.json").read_text())
+    assert int((point.run_dir / "setup.txt").read_text()) == record["pid"], "the job keeps the process id of its setup"
+
+
 def test_only_selected_points_are_run(grid: Ablation) -> None:
     chosen = grid.points()[2]
     done = sweep(grid, selected={chosen.fingerprint})
