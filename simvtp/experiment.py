@@ -313,6 +313,7 @@ def _loader(running: _Running, stage: str, settings: TrainConfig, crop: str, fli
         train_crop=crop,
         flip=flip,
         stage=stage,
+        say=running.say,
     )
 
 
@@ -416,6 +417,7 @@ def _retrieval(running: _Running, model: nn.Module, split: str, setting: str, ch
         segments=settings.segments,
         crops=settings.crops,
         batch_size=settings.batch_size,
+        say=running.say,
     )
     captions = [caption for clip in clips for caption in clip.captions]
     owners = torch.tensor([number for number, clip in enumerate(clips) for _ in clip.captions])

@@ -66,7 +66,7 @@ def _grain(side: int, draw: Draw) -> Array:
     """Blurred noise, float32 [side, side] in about -1..1."""
     noise = draw.units(side * side).reshape(side, side) * 2 - 1
     for axis in (0, 1):
-        noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / 3
+        noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / 3  # type: ignore[assignment]
     return noise * 2
 
 

@@ -1,0 +1,196 @@
+"""One experiment end to end: results with protocols, nothing run twice, killed anywhere and continued exactly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from simvtp.errors import ConfigError, DataError
+from simvtp.experiment import is_finished, load_experiment, load_results, read_status, run, visualize
+from simvtp.journal import read_journal
+from tests.small import small_experiment, small_settings
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path):
+    """(experiment, results, lines said) of one whole run."""
+    experiment = small_experiment(tmp_path_factory.mktemp("runs"), shapes_cache)
+    lines: list[str] = []
+    return experiment, run(experiment, say=lines.append), lines
+
+
+def test_results_carry_their_protocol(finished) -> None:
+    experiment, results, _ = finished
+    assert [result.key for result in results] == ["test/zero-shot/t2v", "test/zero-shot/v2t", "test/finetuned/t2v", "test/finetuned/v2t"]
+    for result in results:
+        protocol = result.protocol
+        assert (protocol.dataset, protocol.split, protocol.frames, protocol.segments, protocol.crops) == ("shapes", "test", 4, 1, 1)
+        assert result.queries == result.gallery == 8
+        assert set(result.metrics) == {"R1", "R5", "R10", "R50", "MdR", "MnR"}
+        assert result.chance["R1"] == pytest.approx(12.5)
+        assert len(result.ranks) == 8
+    for stage, result in (("pretrain", results[0]), ("finetune", results[2])):
+        weights = (experiment.run_dir / "checkpoints" / f"{stage}.safetensors").read_bytes()
+        import hashlib
+
+        assert hashlib.sha256(weights).hexdigest() == result.protocol.checkpoint
+
+
+def test_the_run_directory_tells_the_whole_story(finished) -> None:
+    experiment, results, lines = finished
+    status = read_status(experiment.run_dir)
+    assert status is not None and status["state"] == "finished" and status["cpu_hours"] > 0
+    assert load_results(experiment.run_dir) == results
+    assert load_experiment(experiment.run_dir).fingerprint == experiment.fingerprint
+    kinds = [(line["stage"], line["step"]) for _, line in read_journal(experiment.run_dir / "journal.jsonl") if line["kind"] == "metrics"]
+    assert [step for stage, step in kinds if stage == "pretrain"] == [2, 4, 6]
+    assert list((experiment.run_dir / "figures").glob("*.png"))
+    assert json.loads((experiment.run_dir / "provenance.json").read_text())["packages"]["torch"]
+    assert any("clips/s" in line for line in lines)
+
+
+def test_a_finished_experiment_is_not_run_again(finished) -> None:
+    experiment, results, _ = finished
+    assert is_finished(experiment)
+    before = (experiment.run_dir / "journal.jsonl").read_bytes()
+    lines: list[str] = []
+    assert run(experiment, say=lines.append) == results
+    assert (experiment.run_dir / "journal.jsonl").read_bytes() == before
+    assert "nothing to run" in lines[0]
+
+
+def test_pictures_can_be_drawn_again_without_changing_the_run(finished) -> None:
+    experiment, _, _ = finished
+    status = (experiment.run_dir / "status.json").read_bytes()
+    paths = visualize(experiment.run_dir, samples=2, say=lambda line: None)
+    assert {path.suffix for path in paths} == {".png", ".gif"} and all(path.stat().st_size > 1000 for path in paths)
+    assert (experiment.run_dir / "status.json").read_bytes() == status
+
+
+def test_kill_at_any_moment_then_the_same_command_gives_the_same_bits(finished, tmp_path: Path, shapes_cache: Path) -> None:
+    """SIGKILL when the journal reaches a given line, twice (in pre-training and in fine-tuning), then to the end."""
+    whole, _, _ = finished
+    settings = small_settings(tmp_path, shapes_cache)
+    run_dir = tmp_path / whole.run_dir.name
+    journal = run_dir / "journal.jsonl"
+    kills = 0
+    for lines_before_kill in (2, 6, None):
+        with subprocess.Popen(
+            [sys.executable, "-m", "simvtp", "run", "tiny", *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            while lines_before_kill and process.poll() is None:
+                if journal.exists() and journal.read_bytes().count(b"\n") >= lines_before_kill:
+                    os.kill(process.pid, signal.SIGKILL)
+                    kills += 1
+                    break
+                time.sleep(0.005)
+            output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output.decode()
+    assert kills == 2
+    for stage in ("pretrain", "finetune"):
+        killed = safetensors.torch.load_file(run_dir / "checkpoints" / f"{stage}.safetensors")
+        straight = safetensors.torch.load_file(whole.run_dir / "checkpoints" / f"{stage}.safetensors")
+        assert killed.keys() == straight.keys()
+        assert all(torch.equal(killed[name], straight[name]) for name in killed)
+
+    def story(path: Path) -> list[tuple]:
+        lines = [line for _, line in read_journal(path)]
+        return [
+            (line["kind"], line.get("stage"), line.get("step"), line.get("metrics", {}).get("loss/total"), line.get("result"))
+            for line in lines
+        ]
+
+    assert story(journal) == story(whole.run_dir / "journal.jsonl")
+
+
+def test_sigterm_saves_and_the_next_call_continues(tmp_path: Path, shapes_cache: Path) -> None:
+    settings = small_settings(tmp_path, shapes_cache, "pretrain.max_steps=2000", "runtime.checkpoint_every=1000")
+    with subprocess.Popen(
+        [sys.executable, "-m", "simvtp", "run", "tiny", *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        while not any(tmp_path.glob("*/journal.jsonl")) or not next(tmp_path.glob("*/journal.jsonl")).stat().st_size:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 3, output.decode()
+    assert b"the same command continues there" in output
+    run_dir = next(path.parent for path in tmp_path.glob("*/journal.jsonl"))
+    status = read_status(run_dir)
+    assert status is not None and status["state"] == "stopped"
+    assert list((run_dir / "checkpoints" / "pretrain").glob("step_*.pt"))
+
+
+def test_a_second_process_is_kept_out(finished, tmp_path: Path, shapes_cache: Path) -> None:
+    experiment = small_experiment(tmp_path, shapes_cache)
+    experiment.run_dir.mkdir(parents=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, sys, time\nf = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)",
+         str(experiment.run_dir / ".run.lock")], stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(Exception, match="another process works on this experiment"):
+            run(experiment, say=lambda line: None)
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_another_seed_is_another_run(finished, tmp_path: Path, shapes_cache: Path) -> None:
+    experiment, results, _ = finished
+    other = small_experiment(tmp_path, shapes_cache, "seed=1", "finetune.enabled=false")
+    assert other.fingerprint != experiment.fingerprint
+    again = run(other, say=lambda line: None)
+    assert [result.key for result in again] == ["test/zero-shot/t2v", "test/zero-shot/v2t"]
+    assert again[0].protocol.checkpoint != results[0].protocol.checkpoint
+
+
+def test_any_manifest_runs_with_several_captions_and_a_broken_clip(finished, tmp_path: Path, shapes_cache: Path) -> None:
+    """A manifest of one's own: split by id, several captions a video, one corrupt clip that is replaced and counted."""
+    rows = pd.read_csv(next(shapes_cache.glob("shapes-*")) / "manifest.csv")
+    folder = next(shapes_cache.glob("shapes-*"))
+    rows["path"] = [str(folder / path) for path in rows["path"]]
+    rows = pd.concat([rows, rows.assign(caption="again " + rows["caption"])]).drop(columns="split")
+    broken = tmp_path / "broken.mp4"
+    manifest = tmp_path / "clips.csv"
+    rows.to_csv(manifest, index=False)
+    base = ["data.dataset=manifest", f"data.manifest={manifest}", "data.splits=0.5/0.25/0.25", "data.max_corrupt_share=0.5"]
+    results = run(small_experiment(tmp_path / "runs", shapes_cache, *base), say=lambda line: None)
+    assert results[0].queries > results[0].gallery  # several captions for each video
+    assert results[0].protocol.dataset != "shapes"
+
+    # break a training clip
+    experiment = small_experiment(tmp_path / "runs", shapes_cache, *base)
+    from simvtp.data.datasets import open_dataset
+
+    splits = open_dataset(run_settings(experiment).data, experiment.runtime).splits
+    victim = splits["train"][0]
+    broken.write_bytes(b"this is no video")
+    rows.loc[rows["videoid"] == victim.id, "path"] = str(broken)
+    rows.to_csv(manifest, index=False)
+    experiment = small_experiment(tmp_path / "runs", shapes_cache, *base)
+    run(experiment, say=lambda line: None)
+    with pytest.raises(DataError, match=r"broken\.mp4"):
+        run(small_experiment(tmp_path / "runs", shapes_cache, *base, "data.on_corrupt=raise", "seed=5"), say=lambda line: None)
+
+
+def run_settings(experiment):
+    from simvtp.config import finalise
+
+    return finalise(experiment)
+
+
+def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tmp_path: Path, shapes_cache: Path) -> None:
+    with pytest.raises(ConfigError, match="smaller than the"):
+        run(small_experiment(tmp_path, shapes_cache, "model.vocab_size=10"), say=lambda line: None)
+    status = [read_status(path.parent) for path in tmp_path.glob("*/status.json")]
+    assert [entry["state"] for entry in status if entry] == ["failed"]
