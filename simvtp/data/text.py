@@ -95,7 +95,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     with _quiet():
         if name == BUILTIN:
             words = VOCABULARY.read_text(encoding="utf-8").splitlines()
-            fast = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, do_lower_case=True)
+            fast = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, do_lower_case=True)  # type: ignore[attr-defined]  # made available lazily
             fast.backend_tokenizer.model.max_input_chars_per_word = LONGEST_WORD
         else:
             fast = _load_foreign(transformers, name)

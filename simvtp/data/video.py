@@ -94,7 +94,7 @@ def _or_data_error(path: Path, call: Callable[[], T]) -> T:
     except UserError:
         raise
     except Exception as error:  # decoders raise RuntimeError, IndexError, ValueError, OSError and classes of their own
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).replace(str(path), "the file").split())
         reason = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
     # Raised here and not above: an error that is chained keeps the frames of the decoder, and with them an open reader, alive.
     raise DataError(f"{path} does not decode ({reason}).")

@@ -1,0 +1,90 @@
+"""Frames of clips by number, from their files or from the cache of decoded frames: the same bytes from both."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.data.cache import DecodedCache, open_cache
+from simvtp.data.datasets import cache_dir
+from simvtp.data.manifest import Clip
+from simvtp.data.video import Reader, VideoInfo, fit_short_side, get_reader, probe, read_frames
+from simvtp.data.workers import Guard, SharedTexts
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+CACHE_FROM = 64  # clips; fewer are decoded each time, and leave no cache behind
+SMALL_CLIP = 250_000  # pixels (frames x size x size) up to which a cached sample costs less than handing it between processes
+SAY_EVERY_S = 2.0
+
+
+@dataclass
+class ClipSource:
+    """Picklable: workers take it along."""
+
+    paths: SharedTexts
+    reader: Reader
+    side: int  # short side at which frames are read; smaller videos are not enlarged
+    cache: DecodedCache | None = None
+    _infos: dict[int, VideoInfo] = field(default_factory=dict, repr=False)  # of this process
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_infos": {}}
+
+    def path(self, clip: int) -> Path:
+        return Path(self.paths[clip])
+
+    def read(self, clip: int, choose: Callable[[int], Sequence[int] | np.ndarray], guard: Guard) -> np.ndarray:
+        """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many. DataError if it does not decode."""
+        if self.cache is not None and self.cache.holds(clip):
+            return self.cache.read(clip, choose(self.cache.length(clip)))
+        path = self.path(clip)
+        info = self._infos.get(clip)
+        if info is None:
+            with guard.decoding(clip):
+                info = self._infos[clip] = probe(path, self.reader)
+        size = fit_short_side(info.height, info.width, self.side)
+        with guard.decoding(clip):
+            return read_frames(
+                path, [int(i) for i in choose(info.frames)], self.reader, None if size == (info.height, info.width) else size
+            )
+
+
+def open_source(
+    clips: Sequence[Clip], data: DataConfig, runtime: RuntimeConfig, side: int, reader: Reader | None = None, say: Say | None = None
+) -> ClipSource:
+    """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache wants one and the clips are not few."""
+    reader = reader or get_reader(data.reader)
+    cache = None
+    if runtime.decoded_cache and len(clips) >= CACHE_FROM:
+        folder = cache_dir(runtime) / "decoded"
+        progress = _spoken(say or log.info)
+        cache = open_cache([clip.path for clip in clips], reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress)
+    return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache)
+
+
+def processes_for(runtime: RuntimeConfig, source: ClipSource, model: ModelConfig) -> int:
+    """How many workers pay: none where a sample is a small slice of the cache."""
+    small = model.frames * model.image_size**2 <= SMALL_CLIP
+    return 0 if source.cache is not None and small else runtime.workers
+
+
+def _spoken(say: Say) -> Callable[[str, int, int], None]:
+    """Progress as a line of text now and then, and at the end."""
+    last = time.monotonic()
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > SAY_EVERY_S:
+            last = time.monotonic()
+            say(f"{what}: {done} of {total}")
+
+    return report
