@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from simvtp.config import Experiment, check, finalise, flatten, replace_key
+from simvtp.config import MANIFEST_DATASETS, Experiment, check, finalise, flatten, replace_key
 from simvtp.errors import ConfigError
 
 Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
@@ -178,12 +178,9 @@ def sweep_id(name: str, fingerprints: Sequence[str]) -> str:
 
 
 def dataset_name(experiment: Experiment) -> str:
-    """`shapes`, or folder and file of the manifest (without the rest of its path, which differs between machines)."""
+    """`shapes`, or the manifest's file name without its ending: what the results' protocol calls the data, on every machine."""
     data = experiment.data
-    if data.manifest and data.dataset == "manifest":
-        path = Path(data.manifest).expanduser().resolve()
-        return f"{path.parent.name}/{path.name}"
-    return data.dataset
+    return Path(data.manifest).stem if data.dataset in MANIFEST_DATASETS else data.dataset
 
 
 def retrieval_metric(experiment: Experiment, metric: str = "R1", direction: str = "t2v") -> str:

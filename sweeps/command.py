@@ -343,7 +343,7 @@ def _print_summary(ablation: Ablation, done: Summary) -> None:
     rows += [(outcome.point.name, *_figures(outcome), outcome.state.state) for outcome in done.outcomes]
     print(f"\n{ablation.title}\n{_columns(rows, right=(1, 2, 3))}")
     failed = [outcome for outcome in done.unfinished if outcome.state.state not in (*ALIVE, MISSING)]
-    for outcome in failed if not done.interrupted else ():
+    for outcome in failed:
         print(f"\n{describe_failure(outcome, short=True)}")
     if any(outcome.state.state == FAILED for outcome in failed):
         print("\nFailed points are tried again with --retry.")

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from simvtp.config import Experiment, TrainConfig
-from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, RunState, last_lines
+from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, STOPPED, RunState, last_lines
 
 WAITING = "waiting"
 TAIL_BYTES = 16384
@@ -155,7 +155,7 @@ def line(view: SweepView, point: PointView) -> str:
 def summary(view: SweepView) -> str:
     """`1 of 5 points finished, 2 running, 2 waiting · 3:10 so far · about 7:20 left`"""
     parts = [f"{view.count(FINISHED)} of {len(view.points)} points finished"]
-    for states, word in ((ALIVE, "running"), ((WAITING,), "waiting"), ((FAILED, KILLED), "failed")):
+    for states, word in ((ALIVE, "running"), ((WAITING,), "waiting"), ((STOPPED,), "stopped"), ((FAILED, KILLED), "failed")):
         if view.count(*states):
             parts.append(f"{view.count(*states)} {word}")
     left = f" · about {clock(view.eta_s)} left" if view.eta_s is not None and view.count(*ALIVE, WAITING) else ""

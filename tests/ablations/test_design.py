@@ -116,7 +116,7 @@ def test_the_data_set_is_named_without_the_path_of_this_machine(tmp_path: Path) 
     manifest.write_text("videoid,path,caption\na,a.mp4,a dog\n")
     base = override(tiny(), ["data.dataset=manifest", f"data.manifest={manifest}"])
     first = mask_ratio.build(base)
-    assert first.plan()["dataset"] == "clips/captions.csv"
+    assert first.plan()["dataset"] == "captions"
     manifest.write_text("videoid,path,caption\na,a.mp4,a cat\n")
     assert mask_ratio.build(base).sweep_id != first.sweep_id, "other captions, other sweep"
 
