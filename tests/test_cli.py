@@ -1,0 +1,112 @@
+"""Bad input: one clear sentence, a non-zero exit, nothing lost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+
+from simvtp.__main__ import COMMANDS, main
+from tests.small import small_settings
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run the command in this process; it must end with status 2 and exactly one line on standard error."""
+    assert main(list(arguments)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["mask.video_ratio=0.5"], "did you mean 'masks.video_ratio'"),
+        (["masks.video_ratio=1.0"], "masks.video_ratio=1.0: must be in [0, 1)"),
+        (["masks.text_ratio=-0.1"], "must be in [0, 1)"),
+        (["model.frames=5"], "not divisible by model.tubelet_size"),
+        (["data.dataset=manifest", "data.manifest=nowhere.csv"], "there is no such file"),
+        (["data.dataset=videos"], "there is no such data set"),
+        (["model.method=other"], "model.method=other: choose one of simvtp"),
+        (["data.tokenizer=./no/such/folder"], "tokenizer"),
+    ],
+)
+def test_settings(capsys, tmp_path: Path, shapes_cache: Path, settings: list[str], words: str) -> None:
+    assert words.split(":")[0] in refused(capsys, "run", "tiny", *small_settings(tmp_path, shapes_cache), *settings)
+
+
+def test_unknown_recipe(capsys) -> None:
+    assert "choose one of tiny, base, released" in refused(capsys, "run", "small")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("videoid,path\n1,1.mp4\n", "caption"),
+        ("", "empty"),
+        ("videoid,path,caption,split\n1,1.mp4,x,train\n2,2.mp4,y,val\n", "the test split of"),
+    ],
+)
+def test_manifests(capsys, tmp_path: Path, shapes_cache: Path, content: str, words: str) -> None:
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text(content)
+    settings = small_settings(tmp_path / "runs", shapes_cache, "data.dataset=manifest", f"data.manifest={manifest}")
+    message = refused(capsys, "run", "tiny", *settings)
+    assert words in message and "clips.csv" in message
+
+
+def test_a_clip_that_does_not_decode_is_named_when_there_are_too_many(capsys, tmp_path: Path, shapes_cache: Path) -> None:
+    manifest = tmp_path / "clips.csv"
+    rows = []
+    for number in range(30):
+        (tmp_path / f"{number}.mp4").write_bytes(b"no video")
+        rows.append(f"{number},{number}.mp4,a caption,{('train', 'val', 'test')[number % 3]}\n")
+    manifest.write_text("videoid,path,caption,split\n" + "".join(rows))
+    settings = small_settings(tmp_path / "runs", shapes_cache, "data.dataset=manifest", f"data.manifest={manifest}")
+    assert ".mp4" in refused(capsys, "run", "tiny", *settings)
+
+
+def test_looking_at_what_is_no_run(capsys, tmp_path: Path) -> None:
+    assert "is not a run directory" in refused(capsys, "visualize", str(tmp_path))
+    assert "there is no folder" in refused(capsys, "sync", str(tmp_path / "nowhere"))
+    refused(capsys, "data", "check", str(tmp_path / "nowhere.csv"))
+    refused(capsys, "parity", str(tmp_path / "nowhere.safetensors"))
+
+
+def test_weights_of_another_size_name_what_differs(capsys, tmp_path: Path) -> None:
+    with safetensors.safe_open(FIXTURES / "simvtp_released_a.safetensors", "pt") as file:
+        state = {name.removeprefix("state/"): file.get_tensor(name) for name in file.keys() if name.startswith("state/")}  # noqa: SIM118
+    safetensors.torch.save_file(state, tmp_path / "other.safetensors")
+    message = refused(capsys, "convert", str(tmp_path / "other.safetensors"), str(tmp_path / "out"))
+    assert "other.safetensors" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreachable_tracker_costs_a_warning_and_loses_nothing(tmp_path: Path, shapes_cache: Path) -> None:
+    """Port 9 answers nobody: the run ends well, its journal is whole, and the warning says how to replay it."""
+    settings = [*small_settings(tmp_path, shapes_cache, "finetune.enabled=false"), "runtime.tracking_uri=http://127.0.0.1:9"]
+    done = subprocess.run([sys.executable, "-m", "simvtp", "run", "tiny", *settings], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "simvtp sync" in done.stderr + done.stdout
+    assert next(tmp_path.glob("*/results.json")).stat().st_size > 100
+
+
+def test_settings_are_printed(capsys) -> None:
+    assert main(["settings", "tiny", "masks.video_ratio=0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "masks.video_ratio = 0.5" in printed and "# fingerprint " in printed
+
+
+def test_parity_command(capsys) -> None:
+    assert main(["parity", str(FIXTURES / "finetune_released_a.safetensors")]) == 0
+    assert "comparisons hold" in capsys.readouterr().out
+
+
+def test_every_command_has_help() -> None:
+    done = subprocess.run([sys.executable, "-m", "simvtp", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
