@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import os
 import signal
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -76,7 +78,8 @@ class GuardedWorker:
         self.connection, theirs = context.Pipe()
         self._mark = context.RawValue("q", -1)
         self._process = context.Process(target=_serve, args=(theirs, task, self._mark, timeout_s), daemon=True)
-        self._process.start()
+        with _main_script_that_exists():
+            self._process.start()
         theirs.close()
         # At interpreter exit, before multiprocessing joins its children: they ignore SIGTERM, so it would wait for ever.
         self._finalizer = util.Finalize(self, _kill, args=(self._process, self.connection), exitpriority=20)
@@ -108,6 +111,21 @@ class GuardedWorker:
     def close(self) -> None:
         """End the process at once."""
         self._finalizer()
+
+
+@contextlib.contextmanager
+def _main_script_that_exists() -> Iterator[None]:
+    """A program that Python reads from its standard input calls itself `<stdin>`: spare the worker from looking for that file."""
+    main = sys.modules["__main__"]
+    name = getattr(main, "__file__", None)
+    if name is None or os.path.exists(name):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = name
 
 
 def _kill(process: Any, pipe: connection.Connection) -> None:
