@@ -1,0 +1,1 @@
+"""What came out of a sweep: collected from the tracker, put into tables, figures and one page."""

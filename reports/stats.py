@@ -1,0 +1,89 @@
+"""Small statistics of a table: mean, spread, interval, ranking. The module is not called `statistics`, because
+`python reports/build.py` puts this folder first on the path, where such a name would hide the standard library's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LARGEST = 1e300  # trackers store infinity as the largest float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Several measurements of one thing.
+
+    Attributes:
+        mean: arithmetic mean.
+        std: standard deviation of the sample (n - 1 in the denominator); None for one value.
+        interval: t-interval of the mean at 95 %; None for one value.
+    """
+
+    n: int
+    mean: float
+    std: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of a minus mean of b; Welch's interval and p-value, which are None where either side has a single value."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+
+
+def is_number(value: float) -> bool:
+    """False for NaN, for infinity and for what a tracker makes of infinity."""
+    return math.isfinite(value) and abs(value) < LARGEST
+
+
+def summarise(values: Iterable[float], confidence: float = 0.95) -> Summary | None:
+    """Mean, std (ddof = 1) and t-interval of finite values; None if there are none."""
+    data = np.asarray(tuple(values), dtype=float)
+    if data.size == 0:
+        return None
+    if data.size == 1:
+        return Summary(n=1, mean=float(data[0]), std=None, interval=None)
+    return Summary(n=data.size, mean=float(data.mean()), std=float(data.std(ddof=1)), interval=t_interval(data, confidence))
+
+
+def t_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean of at least two values."""
+    data = np.asarray(values, dtype=float)
+    half = stats.t.ppf((1 + confidence) / 2, data.size - 1) * data.std(ddof=1) / math.sqrt(data.size)
+    return float(data.mean() - half), float(data.mean() + half)
+
+
+def difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Difference:
+    """Welch's comparison of two samples (unequal variances). With a single value on a side there is no test, only the difference."""
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    mean = float(x.mean() - y.mean())
+    if min(x.size, y.size) < 2 or (x.std() == 0 and y.std() == 0):
+        return Difference(mean, None, None)
+    test = stats.ttest_ind(x, y, equal_var=False)
+    low, high = test.confidence_interval(confidence)
+    return Difference(mean, (float(low), float(high)), float(test.pvalue))
+
+
+def rounded(value: float, decimals: int) -> float:
+    """The number that a reader sees: rounded exactly as it is printed."""
+    return float(f"{value:.{decimals}f}")
+
+
+def places(means: Sequence[float | None], decimals: int, higher_is_better: bool = True) -> list[int]:
+    """1 for the best, 2 for the second best, 0 for the rest, judged on the printed (rounded) numbers: equal print, equal place.
+
+    None (not measured) gets 0. A single measured number is not "best" of anything, so nothing is marked.
+    """
+    seen = [None if mean is None else rounded(mean, decimals) for mean in means]
+    if sum(value is not None for value in seen) < 2:
+        return [0] * len(seen)
+    order = sorted({value for value in seen if value is not None}, reverse=higher_is_better)[:2]
+    return [0 if value is None or value not in order else order.index(value) + 1 for value in seen]
