@@ -1,0 +1,158 @@
+"""`python reports/build.py`: from the tracked runs to tables, figures, a page and their provenance.
+
+The same runs give the same bytes: no dates, no places, no order that depends on the tracker. All checks are made before anything is
+written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from reports import render
+from reports.collect import ReportError, Study, gather
+from reports.figures import draw_figures
+from reports.page import ablation_page, index_page
+from reports.record import NAME as PROVENANCE
+from reports.record import record, to_json
+from reports.tables import all_metrics, cells_frame, headline, metrics_frame, points_frame
+from reports.verdict import sentences
+from simvtp.config import RuntimeConfig
+from simvtp.errors import UserError
+from simvtp.journal import write_atomically
+from simvtp.tracking import SweepRecord, list_sweeps, read_runs, resolve_uri
+
+EXAMPLES = """\
+examples:
+  python reports/build.py                                    the newest sweep of every ablation in the tracker
+  python reports/build.py mask_ratio --sweep mask_ratio-0123abcd
+  python reports/build.py --source http://tracker:5000 --out /tmp/report
+
+Exit status: 0 built (also if no run has finished yet), 2 bad input, no sweep, no tracker, or runs that may not share a table."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One sentence and status 2, without the usage text in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; --help lists the options.\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python reports/build.py",
+        description="Tables (Markdown, LaTeX, CSV), figures (PDF, PNG), one HTML page and a provenance file, from the tracked runs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("ablations", nargs="*", metavar="ABLATION", help="for example mask_ratio (default: all that are tracked)")
+    parser.add_argument(
+        "--source", default="", metavar="URI", help="MLflow address (default: $MLFLOW_TRACKING_URI, or sqlite in the folder of the runs)"
+    )
+    parser.add_argument("--sweep", default="", metavar="ID", help="this sweep (default: the newest of each ablation)")
+    parser.add_argument("--root", default=RuntimeConfig.root, metavar="DIR", help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("reports/out"), metavar="DIR", help="where to write (default: %(default)s)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    args = make_parser().parse_args(arguments)
+    try:
+        return _run(args)
+    except UserError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"the report cannot be written to {args.out}: {error}.", file=sys.stderr)
+    return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    uri = resolve_uri(RuntimeConfig(root=args.root, tracking_uri=args.source))
+    if uri is None:
+        raise ReportError("tracking is off, and the report is made from tracked runs: give the tracker's address by --source.")
+    status = 0
+    for sweep in choose(list_sweeps(uri), args.ablations, args.sweep):
+        try:
+            study = gather(sweep.plan, read_runs(uri, [point["fingerprint"] for point in sweep.plan["points"]]))
+        except ReportError as error:  # of one ablation; the others are built
+            print(f"{sweep.sweep_id}: {error}", file=sys.stderr)
+            status = 2
+            continue
+        folder = args.out / study.plan.ablation
+        write_report(study, folder)
+        write_index(args.out)
+        _tell(study, folder)
+    return status
+
+
+def choose(sweeps: Sequence[SweepRecord], ablations: Sequence[str], sweep_id: str) -> list[SweepRecord]:
+    """The named sweep, or the newest of each ablation; ReportError if there is none. `sweeps`: the newest first."""
+    if not sweeps:
+        raise ReportError("the tracker holds no sweep yet: run one, for example `python sweeps/mask_ratio.py`.")
+    if sweep_id:
+        found = [sweep for sweep in sweeps if sweep.sweep_id == sweep_id and (not ablations or sweep.ablation in ablations)]
+        if not found:
+            wanted = f" of {', '.join(ablations)}" if ablations else ""
+            raise ReportError(f"the tracker holds no sweep {sweep_id}{wanted}; there are: {', '.join(s.sweep_id for s in sweeps)}.")
+        return found[:1]
+    newest: dict[str, SweepRecord] = {}
+    for sweep in sweeps:
+        newest.setdefault(sweep.ablation, sweep)
+    missing = [name for name in ablations if name not in newest]
+    if missing:
+        raise ReportError(f"the tracker holds no sweep of {', '.join(missing)}; there are sweeps of {', '.join(sorted(newest))}.")
+    return [newest[name] for name in (dict.fromkeys(ablations) if ablations else sorted(newest))]
+
+
+def write_report(study: Study, folder: Path) -> None:
+    """All files of one ablation's report."""
+    verdict, tables, more = sentences(study), headline(study), all_metrics(study)
+    comments = [f"sweep {study.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
+    files = {
+        "table.md": render.markdown(tables),
+        "table.tex": render.latex(tables, comments),
+        "table.csv": render.csv(points_frame(study)),
+        "all.md": render.markdown(more),
+        "all.tex": render.latex(more, comments),
+        "all.csv": render.csv(cells_frame(study)),
+        "values.csv": render.csv(metrics_frame(study)),
+        PROVENANCE: to_json(record(study, verdict)),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = draw_figures(study, folder) if study.runs else ()
+    for name, text in files.items():
+        write_atomically(folder / name, text)
+    write_atomically(folder / "index.html", ablation_page(study, verdict, tables, more, pictures, folder, tuple(files)))
+
+
+def write_index(out: Path) -> None:
+    """The page that links all reports under `out`."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"*/{PROVENANCE}"))]
+    write_atomically(out / "index.html", index_page(records))
+
+
+def _tell(study: Study, folder: Path) -> None:
+    """The table and the sentences on the terminal."""
+    print(f"{render.markdown(headline(study))}\n{' '.join(sentences(study))}")
+    for notice in study.notices:
+        print(f"warning: {notice}", file=sys.stderr)
+    if not study.runs:
+        print(f"warning: no run of sweep {study.plan.sweep_id} has finished; the tables are empty.", file=sys.stderr)
+    if study.asides:
+        print("\nUnfinished, failed, and other runs to know about:")
+        for aside in study.asides:
+            run = f", run {aside.run_id}" if aside.run_id else ""
+            print(f"  {study.plan.describe(aside.point.cell)}, seed {aside.point.seed}: {aside.state} ({aside.remark}{run})")
+    print(f"\nReport: {folder / 'index.html'}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

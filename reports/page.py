@@ -1,0 +1,83 @@
+"""The HTML page of one ablation and the index of all. Each page is one file that loads nothing: pictures are embedded."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reports.collect import Study
+from reports.record import cost
+from reports.tables import Column, Table
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Picture(Protocol):
+    """What is read of a figure (`reports.figures.Figure`)."""
+
+    name: str
+    png: Path
+    pdf: Path
+    caption: str
+    alt: str
+
+
+def ablation_page(
+    study: Study,
+    verdict: Sequence[str],
+    tables: Sequence[Table],
+    more_tables: Sequence[Table],
+    pictures: Sequence[Picture],
+    folder: Path,
+    files: Sequence[str],
+) -> str:
+    """The page that lies in `folder`, beside the `files` that it links to."""
+    shown = [
+        {
+            "data": base64.b64encode(picture.png.read_bytes()).decode(),
+            "pdf": picture.pdf.relative_to(folder).as_posix(),
+            "caption": picture.caption,
+            "alt": picture.alt,
+        }
+        for picture in pictures
+    ]
+    template = _environment().get_template("ablation.html")
+    return template.render(
+        study=study,
+        plan=study.plan,
+        verdict=verdict,
+        tables=tables,
+        more_tables=more_tables,
+        pictures=shown,
+        files=files,
+        cost=cost(study.runs),
+        hardware=sorted({run.hardware for run in study.runs if run.hardware}),
+        runs=[run for cell in study.plan.cells for run in study.by_cell[cell]],
+    )
+
+
+def index_page(records: Sequence[Mapping[str, Any]]) -> str:
+    """Links to the pages of these ablations (provenance records), in the order given."""
+    return _environment().get_template("index.html").render(records=records)
+
+
+def head_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    """The upper line of a table's head: (common head, number of columns); empty if no column has one."""
+    if not any(column.group for column in columns):
+        return []
+    return [(group, len(list(members))) for group, members in groupby(columns, key=lambda column: column.group)]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["head_groups"] = head_groups
+    return environment

@@ -1,0 +1,99 @@
+"""The provenance file: for each cell of the table what was measured, by which runs, from which code, on what and at which cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from reports.collect import Aside, Run, Study, Values, protocol_text
+
+NAME = "provenance.json"
+
+
+def record(study: Study, verdict: Sequence[str]) -> dict[str, Any]:
+    """All of it as plain JSON values. No time and no place of building: the same runs give the same file."""
+    plan = study.plan
+    return {
+        "sweep_id": plan.sweep_id,
+        "ablation": plan.ablation,
+        "title": plan.title,
+        "question": plan.question,
+        "verdict": list(verdict),
+        "dataset": plan.dataset,
+        "recipe": plan.recipe,
+        "metric": plan.metric,
+        "seeds": list(plan.seeds),
+        "published_optimum": _cell(study, plan.published_optimum) if plan.published_optimum else None,
+        "protocols": {key: _protocol(study, key) for key in study.keys},
+        "cells": [_cell_record(study, cell) for cell in plan.cells],
+        "cost": cost(study.runs),
+        "not_in_the_table_or_with_reservation": [_aside(study, aside) for aside in study.asides],
+        "notices": list(study.notices),
+    }
+
+
+def to_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def cost(runs: Sequence[Run]) -> dict[str, float]:
+    """Hours over all restarts of these runs."""
+    return {"cpu_hours": round(sum(run.cpu_hours for run in runs), 4), "gpu_hours": round(sum(run.gpu_hours for run in runs), 4)}
+
+
+def _cell(study: Study, cell: Values) -> dict[str, Any]:
+    return {axis.key: value for axis, value in zip(study.plan.axes, cell, strict=True)}
+
+
+def _protocol(study: Study, key: str) -> dict[str, Any]:
+    result = study.example(key)
+    assert result is not None, "keys are those of measured results"
+    fields = {name: value for name, value in dataclasses.asdict(result.protocol).items() if name not in ("seed", "checkpoint")}
+    return fields | {"queries": result.queries, "gallery": result.gallery, "chance": result.chance, "text": protocol_text(result)}
+
+
+def _cell_record(study: Study, cell: Values) -> dict[str, Any]:
+    key, name = study.plan.column
+    summary = study.summary(cell, key, name)
+    return {
+        "cell": _cell(study, cell),
+        "mean": summary.mean if summary else None,
+        "std": summary.std if summary else None,
+        "n": summary.n if summary else 0,
+        "planned": study.planned(cell),
+        "values": {str(seed): value for seed, value in study.values(cell, key, name).items()},
+        "cost": cost(study.by_cell[cell]),
+        "runs": [_run(study, run) for run in study.by_cell[cell]],
+    }
+
+
+def _run(study: Study, run: Run) -> dict[str, Any]:
+    cell, seed = run.point.cell, run.point.seed
+    results = {}
+    for key, result in run.results.items():
+        figures = {name: study.values(cell, key, name).get(seed) for name in result.metrics}  # None = no number
+        results[key] = {"metrics": figures, "checkpoint": result.protocol.checkpoint}
+    return {
+        "run_id": run.run_id,
+        "seed": seed,
+        "fingerprint": run.point.fingerprint,
+        "cell_fingerprint": run.point.cell_fingerprint,
+        "commit": run.commit,
+        "dirty": run.dirty,
+        "hardware": run.hardware,
+        **cost([run]),
+        "results": results,
+    }
+
+
+def _aside(study: Study, aside: Aside) -> dict[str, Any]:
+    return {
+        "cell": _cell(study, aside.point.cell),
+        "seed": aside.point.seed,
+        "fingerprint": aside.point.fingerprint,
+        "run_id": aside.run_id,
+        "state": aside.state,
+        "remark": aside.remark,
+    }
