@@ -91,8 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from simvtp.config import override
-    from simvtp.experiment import Stopped, run
+    from simvtp.experiment import run
     from simvtp.recipes import get_recipe
+    from simvtp.rundir import Stopped
 
     until = {"run": "evaluate", "pretrain": "pretrain", "finetune": "finetune"}[options.command]
     try:

@@ -8,13 +8,9 @@ checkpoint, that it had reached. A finished experiment is not run again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simvtp import provenance, tracking
+from simvtp import tracking
 from simvtp.batch import Batch, Masks
-from simvtp.config import SCHEMA_VERSION, Experiment, TrainConfig, finalise, from_dict, to_dict
+from simvtp.config import Experiment, TrainConfig, finalise, to_dict
 from simvtp.data.datasets import Dataset, open_dataset
 from simvtp.data.loader import TrainLoader, ViewLoader, text_batches
 from simvtp.data.text import Tokenizer, load_tokenizer
@@ -37,6 +33,7 @@ from simvtp.models import DualEncoder, SimVTP, build_model
 from simvtp.models.masking import draw_masks
 from simvtp.models.pretrained import initialise_from
 from simvtp.results import Result
+from simvtp.rundir import Status, Stopped, is_finished, load_experiment, load_results, only_one, write_identity
 from simvtp.training.distributed import Launch, choose_device, distributed, launch_from_environment
 from simvtp.training.loop import train
 from simvtp.training.meters import CostMeter
@@ -50,39 +47,6 @@ Say = Callable[[str], None]
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 SELECTION_METRIC = "val/mean_recall"  # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
 VISUALISED = 4  # samples in the pictures of each run
-
-
-class Stopped(UserError):
-    """The process was asked to stop; what was reached is saved, and the same call continues from there."""
-
-
-# ---- what others may ask about a run ----------------------------------------------------------------------------------------
-
-
-def read_status(run_dir: Path) -> dict[str, Any] | None:
-    """The run's status.json, or None if it was never started."""
-    path = run_dir / "status.json"
-    return read_json(path) if path.exists() else None
-
-
-def is_finished(experiment: Experiment) -> bool:
-    """Whether the results of this very experiment lie in its run directory."""
-    status = read_status(experiment.run_dir)
-    return status is not None and status["state"] == "finished" and (experiment.run_dir / "results.json").exists()
-
-
-def load_results(run_dir: Path) -> list[Result]:
-    """The results of a finished run."""
-    return [Result.from_dict(values) for values in read_json(run_dir / "results.json")]
-
-
-def load_experiment(run_dir: Path) -> Experiment:
-    """The experiment of a run directory, with `runtime.root` pointing to where the directory lies now."""
-    path = run_dir / "experiment.json"
-    if not path.exists():
-        raise UserError(f"'{run_dir}' is not a run directory: it has no experiment.json.")
-    experiment: Experiment = from_dict(read_json(path)["experiment"])
-    return replace(experiment, runtime=replace(experiment.runtime, root=str(run_dir.resolve().parent)))
 
 
 def with_vocabulary(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
@@ -120,10 +84,11 @@ def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate") ->
         torch.set_num_threads(experiment.runtime.threads)
     launch = launch_from_environment()
     device = choose_device(experiment.runtime.device, launch)
-    with distributed(device, launch), _signals() as stop, _only_one(directory, launch):
-        _write_identity(experiment, directory, launch)
+    with distributed(device, launch), _signals() as stop, only_one(directory, owns=launch.rank == 0):
+        if launch.rank == 0:
+            write_identity(experiment, directory)
         mirror = tracking.BackgroundMirror(directory, experiment.runtime) if launch.rank == 0 else contextlib.nullcontext()
-        with mirror, _Status(directory, launch, until) as status:
+        with mirror, Status(directory, writes=launch.rank == 0, whole=until == STAGES[-1]) as status:
             running = _open(experiment, directory, device, launch, say, stop, status)
             results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
             if until == STAGES[-1] and launch.rank == 0:
@@ -141,76 +106,6 @@ def _signals() -> Iterator[StopFlag]:
         yield StopFlag()
 
 
-@contextlib.contextmanager
-def _only_one(directory: Path, launch: Launch) -> Iterator[None]:
-    """Keep a second process from writing into the same run directory. The lock goes with the process, however that ends."""
-    if launch.rank:
-        yield
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".run.lock", "a+")  # noqa: SIM115  (held until the end of the block)
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another runtime.root.") from error
-    with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process works on this experiment in {directory}: wait for it, or stop it first.") from error
-        yield
-
-
-def _write_identity(experiment: Experiment, directory: Path, launch: Launch) -> None:
-    """experiment.json always; provenance only if the submission has not captured it already."""
-    if launch.rank:
-        return
-    identity = {
-        "schema": SCHEMA_VERSION,
-        "fingerprint": experiment.fingerprint,
-        "cell_fingerprint": experiment.cell_fingerprint,
-        "experiment": to_dict(experiment),
-    }
-    write_atomically(directory / "experiment.json", json.dumps(identity, indent=1))
-    if not (directory / provenance.RECORD).exists():
-        provenance.write(directory, provenance.capture())
-
-
-class _Status:
-    """Keeps status.json: what the run is doing, and how it ended, whatever ends it. Only rank 0 writes."""
-
-    def __init__(self, directory: Path, launch: Launch, until: str) -> None:
-        self.path, self.writes = directory / "status.json", launch.rank == 0
-        self.whole = until == STAGES[-1]
-        self.values: dict[str, Any] = {"state": "running", "stage": STAGES[0], "step": 0, "total_steps": 0, "message": ""}
-        self.spent: dict[str, tuple[float, float]] = {}  # stage -> CPU-hours, GPU-hours
-
-    def update(self, **values: Any) -> None:
-        self.values |= values
-        if self.writes:
-            self.values |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
-            self.values |= {"cpu_hours": sum(c for c, _ in self.spent.values()), "gpu_hours": sum(g for _, g in self.spent.values())}
-            write_atomically(self.path, json.dumps(self.values))
-
-    def on_log(self, record: dict[str, Any]) -> None:
-        """The loop's report at its logging interval."""
-        self.spent[record["stage"]] = record["cpu_hours"], record["gpu_hours"]
-        self.update(stage=record["stage"], step=record["step"], total_steps=record["total_steps"])
-
-    def __enter__(self) -> _Status:
-        self.update()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            self.update(state="finished" if self.whole else "stopped", message="" if self.whole else "stopped after the stage asked for")
-        elif isinstance(error, Stopped | KeyboardInterrupt):
-            self.update(state="stopped", message=str(error) or "interrupted")
-        else:
-            text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            with contextlib.suppress(UserError):  # the disk may be full: then the error itself is what matters
-                self.update(state="failed", message=text)
-
-
 @dataclass
 class _Running:
     """All that the stages of one experiment share."""
@@ -221,7 +116,7 @@ class _Running:
     launch: Launch
     say: Say
     stop: StopFlag
-    status: _Status
+    status: Status
     journal: Journal | None
     dataset: Dataset
     tokenizer: Tokenizer
@@ -239,7 +134,7 @@ class _Running:
 
 
 def _open(
-    experiment: Experiment, directory: Path, device: torch.device, launch: Launch, say: Say, stop: StopFlag, status: _Status
+    experiment: Experiment, directory: Path, device: torch.device, launch: Launch, say: Say, stop: StopFlag, status: Status
 ) -> _Running:
     tokenizer = load_tokenizer(experiment.data.tokenizer)
     dataset = open_dataset(experiment.data, experiment.runtime, say=say)
@@ -348,7 +243,16 @@ def _train(
         best=SELECTION_METRIC if evaluations else "",
     )
     outcome = train(
-        stage, model, objective, loader.batches, draw, running.journal, evaluate=score, on_log=running.on_log, stop=running.stop
+        stage,
+        model,
+        objective,
+        loader.batches,
+        draw,
+        running.journal,
+        evaluate=score,
+        on_log=running.on_log,
+        measure=loader.counters.metrics,
+        stop=running.stop,
     )
     running.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
     if outcome.stopped:
@@ -467,7 +371,7 @@ def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say
         raise UserError(f"the pre-training in {run_dir} has not ended: there are no weights to look at yet.")
     launch = Launch()
     device = choose_device(experiment.runtime.device, launch)
-    status = _Status(run_dir, Launch(rank=1), STAGES[-1])  # rank 1 writes nothing: looking at a run does not change it
+    status = Status(run_dir, writes=False)  # looking at a run does not change it
     running = _open(experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status)
     _pretrain(running)
     paths = _draw_pictures(running, split, samples)

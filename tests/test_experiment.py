@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 
 from simvtp.errors import ConfigError, DataError
-from simvtp.experiment import is_finished, load_experiment, load_results, read_status, run, visualize
+from simvtp.experiment import run, visualize
 from simvtp.journal import read_journal
+from simvtp.rundir import is_finished, load_experiment, load_results, read_status
 from tests.small import small_experiment, small_settings
 
 

@@ -25,6 +25,7 @@ ALLOWED = {
     "simvtp.evaluation": (*GROUND, "simvtp.models", "simvtp.data", "simvtp.evaluation"),
     "simvtp.provenance": GROUND,
     "simvtp.tracking": (*GROUND, "simvtp.tracking", "simvtp.provenance"),
+    "simvtp.rundir": (*GROUND, "simvtp.provenance"),
     "simvtp.parity": (*GROUND, "simvtp.models", "simvtp.training"),
     "simvtp.experiment": ("simvtp",),
     "simvtp.__main__": ("simvtp",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from simvtp.config import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest, take_fraction
+from simvtp.data.progress import Say, spoken
 from simvtp.errors import ConfigError, DataError
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,12 @@ def cache_dir(runtime: RuntimeConfig) -> Path:
 def _shapes(data: DataConfig, runtime: RuntimeConfig, say: Say | None) -> tuple[str, Manifest]:
     from simvtp.data.shapes import ensure_shapes
 
-    return "shapes", read_manifest(ensure_shapes(data.shapes, cache_dir(runtime), workers=runtime.workers, say=say))
+    report = spoken(say or log.info)
+    folder = cache_dir(runtime)
+    path = ensure_shapes(
+        data.shapes, folder, workers=runtime.workers, say=say, progress=lambda done, total: report("embedded data set", done, total)
+    )
+    return "shapes", read_manifest(path)
 
 
 def _manifest(data: DataConfig, runtime: RuntimeConfig, say: Say | None) -> tuple[str, Manifest]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +14,14 @@ from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.cache import DecodedCache, open_cache
 from simvtp.data.datasets import cache_dir
 from simvtp.data.manifest import Clip
+from simvtp.data.progress import Say, spoken
 from simvtp.data.video import Reader, VideoInfo, fit_short_side, get_reader, probe, read_frames
 from simvtp.data.workers import Guard, SharedTexts
 
 log = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
 CACHE_FROM = 64  # clips; fewer are decoded each time, and leave no cache behind
 SMALL_CLIP = 250_000  # pixels (frames x size x size) up to which a cached sample costs less than handing it between processes
-SAY_EVERY_S = 2.0
 
 
 @dataclass
@@ -66,7 +64,7 @@ def open_source(
     cache = None
     if runtime.decoded_cache and len(clips) >= CACHE_FROM:
         folder = cache_dir(runtime) / "decoded"
-        progress = _spoken(say or log.info)
+        progress = spoken(say or log.info)
         cache = open_cache([clip.path for clip in clips], reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress)
     return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache)
 
@@ -75,16 +73,3 @@ def processes_for(runtime: RuntimeConfig, source: ClipSource, model: ModelConfig
     """How many workers pay: none where a sample is a small slice of the cache."""
     small = model.frames * model.image_size**2 <= SMALL_CLIP
     return 0 if source.cache is not None and small else runtime.workers
-
-
-def _spoken(say: Say) -> Callable[[str, int, int], None]:
-    """Progress as a line of text now and then, and at the end."""
-    last = time.monotonic()
-
-    def report(what: str, done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > SAY_EVERY_S:
-            last = time.monotonic()
-            say(f"{what}: {done} of {total}")
-
-    return report

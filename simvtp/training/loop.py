@@ -44,7 +44,7 @@ from simvtp.training.objectives import Objective
 from simvtp.training.optim import build_optimizer, clip_gradients, set_rate, update_average
 from simvtp.training.preemption import StopFlag
 from simvtp.training.schedule import stage_rate
-from simvtp.training.stage import Batches, Draw, Evaluate, OnLog, Outcome, Stage, step_seed
+from simvtp.training.stage import Batches, Draw, Evaluate, Measure, OnLog, Outcome, Stage, step_seed
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = re.compile(r"(?:^|\.)blocks\.\d+$")
@@ -61,6 +61,7 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     on_log: OnLog | None = None,
+    measure: Measure | None = None,
     stop: StopFlag | None = None,
 ) -> Outcome:
     """Train `model` to the end of the stage, continuing from its newest readable checkpoint; the model then holds the final weights.
@@ -72,6 +73,7 @@ def train(
         journal: rank 0 writes one line of metrics each `log_every` steps and one each evaluation; other ranks pass None.
         evaluate: called after the steps `stage.evaluate_at`, with the moving average of the weights if there is one.
         on_log: rank 0 gets {"stage", "step", "total_steps", "metrics", "cpu_hours", "gpu_hours"} at each log line.
+        measure: metrics from outside (the loader's counters), added to each log line.
         stop: read between steps; once set (on any rank), the state is saved and the outcome says stopped.
 
     Raises:
@@ -82,7 +84,7 @@ def train(
     finished = _finished(stage, model)
     if finished is not None:
         return finished
-    run = _Run(stage, model, objective, draw, journal, on_log)
+    run = _Run(stage, model, objective, draw, journal, on_log, measure)
     run.restore()
     vote = distributed.Vote()
     source = batches(run.done) if run.done < stage.total_steps else iter(())
@@ -150,10 +152,11 @@ class _Run:
         draw: Draw | None,
         journal: Journal | None,
         on_log: OnLog | None,
+        measure: Measure | None,
     ) -> None:
         config = stage.train
         self.stage, self.config, self.objective, self.draw = stage, config, objective, draw
-        self.journal, self.on_log = journal, on_log
+        self.journal, self.on_log, self.measure = journal, on_log, measure
         self.world, self.rank = distributed.world(), distributed.rank()
         if config.batch_size % (self.world * config.accumulate):
             raise ConfigError(
@@ -244,6 +247,7 @@ class _Run:
             metrics["loss_scale"] = float(self.scaler.get_scale())
         metrics |= self.speed.read(self.config.batch_size, self.stage.total_steps - self.done)
         metrics |= self.machine.sample()
+        metrics |= self.measure() if self.measure else {}
         metrics |= {"system/cpu_hours": cpu_s / 3600, "system/gpu_hours": gpu_s / 3600}
         self._write(metrics)
         if self.on_log is not None and distributed.is_main():

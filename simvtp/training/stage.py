@@ -17,6 +17,7 @@ Batches = Callable[[int], Iterator[Batch]]  # (steps already done) -> this rank'
 Draw = Callable[[Batch, int, int], Masks]  # (micro-batch on the device, step from 0, first sample within the global batch)
 Evaluate = Callable[[nn.Module, int], dict[str, float]]  # (model in eval mode, step) -> metrics; all ranks call it
 OnLog = Callable[[dict[str, Any]], None]
+Measure = Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)

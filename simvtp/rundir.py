@@ -1,0 +1,126 @@
+"""The run directory: what others may ask about a run, and what the one process that owns it writes there.
+
+    experiment.json  provenance.json  journal.jsonl  status.json  results.json  stages/  checkpoints/  figures/
+
+See docs/architecture.md for the meaning of each file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from simvtp import provenance
+from simvtp.config import SCHEMA_VERSION, Experiment, from_dict, to_dict
+from simvtp.errors import UserError
+from simvtp.journal import read_json, write_atomically
+from simvtp.results import Result
+
+
+class Stopped(UserError):
+    """The process was asked to stop; what was reached is saved, and the same call continues from there."""
+
+
+# ---- what others may ask about a run ----------------------------------------------------------------------------------------
+
+
+def read_status(run_dir: Path) -> dict[str, Any] | None:
+    """The run's status.json, or None if it was never started."""
+    path = run_dir / "status.json"
+    return read_json(path) if path.exists() else None
+
+
+def is_finished(experiment: Experiment) -> bool:
+    """Whether the results of this very experiment lie in its run directory."""
+    status = read_status(experiment.run_dir)
+    return status is not None and status["state"] == "finished" and (experiment.run_dir / "results.json").exists()
+
+
+def load_results(run_dir: Path) -> list[Result]:
+    """The results of a finished run."""
+    return [Result.from_dict(values) for values in read_json(run_dir / "results.json")]
+
+
+def load_experiment(run_dir: Path) -> Experiment:
+    """The experiment of a run directory, with `runtime.root` pointing to where the directory lies now."""
+    path = run_dir / "experiment.json"
+    if not path.exists():
+        raise UserError(f"'{run_dir}' is not a run directory: it has no experiment.json.")
+    experiment: Experiment = from_dict(read_json(path)["experiment"])
+    return replace(experiment, runtime=replace(experiment.runtime, root=str(run_dir.resolve().parent)))
+
+
+@contextlib.contextmanager
+def only_one(directory: Path, owns: bool) -> Iterator[None]:
+    """Keep a second process from writing into the same run directory. The lock goes with the process, however that ends."""
+    if not owns:
+        yield
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".run.lock", "a+")  # noqa: SIM115  (held until the end of the block)
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another runtime.root.") from error
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process works on this experiment in {directory}: wait for it, or stop it first.") from error
+        yield
+
+
+def write_identity(experiment: Experiment, directory: Path) -> None:
+    """experiment.json always; provenance only if the submission has not captured it already."""
+    identity = {
+        "schema": SCHEMA_VERSION,
+        "fingerprint": experiment.fingerprint,
+        "cell_fingerprint": experiment.cell_fingerprint,
+        "experiment": to_dict(experiment),
+    }
+    write_atomically(directory / "experiment.json", json.dumps(identity, indent=1))
+    if not (directory / provenance.RECORD).exists():
+        provenance.write(directory, provenance.capture())
+
+
+class Status:
+    """Keeps status.json: what the run is doing, and how it ended, whatever ends it. Only rank 0 writes."""
+
+    def __init__(self, directory: Path, *, writes: bool, whole: bool = True) -> None:
+        """`whole`: whether the experiment is to run to its end, so that leaving without an error means "finished"."""
+        self.path, self.writes, self.whole = directory / "status.json", writes, whole
+        self.values: dict[str, Any] = {"state": "running", "stage": "", "step": 0, "total_steps": 0, "message": ""}
+        self.spent: dict[str, tuple[float, float]] = {}  # stage -> CPU-hours, GPU-hours
+
+    def update(self, **values: Any) -> None:
+        self.values |= values
+        if self.writes:
+            self.values |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+            self.values |= {"cpu_hours": sum(c for c, _ in self.spent.values()), "gpu_hours": sum(g for _, g in self.spent.values())}
+            write_atomically(self.path, json.dumps(self.values))
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        """The loop's report at its logging interval."""
+        self.spent[record["stage"]] = record["cpu_hours"], record["gpu_hours"]
+        self.update(stage=record["stage"], step=record["step"], total_steps=record["total_steps"])
+
+    def __enter__(self) -> Status:
+        self.update()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self.update(state="finished" if self.whole else "stopped", message="" if self.whole else "stopped after the stage asked for")
+        elif isinstance(error, Stopped | KeyboardInterrupt):
+            self.update(state="stopped", message=str(error) or "interrupted")
+        else:
+            text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(UserError):  # the disk may be full: then the error itself is what matters
+                self.update(state="failed", message=text)
