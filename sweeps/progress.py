@@ -23,7 +23,6 @@ from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, STOPPED, Ru
 
 WAITING = "waiting"
 TAIL_BYTES = 16384
-FINETUNE_COST = 2.0  # a fine-tuning sample sees the whole clip, a pre-training sample the visible tenth (twice, and the decoders)
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,18 @@ def last_metrics(journal: Path, stage: str) -> dict[str, float]:
     return found
 
 
+def finetune_cost(experiment: Experiment) -> float:
+    """What a fine-tuning sample costs, with a pre-training sample as 1, by the tokens that pass through the encoder.
+
+    Pre-training: about four passes over the visible tubes and the words, and a narrow decoder over all tubes. Fine-tuning: all
+    tubes and all words once.
+    """
+    model = experiment.model
+    visible = model.tubes * (1 - experiment.masks.video_ratio)
+    decoder = model.tubes * (model.decoder_dim / model.dim) ** 2 * model.decoder_depth / model.depth
+    return (model.tubes + model.text_length) / (4 * (visible + model.text_length) + decoder)
+
+
 def work_share(experiment: Experiment, stage: str, stage_share: float) -> float:
     """Estimated share of a point's work that is done, from the number of samples that each stage sees."""
     shapes, tuning = experiment.data.shapes, experiment.finetune
@@ -113,7 +124,7 @@ def work_share(experiment: Experiment, stage: str, stage_share: float) -> float:
         return float(train.max_steps * train.batch_size) if train.max_steps else train.epochs * shapes.train
 
     first = samples(experiment.pretrain)
-    second = FINETUNE_COST * samples(tuning.train) if tuning.enabled else 0.0
+    second = finetune_cost(experiment) * samples(tuning.train) if tuning.enabled else 0.0
     done = {"pretrain": first * stage_share, "zero_shot": first, "finetune": first + second * stage_share, "evaluate": first + second}
     return min(0.99, done.get(stage, 0.0) / (first + second)) if first + second > 0 else 0.0
 
