@@ -121,7 +121,7 @@ def write_report(study: Study, folder: Path) -> None:
         "table.tex": render.latex(tables, comments),
         "table.csv": render.csv(points_frame(study)),
         "all.md": render.markdown(more),
-        "all.tex": render.latex(more, comments),
+        "all.tex": render.latex(all_metrics(study, by_direction=True), comments),
         "all.csv": render.csv(cells_frame(study)),
         "values.csv": render.csv(metrics_frame(study)),
         PROVENANCE: to_json(record(study, verdict)),
@@ -146,9 +146,13 @@ def _tell(study: Study, folder: Path) -> None:
         print(f"warning: {notice}", file=sys.stderr)
     if not study.runs:
         print(f"warning: no run of sweep {study.plan.sweep_id} has finished; the tables are empty.", file=sys.stderr)
-    if study.asides:
-        print("\nUnfinished, failed, and other runs to know about:")
-        for aside in study.asides:
+    dirty = sum(run.dirty for run in study.runs)
+    if dirty:
+        print(f"warning: {dirty} of {len(study.runs)} runs came from a tree with uncommitted changes.", file=sys.stderr)
+    outside = [aside for aside in study.asides if aside.state != "finished"]
+    if outside:
+        print("\nNot in the tables:")
+        for aside in outside:
             run = f", run {aside.run_id}" if aside.run_id else ""
             print(f"  {study.plan.describe(aside.point.cell)}, seed {aside.point.seed}: {aside.state} ({aside.remark}{run})")
     print(f"\nReport: {folder / 'index.html'}", flush=True)

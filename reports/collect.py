@@ -228,6 +228,7 @@ def gather(record_plan: Mapping[str, Any], tracked: Iterable[Tracked]) -> Study:
         runs += [_run(point, run) for run in finished]
         asides += [Aside(point, run.run_id, _state(run), _remark(run)) for run in candidates if not is_finished(run)]
         asides += [Aside(point, run.run_id, "finished", _DIRTY) for run in finished if _dirty(run)]
+        asides += [Aside(point, run.run_id, "no figure", _no_figure(plan)) for run in finished if not _has_headline(run, plan)]
         if not candidates:
             asides.append(Aside(point, "", "not tracked", "planned, but the tracker holds no run of it"))
     study = Study(plan, tuple(runs), tuple(asides), tuple(_odd_values(runs, plan)))
@@ -236,7 +237,16 @@ def gather(record_plan: Mapping[str, Any], tracked: Iterable[Tracked]) -> Study:
     return study
 
 
-_DIRTY = "in the tables; it ran from a tree with uncommitted changes (the difference is stored with the run as diff.patch)"
+_DIRTY = "in the tables, but it ran from a tree with uncommitted changes; the run keeps the difference as diff.patch"
+
+
+def _has_headline(run: Tracked, plan: Plan) -> bool:
+    key, metric = plan.column
+    return any(result.key == key and metric in result.metrics for result in run.results)
+
+
+def _no_figure(plan: Plan) -> str:
+    return f"it finished without {plan.metric}, so its place in the table is empty"
 
 
 def is_finished(run: Tracked) -> bool:
@@ -280,7 +290,7 @@ def _state(run: Tracked) -> str:
 
 
 def _remark(run: Tracked) -> str:
-    return _tag(run, "message") or "not in the tables"
+    return _tag(run, "message") or "no message"
 
 
 def _odd_values(runs: Iterable[Run], plan: Plan) -> Iterable[str]:

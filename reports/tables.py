@@ -5,6 +5,7 @@ A new kind of table is one function from `Study` to tables and one line in `KIND
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,7 +118,7 @@ def _in_order(values: Sequence[Any], axis: Axis) -> list[Any]:
 def long_table(study: Study) -> tuple[Table, ...]:
     """A row for each planned cell: for one axis, and for more than two."""
     plan = study.plan
-    made = figures(study, plan.cells, *plan.column)
+    made = figures(study, plan.cells, *plan.column, mark_optimum=False)  # its label is marked
     columns = [*(Column(axis.label, is_label=True) for axis in plan.axes), Column(plan.metric_label), Column("n")]
     counts = [Cell(str(len(study.values(cell, *plan.column)))) for cell in plan.cells]
     rows = [(*_labels(study, cell), figure, n) for cell, figure, n in zip(plan.cells, made, counts, strict=True)]
@@ -127,16 +128,19 @@ def long_table(study: Study) -> tuple[Table, ...]:
 KINDS: dict[int, Callable[[Study], tuple[Table, ...]]] = {1: long_table, 2: grid}  # by the number of axes
 
 
-def all_metrics(study: Study) -> tuple[Table, ...]:
-    """Every metric in both directions, a row for each cell; a table for each setting (zero-shot, fine-tuned), since they share no column."""
-    settings: dict[tuple[str, str], list[str]] = {}
+def all_metrics(study: Study, *, by_direction: bool = False) -> tuple[Table, ...]:
+    """Every metric, a row for each cell; a table for each setting (zero-shot, fine-tuned), since they share no column.
+
+    Both directions stand side by side, or, for narrow pages, in tables of their own.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
     for key in study.keys:
         protocol = study.example(key).protocol
-        settings.setdefault((protocol.split, protocol.setting), []).append(key)
-    return tuple(_setting_table(study, setting, keys) for (_, setting), keys in settings.items())
+        groups.setdefault((protocol.split, protocol.setting, protocol.direction if by_direction else ""), []).append(key)
+    return tuple(_setting_table(study, setting, direction, keys) for (_, setting, direction), keys in groups.items())
 
 
-def _setting_table(study: Study, setting: str, keys: Sequence[str]) -> Table:
+def _setting_table(study: Study, setting: str, only: str, keys: Sequence[str]) -> Table:
     plan = study.plan
     columns = [Column(axis.label, is_label=True) for axis in plan.axes] + [Column("n")]
     filled: list[list[Cell]] = []
@@ -146,7 +150,7 @@ def _setting_table(study: Study, setting: str, keys: Sequence[str]) -> Table:
         direction = DIRECTIONS.get(result.protocol.direction, result.protocol.direction)
         names = [name for name in SHOWN if name in result.metrics] or sorted(result.metrics)
         columns += [Column(metric_of(name).label, direction) for name in names]
-        filled += [figures(study, plan.cells, key, name) for name in names]
+        filled += [figures(study, plan.cells, key, name, mark_optimum=False) for name in names]
         found = [f"{metric_of(name).label} {result.chance[name]:.1f}" for name in names if name in result.chance]
         chances.append(f"{direction} {', '.join(found)}")
     counts = [Cell(str(sum(any(key in run.results for key in keys) for run in study.by_cell[cell]))) for cell in plan.cells]
@@ -155,13 +159,24 @@ def _setting_table(study: Study, setting: str, keys: Sequence[str]) -> Table:
         "R@K in %, higher is better; MdR and MnR are ranks from 1, lower is better.",
         *_reading_notes(study, [cell for column in filled for cell in column]),
         f"Chance: {'; '.join(chances)}.",
-        f"Protocol: {'; '.join(protocol_text(study.example(key)) for key in keys)}; {seeds_text(study)}.",
+        f"Protocol: {_protocols_text(study, keys)}; {seeds_text(study)}.",
     ]
-    caption = f"{plan.title}: all retrieval metrics, {setting}, on {study.example(keys[0]).protocol.dataset}."
-    return Table(f"{plan.ablation}_all_{setting.split(',')[0].replace('-', '_')}", caption, tuple(columns), tuple(rows), tuple(notes))
+    which = f"{setting}, {DIRECTIONS.get(only, only)}" if only else setting
+    caption = f"{plan.title}: all retrieval metrics, {which}, on {study.example(keys[0]).protocol.dataset}."
+    words = [plan.ablation, "all", *re.findall(r"[a-z0-9]+", f"{setting} {only}".lower())]
+    return Table("_".join(words), caption, tuple(columns), tuple(rows), tuple(notes))
 
 
-def figures(study: Study, cells: Sequence[Values], key: str, name: str) -> list[Cell]:
+def _protocols_text(study: Study, keys: Sequence[str]) -> str:
+    """The protocols of several columns; directions that differ in nothing else are told together."""
+    told: dict[str, list[str]] = {}
+    for key in keys:
+        direction, _, rest = protocol_text(study.example(key)).partition(" ")
+        told.setdefault(rest, []).append(direction)
+    return "; ".join(f"{' and '.join(directions)} {rest}" for rest, directions in told.items())
+
+
+def figures(study: Study, cells: Sequence[Values], key: str, name: str, *, mark_optimum: bool = True) -> list[Cell]:
     """The figures of one metric for these cells, ranked among themselves on the rounded means."""
     metric = metric_of(name)
     summaries = [study.summary(cell, key, name) for cell in cells]
@@ -169,7 +184,7 @@ def figures(study: Study, cells: Sequence[Values], key: str, name: str) -> list[
     made = []
     for cell, summary, place in zip(cells, summaries, order, strict=True):
         planned = study.planned(cell)
-        marks = (DAGGER,) if planned and cell == study.plan.published_optimum else ()
+        marks = (DAGGER,) if mark_optimum and planned and cell == study.plan.published_optimum else ()
         if summary is None:
             made.append(Cell(MISSING if planned else "", marks=marks))
             continue

@@ -47,7 +47,7 @@ def sentences(study: Study) -> tuple[str, ...]:
             why = "has no figure yet" if study.planned(optimum) else "is not in this grid"
             told.append(f"The published optimum ({plan.describe(optimum)}) {why}.")
         if other:
-            told.append(f"{_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)}).")
+            told.insert(1, f"{_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)}).")
     told += _noise(study, best[0], other, metric)
     return (*told, *_chance(study, metric), *_missing(study, len(measured)))
 
@@ -122,11 +122,13 @@ def _chance(study: Study, metric: Metric) -> list[str]:
     weak = sum(ratio < HARDLY for ratio in ratios)
     if weak == len(ratios):
         return [f"{text} None is clearly above chance, so the comparison says nothing."]
-    return [f"{text} {weak} of {len(ratios)} cells are hardly above chance." if weak else text]
+    return [f"{text} {weak} of {len(ratios)} cells {'is' if weak == 1 else 'are'} hardly above chance." if weak else text]
 
 
 def _missing(study: Study, measured: int) -> list[str]:
     planned = len(study.plan.cells)
     if measured == planned:
         return []
-    return [f"{planned - measured} of {planned} planned cells have no figure yet, so this may change."]
+    return [
+        f"{planned - measured} of {planned} planned cells {'has' if planned - measured == 1 else 'have'} no figure yet, so this may change."
+    ]
