@@ -114,7 +114,8 @@ def choose(sweeps: Sequence[SweepRecord], ablations: Sequence[str], sweep_id: st
 
 def write_report(study: Study, folder: Path) -> None:
     """All files of one ablation's report."""
-    verdict, tables, more = sentences(study), headline(study), all_metrics(study)
+    verdict, tables = sentences(study), headline(study)
+    more = all_metrics(study, by_direction=len(study.plan.seeds) > 1)  # with spreads, both directions would be too wide
     comments = [f"sweep {study.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
     files = {
         "table.md": render.markdown(tables),

@@ -120,7 +120,7 @@ def long_table(study: Study) -> tuple[Table, ...]:
     plan = study.plan
     made = figures(study, plan.cells, *plan.column, mark_optimum=False)  # its label is marked
     columns = [*(Column(axis.label, is_label=True) for axis in plan.axes), Column(plan.metric_label), Column("n")]
-    counts = [Cell(str(len(study.values(cell, *plan.column)))) for cell in plan.cells]
+    counts = [_count(study, cell, len(study.values(cell, *plan.column))) for cell in plan.cells]
     rows = [(*_labels(study, cell), figure, n) for cell, figure, n in zip(plan.cells, made, counts, strict=True)]
     return (_headline_table(study, columns, rows),)
 
@@ -153,7 +153,7 @@ def _setting_table(study: Study, setting: str, only: str, keys: Sequence[str]) -
         filled += [figures(study, plan.cells, key, name, mark_optimum=False) for name in names]
         found = [f"{metric_of(name).label} {result.chance[name]:.1f}" for name in names if name in result.chance]
         chances.append(f"{direction} {', '.join(found)}")
-    counts = [Cell(str(sum(any(key in run.results for key in keys) for run in study.by_cell[cell]))) for cell in plan.cells]
+    counts = [_count(study, cell, sum(any(key in run.results for key in keys) for run in study.by_cell[cell])) for cell in plan.cells]
     rows = [(*_labels(study, cell), counts[i], *(column[i] for column in filled)) for i, cell in enumerate(plan.cells)]
     notes = [
         "R@K in %, higher is better; MdR and MnR are ranks from 1, lower is better.",
@@ -212,6 +212,12 @@ def seeds_text(study: Study) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
+def _count(study: Study, cell: Values, number: int) -> Cell:
+    """`3`, or `2 of 3` where seeds are missing."""
+    planned = study.planned(cell)
+    return Cell(str(number) if number == planned else f"{number} of {planned}")
+
+
 def _labels(study: Study, cell: Values) -> tuple[Cell, ...]:
     made = [Cell(axis.text(value)) for axis, value in zip(study.plan.axes, cell, strict=True)]
     if cell == study.plan.published_optimum:
@@ -226,10 +232,9 @@ def _headline_table(study: Study, columns: Sequence[Column], rows: Sequence[tupl
     data = f" on {result.protocol.dataset}" if result else f" on {plan.dataset}" if plan.dataset else ""
     notes = [
         *_reading_notes(study, [cell for row in rows for cell in row]),
-        *([f"Chance: {chance}."] if chance else []),
         f"Protocol: {protocol_text(result)}; {seeds_text(study)}." if result else "No run has finished yet.",
     ]
-    caption = f"{plan.title}: {plan.metric_label}{data}."
+    caption = f"{plan.title}: {plan.metric_label}{data}{f' (chance: {chance})' if chance else ''}."
     return Table(plan.ablation, caption, tuple(columns), tuple(rows), tuple(notes))
 
 

@@ -35,19 +35,19 @@ def sentences(study: Study) -> tuple[str, ...]:
     if optimum in measured and optimum not in best:
         other = optimum
         told.append(
-            f"{_gap(study, best[0], other, metric)} than the published optimum ({plan.describe(other)}, {figure_text(study, other)})."
+            f"That is {_gap(study, best[0], other, metric)} than the published optimum, {plan.describe(other)}, which has {figure_text(study, other)}."
         )
     elif optimum in best:
         also = "That is the published optimum." if len(best) == 1 else "The published optimum is among them."
         other = second[0] if second else None
-        told.append(f"{also} {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)})." if other else also)
+        told.append(f"{also} It is {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)})." if other else also)
     else:
         other = second[0] if second else None
         if optimum:
             why = "has no figure yet" if study.planned(optimum) else "is not in this grid"
             told.append(f"The published optimum ({plan.describe(optimum)}) {why}.")
         if other:
-            told.insert(1, f"{_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)}).")
+            told.insert(1, f"That is {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)}).")
     told += _noise(study, best[0], other, metric)
     return (*told, *_chance(study, metric), *_missing(study, len(measured)))
 
@@ -72,11 +72,11 @@ def _unit(metric: Metric) -> str:
 
 
 def _gap(study: Study, a: Values, b: Values, metric: Metric) -> str:
-    """`That is 2.3 points better`, as the difference of the unrounded means."""
+    """`2.3 points better`: the difference of the unrounded means."""
     gap = difference(_means(study, a), _means(study, b)).mean * (1 if metric.higher_is_better else -1)
     if rounded(gap, metric.decimals) == 0:
-        return f"That is less than {metric.text(10**-metric.decimals)} {_unit(metric)} better".replace("  ", " ")
-    return f"That is {metric.text(gap)} {_unit(metric)} better".replace("  ", " ")
+        return f"less than {metric.text(10**-metric.decimals)} {_unit(metric)} better".replace("  ", " ")
+    return f"{metric.text(gap)} {_unit(metric)} better".replace("  ", " ")
 
 
 def _noise(study: Study, a: Values, b: Values | None, metric: Metric) -> list[str]:
