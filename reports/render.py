@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -41,12 +42,19 @@ def markdown_cell(cell: Cell) -> str:
     before, after = _PLACES.get(cell.place, ("", ""))
     marks = "".join(f"<sup>{mark}</sup>" for mark in cell.marks)
     spread = f" ± {cell.spread}" if cell.spread else ""
-    return f"{before}{cell.text}{spread}{after}{marks}" if cell.text else ""
+    text = cell.text.replace("|", r"\|")
+    return f"{before}{text}{spread}{after}{marks}" if cell.text else ""
 
 
 def escape(text: str) -> str:
-    """Plain text for LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Plain text for pdflatex with its standard fonts: letters of other scripts, which these lack, become question marks."""
+    return "".join(_LATEX.get(character) or _latin(character) for character in text)
+
+
+def _latin(character: str) -> str:
+    if character < "\u0180":  # ASCII and the accented letters of Europe
+        return character
+    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
 
 
 def latex(tables: Iterable[Table], comments: Sequence[str] = ()) -> str:
