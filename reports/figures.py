@@ -1,0 +1,288 @@
+"""Figures of a study: PDF for the paper (fixed size, real fonts), PNG for the page. The same runs give the same bytes.
+
+A new figure is one function from `Study` to a matplotlib figure and one line in `figures_of`.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import matplotlib.patheffects
+import matplotlib.style
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FixedLocator
+
+from reports.collect import Axis, Study, Values
+from reports.tables import MISSING, Cell, chance_text, figures, metric_of
+from simvtp.journal import write_atomically
+
+WIDTH = 5.0  # inches; fits a single-column page (LaTeX article: 4.8) nearly unscaled, and half a slide
+PNG_DPI = 220
+_INK = "#222222"
+_STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.size": 9.0,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.title_fontsize": 8.5,
+    "pdf.fonttype": 42,  # TrueType, which journals ask for
+    "ps.fonttype": 42,
+    "savefig.bbox": None,  # "tight" would change the size
+    "axes.unicode_minus": True,
+    "hatch.linewidth": 0.6,
+}
+_FAR = 2.5  # chance is left off the axis when it is further away than so many times the range of the figures
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in both formats, with the words that go below it and those for people who do not see it."""
+
+    name: str
+    png: Path
+    pdf: Path
+    caption: str
+    alt: str
+
+
+def draw_figures(study: Study, folder: Path) -> tuple[Picture, ...]:
+    """Write `<name>.pdf` and `<name>.png` of each figure into `folder`; none before the plan's metric has a value."""
+    if not any(study.values(cell, *study.plan.column) for cell in study.plan.cells):
+        return ()
+    with _house_style():
+        return tuple(_saved(name, caption, draw(study), study, folder) for name, caption, draw in figures_of(study))
+
+
+def figures_of(study: Study) -> list[tuple[str, str, Callable[[Study], Figure]]]:
+    """Name, caption and function of each figure that suits the number of axes."""
+    plan = study.plan
+    if len(plan.axes) == 2:
+        first, second = plan.axes
+        return [
+            ("heatmap", f"{plan.metric_label} over {first.label} and {second.label}{_spread_words(study)}.", heat_map),
+            (f"curve_{first.short}", _curve_caption(study, first, second), partial(curve, along=first, lines=second)),
+            (f"curve_{second.short}", _curve_caption(study, second, first), partial(curve, along=second, lines=first)),
+        ]
+    if len(plan.axes) == 1:
+        return [(f"curve_{plan.axes[0].short}", _curve_caption(study, plan.axes[0], None), partial(curve, along=plan.axes[0], lines=None))]
+    return []
+
+
+@contextmanager
+def _house_style() -> Iterator[None]:
+    # set_theme and the user's matplotlibrc would leave traces in the process or in the bytes
+    with matplotlib.rc_context(), matplotlib.style.context(["default", sns.axes_style("ticks"), sns.plotting_context("paper"), _STYLE]):
+        yield
+
+
+def _saved(name: str, caption: str, figure: Figure, study: Study, folder: Path) -> Picture:
+    # without dates and versions the same runs give the same bytes
+    subject = f"sweep {study.plan.sweep_id}; runs and fingerprints of each cell: provenance.json"
+    pdf, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Title": caption, "Subject": subject})
+    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None, "Title": caption, "Description": subject})
+    write_atomically(folder / f"{name}.pdf", pdf.getvalue())
+    write_atomically(folder / f"{name}.png", png.getvalue())
+    return Picture(name, folder / f"{name}.png", folder / f"{name}.pdf", caption, f"{caption} The numbers are in the table above.")
+
+
+# ---- heat map -------------------------------------------------------------------------------------------------------------
+
+
+def heat_map(study: Study) -> Figure:
+    """First axis down, second across; the best cell is framed, planned cells without a figure are hatched."""
+    plan = study.plan
+    down, across = plan.axes
+    frame = [(row, column) for row in reversed(down.values) for column in across.values]  # the larger ratio on top
+    shape = (len(down.values), len(across.values))
+    summaries = [study.summary(cell, *plan.column) for cell in frame]
+    means = np.array([summary.mean if summary else np.nan for summary in summaries]).reshape(shape)
+    words = np.array([_annotation(cell) for cell in figures(study, frame, *plan.column)], dtype=object).reshape(shape)
+    spread = any("\n" in text for text in words.flat)
+    tall = max(1.65, (0.44 if spread else 0.34) * shape[0])  # at least the length of the colour bar's label
+    figure = Figure(figsize=(WIDTH, 0.95 + tall), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        pd.DataFrame(means), annot=words, fmt="", cmap=sns.color_palette("crest", as_cmap=True), linewidths=1.0, linecolor="white", ax=axes,
+        annot_kws={"fontsize": 8.0 if shape[1] <= 6 else 7.0, "linespacing": 1.15},
+        cbar_kws={"label": plan.metric_label, "pad": 0.02}, **_color_range(means),
+    )  # fmt: skip
+    axes.set_xticklabels([across.text(value) for value in across.values], rotation=0)
+    axes.set_yticklabels([down.text(value) for value in reversed(down.values)], rotation=0)
+    axes.set(xlabel=across.label, ylabel=down.label)
+    axes.tick_params(length=0)
+    figure.axes[-1].tick_params(length=2)
+    figure.axes[-1].set_frame_on(False)
+    handles = _mark_cells(study, axes, frame, shape)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, handlelength=1.4, columnspacing=1.6)
+    return figure
+
+
+def _color_range(means: np.ndarray) -> dict[str, float]:
+    """All cells equal (or a single one): some range, so that the colour bar has one."""
+    low, high = float(np.nanmin(means)), float(np.nanmax(means))
+    return {"vmin": low, "vmax": high} if high > low else {"vmin": low - 1, "vmax": high + 1}
+
+
+def _annotation(cell: Cell) -> str:
+    """The mean, and below it the standard deviation and, where seeds are missing, their number."""
+    counts = [f"n = {mark.strip('()')}" for mark in cell.marks if mark.startswith("(")]
+    below = " ".join([f"± {cell.spread}" if cell.spread else "", *counts]).strip()
+    daggers = "".join(mark for mark in cell.marks if not mark.startswith("("))
+    return f"{cell.text}{daggers}\n{below}" if below else f"{cell.text}{daggers}"
+
+
+def _mark_cells(study: Study, axes: Axes, frame: list[Values], shape: tuple[int, int]) -> list[Patch]:
+    """Frames the best cells and hatches the missing ones; returns what the legend needs."""
+    made = figures(study, frame, *study.plan.column)
+    handles: dict[str, Patch | Line2D] = {}
+    for number, (cell, place) in enumerate(zip(made, np.ndindex(shape), strict=True)):
+        y, x = place
+        if cell.text == MISSING:
+            style = {"facecolor": "#f2f2f2", "edgecolor": "#b5b5b5", "hatch": "////", "linewidth": 0}
+            axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, **style))
+            words = axes.text(x + 0.5, y + 0.5, _annotation(cell), ha="center", va="center", color=_INK, fontsize=9)
+            words.set_path_effects([matplotlib.patheffects.withStroke(linewidth=3, foreground="#f2f2f2")])
+            handles["missing"] = Patch(**style, label="planned, no figure")
+        if cell.place == 1:
+            axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, edgecolor="#d55e00", linewidth=2.0, zorder=5))
+            handles["best"] = Patch(facecolor="none", edgecolor="#d55e00", linewidth=2.0, label="best (rounded mean)")
+        if frame[number] == study.plan.published_optimum and cell.marks:
+            handles["optimum"] = Line2D([], [], linestyle="none", marker=r"$\dagger$", color=_INK, markersize=6, label="published optimum")
+    return [handles[key] for key in ("best", "optimum", "missing") if key in handles]
+
+
+# ---- curves ---------------------------------------------------------------------------------------------------------------
+
+
+def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:
+    """The plan's metric along one axis, a line for each value of the other; bars are one standard deviation, chance is dashed."""
+    plan = study.plan
+    data = _curve_data(study, along, lines)
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    axes = figure.subplots()
+    hue = {}
+    if lines is not None:
+        order = [lines.text(value) for value in lines.values if lines.text(value) in set(data["line"])]
+        hue = {"hue": "line", "hue_order": order, "style": "line", "style_order": order, "palette": _palette(len(order)), "dashes": False}
+        hue |= {"markers": list(_MARKERS[: len(order)]) if len(order) <= len(_MARKERS) else True}
+    else:
+        hue = {"color": sns.color_palette("colorblind")[0], "marker": "o"}
+    sns.lineplot(
+        data, x="x", y="y", errorbar="sd", err_style="bars", err_kws={"capsize": 2.5, "elinewidth": 1.0}, markersize=6, markeredgewidth=0.6, linewidth=1.4,
+        linestyle="-" if along.numeric else "none", ax=axes, legend=False, **hue,
+    )  # fmt: skip
+    axes.set(xlabel=along.label, ylabel=plan.metric_label)
+    _ticks(axes, along, sorted(set(data["x"])))
+    handles = _line_handles(list(hue.get("hue_order", ())))
+    handles += _optimum_line(study, axes, along)
+    handles += _chance_line(study, axes, data["y"])
+    if handles:  # beside the axes, where it covers nothing
+        title = lines.label if lines is not None else None
+        figure.legend(handles=handles, title=title, loc="outside right upper", frameon=False, alignment="left")
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    sns.despine(ax=axes)
+    return figure
+
+
+def _line_handles(order: list[str]) -> list[Line2D]:
+    markers = itertools.cycle(_MARKERS)
+    return [
+        Line2D([], [], color=color, marker=marker, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6, linewidth=1.4, label=label)
+        for label, color, marker in zip(order, _palette(len(order)), markers, strict=False)
+    ]
+
+
+def _optimum_line(study: Study, axes: Axes, along: Axis) -> list[Line2D]:
+    """A dotted line where the paper found the optimum, if that lies on the axis."""
+    optimum = dict(zip((axis.key for axis in study.plan.axes), study.plan.published_optimum or (), strict=False)).get(along.key)
+    if optimum not in along.values:
+        return []
+    x = float(optimum) if along.numeric else float(along.values.index(optimum))
+    style = {"linestyle": ":", "color": _INK, "linewidth": 1.0}
+    axes.axvline(x, zorder=0, **style)
+    return [Line2D([], [], **style, label="published\noptimum")]
+
+
+def _chance_line(study: Study, axes: Axes, values: pd.Series) -> list[Line2D]:
+    """What guessing gives, as a dashed line. Far from it, the axis shows where the figures differ, and the legend says so."""
+    key, name = study.plan.column
+    axes.margins(y=0.1)
+    chance = study.example(key).chance.get(name)
+    if chance is None:
+        return []
+    gap = max(values.min() - chance, chance - values.max())
+    label = f"chance\n({chance_text(study)})"
+    style = {"linestyle": (0, (4, 3)), "color": "#777777", "linewidth": 1.0}
+    if gap > _FAR * max(values.max() - values.min(), 1e-9):
+        side = "below" if chance < values.min() else "above"
+        return [Line2D([], [], **style, label=f"{label}\n{side} the axis")]
+    axes.axhline(chance, zorder=0, **style)
+    if metric_of(name).higher_is_better:
+        axes.set_ylim(bottom=min(0.0, chance))
+    return [Line2D([], [], **style, label=label)]
+
+
+def _curve_data(study: Study, along: Axis, lines: Axis | None) -> pd.DataFrame:
+    """One row a seed."""
+    keys = [axis.key for axis in study.plan.axes]
+    rows = []
+    for cell in study.plan.cells:
+        values = dict(zip(keys, cell, strict=True))
+        x = values[along.key]
+        for value in study.values(cell, *study.plan.column).values():
+            line = lines.text(values[lines.key]) if lines else ""
+            rows.append({"x": float(x) if along.numeric else float(along.values.index(x)), "y": value, "line": line})
+    return pd.DataFrame(rows, columns=["x", "y", "line"])
+
+
+def _palette(count: int) -> list[tuple[float, float, float]]:
+    """Distinguishable by colour-blind readers, and by their markers in any case."""
+    base = sns.color_palette("colorblind")
+    return list(base[:count]) if count <= len(base) else list(sns.color_palette("crest", count))
+
+
+def _ticks(axes: Axes, along: Axis, measured: list[float]) -> None:
+    """Ticks where something was measured; labels that would touch are turned."""
+    axes.xaxis.set_major_locator(FixedLocator(measured))
+    if not along.numeric:
+        axes.set_xticks(measured, [along.text(along.values[int(x)]) for x in measured], rotation=20, ha="right")
+        axes.margins(x=0.15)
+        return
+    axes.set_xticks(measured, [along.text(x) for x in measured])
+    span = measured[-1] - measured[0]
+    closest = min((b - a for a, b in itertools.pairwise(measured)), default=span)
+    if span and closest / span < 0.11:
+        axes.tick_params(axis="x", rotation=60)
+    axes.margins(x=0.06)
+
+
+def _curve_caption(study: Study, along: Axis, lines: Axis | None) -> str:
+    each = f", a line for each {lines.label}" if lines else ""
+    return f"{study.plan.metric_label} over {along.label}{each}{_spread_words(study)}; dashed: chance."
+
+
+def _spread_words(study: Study) -> str:
+    counts = {len(study.values(cell, *study.plan.column)) for cell in study.plan.cells} - {0}
+    if not counts or max(counts) == 1:
+        return "; one seed"
+    words = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"; mean and standard deviation over {words} seeds"
