@@ -1,0 +1,232 @@
+"""The command on real stores, and what it writes."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablations import mask_ratio
+from reports.build import main, write_index, write_report
+from simvtp import tracking
+from simvtp.config import Experiment, override, to_dict
+from simvtp.journal import Journal, write_atomically
+from simvtp.recipes import get_recipe
+from simvtp.tracking import Mirror
+from tests.reports import made_up
+from tests.reports.made_up import all_results
+
+ROOT = Path(__file__).resolve().parents[2]
+VALUES = {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.75): 15.0}  # (0.9, 0.15) failed
+FILES = ["all.csv", "all.md", "all.tex", "index.html", "provenance.json", "table.csv", "table.md", "table.tex", "values.csv"]
+
+
+def write_run(experiment: Experiment, state: str, value: float | None, sweep_id: str) -> None:
+    """A run directory as an experiment leaves it, mirrored into the tracker."""
+    folder = experiment.run_dir
+    folder.mkdir(parents=True)
+    record = {"schema": 1, "fingerprint": experiment.fingerprint, "cell_fingerprint": experiment.cell_fingerprint}
+    write_atomically(folder / "experiment.json", json.dumps(record | {"experiment": to_dict(experiment)}))
+    write_atomically(folder / "sweep.json", json.dumps({"sweep_id": sweep_id, "ablation": "mask_ratio"}))
+    journal = Journal(folder / "journal.jsonl")
+    journal.write("metrics", stage="pretrain", step=0, metrics={"loss/total": 3.0})
+    if value is not None:
+        write_atomically(folder / "results.json", json.dumps([result.to_dict() for result in all_results(value)]))
+    status = {
+        "state": state,
+        "message": "" if value else "NaN at step 7",
+        "updated": 1.0,
+        "cpu_hours": 0.5,
+        "gpu_hours": 0.0,
+        "pid": 1,
+        "host": "x",
+    }
+    write_atomically(folder / "status.json", json.dumps(status))
+    Mirror(folder, experiment.runtime).sync(final=True)
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A store with a finished small sweep, one of whose points failed, and an older sweep that nobody ran: (root, sweep id)."""
+    root = tmp_path_factory.mktemp("runs")
+    base = override(get_recipe("tiny"), [f"runtime.root={root}", f"runtime.tracking_uri=sqlite:///{root}/mlflow.db"])
+    older = mask_ratio.build(base, seeds=(7,))
+    tracking.start_sweep(older.plan(), older.base.runtime)
+    ablation = mask_ratio.build(base)
+    tracking.start_sweep(ablation.plan(), ablation.base.runtime)
+    for point in ablation.points():
+        value = VALUES.get(tuple(point.cell.values()))
+        write_run(point.experiment, "finished" if value else "failed", value, ablation.sweep_id)
+    tracking.finish_sweep(ablation.plan(), ablation.base.runtime)
+    yield root, ablation.sweep_id
+
+
+@pytest.fixture(autouse=True)
+def _no_tracker_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_newest_sweep_is_reported(tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, sweep_id = tracked
+    out = tmp_path / "out"
+    assert main(["--root", str(root), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\| 0.9 .*\| +— \| \*\*15.0\*\*<sup>†</sup> \|", shown)
+    assert "failed (NaN at step 7, run " in shown
+    assert f"Report: {out / 'mask_ratio' / 'index.html'}" in shown
+    assert set(FILES) <= set(contents(out / "mask_ratio"))
+    record = json.loads((out / "mask_ratio" / "provenance.json").read_text())
+    assert record["sweep_id"] == sweep_id
+    assert [cell["n"] for cell in record["cells"]] == [1, 1, 0, 1]
+    assert [cell["mean"] for cell in record["cells"]] == [10.0, 12.0, None, 15.0]
+    runs = [run for cell in record["cells"] for run in cell["runs"]]
+    assert {run["fingerprint"][:12] for run in runs} < {path.parent.name for path in root.glob("*/experiment.json")}
+    assert all(run["results"]["test/finetuned/t2v"]["checkpoint"] and run["cpu_hours"] == 0.5 for run in runs)
+    assert record["protocols"]["test/finetuned/t2v"]["queries"] == 256
+    assert [aside["state"] for aside in record["not_in_the_table_or_with_reservation"]] == ["failed"]
+
+
+def test_the_same_runs_give_the_same_bytes(tracked: tuple[Path, str], tmp_path: Path) -> None:
+    root, _ = tracked
+    for name in ("a", "b"):
+        assert main(["mask_ratio", "--root", str(root), "--out", str(tmp_path / name)]) == 0
+    assert main(["--root", str(root), "--out", str(tmp_path / "a")]) == 0  # over an existing report
+    first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_a_sweep_without_a_finished_run_is_a_table_of_dashes(
+    tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, newest = tracked
+    (older,) = {sweep.sweep_id for sweep in tracking.list_sweeps(f"sqlite:///{root}/mlflow.db")} - {newest}
+    assert main(["--root", str(root), "--sweep", older, "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("—") >= 4 and shown.out.count("not tracked") == 4
+    assert f"no run of sweep {older} has finished" in shown.err
+    assert (tmp_path / "mask_ratio" / "index.html").read_text().count("<td>7</td>") == 4  # the seed of each planned run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["masc_ratio"], r"no sweep of masc_ratio; there are sweeps of mask_ratio\."),
+        (["--sweep", "mask_ratio-ffffffff"], r"no sweep mask_ratio-ffffffff; there are: mask_ratio-"),
+        (["--source", "http://127.0.0.1:9"], r"tracker at http://127\.0\.0\.1:9 does not answer"),
+        (["--source", "off"], r"tracking is off"),
+        (["--source", "mlruns"], r"names a folder"),
+        (["--root", "{tmp}/nothing"], r"there is no tracker store"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(
+    arguments: list[str], message: str, tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [text.format(tmp=tmp_path) for text in arguments]
+    where = [] if "--root" in given else ["--root", str(tracked[0])]
+    assert main([*given, *where, "--out", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr()
+    assert re.search(message, shown.err) and shown.out == "" and len(shown.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_without_sweeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracking.prepare_store(f"sqlite:///{tmp_path}/mlflow.db")
+    assert main(["--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "holds no sweep yet: run one" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written(tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert main(["--root", str(tracked[0]), "--out", str(tmp_path / "out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_as_a_sweep_calls_it(tracked: tuple[Path, str], tmp_path: Path) -> None:
+    root, sweep_id = tracked
+    command = [sys.executable, "-m", "reports.build", "mask_ratio", "--sweep", sweep_id]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reports" / "out" / "mask_ratio" / "index.html").exists()
+    assert done.stderr == ""
+
+
+# ---- what is written ------------------------------------------------------------------------------------------------------
+
+
+def report_of(folder: Path, seeds: tuple[int, ...] = (0, 1), **plan: Any) -> Path:
+    study = made_up.study(made_up.plan(seeds=seeds, **plan), lambda cell, seed: 10.0 + 5 * cell[made_up.VIDEO] + seed)
+    write_report(study, folder / study.plan.ablation)
+    write_index(folder)
+    return folder / study.plan.ablation
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []  # what a browser fetches by itself
+        self.linked: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.loaded += [found[name] or "" for name in ("src", "srcset", "data", "poster") if name in found]
+        if "href" in found:
+            (self.linked if tag == "a" else self.loaded).append(found["href"] or "")
+        if tag == "img":
+            assert found.get("alt")
+
+
+def test_the_page_loads_nothing_and_links_to_what_is_there(tmp_path: Path) -> None:
+    folder = report_of(tmp_path)
+    for page in (folder / "index.html", tmp_path / "index.html"):
+        links = _Links()
+        text = page.read_text(encoding="utf-8")
+        links.feed(text)
+        assert "script" not in links.tags and "url(" not in text and "@import" not in text
+        for source in links.loaded:
+            assert source.startswith("data:image/png;base64,")
+            assert base64.b64decode(source.partition(",")[2]).startswith(b"\x89PNG")
+        assert links.linked
+        for target in links.linked:
+            assert (page.parent / target).exists(), target
+    assert len(re.findall("<img", (folder / "index.html").read_text())) == len(list(folder.rglob("*.png"))) >= 1
+
+
+def test_text_from_a_plan_is_escaped_in_the_page(tmp_path: Path) -> None:
+    text = (report_of(tmp_path, title="<script>alert(1)</script>") / "index.html").read_text(encoding="utf-8")
+    assert "<script>" not in text and "&lt;script&gt;" in text
+
+
+def test_the_index_links_every_report_there_is(tmp_path: Path) -> None:
+    report_of(tmp_path)
+    report_of(tmp_path, ablation="another", title="Another one")
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="another/index.html"' in text and 'href="mask_ratio/index.html"' in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (texlive-latex-base and -recommended)")
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)], ids=["one seed", "three seeds"])
+def test_latex_compiles(seeds: tuple[int, ...], tmp_path: Path) -> None:
+    folder = report_of(tmp_path, seeds, title="100 % of a_b & c # {d} × 动作 ~ ^", dataset="a_b")
+    document = [r"\documentclass{article}", r"\usepackage{booktabs,graphicx}", r"\begin{document}"]
+    document += [rf"\input{{{folder.name}/{name}}}" for name in ("table", "all")] + [r"\end{document}"]
+    (tmp_path / "doc.tex").write_text("\n".join(document))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "doc.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout
