@@ -58,7 +58,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["masks.text_ratio=0"], "needs masked words"),
         (["model.frames=7"], "not divisible by model.tubelet_size"),
         (["model.image_size=60"], "not divisible by model.patch_size"),
-        (["model.heads=3"], "not divisible by model.heads"),
+        (["model.heads=5"], "not divisible by model.heads"),
         (["losses.mvm=0", "losses.mlm=0", "losses.vtc=0", "losses.vtm=0"], "nothing would be learnt"),
         (["losses.vtm=-1"], "must be at least 0"),
         (["pretrain.batch_size=1"], "another clip as negative"),
@@ -139,7 +139,7 @@ def test_a_stored_experiment_of_another_version_is_refused() -> None:
 
 
 def test_differences_name_the_fields() -> None:
-    assert C.differences(tiny(), tiny("model.depth=2", "runtime.workers=5")) == {"model.depth": (4, 2)}
+    assert C.differences(tiny(), tiny("model.depth=2", "runtime.workers=5")) == {"model.depth": (3, 2)}
 
 
 def test_published_mask_count() -> None:
