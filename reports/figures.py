@@ -46,7 +46,9 @@ _STYLE = {
     "axes.unicode_minus": True,
     "hatch.linewidth": 0.6,
 }
-_FAR = 2.5  # chance is left off the axis when it is further away than so many times the range of the figures
+# Chance is left off the axis of curves where all figures are so many times better, and further away than so many times their range
+_CLEAR, _FAR = 10.0, 2.5
+_LEAST_SPAN = 2.0  # of an axis without chance (points, ranks), so that a tenth of a point does not fill the page
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
 
@@ -229,11 +231,17 @@ def _chance_line(study: Study, axes: Axes, values: pd.Series) -> list[Line2D]:
     chance = study.example(key).chance.get(name)
     if chance is None:
         return []
-    gap = max(values.min() - chance, chance - values.max())
+    low, high = values.min(), values.max()
+    # only what is clearly no guessing may be enlarged, or differences within noise of chance would look large
+    far = low > _CLEAR * chance if metric_of(name).higher_is_better else high < chance / _CLEAR
+    far = far and abs((low if low > chance else high) - chance) > _FAR * max(high - low, _LEAST_SPAN)
     label = f"chance\n({chance_text(study)})"
     style = {"linestyle": (0, (4, 3)), "color": "#777777", "linewidth": 1.0}
-    if gap > _FAR * max(values.max() - values.min(), 1e-9):
-        side = "below" if chance < values.min() else "above"
+    if far:
+        bottom, top = axes.get_ylim()
+        missing = max(0.0, _LEAST_SPAN - (top - bottom)) / 2
+        axes.set_ylim(bottom - missing, top + missing)
+        side = "below" if chance < low else "above"
         return [Line2D([], [], **style, label=f"{label}\n{side} the axis")]
     axes.axhline(chance, zorder=0, **style)
     if metric_of(name).higher_is_better:

@@ -1,0 +1,136 @@
+"""Figures: what is drawn where, fixed sizes, real fonts, the same bytes each time."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from reports import figures
+from reports.collect import Study
+from tests.reports import made_up
+from tests.reports.made_up import TEXT, VIDEO
+
+Value = Callable[[dict[str, Any], int], float | None]
+KIND = "masks.video_kind"
+
+
+def kinds() -> dict[str, Any]:
+    names = ["tube", "random", "frame"]
+    axes = [{"key": KIND, "label": "video masking", "values": names}]
+    return made_up.plan(axes=axes, cells=[{KIND: name} for name in names], seeds=(0, 1), published_optimum={KIND: "tube"})
+
+
+def by_cell(values: dict[tuple[float, float], float | None]) -> Value:
+    return lambda cell, seed: values[cell[VIDEO], cell[TEXT]]
+
+
+def gap() -> Study:
+    return made_up.study(made_up.plan(), by_cell({(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): None, (0.9, 0.75): 14.96}))
+
+
+def words(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def legend(figure: Any) -> list[str]:
+    return [text.get_text().replace("\n", " ") for box in figure.legends for text in box.get_texts()]
+
+
+def test_same_runs_same_bytes_fixed_size_and_fonts(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    first, second = (figures.draw_figures(gap(), tmp_path / name) for name in ("a", "b"))
+    assert dict(matplotlib.rcParams) == before
+    assert [picture.name for picture in first] == ["heatmap", "curve_video_ratio", "curve_text_ratio"]
+    for one, two in zip(first, second, strict=True):
+        assert one.pdf.read_bytes() == two.pdf.read_bytes() and one.png.read_bytes() == two.png.read_bytes()
+        with Image.open(one.png) as image:
+            assert image.width == round(figures.WIDTH * figures.PNG_DPI) and "Creation Time" not in image.info
+        content = one.pdf.read_bytes()
+        assert b"/CreationDate" not in content and b"/FontFile2" in content and b"/Type3" not in content
+
+
+def test_heat_map_shows_best_missing_and_the_published_optimum() -> None:
+    figure = figures.heat_map(gap())
+    axes = figure.axes[0]
+    assert sorted(words(axes)) == sorted(["10.0", "12.0", "—", "15.0†"])
+    frames = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    hatched = [patch for patch in frames if patch.get_hatch()]
+    framed = [patch for patch in frames if not patch.get_hatch()]
+    # the larger video ratio is the upper row: (0.9, 0.15) is missing, (0.9, 0.75) is best
+    assert [(int(p.get_x()), int(p.get_y())) for p in hatched] == [(0, 0)]
+    assert [(int(p.get_x()), int(p.get_y())) for p in framed] == [(1, 0)]
+    assert legend(figure) == ["best (rounded mean)", "published optimum", "planned, no figure"]
+
+
+def test_heat_map_says_the_spread_and_how_many_seeds_are_missing() -> None:
+    def value(cell: dict[str, Any], seed: int) -> float | None:
+        few = cell == {VIDEO: 0.5, TEXT: 0.15}
+        return None if few and seed else 10.0 + seed + cell[TEXT]
+
+    study = made_up.study(made_up.plan(seeds=(0, 1, 2)), value)
+    found = words(figures.heat_map(study).axes[0])
+    assert "10.2\nn = 1" in found and "11.8\n± 1.0" in found
+
+
+def test_cells_outside_the_plan_stay_blank() -> None:
+    cells = [{VIDEO: 0.5, TEXT: 0.15}, {VIDEO: 0.9, TEXT: 0.75}]
+    study = made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
+    axes = figures.heat_map(study).axes[0]
+    assert sorted(words(axes)) == ["5.0", "9.0†"] and not any(patch.get_hatch() for patch in axes.patches)
+
+
+@pytest.mark.parametrize(("level", "where"), [(1.0, "on"), (12.0, "below"), (60.0, "below")])
+def test_chance_is_drawn_or_named_as_outside_the_axis(level: float, where: str) -> None:
+    study = made_up.study(made_up.plan(), lambda cell, seed: level + cell[VIDEO])  # range 0.4
+    axis = study.plan.axes[0]
+    figure = figures.curve(study, axis, study.plan.axes[1])
+    bottom, top = figure.axes[0].get_ylim()
+    dashed = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [0.4, 0.4]]
+    assert (len(dashed) == 1 and bottom == 0.0) if where == "on" else (not dashed and bottom > level - 1)
+    chance = next(text for text in legend(figure) if text.startswith("chance"))
+    assert "0.40 %" in chance and chance.endswith("below the axis") == (where == "below")
+    assert top > level + 0.9 and top - bottom >= 1.99
+
+
+def test_error_bars_are_the_sample_deviation_and_single_seeds_have_none() -> None:
+    one, several = (made_up.study(made_up.plan(seeds=seeds), lambda cell, seed: 10 + 2 * seed + cell[TEXT]) for seeds in ((0,), (0, 1, 2)))
+    heights = []
+    for study in (one, several):
+        figure = figures.curve(study, study.plan.axes[0], study.plan.axes[1])
+        bars = [collection for collection in figure.axes[0].collections if hasattr(collection, "get_segments")]
+        segments = [segment for bar in bars for segment in bar.get_segments() if len(segment)]
+        heights.append([segment[1][1] - segment[0][1] for segment in segments])
+    assert heights[0] == [] and heights[1] == pytest.approx([4.0] * 4)  # values 10, 12, 14: two deviations of 2.0
+
+
+def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
+    named = made_up.study(kinds(), lambda cell, seed: len(cell[KIND]) + seed)
+    figure = figures.curve(named, named.plan.axes[0], None)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["tube", "random", "frame"]
+    assert figure.axes[0].lines[0].get_linestyle() == "None"
+    numbers = gap()
+    assert figures.curve(numbers, numbers.plan.axes[0], None).axes[0].lines[0].get_linestyle() == "-"
+
+
+@pytest.mark.parametrize(
+    ("plan", "count"),
+    [
+        (made_up.plan(video=(0.9,), text=(0.75,)), 3),
+        (made_up.plan(), 3),  # all cells equal
+        (made_up.plan(video=tuple(n / 20 for n in range(4, 19)), text=tuple(n / 20 for n in range(3, 19))), 3),  # more lines than markers
+        (kinds(), 1),
+    ],
+    ids=["one cell", "all equal", "large", "names"],
+)
+def test_odd_grids_are_drawn(tmp_path: Path, plan: dict[str, Any], count: int) -> None:
+    study = made_up.study(plan, lambda cell, seed: 5.0)
+    assert len(figures.draw_figures(study, tmp_path)) == count
+
+
+def test_nothing_measured_no_figures(tmp_path: Path) -> None:
+    assert figures.draw_figures(made_up.study(made_up.plan(), lambda cell, seed: None), tmp_path) == ()
+    assert list(tmp_path.iterdir()) == []
