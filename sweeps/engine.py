@@ -113,6 +113,9 @@ class _Sweep:
     views: dict[str, PointView] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)  # running, by fingerprint
     seen: dict[str, tuple[float, float]] = field(default_factory=dict)  # by point name: when first seen running, share done then
+    moving: dict[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # the same from its first step on: preparing data says nothing of speed
     durations: list[float] = field(default_factory=list)
     begun: float = field(default_factory=time.time)
 
@@ -285,11 +288,13 @@ class _Sweep:
         self.views[point.fingerprint] = PointView(point.name, instead) if instead else view
         if state.state in ALIVE and not instead:
             self.seen.setdefault(point.name, (time.time(), view.share))
+            if view.share > 0:
+                self.moving.setdefault(point.name, (time.time(), view.share))
 
     def _view(self) -> SweepView:
         rows = tuple(self.views.values())
         slots = min(self.executor.slots, max(1, len(rows)))
-        return SweepView(self.ablation.title, rows, time.time() - self.begun, estimate(rows, self.seen, self.durations, slots))
+        return SweepView(self.ablation.title, rows, time.time() - self.begun, estimate(rows, self.moving, self.durations, slots))
 
     def _outcome(self, point: Point) -> Outcome:
         state = self.states[point.fingerprint]
