@@ -29,7 +29,7 @@ from reports.collect import Axis, Study, Values
 from reports.tables import MISSING, Cell, chance_text, figures, metric_of
 from simvtp.journal import write_atomically
 
-WIDTH = 5.0  # inches; fits a single-column page (LaTeX article: 4.8) nearly unscaled, and half a slide
+WIDTH = 4.75  # inches; the line of a LaTeX article is 4.77, so the figure is set unscaled
 PNG_DPI = 220
 _INK = "#222222"
 _STYLE = {
@@ -285,7 +285,7 @@ def _ticks(axes: Axes, along: Axis, measured: list[float]) -> None:
 
 def _curve_caption(study: Study, along: Axis, lines: Axis | None) -> str:
     each = f", a line for each {lines.label}" if lines else ""
-    return f"{study.plan.metric_label} over {along.label}{each}{_spread_words(study)}; dashed: chance."
+    return f"{study.plan.metric_label} over {along.label}{each}{_spread_words(study)}; chance as in the legend."
 
 
 def _spread_words(study: Study) -> str:
