@@ -7,7 +7,6 @@ written.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from reports.tables import all_metrics, cells_frame, headline, metrics_frame, po
 from reports.verdict import sentences
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.journal import write_atomically
+from simvtp.journal import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, read_runs, resolve_uri
 
 EXAMPLES = """\
@@ -125,18 +124,30 @@ def write_report(study: Study, folder: Path) -> None:
         "all.tex": render.latex(all_metrics(study, by_direction=True), comments),
         "all.csv": render.csv(cells_frame(study)),
         "values.csv": render.csv(metrics_frame(study)),
-        PROVENANCE: to_json(record(study, verdict)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     pictures = draw_figures(study, folder) if study.runs else ()
+    drawn = [path.relative_to(folder).as_posix() for picture in pictures for path in (picture.pdf, picture.png)]
+    _remove_figures(folder, keep=drawn)
+    files[PROVENANCE] = to_json(record(study, verdict, drawn))
     for name, text in files.items():
         write_atomically(folder / name, text)
     write_atomically(folder / "index.html", ablation_page(study, verdict, tables, more, pictures, folder, tuple(files)))
 
 
+def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
+    """Figures of an earlier report in this folder that this one does not have, for instance those of another sweep."""
+    earlier = folder / PROVENANCE
+    if earlier.exists():
+        for name in set(read_json(earlier).get("figures", ())) - set(keep):
+            path = folder / name
+            if path.resolve().is_relative_to(folder.resolve()):
+                path.unlink(missing_ok=True)
+
+
 def write_index(out: Path) -> None:
     """The page that links all reports under `out`."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"*/{PROVENANCE}"))]
+    records = [read_json(path) for path in sorted(out.glob(f"*/{PROVENANCE}"))]
     write_atomically(out / "index.html", index_page(records))
 
 

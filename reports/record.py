@@ -12,8 +12,11 @@ from reports.collect import Aside, Run, Study, Values, protocol_text
 NAME = "provenance.json"
 
 
-def record(study: Study, verdict: Sequence[str]) -> dict[str, Any]:
-    """All of it as plain JSON values. No time and no place of building: the same runs give the same file."""
+def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) -> dict[str, Any]:
+    """All of it as plain JSON values. No time and no place of building: the same runs give the same file.
+
+    `figures`: names of the figures' files beside it.
+    """
     plan = study.plan
     return {
         "sweep_id": plan.sweep_id,
@@ -31,6 +34,7 @@ def record(study: Study, verdict: Sequence[str]) -> dict[str, Any]:
         "cost": cost(study.runs),
         "not_in_the_table_or_with_reservation": [_aside(study, aside) for aside in study.asides],
         "notices": list(study.notices),
+        "figures": list(figures),
     }
 
 

@@ -113,7 +113,10 @@ def test_a_sweep_without_a_finished_run_is_a_table_of_dashes(
 ) -> None:
     root, newest = tracked
     (older,) = {sweep.sweep_id for sweep in tracking.list_sweeps(f"sqlite:///{root}/mlflow.db")} - {newest}
+    report_of(tmp_path)
+    assert list((tmp_path / "mask_ratio").glob("*.png"))
     assert main(["--root", str(root), "--sweep", older, "--out", str(tmp_path)]) == 0
+    assert not [*(tmp_path / "mask_ratio").glob("*.png"), *(tmp_path / "mask_ratio").glob("*.pdf")]  # those of the other sweep
     shown = capsys.readouterr()
     assert shown.out.count("—") >= 4 and shown.out.count("not tracked") == 4
     assert f"no run of sweep {older} has finished" in shown.err
