@@ -21,7 +21,7 @@ from simvtp.errors import ConfigError
 
 
 def tiny() -> Experiment:
-    """A laptop experiment on the embedded data set: all parts, small sizes (1.1 M parameters, 434 training steps).
+    """A laptop experiment on the embedded data set: all parts, small sizes (1.1 M parameters, 372 training steps).
 
     Command: `python -m simvtp run tiny`
     Cost: 2 to 4 minutes on one CPU core, and half a minute to make the data set the first time (2 cores of a 2024 server).
@@ -37,7 +37,7 @@ def tiny() -> Experiment:
         masks=MaskConfig(video_ratio=0.9, text_ratio=0.75),
         # No crop and no flip: captions of the embedded data name objects at the borders, and left and right.
         data=DataConfig(stride=2, shapes=ShapesConfig(), train_crop="center"),
-        pretrain=TrainConfig(epochs=4, batch_size=32, base_lr=8e-3, base_min_lr=8e-5, warmup_share=0.1, clip_norm=1.0),
+        pretrain=TrainConfig(epochs=3, batch_size=32, base_lr=8e-3, base_min_lr=8e-5, warmup_share=0.1, clip_norm=1.0),
         finetune=FinetuneConfig(
             train=TrainConfig(epochs=3, batch_size=32, base_lr=4e-3, base_min_lr=4e-5, warmup_share=0.1, beta2=0.999, clip_norm=1.0),
             drop_path=0.0, train_crop="center", flip=0.0, evaluations=2,
