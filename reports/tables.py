@@ -260,6 +260,9 @@ def _reading_notes(study: Study, cells: Sequence[Cell]) -> list[str]:
     dirty = sum(run.dirty for run in study.runs)
     if dirty:
         notes.append(f"{dirty} of {len(study.runs)} runs came from a tree with uncommitted changes.")
+    commits = {run.commit for run in study.runs if run.commit}
+    if len(commits) > 1:
+        notes.append(f"The runs came from {len(commits)} different commits of the code.")
     return notes
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from reports import render
+from reports.collect import gather
 from reports.tables import Cell, all_metrics, cells_frame, headline, metrics_frame, points_frame
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
@@ -93,6 +94,15 @@ def test_chance_and_protocol_stand_with_the_table() -> None:
     (table,) = headline(one_seed())
     assert "chance: R@1 0.40 %" in table.caption
     assert any("256 queries against 256 candidates" in note and "8 frames" in note and "pessimistic" in note for note in table.notes)
+
+
+def test_code_that_was_not_the_same_for_all_runs_is_told() -> None:
+    made = made_up.plan()
+    tags = [{"git_commit": "aaaa"}, {"git_commit": "bbbb", "git_dirty": "true"}]
+    runs = [made_up.run(point, *made_up.all_results(10.0), **tags[i % 2]) for i, point in enumerate(made["points"])]
+    (table,) = headline(gather(made, runs))
+    assert "2 of 4 runs came from a tree with uncommitted changes." in table.notes
+    assert "The runs came from 2 different commits of the code." in table.notes
 
 
 def test_lower_is_better_for_ranks() -> None:
