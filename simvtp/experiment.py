@@ -64,7 +64,7 @@ def with_vocabulary(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
 
 
 def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate") -> list[Result]:
-    """Run what is missing of `experiment` and return its results.
+    """Run what is missing of `experiment` and return its results (under torchrun: rank 0 does, the others return none).
 
     Args:
         experiment: settings; files they name are resolved here (`config.finalise`).
@@ -280,14 +280,14 @@ def _evaluate(running: _Running) -> list[Result]:
 
 def _scored(running: _Running, name: str, trained: str, setting: str) -> list[Result]:
     """Retrieval of a trained stage on the test split, done once and kept in `stages/<name>.json`."""
+    if running.launch.rank:
+        return []  # rank 0 scores; the others meet it again at the next stage
     path = running.directory / "stages" / f"{name}.json"
     outcome = running.outcomes[trained]
     stored = read_json(path) if path.exists() else None
     if stored is not None and stored["checkpoint"] == outcome.sha256:
         running.status.spent[name] = stored["cpu_hours"], stored["gpu_hours"]
         return [Result.from_dict(values) for values in stored["results"]]
-    if running.launch.rank:
-        return []
     assert running.journal is not None
     running.status.update(stage=name, step=0, total_steps=0)
     running.journal.cut_back(outcome.journal_length)  # an attempt that was killed after its first lines starts anew

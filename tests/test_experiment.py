@@ -195,3 +195,20 @@ def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tmp_path: Path, sha
         run(small_experiment(tmp_path, shapes_cache, "model.vocab_size=10"), say=lambda line: None)
     status = [read_status(path.parent) for path in tmp_path.glob("*/status.json")]
     assert [entry["state"] for entry in status if entry] == ["failed"]
+
+
+@pytest.mark.slow
+def test_two_ranks_run_a_whole_experiment(tmp_path: Path, shapes_cache: Path) -> None:
+    """torchrun, end to end: one journal, one set of results, and no process left waiting."""
+    settings = small_settings(tmp_path, shapes_cache, "losses.vtm=0")  # its negatives are those of a rank
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "simvtp", "run", "tiny"]
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    alone = small_experiment(tmp_path / "alone", shapes_cache, "losses.vtm=0")
+    run(alone, say=lambda line: None)
+
+    def losses(root: Path) -> list[float]:
+        lines = (line for _, line in read_journal(next(root.glob("*/journal.jsonl"))))
+        return [line["metrics"]["loss/total"] for line in lines if line["kind"] == "metrics" and "loss/total" in line["metrics"]]
+
+    assert losses(tmp_path) == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)

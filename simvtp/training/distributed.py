@@ -6,6 +6,7 @@ Every helper does nothing, at no cost, when there is a single process, so that n
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,7 +142,10 @@ def wrap(model: nn.Module) -> nn.Module:
     """
     if world() == 1:
         return model
-    return DistributedDataParallel(model, find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False)
+    # the buffers are constants (position tables), equal on all ranks; newer torch has another name for "do not send them each time"
+    known = inspect.signature(DistributedDataParallel).parameters
+    unsent: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DistributedDataParallel(model, find_unused_parameters=False, gradient_as_bucket_view=True, **unsent)
 
 
 def unsynchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
