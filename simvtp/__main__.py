@@ -90,10 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from simvtp.config import override
     from simvtp.experiment import run
     from simvtp.recipes import get_recipe
     from simvtp.rundir import Stopped
+    from simvtp.settings import override
 
     until = {"run": "evaluate", "pretrain": "pretrain", "finetune": "finetune"}[options.command]
     try:
@@ -108,8 +108,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> int:
-    from simvtp.config import finalise, flatten, override
+    from simvtp.config import flatten
     from simvtp.recipes import get_recipe
+    from simvtp.settings import finalise, override
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     if experiment.data.dataset == "shapes" or experiment.data.manifest:
@@ -121,10 +122,10 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from simvtp.config import check, override
     from simvtp.experiment import with_vocabulary
     from simvtp.models.flops import describe
     from simvtp.recipes import get_recipe
+    from simvtp.settings import check, override
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     check(experiment)
@@ -160,10 +161,10 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from simvtp.config import override
     from simvtp.models import SimVTP
     from simvtp.models.pretrained import import_weights, save_pretrained
     from simvtp.recipes import get_recipe
+    from simvtp.settings import override
 
     model = SimVTP(override(get_recipe(options.recipe), options.overrides).model)
     model.initialise(seed=0)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from simvtp import tracking
 from simvtp.batch import Batch, Masks
-from simvtp.config import Experiment, TrainConfig, finalise, to_dict
+from simvtp.config import Experiment, TrainConfig, to_dict
 from simvtp.data.datasets import Dataset, open_dataset
 from simvtp.data.loader import TrainLoader, ViewLoader, text_batches
 from simvtp.data.text import Tokenizer, load_tokenizer
@@ -34,6 +34,7 @@ from simvtp.models.masking import draw_masks
 from simvtp.models.pretrained import initialise_from
 from simvtp.results import Result
 from simvtp.rundir import Status, Stopped, is_finished, load_experiment, load_results, only_one, write_identity
+from simvtp.settings import finalise
 from simvtp.training.distributed import Launch, choose_device, distributed, launch_from_environment
 from simvtp.training.loop import train
 from simvtp.training.meters import CostMeter
@@ -67,7 +68,7 @@ def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate") ->
     """Run what is missing of `experiment` and return its results (under torchrun: rank 0 does, the others return none).
 
     Args:
-        experiment: settings; files they name are resolved here (`config.finalise`).
+        experiment: settings; files they name are resolved here (`settings.finalise`).
         say: gets a plain line now and then.
         until: last stage to run, one of STAGES; the experiment counts as finished only after `evaluate`.
 

@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 from ablations.design import Ablation, Point
 from simvtp import tracking
-from simvtp.config import Experiment, override, replace_key
+from simvtp.config import Experiment
 from simvtp.errors import ConfigError, UserError
 from simvtp.provenance import without_url_users
 from simvtp.recipes import RECIPES, get_recipe
+from simvtp.settings import override, replace_key
 from sweeps.engine import Outcome, Summary, describe_failure, run_sweep, sweep_folder
 from sweeps.job import ENTRY
 from sweeps.rundir import ALIVE, FAILED, FINISHED, MISSING

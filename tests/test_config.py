@@ -8,21 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp import config as C
+from simvtp import settings as S
 from simvtp.errors import ConfigError
 from simvtp.recipes import RECIPES, get_recipe
 
 
 def tiny(*assignments: str) -> C.Experiment:
-    return C.override(get_recipe("tiny"), assignments)
+    return S.override(get_recipe("tiny"), assignments)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_possible_and_survives_json(name: str) -> None:
     experiment = get_recipe(name)
     if experiment.data.dataset == "shapes":
-        C.finalise(experiment)
+        S.finalise(experiment)
     else:
-        C.check(experiment)
+        S.check(experiment)
     again = C.from_dict(json.loads(json.dumps(C.to_dict(experiment))))
     assert again == experiment
     assert again.fingerprint == experiment.fingerprint
@@ -72,16 +73,16 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
 )
 def test_impossible_experiments_are_refused(assignments: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        C.finalise(tiny(*assignments))
+        S.finalise(tiny(*assignments))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_ratio_that_leaves_no_visible_slot_is_refused() -> None:
     # 4 time slots: int(0.99 * 4) = 3 leaves one; a single slot cannot be hidden and kept.
-    C.check(tiny("masks.video_kind=frame", "masks.video_ratio=0.99"))
+    S.check(tiny("masks.video_kind=frame", "masks.video_ratio=0.99"))
     with pytest.raises(ConfigError, match="needs masked tubes"):
-        C.check(tiny("masks.video_kind=frame", "model.frames=2", "masks.video_ratio=0.9"))
+        S.check(tiny("masks.video_kind=frame", "model.frames=2", "masks.video_ratio=0.9"))
 
 
 @given(st.sampled_from([k for k in C.flatten(C.Experiment()) if not k.startswith("runtime.") and k != "name"]))
@@ -105,7 +106,7 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
             "finetune.vtc_negatives": "local", "finetune.pooling": "with_pads", "evaluate.split": "val",
         }  # fmt: skip
         new = choices.get(key, f"{value}x")
-    changed = C.replace_key(experiment, key, new)
+    changed = S.replace_key(experiment, key, new)
     assert changed.fingerprint != experiment.fingerprint
     assert (changed.cell_fingerprint == experiment.cell_fingerprint) == (key == "seed")
 
@@ -114,7 +115,7 @@ def test_where_things_lie_does_not_change_the_fingerprint() -> None:
     experiment = get_recipe("tiny")
     for key, value in C.flatten(experiment.runtime).items():
         new = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else f"{value}x"
-        assert C.replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
+        assert S.replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
     assert dataclasses.replace(experiment, name="other").fingerprint == experiment.fingerprint
 
 
@@ -122,7 +123,7 @@ def test_a_manifest_is_known_by_its_content(tmp_path) -> None:
     prints = []
     for name, text in (("a.csv", "videoid,path,caption\n1,1.mp4,x\n"), ("b.csv", "videoid,path,caption\n1,1.mp4,x\n"), ("c.csv", "other")):
         (tmp_path / name).write_text(text)
-        prints.append(C.finalise(tiny("data.dataset=manifest", f"data.manifest={tmp_path / name}")).fingerprint)
+        prints.append(S.finalise(tiny("data.dataset=manifest", f"data.manifest={tmp_path / name}")).fingerprint)
     assert prints[0] == prints[1] != prints[2]
 
 

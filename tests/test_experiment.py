@@ -185,7 +185,7 @@ def test_any_manifest_runs_with_several_captions_and_a_broken_clip(finished, tmp
 
 
 def run_settings(experiment):
-    from simvtp.config import finalise
+    from simvtp.settings import finalise
 
     return finalise(experiment)
 

@@ -17,9 +17,10 @@ import pytest
 from ablations import mask_ratio
 from reports.build import main, write_index, write_report
 from simvtp import tracking
-from simvtp.config import Experiment, override, to_dict
+from simvtp.config import Experiment, to_dict
 from simvtp.journal import Journal, write_atomically
 from simvtp.recipes import get_recipe
+from simvtp.settings import override
 from simvtp.tracking import Mirror
 from tests.reports import made_up
 from tests.reports.made_up import all_results

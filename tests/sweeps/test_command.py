@@ -10,8 +10,8 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
-from simvtp.config import override
 from simvtp.recipes import tiny
+from simvtp.settings import override
 from sweeps.command import main, make_ablation, make_options, make_parser
 from sweeps.mask_ratio import SWEEP
 from tests.sweeps.conftest import ENTRY, ROOT

@@ -19,9 +19,10 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Point
-from simvtp.config import Experiment, override
+from simvtp.config import Experiment
 from simvtp.errors import UserError
 from simvtp.journal import read_journal
+from simvtp.settings import override
 from sweeps.engine import Summary, run_sweep, sweep_folder
 from sweeps.rundir import ALIVE
 from sweeps.runner import LocalJobs, Options, PointJob, point_state, slurm_parameters
@@ -33,7 +34,7 @@ LOCAL = Options(entry=ENTRY, parallel=2)
 CONTROLLER = """
 import sys
 from ablations import mask_ratio
-from simvtp.config import override
+from simvtp.settings import override
 from simvtp.recipes import tiny
 from sweeps.engine import run_sweep
 from sweeps.runner import Options

@@ -1,0 +1,217 @@
+"""Changing settings by name, and refusing those that are impossible.
+
+Every refusal is one sentence that names the setting, its value and what would be right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from simvtp.config import (
+    MANIFEST_DATASETS,
+    Experiment,
+    ModelConfig,
+    TrainConfig,
+    flatten,
+    hidden_per_slot,
+    split_shares,
+)
+from simvtp.errors import ConfigError
+
+# ---- overrides ------------------------------------------------------------------------------------------------------------
+
+
+def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
+    """Apply `key=value` texts such as `masks.video_ratio=0.5`."""
+    for text in assignments:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"'{text}' is not a setting: write key=value, for example masks.video_ratio=0.5.")
+        experiment = replace_key(experiment, key.strip(), value.strip())
+    return experiment
+
+
+def replace_key(experiment: Experiment, key: str, value: Any) -> Experiment:
+    """A copy with one setting changed; `value` may be text, which is read by the type of the setting."""
+    known = flatten(experiment)
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        inside = [k for k in known if k.startswith(key + ".")]
+        hint = f"it is a group; its settings are {', '.join(inside)}" if inside else f"did you mean '{near[0]}'?"
+        raise ConfigError(f"there is no setting '{key}': {hint}")
+    return _replace_path(experiment, key.split("."), value, key)
+
+
+def _replace_path(node: Any, path: list[str], value: Any, key: str) -> Any:
+    head, rest = path[0], path[1:]
+    if rest:
+        return dataclasses.replace(node, **{head: _replace_path(getattr(node, head), rest, value, key)})
+    return dataclasses.replace(node, **{head: _parse(value, typing.get_type_hints(type(node))[head], key)})
+
+
+def _parse(value: Any, hint: Any, key: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(map(str, typing.get_args(hint)))}.")
+        return value
+    if hint is bool:
+        named = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() not in named:
+            raise ConfigError(f"{key}={value}: must be true or false.")
+        return named[str(value).lower()]
+    try:
+        return hint(value) if not isinstance(value, hint) or isinstance(value, bool) else value
+    except (TypeError, ValueError):
+        what = {int: "a whole number", float: "a number"}.get(hint, getattr(hint, "__name__", str(hint)))
+        raise ConfigError(f"{key}={value}: must be {what}.") from None
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------------
+
+
+def finalise(experiment: Experiment) -> Experiment:
+    """Fill in what depends on files (the manifest's digest), check everything, return the resolved experiment."""
+    data = experiment.data
+    if data.dataset in MANIFEST_DATASETS:
+        if not data.manifest:
+            raise ConfigError("data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, path, caption.")
+        path = Path(data.manifest).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        data = dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
+    experiment = dataclasses.replace(experiment, data=data)
+    check(experiment)
+    return experiment
+
+
+def check(experiment: Experiment) -> None:
+    """Raise ConfigError with one clear sentence if settings are impossible or contradict each other."""
+    _check_types(experiment)
+    _check_model(experiment.model)
+    _check_masks(experiment)
+    _check_stage("pretrain", experiment.pretrain)
+    _check_stage("finetune.train", experiment.finetune.train)
+    _check_data(experiment)
+    losses = experiment.losses
+    if not losses.wanted:
+        raise ConfigError("all of losses.mvm, losses.mlm, losses.vtc and losses.vtm are 0: nothing would be learnt; set one above 0.")
+    for name in ("mvm", "mlm", "vtc", "vtm"):
+        _require(getattr(losses, name) >= 0, f"losses.{name}", getattr(losses, name), "at least 0")
+    _require(losses.temperature > 0, "losses.temperature", losses.temperature, "above 0")
+    micro = experiment.pretrain.batch_size // experiment.pretrain.accumulate
+    if "vtm" in losses.wanted and micro < 2:
+        raise ConfigError(f"losses.vtm needs another clip as negative, but pretrain.batch_size/accumulate is {micro}: make it 2 or more.")
+
+
+def _check_types(experiment: Experiment) -> None:
+    hints = {}
+
+    def collect(kind: type, prefix: str) -> None:
+        for key, hint in typing.get_type_hints(kind).items():
+            if dataclasses.is_dataclass(hint):
+                collect(typing.cast(type, hint), f"{prefix}{key}.")
+            else:
+                hints[prefix + key] = hint
+
+    collect(Experiment, "")
+    for key, value in flatten(experiment).items():
+        hint = hints[key]
+        if typing.get_origin(hint) is Literal:
+            _parse(value, hint, key)
+        elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+            allowed = (int, float) if hint is float else (hint,)
+            if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
+                raise ConfigError(f"{key}={value!r}: must be of type {hint.__name__}.")
+
+
+def _require(holds: bool, key: str, value: Any, what: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key}={value}: must be {what}.")
+
+
+def _check_model(m: ModelConfig) -> None:
+    for key in (
+        "image_size",
+        "frames",
+        "patch_size",
+        "tubelet_size",
+        "dim",
+        "depth",
+        "heads",
+        "decoder_dim",
+        "decoder_depth",
+        "decoder_heads",
+    ):
+        _require(getattr(m, key) >= 1, f"model.{key}", getattr(m, key), "at least 1")
+    if m.frames % m.tubelet_size:
+        raise ConfigError(f"model.frames={m.frames} is not divisible by model.tubelet_size={m.tubelet_size}: change one of them.")
+    if m.image_size % m.patch_size:
+        raise ConfigError(f"model.image_size={m.image_size} is not divisible by model.patch_size={m.patch_size}: change one of them.")
+    for width, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
+        if getattr(m, width) % getattr(m, heads):
+            raise ConfigError(f"model.{width}={getattr(m, width)} is not divisible by model.{heads}={getattr(m, heads)}.")
+    for key in ("text_dropout", "drop_path"):
+        _require(0 <= getattr(m, key) < 1, f"model.{key}", getattr(m, key), "in [0, 1)")
+    _require(m.text_decoder_depth >= 0, "model.text_decoder_depth", m.text_decoder_depth, "at least 0")
+    _require(3 <= m.text_length <= m.max_text_positions, "model.text_length", m.text_length, "from 3 to model.max_text_positions")
+
+
+def _check_masks(experiment: Experiment) -> None:
+    model, masks = experiment.model, experiment.masks
+    for key in ("video_ratio", "text_ratio"):
+        _require(0 <= getattr(masks, key) < 1, f"masks.{key}", getattr(masks, key), "in [0, 1)")
+    t, h, w = model.grid
+    units = {"tube": h * w, "random": t * h * w, "frame": t}[masks.video_kind]
+    hidden = hidden_per_slot(model, masks)
+    if hidden >= units:
+        raise ConfigError(f"masks.video_ratio={masks.video_ratio} leaves no visible tube of {units}: lower it.")
+    if "mvm" in experiment.losses.wanted and hidden == 0:
+        raise ConfigError(
+            f"losses.mvm={experiment.losses.mvm} needs masked tubes, but masks.video_ratio={masks.video_ratio} hides none of {units}: "
+            "raise the ratio or set losses.mvm=0."
+        )
+    if "mlm" in experiment.losses.wanted and masks.text_ratio == 0:
+        raise ConfigError("losses.mlm needs masked words, but masks.text_ratio=0: raise the ratio or set losses.mlm=0.")
+
+
+def _check_stage(name: str, stage: TrainConfig) -> None:
+    for key in ("batch_size", "accumulate"):
+        _require(getattr(stage, key) >= 1, f"{name}.{key}", getattr(stage, key), "at least 1")
+    if stage.batch_size % stage.accumulate:
+        raise ConfigError(f"{name}.batch_size={stage.batch_size} is not divisible by {name}.accumulate={stage.accumulate}.")
+    _require(stage.epochs > 0 or stage.max_steps > 0, f"{name}.epochs", stage.epochs, f"above 0 (or set {name}.max_steps)")
+    _require(stage.max_steps >= 0, f"{name}.max_steps", stage.max_steps, "at least 0")
+    for key in ("base_lr", "eps", "layer_decay"):
+        _require(getattr(stage, key) > 0, f"{name}.{key}", getattr(stage, key), "above 0")
+    for key in ("warmup_share", "beta1", "beta2", "ema_decay"):
+        _require(0 <= getattr(stage, key) < 1, f"{name}.{key}", getattr(stage, key), "in [0, 1)")
+    for key in ("weight_decay", "clip_norm", "base_min_lr"):
+        _require(getattr(stage, key) >= 0, f"{name}.{key}", getattr(stage, key), "at least 0")
+
+
+def _check_data(experiment: Experiment) -> None:
+    data, evaluate, runtime = experiment.data, experiment.evaluate, experiment.runtime
+    split_shares(data)
+    _require(0 < data.fraction <= 1, "data.fraction", data.fraction, "in (0, 1]")
+    _require(data.stride >= 1, "data.stride", data.stride, "at least 1")
+    _require(0 <= data.flip <= 1, "data.flip", data.flip, "in [0, 1]")
+    _require(0 <= data.max_corrupt_share <= 1, "data.max_corrupt_share", data.max_corrupt_share, "in [0, 1]")
+    _require(0 <= data.shapes.difficulty <= 1, "data.shapes.difficulty", data.shapes.difficulty, "in [0, 1]")
+    for key in ("train", "val", "test", "image_size", "frames"):
+        _require(getattr(data.shapes, key) >= 1, f"data.shapes.{key}", getattr(data.shapes, key), "at least 1")
+    for key in ("segments", "crops", "batch_size"):
+        _require(getattr(evaluate, key) >= 1, f"evaluate.{key}", getattr(evaluate, key), "at least 1")
+    for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
+        _require(getattr(runtime, key) >= 1, f"runtime.{key}", getattr(runtime, key), "at least 1")
+    _require(runtime.workers >= 0, "runtime.workers", runtime.workers, "at least 0")
+    _require(experiment.finetune.evaluations >= 1, "finetune.evaluations", experiment.finetune.evaluations, "at least 1")
+    _require(experiment.finetune.temperature > 0, "finetune.temperature", experiment.finetune.temperature, "above 0")
