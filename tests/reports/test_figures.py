@@ -1,5 +1,6 @@
 """Figures: what is drawn where, fixed sizes, real fonts, the same bytes each time."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,71 @@ def test_heat_map_says_the_spread_and_how_many_seeds_are_missing() -> None:
     assert "10.2\nn = 1" in found and "11.8\n± 1.0" in found
 
 
+@figures.house_style()
+def test_no_number_leaves_its_cell() -> None:
+    few = {VIDEO: 0.5, TEXT: 0.75}
+    for ratios in ((0.5, 0.75), tuple(n / 20 for n in range(4, 19, 2)), tuple(n / 20 for n in range(4, 19))):
+        plan = made_up.plan(video=(0.5, 0.9), text=ratios, seeds=(0, 1, 2))
+        figure = figures.heat_map(made_up.study(plan, lambda cell, seed: None if cell == few and seed == 2 else 10.0 + 5 * seed))
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        width, height = (axes.bbox.width / len(ratios), axes.bbox.height / 2)
+        found = [text.get_window_extent() for text in axes.texts]
+        assert len(found) == 2 * len(ratios) and any("n = 2" in text for text in words(axes)) == (0.75 in ratios)
+        assert max(box.width for box in found) < width and max(box.height for box in found) < height
+
+
+@figures.house_style()
+def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
+    many = tuple(n / 20 for n in range(3, 19))
+    full = (0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
+    for plan in (made_up.plan(full, (0.15, 0.75)), made_up.plan(many, many, published_optimum={VIDEO: 0.9, TEXT: 0.75}), kinds()):
+        study = made_up.study(plan, lambda cell, seed: 10.0 + seed)
+        along, lines = study.plan.axes[0], study.plan.axes[1] if len(study.plan.axes) > 1 else None
+        figure = figures.curve(study, along, lines)
+        figure.draw_without_rendering()
+        box = figure.legends[0].get_window_extent()
+        assert box.y0 >= 0 and box.x1 <= figure.bbox.width and legend(figure)[-1].startswith("chance")
+        labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
+        assert len(labels) == len(along.values)
+        if labels[0].get_rotation() == 0:
+            boxes = [label.get_window_extent() for label in labels]
+            assert all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_a_line_for_each_value_with_the_marker_of_the_legend() -> None:
+    ratios = tuple(n / 20 for n in range(4, 19))
+    study = made_up.study(made_up.plan((0.5, 0.9), ratios), lambda cell, seed: 10 * cell[TEXT])
+    figure = figures.curve(study, study.plan.axes[0], study.plan.axes[1])
+    drawn = {
+        (line.get_marker(), tuple(line.get_color()))
+        for line in figure.axes[0].lines
+        if len(line.get_xdata()) and line.get_linestyle() == "-"
+    }
+    drawn = {(marker, color) for marker, color in drawn if marker != "None"}
+    shown = {(h.get_marker(), tuple(h.get_color())) for h in figure.legends[0].legend_handles if h.get_marker() not in ("None", "")}
+    assert len(shown) == len(ratios) and drawn == shown
+    assert legend(figure)[: len(ratios)] == [study.plan.axes[1].text(ratio) for ratio in ratios]
+
+
+def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_marks(tmp_path: Path) -> None:
+    heat, along_video, _ = figures.draw_figures(gap(), tmp_path)
+    for picture in (heat, along_video):
+        assert picture.caption.startswith("text-to-video R@1 (%) over video mask ratio") and "one seed" in picture.caption
+        assert "Protocol: text-to-video retrieval on shapes (test split, 256 queries against 256 candidates)" in picture.caption
+        assert "Protocol" not in picture.alt
+    assert "Outlined: best" in heat.caption and "Hatched (—)" in heat.caption
+    assert "†: the published optimum (video mask ratio 0.9, text mask ratio 0.75)." in heat.caption
+    assert (
+        "Dashed: chance (R@1 0.40 %)" in along_video.caption
+        and "Dotted: video mask ratio of the published optimum (0.9)." in along_video.caption
+    )
+    elsewhere = made_up.study(made_up.plan(video=(0.5, 0.8)), lambda cell, seed: 10 * cell[VIDEO])
+    assert not any(
+        "†" in plot.title + " ".join(plot.reading) or "0.9" in " ".join(plot.reading) for plot in figures.figures_of(elsewhere)[:2]
+    )
+
+
 def test_cells_outside_the_plan_stay_blank() -> None:
     cells = [{VIDEO: 0.5, TEXT: 0.15}, {VIDEO: 0.9, TEXT: 0.75}]
     study = made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
@@ -119,18 +185,31 @@ def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
 @pytest.mark.parametrize(
     ("plan", "count"),
     [
-        (made_up.plan(video=(0.9,), text=(0.75,)), 3),
+        (made_up.plan(video=(0.9,), text=(0.75,)), 1),  # no curve through one point
+        (made_up.plan(video=(0.9,)), 2),
         (made_up.plan(), 3),  # all cells equal
         (made_up.plan(video=tuple(n / 20 for n in range(4, 19)), text=tuple(n / 20 for n in range(3, 19))), 3),  # more lines than markers
         (kinds(), 1),
     ],
-    ids=["one cell", "all equal", "large", "names"],
+    ids=["one cell", "one row", "all equal", "large", "names"],
 )
 def test_odd_grids_are_drawn(tmp_path: Path, plan: dict[str, Any], count: int) -> None:
     study = made_up.study(plan, lambda cell, seed: 5.0)
     assert len(figures.draw_figures(study, tmp_path)) == count
 
 
-def test_nothing_measured_no_figures(tmp_path: Path) -> None:
-    assert figures.draw_figures(made_up.study(made_up.plan(), lambda cell, seed: None), tmp_path) == ()
-    assert list(tmp_path.iterdir()) == []
+def test_one_measured_cell_gives_a_heat_map_without_a_best(tmp_path: Path) -> None:
+    study = made_up.study(made_up.plan(), lambda cell, seed: 12.0 if cell == {VIDEO: 0.5, TEXT: 0.15} else None)
+    (picture,) = figures.draw_figures(study, tmp_path)
+    assert picture.name == "heatmap" and picture.png.stat().st_size > 2000 and "Outlined" not in picture.caption
+    assert sorted(words(figures.heat_map(study).axes[0])) == sorted(["12.0", "—", "—", "—†"])
+
+
+def test_nothing_measured_gives_the_empty_grid_and_no_curves(tmp_path: Path) -> None:
+    study = made_up.study(made_up.plan(), lambda cell, seed: None)
+    (picture,) = figures.draw_figures(study, tmp_path)
+    assert picture.name == "heatmap" and "nothing measured yet" in picture.caption
+    figure = figures.heat_map(study)
+    assert len(figure.axes) == 1  # no colour bar without colours
+    assert sorted(words(figure.axes[0])) == sorted(["—", "—", "—", "—†"])
+    assert figures.draw_figures(made_up.study(kinds(), lambda cell, seed: None), tmp_path) == ()
