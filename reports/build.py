@@ -7,6 +7,7 @@ written.
 from __future__ import annotations
 
 import argparse
+import os
 import logging
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(args)
     except UserError as error:
         print(error, file=sys.stderr)
+    except BrokenPipeError:  # whoever read our output (`| head`) has seen enough; the report itself is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         print(f"the report cannot be written to {args.out}: {error}.", file=sys.stderr)
     return 2
