@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -116,6 +117,17 @@ def _saved(plot: Plot, study: Study, folder: Path) -> Picture:
     return Picture(plot.name, *paths, caption, f"{plot.title} The numbers are in the table above.")
 
 
+def relative_luminance(color: Sequence[float]) -> float:
+    """Of an sRGB colour, 0 (black) to 1 (white), as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(a: float, b: float) -> float:
+    """Of two relative luminances, 1 to 21, as WCAG 2 defines it."""
+    return (max(a, b) + 0.05) / (min(a, b) + 0.05)
+
+
 # ---- heat map -------------------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +165,7 @@ def heat_map(study: Study) -> Figure:
         annot_kws={"fontsize": _annotation_size(words, room, shape[1]), "linespacing": 1.15}, cbar=bool(np.isfinite(means).any()),
         cbar_kws={"label": plan.metric_label, "pad": 0.02}, **_color_range(means),
     )  # fmt: skip
+    _ink_by_contrast(axes, means)
     labels = [across.text(value) for value in across.values]
     axes.set_xticklabels(labels, **_turn(labels, room))
     axes.set_yticklabels([down.text(value) for value in reversed(down.values)], rotation=0)
@@ -163,7 +176,15 @@ def heat_map(study: Study) -> Figure:
         bar.set_frame_on(False)
     handles = _mark_cells(study, axes, frame, shape)
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, handlelength=1.4, columnspacing=1.6)
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=len(handles),
+            frameon=False,
+            handlelength=1.4,
+            columnspacing=1.2,
+            handletextpad=0.6,
+        )
     return figure
 
 
@@ -173,6 +194,15 @@ def _color_range(means: np.ndarray) -> dict[str, float]:
         return {"vmin": 0.0, "vmax": 1.0}
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     return {"vmin": low, "vmax": high} if high > low else {"vmin": low - 1, "vmax": high + 1}
+
+
+def _ink_by_contrast(axes: Axes, means: np.ndarray) -> None:
+    """Dark or white numbers, whichever stands out more from the cell; seaborn changes to dark only on the very light ones."""
+    mesh = axes.collections[0]
+    for text in axes.texts:  # seaborn writes one for each measured cell, at its middle
+        x, y = text.get_position()
+        background = relative_luminance(mesh.to_rgba(means[int(y), int(x)]))
+        text.set_color(max((_INK, "white"), key=lambda ink: contrast(relative_luminance(to_rgb(ink)), background)))
 
 
 def _annotation(cell: Cell) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -89,6 +90,20 @@ def test_no_number_leaves_its_cell() -> None:
         found = [text.get_window_extent() for text in axes.texts]
         assert len(found) == 2 * len(ratios) and any("n = 2" in text for text in words(axes)) == (0.75 in ratios)
         assert max(box.width for box in found) < width and max(box.height for box in found) < height
+
+
+def test_numbers_stand_out_from_their_cells() -> None:
+    assert figures.contrast(figures.relative_luminance((1, 1, 1)), figures.relative_luminance((0, 0, 0))) == pytest.approx(21)
+    assert figures.relative_luminance((0.5, 0.5, 0.5)) == pytest.approx(0.214, abs=1e-3)
+    ratios = tuple(n / 20 for n in range(4, 19))
+    study = made_up.study(made_up.plan((0.5,), ratios), lambda cell, seed: 10 * cell[TEXT])
+    axes = figures.heat_map(study).axes[0]
+    colors = axes.collections[0].to_rgba(axes.collections[0].get_array().ravel())
+    pairs = [
+        (figures.relative_luminance(to_rgb(text.get_color())), figures.relative_luminance(c))
+        for text, c in zip(axes.texts, colors, strict=True)
+    ]
+    assert min(figures.contrast(*pair) for pair in pairs) > 3.9
 
 
 @figures.house_style()
