@@ -23,6 +23,7 @@ from typing import IO, Any
 from simvtp.config import Experiment, from_dict
 from simvtp.errors import UserError
 from simvtp.journal import write_atomically
+from simvtp.rundir import Stopped
 from sweeps.rundir import FAILED, FINISHED, RUNNING, STOPPED, read_state, writer_alive
 
 ENTRY = "simvtp.experiment:run"
@@ -44,6 +45,9 @@ def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]
     try:
         with _only_writer(run_dir):
             _load(entry)(resolved, say=_say)
+    except Stopped as stopped:  # its own status is written; the next submission continues
+        _say(str(stopped))
+        _close_status(run_dir, STOPPED, str(stopped))
     except UserError as error:
         _say(f"failed: {error}")
         _close_status(run_dir, FAILED, str(error))
