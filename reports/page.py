@@ -19,7 +19,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Picture(Protocol):
-    """What is read of a figure (`reports.figures.Figure`)."""
+    """What is read of a figure (`reports.figures.Picture`)."""
 
     name: str
     png: Path
