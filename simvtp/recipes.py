@@ -24,7 +24,7 @@ def tiny() -> Experiment:
     """A laptop experiment on the embedded data set: all parts, small sizes (1.1 M parameters, 372 training steps).
 
     Command: `python -m simvtp run tiny`
-    Cost: 2.5 to 3.5 minutes of one CPU core, and half a minute to make the data set the first time (2 cores of a 2024 server).
+    Cost: 2.5 to 3.5 minutes of one CPU core, and half a minute to make the data set the first time (2 cores of a shared server).
     Expected: test text-to-video R@1 of 14 to 22 % after fine-tuning (256 videos, chance 0.4 %), 2 to 6 % zero-shot. MVM is hardly
     learnt in so few steps (loss 0.99 of 1). VTC and VTM see the clean caption here: see docs/decisions.md.
     """
