@@ -150,6 +150,7 @@ def test_every_name_becomes_one_that_mlflow_accepts(name: str) -> None:
     made = tracking.metric_name(name)
     _validate_metric_name(made)
     _validate_length_limit("Metric name", 250, made)
+    assert 0 < len(made) <= 250
 
 
 def test_names_stay_readable() -> None:

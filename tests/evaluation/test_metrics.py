@@ -47,7 +47,7 @@ def brute_force(matrix: list[list[float]], owners: list[int], videos: int) -> tu
 
 
 @st.composite
-def test_sets(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
+def ranked_sets(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     """A matrix with many ties and owners in any order, each video with one caption or more."""
     videos = draw(st.integers(1, 7))
     more = draw(st.lists(st.integers(0, videos - 1), max_size=8))
@@ -56,11 +56,8 @@ def test_sets(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(values).view(len(owners), videos), torch.tensor(owners)
 
 
-test_sets.__test__ = False  # type: ignore[attr-defined]  (a strategy, not a test)
-
-
 @PROPERTY
-@given(test_sets(), st.integers(1, 20))
+@given(ranked_sets(), st.integers(1, 20))
 def test_ranks_equal_brute_force(case: tuple[torch.Tensor, torch.Tensor], rows: int) -> None:
     matrix, owners = case
     t2v, v2t = ranks_of_matrix(matrix, owners, rows_per_chunk=rows)
@@ -68,7 +65,7 @@ def test_ranks_equal_brute_force(case: tuple[torch.Tensor, torch.Tensor], rows: 
 
 
 @PROPERTY
-@given(test_sets(), st.randoms(use_true_random=False))
+@given(ranked_sets(), st.randoms(use_true_random=False))
 def test_ranks_do_not_depend_on_the_order_of_the_test_set(case: tuple[torch.Tensor, torch.Tensor], random: object) -> None:
     matrix, owners = case
     captions, videos = matrix.shape
