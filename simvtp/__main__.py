@@ -102,8 +102,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{stopped}", file=sys.stderr)
         return 3
     for result in results:
-        figures = "  ".join(f"{name} {value:.1f}" for name, value in result.metrics.items())
-        print(f"{result.key}: {figures}  (chance R@1 {result.chance['R1']:.1f}; {result.queries} queries, {result.gallery} candidates)")
+        print(f"{result.line}  (chance R@1 {result.chance['R1']:.1f}; {result.queries} queries, {result.gallery} candidates)")
     return 0
 
 

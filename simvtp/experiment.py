@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -40,9 +40,8 @@ from simvtp.training.loop import train
 from simvtp.training.meters import CostMeter
 from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
 from simvtp.training.preemption import StopFlag, stop_on_signals
+from simvtp.training.schedule import stage_steps
 from simvtp.training.stage import Outcome, Stage
-
-log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
@@ -124,6 +123,19 @@ class _Running:
     models: dict[str, nn.Module] = field(default_factory=dict)  # stage -> its final model
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
+    def draw(self, batch: Batch, step: int, first_sample: int) -> Masks:
+        """The pre-training masks of a batch."""
+        experiment = self.experiment
+        return draw_masks(
+            batch,
+            experiment.model,
+            experiment.masks,
+            mask_id=self.tokenizer.mask_id,
+            seed=experiment.seed,
+            step=step,
+            first_sample=first_sample,
+        )
+
     def on_log(self, record: dict[str, Any]) -> None:
         self.status.on_log(record)
         metrics, left = record["metrics"], int(record["metrics"]["speed/eta_s"])
@@ -155,20 +167,9 @@ def _pretrain(running: _Running) -> list[Result]:
         for conversion in initialise_from(model, experiment.model):
             running.say(str(conversion))
 
-    def draw(batch: Batch, step: int, first_sample: int) -> Masks:
-        return draw_masks(
-            batch,
-            experiment.model,
-            experiment.masks,
-            mask_id=running.tokenizer.mask_id,
-            seed=experiment.seed,
-            step=step,
-            first_sample=first_sample,
-        )
-
     data = experiment.data
     loader = _loader(running, "pretrain", experiment.pretrain, data.train_crop, data.flip)
-    _train(running, "pretrain", experiment.pretrain, model, PretrainObjective(experiment.losses), loader, draw)
+    _train(running, "pretrain", experiment.pretrain, model, PretrainObjective(experiment.losses), loader, running.draw)
     return []
 
 
@@ -226,7 +227,7 @@ def _train(
 ) -> None:
     """Train one stage to its end (or load it, if it has ended before); its model is then in `running.models`."""
     experiment, runtime = running.experiment, running.experiment.runtime
-    total = settings.max_steps or max(1, round(settings.epochs * loader.steps_per_epoch))
+    total = stage_steps(settings, loader.steps_per_epoch)
     running.status.update(stage=name, step=0, total_steps=total)
     stage = Stage(
         name=name,
@@ -296,11 +297,7 @@ def _scored(running: _Running, name: str, trained: str, setting: str) -> list[Re
     results = list(_retrieval(running, running.models[trained], running.experiment.evaluate.split, setting, outcome.sha256))
     for result in results:
         running.journal.write("result", result=result.to_dict())
-        running.say(
-            f"{result.key}: "
-            + "  ".join(f"{key} {value:.1f}" for key, value in result.metrics.items())
-            + f"  (chance R1 {result.chance['R1']:.1f})"
-        )
+        running.say(f"{result.line}  (chance R1 {result.chance['R1']:.1f})")
     if name == "zero_shot":
         _draw_pictures(running, running.experiment.evaluate.split)
     cost.update()
@@ -359,22 +356,23 @@ def _draw_pictures(running: _Running, split: str, samples: int = VISUALISED) -> 
     frames: Tensor = torch.cat([views for views, _ in loader.batches()])
     tokens = running.tokenizer.encode([clip.captions[0] for clip in clips], experiment.model.text_length)
     batch = Batch(frames, tokens.input_ids, tokens.attention_mask, tokens.word_ids, tuple(clip.id for clip in clips)).to(running.device)
-    masks = draw_masks(
-        batch, experiment.model, experiment.masks, mask_id=running.tokenizer.mask_id, seed=experiment.seed, step=0, first_sample=0
-    )
+    masks = running.draw(batch, step=0, first_sample=0)
     return draw_reconstructions(model, batch, masks, running.tokenizer, running.directory / "figures", experiment.losses.mvm_target)
 
 
 def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say: Say = print) -> list[Path]:
     """Draw reconstructions of a run whose pre-training has ended; returns the paths of the pictures."""
     experiment = load_experiment(run_dir)
-    if not (run_dir / "checkpoints" / "pretrain.json").exists():
+    checkpoints = run_dir / "checkpoints"
+    if not (checkpoints / "pretrain.json").exists():
         raise UserError(f"the pre-training in {run_dir} has not ended: there are no weights to look at yet.")
     launch = Launch()
     device = choose_device(experiment.runtime.device, launch)
     status = Status(run_dir, writes=False)  # looking at a run does not change it
     running = _open(experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status)
-    _pretrain(running)
+    model = build_model(running.experiment.model, experiment.losses.wanted, experiment.seed)
+    model.load_state_dict(safetensors.torch.load_file(checkpoints / "pretrain.safetensors"))
+    running.models["pretrain"] = model.to(device).eval()
     paths = _draw_pictures(running, split, samples)
     if not paths:
         raise UserError(f"the run in {run_dir} was trained without MVM and MLM: it rebuilds nothing that could be shown.")

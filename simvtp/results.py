@@ -50,3 +50,8 @@ class Result:
         """Prefix of the tracked metric names, for example `test/finetuned/t2v` (MLflow forbids '@' and ',')."""
         setting = self.protocol.setting.replace(", ", "-").replace(" ", "-")
         return f"{self.protocol.split}/{setting}/{self.protocol.direction}"
+
+    @property
+    def line(self) -> str:
+        """`test/finetuned/t2v: R1 21.5  R5 53.5 ...`"""
+        return f"{self.key}: " + "  ".join(f"{name} {value:.1f}" for name, value in self.metrics.items())

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from simvtp.results import Result
+from simvtp.rundir import load_results
 
 FINISHED, RUNNING, STARTING, FAILED, STOPPED, KILLED, MISSING = "finished", "running", "starting", "failed", "stopped", "killed", "missing"
 ALIVE = (RUNNING, STARTING)
@@ -61,7 +61,7 @@ def read_value(run_dir: Path, metric: str) -> tuple[float, float] | None:
     """(value, what guessing would give) of the tracked metric `test/finetuned/t2v/R1`; None if it was not measured."""
     key, _, name = metric.rpartition("/")
     try:
-        results = [Result.from_dict(values) for values in json.loads((run_dir / "results.json").read_text())]
+        results = load_results(run_dir)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     for result in results:

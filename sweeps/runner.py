@@ -263,7 +263,17 @@ def _quietly(function: Callable[..., Any], *arguments: Any) -> None:
 # ---- debug ----------------------------------------------------------------------------------------------------------------
 
 
-class InProcess:
+class _Recorded:
+    """What an executor does whose jobs are known by their record alone."""
+
+    def adopt(self, point: Point, record: dict[str, Any]) -> Job:
+        return Job(point, record)
+
+    def alive(self, job: Job) -> bool:
+        return is_alive(job.record)
+
+
+class InProcess(_Recorded):
     """One point after the other in this very process: a debugger's breakpoints work, Ctrl-C stops where it stands."""
 
     slots = 1
@@ -284,12 +294,6 @@ class InProcess:
             jobs.append(job)
         return jobs
 
-    def adopt(self, point: Point, record: dict[str, Any]) -> Job:
-        return Job(point, record)
-
-    def alive(self, job: Job) -> bool:
-        return is_alive(job.record)
-
     def stop(self, job: Job) -> None:
         _signal(job.record, signal.SIGTERM)
 
@@ -300,7 +304,7 @@ class InProcess:
 # ---- SLURM ----------------------------------------------------------------------------------------------------------------
 
 
-class SlurmJobs:
+class SlurmJobs(_Recorded):
     """Jobs of a SLURM cluster: the missing points go in as one array, at most `parallel` of which run at once."""
 
     in_process = False
@@ -328,12 +332,6 @@ class SlurmJobs:
             files = {"stdout": str(paths.stdout), "stderr": str(paths.stderr), "result": str(paths.result_pickle)}
             jobs.append(Job(point, {"executor": "slurm", "job_id": handle.job_id, "submitted": submitted, **files}))
         return jobs
-
-    def adopt(self, point: Point, record: dict[str, Any]) -> Job:
-        return Job(point, record)
-
-    def alive(self, job: Job) -> bool:
-        return is_alive(job.record)
 
     def stop(self, job: Job) -> None:
         """The cluster's jobs go on without the controller."""

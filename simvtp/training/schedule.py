@@ -18,7 +18,12 @@ def total_steps(train: TrainConfig, samples: int) -> int:
     steps_per_epoch = samples // train.batch_size
     if steps_per_epoch == 0:
         raise ConfigError(f"batch_size={train.batch_size} is more than the {samples} training samples: lower it or set max_steps.")
-    return max(1, round(train.epochs * steps_per_epoch))
+    return stage_steps(train, steps_per_epoch)
+
+
+def stage_steps(train: TrainConfig, steps_per_epoch: int) -> int:
+    """Optimizer steps of a stage: `max_steps` where it is given, else the epochs in steps, at least one."""
+    return train.max_steps or max(1, round(train.epochs * steps_per_epoch))
 
 
 def learning_rate(step: int, total: int, *, peak: float, low: float, warmup_share: float) -> float:
