@@ -90,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from simvtp.errors import Stopped
     from simvtp.experiment import run
     from simvtp.recipes import get_recipe
-    from simvtp.rundir import Stopped
     from simvtp.settings import override
 
     until = {"run": "evaluate", "pretrain": "pretrain", "finetune": "finetune"}[options.command]

@@ -23,3 +23,7 @@ class CheckpointError(UserError):
 
 class TrainingDiverged(UserError):
     """A loss became NaN or infinite."""
+
+
+class Stopped(UserError):
+    """The process was asked to stop; what was reached is saved, and the same call continues from there."""

@@ -25,7 +25,7 @@ from simvtp.config import Experiment, TrainConfig, to_dict
 from simvtp.data.datasets import Dataset, open_dataset
 from simvtp.data.loader import TrainLoader, ViewLoader, text_batches
 from simvtp.data.text import Tokenizer, load_tokenizer
-from simvtp.errors import ConfigError, UserError
+from simvtp.errors import ConfigError, Stopped, UserError
 from simvtp.evaluation.reconstruction import draw_reconstructions
 from simvtp.evaluation.retrieval import evaluate_retrieval
 from simvtp.journal import Journal, read_json, write_atomically
@@ -33,7 +33,7 @@ from simvtp.models import DualEncoder, SimVTP, build_model
 from simvtp.models.masking import draw_masks
 from simvtp.models.pretrained import initialise_from
 from simvtp.results import Result
-from simvtp.rundir import Status, Stopped, is_finished, load_experiment, load_results, only_one, write_identity
+from simvtp.rundir import Status, is_finished, load_experiment, load_results, only_one, write_identity
 from simvtp.settings import finalise
 from simvtp.training.distributed import Launch, choose_device, distributed, launch_from_environment
 from simvtp.training.loop import train

@@ -20,14 +20,9 @@ from typing import Any
 
 from simvtp import provenance
 from simvtp.config import SCHEMA_VERSION, Experiment, from_dict, to_dict
-from simvtp.errors import UserError
+from simvtp.errors import Stopped, UserError
 from simvtp.journal import read_json, write_atomically
 from simvtp.results import Result
-
-
-class Stopped(UserError):
-    """The process was asked to stop; what was reached is saved, and the same call continues from there."""
-
 
 # ---- what others may ask about a run ----------------------------------------------------------------------------------------
 

@@ -21,9 +21,8 @@ from types import FrameType
 from typing import IO, Any
 
 from simvtp.config import Experiment, from_dict
-from simvtp.errors import UserError
+from simvtp.errors import Stopped, UserError
 from simvtp.journal import write_atomically
-from simvtp.rundir import Stopped
 from sweeps.rundir import FAILED, FINISHED, RUNNING, STOPPED, read_state, writer_alive
 
 ENTRY = "simvtp.experiment:run"
