@@ -1,6 +1,8 @@
 """What the user sees while a sweep runs: a live table on a terminal, a line every few seconds elsewhere, and a log file always.
 
-All of it is read from the run directories (status.json and the tail of journal.jsonl); no job is asked anything.
+All of it is read from the run directories (status.json and the tail of journal.jsonl); no job is asked anything. The log file gets
+one line for each change of a point's state and a snapshot a minute, so that it stays readable for sweeps of thousands of points.
+`sweeps/status.py` draws its rows with the same functions.
 """
 
 from __future__ import annotations
@@ -8,8 +10,10 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -22,7 +26,12 @@ from simvtp.config import Experiment, TrainConfig
 from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, STOPPED, RunState, last_lines
 
 WAITING = "waiting"
+CANCELLED, PRUNED = "cancelled", "pruned"
+COLOURS = {FINISHED: "green", FAILED: "red", KILLED: "red", CANCELLED: "yellow", PRUNED: "dim", WAITING: "dim"}  # others: bold
 TAIL_BYTES = 16384
+MANY_LINES = 50  # on a pipe, more running points than this are only counted
+MANY_LOGGED = 300  # the same in the log file, which gets a snapshot only once a minute
+LOWER_IS_BETTER = ("MdR", "MnR")
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,9 @@ class PointView:
     stage_eta_s: float | None = None
     share: float = 0.0  # of the point's work that is done, estimated
     note: str = ""
+    node: str = ""
+    job: str = ""
+    best: float | None = None  # of a running point: the best validation figure that its journal's tail shows
 
 
 @dataclass(frozen=True)
@@ -51,18 +63,27 @@ class SweepView:
     eta_s: float | None
 
     def count(self, *states: str) -> int:
-        return sum(point.state in states for point in self.points)
+        return sum(self._counts[state] for state in states)
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        return Counter(point.state for point in self.points)
 
 
-def look(name: str, experiment: Experiment, run_dir: Path, state: RunState, note: str = "") -> PointView:
-    """The row of one point, from its state and the tail of its journal."""
+def look(name: str, experiment: Experiment | None, run_dir: Path, state: RunState, note: str = "", metric: str = "") -> PointView:
+    """The row of one point, from its state and the tail of its journal (which is read for running points only).
+
+    `experiment`: needed for the share of the work that is done. `metric`: the plan's, for the best figure so far.
+    """
+    node, job = str(state.status.get("host") or state.job.get("host") or ""), str(state.job.get("job_id") or "")
     if state.state not in ALIVE:
-        return PointView(name, state.state, share=float(state.state == FINISHED), note=note or state.message)
+        return PointView(name, state.state, share=float(state.state == FINISHED), note=note or state.message, node=node, job=job)
     if state.state == STARTING:  # what lies in the run directory is of an earlier attempt
-        return PointView(name, state.state, note=note)
+        return PointView(name, state.state, note=note, node=str(state.job.get("host") or ""), job=job)
     status = state.status
-    metrics = last_metrics(run_dir / "journal.jsonl", str(status.get("stage", "")))
     stage, step, total = str(status.get("stage", "")), int(status.get("step") or 0), int(status.get("total_steps") or 0)
+    entries = journal_tail(run_dir / "journal.jsonl")
+    metrics = newest_metrics(entries, stage)
     return PointView(
         name,
         state.state,
@@ -72,8 +93,11 @@ def look(name: str, experiment: Experiment, run_dir: Path, state: RunState, note
         _finite(metrics.get("loss/total")),
         _finite(metrics.get("speed/clips_per_s")),
         _finite(metrics.get("speed/eta_s")),
-        work_share(experiment, stage, step / total if total else 0.0),
+        work_share(experiment, stage, step / total if total else 0.0) if experiment else 0.0,
         note or state.message or ("" if metrics else _last_said(state)),
+        node,
+        job,
+        best_validation(entries, metric),
     )
 
 
@@ -83,25 +107,43 @@ def _last_said(state: RunState) -> str:
     return lines[0][:100] if lines else ""
 
 
-def last_metrics(journal: Path, stage: str) -> dict[str, float]:
-    """The newest value of each metric of that stage in the last few kilobytes of the journal."""
+def journal_tail(journal: Path, reach: int = TAIL_BYTES) -> list[dict[str, Any]]:
+    """The whole lines in the last few kilobytes of a journal; damaged ones are passed over."""
     try:
         with open(journal, "rb") as file:
             file.seek(0, 2)
-            start = max(0, file.tell() - TAIL_BYTES)
+            start = max(0, file.tell() - reach)
             file.seek(start)
             lines = file.read().split(b"\n")
     except OSError:
-        return {}
-    found: dict[str, float] = {}
+        return []
+    found = []
     for line in lines[1 if start else 0 : -1]:  # the first may be cut by us, the last is empty or not yet whole
         try:
             entry = json.loads(line)
         except ValueError:
             continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
+
+
+def newest_metrics(entries: Sequence[Mapping[str, Any]], stage: str) -> dict[str, float]:
+    """The newest value of each metric of that stage."""
+    found: dict[str, float] = {}
+    for entry in entries:
         if entry.get("kind") == "metrics" and entry.get("stage") == stage:
             found.update(entry.get("metrics", {}))
     return found
+
+
+def best_validation(entries: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+    """The best value on the validation split of the figure that `metric` names: `val/t2v/R1` for `test/finetuned/t2v/R1`."""
+    name = "/".join(["val", *metric.split("/")[-2:]])
+    values = [_finite(entry.get("metrics", {}).get(name)) for entry in entries if entry.get("kind") == "metrics"]
+    known = [value for value in values if value is not None]
+    better = min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max
+    return better(known) if known else None
 
 
 def finetune_cost(experiment: Experiment) -> float:
@@ -157,20 +199,29 @@ def estimate(
     return max(sum(rests) / max(1, slots), max(rests, default=0.0))
 
 
-def line(view: SweepView, point: PointView) -> str:
+def line(point: PointView, number: int, of: int) -> str:
     """`[2/5] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10`"""
-    number = next(i for i, other in enumerate(view.points, 1) if other.name == point.name)
-    return " · ".join([f"[{number}/{len(view.points)}] {point.name}", *_facts(point)])
+    return " · ".join([f"[{number}/{of}] {point.name}", *_facts(point)])
 
 
 def summary(view: SweepView) -> str:
     """`1 of 5 points finished, 2 running, 2 waiting · 3:10 so far · about 7:20 left`"""
-    parts = [f"{view.count(FINISHED)} of {len(view.points)} points finished"]
-    for states, word in ((ALIVE, "running"), ((WAITING,), "waiting"), ((STOPPED,), "stopped"), ((FAILED, KILLED), "failed")):
-        if view.count(*states):
-            parts.append(f"{view.count(*states)} {word}")
     left = f" · about {clock(view.eta_s)} left" if view.eta_s is not None and view.count(*ALIVE, WAITING) else ""
-    return f"{', '.join(parts)} · {clock(view.elapsed_s)} so far{left}"
+    return f"{counts(view)} · {clock(view.elapsed_s)} so far{left}"
+
+
+def counts(view: SweepView) -> str:
+    """`1 of 5 points finished, 2 running, 2 waiting`: only what there is."""
+    words = (
+        (ALIVE, "running"),
+        ((WAITING,), "waiting"),
+        ((STOPPED,), "stopped"),
+        ((FAILED, KILLED), "failed"),
+        ((CANCELLED,), "cancelled"),
+        ((PRUNED,), "pruned"),
+    )
+    parts = [f"{number} {word}" for states, word in words if (number := view.count(*states))]
+    return ", ".join([f"{view.count(FINISHED)} of {len(view.points)} points finished", *parts])
 
 
 def clock(seconds: float | None) -> str:
@@ -206,11 +257,13 @@ class Display(Protocol):
 
 @dataclass
 class Lines:
-    """Plain lines, for files and pipes: one per running point and one for the sweep, at most every `every_s` seconds."""
+    """Plain lines, for files and pipes: one per running point (unless there are `many`) and one for the sweep, at most every
+    `every_s` seconds."""
 
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     every_s: float = 12.0
-    _last: float = field(default=0.0, init=False)
+    many: int = MANY_LINES
+    _last: float = field(default=-math.inf, init=False)
 
     def __enter__(self) -> Lines:
         return self
@@ -226,10 +279,11 @@ class Lines:
         if not now and time.monotonic() - self._last < self.every_s:
             return
         self._last = time.monotonic()
-        for point in view.points:
-            if point.state in ALIVE:
-                self.note(line(view, point))
-        self.note(summary(view))
+        lines = []
+        if view.count(*ALIVE) <= self.many:
+            numbered = enumerate(view.points, 1)
+            lines = [line(point, number, len(view.points)) for number, point in numbered if point.state in ALIVE]
+        self.note("\n".join([*lines, summary(view)]))
 
 
 class LiveTable:
@@ -254,45 +308,60 @@ class LiveTable:
 
 
 def table(view: SweepView, rows: int) -> Table:
-    """The live table; where there are more points than `rows`, those that wait or are finished are left to the summary."""
+    """The live table; where there are more points than `rows`, the running ones come first, then those that need somebody; those
+    that wait or are finished are left to the summary."""
     shown = list(view.points)
     if len(shown) > rows:
-        shown = [point for point in shown if point.state not in (FINISHED, WAITING)][:rows]
-    drawn = Table(title=view.title, caption=summary(view), title_justify="left", caption_justify="left", expand=False)
-    for heading, right in (
-        ("point", False),
-        ("state", False),
-        ("stage", False),
-        ("step", True),
-        ("loss", True),
-        ("clips/s", True),
-        ("ETA", True),
-    ):
-        drawn.add_column(heading, justify="right" if right else "left", no_wrap=True)
+        running = [point for point in shown if point.state in ALIVE]
+        shown = [*running, *(point for point in shown if point.state not in (FINISHED, WAITING, *ALIVE))]
+    hidden = len(shown) - rows
+    caption = f"and {hidden} more rows · {summary(view)}" if hidden > 0 else summary(view)
+    return draw(shown[:rows], view.title, caption)
+
+
+def draw(points: Sequence[PointView], title: str, caption: str) -> Table:
+    """A table of these points; node and job only where there are any."""
+    drawn = Table(title=title, caption=caption, title_justify="left", caption_justify="left", expand=False)
+    nodes, jobs = any(point.node for point in points), any(point.job for point in points)
+    for heading in ("point", "state", *(["node"] if nodes else []), "stage"):
+        drawn.add_column(heading, no_wrap=True)
+    for heading in ("step", "loss", "clips/s", "ETA"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    if jobs:
+        drawn.add_column("job", no_wrap=True)
     drawn.add_column("", overflow="ellipsis", no_wrap=True)
-    colours: dict[str, str] = {FINISHED: "green", FAILED: "red", KILLED: "red", WAITING: "dim"}
-    for point in shown:
+    for point in points:
         drawn.add_row(
             point.name,
             point.state,
+            *([point.node] if nodes else []),
             point.stage,
-            f"{point.step}/{point.total}" if point.total else "",
-            "" if point.loss is None else f"{point.loss:.3g}",
-            "" if point.clips_per_s is None else f"{point.clips_per_s:.0f}",
-            "" if point.stage_eta_s is None else clock(point.stage_eta_s),
+            *numbers(point),
+            *([point.job] if jobs else []),
             point.note,
-            style=colours.get(point.state, "bold"),
+            style=COLOURS.get(point.state, "bold"),
         )
     return drawn
 
 
-class Logged:
-    """Another display, with a copy of everything in a file (a snapshot once a minute there)."""
+def numbers(point: PointView) -> tuple[str, str, str, str]:
+    """Step, loss, clips/s and ETA as words; empty where unknown."""
+    return (
+        f"{point.step}/{point.total}" if point.total else "",
+        "" if point.loss is None else f"{point.loss:.3g}",
+        "" if point.clips_per_s is None else f"{point.clips_per_s:.0f}",
+        "" if point.stage_eta_s is None else clock(point.stage_eta_s),
+    )
 
-    def __init__(self, inner: Display, path: Path) -> None:
+
+class Logged:
+    """Another display, with a record in a file: every note, each change of a point's state, and a snapshot once a minute."""
+
+    def __init__(self, inner: Display, path: Path, every_s: float = 60.0) -> None:
         self._inner = inner
         self._file = open(path, "a")  # noqa: SIM115  (closed in __exit__)
-        self._lines = Lines(Console(file=self._file, highlight=False, soft_wrap=True, width=200), every_s=60.0)
+        self._lines = Lines(Console(file=self._file, highlight=False, soft_wrap=True, width=200), every_s, MANY_LOGGED)
+        self._states: dict[str, str] = {}
 
     def __enter__(self) -> Logged:
         self._inner.__enter__()
@@ -308,7 +377,23 @@ class Logged:
 
     def show(self, view: SweepView, now: bool = False) -> None:
         self._inner.show(view, now)
+        changes = self._changes(view)
+        if changes:
+            self._lines.note("\n".join(changes))
         self._lines.show(view, now)
+
+    def _changes(self, view: SweepView) -> list[str]:
+        """A line for each point whose state is not what it was in the last view (the first view is a snapshot anyway)."""
+        before, self._states = self._states, {point.name: point.state for point in view.points}
+        changed = [point for point in view.points if before.get(point.name, point.state) != point.state]
+        at = time.strftime("%Y-%m-%d %H:%M:%S")
+        return [f"{at} {point.name}: {before[point.name]} -> {point.state}{_place(point)}" for point in changed]
+
+
+def _place(point: PointView) -> str:
+    """` (node n1, job 12_3)`, as far as it is known."""
+    parts = [f"{word} {value}" for word, value in (("node", point.node), ("job", point.job)) if value]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def make_display(log: Path | None, every_s: float = 12.0) -> Display:

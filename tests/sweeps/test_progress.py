@@ -11,21 +11,26 @@ from rich.console import Console
 from ablations.design import Ablation
 from simvtp.journal import Journal
 from sweeps.progress import (
+    CANCELLED,
+    MANY_LOGGED,
+    PRUNED,
     WAITING,
     Lines,
     Logged,
     PointView,
     SweepView,
+    best_validation,
     clock,
     estimate,
-    last_metrics,
+    journal_tail,
     line,
     look,
+    newest_metrics,
     summary,
     table,
     work_share,
 )
-from sweeps.rundir import FINISHED, RUNNING, last_lines, read_state
+from sweeps.rundir import FAILED, FINISHED, RUNNING, last_lines, read_state
 from tests.sweeps.jobs import status
 
 
@@ -38,13 +43,15 @@ RUN = PointView("video 0.90 text 0.75", RUNNING, "pretrain", 120, 620, 3.21, 210
 
 def test_the_plain_line() -> None:
     rows = view(PointView("video 0.50 text 0.75", FINISHED), RUN, PointView("video 0.90 text 0.15", WAITING))
-    assert line(rows, RUN) == "[2/3] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10"
+    assert line(RUN, 2, 3) == "[2/3] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10"
     assert summary(rows) == "1 of 3 points finished, 1 running, 1 waiting · 3:10 so far · about 7:20 left"
+    ended = view(PointView("a", FINISHED), PointView("b", CANCELLED), PointView("c", PRUNED), PointView("d", FAILED))
+    assert summary(ended) == "1 of 4 points finished, 1 failed, 1 cancelled, 1 pruned · 3:10 so far"
 
 
 def test_a_point_that_prepares_its_data_shows_what_it_does() -> None:
     row = PointView("a", RUNNING, "prepare", note="generating clips 300/2456")
-    assert line(view(row), row) == "[1/1] a · prepare · generating clips 300/2456"
+    assert line(row, 1, 1) == "[1/1] a · prepare · generating clips 300/2456"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, "?"), (float("inf"), "?"), (5, "0:05"), (65.4, "1:05"), (7390, "2:03:10")])
@@ -60,11 +67,13 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(tmp_path: Path, g
             "metrics", stage="pretrain", step=step, metrics={"loss/total": float(step), "speed/clips_per_s": 7.0, "speed/eta_s": 9.0}
         )
     journal.write("metrics", stage="finetune", step=1, metrics={"loss/total": 0.5})
+    for step, value in ((2, 30.0), (3, 41.5), (4, 40.0)):
+        journal.write("metrics", stage="finetune", step=step, metrics={"val/t2v/R1": value, "val/t2v/MdR": value})
     journal.close()
     with open(tmp_path / "journal.jsonl", "a") as file:
         file.write('{"kind": "metrics", "stage": "pretrain", "metr')  # being written
     status(tmp_path, "running", 2000, 4000)
-    row = look(point.name, point.experiment, tmp_path, read_state(tmp_path))
+    row = look(point.name, point.experiment, tmp_path, read_state(tmp_path), metric="test/finetuned/t2v/R1")
     assert (row.state, row.stage, row.step, row.total, row.loss, row.clips_per_s, row.stage_eta_s) == (
         "running",
         "pretrain",
@@ -74,9 +83,13 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(tmp_path: Path, g
         7.0,
         9.0,
     )
-    assert 0 < row.share < 0.5
-    assert last_metrics(tmp_path / "journal.jsonl", "finetune") == {"loss/total": 0.5}
-    assert last_metrics(tmp_path / "absent.jsonl", "finetune") == {}
+    assert 0 < row.share < 0.5 and row.best == 41.5
+    entries = journal_tail(tmp_path / "journal.jsonl")
+    assert len(entries) < 200, "the tail only"
+    assert newest_metrics(entries, "finetune") == {"loss/total": 0.5, "val/t2v/R1": 40.0, "val/t2v/MdR": 40.0}
+    assert best_validation(entries, "test/finetuned/t2v/MdR") == 30.0, "a rank: lower is better"
+    assert best_validation(entries, "test/finetuned/v2t/R1") is None
+    assert journal_tail(tmp_path / "absent.jsonl") == []
 
 
 def test_the_share_of_the_work_grows_from_stage_to_stage(grid: Ablation) -> None:
@@ -119,6 +132,50 @@ def test_the_table_fits_the_terminal() -> None:
     console.print(drawn)
     text = console.export_text()
     assert drawn.row_count == 1 and "video 0.90 text 0.75" in text and "120/620" in text and "100 waiting" in text
+
+
+def test_the_table_shows_nodes_and_jobs_where_there_are_any_and_the_running_points_first() -> None:
+    headings = [column.header for column in table(view(PointView("a", WAITING)), 10).columns]
+    assert "node" not in headings and "job" not in headings
+    rows = [PointView(f"failed {n}", FAILED) for n in range(8)] + [PointView("far down", RUNNING, node="n1", job="12_3")]
+    drawn = table(view(*rows), rows=4)
+    assert [column.header for column in drawn.columns][:3] == ["point", "state", "node"]
+    console = Console(file=io.StringIO(), width=160, record=True)
+    console.print(drawn)
+    text = console.export_text()
+    assert drawn.row_count == 4 and "far down" in text and "n1" in text and "12_3" in text and "and 5 more rows" in text
+
+
+def test_the_log_file_gets_changes_of_state_and_a_snapshot_now_and_then(tmp_path: Path) -> None:
+    waiting = [PointView(f"point {n}", WAITING) for n in range(MANY_LOGGED + 1)]
+    quiet = Lines(Console(file=io.StringIO()), every_s=1000)
+    with Logged(quiet, tmp_path / "sweep.log", every_s=1000) as display:
+        display.show(view(*waiting))
+        for step in range(1, 50):  # forty-nine steps forward are no change of state
+            display.show(view(PointView("point 0", RUNNING, "pretrain", step, 50, node="n1", job="7_0"), *waiting[1:]))
+        display.show(view(PointView("point 0", FINISHED), *waiting[1:]))
+    log = (tmp_path / "sweep.log").read_text().splitlines()
+    assert len(log) == 3, log
+    assert log[1].endswith("point 0: waiting -> running (node n1, job 7_0)") and log[2].endswith("point 0: running -> finished")
+
+    with Logged(quiet, tmp_path / "many.log", every_s=0.0) as display:
+        display.show(view(*[PointView(f"point {n}", RUNNING, "pretrain", 1, 50) for n in range(MANY_LOGGED)]))
+        display.show(view(*[PointView(f"point {n}", RUNNING, "pretrain", 2, 50) for n in range(MANY_LOGGED + 1)]))
+    log = (tmp_path / "many.log").read_text().splitlines()
+    assert len(log) == MANY_LOGGED + 2 and log[-1].startswith("0 of 301 points finished, 301 running"), "only counted when there are many"
+
+
+def test_drawing_two_thousand_points_is_cheap(tmp_path: Path) -> None:
+    rows = [PointView(f"point {n}", RUNNING if n % 4 == 0 else WAITING, "pretrain", n, 5000, 1.0, node="n1") for n in range(2000)]
+    out = io.StringIO()
+    with Logged(Lines(Console(file=out, soft_wrap=True), every_s=0.0, many=10**6), tmp_path / "sweep.log") as display:
+        begun = time.process_time()
+        for _ in range(5):
+            display.show(view(*rows))
+            table(view(*rows), rows=40)
+        took = (time.process_time() - begun) / 5
+    assert "[1997/2000] point 1996" in out.getvalue()
+    assert took < 0.2, f"{took:.3f} s of CPU for one view"
 
 
 def test_states_of_a_run_directory(tmp_path: Path) -> None:
