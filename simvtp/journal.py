@@ -10,14 +10,17 @@ each has "kind" and "time" (seconds since 1970).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from simvtp.errors import UserError
+
+TAIL_BYTES = 4096  # of the journal, to know it again by
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -41,20 +44,28 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-class Journal:
-    """Appends lines to `path`; creates it if needed and cuts off a torn last line."""
+def _allowed() -> None:
+    return None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+class Journal:
+    """Appends lines to `path`; creates it if needed and cuts off a torn last line.
+
+    `guard` is called before each change and raises if this process may not write any more (see `simvtp.lease`).
+    """
+
+    def __init__(self, path: Path, guard: Callable[[], None] = _allowed) -> None:
+        self.path, self._guard = path, guard
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         whole = path.read_bytes().rfind(b"\n") + 1
         if whole != path.stat().st_size:
             os.truncate(path, whole)
-        self._file = open(path, "ab")  # noqa: SIM115  (open for the life of the run)
+        self._file = open(path, "ab+")  # noqa: SIM115  (open for the life of the run)
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one line and hand it to the operating system."""
+        self._guard()
         line = json.dumps({"kind": kind, "time": time.time(), **fields}, separators=(",", ":")) + "\n"
         try:
             self._file.write(line.encode())
@@ -64,14 +75,33 @@ class Journal:
 
     def length(self) -> int:
         """Bytes written so far, after forcing them to disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self.path.stat().st_size
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space and start again.") from error
+        return os.fstat(self._file.fileno()).st_size
+
+    def mark(self) -> dict[str, Any]:
+        """The present end of the journal: {"length", "tail": sha256 of the bytes before it}. A checkpoint stores it."""
+        length = self.length()
+        return {"length": length, "tail": self._tail(length)}
+
+    def matches(self, mark: Mapping[str, Any]) -> bool:
+        """Whether `mark` was taken of this journal: not of one that another attempt has written."""
+        length = int(mark["length"])
+        return length <= self.length() and self._tail(length) == mark["tail"]
+
+    def _tail(self, length: int) -> str:
+        start = max(0, length - TAIL_BYTES)
+        return hashlib.sha256(os.pread(self._file.fileno(), length - start, start)).hexdigest()
 
     def cut_back(self, length: int) -> None:
-        """Forget what was written after `length` (a value that `length()` returned)."""
+        """Forget what was written after `length` (a value that `length()` returned). Acts on the open file, not on its name: the
+        journal of an attempt that has taken over stays as it is."""
+        self._guard()
         self._file.flush()
-        os.truncate(self.path, length)
+        os.ftruncate(self._file.fileno(), length)
 
     def close(self) -> None:
         self._file.close()

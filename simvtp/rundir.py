@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from simvtp import provenance
 from simvtp.config import SCHEMA_VERSION, Experiment, from_dict, to_dict
 from simvtp.errors import Stopped, UserError
 from simvtp.journal import read_json, write_atomically
+from simvtp.lease import Fenced
 from simvtp.results import Result
 
 # ---- what others may ask about a run ----------------------------------------------------------------------------------------
@@ -88,8 +89,10 @@ def write_identity(experiment: Experiment, directory: Path) -> None:
 class Status:
     """Keeps status.json: what the run is doing, and how it ended, whatever ends it. Only rank 0 writes."""
 
-    def __init__(self, directory: Path, *, writes: bool, whole: bool = True) -> None:
-        """`whole`: whether the experiment is to run to its end, so that leaving without an error means "finished"."""
+    def __init__(self, directory: Path, *, writes: bool, whole: bool = True, guard: Callable[[], None] | None = None) -> None:
+        """`whole`: whether the experiment is to run to its end, so that leaving without an error means "finished". `guard` raises
+        if this process may not write any more (see `simvtp.lease`)."""
+        self._guard = guard
         self.path, self.writes, self.whole = directory / "status.json", writes, whole
         self.values: dict[str, Any] = {"state": "running", "stage": "", "step": 0, "total_steps": 0, "message": ""}
         self.spent: dict[str, tuple[float, float]] = {}  # stage -> CPU-hours, GPU-hours
@@ -97,6 +100,8 @@ class Status:
     def update(self, **values: Any) -> None:
         self.values |= values
         if self.writes:
+            if self._guard is not None:
+                self._guard()
             self.values |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
             self.values |= {"cpu_hours": sum(c for c, _ in self.spent.values()), "gpu_hours": sum(g for _, g in self.spent.values())}
             write_atomically(self.path, json.dumps(self.values))
@@ -111,6 +116,8 @@ class Status:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Fenced):
+            return  # the status is the other attempt's
         if error is None:
             self.update(state="finished" if self.whole else "stopped", message="" if self.whole else "stopped after the stage asked for")
         elif isinstance(error, Stopped | KeyboardInterrupt):

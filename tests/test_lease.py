@@ -1,0 +1,188 @@
+"""One owner of a run directory, whoever else lives: with real processes, stopped and killed at bad moments."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simvtp.errors import UserError
+from simvtp.journal import Journal, read_journal
+from simvtp.lease import Fenced, attempts, hold, owner, start_mark
+
+# Holds the directory and writes a journal line now and then, as a run does; says "held" first and "fenced" if it was replaced.
+WRITER = """
+import sys, time
+from pathlib import Path
+from simvtp.journal import Journal
+from simvtp.lease import Fenced, hold
+folder, name, lines, wait = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "wait"
+try:
+    with hold(folder, wait=wait, say=lambda text: print(text, flush=True), beat_s=0.1, silent_s=2.0) as lease:
+        journal = Journal(folder / "journal.jsonl", guard=lease.check)
+        print("held", flush=True)
+        for number in range(lines):
+            journal.write("event", message=name, number=number)
+            time.sleep(0.05)
+except Fenced:
+    print("fenced", flush=True)
+    sys.exit(3)
+"""
+
+
+def writer(folder: Path, name: str, lines: int, *, wait: bool = False, job: str = "", restart: int = 0) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    if job:
+        environment |= {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restart)}
+    command = [sys.executable, "-c", WRITER, str(folder), name, str(lines), "wait" if wait else "refuse"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def expect(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert word in line, f"expected {word}, got {line!r}"
+
+
+def lines_of(folder: Path) -> list[tuple[str, int]]:
+    return [(line["message"], line["number"]) for _, line in read_journal(folder / "journal.jsonl")]
+
+
+def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_one_stops_itself(tmp_path: Path) -> None:
+    old = writer(tmp_path, "old", 1000, job="7", restart=0)
+    expect(old, "held")
+    time.sleep(0.3)
+    new = writer(tmp_path, "new", 10, job="7", restart=1)
+    expect(new, "held")
+    expect(old, "fenced")
+    assert old.wait(10) == 3 and new.wait(10) == 0
+    written = lines_of(tmp_path)
+    first_new = written.index(("new", 0))
+    assert [name for name, _ in written[first_new:]] == ["new"] * 10, "the replaced attempt wrote after the takeover"
+    assert [a.restart for a in attempts(tmp_path)] == [0, 1] and owner(tmp_path) is None
+
+
+def test_an_attempt_that_slept_through_the_takeover_changes_nothing_when_it_wakes(tmp_path: Path) -> None:
+    old = writer(tmp_path, "old", 1000, job="7", restart=0)
+    expect(old, "held")
+    time.sleep(0.3)
+    old.send_signal(signal.SIGSTOP)
+    new = writer(tmp_path, "new", 3, job="7", restart=1)
+    expect(new, "held")
+    assert new.wait(10) == 0
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    old.send_signal(signal.SIGCONT)
+    expect(old, "fenced")
+    assert old.wait(10) == 3
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+def test_what_a_replaced_attempt_has_open_is_no_longer_the_journal(tmp_path: Path) -> None:
+    stale = Journal(tmp_path / "journal.jsonl")  # without a guard: the moment between its check and its write
+    stale.write("event", message="early")
+    mark = stale.mark()
+    with hold(tmp_path):
+        pass
+    with hold(tmp_path):
+        stale.write("event", message="late")
+        journal = Journal(tmp_path / "journal.jsonl")
+        journal.write("event", message="new")
+        assert journal.matches(mark) and not journal.matches(stale.mark())
+        stale.cut_back(0)
+    assert [line["message"] for _, line in read_journal(tmp_path / "journal.jsonl")] == ["early", "new"]
+
+
+def test_a_stale_start_does_not_take_back_what_a_later_one_owns(tmp_path: Path) -> None:
+    new = writer(tmp_path, "new", 40, job="7", restart=2)
+    expect(new, "held")
+    old = writer(tmp_path, "old", 10, wait=True, job="7", restart=1)
+    expect(old, "fenced")
+    assert new.wait(10) == 0 and {name for name, _ in lines_of(tmp_path)} == {"new"}
+
+
+def test_another_job_waits_or_is_refused_while_the_owner_lives(tmp_path: Path) -> None:
+    first = writer(tmp_path, "first", 20, job="1")
+    expect(first, "held")
+    with pytest.raises(UserError, match="job 1 on .* works on this experiment"), hold(tmp_path):
+        pass
+    second = writer(tmp_path, "second", 2, wait=True, job="2")
+    expect(second, "waiting")
+    assert first.wait(10) == 0
+    expect(second, "held")
+    assert second.wait(10) == 0
+    assert [name for name, _ in lines_of(tmp_path)] == ["first"] * 20 + ["second"] * 2
+
+
+def test_a_killed_owner_is_replaced_at_once(tmp_path: Path) -> None:
+    first = writer(tmp_path, "first", 1000)
+    expect(first, "held")
+    first.kill()
+    first.wait()
+    began = time.monotonic()
+    with hold(tmp_path) as lease:
+        assert time.monotonic() - began < 1 and lease.token == 2
+    assert attempts(tmp_path)[0].ended is not None
+
+
+def test_an_owner_on_another_machine_counts_as_dead_only_after_it_was_silent(tmp_path: Path) -> None:
+    with hold(tmp_path) as lease:
+        content = json.loads((tmp_path / "lease" / "00000001.json").read_text())
+    elsewhere = tmp_path / "lease" / "00000002.json"
+    elsewhere.write_text(json.dumps({**content, "token": 2, "host": "elsewhere"}))
+    began = time.monotonic()
+    with hold(tmp_path, wait=True, silent_s=1.0) as lease:
+        assert 1.0 <= time.monotonic() - began < 5 and lease.token == 3
+    assert not elsewhere.exists()
+
+
+def test_of_many_that_come_at_once_one_writes_at_a_time(tmp_path: Path) -> None:
+    racers = [writer(tmp_path, f"racer {number}", 4, wait=True, job=str(number + 1)) for number in range(6)]
+    assert [racer.wait(60) for racer in racers] == [0] * 6
+    names = [name for name, _ in lines_of(tmp_path)]
+    runs = [name for number, name in enumerate(names) if number == 0 or names[number - 1] != name]
+    assert len(names) == 24 and len(runs) == len(set(runs)) == 6, "two wrote at the same time"
+    assert sorted(a.token for a in attempts(tmp_path)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_same_process_may_hold_it_twice(tmp_path: Path) -> None:
+    with hold(tmp_path) as outer:
+        with hold(tmp_path) as inner:
+            assert inner.token == outer.token == 1
+        outer.check()
+        assert owner(tmp_path) is not None
+    assert owner(tmp_path) is None
+
+
+def test_a_lost_lease_is_told_to_those_who_asked(tmp_path: Path) -> None:
+    told: list[bool] = []
+    with hold(tmp_path, beat_s=0.05) as lease:
+        lease.on_lost(lambda: told.append(True))
+        lease.check()
+        (tmp_path / "lease" / "00000001.json").unlink()
+        deadline = time.monotonic() + 5
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert told == [True]
+        with pytest.raises(Fenced):
+            lease.check()
+
+
+def test_no_secrets_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SLURM_JOB_ID": "5",
+        "SLURM_JWT": "hidden",
+        "AWS_SECRET": "hidden",
+        "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_JOB_NUM_NODES": "2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with hold(tmp_path):
+        text = (tmp_path / "lease" / "00000001.json").read_text()
+        attempt = attempts(tmp_path)[0]
+    assert "hidden" not in text and attempt.gpus == 8 and attempt.job == "5"
+    assert attempt.host == socket.gethostname() and start_mark(os.getpid()) == attempt.pid_started
