@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from reports import render
-from reports.collect import ReportError, Study, gather
+from reports.collect import Study, gather
 from reports.figures import draw_figures
+from reports.kinds import kind_of
 from reports.page import ablation_page, index_page
+from reports.plan import ReportError
 from reports.record import NAME as PROVENANCE
 from reports.record import record, to_json
-from reports.tables import all_metrics, cells_frame, headline, metrics_frame, points_frame
-from reports.verdict import sentences
+from reports.tables import metrics_frame
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_json, write_atomically
@@ -84,7 +85,9 @@ def _run(args: argparse.Namespace) -> int:
     status = 0
     for sweep in choose(list_sweeps(uri), args.ablations, args.sweep):
         try:
-            study = gather(sweep.plan, read_runs(uri, [point["fingerprint"] for point in sweep.plan["points"]]))
+            study = gather(
+                sweep.plan, read_runs(uri, [point["fingerprint"] for point in sweep.plan["points"]]), kind_of(sweep.plan).make_axis
+            )
         except ReportError as error:  # of one ablation; the others are built
             print(f"{sweep.sweep_id}: {error}", file=sys.stderr)
             status = 2
@@ -117,20 +120,21 @@ def choose(sweeps: Sequence[SweepRecord], ablations: Sequence[str], sweep_id: st
 
 def write_report(study: Study, folder: Path) -> None:
     """All files of one ablation's report."""
-    verdict, tables = sentences(study), headline(study)
-    more = all_metrics(study, by_direction=len(study.plan.seeds) > 1)  # with spreads, both directions would be too wide
+    kind = kind_of(study.plan)
+    verdict, tables = kind.verdict(study), kind.tables(study)
+    more = kind.more(study, len(study.plan.seeds) > 1)  # with spreads, both directions would be too wide
     comments = [f"sweep {study.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
     files = {
         "table.md": render.markdown(tables),
         "table.tex": render.latex(tables, comments),
-        "table.csv": render.csv(points_frame(study)),
+        "table.csv": render.csv(kind.points(study)),
         "all.md": render.markdown(more),
-        "all.tex": render.latex(all_metrics(study, by_direction=True), comments),
-        "all.csv": render.csv(cells_frame(study)),
+        "all.tex": render.latex(kind.more(study, True), comments),
+        "all.csv": render.csv(kind.cells(study)),
         "values.csv": render.csv(metrics_frame(study)),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = draw_figures(study, folder) if study.runs else ()
+    pictures = draw_figures(study, kind.plots(study), folder) if study.runs else ()
     drawn = [path.relative_to(folder).as_posix() for picture in pictures for path in (picture.pdf, picture.png)]
     _remove_figures(folder, keep=drawn)
     files[PROVENANCE] = to_json(record(study, verdict, drawn))
@@ -157,7 +161,8 @@ def write_index(out: Path) -> None:
 
 def _tell(study: Study, folder: Path) -> None:
     """The table and the sentences on the terminal."""
-    print(f"{render.markdown(headline(study))}\n{' '.join(sentences(study))}")
+    kind = kind_of(study.plan)
+    print(f"{render.markdown(kind.tables(study))}\n{' '.join(kind.verdict(study))}")
     for notice in study.notices:
         print(f"warning: {notice}", file=sys.stderr)
     if not study.runs:

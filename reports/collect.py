@@ -6,22 +6,18 @@ report prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from reports.plan import SEARCH, Axis, Plan, Point, ReportError, Values
 from reports.stats import Summary, is_number, summarise
-from simvtp.errors import UserError
 from simvtp.results import Result
 
-SCHEMA = ("sweep_id", "ablation", "title", "question", "paper_says", "axes", "seeds", "metric", "metric_label", "points")
+MakeAxis = Callable[[Mapping[str, Any], Mapping[str, Any]], Axis]  # from an axis of plan.json and the whole plan
 IGNORED_FIELDS = ("seed", "checkpoint")  # of a protocol: what may differ within a column
-Values = tuple[Any, ...]  # the values of one cell, in the order of the axes
-
-
-class ReportError(UserError):
-    """The tracked runs do not support a report."""
 
 
 class Tracked(Protocol):
@@ -34,110 +30,9 @@ class Tracked(Protocol):
     seed: int
     tags: Mapping[str, str]
     results: Sequence[Result]
+    metrics: Mapping[str, float]
     cpu_hours: float
     gpu_hours: float
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One setting that the sweep varies."""
-
-    key: str
-    label: str
-    values: Values
-
-    @property
-    def short(self) -> str:
-        """`video_ratio` for `masks.video_ratio`; used in file names."""
-        return self.key.rsplit(".", 1)[-1]
-
-    @property
-    def numeric(self) -> bool:
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
-
-    def text(self, value: Any) -> str:
-        """A value as the reader sees it: the floats of one axis with equally many decimals."""
-        if isinstance(value, float) or (self.numeric and any(isinstance(v, float) for v in self.values)):
-            decimals = max(len(f"{float(v):.6f}".rstrip("0").partition(".")[2]) for v in (*self.values, value))
-            return f"{float(value):.{decimals}f}"
-        if isinstance(value, bool):
-            return "on" if value else "off"
-        if isinstance(value, tuple):
-            return " + ".join(str(item) for item in value) or "none"
-        return str(value)
-
-
-@dataclass(frozen=True)
-class Point:
-    """One planned experiment."""
-
-    cell: Values
-    seed: int
-    fingerprint: str
-    cell_fingerprint: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep set out to measure (plan.json)."""
-
-    sweep_id: str
-    ablation: str
-    title: str
-    question: str
-    paper_says: str
-    dataset: str
-    recipe: str
-    axes: tuple[Axis, ...]
-    seeds: tuple[int, ...]
-    metric: str
-    metric_label: str
-    published_optimum: Values | None
-    points: tuple[Point, ...]
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Plan:
-        """Read plan.json; a plan that lacks a key raises ReportError."""
-        missing = [key for key in SCHEMA if key not in values]
-        if missing:
-            raise ReportError(f"the plan of sweep {values.get('sweep_id', '?')} lacks {', '.join(missing)}: submit the sweep again.")
-        axes = tuple(_axis(axis, [point["cell"][axis["key"]] for point in values["points"]]) for axis in values["axes"])
-        points = tuple(
-            Point(tuple(_hashable(p["cell"][axis.key]) for axis in axes), p["seed"], p["fingerprint"], p.get("cell_fingerprint", ""))
-            for p in values["points"]
-        )
-        optimum = values.get("published_optimum")
-        return Plan(
-            sweep_id=values["sweep_id"],
-            ablation=values["ablation"],
-            title=values["title"],
-            question=values["question"],
-            paper_says=values["paper_says"],
-            dataset=values.get("dataset", ""),
-            recipe=values.get("recipe", ""),
-            axes=axes,
-            seeds=tuple(values["seeds"]),
-            metric=values["metric"],
-            metric_label=values["metric_label"],
-            published_optimum=tuple(_hashable(optimum[axis.key]) for axis in axes) if optimum else None,
-            points=points,
-        )
-
-    @cached_property
-    def cells(self) -> tuple[Values, ...]:
-        """The planned cells, each once, in the order of the axes' values."""
-        planned = dict.fromkeys(point.cell for point in self.points)
-        return tuple(sorted(planned, key=lambda cell: [axis.values.index(value) for axis, value in zip(self.axes, cell, strict=True)]))
-
-    @property
-    def column(self) -> tuple[str, str]:
-        """The headline figure as (key of the result, name of the metric)."""
-        key, _, metric = self.metric.rpartition("/")
-        return key, metric
-
-    def describe(self, cell: Values) -> str:
-        """`video mask ratio 0.90, text mask ratio 0.75`."""
-        return ", ".join(f"{axis.label} {axis.text(value)}" for axis, value in zip(self.axes, cell, strict=True))
 
 
 @dataclass(frozen=True)
@@ -152,6 +47,7 @@ class Run:
     hardware: str
     cpu_hours: float
     gpu_hours: float
+    scores: Mapping[str, float] = field(default_factory=dict)  # tracked figures that are no results: what a search selects on
 
 
 @dataclass(frozen=True)
@@ -188,7 +84,7 @@ class Study:
         """{seed: value} of one cell; a value that is no number is left out (and mentioned in `notices`)."""
         found = {}
         for run in self.by_cell.get(cell, ()):
-            value = run.results[key].metrics.get(metric) if key in run.results else None
+            value = run.results[key].metrics.get(metric) if key in run.results else run.scores.get(f"{key}/{metric}")
             if value is not None and is_number(value):
                 found[run.point.seed] = value
         return found
@@ -200,18 +96,30 @@ class Study:
         """How many seeds the plan wants for this cell."""
         return len({point.seed for point in self.plan.points if point.cell == cell})
 
+    @cached_property
+    def state_of(self) -> dict[str, str]:
+        """{fingerprint: finished, pruned, cancelled, failed, running, not tracked ...} of each planned point."""
+        told = {aside.point.fingerprint: aside.state for aside in self.asides if aside.state not in ("finished", "no figure")}
+        return told | {run.point.fingerprint: "finished" for run in self.runs}
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """How many planned points are in which state; finished first."""
+        counted = Counter(self.state_of[point.fingerprint] for point in self.plan.points)
+        return {state: counted[state] for state in sorted(counted, key=lambda state: (state != "finished", state))}
+
     def example(self, key: str) -> Result | None:
         """Any result of this column: within a column the protocol is the same."""
         return next((run.results[key] for run in self.runs if key in run.results), None)
 
 
-def gather(record_plan: Mapping[str, Any], tracked: Iterable[Tracked]) -> Study:
+def gather(record_plan: Mapping[str, Any], tracked: Iterable[Tracked], make_axis: MakeAxis | None = None) -> Study:
     """Match runs to the plan of a sweep.
 
     Raises ReportError when two finished runs measured the same cell and seed, when results of one column have different
     protocols, or when no finished run has the figure that the plan asks for.
     """
-    plan = Plan.from_dict(record_plan)
+    plan = Plan.from_dict(record_plan, make_axis)
     by_fingerprint: dict[str, list[Tracked]] = {}
     for run in sorted(tracked, key=lambda run: run.run_id):
         by_fingerprint.setdefault(run.fingerprint, []).append(run)
@@ -225,7 +133,7 @@ def gather(record_plan: Mapping[str, Any], tracked: Iterable[Tracked]) -> Study:
                 f"two finished runs, {names}, measured the same cell ({plan.describe(point.cell)}, seed {point.seed}): "
                 "delete one of them in the tracker, then build the report again."
             )
-        runs += [_run(point, run) for run in finished]
+        runs += [_run(point, run, plan) for run in finished]
         asides += [Aside(point, run.run_id, _state(run), _remark(run)) for run in candidates if not is_finished(run)]
         asides += [Aside(point, run.run_id, "finished", _DIRTY) for run in finished if _dirty(run)]
         asides += [Aside(point, run.run_id, "no figure", _no_figure(plan)) for run in finished if not _has_headline(run, plan)]
@@ -242,7 +150,13 @@ _DIRTY = "in the tables, but it ran from a tree with uncommitted changes; the ru
 
 def _has_headline(run: Tracked, plan: Plan) -> bool:
     key, metric = plan.column
-    return any(result.key == key and metric in result.metrics for result in run.results)
+    return plan.metric in _scores(run, plan) or any(result.key == key and metric in result.metrics for result in run.results)
+
+
+def _scores(run: Tracked, plan: Plan) -> dict[str, float]:
+    """The tracked figures that a search's plan names: its objectives are no results with a protocol."""
+    wanted = {objective.metric for objective in plan.objectives} | ({plan.metric} if plan.kind == SEARCH else set())
+    return {name: run.metrics[name] for name in sorted(wanted) if name in run.metrics}
 
 
 def _no_figure(plan: Plan) -> str:
@@ -264,7 +178,7 @@ def protocol_text(result: Result) -> str:
     )
 
 
-def _run(point: Point, run: Tracked) -> Run:
+def _run(point: Point, run: Tracked, plan: Plan) -> Run:
     return Run(
         point=point,
         run_id=run.run_id,
@@ -274,6 +188,7 @@ def _run(point: Point, run: Tracked) -> Run:
         hardware=_tag(run, "hardware", "device"),
         cpu_hours=run.cpu_hours,
         gpu_hours=run.gpu_hours,
+        scores=_scores(run, plan),
     )
 
 
@@ -326,21 +241,10 @@ def _pairs(fields: Mapping[str, Any]) -> str:
 
 
 def _check_headline(study: Study) -> None:
-    key, metric = study.plan.column
     available = [f"{k}/{m}" for k in study.keys for m in study.example(k).metrics]  # type: ignore[union-attr]
-    if study.runs and f"{key}/{metric}" not in available:
+    available += sorted({name for run in study.runs for name in run.scores})
+    if study.runs and study.plan.metric not in available:
         raise ReportError(
             f"no finished run of sweep {study.plan.sweep_id} has the figure that its plan asks for, {study.plan.metric}; "
             f"there are: {', '.join(available) or 'none'}."
         )
-
-
-def _axis(axis: Mapping[str, Any], used: Iterable[Any]) -> Axis:
-    """An axis with the values of its grid and, at their place, those that only extra points have."""
-    values = tuple(dict.fromkeys((*_hashable(axis["values"]), *(_hashable(value) for value in used))))
-    built = Axis(axis["key"], axis["label"], values)
-    return replace(built, values=tuple(sorted(values))) if built.numeric else built
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports.collect import Study
 from reports.record import cost
-from reports.tables import Column, Table
+from reports.tables import Column, Table, states_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -52,6 +52,7 @@ def ablation_page(
         study=study,
         plan=study.plan,
         verdict=verdict,
+        states=states_text(study),
         tables=tables,
         more_tables=more_tables,
         pictures=shown,

@@ -7,7 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from reports.collect import Aside, Run, Study, Values, protocol_text
+from reports.collect import Aside, Run, Study, protocol_text
+from reports.plan import SEARCH, Values
+from reports.stats import is_number
 
 NAME = "provenance.json"
 
@@ -27,9 +29,12 @@ def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) ->
         "dataset": plan.dataset,
         "recipe": plan.recipe,
         "metric": plan.metric,
+        **_search(study),
         "seeds": list(plan.seeds),
         "published_optimum": _cell(study, plan.published_optimum) if plan.published_optimum else None,
         "protocols": {key: _protocol(study, key) for key in study.keys},
+        "planned_points": len(plan.points),
+        "states": study.states,
         "cells": [_cell_record(study, cell) for cell in plan.cells],
         "cost": cost(study.runs),
         "not_in_the_table_or_with_reservation": [_aside(study, aside) for aside in study.asides],
@@ -45,6 +50,16 @@ def to_json(values: dict[str, Any]) -> str:
 def cost(runs: Sequence[Run]) -> dict[str, float]:
     """Hours over all restarts of these runs."""
     return {"cpu_hours": round(sum(run.cpu_hours for run in runs), 4), "gpu_hours": round(sum(run.gpu_hours for run in runs), 4)}
+
+
+def _search(study: Study) -> dict[str, Any]:
+    """How the points of a search were chosen; nothing for a grid."""
+    plan = study.plan
+    if plan.kind != SEARCH:
+        return {}
+    directions = {True: "maximize", False: "minimize"}
+    objectives = [{"metric": o.metric, "label": o.label, "direction": directions[o.maximise]} for o in plan.objectives]
+    return {"kind": SEARCH, "objectives": objectives, "sampler": plan.sampler, "pruner": plan.pruner, "trials_asked_for": plan.trials}
 
 
 def _cell(study: Study, cell: Values) -> dict[str, Any]:
@@ -88,6 +103,7 @@ def _run(study: Study, run: Run) -> dict[str, Any]:
         "dirty": run.dirty,
         "hardware": run.hardware,
         **cost([run]),
+        "scores": {name: value if is_number(value) else None for name, value in run.scores.items()},
         "results": results,
     }
 

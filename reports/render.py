@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from reports.tables import DAGGER, MISSING, Cell, Column, Table
+from reports.tables import DAGGER, DOUBLE_DAGGER, MISSING, TICK, Cell, Column, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "→": r"$\rightarrow$", "≥": r"$\geq$", "≤": r"$\leq$", DAGGER: r"$^\dagger$", MISSING: "---",
+    DOUBLE_DAGGER: r"$^\ddagger$", TICK: r"$\surd$",
 }  # fmt: skip
 _PLACES = {1: ("**", "**"), 2: ("<ins>", "</ins>")}  # GitHub keeps <ins>, and drops <u>
 
@@ -115,7 +116,7 @@ def _group_rules(columns: Sequence[Column]) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    marks = "".join(escape(mark) if mark == DAGGER else rf"$^{{{mark}}}$" for mark in cell.marks)
+    marks = "".join(escape(mark) if mark in _LATEX else rf"$^{{{mark}}}$" for mark in cell.marks)
     spread = rf" {{\footnotesize$\pm$\,{cell.spread}}}" if cell.spread else ""
     return f"{escape(cell.text)}{spread}{marks}" if cell.text else ""
 

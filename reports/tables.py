@@ -1,23 +1,26 @@
 """What stands in which cell. A `Table` knows nothing of Markdown or LaTeX (`render` does), so each kind is laid out once.
 
-A new kind of table is one function from `Study` to tables and one line in `KINDS`.
+Which tables a report has is said by its kind (`kinds`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from reports.collect import Axis, Study, Values, protocol_text
+from reports.collect import Study, protocol_text
+from reports.plan import SEARCH, Axis, Values
 from reports.stats import Summary, places
 from simvtp.results import Protocol
 
 MISSING = "—"
 DAGGER = "†"
+DOUBLE_DAGGER = "‡"
+TICK = "✓"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def metric_of(name: str) -> Metric:
 
 def headline(study: Study) -> tuple[Table, ...]:
     """The table of the plan's metric: a grid for two axes, else a row for each cell."""
-    return KINDS.get(len(study.plan.axes), long_table)(study)
+    return (grid if len(study.plan.axes) == 2 else long_table)(study)
 
 
 def grid(study: Study) -> tuple[Table, ...]:
@@ -106,7 +109,7 @@ def grid(study: Study) -> tuple[Table, ...]:
     made = dict(zip(frame, figures(study, frame, *plan.column), strict=True))
     columns = [Column(down.label, is_label=True), *(Column(across.text(value), across.label) for value in outer[1])]
     rows = [(Cell(down.text(row)), *(made[row, column] for column in outer[1])) for row in outer[0]]
-    return (_headline_table(study, columns, rows),)
+    return (headline_table(study, columns, rows),)
 
 
 def _in_order(values: Sequence[Any], axis: Axis) -> list[Any]:
@@ -120,15 +123,12 @@ def long_table(study: Study) -> tuple[Table, ...]:
     plan = study.plan
     made = figures(study, plan.cells, *plan.column, mark_optimum=False)  # its label is marked
     columns = [*(Column(axis.label, is_label=True) for axis in plan.axes), Column(plan.metric_label), Column("n")]
-    counts = [_count(study, cell, len(study.values(cell, *plan.column))) for cell in plan.cells]
-    rows = [(*_labels(study, cell), figure, n) for cell, figure, n in zip(plan.cells, made, counts, strict=True)]
-    return (_headline_table(study, columns, rows),)
+    counts = [seed_count(study, cell, len(study.values(cell, *plan.column))) for cell in plan.cells]
+    rows = [(*cell_labels(study, cell), figure, n) for cell, figure, n in zip(plan.cells, made, counts, strict=True)]
+    return (headline_table(study, columns, rows),)
 
 
-KINDS: dict[int, Callable[[Study], tuple[Table, ...]]] = {1: long_table, 2: grid}  # by the number of axes
-
-
-def all_metrics(study: Study, *, by_direction: bool = False) -> tuple[Table, ...]:
+def all_metrics(study: Study, by_direction: bool = False) -> tuple[Table, ...]:
     """Every metric, a row for each cell; a table for each setting (zero-shot, fine-tuned), since they share no column.
 
     Both directions stand side by side, or, for narrow pages, in tables of their own.
@@ -153,8 +153,8 @@ def _setting_table(study: Study, setting: str, only: str, keys: Sequence[str]) -
         filled += [figures(study, plan.cells, key, name, mark_optimum=False) for name in names]
         found = [f"{metric_of(name).label} {result.chance[name]:.1f}" for name in names if name in result.chance]
         chances.append(f"{direction} {', '.join(found)}")
-    counts = [_count(study, cell, sum(any(key in run.results for key in keys) for run in study.by_cell[cell])) for cell in plan.cells]
-    rows = [(*_labels(study, cell), counts[i], *(column[i] for column in filled)) for i, cell in enumerate(plan.cells)]
+    counts = [seed_count(study, cell, sum(any(key in run.results for key in keys) for run in study.by_cell[cell])) for cell in plan.cells]
+    rows = [(*cell_labels(study, cell), counts[i], *(column[i] for column in filled)) for i, cell in enumerate(plan.cells)]
     notes = [
         "R@K in %, higher is better; MdR and MnR are ranks from 1, lower is better.",
         *_reading_notes(study, [cell for column in filled for cell in column]),
@@ -207,25 +207,32 @@ def chance_text(study: Study) -> str:
     return f"{metric.label} {result.chance[name]:.2f} {metric.unit}".strip()
 
 
+def states_text(study: Study) -> str:
+    """`17 of 20 trials finished, 3 of 20 trials pruned`: where the planned points stand."""
+    total, what = len(study.plan.points), "trials" if study.plan.kind == SEARCH else "planned runs"
+    states = {"finished": 0} | study.states
+    return ", ".join(f"{count} of {total} {what} {state}" for state, count in states.items())
+
+
 def seeds_text(study: Study) -> str:
     seeds = study.plan.seeds
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def _count(study: Study, cell: Values, number: int) -> Cell:
+def seed_count(study: Study, cell: Values, number: int) -> Cell:
     """`3`, or `2 of 3` where seeds are missing."""
     planned = study.planned(cell)
     return Cell(str(number) if number == planned else f"{number} of {planned}")
 
 
-def _labels(study: Study, cell: Values) -> tuple[Cell, ...]:
+def cell_labels(study: Study, cell: Values) -> tuple[Cell, ...]:
     made = [Cell(axis.text(value)) for axis, value in zip(study.plan.axes, cell, strict=True)]
     if cell == study.plan.published_optimum:
         made[-1] = replace(made[-1], marks=(DAGGER,))
     return tuple(made)
 
 
-def _headline_table(study: Study, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]]) -> Table:
+def headline_table(study: Study, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]]) -> Table:
     plan = study.plan
     result = study.example(plan.column[0])
     chance = chance_text(study)

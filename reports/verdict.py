@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from reports.collect import Study, Values
+from reports.collect import Study
+from reports.plan import Values
 from reports.stats import difference, places, rounded
 from reports.tables import Metric, metric_of
 

@@ -1,11 +1,13 @@
 """Made-up sweeps: the plan as ablations/design.py writes it, and runs as the tracker gives them."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from reports.collect import Study, gather
+from reports.kinds import kind_of
 from simvtp.results import Protocol, Result
 from simvtp.tracking import TrackedRun
 
@@ -61,8 +63,16 @@ def result(r1: float, setting: str = "finetuned", direction: str = "t2v", seed: 
     return Result(replace(how, **protocol), metrics, CHANCE, 256, 256, (1, 2, 3))
 
 
-def run(point: dict[str, Any], *results: Result, state: str = "finished", run_id: str = "", **tags: str) -> TrackedRun:
-    status = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}.get(state, "RUNNING")
+def run(
+    point: dict[str, Any],
+    *results: Result,
+    state: str = "finished",
+    run_id: str = "",
+    metrics: dict[str, float] | None = None,
+    hours: float = 0.25,
+    **tags: str,
+) -> TrackedRun:
+    status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED" if state in ("stopped", "pruned", "cancelled") else "RUNNING")
     return TrackedRun(
         run_id=run_id or digest("run", point["fingerprint"])[:32],
         status=status,
@@ -71,10 +81,10 @@ def run(point: dict[str, Any], *results: Result, state: str = "finished", run_id
         cell_fingerprint=point["cell_fingerprint"],
         seed=point["seed"],
         params={},
-        metrics={},
+        metrics=metrics or {},
         tags={"git_commit": "c0ffee" * 6 + "c0ff", "git_dirty": "false", "hardware": "a CPU (2 cores)", **tags},
         results=list(results),
-        cpu_hours=0.25,
+        cpu_hours=hours,
         gpu_hours=0.0,
         start_time=1.0,
     )
@@ -97,4 +107,68 @@ def study(made: dict[str, Any], value: Callable[[dict[str, Any], int], float | N
         number = value(point["cell"], point["seed"])
         if number is not None:
             runs.append(run(point, *all_results(number, point["seed"])))
-    return gather(made, runs)
+    return gather(made, runs, kind_of(made).make_axis)
+
+
+# ---- a search -------------------------------------------------------------------------------------------------------------
+
+RATE, DEPTH, TARGET = "pretrain.lr", "model.decoder_depth", "losses.mvm_target"
+VAL, HOURS = "val/t2v/R1", "cost/cpu_hours"
+SPACE = [
+    {"key": VIDEO, "label": "video mask ratio", "kind": "float", "low": 0.5, "high": 0.95, "log": False, "choices": None},
+    {"key": RATE, "label": "learning rate", "kind": "float", "low": 1e-5, "high": 1e-2, "log": True, "choices": None},
+    {"key": DEPTH, "label": "decoder depth", "kind": "int", "low": 1, "high": 4, "log": False, "choices": None},
+    {"key": TARGET, "label": "MVM target", "kind": "choice", "low": None, "high": None, "log": False, "choices": ["pixels", "normed"]},
+]
+QUALITY = {"metric": VAL, "label": "val R@1 (%)", "direction": "maximize"}
+COST = {"metric": HOURS, "label": "CPU-hours", "direction": "minimize"}
+
+
+def search_cells(count: int) -> list[dict[str, Any]]:
+    """Settings all over the space, the same each time."""
+    shares = [[int(digest(number, key)[:6], 16) / 16**6 for key in (VIDEO, RATE, DEPTH, TARGET)] for number in range(count)]
+    return [
+        {
+            VIDEO: round(0.5 + 0.45 * a, 3),
+            RATE: float(f"{10 ** (-5 + 3 * b):.3g}"),
+            DEPTH: 1 + int(4 * c),
+            TARGET: ("pixels", "normed")[d > 0.5],
+        }
+        for a, b, c, d in shares
+    ]
+
+
+def search_plan(cells: Sequence[dict[str, Any]], *, objectives: Sequence[dict[str, str]] = (QUALITY,), **changes: Any) -> dict[str, Any]:
+    """The plan.json of a search that has asked for these trials."""
+    axes = [{"key": p["key"], "label": p["label"], "values": list(dict.fromkeys(cell[p["key"]] for cell in cells))} for p in SPACE]
+    made = plan(axes=axes, cells=cells, published_optimum=None)
+    made |= {
+        "kind": "search", "sweep_id": "search-0123abcd", "ablation": "search", "title": "Search", "question": "Which settings?",
+        "metric": VAL, "metric_label": "val R@1 (%)", "space": SPACE, "objectives": list(objectives), "trials": len(cells),
+        "sampler": {"name": "TPE", "seed": 0}, "pruner": {"name": "none"},
+    }  # fmt: skip
+    del made["paper_says"]
+    return made | changes
+
+
+def search_study(made: dict[str, Any], value: Callable[[dict[str, Any], int], tuple[float, float] | str]) -> Study:
+    """`value(cell, number)` gives (val R@1, hours) of a finished trial, or the state of one that has not finished."""
+    runs = []
+    for number, point in enumerate(made["points"]):
+        found = value(point["cell"], number)
+        if isinstance(found, str):
+            runs.append(run(point, state=found, metrics={VAL: 99.0, HOURS: 0.0}, message=f"{found} at step 7"))
+        else:
+            quality, hours = found
+            runs.append(run(point, *all_results(quality * 0.9), metrics={VAL: quality, HOURS: hours}, hours=hours))
+    return gather(made, runs, kind_of(made).make_axis)
+
+
+def bumpy(cell: dict[str, Any], number: int) -> tuple[float, float] | str:
+    """A smooth figure with a bump at ratio 0.85 and rate 1e-3; larger decoders cost more; some trials have no figure."""
+    if number % 9 == 5:
+        return "pruned"
+    if number % 23 == 7:
+        return "failed"
+    quality = 14 - 40 * (cell[VIDEO] - 0.85) ** 2 - 1.5 * (math.log10(cell[RATE]) + 3) ** 2 + cell[DEPTH] * 0.7 + (cell[TARGET] == "normed")
+    return max(quality, 0.5), 0.05 * cell[DEPTH] ** 1.5 * (0.8 + 1.6 * (1 - cell[VIDEO]))

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from reports.collect import Plan, ReportError, gather
+from reports.collect import gather
+from reports.plan import Plan, ReportError
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO, all_results, result, run
 

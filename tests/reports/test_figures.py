@@ -11,8 +11,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from reports import figures
+from reports import curves, figures, heat
 from reports.collect import Study
+from reports.kind import grid_plots
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -34,6 +35,10 @@ def gap() -> Study:
     return made_up.study(made_up.plan(), by_cell({(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): None, (0.9, 0.75): 14.96}))
 
 
+def drawn(study: Study, folder: Path) -> tuple[figures.Picture, ...]:
+    return figures.draw_figures(study, grid_plots(study), folder)
+
+
 def words(axes: Any) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
@@ -44,7 +49,7 @@ def legend(figure: Any) -> list[str]:
 
 def test_same_runs_same_bytes_fixed_size_and_fonts(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    first, second = (figures.draw_figures(gap(), tmp_path / name) for name in ("a", "b"))
+    first, second = (drawn(gap(), tmp_path / name) for name in ("a", "b"))
     assert dict(matplotlib.rcParams) == before
     assert [picture.name for picture in first] == ["heatmap", "curve_video_ratio", "curve_text_ratio"]
     for one, two in zip(first, second, strict=True):
@@ -56,7 +61,7 @@ def test_same_runs_same_bytes_fixed_size_and_fonts(tmp_path: Path) -> None:
 
 
 def test_heat_map_shows_best_missing_and_the_published_optimum() -> None:
-    figure = figures.heat_map(gap())
+    figure = heat.heat_map(gap())
     axes = figure.axes[0]
     assert sorted(words(axes)) == sorted(["10.0", "12.0", "—", "15.0†"])
     frames = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
@@ -74,7 +79,7 @@ def test_heat_map_says_the_spread_and_how_many_seeds_are_missing() -> None:
         return None if few and seed else 10.0 + seed + cell[TEXT]
 
     study = made_up.study(made_up.plan(seeds=(0, 1, 2)), value)
-    found = words(figures.heat_map(study).axes[0])
+    found = words(heat.heat_map(study).axes[0])
     assert "10.2\nn = 1" in found and "11.8\n± 1.0" in found
 
 
@@ -83,7 +88,7 @@ def test_no_number_leaves_its_cell() -> None:
     few = {VIDEO: 0.5, TEXT: 0.75}
     for ratios in ((0.5, 0.75), tuple(n / 20 for n in range(4, 19, 2)), tuple(n / 20 for n in range(4, 19))):
         plan = made_up.plan(video=(0.5, 0.9), text=ratios, seeds=(0, 1, 2))
-        figure = figures.heat_map(made_up.study(plan, lambda cell, seed: None if cell == few and seed == 2 else 10.0 + 5 * seed))
+        figure = heat.heat_map(made_up.study(plan, lambda cell, seed: None if cell == few and seed == 2 else 10.0 + 5 * seed))
         figure.draw_without_rendering()
         axes = figure.axes[0]
         width, height = (axes.bbox.width / len(ratios), axes.bbox.height / 2)
@@ -97,7 +102,7 @@ def test_numbers_stand_out_from_their_cells() -> None:
     assert figures.relative_luminance((0.5, 0.5, 0.5)) == pytest.approx(0.214, abs=1e-3)
     ratios = tuple(n / 20 for n in range(4, 19))
     study = made_up.study(made_up.plan((0.5,), ratios), lambda cell, seed: 10 * cell[TEXT])
-    axes = figures.heat_map(study).axes[0]
+    axes = heat.heat_map(study).axes[0]
     colors = axes.collections[0].to_rgba(axes.collections[0].get_array().ravel())
     pairs = [
         (figures.relative_luminance(to_rgb(text.get_color())), figures.relative_luminance(c))
@@ -113,7 +118,7 @@ def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
     for plan in (made_up.plan(full, (0.15, 0.75)), made_up.plan(many, many, published_optimum={VIDEO: 0.9, TEXT: 0.75}), kinds()):
         study = made_up.study(plan, lambda cell, seed: 10.0 + seed)
         along, lines = study.plan.axes[0], study.plan.axes[1] if len(study.plan.axes) > 1 else None
-        figure = figures.curve(study, along, lines)
+        figure = curves.curve(study, along, lines)
         figure.draw_without_rendering()
         box = figure.legends[0].get_window_extent()
         assert box.y0 >= 0 and box.x1 <= figure.bbox.width and legend(figure)[-1].startswith("chance")
@@ -127,20 +132,20 @@ def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
 def test_a_line_for_each_value_with_the_marker_of_the_legend() -> None:
     ratios = tuple(n / 20 for n in range(4, 19))
     study = made_up.study(made_up.plan((0.5, 0.9), ratios), lambda cell, seed: 10 * cell[TEXT])
-    figure = figures.curve(study, study.plan.axes[0], study.plan.axes[1])
-    drawn = {
+    figure = curves.curve(study, study.plan.axes[0], study.plan.axes[1])
+    lines = {
         (line.get_marker(), tuple(line.get_color()))
         for line in figure.axes[0].lines
         if len(line.get_xdata()) and line.get_linestyle() == "-"
     }
-    drawn = {(marker, color) for marker, color in drawn if marker != "None"}
+    lines = {(marker, color) for marker, color in lines if marker != "None"}
     shown = {(h.get_marker(), tuple(h.get_color())) for h in figure.legends[0].legend_handles if h.get_marker() not in ("None", "")}
-    assert len(shown) == len(ratios) and drawn == shown
+    assert len(shown) == len(ratios) and lines == shown
     assert legend(figure)[: len(ratios)] == [study.plan.axes[1].text(ratio) for ratio in ratios]
 
 
 def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_marks(tmp_path: Path) -> None:
-    heat, along_video, _ = figures.draw_figures(gap(), tmp_path)
+    heat, along_video, _ = drawn(gap(), tmp_path)
     for picture in (heat, along_video):
         assert picture.caption.startswith("text-to-video R@1 (%) over video mask ratio") and "one seed" in picture.caption
         assert "Protocol: text-to-video retrieval on shapes (test split, 256 queries against 256 candidates)" in picture.caption
@@ -152,15 +157,13 @@ def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_mark
         and "Dotted: video mask ratio of the published optimum (0.9)." in along_video.caption
     )
     elsewhere = made_up.study(made_up.plan(video=(0.5, 0.8)), lambda cell, seed: 10 * cell[VIDEO])
-    assert not any(
-        "†" in plot.title + " ".join(plot.reading) or "0.9" in " ".join(plot.reading) for plot in figures.figures_of(elsewhere)[:2]
-    )
+    assert not any("†" in plot.title + " ".join(plot.reading) or "0.9" in " ".join(plot.reading) for plot in grid_plots(elsewhere)[:2])
 
 
 def test_cells_outside_the_plan_stay_blank() -> None:
     cells = [{VIDEO: 0.5, TEXT: 0.15}, {VIDEO: 0.9, TEXT: 0.75}]
     study = made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
-    axes = figures.heat_map(study).axes[0]
+    axes = heat.heat_map(study).axes[0]
     assert sorted(words(axes)) == ["5.0", "9.0†"] and not any(patch.get_hatch() for patch in axes.patches)
 
 
@@ -168,7 +171,7 @@ def test_cells_outside_the_plan_stay_blank() -> None:
 def test_chance_is_drawn_or_named_as_outside_the_axis(level: float, where: str) -> None:
     study = made_up.study(made_up.plan(), lambda cell, seed: level + cell[VIDEO])  # range 0.4
     axis = study.plan.axes[0]
-    figure = figures.curve(study, axis, study.plan.axes[1])
+    figure = curves.curve(study, axis, study.plan.axes[1])
     bottom, top = figure.axes[0].get_ylim()
     dashed = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [0.4, 0.4]]
     assert (len(dashed) == 1 and bottom == 0.0) if where == "on" else (not dashed and bottom > level - 1)
@@ -181,7 +184,7 @@ def test_error_bars_are_the_sample_deviation_and_single_seeds_have_none() -> Non
     one, several = (made_up.study(made_up.plan(seeds=seeds), lambda cell, seed: 10 + 2 * seed + cell[TEXT]) for seeds in ((0,), (0, 1, 2)))
     heights = []
     for study in (one, several):
-        figure = figures.curve(study, study.plan.axes[0], study.plan.axes[1])
+        figure = curves.curve(study, study.plan.axes[0], study.plan.axes[1])
         bars = [collection for collection in figure.axes[0].collections if hasattr(collection, "get_segments")]
         segments = [segment for bar in bars for segment in bar.get_segments() if len(segment)]
         heights.append([segment[1][1] - segment[0][1] for segment in segments])
@@ -190,11 +193,11 @@ def test_error_bars_are_the_sample_deviation_and_single_seeds_have_none() -> Non
 
 def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
     named = made_up.study(kinds(), lambda cell, seed: len(cell[KIND]) + seed)
-    figure = figures.curve(named, named.plan.axes[0], None)
+    figure = curves.curve(named, named.plan.axes[0], None)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["tube", "random", "frame"]
     assert figure.axes[0].lines[0].get_linestyle() == "None"
     numbers = gap()
-    assert figures.curve(numbers, numbers.plan.axes[0], None).axes[0].lines[0].get_linestyle() == "-"
+    assert curves.curve(numbers, numbers.plan.axes[0], None).axes[0].lines[0].get_linestyle() == "-"
 
 
 @pytest.mark.parametrize(
@@ -210,21 +213,21 @@ def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
 )
 def test_odd_grids_are_drawn(tmp_path: Path, plan: dict[str, Any], count: int) -> None:
     study = made_up.study(plan, lambda cell, seed: 5.0)
-    assert len(figures.draw_figures(study, tmp_path)) == count
+    assert len(drawn(study, tmp_path)) == count
 
 
 def test_one_measured_cell_gives_a_heat_map_without_a_best(tmp_path: Path) -> None:
     study = made_up.study(made_up.plan(), lambda cell, seed: 12.0 if cell == {VIDEO: 0.5, TEXT: 0.15} else None)
-    (picture,) = figures.draw_figures(study, tmp_path)
+    (picture,) = drawn(study, tmp_path)
     assert picture.name == "heatmap" and picture.png.stat().st_size > 2000 and "Outlined" not in picture.caption
-    assert sorted(words(figures.heat_map(study).axes[0])) == sorted(["12.0", "—", "—", "—†"])
+    assert sorted(words(heat.heat_map(study).axes[0])) == sorted(["12.0", "—", "—", "—†"])
 
 
 def test_nothing_measured_gives_the_empty_grid_and_no_curves(tmp_path: Path) -> None:
     study = made_up.study(made_up.plan(), lambda cell, seed: None)
-    (picture,) = figures.draw_figures(study, tmp_path)
+    (picture,) = drawn(study, tmp_path)
     assert picture.name == "heatmap" and "nothing measured yet" in picture.caption
-    figure = figures.heat_map(study)
+    figure = heat.heat_map(study)
     assert len(figure.axes) == 1  # no colour bar without colours
     assert sorted(words(figure.axes[0])) == sorted(["—", "—", "—", "—†"])
-    assert figures.draw_figures(made_up.study(kinds(), lambda cell, seed: None), tmp_path) == ()
+    assert drawn(made_up.study(kinds(), lambda cell, seed: None), tmp_path) == ()

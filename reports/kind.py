@@ -1,0 +1,43 @@
+"""What a kind of report is: the parts in which the report of a grid, of a search ... differ. `kinds` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports.collect import MakeAxis, Study
+from reports.curves import curve_plots
+from reports.figures import Plot
+from reports.heat import heat_plot
+from reports.plan import plain_axis
+from reports.tables import Table, all_metrics, cells_frame, headline, points_frame
+from reports.verdict import sentences
+
+
+def grid_plots(study: Study) -> list[Plot]:
+    """A heat map for two axes, then the curves."""
+    return [*([heat_plot(study)] if len(study.plan.axes) == 2 else []), *curve_plots(study)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The parts of a report; by default those of a grid.
+
+    Attributes:
+        make_axis: how the values of an axis are written and where they lie in a picture.
+        tables: what stands at the top, and in table.md and table.tex.
+        more: what stands below and in all.md and all.tex; called with `by_direction`: a table for each direction, for narrow pages.
+        plots: the figures.
+        verdict: plain sentences on what came out.
+        points, cells: table.csv (a row for each planned point) and all.csv.
+    """
+
+    make_axis: MakeAxis = plain_axis
+    tables: Callable[[Study], tuple[Table, ...]] = headline
+    more: Callable[[Study, bool], tuple[Table, ...]] = all_metrics
+    plots: Callable[[Study], list[Plot]] = grid_plots
+    verdict: Callable[[Study], tuple[str, ...]] = sentences
+    points: Callable[[Study], pd.DataFrame] = points_frame
+    cells: Callable[[Study], pd.DataFrame] = cells_frame

@@ -1,0 +1,77 @@
+"""The trials of a search: what each had, in the order in which they were asked for, and which of them nothing else beats.
+
+A trial ran once. Trials are never averaged: they differ in their settings, not in their seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.collect import Run, Study
+from reports.plan import Objective, Values
+from reports.tables import metric_of
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a search; `number` counts from 0. Only a finished trial has `values` (of the objectives) and a `test` figure."""
+
+    number: int
+    cell: Values
+    state: str
+    run: Run | None
+    values: tuple[float | None, ...]
+    test: float | None
+
+    @property
+    def complete(self) -> bool:
+        return None not in self.values
+
+
+def objectives_of(study: Study) -> tuple[Objective, ...]:
+    """What the search improves, the figure of quality first; without objectives in the plan that is its metric."""
+    plan = study.plan
+    if not plan.objectives:
+        return (Objective(plan.metric, plan.metric_label, metric_of(plan.column[1]).higher_is_better),)
+    return tuple(sorted(plan.objectives, key=lambda objective: objective.metric != plan.metric))
+
+
+def test_column(study: Study) -> tuple[str, str] | None:
+    """The result on the test split that belongs to the metric of the search: same direction, fine-tuned before zero-shot."""
+    key, name = study.plan.column
+    direction = key.rpartition("/")[2]
+    found = [k for k in study.keys if k.rpartition("/")[2] == direction and name in study.example(k).metrics]  # type: ignore[union-attr]
+    return (found[-1], name) if found else None  # keys come with zero-shot first
+
+
+def trials_of(study: Study) -> tuple[Trial, ...]:
+    """All points of the search."""
+    columns, test = [objective.column for objective in objectives_of(study)], test_column(study)
+    made = []
+    for number, point in enumerate(study.plan.points):
+        run = next(iter(study.by_cell[point.cell]), None)
+        values = tuple(study.values(point.cell, *column).get(point.seed) for column in columns)
+        figure = study.values(point.cell, *test).get(point.seed) if test else None
+        made.append(Trial(number, point.cell, study.state_of[point.fingerprint], run, values, figure))
+    return tuple(made)
+
+
+def best_first(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
+    """Trials with a figure of quality, the best first; of equal ones the earlier."""
+    measured = [(trial.values[0], trial) for trial in trials if trial.values[0] is not None]
+    return [trial for _, trial in sorted(measured, key=lambda pair: (-pair[0] if objective.maximise else pair[0], pair[1].number))]
+
+
+def pareto_front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """Trials that no other beats: none is at least as good in all objectives and better in one. Equal trials are all in it."""
+    signs = [1 if objective.maximise else -1 for objective in objectives]
+    scored = [
+        (tuple(sign * value for sign, value in zip(signs, trial.values, strict=True) if value is not None), trial)
+        for trial in trials
+        if trial.complete
+    ]
+    return [
+        trial for score, trial in scored
+        if not any(other != score and all(a >= b for a, b in zip(other, score, strict=True)) for other, _ in scored)
+    ]  # fmt: skip
