@@ -26,7 +26,7 @@ def drain(study: GridStudy) -> list[str]:
     asked = []
     while (point := study.ask()) is not None:
         asked.append(point.fingerprint)
-        study.tell(point.fingerprint, 1.0)
+        study.tell(point.fingerprint, [1.0])
     return asked
 
 
@@ -83,8 +83,8 @@ def test_an_adopted_trial_is_told_after_a_restart(tmp_path: Path, grid: Ablation
     point = study.ask()
     assert point is not None
     study = open_study(tmp_path, grid)
-    study.tell(point.fingerprint, 12.5)
-    study.tell(point.fingerprint, 99.0)  # a second time changes nothing
+    study.tell(point.fingerprint, [12.5])
+    study.tell(point.fingerprint, [99.0])  # a second time changes nothing
     assert study.counts() == {"COMPLETE": 1, "WAITING": 3}
     assert study._study.best_value == 12.5
 
@@ -95,7 +95,7 @@ def test_without_a_figure_a_trial_fails_with_its_reason(tmp_path: Path, grid: Ab
     study.plan(missing)
     point = study.ask()
     assert point is not None
-    study.tell(point.fingerprint, value, "the loss became NaN")
+    study.tell(point.fingerprint, None if value is None else [value], "the loss became NaN")
     trial = study._study.trials[0]
     assert trial.state.name == "FAIL" and trial.user_attrs["reason"] == "the loss became NaN"
 
