@@ -128,7 +128,9 @@ class Cluster:
         """The accounting's lines about a job; `lives`: also those of earlier starts that were requeued."""
         columns = ("JobID", "State", "ExitCode", "NodeList", "Elapsed", "Submit")
         options = ["--duplicates"] if lives else []
-        text = self.command("sacct", "--allocations", "--noheader", "--parsable2", *options, "--jobs", job_id, "--format", ",".join(columns))
+        text = self.command(
+            "sacct", "--allocations", "--noheader", "--parsable2", *options, "--jobs", job_id, "--format", ",".join(columns)
+        )
         return [dict(zip(columns, line.split("|"), strict=True)) for line in text.splitlines()]
 
     def tasks(self, job_id: str = "") -> list[Task]:

@@ -1,0 +1,63 @@
+"""What the jobs of these tests run: the real experiment, slowed down so that a fault can hit it, and able to harm itself.
+
+How it behaves is read from `pace.json` in the folder of the runs, again at every step, so that a test can let a run go on at full
+speed once the fault is over. See `Pace` in tests/slurm/user.py, which writes that file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from simvtp import experiment as real
+from simvtp.config import Experiment
+
+_AT_STEP = re.compile(r"(\w+) (\d+)/\d+ ")  # what the experiment says after every logged step
+
+
+def run(experiment: Experiment, *, say: Callable[[str], None] = print, **more: Any) -> Any:
+    """`simvtp.experiment.run` with a pause after every line that it says."""
+    root = Path(experiment.runtime.root)
+
+    def slowly(text: str) -> None:
+        say(text)
+        pace = json.loads((root / "pace.json").read_text())
+        found = _AT_STEP.match(text)
+        if found and found[1] == "pretrain":
+            _harm(root, experiment.fingerprint[:12], int(found[2]), pace)
+        time.sleep(pace["pause_s"])
+
+    return real.run(experiment, say=slowly, **more)
+
+
+def _harm(root: Path, name: str, step: int, pace: dict[str, Any]) -> None:
+    """Each harm once in the life of a run, not once an attempt."""
+    if pace["eat_mb"] and step == pace["harm_at"] and _first(root / f"{name}.ate"):
+        meal = bytearray(pace["eat_mb"] << 20)
+        meal[:: 1 << 12] = b"\1" * len(meal[:: 1 << 12])  # touched, or it would cost nothing
+    if pace["signal_in_log"] and step == pace["harm_at"] and _first(root / f"{name}.signalled"):
+        log = logging.getLogger("tests.slurm.jobs")
+        log.addHandler(_Interrupted())
+        log.warning("a line during which the signal comes")
+
+
+def _first(path: Path) -> bool:
+    if path.exists():
+        return False
+    path.touch()
+    return True
+
+
+class _Interrupted(logging.StreamHandler):  # type: ignore[type-arg]
+    """The signal comes while a line is being logged: an exception that a signal handler raises now is swallowed by `logging`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return super().format(record)

@@ -1,0 +1,9 @@
+"""`python -m tests.slurm.slow_sweep`: sweeps/mask_ratio.py with jobs that pause after every step (see tests/slurm/jobs.py)."""
+
+import sys
+
+from sweeps.command import main
+from sweeps.mask_ratio import SWEEP
+
+if __name__ == "__main__":
+    sys.exit(main(SWEEP, entry="tests.slurm.jobs:run"))

@@ -1,0 +1,245 @@
+"""A user of the cluster: gives sweep commands in a shell of the login node, and reads what lies in the run directories."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from ablations import mask_ratio
+from ablations.design import Point
+from simvtp.config import Experiment
+from simvtp.journal import read_journal
+from simvtp.recipes import get_recipe
+from simvtp.settings import override
+from tests.slurm.cluster import Cluster
+from tests.slurm.processes import wait_until
+from tests.small import small_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL, SLOW = ("sweeps/mask_ratio.py",), ("-m", "tests.slurm.slow_sweep")
+STEPS = 60  # of pre-training
+TRAINING = (f"pretrain.max_steps={STEPS}", "runtime.log_every=1", "runtime.checkpoint_every=5")
+NOT_COMPARED = ("speed/", "system/", "cost/", "data/wait_s")  # they differ between two runs of the same experiment
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the jobs of tests/slurm/jobs.py behave; the harms come once a run, after step `harm_at` of pre-training."""
+
+    pause_s: float = 0.25
+    eat_mb: int = 0
+    signal_in_log: bool = False
+    harm_at: int = 12
+
+
+class Command:
+    """A sweep command that was given and may still be running."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.process, self._output = process, output
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, both streams."""
+        return self._output.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def wait(self, seconds: float = 180) -> int:
+        """Its exit status."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the command did not end within {seconds:.0f} s:\n{self.output[-4000:]}") from None
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+
+@dataclass
+class User:
+    """One user with one folder of runs. `settings`: of the experiment, beside those that make it small."""
+
+    cluster: Cluster
+    root: Path
+    cache: Path
+    seeds: tuple[int, ...] = (0,)
+    settings: tuple[str, ...] = ()
+    commands: list[Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.pace()
+
+    # ---- what is run ----------------------------------------------------------------------------------------------------
+
+    def pace(self, **values: Any) -> None:
+        """Tell the jobs how to behave from now on: see `Pace`."""
+        temporary = self.root / ".pace"
+        temporary.write_text(json.dumps(asdict(Pace(**values))))
+        temporary.replace(self.root / "pace.json")
+
+    @property
+    def given(self) -> list[str]:
+        """The settings on the command line. The mask ratios are what the sweep varies, so they are not among them."""
+        small = small_settings(self.root, self.cache, *TRAINING, *self.settings)
+        return [text for text in small if not text.startswith(("masks.video_ratio", "masks.text_ratio"))]
+
+    def experiment(self, *more: str) -> Experiment:
+        return override(get_recipe("tiny"), [*self.given, *more])
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """One point a seed."""
+        return mask_ratio.build(self.experiment(), (0.5,), (0.5,), seeds=self.seeds).points()
+
+    def sweep(self, *options: str, program: tuple[str, ...] = SLOW, executor: str = "slurm", **environment: str) -> Command:
+        """Give the sweep command and return at once."""
+        number = len(self.commands) + 1
+        grid = ("--video-ratios", "0.5", "--text-ratios", "0.5", "--seeds", ",".join(map(str, self.seeds)))
+        words = [sys.executable, *program, "--executor", executor, *grid, "--no-report", *options, *self.given]
+        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
+        output = self.root / f"command-{number}.log"
+        with open(output, "wb") as file:
+            process = subprocess.Popen(
+                words,
+                cwd=ROOT,
+                env=self.cluster.environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.commands.append(Command(process, output))
+        return self.commands[-1]
+
+    def leave(self) -> None:
+        """Kill what the user has left running on the login node."""
+        for command in self.commands:
+            if command.running:
+                command.kill()
+
+    # ---- what is read ---------------------------------------------------------------------------------------------------
+
+    def job_id(self, point: Point) -> str:
+        """The SLURM job of the point's newest submission; "" before there is one."""
+        return str(read(point.run_dir / "job.json").get("job_id", ""))
+
+    def wait_for_job(self, point: Point, seconds: float = 60) -> str:
+        return wait_until(lambda: self.job_id(point), seconds, f"the submission of {point.name}", told=self.told)
+
+    def wait_for_step(self, point: Point, step: int, seconds: float = 120) -> None:
+        """Until the journal holds that step of pre-training."""
+        wait_until(lambda: last_step(point.run_dir) >= step, seconds, f"step {step} of {point.name}", told=self.told)
+
+    def wait_for_restart(self, point: Point, attempt: int, seconds: float = 120) -> None:
+        """Until the attempt with this number (from 1) has taken the run directory."""
+        wait_until(lambda: attempts(point.run_dir) >= attempt, seconds, f"attempt {attempt} at {point.name}", told=self.told)
+
+    def wait_for_end(self, point: Point, seconds: float = 180) -> dict[str, Any]:
+        """Until the results are written; returns status.json."""
+        wait_until((point.run_dir / "results.json").exists, seconds, f"the results of {point.name}", told=self.told)
+        return wait_until(lambda: finished_status(point.run_dir), 20, f"the last status of {point.name}", told=self.told)
+
+    def told(self) -> str:
+        """All that helps to see what went wrong: the commands' output, the states, the ends of the jobs' logs."""
+        parts = [f"--- command {number}\n{command.output[-2500:]}" for number, command in enumerate(self.commands, 1)]
+        for point in self.points:
+            job, status = read(point.run_dir / "job.json"), read(point.run_dir / "status.json")
+            parts.append(f"--- {point.name}: attempts {attempts(point.run_dir)}, step {last_step(point.run_dir)}\n{job}\n{status}")
+            for name in ("stdout", "stderr"):
+                path = Path(str(job.get(name, "")))
+                if path.is_file():
+                    parts.append(f"--- {path}\n{path.read_text(errors='replace')[-2500:]}")
+        try:
+            parts.append(f"--- squeue\n{self.cluster.command('squeue', '--array')}")
+        except Exception as error:  # it is only for the message, and the controller may be what is down
+            parts.append(f"--- squeue: {error}")
+        return "\n".join(parts)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file, or nothing where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def finished_status(run_dir: Path) -> dict[str, Any]:
+    status = read(run_dir / "status.json")
+    return status if status.get("state") == "finished" else {}
+
+
+def leases(run_dir: Path) -> list[dict[str, Any]]:
+    """The attempts that have taken the run directory, in order."""
+    names = sorted(path for path in (run_dir / "lease").glob("*.json") if path.stem.isdigit())
+    return [json.loads(path.read_text()) for path in names]
+
+
+def attempts(run_dir: Path) -> int:
+    return len(leases(run_dir))
+
+
+def metric_lines(run_dir: Path, stage: str = "pretrain") -> list[dict[str, Any]]:
+    lines = (line for _, line in read_journal(run_dir / "journal.jsonl"))
+    return [line for line in lines if line["kind"] == "metrics" and line["stage"] == stage]
+
+
+def last_step(run_dir: Path, stage: str = "pretrain") -> int:
+    return max((line["step"] for line in metric_lines(run_dir, stage)), default=0)
+
+
+def comparable(run_dir: Path) -> list[dict[str, Any]]:
+    """The journal without what two undisturbed runs would not share either: times, speed, cost, and remarks about the course."""
+    lines = []
+    for _, line in read_journal(run_dir / "journal.jsonl"):
+        if line["kind"] == "event":
+            continue
+        kept = {key: value for key, value in line.items() if key != "time"}
+        if "metrics" in kept:
+            kept["metrics"] = {key: value for key, value in kept["metrics"].items() if not key.startswith(NOT_COMPARED)}
+        lines.append(kept)
+    return lines
+
+
+def assert_same_run(run_dir: Path, undisturbed: Path) -> None:
+    """Final weights of both stages bit by bit, the journal line by line, and the results."""
+    for stage in ("pretrain", "finetune"):
+        ours, theirs = (load_file(folder / "checkpoints" / f"{stage}.safetensors") for folder in (run_dir, undisturbed))
+        assert ours.keys() == theirs.keys()
+        different = [name for name in theirs if not ours[name].equal(theirs[name])]
+        assert not different, f"weights of {stage} differ: {different[:5]}"
+    ours_lines, their_lines = comparable(run_dir), comparable(undisturbed)
+    doubled = [key for key, count in Counter((line.get("stage"), line.get("step")) for line in ours_lines).items() if count > 1]
+    known = {key for key, count in Counter((line.get("stage"), line.get("step")) for line in their_lines).items() if count > 1}
+    assert set(doubled) == known, f"steps that stand twice in the journal: {set(doubled) - known}"
+    for number, (mine, theirs_line) in enumerate(zip(ours_lines, their_lines, strict=True), 1):
+        assert mine == theirs_line, f"journal line {number}"
+    assert read_results(run_dir) == read_results(undisturbed)
+
+
+def read_results(run_dir: Path) -> Any:
+    return json.loads((run_dir / "results.json").read_text())
+
+
+def elsewhere(experiment: Experiment, root: Path) -> Experiment:
+    """The same experiment in another folder."""
+    return replace(experiment, runtime=replace(experiment.runtime, root=str(root)))
+
+
+def age(began: float) -> str:
+    return f"{time.monotonic() - began:.1f} s"
