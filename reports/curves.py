@@ -58,8 +58,9 @@ def _curve_plot(study: Study, along: Axis, lines: Axis | None) -> Plot:
     optimum = _optimum_on(study, along)
     dotted = f"Dotted: {along.label} of the published optimum ({along.text(optimum)})." if optimum in along.values else ""
     missing = any(None in line.summaries for line in lines_of(study, along, lines))
+    log = "Logarithmic axis." if along.logarithmic else ""
     gap = "A line is interrupted where a planned cell has no figure." if missing and along.numeric else ""
-    return Plot(f"curve_{along.short}", title, tuple(filter(None, (gap, chance, dotted))), partial(curve, along=along, lines=lines))
+    return Plot(f"curve_{along.short}", title, tuple(filter(None, (log, gap, chance, dotted))), partial(curve, along=along, lines=lines))
 
 
 def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:

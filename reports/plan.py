@@ -172,9 +172,9 @@ def _with_used(axis: Axis, used: Iterable[Any]) -> Axis:
 
 
 def _named(settings: Any) -> str:
-    """`TPESampler (seed 0)` for {"name": "TPESampler", "seed": 0}."""
+    """`tpe (seed 0)` for {"name": "tpe", "seed": 0}; nothing is `none`."""
     if not isinstance(settings, Mapping):
         return str(settings or "")
-    rest = ", ".join(f"{key} {value}" for key, value in settings.items() if key not in ("name", "kind"))
-    name = str(settings.get("name", settings.get("kind", "")))
-    return f"{name} ({rest})" if name and rest else name or rest
+    rest = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name")
+    name = str(settings.get("name", ""))
+    return f"{name} ({rest})" if name != "none" and rest else name

@@ -94,17 +94,13 @@ def _table(study: Study, name: str, caption: str, trials: Sequence[Trial], front
 def _notes(study: Study, front: Sequence[Trial]) -> list[str]:
     test = test_column(study)
     result = study.example(test[0]) if test else None
-    chosen = " with ".join(
-        part
-        for part in (f"sampler {study.plan.sampler}" * bool(study.plan.sampler), f"pruner {study.plan.pruner}" * bool(study.plan.pruner))
-        if part
-    )
+    chosen = [f"{what} {how}" for what, how in (("sampler", study.plan.sampler), ("pruner", study.plan.pruner)) if how]
     notes = [
         f"Each trial ran once (n = 1, {seeds_text(study)}); trials are not averaged, and differences between them hold noise.",
-        f"Bold: best by {study.plan.metric}, which the search selected on; the test figures are not ranked.",
+        f"Bold: best by {objectives_of(study)[0].metric}, which the search selected on; the test figures are not ranked.",
         f"{DOUBLE_DAGGER}: on the Pareto front." if front else "",
         f"{MISSING}: no figure from a finished run." if not all(trial.complete for trial in trials_of(study)) else "",
-        f"{states_text(study)}{f'; {chosen}' if chosen else ''}.",
+        f"{states_text(study)}{'; ' * bool(chosen)}{', '.join(chosen)}.",
         f"Test: {protocol_text(result)}." if result else "No trial has a test figure.",
     ]
     return [note for note in notes if note]
@@ -139,8 +135,8 @@ def verdict(study: Study) -> tuple[str, ...]:
     ranked = best_first(trials, objectives[0])
     if not ranked:
         return ("No trial of this search has a figure yet, so there is nothing to say.", *_standing(study))
-    best, metric = ranked[0], metric_of(study.plan.column[1])
-    split = study.plan.metric.partition("/")[0]
+    best, metric = ranked[0], metric_of(objectives[0].column[1])
+    split = objectives[0].metric.partition("/")[0]
     told = [
         f"Selected on {split}: trial {best.number} ({study.plan.describe(best.cell)}), the best of {len(ranked)} with "
         f"{_figure(metric, best.values[0])} on {split}."
@@ -148,7 +144,7 @@ def verdict(study: Study) -> tuple[str, ...]:
     if best.test is not None:
         told.append(
             f"On the test split it has {_figure(metric, best.test)}{_chance(study, metric)}: that is the figure to quote. "
-            f"The one on {split} is the largest of {len(ranked)} noisy ones, so it is too favourable."
+            f"The one on {split} is the best of {len(ranked)} noisy ones, so it is too favourable."
         )
     else:
         told.append(

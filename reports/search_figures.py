@@ -118,7 +118,7 @@ def slices(study: Study) -> Figure:
     objective = objectives_of(study)[0]
     ranked = best_first(trials_of(study), objective)
     shown = varied(study, ranked)
-    columns = min(_COLUMNS, len(shown))
+    columns = 2 if len(shown) == 4 else min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(WIDTH, 0.35 + 1.75 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)

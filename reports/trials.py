@@ -30,16 +30,16 @@ class Trial:
 
 
 def objectives_of(study: Study) -> tuple[Objective, ...]:
-    """What the search improves, the figure of quality first; without objectives in the plan that is its metric."""
+    """What the search improves, a figure of quality before a cost; without objectives in the plan that is its metric."""
     plan = study.plan
     if not plan.objectives:
         return (Objective(plan.metric, plan.metric_label, metric_of(plan.column[1]).higher_is_better),)
-    return tuple(sorted(plan.objectives, key=lambda objective: objective.metric != plan.metric))
+    return tuple(sorted(plan.objectives, key=lambda objective: objective.metric.startswith("cost/")))
 
 
 def test_column(study: Study) -> tuple[str, str] | None:
-    """The result on the test split that belongs to the metric of the search: same direction, fine-tuned before zero-shot."""
-    key, name = study.plan.column
+    """The result on the test split that belongs to the first objective: same direction, fine-tuned rather than zero-shot."""
+    key, name = objectives_of(study)[0].column
     direction = key.rpartition("/")[2]
     found = [k for k in study.keys if k.rpartition("/")[2] == direction and name in study.example(k).metrics]  # type: ignore[union-attr]
     return (found[-1], name) if found else None  # keys come with zero-shot first

@@ -145,7 +145,7 @@ def search_plan(cells: Sequence[dict[str, Any]], *, objectives: Sequence[dict[st
     made |= {
         "kind": "search", "sweep_id": "search-0123abcd", "ablation": "search", "title": "Search", "question": "Which settings?",
         "metric": VAL, "metric_label": "val R@1 (%)", "space": SPACE, "objectives": list(objectives), "trials": len(cells),
-        "sampler": {"name": "TPE", "seed": 0}, "pruner": {"name": "none"},
+        "sampler": {"name": "tpe", "seed": 0, "startup": 10}, "pruner": {"name": "none", "evaluations": 0},
     }  # fmt: skip
     del made["paper_says"]
     return made | changes
@@ -157,7 +157,7 @@ def search_study(made: dict[str, Any], value: Callable[[dict[str, Any], int], tu
     for number, point in enumerate(made["points"]):
         found = value(point["cell"], number)
         if isinstance(found, str):
-            runs.append(run(point, state=found, metrics={VAL: 99.0, HOURS: 0.0}, message=f"{found} at step 7"))
+            runs.append(run(point, state=found, metrics={VAL: 98.7654, HOURS: 0.0}, message=f"{found} at step 7"))
         else:
             quality, hours = found
             runs.append(run(point, *all_results(quality * 0.9), metrics={VAL: quality, HOURS: hours}, hours=hours))
