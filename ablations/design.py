@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,33 @@ Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting that is varied. `short` is what a progress line calls it ("video" for "video mask ratio")."""
+    """What is varied: one setting, or several at a time.
+
+    Attributes:
+        key: the setting; for an axis with `settings` a name for the table, which no setting needs to have.
+        values: of the setting; for an axis with `settings` the names of the bundles. A cell holds the value or the name.
+        short: what a progress line calls it ("video" for "video mask ratio").
+        settings: what each name sets: {"MVM+MLM": {"losses.vtc": 0, "losses.vtm": 0, ...}}. Empty: a value is one of `key`.
+    """
 
     key: str
     label: str
     values: tuple[Any, ...]
     short: str = ""
+    settings: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.short or self.label
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The settings that this axis changes: a user cannot give them by `key=value` as well."""
+        return tuple(dict.fromkeys(key for value in self.values for key in self.settings_of(value)))
+
+    def settings_of(self, value: Any) -> Mapping[str, Any]:
+        """The settings that a value stands for."""
+        return self.settings[value] if self.settings else {self.key: value}
 
 
 @dataclass(frozen=True)
@@ -96,13 +113,16 @@ class Ablation:
                 raise ConfigError(
                     f"the extra point {dict(cell)} of the ablation '{self.name}' must give a value for each of {sorted(keys)}."
                 )
+        for axis in (axis for axis in self.axes if axis.settings):
+            for value in (*axis.values, *(cell[axis.key] for cell in self.extra_points)):
+                if value not in axis.settings:
+                    raise ConfigError(f"the axis {axis.key} of the ablation '{self.name}' has no settings for its value '{value}'.")
 
     def cells(self) -> tuple[dict[str, Any], ...]:
         """The product of the axes, then the extra points; repeats left out."""
         product = itertools.product(*(axis.values for axis in self.axes))
-        found = [dict(zip([axis.key for axis in self.axes], values, strict=True)) for values in product]
-        found += [{axis.key: cell[axis.key] for axis in self.axes} for cell in self.extra_points]
-        return tuple(cell for number, cell in enumerate(found) if cell not in found[:number])
+        extra = (tuple(cell[axis.key] for axis in self.axes) for cell in self.extra_points)
+        return tuple(dict(zip([axis.key for axis in self.axes], values, strict=True)) for values in dict.fromkeys((*product, *extra)))
 
     def points(self) -> tuple[Point, ...]:
         """All points, first by seed and then by cell, so that a whole table with one seed is there early.
@@ -125,8 +145,9 @@ class Ablation:
         name = self.point_name(cell, seed)
         try:
             experiment = dataclasses.replace(base, seed=seed)
-            for key, value in cell.items():
-                experiment = replace_key(experiment, key, value)
+            for axis in self.axes:
+                for key, value in axis.settings_of(cell[axis.key]).items():
+                    experiment = replace_key(experiment, key, value)
             if experiment.data == base.data:
                 check(experiment)
             else:
@@ -134,7 +155,8 @@ class Ablation:
         except ConfigError as error:
             raise ConfigError(f"the point '{name}' of the ablation '{self.name}' is impossible: {error}") from None
         resolved = flatten(experiment)
-        return Point({key: resolved[key] for key in cell}, seed, experiment, name)
+        shown = {axis.key: cell[axis.key] if axis.settings else resolved[axis.key] for axis in self.axes}
+        return Point(shown, seed, experiment, name)
 
     def point_name(self, cell: Cell, seed: int) -> str:
         """`video 0.90 text 0.75`, with the seed where there are several."""

@@ -61,6 +61,14 @@ class Parameter:
     def name(self) -> str:
         return self.short or self.label
 
+    @property
+    def words(self) -> str:
+        """The range for people: `0.3 to 0.95`, `32, 64 or 128`."""
+        if self.kind == "choice":
+            first, last = ", ".join(map(str, self.choices[:-1])), str(self.choices[-1])
+            return f"{first} or {last}" if first else last
+        return f"{self.low:g} to {self.high:g}{' (log scale)' if self.log else ''}"
+
     def rounded(self, value: Any) -> Any:
         """The nearest value that is proposed: a float of few digits inside the range, a whole number, one of the choices."""
         if self.kind == "choice":
@@ -345,11 +353,11 @@ def _assignments(text: str) -> dict[str, list[str]]:
 
 
 def _parameter(before: Parameter, values: list[str], base: Experiment) -> Parameter:
-    key, name = before.key, {"label": before.label, "short": before.short}
+    key, label, short = before.key, before.label, before.short
     low, sign, rest = values[0].partition(":")
     if len(values) > 1 or not sign:
         typed = tuple(dict.fromkeys(flatten(replace_key(base, key, value))[key] for value in values))
-        return Parameter(key, kind="choice", choices=typed, **name)
+        return Parameter(key, label, "choice", choices=typed, short=short)
     high, _, scale = rest.partition(":")
     try:
         numbers = float(low), float(high)
@@ -358,7 +366,7 @@ def _parameter(before: Parameter, values: list[str], base: Experiment) -> Parame
     whole = isinstance(flatten(base)[key], int)
     if any(math.isnan(number) for number in numbers) or scale not in ("", "log") or not isinstance(flatten(base)[key], int | float):
         raise ConfigError(f"--space {key}={values[0]}: write {key}=low:high or {key}=low:high:log with two numbers.")
-    return Parameter(key, kind="int" if whole else "float", low=numbers[0], high=numbers[1], log=scale == "log", **name)
+    return Parameter(key, label, "int" if whole else "float", numbers[0], numbers[1], log=scale == "log", short=short)
 
 
 def _joined(texts: Sequence[str] | str) -> str:

@@ -24,6 +24,8 @@ from simvtp.batch import Batch, Masks
 from simvtp.config import Experiment, TrainConfig, to_dict
 from simvtp.data.datasets import Dataset, open_dataset
 from simvtp.data.loader import TrainLoader, ViewLoader, text_batches
+from simvtp.data.manifest import take_fraction
+from simvtp.data.order import Order
 from simvtp.data.text import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError, Stopped, UserError
 from simvtp.evaluation.reconstruction import draw_reconstructions
@@ -197,8 +199,9 @@ def _finetune(running: _Running) -> list[Result]:
 
 def _loader(running: _Running, stage: str, settings: TrainConfig, crop: str, flip: float) -> TrainLoader:
     experiment = running.experiment
+    clips = running.dataset.splits["train"]
     return TrainLoader(
-        running.dataset.splits["train"],
+        take_fraction(clips, experiment.data.fraction) if stage == "pretrain" else clips,
         running.tokenizer,
         data=experiment.data,
         model=experiment.model,
@@ -227,7 +230,9 @@ def _train(
 ) -> None:
     """Train one stage to its end (or load it, if it has ended before); its model is then in `running.models`."""
     experiment, runtime = running.experiment, running.experiment.runtime
-    total = stage_steps(settings, loader.steps_per_epoch)
+    # Of the whole split, whatever data.fraction: runs on a share of the data take as many steps, so that only the data differ.
+    epoch = Order(len(running.dataset.splits["train"]), settings.batch_size, experiment.seed).steps_per_epoch
+    total = stage_steps(settings, epoch)
     running.status.update(stage=name, step=0, total_steps=total)
     stage = Stage(
         name=name,

@@ -36,6 +36,7 @@ from simvtp.errors import ConfigError, UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+Direction = Literal["minimize", "maximize"]
 Wanted = Callable[[Point, TrialState | None], bool]
 TPE_TRIES, RANDOM_TRIES = 10, 15  # proposals for one new point: so many by TPE, then so many at random
 
@@ -75,7 +76,7 @@ class _Trials:
     the running ones.
     """
 
-    def __init__(self, path: Path, name: str, directions: Sequence[str], labels: Sequence[str], pruner: BasePruner) -> None:
+    def __init__(self, path: Path, name: str, directions: Sequence[Direction], labels: Sequence[str], pruner: BasePruner) -> None:
         self.path = path
         self.repairs: list[str] = []  # what had to be mended, for the user
         self.notes: list[str] = []  # what else the user should know, for example why a search ends early
@@ -467,7 +468,7 @@ class _JournalFile(BaseJournalBackend):
         self._lines = 0  # of the file, as far as they were counted
         self._held: list[dict[str, Any]] | None = None
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         held = self._held
         if held is None or log_number_from < self._lines:
             yield from self._file.read_logs(log_number_from)

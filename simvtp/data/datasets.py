@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvtp.config import DataConfig, RuntimeConfig, split_shares
-from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest, take_fraction
+from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest
 from simvtp.data.progress import Say, spoken
 from simvtp.errors import ConfigError, DataError
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dataset:
-    """Clips of each split; `train` is already cut to `data.fraction`."""
+    """Clips of each split, all of them: `data.fraction` is taken by the pre-training."""
 
     name: str
     splits: dict[str, tuple[Clip, ...]]
@@ -75,4 +75,4 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
                 else f"data.splits={data.splits} gave it none of {len(clips)} videos; change the shares, add videos, or add a column `split`"
             )
             raise DataError(f"the {split} split of {manifest.path} is empty: {remedy}.")
-    return Dataset(name, {**splits, "train": take_fraction(splits["train"], data.fraction)})
+    return Dataset(name, splits)

@@ -103,12 +103,14 @@ def test_fraction_is_independent_of_the_split() -> None:
     assert sum(clip.split == "train" for clip in kept) / len(kept) == pytest.approx(0.5, abs=0.06)
 
 
-def test_own_splits_are_kept_and_fraction_cuts_train_only(tmp_path: Path) -> None:
+def test_own_splits_are_kept_and_whole_whatever_the_fraction(tmp_path: Path) -> None:
     rows = [f"v{i},v{i}.mp4,words,{split}" for i, split in enumerate(["train"] * 10 + ["val"] * 4 + ["test"] * 3)]
     path = write(tmp_path, "videoid,path,caption,split\n" + "\n".join(rows) + "\n")
     data = DataConfig(dataset="manifest", manifest=str(path), fraction=0.5)
     dataset = open_dataset(data, RuntimeConfig())
-    assert {name: len(clips) for name, clips in dataset.splits.items()} == {"train": 5, "val": 4, "test": 3}
+    assert {name: len(clips) for name, clips in dataset.splits.items()} == {"train": 10, "val": 4, "test": 3}, (
+        "the share is of the pre-training; fine-tuning sees all"
+    )
     assert dataset.name == "clips"
 
 
