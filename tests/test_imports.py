@@ -20,6 +20,7 @@ ALLOWED = {
     "simvtp.results": (),
     "simvtp.journal": ("simvtp.errors",),
     "simvtp.lease": ("simvtp.errors", "simvtp.journal"),
+    "simvtp.scores": ("simvtp.errors", "simvtp.journal", "simvtp.results"),
     "simvtp.recipes": ("simvtp.config", "simvtp.errors"),
     "simvtp.models": (*GROUND, "simvtp.models"),
     "simvtp.data": (*GROUND, "simvtp.data"),

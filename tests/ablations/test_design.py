@@ -141,5 +141,6 @@ def test_every_ablation_builds_for_the_tiny_recipe_and_is_listed(capsys: pytest.
     for name, build in ABLATIONS.items():
         assert build(tiny()).name == name
     assert list_ablations([]) == 0
-    assert all(f"sweeps/{name}.py" in capsys.readouterr().out for name in ABLATIONS)
+    printed = capsys.readouterr().out
+    assert all(f"sweeps/{name}.py" in printed for name in ABLATIONS)
     assert list_ablations(["nonsense"]) == 2
