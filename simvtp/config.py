@@ -120,7 +120,7 @@ class DataConfig:
     manifest_digest: str = ""  # filled in by `finalise`: sha256 of the manifest, so that its content is the identity
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     splits: str = "0.8/0.1/0.1"  # train/val/test shares by hash of the id, where the manifest has no `split` column
-    fraction: float = 1.0  # nested share of the training videos, chosen by hash of the id
+    fraction: float = 1.0  # nested share of the training videos that pre-training sees, by hash of the id; steps are those of all videos
     stride: int = 4  # frames between two sampled frames
     train_crop: Literal["multiscale", "center", "random_resized"] = "multiscale"  # multiscale = released pre-training
     flip: float = 0.0
@@ -137,7 +137,7 @@ class TrainConfig:
     epochs: float = 200.0
     max_steps: int = 0  # above 0: exactly so many steps, whatever the epochs
     batch_size: int = 1024
-    accumulate: int = 1
+    accumulate: int = 1  # micro-batches per rank and step; 0 = derived from the ranks and runtime.micro_batch
     base_lr: float = 1.5e-4
     base_min_lr: float = 1e-5
     warmup_share: float = 0.2  # of all steps, linear from 0
@@ -204,6 +204,8 @@ class RuntimeConfig:
     device: str = "auto"
     workers: int = 2
     threads: int = 0  # torch threads; 0 = torch's own choice
+    micro_batch: int = 0  # most samples a rank takes at a time where accumulate=0; 0 = its whole share of the batch
+    shard: Literal["none", "full"] = "none"  # full: weights, gradients and optimizer state are cut over the ranks (FSDP2)
     log_every: int = 10
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
@@ -263,8 +265,14 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], kind: type = Experiment) -> Any:
-    """Rebuild a config from `to_dict`; unknown or missing keys raise ConfigError."""
+    """Rebuild a config from `to_dict`; unknown or missing keys raise ConfigError.
+
+    Except in `runtime`: what carried a run is no part of it, so there another version's keys are passed over and missing ones take
+    their defaults.
+    """
     known = typing.get_type_hints(kind)
+    if kind is RuntimeConfig:
+        values = {**dataclasses.asdict(RuntimeConfig()), **{key: value for key, value in values.items() if key in known}}
     unknown, missing = set(values) - set(known), set(known) - set(values)
     if unknown or missing:
         raise ConfigError(

@@ -23,8 +23,11 @@ from simvtp.errors import UserError
 TAIL_BYTES = 4096  # of the journal, to know it again by
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write to a temporary neighbour, flush it to disk, rename: the file is whole or absent. A full disk raises UserError."""
+def write_atomically(path: Path, content: bytes | str, guard: Callable[[], None] | None = None) -> None:
+    """Write to a temporary neighbour, flush it to disk, rename: the file is whole or absent. A full disk raises UserError.
+
+    `guard` is called right before the rename and may raise to prevent it (see `simvtp.lease`).
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,7 +36,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if guard is not None:
+            guard()
         os.replace(temporary, path)
+    except UserError:
+        temporary.unlink(missing_ok=True)
+        raise
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another runtime.root.") from error

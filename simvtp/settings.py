@@ -107,7 +107,8 @@ def check(experiment: Experiment) -> None:
     for name in ("mvm", "mlm", "vtc", "vtm"):
         _require(getattr(losses, name) >= 0, f"losses.{name}", getattr(losses, name), "at least 0")
     _require(losses.temperature > 0, "losses.temperature", losses.temperature, "above 0")
-    micro = experiment.pretrain.batch_size // experiment.pretrain.accumulate
+    _check_sharding(experiment)
+    micro = experiment.pretrain.batch_size // max(1, experiment.pretrain.accumulate)
     if "vtm" in losses.wanted and micro < 2:
         raise ConfigError(f"losses.vtm needs another clip as negative, but pretrain.batch_size/accumulate is {micro}: make it 2 or more.")
 
@@ -184,9 +185,9 @@ def _check_masks(experiment: Experiment) -> None:
 
 
 def _check_stage(name: str, stage: TrainConfig) -> None:
-    for key in ("batch_size", "accumulate"):
-        _require(getattr(stage, key) >= 1, f"{name}.{key}", getattr(stage, key), "at least 1")
-    if stage.batch_size % stage.accumulate:
+    _require(stage.batch_size >= 1, f"{name}.batch_size", stage.batch_size, "at least 1")
+    _require(stage.accumulate >= 0, f"{name}.accumulate", stage.accumulate, "at least 0 (0 = derived)")
+    if stage.accumulate and stage.batch_size % stage.accumulate:
         raise ConfigError(f"{name}.batch_size={stage.batch_size} is not divisible by {name}.accumulate={stage.accumulate}.")
     _require(stage.epochs > 0 or stage.max_steps > 0, f"{name}.epochs", stage.epochs, f"above 0 (or set {name}.max_steps)")
     _require(stage.max_steps >= 0, f"{name}.max_steps", stage.max_steps, "at least 0")
@@ -196,6 +197,17 @@ def _check_stage(name: str, stage: TrainConfig) -> None:
         _require(0 <= getattr(stage, key) < 1, f"{name}.{key}", getattr(stage, key), "in [0, 1)")
     for key in ("weight_decay", "clip_norm", "base_min_lr"):
         _require(getattr(stage, key) >= 0, f"{name}.{key}", getattr(stage, key), "at least 0")
+
+
+def _check_sharding(experiment: Experiment) -> None:
+    """What does not work on weights that are cut over the ranks."""
+    if experiment.runtime.shard == "none":
+        return
+    for name, stage in (("pretrain", experiment.pretrain), ("finetune.train", experiment.finetune.train)):
+        if stage.precision == "fp16":
+            raise ConfigError(f"{name}.precision=fp16 does not go with runtime.shard=full (its loss scale sees one shard): take bf16.")
+        if stage.compile:
+            raise ConfigError(f"{name}.compile=true does not go with runtime.shard=full: switch one of them off.")
 
 
 def _check_data(experiment: Experiment) -> None:
@@ -212,6 +224,7 @@ def _check_data(experiment: Experiment) -> None:
         _require(getattr(evaluate, key) >= 1, f"evaluate.{key}", getattr(evaluate, key), "at least 1")
     for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(runtime, key) >= 1, f"runtime.{key}", getattr(runtime, key), "at least 1")
-    _require(runtime.workers >= 0, "runtime.workers", runtime.workers, "at least 0")
+    for key in ("workers", "micro_batch"):
+        _require(getattr(runtime, key) >= 0, f"runtime.{key}", getattr(runtime, key), "at least 0")
     _require(experiment.finetune.evaluations >= 1, "finetune.evaluations", experiment.finetune.evaluations, "at least 1")
     _require(experiment.finetune.temperature > 0, "finetune.temperature", experiment.finetune.temperature, "above 0")

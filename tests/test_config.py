@@ -115,8 +115,30 @@ def test_where_things_lie_does_not_change_the_fingerprint() -> None:
     experiment = get_recipe("tiny")
     for key, value in C.flatten(experiment.runtime).items():
         new = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else f"{value}x"
+        new = "full" if key == "shard" else new
         assert S.replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
     assert dataclasses.replace(experiment, name="other").fingerprint == experiment.fingerprint
+
+
+def test_a_run_of_a_version_with_other_runtime_settings_is_still_read() -> None:
+    experiment = S.override(get_recipe("tiny"), ["runtime.workers=7"])
+    stored = C.to_dict(experiment)
+    del stored["runtime"]["micro_batch"]
+    stored["runtime"]["of_the_future"] = 1
+    assert C.from_dict(stored) == experiment
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("pretrain.precision=fp16", "pretrain.precision=fp16 does not go with runtime.shard=full .*bf16"),
+        ("finetune.train.compile=true", "finetune.train.compile=true does not go with runtime.shard=full"),
+    ],
+)
+def test_what_does_not_work_on_shards_is_refused(setting: str, message: str) -> None:
+    S.check(S.override(get_recipe("tiny"), [setting]))
+    with pytest.raises(ConfigError, match=message):
+        S.check(S.override(get_recipe("tiny"), [setting, "runtime.shard=full"]))
 
 
 def test_a_manifest_is_known_by_its_content(tmp_path) -> None:

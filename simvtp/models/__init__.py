@@ -5,10 +5,10 @@ from __future__ import annotations
 from simvtp.config import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.models.dual import DualEncoder
-from simvtp.models.layers import set_gradient_checkpointing
+from simvtp.models.layers import Place, set_gradient_checkpointing, set_place
 from simvtp.models.simvtp import OBJECTIVES, SimVTP
 
-__all__ = ["METHODS", "OBJECTIVES", "DualEncoder", "SimVTP", "build_model", "set_gradient_checkpointing"]
+__all__ = ["METHODS", "OBJECTIVES", "DualEncoder", "Place", "SimVTP", "build_model", "set_gradient_checkpointing", "set_place"]
 
 METHODS: dict[str, type[SimVTP]] = {"simvtp": SimVTP}
 

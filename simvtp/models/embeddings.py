@@ -7,11 +7,10 @@ tube embedding, in the decoder's prediction and in its target.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.config import ModelConfig
-from simvtp.models.layers import sine_cosine_table, take
+from simvtp.models.layers import Drawing, sine_cosine_table, take, uniform_rows
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,7 +61,7 @@ class TubeEmbedding(nn.Module):
         return self.proj(values) + position
 
 
-class TextEmbedding(nn.Module):
+class TextEmbedding(Drawing):
     """BERT's embedding module: word + learned position + token type 0, LayerNorm, dropout (method notes 1.1)."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -77,4 +76,8 @@ class TextEmbedding(nn.Module):
         """int64 [B, L] -> [B, L, D]."""
         length = input_ids.shape[1]
         tokens = self.word(input_ids) + self.position.weight[:length] + self.token_type.weight[0]
-        return F.dropout(self.norm(tokens), self.dropout, self.training)
+        tokens = self.norm(tokens)
+        if self.dropout == 0 or not self.training:
+            return tokens
+        kept = uniform_rows(tokens.shape[0], tuple(tokens.shape[1:]), self.place, tokens.device) >= self.dropout
+        return tokens * (kept.to(tokens.dtype) / (1 - self.dropout))

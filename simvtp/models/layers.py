@@ -7,6 +7,9 @@ queries and values but not on keys, GELU, LayerNorm with eps 1e-6, no layer scal
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -38,18 +41,55 @@ def take(rows: Tensor, index: Tensor) -> Tensor:
     return rows.flatten(0, 1).index_select(0, (index + start).flatten()).unflatten(0, index.shape)
 
 
-class DropPath(nn.Module):
+@dataclass(frozen=True)
+class Place:
+    """Where the samples of a micro-batch stand in the global batch: `first` .. `first + count - 1` of `total`."""
+
+    first: int
+    count: int
+    total: int
+
+
+def uniform_rows(rows: int, width: tuple[int, ...], place: Place | None, device: torch.device) -> Tensor:
+    """Uniform numbers [rows, *width] for dropout.
+
+    With a place, they are drawn for the whole global batch and this micro-batch keeps its own: what a sample gets then depends on the
+    seed and on the sample alone, not on how the batch is cut over ranks and micro-batches. `rows` may be a multiple of the samples.
+    """
+    if place is None:
+        return torch.rand(rows, *width, device=device)
+    drawn = torch.rand(rows // place.count, place.total, *width, device=device)
+    return drawn[:, place.first : place.first + place.count].flatten(0, 1)
+
+
+def set_place(model: nn.Module, place: Place | None) -> None:
+    """Tell every module of `model` that draws random numbers which samples it is about to see; None: some samples or other."""
+    for module in model.modules():
+        if isinstance(module, Drawing):
+            module.place = place
+
+
+class Drawing(nn.Module):
+    """A module that draws random numbers for each sample while training."""
+
+    place: Place | None = None
+
+
+class DropPath(Drawing):
     """Leaves out a residual branch for a random share of the samples while training (stochastic depth)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Factors [B, 1, 1] for the branch of each sample of x [B, ...]: 0, or 1 / (1 - rate). None: leave it as it is."""
         if self.rate == 0 or not self.training:
-            return x
-        keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
-        return x * (keep.to(x.dtype) / (1 - self.rate))
+            return None
+        return (uniform_rows(x.shape[0], (1, 1), self.place, x.device) >= self.rate) / (1 - self.rate)
+
+    def forward(self, branch: Tensor, factor: Tensor | None) -> Tensor:
+        return branch if factor is None else branch * factor.to(branch.dtype)
 
 
 class Attention(nn.Module):
@@ -95,9 +135,10 @@ class Block(nn.Module):
         self.mlp = Mlp(width, round(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), keys))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, keys: Tensor | None, kept: tuple[Tensor | None, Tensor | None] = (None, None)) -> Tensor:
+        """`kept`: what `DropPath.draw` gave for the two branches (drawn outside, so that a compiled block sees tensors only)."""
+        x = x + self.drop_path(self.attn(self.norm1(x), keys), kept[0])
+        return x + self.drop_path(self.mlp(self.norm2(x)), kept[1])
 
 
 class Blocks(nn.ModuleList):
@@ -114,11 +155,12 @@ class Blocks(nn.ModuleList):
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
         """x [B, S, D]; keys bool [B, S], False at padding, or None where there is none."""
         mask = None if keys is None else keys[:, None, None, :]
-        for block in self:
+        for block in cast(Iterator[Block], iter(self)):
+            kept = block.drop_path.draw(x), block.drop_path.draw(x)
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, use_reentrant=False)
+                x = checkpoint(block, x, mask, kept, use_reentrant=False)
             else:
-                x = block(x, mask)
+                x = block(x, mask, kept)
         return x
 
 

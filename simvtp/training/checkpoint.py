@@ -1,7 +1,7 @@
 """Checkpoints that a kill cannot spoil: written to a neighbour, flushed to disk, renamed; read back without running any code.
 
 A stage keeps its files in `<run>/checkpoints/<stage>/`: `step_00000100.pt` (the whole state), `best_00000080.pt` (weights that
-scored best on the selection split), `start.json` (length of the journal when the stage began). Its final weights are
+scored best on the selection split), `start.json` (mark of the journal when the stage began). Its final weights are
 `<run>/checkpoints/<stage>.safetensors`.
 """
 
@@ -16,7 +16,7 @@ import pickle
 import random
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,15 @@ def _cause_of_write_failure(error: BaseException) -> OSError | None:
     return None
 
 
-def write_state(path: Path, state: State) -> None:
-    """torch.save, whole or not at all. A full disk raises UserError, and what was there before stays."""
+def unguarded() -> None:
+    """The guard of a process that nobody can replace."""
+
+
+def write_state(path: Path, state: State, guard: Callable[[], None] = unguarded) -> None:
+    """torch.save, whole or not at all. A full disk raises UserError, and what was there before stays.
+
+    `guard` is called right before the rename and may raise to prevent it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,12 +68,16 @@ def write_state(path: Path, state: State) -> None:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
+        guard()
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must reach the disk too
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except UserError:
+        temporary.unlink(missing_ok=True)
+        raise
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -96,12 +107,12 @@ def read_state(path: Path) -> State:
         raise CheckpointError(f"the checkpoint {path} cannot be read: it is not a checkpoint of simvtp.") from error
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+def write_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], guard: Callable[[], None] = unguarded) -> str:
     """Weights as safetensors, whole or not at all; returns the file's sha256. Equal weights and `about` give equal bytes."""
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
     # One key, because the order of several keys in the header is not fixed.
     content = safetensors.torch.save(tensors, metadata={"simvtp": json.dumps(dict(about), sort_keys=True)})
-    write_atomically(path, content)
+    write_atomically(path, content, guard)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -145,11 +156,12 @@ def check_configuration(path: Path, state: State, fingerprint: str, config: Mapp
 
 
 class Checkpoints:
-    """The checkpoint files of one stage. Only rank 0 writes, moves or deletes."""
+    """The checkpoint files of one stage. Only rank 0 writes, moves or deletes, and only while `guard` lets it."""
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, guard: Callable[[], None] = unguarded) -> None:
         self.directory = directory
         self.keep = keep
+        self.guard = guard
 
     def _files(self, kind: str) -> dict[int, Path]:
         """{step: path} of `step` or `best` files, oldest first."""
@@ -175,7 +187,7 @@ class Checkpoints:
     def save(self, step: int, state: State) -> Path:
         """Write the state of `step`, then drop all but the newest `keep` (and the best weights that none of those needs)."""
         path = self.path(step)
-        write_state(path, {**state, "format": FORMAT, "step": step})
+        write_state(path, {**state, "format": FORMAT, "step": step}, self.guard)
         for old in list(self._files("step").values())[: -self.keep]:
             old.unlink()
         oldest = min(self._files("step"))
@@ -186,7 +198,7 @@ class Checkpoints:
 
     def save_best(self, step: int, state: State) -> Path:
         """Write weights that scored better than all before. A checkpoint of step c goes with the newest best file up to c."""
-        write_state(self.best_path(step), {**state, "format": FORMAT, "step": step})
+        write_state(self.best_path(step), {**state, "format": FORMAT, "step": step}, self.guard)
         return self.best_path(step)
 
     def forget_best_after(self, step: int) -> None:
@@ -195,18 +207,24 @@ class Checkpoints:
             if best > step:
                 path.unlink()
 
-    def load_latest(self) -> tuple[Path | None, State | None, list[str]]:
+    def load_latest(self, check: Callable[[Path, State], None] | None = None) -> tuple[Path | None, State | None, list[str]]:
         """The newest readable checkpoint: (path, state, warnings).
 
-        A file that cannot be read is moved aside (`....pt.unreadable`) with a warning, and the one before is tried; path and
-        state are None if none is left.
+        A file that cannot be read (`....pt.unreadable`), or that `check` refuses with a CheckpointError (`....pt.foreign`), is moved
+        aside with a warning, and the one before is tried; path and state are None if none is left.
         """
         warnings: list[str] = []
         for step, path in reversed(self._files("step").items()):
+            suffix = ".unreadable"
             try:
-                return path, read_state(path), warnings
+                state = read_state(path)
+                suffix = ".foreign"
+                if check is not None:
+                    check(path, state)
+                return path, state, warnings
             except CheckpointError as error:
-                path.rename(path.with_name(path.name + ".unreadable"))
+                self.guard()
+                path.rename(path.with_name(path.name + suffix))
                 before = [other for other in self._files("step") if other < step]
                 then = f"falling back to step {max(before)}" if before else "no other checkpoint is left: the stage starts anew"
                 warnings.append(f"{error} {then[0].upper()}{then[1:]}.")

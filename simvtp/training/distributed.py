@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -153,6 +153,44 @@ def unsynchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextMa
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
     return contextlib.nullcontext()
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Rank 0 works while the others wait; all get what it returns (any picklable object), or raise what it raised.
+
+    So no rank waits for one that has left: a full disk, a stop request or a lost run directory ends them all.
+    """
+    if world() == 1:
+        return work()
+    answer: tuple[T | None, Exception | None] = None, None
+    try:
+        if is_main():
+            answer = work(), None
+    except UserError as error:
+        answer = None, error
+    except Exception as error:
+        from_main((None, RuntimeError(f"rank 0 failed: {type(error).__name__}: {error}")))
+        raise
+    result, failure = from_main(answer)
+    if failure is not None:
+        raise failure
+    return cast(T, result)
+
+
+def together(work: Callable[[], T]) -> T:
+    """Every rank works and keeps its own result; if one of them raises a UserError, all raise the first one."""
+    if world() == 1:
+        return work()
+    result: T | None = None
+    failure: UserError | None = None
+    try:
+        result = work()
+    except UserError as error:
+        failure = error
+    failures = [found for found in from_all(failure) if found is not None]
+    if failures:
+        raise failures[0]
+    return cast(T, result)
 
 
 class Vote:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from simvtp.config import TrainConfig
 
@@ -70,6 +71,8 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Norm of all gradients, before they are scaled down to `limit` (0 = leave them); 0-d tensor, no host sync."""
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if isinstance(norm, DTensor):  # gradients cut over the ranks: the norm of all parts
+        norm = norm.full_tensor()
     if limit > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm

@@ -5,24 +5,10 @@ from __future__ import annotations
 import math
 
 from simvtp.config import TrainConfig
-from simvtp.errors import ConfigError
-
-
-def total_steps(train: TrainConfig, samples: int) -> int:
-    """Optimizer steps of a stage over `samples` training samples; a last batch that is not full is left out.
-
-    Raises ConfigError if there is not one full batch.
-    """
-    if train.max_steps > 0:
-        return train.max_steps
-    steps_per_epoch = samples // train.batch_size
-    if steps_per_epoch == 0:
-        raise ConfigError(f"batch_size={train.batch_size} is more than the {samples} training samples: lower it or set max_steps.")
-    return stage_steps(train, steps_per_epoch)
 
 
 def stage_steps(train: TrainConfig, steps_per_epoch: int) -> int:
-    """Optimizer steps of a stage: `max_steps` where it is given, else the epochs in steps, at least one."""
+    """Optimizer steps of a stage: `max_steps` where it is given, else the epochs in steps of the loader, at least one."""
     return train.max_steps or max(1, round(train.epochs * steps_per_epoch))
 
 

@@ -15,7 +15,7 @@ from simvtp.config import TrainConfig
 
 Batches = Callable[[int], Iterator[Batch]]  # (steps already done) -> this rank's batches from there on
 Draw = Callable[[Batch, int, int], Masks]  # (micro-batch on the device, step from 0, first sample within the global batch)
-Evaluate = Callable[[nn.Module, int], dict[str, float]]  # (model in eval mode, step) -> metrics; all ranks call it
+Evaluate = Callable[[nn.Module, int], dict[str, float]]  # (model in eval mode, step) -> metrics; rank 0 calls it; may raise Stopped
 OnLog = Callable[[dict[str, Any]], None]
 Measure = Callable[[], dict[str, float]]
 
@@ -35,6 +35,8 @@ class Stage:
     log_every: int = 10
     checkpoint_every: int = 100
     keep: int = 2
+    micro_batch: int = 0  # most samples that a rank takes at a time where train.accumulate is 0; 0 = its whole share
+    shard: bool = False  # cut weights, gradients and optimizer state over the ranks
     evaluate_at: tuple[int, ...] = ()
     best: str = ""  # metric of `evaluate` by which the final weights are chosen, larger is better; "" = the last ones
 
@@ -74,7 +76,7 @@ class Outcome:
     gpu_hours: float = 0.0
 
 
-def step_seed(seed: int, stage: str, step: int, rank: int) -> int:
-    """Seed of torch's generators (dropout, drop path) for one step of one rank, so that any step can be done again exactly."""
-    digest = hashlib.sha256(f"{seed}/{stage}/{step}/{rank}".encode()).digest()
+def step_seed(seed: int, stage: str, step: int) -> int:
+    """Seed of torch's generators (dropout, drop path) for one step, the same on all ranks, so that any step can be done again exactly."""
+    digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from simvtp.config import ModelConfig, TrainConfig
-from simvtp.errors import ConfigError
 from simvtp.models import DualEncoder
 from simvtp.training.optim import build_optimizer, clip_gradients, decays, parameter_groups, set_rate, update_average
-from simvtp.training.schedule import learning_rate, stage_rate, total_steps
+from simvtp.training.schedule import learning_rate, stage_rate, stage_steps
 from tests.training.helpers import MODEL, make_model
 
 
@@ -93,12 +92,11 @@ def test_schedule_stays_between_zero_and_peak(total: int, warmup_share: float) -
     assert not after or after[0] == 1.0
 
 
-def test_total_steps() -> None:
-    assert total_steps(TrainConfig(epochs=10, batch_size=32), 2000) == 620
-    assert total_steps(TrainConfig(epochs=0.5, batch_size=32), 2000) == 31
-    assert total_steps(TrainConfig(epochs=10, batch_size=32, max_steps=7), 5) == 7
-    with pytest.raises(ConfigError, match="batch_size=32 is more than the 31"):
-        total_steps(TrainConfig(epochs=10, batch_size=32), 31)
+def test_steps_of_a_stage() -> None:
+    assert stage_steps(TrainConfig(epochs=10, batch_size=32), 62) == 620
+    assert stage_steps(TrainConfig(epochs=0.5, batch_size=32), 62) == 31
+    assert stage_steps(TrainConfig(epochs=0.1, batch_size=32), 1) == 1
+    assert stage_steps(TrainConfig(epochs=10, batch_size=32, max_steps=7), 62) == 7
 
 
 def test_clipping_reports_the_norm_from_before() -> None:

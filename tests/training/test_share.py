@@ -1,0 +1,50 @@
+"""How a global batch is cut: derived, checked, and said in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from simvtp.config import TrainConfig
+from simvtp.errors import ConfigError
+from simvtp.training.share import Share, share_batch
+
+
+@pytest.mark.parametrize(
+    ("batch", "ranks", "micro", "expected"),
+    [
+        (64, 1, 0, Share(1, 1, 64)),
+        (64, 1, 64, Share(1, 1, 64)),
+        (64, 1, 63, Share(1, 2, 32)),
+        (64, 4, 5, Share(4, 4, 4)),
+        (60, 2, 8, Share(2, 5, 6)),  # the fewest equal parts of 30 with at most 8 samples
+        (14, 2, 4, Share(2, 7, 1)),
+    ],
+)
+def test_accumulation_is_derived(batch: int, ranks: int, micro: int, expected: Share) -> None:
+    share = share_batch("pretrain", TrainConfig(batch_size=batch, accumulate=0), ranks, micro)
+    assert share == expected and share.batch_size == batch
+
+
+def test_given_accumulation_stays_as_it_is() -> None:
+    assert share_batch("pretrain", TrainConfig(batch_size=64, accumulate=2), 4, micro_batch=1) == Share(4, 2, 8)
+
+
+def test_a_batch_that_cannot_be_cut_names_numbers_that_can() -> None:
+    with pytest.raises(ConfigError, match=r"batch_size=64 of stage finetune cannot be shared by 3 ranks and 1 accumulation step: "
+                                          r"use 1, 2, 4, 8, 16, 32 or 64 ranks, or a batch_size of 63 or 66\."):  # fmt: skip
+        share_batch("finetune", TrainConfig(batch_size=64, accumulate=0), 3)
+    with pytest.raises(ConfigError, match=r"use 1 or 3 ranks, or a batch_size of 8 or 16\."):
+        share_batch("pretrain", TrainConfig(batch_size=12, accumulate=4), 2)
+    with pytest.raises(ConfigError, match="cannot be cut into 5 accumulation steps"):
+        share_batch("pretrain", TrainConfig(batch_size=12, accumulate=5), 1)
+
+
+def test_the_line_says_where_negatives_come_from() -> None:
+    share = Share(8, 2, 64)
+    assert share.sentence("pretrain", "global") == (
+        "pretrain: global batch 1024 = 8 ranks x 2 accumulation steps x 64 samples; "
+        "contrastive negatives from 512 samples (the micro-batches of all ranks)"
+    )
+    assert "negatives from 64 samples (a micro-batch)" in share.sentence("pretrain", "local")
+    assert share.sentence("pretrain", "") == "pretrain: global batch 1024 = 8 ranks x 2 accumulation steps x 64 samples"
+    assert "from 32 samples (a micro-batch)" in Share(1, 1, 32).sentence("finetune", "global")
