@@ -287,6 +287,9 @@ def build(
     for word in words:
         if word not in OBJECTIVES:
             raise ConfigError(f"there is no objective '{word}': choose from {', '.join(OBJECTIVES)}.")
+    if "quality" not in words:
+        raise ConfigError("a search needs the objective quality: the cheapest settings alone are those that learn nothing.")
+    words.sort(key=lambda word: word != "quality")  # it comes first: tables and progress lines show it
     cost = CPU_HOURS if base.name == "tiny" or base.runtime.device == "cpu" else GPU_HOURS
     named = {"quality": QUALITY, "cost": cost, "gpu_hours": GPU_HOURS, "cpu_hours": CPU_HOURS}
     return Search(

@@ -180,7 +180,7 @@ class _Trials:
     def _close_lost(self, fingerprint: str) -> None:
         """The running trial of a point that is to be run again: its controller died, and so did its job."""
         trial_id = self._running.pop(fingerprint, None)
-        if trial_id is not None:
+        if trial_id is not None and self._is_open(trial_id):
             self._finish(trial_id, TrialState.FAIL, None, "its job went away")
 
     def _enqueue(self, point: Point, again: Mapping[str, Any]) -> None:
@@ -207,7 +207,8 @@ class _Trials:
         with self._file.batch():
             while self._waiting:
                 trial_id, fingerprint = self._waiting.popleft()
-                if self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                if self._storage.get_trial(trial_id).state == TrialState.WAITING:  # else another program has closed it
+                    self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
                     return self._take(trial_id, fingerprint)
         return None
 
@@ -218,9 +219,14 @@ class _Trials:
 
     def note(self, fingerprint: str, **attributes: Any) -> None:
         """Attach facts such as `job_id` to the running trial of a point."""
+        trial_id = self._running[fingerprint]
         with self._file.batch():
-            for key, value in attributes.items():
-                self._storage.set_trial_user_attr(self._running[fingerprint], key, value)
+            for key, value in attributes.items() if self._is_open(trial_id) else ():
+                self._storage.set_trial_user_attr(trial_id, key, value)
+
+    def _is_open(self, trial_id: int) -> bool:
+        """Whether a trial can be written to: another program (a dashboard has buttons) may have closed it."""
+        return not self._storage.get_trial(trial_id).state.is_finished()
 
     def report(self, fingerprint: str, step: int, value: float) -> bool:
         """An intermediate figure of a running point; True if the point should be pruned. Cells of a table never are."""
@@ -235,7 +241,9 @@ class _Trials:
         if trial_id is None:
             return
         with self._file.batch():
-            if pruned:
+            if not self._is_open(trial_id):
+                pass
+            elif pruned:
                 curve = self._storage.get_trial(trial_id).intermediate_values
                 last = curve[max(curve)] if curve else math.nan
                 self._finish(trial_id, TrialState.PRUNED, None if math.isnan(last) else [last], reason)
@@ -377,6 +385,8 @@ class SearchStudy(_Trials):
         seen = self._evaluations.setdefault(fingerprint, {})
         resource = seen.setdefault(step, len(seen) + 1)
         with self._file.batch():
+            if not self._is_open(trial_id):
+                return False
             if resource not in self._storage.get_trial(trial_id).intermediate_values:
                 self._storage.set_trial_intermediate_value(trial_id, resource, float(value))
             if resource >= self._search.evaluations:

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
+import optuna
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Point
+from simvtp.config import Experiment
 from sweeps.study import GridStudy, repair_journal
 
 
@@ -19,7 +30,7 @@ def missing(point: Point, last: object) -> bool:
 
 
 def open_study(folder: Path, grid: Ablation) -> GridStudy:
-    return GridStudy(folder / "study.journal", grid.sweep_id, grid.points())
+    return GridStudy(folder / "study.journal", grid.sweep_id, grid.points(), grid.metric_label)
 
 
 def drain(study: GridStudy) -> list[str]:
@@ -140,3 +151,130 @@ def test_a_lock_of_a_dead_writer_does_not_hold_up_the_next(tmp_path: Path, grid:
     (tmp_path / "study.journal.lock").symlink_to(tmp_path / "study.journal")
     study = open_study(tmp_path, grid)  # would wait 30 s for optuna's grace period
     assert len(drain(study)) == 4
+
+
+# ---- against a model -------------------------------------------------------------------------------------------------------
+
+
+@settings(derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    moves=st.lists(st.sampled_from(["ask", "tell", "fail", "kill", "reopen", "retry"]), max_size=30),
+    choice=st.randoms(use_true_random=False),
+)
+def test_whatever_dies_every_point_is_completed_exactly_once(
+    tmp_path_factory: pytest.TempPathFactory, grid: Ablation, moves: list[str], choice: random.Random
+) -> None:
+    """A dictionary {fingerprint: state} says what the run directories would; the study must agree with it after any moves."""
+    folder = tmp_path_factory.mktemp("model")
+    truth = {point.fingerprint: "missing" for point in grid.points()}
+    study = open_study(folder, grid)
+
+    def plan(retry: bool = False) -> None:
+        target = {"done": "COMPLETE", "failed": "" if retry else "FAIL", "running": "RUNNING"}
+        study.plan(lambda point, last: last is None or last.name != target.get(truth[point.fingerprint], ""))
+
+    plan()
+    for move in moves:
+        running = [fingerprint for fingerprint, state in truth.items() if state == "running"]
+        if move == "ask":
+            point = study.ask()
+            assert (point is None) == ("missing" not in truth.values()), "it offers a point exactly as long as one is missing"
+            if point is not None:
+                assert truth[point.fingerprint] == "missing"
+                truth[point.fingerprint] = "running"
+        elif move in ("tell", "fail") and running:
+            told = choice.choice(running)
+            study.tell(told, [1.0] if move == "tell" else None, "" if move == "tell" else "broken")
+            truth[told] = "done" if move == "tell" else "failed"
+        elif move == "kill":  # the controller and its jobs
+            truth |= dict.fromkeys(running, "missing")
+            study = open_study(folder, grid)
+            plan()
+        elif move == "reopen":  # the controller alone: its jobs go on
+            study = open_study(folder, grid)
+            plan()
+        elif move == "retry":
+            plan(retry=True)
+            truth = {fingerprint: "missing" if state == "failed" else state for fingerprint, state in truth.items()}
+        assert study.running() == {fingerprint for fingerprint, state in truth.items() if state == "running"}
+    for fingerprint in study.running():
+        study.tell(fingerprint, [1.0])
+    drain(study)
+    complete = [trial.user_attrs["fingerprint"] for trial in open_study(folder, grid)._study.trials if trial.state.name == "COMPLETE"]
+    failed = [fingerprint for fingerprint, state in truth.items() if state == "failed"]
+    assert sorted([*complete, *failed]) == sorted(truth)
+
+
+# ---- size and other programs -------------------------------------------------------------------------------------------------
+
+
+def test_a_point_costs_a_handful_of_lines_and_one_append_a_call(tmp_path: Path, base: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = mask_ratio.build(base, [0.5, 0.9], [0.15, 0.75], seeds=range(25))
+    study, appends = open_study(tmp_path, many), []
+    path = tmp_path / "study.journal"
+    before = len(path.read_bytes().splitlines())
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (appends.append(number), real(number))[1])
+    study.plan(missing)
+    assert len(appends) == 1, "all points in one append"
+    while (point := study.ask()) is not None:
+        study.note(point.fingerprint, job_id="1", executor="slurm", log="x")
+        study.tell(point.fingerprint, [1.0])
+    assert len(appends) == 1 + 3 * 100
+    assert len(path.read_bytes().splitlines()) - before == 6 * 100
+    assert path.stat().st_size < 3000 * 100, "the axes are not written out again with each point"
+
+
+def test_a_line_that_another_program_writes_in_between_is_taken_in(tmp_path: Path, grid: Ablation) -> None:
+    """optuna-dashboard writes notes into the file while a sweep runs."""
+    study = open_study(tmp_path, grid)
+    study.plan(missing)
+    other = optuna.load_study(study_name=grid.sweep_id, storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))))
+    for number in range(4):
+        other.set_user_attr("note", f"looked at {number}")
+        point = study.ask()
+        assert point is not None
+        other._storage.set_trial_user_attr(number, "star", True)
+        study.tell(point.fingerprint, [float(number)])
+    again = open_study(tmp_path, grid)
+    assert again.repairs == [] and again.counts() == study.counts() == {"COMPLETE": 4}
+    assert again._study.user_attrs["note"] == study._study.user_attrs["note"] == "looked at 3"
+    assert [trial.value for trial in again._study.trials] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_trial_that_another_program_closed_stops_nobody(tmp_path: Path, grid: Ablation) -> None:
+    study = open_study(tmp_path, grid)
+    study.plan(missing)
+    running = study.ask()
+    assert running is not None
+    other = optuna.load_study(study_name=grid.sweep_id, storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))))
+    other.tell(0, 99.0)
+    other._storage.set_trial_state_values(1, optuna.trial.TrialState.FAIL)
+    study.note(running.fingerprint, job_id="1")
+    study.tell(running.fingerprint, [1.0])
+    study.plan(lambda point, last: last is None or last.name == "FAIL")
+    assert len(drain(study)) == 2, "trial 1 was not ours to close: its point is planned again when the run directory says it is missing"
+    study = open_study(tmp_path, grid)
+    study.plan(lambda point, last: last is None or last.name == "FAIL")
+    assert drain(study) == [grid.points()[1].fingerprint]
+
+
+def test_the_dashboard_shows_the_study(tmp_path: Path, grid: Ablation) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard")
+    study = open_study(tmp_path, grid)
+    study.plan(missing)
+    point = study.ask()
+    assert point is not None
+    study.note(point.fingerprint, job_id="17_3", log="/log/17_3.out")
+    study.tell(point.fingerprint, [12.5])
+    app = dashboard.wsgi(JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))))
+    shown = json.dumps(get(app, "/api/studies")) + json.dumps(get(app, "/api/studies/0"))
+    for expected in (grid.sweep_id, "masks.video_ratio", point.fingerprint, "17_3", "/log/17_3.out", str(point.run_dir), "12.5", "R@1"):
+        assert expected in shown
+
+
+def get(app: Callable[..., Any], path: str) -> Any:
+    """The JSON that a WSGI program answers."""
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+    return json.loads(b"".join(app(environ, lambda status, headers, error=None: None)))
