@@ -70,17 +70,20 @@ class SweepView:
         return Counter(point.state for point in self.points)
 
 
-def look(name: str, experiment: Experiment | None, run_dir: Path, state: RunState, note: str = "", metric: str = "") -> PointView:
+def look(
+    name: str, experiment: Experiment | None, run_dir: Path, state: RunState, note: str = "", metric: str = "", node: str = ""
+) -> PointView:
     """The row of one point, from its state and the tail of its journal (which is read for running points only).
 
-    `experiment`: needed for the share of the work that is done. `metric`: the plan's, for the best figure so far.
+    `experiment`: needed for the share of the work that is done. `metric`: the plan's, for the best figure so far. `node`: where it
+    runs, if the caller knows better than the status.
     """
-    node, job = str(state.status.get("host") or state.job.get("host") or ""), str(state.job.get("job_id") or "")
+    status, job = state.status, str(state.job.get("job_id") or "")
+    if state.state == STARTING:  # what lies in the run directory is of an earlier attempt
+        return PointView(name, state.state, note=note, node=node or str(state.job.get("host") or ""), job=job)
+    node = node or str(status.get("host") or state.job.get("host") or "")
     if state.state not in ALIVE:
         return PointView(name, state.state, share=float(state.state == FINISHED), note=note or state.message, node=node, job=job)
-    if state.state == STARTING:  # what lies in the run directory is of an earlier attempt
-        return PointView(name, state.state, note=note, node=str(state.job.get("host") or ""), job=job)
-    status = state.status
     stage, step, total = str(status.get("stage", "")), int(status.get("step") or 0), int(status.get("total_steps") or 0)
     entries = journal_tail(run_dir / "journal.jsonl")
     metrics = newest_metrics(entries, stage)

@@ -8,7 +8,7 @@ cheap: mlflow itself takes seconds and is imported at the first real use.
 from simvtp.tracking.address import TrackerError, metric_name, resolve_uri, ui_command
 from simvtp.tracking.background import BackgroundMirror
 from simvtp.tracking.mirror import Mirror, SyncReport
-from simvtp.tracking.reading import SweepRecord, TrackedRun, list_sweeps, read_runs
+from simvtp.tracking.reading import RunningRun, SweepRecord, TrackedRun, list_sweeps, read_runs, running_runs
 from simvtp.tracking.store import prepare_store
 from simvtp.tracking.sweeps import PointSummary, finish_sweep, start_sweep, summarise, sync_all
 
@@ -16,6 +16,7 @@ __all__ = [
     "BackgroundMirror",
     "Mirror",
     "PointSummary",
+    "RunningRun",
     "SweepRecord",
     "SyncReport",
     "TrackedRun",
@@ -26,6 +27,7 @@ __all__ = [
     "prepare_store",
     "read_runs",
     "resolve_uri",
+    "running_runs",
     "start_sweep",
     "summarise",
     "sync_all",

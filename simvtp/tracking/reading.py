@@ -44,6 +44,15 @@ class TrackedRun:
     start_time: float
 
 
+@dataclass(frozen=True)
+class RunningRun:
+    """A run that is RUNNING in the tracker: of an experiment (`fingerprint`) or of a whole sweep (`sweep_id` alone)."""
+
+    run_id: str
+    fingerprint: str
+    sweep_id: str
+
+
 def list_sweeps(uri: str, ablation: str | None = None) -> list[SweepRecord]:
     """All tracked sweeps, the newest first; raises TrackerError with what to do if the tracker cannot be reached."""
     store = Store(absolute_uri(uri), create=False)
@@ -62,6 +71,15 @@ def read_runs(uri: str, fingerprints: Iterable[str]) -> list[TrackedRun]:
     """The tracked runs of these experiments (all of them, should one be tracked twice); raises TrackerError as `list_sweeps`."""
     store = Store(absolute_uri(uri), create=False)
     return [_tracked(store, run) for fingerprint in dict.fromkeys(fingerprints) for run in store.find({"run_key": fingerprint})]
+
+
+def running_runs(uri: str) -> list[RunningRun]:
+    """All experiments and sweeps that the tracker takes to be running; raises TrackerError as `list_sweeps`."""
+    store = Store(absolute_uri(uri), create=False)
+    found = [run for role in ("experiment", "sweep") for run in store.find({"role": role}) if run.status == "RUNNING"]
+    return [
+        RunningRun(run.run_id, run.tags.get("run_key", ""), "" if "run_key" in run.tags else run.tags.get("sweep_id", "")) for run in found
+    ]
 
 
 def _tracked(store: Store, run: StoredRun) -> TrackedRun:
