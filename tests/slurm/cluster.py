@@ -149,6 +149,15 @@ class Cluster:
                     found.append(Task(pid, node, int(values["SLURM_PROCID"]), known))
         return sorted(found, key=lambda task: (task.job_id, task.rank))
 
+    def signal(self, job_id: str, name: str) -> None:
+        """Send a signal to all tasks of a job, as SLURM does before a time limit (USR2) or when it ends one (TERM)."""
+        self.command("scancel", f"--signal={name}", job_id)
+
+    def drive_out(self, seconds: int = 1) -> str:
+        """A job of higher priority that takes all nodes for a moment, so that every other job has to go; returns its id."""
+        everything = (f"--nodes={self.settings.nodes}", f"--ntasks-per-node={self.settings.cpus}")
+        return self.submit(f"srun sleep {seconds}", "--partition=high", *everything)
+
     def node_of(self, job_id: str) -> str:
         """The (first) node a job runs on; "" if it has none."""
         return self.show(job_id).get("BatchHost", "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,8 +93,3 @@ def new_user(cluster: Cluster, tmp_path: Path, cache: Path) -> Iterator[Callable
 def user(new_user: Callable[..., User]) -> User:
     """One user whose sweep has one point."""
     return new_user()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if not any(re.match(r"slurm\b", line) for line in config.getini("markers")):
-        config.addinivalue_line("markers", "slurm: needs the SLURM test cluster (tests/slurm); run with -m slurm")

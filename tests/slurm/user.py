@@ -6,11 +6,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file
 
@@ -18,12 +18,14 @@ from ablations import mask_ratio
 from ablations.design import Point
 from simvtp.config import Experiment
 from simvtp.journal import read_journal
+from simvtp.lease import Attempt, attempts
 from simvtp.recipes import get_recipe
 from simvtp.settings import override
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
 from tests.small import small_settings
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 REAL, SLOW = ("sweeps/mask_ratio.py",), ("-m", "tests.slurm.slow_sweep")
 STEPS = 60  # of pre-training
@@ -142,27 +144,37 @@ class User:
         return str(read(point.run_dir / "job.json").get("job_id", ""))
 
     def wait_for_job(self, point: Point, seconds: float = 60) -> str:
-        return wait_until(lambda: self.job_id(point), seconds, f"the submission of {point.name}", told=self.told)
+        return self._wait(lambda: self.job_id(point), seconds, f"the submission of {point.name}")
 
     def wait_for_step(self, point: Point, step: int, seconds: float = 120) -> None:
         """Until the journal holds that step of pre-training."""
-        wait_until(lambda: last_step(point.run_dir) >= step, seconds, f"step {step} of {point.name}", told=self.told)
+        self._wait(lambda: last_step(point.run_dir) >= step, seconds, f"step {step} of {point.name}")
 
     def wait_for_restart(self, point: Point, attempt: int, seconds: float = 120) -> None:
         """Until the attempt with this number (from 1) has taken the run directory."""
-        wait_until(lambda: attempts(point.run_dir) >= attempt, seconds, f"attempt {attempt} at {point.name}", told=self.told)
+        self._wait(lambda: len(starts(point.run_dir)) >= attempt, seconds, f"attempt {attempt} at {point.name}")
 
     def wait_for_end(self, point: Point, seconds: float = 180) -> dict[str, Any]:
         """Until the results are written; returns status.json."""
-        wait_until((point.run_dir / "results.json").exists, seconds, f"the results of {point.name}", told=self.told)
-        return wait_until(lambda: finished_status(point.run_dir), 20, f"the last status of {point.name}", told=self.told)
+        return self._wait(lambda: finished_status(point.run_dir), seconds, f"the end of {point.name}")
+
+    def _wait(self, condition: Callable[[], T], seconds: float, what: str) -> T:
+        """`wait_until`, given up at once when the newest command has ended with an error (not: was killed)."""
+
+        def come() -> T:
+            failed = bool(self.commands) and (self.commands[-1].process.poll() or 0) > 0
+            found = condition()  # after the look at the command: it may have ended because of what is waited for
+            assert found or not failed, f"{what}: the command has ended\n{self.told()}"
+            return found
+
+        return wait_until(come, seconds, what, told=self.told)
 
     def told(self) -> str:
         """All that helps to see what went wrong: the commands' output, the states, the ends of the jobs' logs."""
         parts = [f"--- command {number}\n{command.output[-2500:]}" for number, command in enumerate(self.commands, 1)]
         for point in self.points:
             job, status = read(point.run_dir / "job.json"), read(point.run_dir / "status.json")
-            parts.append(f"--- {point.name}: attempts {attempts(point.run_dir)}, step {last_step(point.run_dir)}\n{job}\n{status}")
+            parts.append(f"--- {point.name}: {len(starts(point.run_dir))} attempts, step {last_step(point.run_dir)}\n{job}\n{status}")
             for name in ("stdout", "stderr"):
                 path = Path(str(job.get(name, "")))
                 if path.is_file():
@@ -180,18 +192,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def finished_status(run_dir: Path) -> dict[str, Any]:
-    status = read(run_dir / "status.json")
+    """status.json once it says that the run is over and its results lie beside it, else nothing."""
+    status = read(run_dir / "status.json") if (run_dir / "results.json").exists() else {}
     return status if status.get("state") == "finished" else {}
 
 
-def leases(run_dir: Path) -> list[dict[str, Any]]:
-    """The attempts that have taken the run directory, in order."""
-    names = sorted(path for path in (run_dir / "lease").glob("*.json") if path.stem.isdigit())
-    return [json.loads(path.read_text()) for path in names]
-
-
-def attempts(run_dir: Path) -> int:
-    return len(leases(run_dir))
+def starts(run_dir: Path) -> list[Attempt]:
+    """The attempts that have taken the run directory, in order, also those that were killed or replaced."""
+    return attempts(run_dir)
 
 
 def metric_lines(run_dir: Path, stage: str = "pretrain") -> list[dict[str, Any]]:
@@ -239,7 +247,3 @@ def read_results(run_dir: Path) -> Any:
 def elsewhere(experiment: Experiment, root: Path) -> Experiment:
     """The same experiment in another folder."""
     return replace(experiment, runtime=replace(experiment.runtime, root=str(root)))
-
-
-def age(began: float) -> str:
-    return f"{time.monotonic() - began:.1f} s"
