@@ -55,7 +55,7 @@ def _first(path: Path) -> bool:
     return True
 
 
-class _Interrupted(logging.StreamHandler):  # type: ignore[type-arg]
+class _Interrupted(logging.StreamHandler):
     """The signal comes while a line is being logged: an exception that a signal handler raises now is swallowed by `logging`."""
 
     def format(self, record: logging.LogRecord) -> str:
