@@ -385,13 +385,16 @@ class SearchStudy(_Trials):
         seen = self._evaluations.setdefault(fingerprint, {})
         resource = seen.setdefault(step, len(seen) + 1)
         with self._file.batch():
-            if not self._is_open(trial_id):
+            trial = self._storage.get_trial(trial_id)
+            if trial.state.is_finished() or "pruned_at" in trial.user_attrs:
+                return "pruned_at" in trial.user_attrs
+            if resource in trial.intermediate_values:
                 return False
-            if resource not in self._storage.get_trial(trial_id).intermediate_values:
-                self._storage.set_trial_intermediate_value(trial_id, resource, float(value))
-            if resource >= self._search.evaluations:
+            self._storage.set_trial_intermediate_value(trial_id, resource, float(value))
+            if resource >= self._search.evaluations or not self._pruner.prune(self._study, self._storage.get_trial(trial_id)):
                 return False
-            return self._pruner.prune(self._study, self._storage.get_trial(trial_id))
+            self._storage.set_trial_user_attr(trial_id, "pruned_at", resource)  # decided once: a restarted controller must know it
+            return True
 
     def tell(self, fingerprint: str, values: Sequence[float] | None, reason: str = "", pruned: bool = False) -> None:
         if fingerprint in self._running:

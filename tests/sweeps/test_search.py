@@ -161,12 +161,14 @@ def test_the_pruner_ends_bad_points_and_keeps_the_best(tmp_path: Path, base: Exp
 
 def test_the_last_evaluation_prunes_nothing(tmp_path: Path, base: Experiment) -> None:
     study = reopen(tmp_path, made(base, trials=6, pruner="halving"))
-    figures = [9.0, 8.0, 7.0, 6.0]
-    asked = [study.ask() for _ in figures]
-    for point, figure in zip(asked, figures, strict=True):
+    for figure in (6.0, 7.0, 8.0, 9.0):  # each the best so far, and each bad in the end
+        point = study.ask()
         assert point is not None
-        early, late = study.report(point.fingerprint, 50, figure), study.report(point.fingerprint, 100, figure)
-        assert early == (figure < 9.0) and late is False
+        assert study.report(point.fingerprint, 50, figure) is False
+        assert study.report(point.fingerprint, 100, 10.0 - figure) is False
+    worst = study.ask()
+    assert worst is not None
+    assert study.report(worst.fingerprint, 50, 1.0) is True
 
 
 def test_the_pruner_remembers_after_a_restart(tmp_path: Path, base: Experiment) -> None:
@@ -177,9 +179,11 @@ def test_the_pruner_remembers_after_a_restart(tmp_path: Path, base: Experiment) 
     assert study.report(good.fingerprint, 10, 50.0) is False
     study = reopen(tmp_path, wanted)  # the first controller is gone, the jobs run on
     assert study.report(bad.fingerprint, 10, 1.0) is True
+    study = reopen(tmp_path, wanted)  # died before it could end the job
+    assert study.report(bad.fingerprint, 10, 1.0) is True, "what was decided stays decided"
     lines = len(study.path.read_bytes().splitlines())
     assert study.report(good.fingerprint, 10, 50.0) is False
-    assert len(study.path.read_bytes().splitlines()) - lines <= 1, "an evaluation that is known is not stored again"
+    assert len(study.path.read_bytes().splitlines()) == lines, "an evaluation that is known is not stored again"
     assert study.report(good.fingerprint, 20, 60.0) is False
     assert study._study.trials[0].intermediate_values == {1: 50.0, 2: 60.0}
     study.tell(bad.fingerprint, None, "pruned", pruned=True)
