@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import types
 import typing
@@ -53,7 +54,7 @@ def _replace_path(node: Any, path: list[str], value: Any, key: str) -> Any:
     head, rest = path[0], path[1:]
     if rest:
         return dataclasses.replace(node, **{head: _replace_path(getattr(node, head), rest, value, key)})
-    return dataclasses.replace(node, **{head: _parse(value, typing.get_type_hints(type(node))[head], key)})
+    return dataclasses.replace(node, **{head: _parse(value, _types()[key], key)})
 
 
 def _parse(value: Any, hint: Any, key: str) -> Any:
@@ -113,17 +114,20 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(f"losses.vtm needs another clip as negative, but pretrain.batch_size/accumulate is {micro}: make it 2 or more.")
 
 
+@functools.cache  # a grid of thousands of points asks for each of them
+def _types(kind: type = Experiment, prefix: str = "") -> dict[str, Any]:
+    """The annotated type of each setting, by its name."""
+    found: dict[str, Any] = {}
+    for key, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            found |= _types(typing.cast(type, hint), f"{prefix}{key}.")
+        else:
+            found[prefix + key] = hint
+    return found
+
+
 def _check_types(experiment: Experiment) -> None:
-    hints = {}
-
-    def collect(kind: type, prefix: str) -> None:
-        for key, hint in typing.get_type_hints(kind).items():
-            if dataclasses.is_dataclass(hint):
-                collect(typing.cast(type, hint), f"{prefix}{key}.")
-            else:
-                hints[prefix + key] = hint
-
-    collect(Experiment, "")
+    hints = _types()
     for key, value in flatten(experiment).items():
         hint = hints[key]
         if typing.get_origin(hint) is Literal:
