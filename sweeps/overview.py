@@ -33,10 +33,9 @@ from sweeps.rundir import (
     RunState,
     gpu_hours,
     node,
-    read_state,
     read_value,
 )
-from sweeps.squeue import alive, available, shared_queue
+from sweeps.squeue import available, shared_queue, state_of
 
 IDLE = (MISSING, STOPPED, KILLED)  # states that the same sweep command starts or continues
 
@@ -210,7 +209,7 @@ class Overview:
 
     @property
     def finished(self) -> bool:
-        return all(row.state.state == FINISHED for row in self.rows)
+        return all(row.state.state in (FINISHED, PRUNED) for row in self.rows)
 
     def view(self) -> SweepView:
         return SweepView(f"{self.sweep.sweep_id}: {self.sweep.plan.get('title', '')}", tuple(row.view for row in self.rows), 0.0, None)
@@ -221,14 +220,6 @@ class Overview:
         run_by = f"controller: {self.controller}" if self.controller else "no controller is running"
         silent = "" if self.answered else " · SLURM does not answer: its jobs are taken to be there"
         return f"{counts(self.view())} · {hours} · {run_by}{silent}"
-
-
-def state_of(run_dir: Path) -> RunState:
-    """As `read_state`, but for a job of SLURM that is asked here. If it does not answer, the job is taken to be there."""
-    state = read_state(run_dir)
-    if state.state in (FINISHED, PRUNED) or state.job.get("executor") != "slurm" or not available():
-        return state
-    return read_state(run_dir, alive=alive(state.job, state.status, run_dir))
 
 
 def _queue_says(state: RunState) -> tuple[str, str]:

@@ -23,10 +23,9 @@ from rich.live import Live
 from rich.table import Table
 
 from simvtp.config import Experiment, TrainConfig
-from sweeps.rundir import ALIVE, FAILED, FINISHED, KILLED, STARTING, STOPPED, RunState, last_lines
+from sweeps.rundir import ALIVE, CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STARTING, STOPPED, RunState, last_lines
 
 WAITING = "waiting"
-CANCELLED, PRUNED = "cancelled", "pruned"
 COLOURS = {FINISHED: "green", FAILED: "red", KILLED: "red", CANCELLED: "yellow", PRUNED: "dim", WAITING: "dim"}  # others: bold
 TAIL_BYTES = 16384
 MANY_LINES = 50  # on a pipe, more running points than this are only counted

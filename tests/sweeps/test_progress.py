@@ -11,9 +11,7 @@ from rich.console import Console
 from ablations.design import Ablation
 from simvtp.journal import Journal
 from sweeps.progress import (
-    CANCELLED,
     MANY_LOGGED,
-    PRUNED,
     WAITING,
     Lines,
     Logged,
@@ -30,7 +28,7 @@ from sweeps.progress import (
     table,
     work_share,
 )
-from sweeps.rundir import FAILED, FINISHED, RUNNING, last_lines, read_state
+from sweeps.rundir import CANCELLED, FAILED, FINISHED, PRUNED, RUNNING, last_lines, read_state
 from tests.sweeps.jobs import status
 
 
