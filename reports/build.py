@@ -85,9 +85,8 @@ def _run(args: argparse.Namespace) -> int:
     status = 0
     for sweep in choose(list_sweeps(uri), args.ablations, args.sweep):
         try:
-            study = gather(
-                sweep.plan, read_runs(uri, [point["fingerprint"] for point in sweep.plan["points"]]), kind_of(sweep.plan).make_axis
-            )
+            runs = read_runs(uri, [point["fingerprint"] for point in sweep.plan["points"]])
+            study = gather(sweep.plan, runs, kind_of(sweep.plan).make_axis, sweep.states)
         except ReportError as error:  # of one ablation; the others are built
             print(f"{sweep.sweep_id}: {error}", file=sys.stderr)
             status = 2

@@ -113,8 +113,13 @@ class Study:
         return next((run.results[key] for run in self.runs if key in run.results), None)
 
 
-def gather(record_plan: Mapping[str, Any], tracked: Iterable[Tracked], make_axis: MakeAxis | None = None) -> Study:
-    """Match runs to the plan of a sweep.
+def gather(
+    record_plan: Mapping[str, Any],
+    tracked: Iterable[Tracked],
+    make_axis: MakeAxis | None = None,
+    ended_early: Mapping[str, str] | None = None,
+) -> Study:
+    """Match runs to the plan of a sweep. `ended_early`: {fingerprint: state} of points that may have ended before they were tracked.
 
     Raises ReportError when two finished runs measured the same cell and seed, when results of one column have different
     protocols, or when no finished run has the figure that the plan asks for.
@@ -138,11 +143,17 @@ def gather(record_plan: Mapping[str, Any], tracked: Iterable[Tracked], make_axis
         asides += [Aside(point, run.run_id, "finished", _DIRTY) for run in finished if _dirty(run)]
         asides += [Aside(point, run.run_id, "no figure", _no_figure(plan)) for run in finished if not _has_headline(run, plan)]
         if not candidates:
-            asides.append(Aside(point, "", "not tracked", "planned, but the tracker holds no run of it"))
+            asides.append(_untracked(point, (ended_early or {}).get(point.fingerprint, "")))
     study = Study(plan, tuple(runs), tuple(asides), tuple(_odd_values(runs, plan)))
     _check_protocols(study)
     _check_headline(study)
     return study
+
+
+def _untracked(point: Point, state: str) -> Aside:
+    if state:
+        return Aside(point, "", state, f"{state} before it began")
+    return Aside(point, "", "not tracked", "planned, but the tracker holds no run of it")
 
 
 _DIRTY = "in the tables, but it ran from a tree with uncommitted changes; the run keeps the difference as diff.patch"

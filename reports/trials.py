@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from reports.collect import Run, Study
 from reports.plan import Objective, Values
 from reports.tables import metric_of
+from simvtp.tracking import pareto
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,5 @@ def best_first(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     """Trials that no other beats: none is at least as good in all objectives and better in one. Equal trials are all in it."""
     signs = [1 if objective.maximise else -1 for objective in objectives]
-    scored = [
-        (tuple(sign * value for sign, value in zip(signs, trial.values, strict=True) if value is not None), trial)
-        for trial in trials
-        if trial.complete
-    ]
-    return [
-        trial for score, trial in scored
-        if not any(other != score and all(a >= b for a, b in zip(other, score, strict=True)) for other, _ in scored)
-    ]  # fmt: skip
+    whole = [trial for trial in trials if trial.complete]
+    return [whole[number] for number in pareto([[sign * (v or 0.0) for sign, v in zip(signs, t.values, strict=True)] for t in whole])]

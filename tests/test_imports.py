@@ -27,7 +27,7 @@ ALLOWED = {
     "simvtp.training": (*GROUND, "simvtp.models", "simvtp.data", "simvtp.training"),
     "simvtp.evaluation": (*GROUND, "simvtp.models", "simvtp.data", "simvtp.evaluation"),
     "simvtp.provenance": GROUND,
-    "simvtp.tracking": (*GROUND, "simvtp.tracking", "simvtp.provenance"),
+    "simvtp.tracking": (*GROUND, "simvtp.tracking", "simvtp.provenance", "simvtp.scores", "simvtp.lease"),
     "simvtp.rundir": (*GROUND, "simvtp.provenance", "simvtp.lease"),
     "simvtp.parity": (*GROUND, "simvtp.models", "simvtp.training"),
     "simvtp.experiment": ("simvtp",),

@@ -590,7 +590,7 @@ def test_a_sweep_that_ran_offline_gets_its_parent_by_sync(tmp_path: Path, uri: s
 
 
 def test_a_rank_is_better_when_lower() -> None:
-    from simvtp.tracking.sweeps import aggregates, best_cell
+    from simvtp.tracking.aggregates import aggregates, best_cell
 
     points = [{"cell": {"a.x": value}, "seed": 0, "fingerprint": f"{value}", "cell_fingerprint": ""} for value in (1, 2)]
     plan = {

@@ -6,11 +6,12 @@ cheap: mlflow itself takes seconds and is imported at the first real use.
 """
 
 from simvtp.tracking.address import TrackerError, metric_name, resolve_uri, ui_command
+from simvtp.tracking.aggregates import PointSummary, pareto
 from simvtp.tracking.background import BackgroundMirror
 from simvtp.tracking.mirror import Mirror, SyncReport
 from simvtp.tracking.reading import RunningRun, SweepRecord, TrackedRun, list_sweeps, read_runs, running_runs
 from simvtp.tracking.store import prepare_store
-from simvtp.tracking.sweeps import PointSummary, finish_sweep, start_sweep, summarise, sync_all
+from simvtp.tracking.sweeps import finish_sweep, start_sweep, summarise, sync_all
 
 __all__ = [
     "BackgroundMirror",
@@ -24,6 +25,7 @@ __all__ = [
     "finish_sweep",
     "list_sweeps",
     "metric_name",
+    "pareto",
     "prepare_store",
     "read_runs",
     "resolve_uri",

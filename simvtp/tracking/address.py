@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import posixpath
 import re
 import shlex
 import socket
+import ssl
 import sys
 import urllib.parse
 import urllib.request
@@ -21,6 +23,7 @@ OFF = "off"
 REPLAY = "`python -m simvtp sync` replays what is missing"
 _SQLITE = "sqlite:///"
 _CONNECT_S = 3.0
+_ANSWER_S = 8.0  # a busy server was seen to take 5
 _NAME_LENGTH = 250  # MLflow's limit
 
 
@@ -59,20 +62,32 @@ def shown(uri: str) -> str:
 
 
 def require_answer(uri: str) -> None:
-    """Raise TrackerError within seconds if nothing listens at an http address (mlflow's own retries would take minutes)."""
+    """Raise TrackerError within seconds if nothing listens at an http address, or takes the connection and says nothing.
+
+    mlflow's own retries would take minutes. Any answer will do: a server that wants a log-in, or has no such page, is there.
+    """
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return
     behind_proxy = parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname)
     if behind_proxy:
         return  # a direct connection would say nothing about the way through the proxy
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=_CONNECT_S)
     try:
-        socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout=_CONNECT_S).close()
-    except OSError as error:
+        connection.connect()
+        connection.sock.settimeout(_ANSWER_S)
+        connection.request("GET", f"{parts.path.rstrip('/')}/health")
+        connection.getresponse()
+    except ssl.SSLError:
+        return  # it is there; which certificates to trust is known to mlflow
+    except (OSError, http.client.HTTPException) as error:
         raise TrackerError(
             f"the tracker at {shown(uri)} does not answer ({error}): start it, or give another address by runtime.tracking_uri "
             f"or MLFLOW_TRACKING_URI; nothing is lost, {REPLAY}."
         ) from error
+    finally:
+        connection.close()
 
 
 def metric_name(name: str) -> str:

@@ -1,23 +1,57 @@
-"""The mirror of a run that is going on: a thread beside the training, which never waits for the tracker."""
+"""Not waiting for the tracker: the mirror of a run that goes on is a thread beside the training; a sweep waits for seconds at most."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.tracking.address import REPLAY, database_path, resolve_uri
+from simvtp.tracking.address import REPLAY, TrackerError, database_path, resolve_uri, shown
 from simvtp.tracking.mirror import Mirror
+from simvtp.tracking.store import Store
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PATIENCE_REMOTE_S = 15.0
 _PATIENCE_LOCAL_S = 60.0  # a local file never hangs, but importing mlflow on a busy machine takes its time
 _LONGEST_END_S = 600.0
+
+
+def patiently(store: Store, work: Callable[[], T], patience_s: float = _PATIENCE_REMOTE_S) -> T:
+    """`work()`, but TrackerError once a server has made no progress for `patience_s`; a local file is always waited for.
+
+    mlflow tries a call several times: a server that falls silent would cost half a minute for each.
+    """
+    if database_path(store.uri) is not None:
+        return work()
+    found: list[T] = []
+    errors: list[Exception] = []
+    moments = [time.monotonic()]
+
+    def attempt() -> None:
+        try:
+            found.append(work())
+        except Exception as error:  # raised again below, in the thread that asked
+            errors.append(error)
+
+    store.beat = lambda: moments.append(time.monotonic())
+    thread = threading.Thread(target=attempt, name="tracker-call", daemon=True)
+    thread.start()
+    while thread.is_alive() and time.monotonic() - moments[-1] < patience_s:
+        thread.join(0.1)
+    if errors:
+        raise errors[0]
+    if not found:
+        raise TrackerError(f"the tracker at {shown(store.uri)} did not answer for {patience_s:.0f} s; nothing is lost, {REPLAY}.")
+    return found[0]
 
 
 class BackgroundMirror:
@@ -55,7 +89,7 @@ class BackgroundMirror:
             self._thread.join(0.1)
             now = time.monotonic()
             if self._thread.is_alive() and (now - self._last_beat > self._patience or now - start > _LONGEST_END_S):
-                self._warn(f"it did not answer for {self._patience:.0f} s at the end of the run")
+                self._warn(f"it did not answer for {self._patience:.0f} s at the end of the run.")
                 return
 
     def _beat(self) -> None:

@@ -27,12 +27,16 @@ from simvtp import provenance
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_journal, read_json, write_atomically
+from simvtp.lease import attempts
 from simvtp.results import Result
+from simvtp.scores import read_metric
 from simvtp.tracking.address import metric_name, resolve_uri, shown
 from simvtp.tracking.store import Point, Store, StoredRun, finite, is_news
 
 CURSOR = "mirror.json"
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}  # anything else is RUNNING
+ENDED_EARLY = ("cancelled", "pruned", "killed")  # said by job.json: by the user, by a search, by the machine
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"} | dict.fromkeys(ENDED_EARLY, "KILLED")  # else RUNNING
+SELECTED = ("val/t2v/R1", "val/t2v/MdR", "val/mean_recall")  # figures of the step that fine-tuning selected
 EARLY_ARTIFACTS = ("experiment.json", provenance.RECORD, provenance.PATCH, "sweep.json")
 LATE_ARTIFACTS = ("results.json", "log.txt", "figures/*")
 _TAIL = 65536  # bytes before the cursor that must be as they were
@@ -102,7 +106,7 @@ class Mirror:
             opened.warnings = []
             status = run_status(self.run_dir, self._abandoned)
             lines, points = self._replay(opened)
-            points += self._log(opened, [*self._results(opened), *_costs(status)])
+            points += self._log(opened, [*self._results(opened), *_selected(self.run_dir, status), *_costs(status)])
             ended = status.get("state") in STATUS
             self._upload(opened, EARLY_ARTIFACTS + (LATE_ARTIFACTS if final or ended else ()))
             self._label(opened, status)
@@ -255,12 +259,30 @@ def _line_points(line: Mapping[str, Any], run_start: int) -> list[Point]:
 
 
 def run_status(run_dir: Path, abandoned: bool = False) -> dict[str, Any]:
-    """status.json; with `abandoned`, a run whose process on this machine is gone counts as stopped."""
+    """status.json, unless job.json says that the job was ended from outside since: cancelled, pruned, or killed by the machine.
+
+    With `abandoned`, a run whose process on this machine is gone counts as stopped.
+    """
     path = run_dir / "status.json"
     status: dict[str, Any] = read_json(path) if path.exists() else {"state": "queued"}
+    early = _ended_early(run_dir, status)
+    if early:
+        return {**status, **early}
     if abandoned and status["state"] == "running" and status.get("host") == socket.gethostname() and not _alive(status.get("pid")):
         return {**status, "state": "stopped", "message": f"the process ended without a word; {status.get('message', '')}".rstrip("; ")}
     return status
+
+
+def _ended_early(run_dir: Path, status: Mapping[str, Any]) -> dict[str, Any]:
+    """State, message and time of an end that the run could not tell itself; empty if there was none, or if a later attempt went on."""
+    ended = _optional(run_dir / "job.json").get("ended") or {}
+    cause, at = ended.get("cause", ""), float(ended.get("at", 0))
+    if not cause or status["state"] == "finished" or any(attempt.began > at for attempt in attempts(run_dir)[-1:]):
+        return {}
+    if cause not in ENDED_EARLY and status["state"] != "running":
+        return {}  # what the run says of its own end is more exact
+    words = f"{cause}: {ended['message']}" if ended.get("message") else str(cause)
+    return {"state": cause if cause in ENDED_EARLY else "killed", "message": words, "updated": at}
 
 
 def run_name(run_dir: Path, record: Mapping[str, Any]) -> str:
@@ -333,6 +355,15 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _result_points(result: Result, moment: int) -> list[Point]:
     values = {**result.metrics, **{f"chance_{name}": value for name, value in result.chance.items()}}
     return [Point(metric_name(f"{result.key}/{name}"), finite(value), 0, moment, single=True) for name, value in values.items()]
+
+
+def _selected(run_dir: Path, status: Mapping[str, Any]) -> list[Point]:
+    """What a search selects on, of a run that has finished: one figure each, under the name that its plan uses."""
+    if status.get("state") != "finished":
+        return []
+    moment = int(status.get("updated", 0) * 1000)
+    found = {name: read_metric(run_dir, name) for name in SELECTED}
+    return [Point(name, finite(value[0]), 0, moment, single=True) for name, value in found.items() if value is not None]
 
 
 def _costs(status: Mapping[str, Any]) -> list[Point]:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from simvtp.results import Result
 from simvtp.tracking.address import absolute_uri
 from simvtp.tracking.store import Store, StoredRun
+from simvtp.tracking.sweeps import STATES
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep as it is tracked; `start_time` in seconds since 1970."""
+    """A sweep as it is tracked; `start_time` in seconds since 1970. `states`: {fingerprint: state} of points that were ended early."""
 
     sweep_id: str
     ablation: str
     plan: dict[str, Any]
     run_id: str
     start_time: float
+    states: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def list_sweeps(uri: str, ablation: str | None = None) -> list[SweepRecord]:
             log.warning("the sweep %s is left out: its plan was never stored; start the sweep again.", run.tags["sweep_id"])
             continue
         plan = store.artifact_json(run.run_id, "plan.json")
-        records.append(SweepRecord(run.tags["sweep_id"], run.tags["ablation"], plan, run.run_id, run.start_time / 1000))
+        states = store.artifact_json(run.run_id, STATES) if "states_digest" in run.tags else {}
+        records.append(SweepRecord(run.tags["sweep_id"], run.tags["ablation"], plan, run.run_id, run.start_time / 1000, states))
     return sorted(records, key=lambda record: -record.start_time)
 
 

@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,7 @@ def _load() -> Any:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(mlflow|alembic|starlette)\b.*")
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of each retry; we tell of the failure, once
     import mlflow.tracking
 
     return mlflow
@@ -150,12 +151,19 @@ class Store:
         require_answer(uri)
         prepare_store(uri)
         self.uri = uri
+        self.beat: Callable[[], None] = lambda: None  # called after each answer
         with _translated(uri):
             self._client = _load().tracking.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        with _translated(self.uri):
+            yield
+        self.beat()
+
     def experiment(self, name: str) -> str:
         """The id of the MLflow experiment of this name, which is created if needed."""
-        with _translated(self.uri):
+        with self._call():
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 found = self._create_experiment(name)
@@ -185,7 +193,7 @@ class Store:
         """Runs that have all these tags, oldest first; in one experiment or in all."""
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found: list[StoredRun] = []
-        with _translated(self.uri):
+        with self._call():
             experiments = [experiment_id] if experiment_id else self._experiment_ids()
             token = None
             while experiments:
@@ -193,6 +201,7 @@ class Store:
                     experiments, condition, max_results=_PAGE, order_by=["attributes.start_time ASC"], page_token=token
                 )
                 found += [_stored(run) for run in page]
+                self.beat()
                 token = page.token
                 if not token:
                     break
@@ -208,12 +217,12 @@ class Store:
                 return ids
 
     def create(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> StoredRun:
-        with _translated(self.uri):
+        with self._call():
             return _stored(self._client.create_run(experiment_id, start_time=start_time, tags=_short(tags), run_name=name))
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> Iterator[int]:
         """Log in batches; yields the number of points after each, so that the caller sees progress."""
-        with _translated(self.uri):
+        with self._call():
             from mlflow.entities import Metric
 
             for start in range(0, len(points), _BATCH):
@@ -223,14 +232,14 @@ class Store:
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Params cannot be changed later: give only those which the run does not have."""
-        with _translated(self.uri):
+        with self._call():
             from mlflow.entities import Param
 
             for some in _portions(params):
                 self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in some])
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        with _translated(self.uri):
+        with self._call():
             from mlflow.entities import RunTag
 
             for some in _portions(_short(tags)):
@@ -238,23 +247,23 @@ class Store:
 
     def set_status(self, run_id: str, status: str, time: int) -> None:
         """RUNNING, FINISHED, FAILED or KILLED; `time` (ms) becomes the end time of a run that is not running."""
-        with _translated(self.uri):
+        with self._call():
             if status == "RUNNING":
                 self._client.update_run(run_id, status=status)
             else:
                 self._client.set_terminated(run_id, status=status, end_time=time)
 
     def upload(self, run_id: str, file: Path, folder: str = "") -> None:
-        with _translated(self.uri):
+        with self._call():
             self._client.log_artifact(run_id, str(file), artifact_path=folder or None)
 
     def upload_text(self, run_id: str, text: str, name: str) -> None:
-        with _translated(self.uri):
+        with self._call():
             self._client.log_text(run_id, text, name)
 
     def artifact_json(self, run_id: str, name: str) -> Any:
         """The content of a JSON artifact."""
-        with _translated(self.uri), tempfile.TemporaryDirectory() as folder:
+        with self._call(), tempfile.TemporaryDirectory() as folder:
             return json.loads(Path(self._client.download_artifacts(run_id, name, folder)).read_text())
 
 

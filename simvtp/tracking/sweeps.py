@@ -5,45 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_json
-from simvtp.results import Result
-from simvtp.tracking.address import metric_name, resolve_uri
-from simvtp.tracking.mirror import Mirror, SyncReport, run_status
-from simvtp.tracking.store import Point, Store, StoredRun, finite, is_news
+from simvtp.scores import read_metric
+from simvtp.tracking.address import resolve_uri
+from simvtp.tracking.aggregates import SEARCH, PointSummary, aggregates, best_cell
+from simvtp.tracking.background import patiently
+from simvtp.tracking.mirror import ENDED_EARLY, Mirror, SyncReport, run_status
+from simvtp.tracking.store import Store, StoredRun, is_news
 
 log = logging.getLogger(__name__)
 
-LOWER_IS_BETTER = ("MdR", "MnR")
-
-
-@dataclass(frozen=True)
-class PointSummary:
-    """How one point of a sweep stands. `value`: the plan's metric, None unless finished; `finished_at`: seconds since 1970."""
-
-    fingerprint: str
-    state: str  # queued | running | finished | failed | stopped
-    value: float | None = None
-    finished_at: float = 0.0
-    cpu_hours: float = 0.0
-    gpu_hours: float = 0.0
+STATES = "states.json"  # artifact of the parent: what became of points that have no figure
 
 
 def start_sweep(plan: Mapping[str, Any], runtime: RuntimeConfig) -> str | None:
-    """Create the parent run, or find it again by its sweep_id; returns its id. None if tracking is off or, with a warning, fails."""
+    """Create the parent run, or find it again by its sweep_id; returns its id. None if tracking is off or, with a warning, fails.
+
+    A server that does not answer costs seconds: see `patiently`.
+    """
     uri = resolve_uri(runtime)
     if uri is None:
         return None
     try:
-        return _parent(Store(uri), plan, runtime).run_id
+        store = Store(uri)
+        return patiently(store, lambda: _parent(store, plan, runtime).run_id)
     except UserError as error:
         log.warning("the sweep %s starts without the tracker: %s", plan["sweep_id"], error)
         return None
@@ -54,8 +46,9 @@ def finish_sweep(
 ) -> None:
     """Log what the sweep has shown so far to its parent run; may be called after each point (`final=False`) and at the end.
 
-    `summaries` default to what the run directories say. The parent ends as FINISHED if all points did, FAILED if one failed, else
-    KILLED (it goes on when the sweep is started again). Calling it again with the same state adds nothing. An unreachable tracker
+    `summaries` default to what the run directories say. The parent ends as FINISHED if all points did (a pruned point of a search is
+    done), FAILED if one failed, else KILLED (it goes on when the sweep is started again). At the end, children whose job went away
+    without a word get the state that their run directory has. Calling it again with the same state adds nothing. An unreachable tracker
     costs a warning.
     """
     uri = resolve_uri(runtime)
@@ -64,77 +57,14 @@ def finish_sweep(
     points = list(summarise(plan, Path(runtime.root)) if summaries is None else summaries)
     try:
         store = Store(uri)
-        parent = _parent(store, plan, runtime)
-        last = dict(parent.metrics)
-        news = []
-        for point in aggregates(plan, points):
-            if is_news(point, last.get(point.key)):
-                news.append(point)
-                last[point.key] = point
-        for _ in store.log_points(parent.run_id, news):
-            pass
-        tags = {"best_cell": json.dumps(best_cell(plan, points)), "state": _state(points) if final else "running"}
-        store.set_tags(parent.run_id, {key: value for key, value in tags.items() if parent.tags.get(key) != value})
-        status = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}[_state(points)] if final else "RUNNING"
-        if status != parent.status:
-            store.set_status(parent.run_id, status, int(max([p.finished_at for p in points if p.finished_at] or [time.time()]) * 1000))
+        patiently(store, lambda: _finish(store, plan, runtime, points, final))
     except UserError as error:
         log.warning("the figures of the sweep %s are not tracked: %s", plan["sweep_id"], error)
 
 
 def summarise(plan: Mapping[str, Any], root: Path) -> list[PointSummary]:
     """The state of each planned point, from the run directories under `root`."""
-    return [_summary(root / point["fingerprint"][:12], point["fingerprint"], plan["metric"]) for point in plan["points"]]
-
-
-def aggregates(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> list[Point]:
-    """The figures of the parent run.
-
-    Series over the number of finished points, in the order of their end: `progress/finished`, `progress/value`, `progress/best`.
-    Single figures: `points/*`, `cost/*`, `best/<metric>` and `best/<axis>` (cell with the best mean over seeds), `cell/<cell>` (mean
-    over seeds), `mean by <axis>/<value>` (mean over the cells that share this value).
-    """
-    better = min if plan["metric"].rpartition("/")[2] in LOWER_IS_BETTER else max
-    finished = sorted((s for s in summaries if s.value is not None), key=lambda s: (s.finished_at, s.fingerprint))
-    values = [finite(s.value) for s in finished]
-    points = []
-    for number, summary in enumerate(finished, start=1):
-        moment = int(summary.finished_at * 1000)
-        points.append(Point("progress/finished", number, number, moment))
-        points.append(Point("progress/value", values[number - 1], number, moment))
-        points.append(Point("progress/best", better(values[:number]), number, moment))
-    now = int(time.time() * 1000)
-    figures: dict[str, float] = {
-        "points/planned": len(plan["points"]),
-        "points/finished": len(finished),
-        "points/failed": sum(s.state == "failed" for s in summaries),
-        "cost/cpu_hours": sum(s.cpu_hours for s in summaries),
-        "cost/gpu_hours": sum(s.gpu_hours for s in summaries),
-    }
-    names = _axis_names(plan)
-    means = _cell_means(plan, summaries)
-    for cell, mean in means.items():
-        figures["cell/" + " ".join(f"{names[key]} {value}" for key, value in json.loads(cell).items())] = mean
-    for key, name in names.items():
-        by_value: dict[str, list[float]] = {}
-        for cell, mean in means.items():
-            by_value.setdefault(str(json.loads(cell)[key]), []).append(mean)
-        figures |= {f"mean by {name}/{value}": statistics.fmean(some) for value, some in by_value.items()}
-    best = best_cell(plan, summaries)
-    if best:
-        figures[f"best/{plan['metric']}"] = means[_cell_key(plan, best)]
-        figures |= {f"best/{names[key]}": value for key, value in best.items() if isinstance(value, int | float)}
-    return points + [Point(metric_name(key), float(value), 0, now, single=True) for key, value in figures.items()]
-
-
-def best_cell(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> dict[str, Any]:
-    """The cell with the best mean over seeds; empty as long as there is none."""
-    means = _cell_means(plan, summaries)
-    if not means:
-        return {}
-    better = min if plan["metric"].rpartition("/")[2] in LOWER_IS_BETTER else max
-    found: dict[str, Any] = json.loads(better(means, key=lambda cell: means[cell]))
-    return found
+    return [_summary(root / point["fingerprint"][:12], point["fingerprint"], plan) for point in plan["points"]]
 
 
 def sync_all(root: Path, uri: str | None = None) -> list[SyncReport]:
@@ -159,9 +89,9 @@ def sync_all(root: Path, uri: str | None = None) -> list[SyncReport]:
     return reports
 
 
-def _sync_one(run_dir: Path, runtime: RuntimeConfig) -> SyncReport:
+def _sync_one(run_dir: Path, runtime: RuntimeConfig, store: Store | None = None) -> SyncReport:
     try:
-        return Mirror(run_dir, runtime, abandoned=True).sync()
+        return Mirror(run_dir, runtime, beat=store.beat if store else lambda: None, abandoned=True).sync()
     except UserError as error:  # one damaged directory must not keep the others from being replayed
         return SyncReport(run_dir, warnings=(str(error),))
 
@@ -191,56 +121,85 @@ def _parent(store: Store, plan: Mapping[str, Any], runtime: RuntimeConfig) -> St
     else:
         tags = {"sweep_id": plan["sweep_id"], "role": "sweep", "ablation": plan["ablation"], "state": "running"}
         parent = store.create(experiment_id, f"sweep {plan['sweep_id']}", int(time.time() * 1000), tags)
-    params = {f"axis.{axis['key']}": json.dumps(axis["values"]) for axis in plan["axes"]}
-    params |= {key: plan[key] for key in ("ablation", "metric", "dataset", "recipe", "seeds") if key in plan}
+    params = _params(plan)
     store.log_params(parent.run_id, {key: value for key, value in params.items() if key not in parent.params})
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if parent.tags.get("plan_digest") != digest:
-        store.upload_text(parent.run_id, text, "plan.json")
-        store.set_tags(parent.run_id, {"plan_digest": digest})
+    _upload_text(store, parent, "plan.json", text, "plan_digest")
     return parent
 
 
-def _summary(run_dir: Path, fingerprint: str, metric: str) -> PointSummary:
+def _params(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What does not change while the sweep goes on: params of a run cannot be changed."""
+    params = {key: plan[key] for key in ("ablation", "metric", "dataset", "recipe", "seeds") if key in plan}
+    if plan.get("kind") != SEARCH:
+        return params | {f"axis.{axis['key']}": json.dumps(axis["values"]) for axis in plan["axes"]}
+    params |= {key: json.dumps(plan[key]) for key in ("objectives", "sampler", "pruner") if key in plan}
+    for parameter in plan.get("space", ()):
+        scale = ":log" if parameter.get("log") else ""
+        ends = f"{parameter.get('low')}:{parameter.get('high')}{scale}"
+        params[f"space.{parameter['key']}"] = json.dumps(parameter["choices"]) if parameter.get("choices") else ends
+    return params
+
+
+def _upload_text(store: Store, parent: StoredRun, name: str, text: str, tag: str) -> None:
+    """Upload if it differs from what was uploaded last; the tag with its digest is set afterwards."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if parent.tags.get(tag) != digest:
+        store.upload_text(parent.run_id, text, name)
+        store.set_tags(parent.run_id, {tag: digest})
+
+
+def _finish(store: Store, plan: Mapping[str, Any], runtime: RuntimeConfig, points: Sequence[PointSummary], final: bool) -> None:
+    parent = _parent(store, plan, runtime)
+    last = dict(parent.metrics)
+    news = []
+    for point in aggregates(plan, points):
+        if is_news(point, last.get(point.key)):
+            news.append(point)
+            last[point.key] = point
+    for _ in store.log_points(parent.run_id, news):
+        store.beat()
+    if final:
+        _settle(store, plan, runtime, points)
+    states = {point.fingerprint: point.state for point in points if point.state in ENDED_EARLY}
+    if states or "states_digest" in parent.tags:
+        _upload_text(store, parent, STATES, json.dumps(states, indent=1), "states_digest")
+    tags = {"best_cell": json.dumps(best_cell(plan, points)), "state": _state(points) if final else "running"}
+    store.set_tags(parent.run_id, {key: value for key, value in tags.items() if parent.tags.get(key) != value})
+    status = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}[_state(points)] if final else "RUNNING"
+    if status != parent.status:
+        store.set_status(parent.run_id, status, int(max([p.finished_at for p in points if p.finished_at] or [time.time()]) * 1000))
+
+
+def _settle(store: Store, plan: Mapping[str, Any], runtime: RuntimeConfig, points: Sequence[PointSummary]) -> None:
+    """Bring children up to date that are shown in another state than they ended in: their job could not tell the tracker."""
+    ended = {point.fingerprint: point.state for point in points if point.state in (*ENDED_EARLY, "finished", "failed", "stopped")}
+    for child in store.find({"sweep_id": plan["sweep_id"], "role": "experiment"}):
+        fingerprint = child.tags["run_key"]
+        if ended.get(fingerprint, child.tags.get("state")) != child.tags.get("state"):
+            run_dir = Path(runtime.root) / fingerprint[:12]
+            for text in _sync_one(run_dir, runtime, store).warnings:
+                log.warning("%s", text)
+            store.beat()
+
+
+def _summary(run_dir: Path, fingerprint: str, plan: Mapping[str, Any]) -> PointSummary:
     status = run_status(run_dir, abandoned=True)
-    value = None
-    if status["state"] == "finished" and (run_dir / "results.json").exists():
-        value = _value(run_dir / "results.json", metric)
-    hours = {name: float(status.get(name) or 0.0) for name in ("cpu_hours", "gpu_hours")}
-    return PointSummary(fingerprint, status["state"], value, float(status.get("updated") or 0.0) if value is not None else 0.0, **hours)
+    cpu, gpu = (float(status.get(name) or 0.0) for name in ("cpu_hours", "gpu_hours"))
+    if status["state"] != "finished" or not (run_dir / "results.json").exists():
+        return PointSummary(fingerprint, status["state"], cpu_hours=cpu, gpu_hours=gpu)
+    value = _value(run_dir, plan["metric"])
+    at = float(status.get("updated") or 0.0) if value is not None else 0.0
+    values = tuple(_value(run_dir, objective["metric"]) for objective in plan.get("objectives", ()))
+    return PointSummary(fingerprint, "finished", value, at, cpu, gpu, values)
 
 
-def _value(path: Path, metric: str) -> float | None:
-    key, _, name = metric.rpartition("/")
-    results = [Result.from_dict(values) for values in read_json(path)]
-    return next((r.metrics[name] for r in results if r.key == key and name in r.metrics), None)
-
-
-def _cell_key(plan: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
-    """The cell as text, in the order of the plan's axes."""
-    return json.dumps({axis["key"]: cell[axis["key"]] for axis in plan["axes"]})
-
-
-def _cell_means(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> dict[str, float]:
-    """Mean over the finished seeds of each cell, in the order of the plan; values that are no numbers are left out."""
-    values = {s.fingerprint: finite(s.value) for s in summaries if s.value is not None}
-    cells: dict[str, list[float]] = {}
-    for point in plan["points"]:
-        value = values.get(point["fingerprint"])
-        if value is not None and value == value:  # not NaN
-            cells.setdefault(_cell_key(plan, point["cell"]), []).append(value)
-    return {cell: statistics.fmean(some) for cell, some in cells.items()}
-
-
-def _axis_names(plan: Mapping[str, Any]) -> dict[str, str]:
-    """`masks.video_ratio` as `video_ratio`, as long as that is unambiguous."""
-    keys = [axis["key"] for axis in plan["axes"]]
-    short = [key.rpartition(".")[2] for key in keys]
-    return dict(zip(keys, short if len(set(short)) == len(short) else keys, strict=True))
+def _value(run_dir: Path, metric: str) -> float | None:
+    found = read_metric(run_dir, metric)
+    return None if found is None else found[0]
 
 
 def _state(summaries: Sequence[PointSummary]) -> str:
     states = {summary.state for summary in summaries}
-    if states <= {"finished"}:
+    if states <= {"finished", "pruned"}:
         return "finished"
     return "failed" if "failed" in states else "stopped"
