@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The tests and the demo start many processes on few cores: one torch thread each is fastest there.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-slow lint types clean
+.PHONY: install demo test test-slow test-slurm lint types clean
 
 install: $(VENV)/.installed
 
@@ -23,7 +23,10 @@ test: install
 	$(BIN)/python -m pytest
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not slurm"
+
+test-slurm: install
+	$(BIN)/python -m pytest -m slurm
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,26 +6,27 @@ controller's memory. Whatever ends the job, its status.json says so, except wher
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import contextlib
 import importlib
 import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from simvtp.config import Experiment, from_dict
 from simvtp.errors import Stopped, UserError
 from simvtp.journal import write_atomically
-from sweeps.rundir import FAILED, FINISHED, RUNNING, STOPPED, read_state, writer_alive
+from simvtp.lease import Fenced, Lease, hold
+from sweeps.rundir import FAILED, FINISHED, RANK_FAILURE, RUNNING, STOPPED, read_state, writer_alive
 
 ENTRY = "simvtp.experiment:run"
+ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # end (a user, a preemption); save and come back (SLURM's warning)
 
 
 class _Asked(BaseException):
@@ -36,61 +37,72 @@ def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]
     """Run one experiment (`simvtp.config.to_dict`) by `entry` (`module:function`) and return its last status.
 
     A UserError ends the job quietly with state `failed`: its sentence is the whole message. Any other error is raised again
-    after the status was written, so that the log holds the traceback.
+    after the status was written, so that the log holds the traceback. Of several ranks only the first owns the run directory;
+    another one that fails leaves a note beside.
     """
     resolved: Experiment = from_dict(experiment)
-    run_dir = resolved.run_dir
-    before = _on_terminate(_raise_asked)
-    try:
-        with _only_writer(run_dir):
-            _load(entry)(resolved, say=_say)
-    except Stopped as stopped:  # its own status is written; the next submission continues
-        _say(str(stopped))
-        _close_status(run_dir, STOPPED, str(stopped))
-    except UserError as error:
-        _say(f"failed: {error}")
-        _close_status(run_dir, FAILED, str(error))
-    except _Asked:
-        _say("stopped on request")
-        _close_status(run_dir, STOPPED, "stopped on request")
-    except Exception as error:
-        _close_status(run_dir, FAILED, f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        _on_terminate(before)
+    run_dir, rank = resolved.run_dir, _rank()
+    close = _Close(run_dir, rank)
+    with _asking():
+        try:
+            # Two jobs for one experiment are rare (a controller that was killed between submitting and writing the job down): the
+            # second waits and finds the work done.
+            with hold(run_dir, owns=rank == 0, wait=True, say=_say) as lease:
+                close.lease = lease
+                _load(entry)(resolved, say=_say)
+        except Fenced as fenced:  # the status is the other attempt's now
+            _say(str(fenced))
+            return {"state": STOPPED, "message": str(fenced)}
+        except Stopped as stopped:  # its own status is written; the next submission continues
+            close(STOPPED, str(stopped))
+        except UserError as error:
+            close(FAILED, str(error))
+            if rank:
+                raise  # the rank must end with an error, so that the others do not wait for it
+        except _Asked as asked:
+            close(STOPPED, f"stopped on request ({asked})")
+        except MemoryError:
+            close(FAILED, "out of memory: ask for more (--mem), or lower batch_size or runtime.micro_batch")
+            raise
+        except Exception as error:
+            close(FAILED, f"{type(error).__name__}: {error}")
+            raise
     return dict(read_state(run_dir, alive=False).status)
 
 
-@contextmanager
-def _only_writer(run_dir: Path) -> Iterator[None]:
-    """Wait until no other job works in this run directory, then keep others out.
+class _Close:
+    """Says how a job ended, unless the experiment has said so itself (its own words are better)."""
 
-    Two jobs for one experiment are rare (a controller that was killed between submitting and writing the job down), and then the
-    second waits and finds the work done. The lock is a POSIX record lock: it goes with its process, however that ends, and is not
-    inherited by loader workers. Of several ranks only the first takes it.
-    """
-    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
-        yield
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".job.lock", "w") as file:
-        waited = False
-        while not _try_lock(file):
-            if not waited:
-                _say(f"another job works in {run_dir}: waiting for it")
-            waited = True
-            time.sleep(1)
-        yield
+    def __init__(self, run_dir: Path, rank: int) -> None:
+        self._run_dir, self._rank = run_dir, rank
+        self.lease: Lease | None = None
+
+    def __call__(self, state: str, message: str) -> None:
+        _say(message if state == STOPPED else f"failed: {message}")
+        if self._rank:
+            if state == FAILED:
+                note = {"rank": self._rank, "message": message, "at": time.time()}
+                write_atomically(self._run_dir / RANK_FAILURE, json.dumps(note))
+            return
+        if self.lease is None:
+            return  # it never owned the directory
+        with contextlib.suppress(UserError):  # the disk is full: that is what the log says anyway
+            self._write(state, message)
+
+    def _write(self, state: str, message: str) -> None:
+        now = read_state(self._run_dir, alive=False)
+        ours = now.status.get("pid") == os.getpid()
+        if now.state == FINISHED or (now.state in (FAILED, STOPPED) and ours):
+            return
+        if now.status.get("state") == RUNNING and not ours and writer_alive(now.status):
+            return  # an experiment that somebody started by hand: its status is its own
+        status = {"stage": "", "step": 0, "total_steps": 0, "cpu_hours": 0.0, "gpu_hours": 0.0, **now.status}
+        status |= {"state": state, "message": message, "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+        write_atomically(self._run_dir / "status.json", json.dumps(status))
 
 
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        raise
-    return True
+def _rank() -> int:
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
 
 
 def _load(entry: str) -> Callable[..., Any]:
@@ -102,26 +114,20 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _raise_asked(number: int, frame: FrameType | None) -> None:
-    raise _Asked
-
-
-def _on_terminate(handler: Any) -> Any:
-    """Set the handler of SIGTERM and return the one from before. Outside the main thread signals are none of our business."""
-    try:
-        return signal.signal(signal.SIGTERM, handler)
-    except ValueError:
-        return None
-
-
-def _close_status(run_dir: Path, state: str, message: str) -> None:
-    """Say how it ended, unless the experiment has said so itself (its own words are better)."""
-    now = read_state(run_dir, alive=False)
-    ours = now.status.get("pid") == os.getpid()
-    if now.state == FINISHED or (now.state in (FAILED, STOPPED) and ours):
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Raise _Asked at a signal that asks the job to stop. The experiment replaces these handlers by its own, which only set a flag,
+    as soon as it has something to save. Outside the main thread signals are none of our business."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    if now.status.get("state") == RUNNING and not ours and writer_alive(now.status):
-        return  # an experiment that somebody started by hand: its status is its own
-    status = {"stage": "", "step": 0, "total_steps": 0, "cpu_hours": 0.0, "gpu_hours": 0.0, **now.status}
-    status |= {"state": state, "message": message, "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
-    write_atomically(run_dir / "status.json", json.dumps(status))
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise _Asked(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in ASKING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

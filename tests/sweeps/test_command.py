@@ -12,8 +12,9 @@ from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.recipes import tiny
 from simvtp.settings import override
-from sweeps.command import main, make_ablation, make_options, make_parser
+from sweeps.command import main
 from sweeps.mask_ratio import SWEEP
+from sweeps.options import make_comparison, make_options, make_parser
 from tests.sweeps.conftest import ENTRY, ROOT
 from tests.sweeps.jobs import result, status
 
@@ -26,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def parse(*arguments: str) -> Ablation:
-    return make_ablation(SWEEP, make_parser(SWEEP).parse_intermixed_args(list(arguments)))
+    return make_comparison(SWEEP, make_parser(SWEEP).parse_intermixed_args(list(arguments)))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -25,7 +25,10 @@ from simvtp.journal import read_journal
 from simvtp.settings import override
 from sweeps.engine import Summary, run_sweep, sweep_folder
 from sweeps.rundir import ALIVE
-from sweeps.runner import LocalJobs, Options, PointJob, point_state, slurm_parameters
+from sweeps.runner import Options, point_state
+from sweeps.runner.local import LocalJobs
+from sweeps.runner.point import PointJob
+from sweeps.runner.slurm import slurm_parameters
 from sweeps.study import GridStudy
 from tests.sweeps.conftest import ENTRY, ROOT, change
 

@@ -1,0 +1,65 @@
+"""Cluster profiles: `sweeps/clusters/<name>.toml`, so that a command line does not have to name the cluster's options each time.
+
+A profile gives defaults for the options of the groups "how they are run" and "SLURM only", by their names without the dashes. The
+command line wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from simvtp.errors import ConfigError
+
+CLUSTERS = Path(__file__).parent / "clusters"
+
+
+def profile_path(name: str) -> Path:
+    """The file of a profile: a path, or a name in sweeps/clusters/."""
+    path = Path(name).expanduser()
+    if path.suffix == ".toml" or path.parent != Path("."):
+        if not path.is_file():
+            raise ConfigError(f"--cluster {name}: there is no such file.")
+        return path
+    path = CLUSTERS / f"{name}.toml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in CLUSTERS.glob("*.toml")))
+        raise ConfigError(f"--cluster {name}: there is no {path.name} in {CLUSTERS}; there are: {there or 'none'}.")
+    return path
+
+
+def apply_profile(parser: argparse.ArgumentParser, name: str, allowed: Collection[str]) -> None:
+    """Make the values of a profile the defaults of the options `allowed` (by their `dest`). ConfigError names what does not fit."""
+    path = profile_path(name)
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.") from None
+    options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings if action.dest in allowed}
+    for key, value in values.items():
+        if key not in options:
+            near = difflib.get_close_matches(key, options, 1)
+            hint = f"did you mean {near[0]}?" if near else f"possible are {', '.join(sorted(set(options)))}."
+            raise ConfigError(f"{path}: there is no option {key}; {hint}")
+        parser.set_defaults(**{options[key].dest: _converted(path, key, value, options[key])})
+
+
+def _converted(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
+    """The value as the command line would give it."""
+    several = isinstance(action, argparse._AppendAction)
+    if several and isinstance(value, dict):  # [sbatch] as a table
+        value = [f"{name}={item}" for name, item in value.items()]
+    if several != isinstance(value, list):
+        raise ConfigError(f"{path}: {key} is {'a list of texts in square brackets' if several else 'one value, not a list'}.")
+    try:
+        read = action.type or str
+        items = [read(str(item)) for item in value] if several else read(str(value))  # type: ignore[operator]
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {key}: {error}.") from None
+    if action.choices is not None and items not in action.choices:
+        raise ConfigError(f"{path}: {key} is one of {', '.join(action.choices)}, not {value}.")
+    return items
