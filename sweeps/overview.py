@@ -31,12 +31,14 @@ from sweeps.rundir import (
     PRUNED,
     STOPPED,
     RunState,
+    failed_rank,
     gpu_hours,
     node,
     read_value,
 )
 from sweeps.squeue import available, shared_queue, state_of
 
+LOST = "its job went away without a word (killed from outside, or out of memory)"
 IDLE = (MISSING, STOPPED, KILLED)  # states that the same sweep command starts or continues
 
 
@@ -245,21 +247,17 @@ def _row(point: PlannedPoint, state: RunState, metric: str) -> Row:
         return Row(point, state, PointView(point.name, WAITING), None, 0.0, 0.0)
     host, waits = _queue_says(state)
     finished = read_value(point.run_dir, metric) if state.state == FINISHED else None
-    view = look(point.name, None, point.run_dir, state, waits or reason(state), metric, host or node(point.run_dir))
+    view = look(point.name, None, point.run_dir, state, waits or reason(state, point.run_dir), metric, host or node(point.run_dir))
     hours = gpu_hours(point.run_dir, state.status), float(state.status.get("cpu_hours") or 0.0)
     return Row(point, state, view, finished[0] if finished else None, *hours)
 
 
-def reason(state: RunState) -> str:
+def reason(state: RunState, run_dir: Path) -> str:
     """Why a point is not finished, in one line; "" for one that runs, waits or is finished."""
-    words = {
-        FAILED: state.message or "no reason given",
-        STOPPED: state.message or "stopped",
-        KILLED: state.message or "its job went away without a word (killed from outside, or out of memory)",
-        CANCELLED: state.message or f"cancelled by {state.ended.get('by') or 'somebody'}",
-        PRUNED: state.message or "pruned",
-    }
-    return words.get(state.state, "")
+    if state.state == KILLED:
+        return failed_rank(run_dir, float(state.job.get("submitted") or 0)) or state.message or LOST
+    words = {FAILED: "no reason given", STOPPED: "stopped", CANCELLED: f"by {state.ended.get('by') or 'somebody'}", PRUNED: "pruned"}
+    return (state.message or words[state.state]) if state.state in words else ""
 
 
 # ---- what the commands share ----------------------------------------------------------------------------------------------

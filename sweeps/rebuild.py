@@ -53,7 +53,7 @@ def settle(study: Any, sweep: SweepFolder, fingerprint: str, state: RunState) ->
     run_dir = sweep.root / fingerprint[:12]
     figures = [read_metric(run_dir, metric) for metric in metrics] if state.state == FINISHED else []
     known = [figure[0] for figure in figures if figure is not None]
-    study.tell(fingerprint, known if len(known) == len(metrics) else None, reason(state), pruned=state.state == PRUNED)
+    study.tell(fingerprint, known if len(known) == len(metrics) else None, reason(state, run_dir), pruned=state.state == PRUNED)
 
 
 def rebuild_study(sweep: SweepFolder) -> str:

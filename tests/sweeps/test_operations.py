@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Point
+from ablations.search import build as build_search
 from simvtp import tracking
 from simvtp.config import Experiment
 from simvtp.journal import Journal, read_journal, read_json, write_atomically
@@ -31,7 +33,9 @@ from simvtp.tracking.store import Store
 from sweeps import cancel, doctor, status
 from sweeps.overview import controller, find_sweeps, survey
 from sweeps.rebuild import open_recorded, rebuild_study
-from sweeps.rundir import read_state
+from sweeps.rundir import process_mark
+from sweeps.squeue import shared_queue, state_of
+from sweeps.study import open_study
 from tests.sweeps import jobs
 from tests.sweeps.conftest import ROOT
 
@@ -110,7 +114,7 @@ def run_sweep(base: Experiment, *arguments: str) -> str:
     return process.communicate(timeout=120)[0]
 
 
-@contextmanager
+@contextlib.contextmanager
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the controller's lock of a sweep."""
     program = "import fcntl,sys,time; f=open(sys.argv[1],'a+'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('process 1 on n1'); f.flush(); print('held', flush=True); time.sleep(60)"
@@ -128,13 +132,22 @@ def starts(point: Point) -> int:
 
 
 def states(grid: Ablation) -> list[str]:
-    return [read_state(point.run_dir).state for point in grid.points()]
+    return [state_of(point.run_dir).state for point in grid.points()]
 
 
 def doctor_says(capsys: pytest.CaptureFixture[str], grid: Ablation, *arguments: str) -> tuple[int, str]:
     code = doctor.main([*root_of(grid), *arguments])
     out, err = capsys.readouterr()
     return code, out + err
+
+
+def pretend(tools: Path, **scripts: str) -> None:
+    """Programs of SLURM that are shell scripts, in a folder that is on the PATH."""
+    tools.mkdir(exist_ok=True)
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    shared_queue().forget()
 
 
 # ---- all three ------------------------------------------------------------------------------------------------------------
@@ -310,6 +323,28 @@ def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(base: Experi
         process.communicate(timeout=120)
 
 
+def test_the_live_table_is_drawn_until_ctrl_c(grid: Ablation) -> None:
+    write_plan(grid)
+    make_run(grid, grid.points()[0])
+    terminal, side = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
+    command = [sys.executable, "sweeps/status.py", "--watch", "1", *root_of(grid)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=side, stdout=side, stderr=side, env=environment, close_fds=True)
+    os.close(side)
+    seen = b""
+    try:
+        while seen.count(b"1 of 4 points finished") < 3:  # drawn again and again
+            seen += os.read(terminal, 65536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the terminal is closed at its end
+            while chunk := os.read(terminal, 65536):
+                seen += chunk
+        assert process.wait(timeout=20) == 0 and b"Traceback" not in seen
+    finally:
+        process.kill()
+        os.close(terminal)
+
+
 # ---- cancel ---------------------------------------------------------------------------------------------------------------
 
 
@@ -338,7 +373,7 @@ def test_a_cancelled_sweep_stays_cancelled_until_it_is_retried(base: Experiment,
     assert states(grid) == ["cancelled"] * 4 and [starts(point) for point in grid.points()[:2]] == [1, 1]
     run_sweep(base, "--retry", "--only", "text=0.15", *settings)
     chosen = [point for point in grid.points() if point.cell["masks.text_ratio"] == 0.15]
-    assert [read_state(point.run_dir).state for point in chosen] == ["finished", "finished"]
+    assert [state_of(point.run_dir).state for point in chosen] == ["finished", "finished"]
     steps = [line["step"] for _, line in read_journal(grid.points()[0].run_dir / "journal.jsonl")]
     assert sorted(set(steps)) == list(range(1, 201)), "it went on from the checkpoint that it saved when it was cancelled"
 
@@ -376,13 +411,52 @@ def test_a_job_that_does_not_listen_is_killed(grid: Ablation) -> None:
     program = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     deaf = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert deaf.stdout is not None and deaf.stdout.readline().strip() == "deaf"
-    from sweeps.rundir import process_mark
 
     record = {"executor": "local", "job_id": str(deaf.pid), "submitted": time.time(), **process_mark(deaf.pid)}
     write_atomically(point.run_dir / "job.json", json.dumps(record))
     assert cancel.main([grid.sweep_id, "--yes", "--grace", "0.3", "--points", point.fingerprint[:12], *root_of(grid)]) == 0
     assert deaf.wait(timeout=10) == -signal.SIGKILL
-    assert read_state(point.run_dir).state == "cancelled"
+    assert state_of(point.run_dir).state == "cancelled"
+
+
+def test_jobs_of_slurm_are_shown_and_cancelled_in_one_call(
+    grid: Ablation, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretended programs; tests/slurm has the real ones."""
+    write_plan(grid)
+    tools, asked = tmp_path / "bin", tmp_path / "scancel.txt"
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    for number, point in enumerate(grid.points()[:3]):
+        record = {
+            "executor": "slurm",
+            "job_id": f"12_{number}",
+            "name": "s",
+            "submitted": time.time(),
+            "stdout": "/o",
+            "stderr": "/e",
+            "gpus": 8,
+        }
+        write_atomically(point.run_dir / "job.json", json.dumps(record))
+    queue = "echo '12_0|PENDING||Resources|0:00|s'; echo '12_1|RUNNING|n2|None|1:00|s'"
+    pretend(tools, squeue=queue, scancel="echo no permission >&2; exit 1")
+    assert status.main(root_of(grid)) == 0
+    rows = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    names = [row.point.name for row in survey(find_sweeps(Path(grid.base.runtime.root))[0]).rows]
+    assert "PENDING (Resources)" in rows[names[0]] and "n2" in rows[names[1]] and "killed" in rows[names[2]] and "waiting" in rows[names[3]]
+
+    assert cancel.main([grid.sweep_id, "--yes", "--points", *names[:2], *root_of(grid)]) == 1
+    assert "SLURM says: no permission" in capsys.readouterr().err
+    assert "ended" not in read_json(grid.points()[0].run_dir / "job.json"), "it goes on, so it is not called cancelled"
+    pretend(tools, squeue=queue, scancel=f"echo $# $@ >> {asked}")
+    assert cancel.main([grid.sweep_id, "--yes", "--points", *names[:2], *root_of(grid)]) == 0
+    assert asked.read_text() == "2 12_0 12_1\n"
+    pretend(tools, squeue="exit 0")
+    assert states(grid)[:3] == ["cancelled", "cancelled", "killed"]
+    pretend(tools, squeue="exit 1")
+    assert status.main(root_of(grid)) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].endswith("SLURM does not answer: its jobs are taken to be there")
+    assert "starting" in next(line for line in out.splitlines() if line.startswith(names[2]))
 
 
 def test_obsolete_points_are_cancelled_and_those_of_present_plans_are_not(base: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -449,7 +523,7 @@ def running_without_process(run_dir: Path) -> Callable[[], None]:
     (run_dir / "results.json").unlink()
 
     def check() -> None:
-        assert read_json(run_dir / "status.json")["state"] == "stopped" and read_state(run_dir).state == "stopped"
+        assert read_json(run_dir / "status.json")["state"] == "stopped" and state_of(run_dir).state == "stopped"
 
     return check
 
@@ -492,7 +566,7 @@ def unreadable_results(run_dir: Path) -> Callable[[], None]:
     (run_dir / "results.json").write_text("[{")
 
     def check() -> None:
-        assert not (run_dir / "results.json").exists() and read_state(run_dir).state == "killed", "it is scored again"
+        assert not (run_dir / "results.json").exists() and state_of(run_dir).state == "killed", "it is scored again"
 
     return check
 
@@ -598,8 +672,6 @@ def test_code_that_no_job_uses_is_removed_with_yes_only(grid: Ablation, capsys: 
         os.utime(folder, (1.0, 1.0))
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        from sweeps.rundir import process_mark
-
         record = {"executor": "local", "job_id": "1", "submitted": time.time(), **process_mark(sleeper.pid), "code": str(used)}
         write_atomically(grid.points()[0].run_dir / "job.json", json.dumps(record))
         code, out = doctor_says(capsys, grid)
@@ -625,18 +697,12 @@ def test_an_interrupted_submission_is_not_guessed_about(
     record = {"token": "ab", "name": "sweep.ab", "submitted": 1.0, "fingerprints": [grid.points()[0].fingerprint], "job_ids": None}
     write_atomically(folder / "submissions" / "ab.json", json.dumps(record))
     tools = tmp_path / "bin"
-    tools.mkdir()
-    answer = tools / "squeue"
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
 
     def slurm(script: str) -> tuple[int, str]:
-        from sweeps.squeue import shared_queue
-
-        answer.write_text(f"#!/bin/sh\n{script}\n")
-        answer.chmod(0o755)
-        shared_queue().forget()
+        pretend(tools, squeue=script)
         return doctor_says(capsys, grid, "--yes")
 
-    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     code, out = slurm("exit 1")
     assert code == 1 and "SLURM cannot be asked" in out
     code, out = slurm("echo '12_0|PENDING||Resources|0:00|sweep.ab'")
@@ -737,6 +803,27 @@ def test_studies_and_store_are_made_anew_and_the_report_is_the_same(
 
     rebuild_study(find_sweeps(root)[0])
     assert len(list(folder.glob("study.journal.old-*"))) == 1, "nothing is thrown away"
+
+
+def test_the_study_of_a_search_is_made_anew_from_its_plan(base: Experiment) -> None:
+    search = build_search(base, trials=4, space="masks.video_ratio=0.3:0.9,losses.mvm=1", pruner="halving")
+    points = [search.point(dict(search.first().cell) | {"masks.video_ratio": ratio}) for ratio in (0.3, 0.5, 0.7)]  # type: ignore[union-attr]
+    folder = Path(base.runtime.root) / "sweeps" / search.sweep_id
+    write_atomically(folder / "plan.json", json.dumps(search.plan(points)))
+    for point, state, best in zip(points, ("finished", "failed", "finished"), (20.0, 5.0, 40.0), strict=True):
+        run_dir = make_run(search, point, state, "a reason")  # type: ignore[arg-type]
+        journal = Journal(run_dir / "journal.jsonl")
+        journal.write("metrics", stage="finetune", step=10, metrics={"val/mean_recall": best, "val/t2v/R1": best})
+        journal.close()
+    sweep = find_sweeps(Path(base.runtime.root))[0]
+    assert "3" in rebuild_study(sweep)
+    study = open_study(folder / "study.journal", search, sweep.plan["points"])
+    assert study.repairs == [] and study.counts() == {"COMPLETE": 2, "FAIL": 1}
+    assert {point.fingerprint for point in study.points()} == {point.fingerprint for point in points}
+    text = (folder / "study.journal").read_text()
+    assert "40.0" in text and "a reason" in text
+    proposed = study.ask()  # it goes on where it was
+    assert proposed is not None and proposed.fingerprint not in {point.fingerprint for point in points} and study.ask() is None
 
 
 def test_nothing_is_rebuilt_under_a_running_sweep(tracked: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
