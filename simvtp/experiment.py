@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -31,21 +31,33 @@ from simvtp.errors import ConfigError, Stopped, UserError
 from simvtp.evaluation.reconstruction import draw_reconstructions
 from simvtp.evaluation.retrieval import evaluate_retrieval
 from simvtp.journal import Journal, read_json, write_atomically
+from simvtp.lease import Lease, hold
 from simvtp.models import DualEncoder, SimVTP, build_model
 from simvtp.models.masking import draw_masks
 from simvtp.models.pretrained import initialise_from
 from simvtp.results import Result
-from simvtp.rundir import Status, is_finished, load_experiment, load_results, only_one, write_identity
+from simvtp.rundir import Status, is_finished, load_experiment, load_results, write_identity
 from simvtp.settings import finalise
-from simvtp.training.distributed import Launch, choose_device, distributed, launch_from_environment
+from simvtp.training.checkpoint import unguarded
+from simvtp.training.distributed import (
+    Launch,
+    choose_device,
+    distributed,
+    launch_from_environment,
+    on_main,
+    threads_per_rank,
+    together,
+)
 from simvtp.training.loop import train
 from simvtp.training.meters import CostMeter
 from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
 from simvtp.training.preemption import StopFlag, stop_on_signals
 from simvtp.training.schedule import stage_steps
+from simvtp.training.share import share_batch
 from simvtp.training.stage import Outcome, Stage
 
 Say = Callable[[str], None]
+Item = TypeVar("Item")
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 SELECTION_METRIC = "val/mean_recall"  # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
 VISUALISED = 4  # samples in the pictures of each run
@@ -65,37 +77,64 @@ def with_vocabulary(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
 # ---- one experiment ---------------------------------------------------------------------------------------------------------
 
 
-def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate") -> list[Result]:
+def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate", wait: bool = False) -> list[Result]:
     """Run what is missing of `experiment` and return its results (under torchrun: rank 0 does, the others return none).
 
     Args:
         experiment: settings; files they name are resolved here (`settings.finalise`).
-        say: gets a plain line now and then.
+        say: gets a plain line now and then, on rank 0.
         until: last stage to run, one of STAGES; the experiment counts as finished only after `evaluate`.
+        wait: what to do while another process works on this experiment: wait for it, or raise UserError.
 
     Raises:
         UserError: see its subclasses; the state is in status.json and nothing that was saved is lost.
-        Stopped: SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 asked for it; call again to continue.
+        Stopped: SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 asked for it; call again to continue. Its subclass `lease.Fenced`: another attempt
+            has taken the run directory over, and this one has written nothing since.
     """
     experiment = finalise(experiment)
-    directory = experiment.run_dir
     if is_finished(experiment):
-        say(f"{directory} holds the finished results of this experiment: nothing to run.")
-        return load_results(directory)
-    if experiment.runtime.threads:
-        torch.set_num_threads(experiment.runtime.threads)
+        return _known(experiment, say)
     launch = launch_from_environment()
+    threads = threads_per_rank(experiment.runtime.threads, launch)
+    if threads:
+        torch.set_num_threads(threads)
     device = choose_device(experiment.runtime.device, launch)
-    with distributed(device, launch), _signals() as stop, only_one(directory, owns=launch.rank == 0):
-        if launch.rank == 0:
-            write_identity(experiment, directory)
-        mirror = tracking.BackgroundMirror(directory, experiment.runtime) if launch.rank == 0 else contextlib.nullcontext()
-        with mirror, Status(directory, writes=launch.rank == 0, whole=until == STAGES[-1]) as status:
-            running = _open(experiment, directory, device, launch, say, stop, status)
-            results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
-            if until == STAGES[-1] and launch.rank == 0:
-                write_atomically(directory / "results.json", json.dumps([result.to_dict() for result in results]))
-        return results
+    heard: Say = say if launch.rank == 0 else lambda line: None
+    with distributed(device, launch), _owned(experiment.run_dir, wait, heard) as lease, _signals() as stop:
+        if on_main(lambda: is_finished(experiment)):  # another process finished it while this one waited
+            return _known(experiment, heard) if launch.rank == 0 else []
+        lease.on_lost(lambda: stop.set("taken over by another job"))
+        return _run_stages(experiment, device, launch, heard, stop, lease.check, until)
+
+
+def _known(experiment: Experiment, say: Say) -> list[Result]:
+    say(f"{experiment.run_dir} holds the finished results of this experiment: nothing to run.")
+    return load_results(experiment.run_dir)
+
+
+@contextlib.contextmanager
+def _owned(directory: Path, wait: bool, say: Say) -> Iterator[Lease]:
+    """The run directory, for rank 0; if it cannot be had, all ranks learn of it."""
+    with contextlib.ExitStack() as stack:
+        taken: list[Lease] = []
+        on_main(lambda: taken.append(stack.enter_context(hold(directory, wait=wait, say=say))))
+        yield taken[0] if taken else Lease(None)
+
+
+def _run_stages(
+    experiment: Experiment, device: torch.device, launch: Launch, say: Say, stop: StopFlag, guard: Callable[[], None], until: str
+) -> list[Result]:
+    """The stages up to `until` in the run directory, which is ours."""
+    directory, writes, whole = experiment.run_dir, launch.rank == 0, until == STAGES[-1]
+    on_main(lambda: write_identity(experiment, directory))
+    mirror = tracking.BackgroundMirror(directory, experiment.runtime) if writes else contextlib.nullcontext()
+    with mirror, Status(directory, writes=writes, whole=whole, guard=guard) as status:
+        running = _open(experiment, directory, device, launch, say, stop, status, guard)
+        results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
+        if whole:
+            content = json.dumps([result.to_dict() for result in results])
+            on_main(lambda: write_atomically(directory / "results.json", content, guard))
+    return results
 
 
 @contextlib.contextmanager
@@ -119,6 +158,7 @@ class _Running:
     say: Say
     stop: StopFlag
     status: Status
+    guard: Callable[[], None]  # raises once another attempt has taken the run directory over
     journal: Journal | None
     dataset: Dataset
     tokenizer: Tokenizer
@@ -138,6 +178,13 @@ class _Running:
             first_sample=first_sample,
         )
 
+    def until_stopped(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The same items; ends with Stopped once that was asked for."""
+        with contextlib.closing(items):  # type: ignore[type-var]
+            for item in items:
+                self.stop.check()
+                yield item
+
     def on_log(self, record: dict[str, Any]) -> None:
         self.status.on_log(record)
         metrics, left = record["metrics"], int(record["metrics"]["speed/eta_s"])
@@ -149,14 +196,24 @@ class _Running:
 
 
 def _open(
-    experiment: Experiment, directory: Path, device: torch.device, launch: Launch, say: Say, stop: StopFlag, status: Status
+    experiment: Experiment,
+    directory: Path,
+    device: torch.device,
+    launch: Launch,
+    say: Say,
+    stop: StopFlag,
+    status: Status,
+    guard: Callable[[], None],
 ) -> _Running:
-    tokenizer = load_tokenizer(experiment.data.tokenizer)
-    dataset = open_dataset(experiment.data, experiment.runtime, say=say)
-    journal = Journal(directory / "journal.jsonl") if launch.rank == 0 else None
+    def prepare() -> tuple[Tokenizer, Dataset]:
+        return load_tokenizer(experiment.data.tokenizer), open_dataset(experiment.data, experiment.runtime, say=say, check=stop.check)
+
+    tokenizer, dataset = together(prepare)
+    journal = Journal(directory / "journal.jsonl", guard) if launch.rank == 0 else None
     sizes = ", ".join(f"{name} {len(clips)}" for name, clips in dataset.splits.items())
     say(f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}")
-    return _Running(with_vocabulary(experiment, tokenizer), directory, device, launch, say, stop, status, journal, dataset, tokenizer)
+    resolved = with_vocabulary(experiment, tokenizer)
+    return _Running(resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer)
 
 
 # ---- training stages --------------------------------------------------------------------------------------------------------
@@ -184,9 +241,7 @@ def _finetune(running: _Running) -> list[Result]:
     model = DualEncoder.from_unified(unified, experiment.model, drop_path=settings.drop_path, pooling=settings.pooling)
 
     def score(candidate: nn.Module, step: int) -> dict[str, float]:
-        """Retrieval on the selection split; rank 0 scores, the loop tells the others."""
-        if running.launch.rank:
-            return {}
+        """Retrieval on the selection split."""
         t2v, _ = _retrieval(running, candidate, settings.selection, "selection", "")
         mean = (t2v.metrics["R1"] + t2v.metrics["R5"] + t2v.metrics["R10"]) / 3
         return {SELECTION_METRIC: mean, "val/t2v/R1": t2v.metrics["R1"], "val/t2v/MdR": t2v.metrics["MdR"]}
@@ -200,20 +255,32 @@ def _finetune(running: _Running) -> list[Result]:
 def _loader(running: _Running, stage: str, settings: TrainConfig, crop: str, flip: float) -> TrainLoader:
     experiment = running.experiment
     clips = running.dataset.splits["train"]
-    return TrainLoader(
-        take_fraction(clips, experiment.data.fraction) if stage == "pretrain" else clips,
-        running.tokenizer,
-        data=experiment.data,
-        model=experiment.model,
-        runtime=experiment.runtime,
-        batch_size=settings.batch_size,
-        seed=experiment.seed,
-        rank=running.launch.rank,
-        world=running.launch.world,
-        train_crop=crop,
-        flip=flip,
-        stage=stage,
-        say=running.say,
+    share = share_batch(stage, settings, running.launch.world, experiment.runtime.micro_batch)
+    losses = experiment.losses if stage == "pretrain" else None
+    if losses and "vtm" in losses.wanted and share.samples < 2:
+        raise ConfigError(
+            f"losses.vtm needs another clip as negative, but a rank takes one sample at a time ({share.sentence(stage, '')}): "
+            "use fewer ranks or accumulation steps, a larger runtime.micro_batch, or a batch_size with more divisors."
+        )
+    negatives = experiment.finetune.vtc_negatives if losses is None else losses.vtc_negatives if "vtc" in losses.wanted else ""
+    running.say(share.sentence(stage, negatives))
+    return together(
+        lambda: TrainLoader(
+            take_fraction(clips, experiment.data.fraction) if stage == "pretrain" else clips,
+            running.tokenizer,
+            data=experiment.data,
+            model=experiment.model,
+            runtime=experiment.runtime,
+            batch_size=settings.batch_size,
+            seed=experiment.seed,
+            rank=running.launch.rank,
+            world=running.launch.world,
+            train_crop=crop,
+            flip=flip,
+            stage=stage,
+            say=running.say,
+            check=running.stop.check,
+        )
     )
 
 
@@ -233,7 +300,7 @@ def _train(
     # Of the whole split, whatever data.fraction: runs on a share of the data take as many steps, so that only the data differ.
     epoch = Order(len(running.dataset.splits["train"]), settings.batch_size, experiment.seed).steps_per_epoch
     total = stage_steps(settings, epoch)
-    running.status.update(stage=name, step=0, total_steps=total)
+    on_main(lambda: running.status.update(stage=name, step=0, total_steps=total))
     stage = Stage(
         name=name,
         train=settings,
@@ -246,6 +313,8 @@ def _train(
         log_every=runtime.log_every,
         checkpoint_every=runtime.checkpoint_every,
         keep=runtime.keep_checkpoints,
+        micro_batch=runtime.micro_batch,
+        shard=runtime.shard == "full",
         evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations)) if evaluations else (),
         best=SELECTION_METRIC if evaluations else "",
     )
@@ -260,6 +329,7 @@ def _train(
         on_log=running.on_log,
         measure=loader.counters.metrics,
         stop=running.stop,
+        guard=running.guard,
     )
     running.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
     if outcome.stopped:
@@ -286,9 +356,13 @@ def _evaluate(running: _Running) -> list[Result]:
 
 
 def _scored(running: _Running, name: str, trained: str, setting: str) -> list[Result]:
-    """Retrieval of a trained stage on the test split, done once and kept in `stages/<name>.json`."""
-    if running.launch.rank:
-        return []  # rank 0 scores; the others meet it again at the next stage
+    """Retrieval of a trained stage on the test split, done once and kept in `stages/<name>.json`; the results are rank 0's."""
+    results: list[Result] = []
+    on_main(lambda: results.extend(_score_once(running, name, trained, setting)))
+    return results
+
+
+def _score_once(running: _Running, name: str, trained: str, setting: str) -> list[Result]:
     path = running.directory / "stages" / f"{name}.json"
     outcome = running.outcomes[trained]
     stored = read_json(path) if path.exists() else None
@@ -304,11 +378,13 @@ def _scored(running: _Running, name: str, trained: str, setting: str) -> list[Re
         running.journal.write("result", result=result.to_dict())
         running.say(f"{result.line}  (chance R1 {result.chance['R1']:.1f})")
     if name == "zero_shot":
+        running.guard()
         _draw_pictures(running, running.experiment.evaluate.split)
     cost.update()
     spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}
     running.status.spent[name] = spent["cpu_hours"], spent["gpu_hours"]
-    write_atomically(path, json.dumps({"checkpoint": outcome.sha256, "results": [result.to_dict() for result in results], **spent}))
+    content = json.dumps({"checkpoint": outcome.sha256, "results": [result.to_dict() for result in results], **spent})
+    write_atomically(path, content, running.guard)
     return results
 
 
@@ -325,13 +401,14 @@ def _retrieval(running: _Running, model: nn.Module, split: str, setting: str, ch
         crops=settings.crops,
         batch_size=settings.batch_size,
         say=running.say,
+        check=running.stop.check,
     )
     captions = [caption for clip in clips for caption in clip.captions]
     owners = torch.tensor([number for number, clip in enumerate(clips) for _ in clip.captions])
     return evaluate_retrieval(
         model,
-        views.batches(),
-        text_batches(captions, running.tokenizer, experiment.model.text_length, settings.batch_size),
+        running.until_stopped(views.batches()),
+        running.until_stopped(text_batches(captions, running.tokenizer, experiment.model.text_length, settings.batch_size)),
         owners,
         dataset=running.dataset.name,
         split=split,
@@ -374,7 +451,7 @@ def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say
     launch = Launch()
     device = choose_device(experiment.runtime.device, launch)
     status = Status(run_dir, writes=False)  # looking at a run does not change it
-    running = _open(experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status)
+    running = _open(experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status, unguarded)
     model = build_model(running.experiment.model, experiment.losses.wanted, experiment.seed)
     model.load_state_dict(safetensors.torch.load_file(checkpoints / "pretrain.safetensors"))
     running.models["pretrain"] = model.to(device).eval()

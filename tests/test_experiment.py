@@ -13,9 +13,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from simvtp.errors import ConfigError, DataError
+from simvtp.errors import ConfigError, DataError, UserError
 from simvtp.experiment import run, visualize
 from simvtp.journal import read_journal
+from simvtp.lease import Fenced
 from simvtp.rundir import is_finished, load_experiment, load_results, read_status
 from tests.small import small_experiment, small_settings
 
@@ -130,20 +131,65 @@ def test_sigterm_saves_and_the_next_call_continues(tmp_path: Path, shapes_cache:
     assert list((run_dir / "checkpoints" / "pretrain").glob("step_*.pt"))
 
 
-def test_a_second_process_is_kept_out(finished, tmp_path: Path, shapes_cache: Path) -> None:
+HOLDER = """
+import sys, time
+from pathlib import Path
+from simvtp.lease import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_second_process_is_kept_out_or_waits(finished, tmp_path: Path, shapes_cache: Path) -> None:
     experiment = small_experiment(tmp_path, shapes_cache)
-    experiment.run_dir.mkdir(parents=True)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, sys, time\nf = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)",
-         str(experiment.run_dir / ".run.lock")], stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(experiment.run_dir), "8"], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(Exception, match="another process works on this experiment"):
+        with pytest.raises(UserError, match="works on this experiment"):
             run(experiment, say=lambda line: None)
-    finally:
-        holder.kill()
-        holder.communicate()
+        assert not (experiment.run_dir / "journal.jsonl").exists()
+        said: list[str] = []
+        results = run(experiment, say=said.append, wait=True)
+        assert holder.wait(30) == 0
+    assert any("waiting for it" in line for line in said)
+    assert [result.metrics for result in results] == [result.metrics for result in finished[1]]
+
+
+def test_who_waited_for_the_results_does_not_run_again(
+    finished, tmp_path: Path, shapes_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experiment is finished by another process between the first look and the moment the directory is ours."""
+    experiment, results, _ = finished
+    looks = iter([False, True])
+    monkeypatch.setattr("simvtp.experiment.is_finished", lambda experiment: next(looks))
+    lines = (experiment.run_dir / "journal.jsonl").read_bytes()
+    assert run(experiment, say=lambda line: None, wait=True) == results
+    assert (experiment.run_dir / "journal.jsonl").read_bytes() == lines
+
+
+def test_whoever_was_replaced_writes_nothing_more(finished, tmp_path: Path, shapes_cache: Path) -> None:
+    """While one process trains, the directory goes to another attempt: the first one stops as such and leaves every file alone."""
+    experiment = small_experiment(tmp_path, shapes_cache, "pretrain.max_steps=60", "runtime.checkpoint_every=10")
+    files: dict[Path, bytes] = {}
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in experiment.run_dir.rglob("*") if path.is_file()}
+
+    def take_over(line: str) -> None:
+        if line.startswith("pretrain 20/"):
+            newest = max((experiment.run_dir / "lease").glob("[0-9]*.json"))
+            newest.rename(newest.with_name(newest.stem + ".ended.json"))
+            files.update(content())
+
+    with pytest.raises(Fenced, match="was taken over"):
+        run(experiment, say=take_over)
+    assert files and content() == files
+    results = run(experiment, say=lambda line: None)  # the next attempt continues from what the first one had saved
+    lines = [
+        line for _, line in read_journal(experiment.run_dir / "journal.jsonl") if line["kind"] == "metrics" and "lr" in line["metrics"]
+    ]
+    assert [line["step"] for line in lines if line["stage"] == "pretrain"] == list(range(2, 61, 2))
+    assert len(results) == 4
 
 
 def test_another_seed_is_another_run(finished, tmp_path: Path, shapes_cache: Path) -> None:

@@ -11,7 +11,6 @@ reader and the sizes, so another data set never meets it, and experiments that r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from simvtp.data.progress import Check, unasked, wait_for_lock
 from simvtp.data.video import Reader, VideoInfo, fit_short_side, probe, read_frames
 from simvtp.data.workers import Guard, WorkerDied, guarded_map
 from simvtp.errors import DataError, UserError
@@ -103,7 +103,14 @@ class _DecodeTask:
 
 
 def open_cache(
-    paths: Sequence[Path], reader: Reader, side: int, folder: Path, workers: int, timeout_s: float, progress: Progress | None = None
+    paths: Sequence[Path],
+    reader: Reader,
+    side: int,
+    folder: Path,
+    workers: int,
+    timeout_s: float,
+    progress: Progress | None = None,
+    check: Check = unasked,
 ) -> DecodedCache:
     """The cache of these clips, built (in parallel, continued if it was interrupted) if it is not there.
 
@@ -112,6 +119,7 @@ def open_cache(
         side: short side of the kept frames; smaller videos are kept as they are.
         folder: where caches lie (`cache_dir(runtime) / "decoded"`).
         workers: processes that decode (0 = this one, without a time-out).
+        check: asked while another process builds it; may raise to end the wait.
 
     Raises:
         DataError: it would take more than 20 GiB.
@@ -122,7 +130,7 @@ def open_cache(
     identity = _identity(unique, reader)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder / f"{identity}.lock"):
+        with _only_one(folder / f"{identity}.lock", check):
             info, reasons = _probed(unique, reader, folder / f"{identity}-info.npz", workers, timeout_s, report)
             shape = np.array([(n, *fit_short_side(h, w, side)) if n else (0, 0, 0) for n, h, w in info.tolist()], np.int64).reshape(-1, 3)
             digest = hashlib.sha256(identity.encode() + shape.tobytes()).hexdigest()[:20]
@@ -151,10 +159,10 @@ def _identity(paths: Sequence[Path], reader: Reader) -> str:
 
 
 @contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
+def _only_one(path: Path, check: Check) -> Iterator[None]:
     """Hold a file lock; the kernel gives it up when the process ends, however it ends."""
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_lock(file, check)
         yield
 
 

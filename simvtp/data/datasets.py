@@ -10,7 +10,7 @@ from pathlib import Path
 
 from simvtp.config import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest
-from simvtp.data.progress import Say, spoken
+from simvtp.data.progress import Check, Say, spoken, unasked
 from simvtp.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -31,30 +31,37 @@ def cache_dir(runtime: RuntimeConfig) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "simvtp"
 
 
-def _shapes(data: DataConfig, runtime: RuntimeConfig, say: Say | None) -> tuple[str, Manifest]:
+def _shapes(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check) -> tuple[str, Manifest]:
     from simvtp.data.shapes import ensure_shapes
 
-    report = spoken(say or log.info)
-    folder = cache_dir(runtime)
+    report = spoken(say or log.info, check)
     path = ensure_shapes(
-        data.shapes, folder, workers=runtime.workers, say=say, progress=lambda done, total: report("embedded data set", done, total)
+        data.shapes,
+        cache_dir(runtime),
+        workers=runtime.workers,
+        say=say,
+        progress=lambda done, total: report("embedded data set", done, total),
+        check=check,
     )
     return "shapes", read_manifest(path)
 
 
-def _manifest(data: DataConfig, runtime: RuntimeConfig, say: Say | None) -> tuple[str, Manifest]:
+def _manifest(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check) -> tuple[str, Manifest]:
     if not data.manifest:
         raise ConfigError("data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, path, caption.")
     return Path(data.manifest).stem, read_manifest(data.manifest)
 
 
-DATASETS: dict[str, Callable[[DataConfig, RuntimeConfig, Say | None], tuple[str, Manifest]]] = {"shapes": _shapes, "manifest": _manifest}
+DATASETS: dict[str, Callable[[DataConfig, RuntimeConfig, Say | None, Check], tuple[str, Manifest]]] = {
+    "shapes": _shapes,
+    "manifest": _manifest,
+}
 
 
-def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = None) -> Dataset:
+def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = None, check: Check = unasked) -> Dataset:
     """The clips of `data.dataset`, by split. Makes the embedded data set if it is not there yet.
 
-    Splits are the manifest's own `split` column, else by hash of the id with the shares `data.splits`.
+    `check` is asked now and then while that takes long, and may raise to end it. Splits are the manifest's own `split` column, else by hash of the id with the shares `data.splits`.
 
     Raises:
         ConfigError: no such data set.
@@ -62,7 +69,7 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
     """
     if data.dataset not in DATASETS:
         raise ConfigError(f"data.dataset={data.dataset}: there is no such data set; choose one of {', '.join(DATASETS)}.")
-    name, manifest = DATASETS[data.dataset](data, runtime, say)
+    name, manifest = DATASETS[data.dataset](data, runtime, say, check)
     if manifest.empty_captions and say:
         say(f"{manifest.path}: {manifest.empty_captions} rows without a caption left out, and {len(manifest.uncaptioned)} videos with them")
     clips = manifest.clips if manifest.has_splits else assign_splits(manifest.clips, split_shares(data))

@@ -22,6 +22,7 @@ from simvtp.data import transforms
 from simvtp.data.health import JUDGED_FROM, Counters, Health
 from simvtp.data.manifest import Clip
 from simvtp.data.order import U_CAPTION, U_CROP, U_FLIP, U_WINDOW, Order, epoch_order, uniforms
+from simvtp.data.progress import Check, unasked
 from simvtp.data.sampling import eval_indices, train_indices
 from simvtp.data.source import ClipSource, Say, open_source, processes_for
 from simvtp.data.text import Tokenizer
@@ -110,6 +111,7 @@ class TrainLoader:
         stage: part of the random key, so that two stages do not see the same order.
         reader: decoder to use in place of `data.reader`.
         say: takes a line of text while decoded frames are being cached.
+        check: asked now and then meanwhile; may raise to end it.
 
     A clip that does not decode is replaced by the next one in the epoch's order, logged once and counted in `counters`; above
     `data.max_corrupt_share` of the clips seen (judged from 100 on), or at once with data.on_corrupt=raise, DataError ends the run. A decode
@@ -134,6 +136,7 @@ class TrainLoader:
         stage: str = "",
         reader: Reader | None = None,
         say: Say | None = None,
+        check: Check = unasked,
     ) -> None:
         if not clips:
             raise DataError("there are no training clips.")
@@ -147,7 +150,7 @@ class TrainLoader:
         if len(clips) < batch_size:
             log.warning("%d clips are fewer than a batch of %d: clips repeat within a batch", len(clips), batch_size)
         crop = train_crop or data.train_crop
-        source = open_source(clips, data, runtime, transforms.read_side(model.image_size, crop), reader, say)
+        source = open_source(clips, data, runtime, transforms.read_side(model.image_size, crop), reader, say, check)
         self._task = (source, self._order, model, data.stride, crop, data.flip if flip is None else flip)
         self._health = Health(clips, data, min(JUDGED_FROM, max(1, len(clips) // world)))
         self._pin = runtime.device != "cpu" and torch.cuda.is_available()
@@ -289,10 +292,11 @@ class ViewLoader:
         batch_size: int,
         reader: Reader | None = None,
         say: Say | None = None,
+        check: Check = unasked,
     ) -> None:
         self._clips, self._model, self._runtime = clips, model, runtime
         self._views, self._batch_size = segments * crops, batch_size
-        source = open_source(clips, data, runtime, transforms.read_side(model.image_size, "center"), reader, say)
+        source = open_source(clips, data, runtime, transforms.read_side(model.image_size, "center"), reader, say, check)
         self._task = (source, model, data.stride, segments, crops)
         self._health = Health(clips, data, min(JUDGED_FROM, len(clips)))
         self._workers = processes_for(runtime, source, model)

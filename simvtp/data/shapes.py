@@ -28,6 +28,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,11 +39,13 @@ from pathlib import Path
 
 from simvtp.config import SHAPES_VERSION, ShapesConfig
 from simvtp.data import shapes_questions
+from simvtp.data.progress import Check, Say, unasked, wait_for_lock
 from simvtp.data.shapes_grammar import Statement, draw_caption, satisfies
 from simvtp.data.shapes_questions import GRAMMAR_WORDS
 from simvtp.data.shapes_render import render
 from simvtp.data.shapes_scene import FPS, SPLITS, Draw, Scene, draw_scene, place
 from simvtp.data.video import encode_h264
+from simvtp.data.workers import undisturbed
 from simvtp.errors import ConfigError, DataError
 
 __all__ = ["GRAMMAR_WORDS", "SHAPES_VERSION", "ensure_shapes", "plan", "shapes_folder"]
@@ -52,7 +55,6 @@ PURPOSE_SCENE, PURPOSE_SECOND_CAPTION, PURPOSE_LAYOUT, PURPOSE_PIXELS, PURPOSE_T
 CHUNK = 16  # clips that a worker makes between two reports
 MAX_ATTEMPTS = 5000
 
-Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
 
@@ -80,7 +82,14 @@ def shapes_folder(config: ShapesConfig, cache: Path) -> Path:
     return Path(cache) / f"shapes-v{SHAPES_VERSION}-{digest[:12]}"
 
 
-def ensure_shapes(config: ShapesConfig, cache: Path, workers: int = 0, say: Say | None = None, progress: Progress | None = None) -> Path:
+def ensure_shapes(
+    config: ShapesConfig,
+    cache: Path,
+    workers: int = 0,
+    say: Say | None = None,
+    progress: Progress | None = None,
+    check: Check = unasked,
+) -> Path:
     """Make what is missing of the embedded data set and return the path of its manifest.
 
     Args:
@@ -88,7 +97,8 @@ def ensure_shapes(config: ShapesConfig, cache: Path, workers: int = 0, say: Say 
         cache: folder that holds the data sets; created if need be.
         workers: processes that draw and encode; 0 = one for each core that this process may use.
         say: takes a line of text now and then.
-        progress: takes (clips there, clips in all), after every few clips.
+        progress: takes (clips there, clips in all), after every few clips; may raise to end the work.
+        check: asked while another process makes them; may raise to end the wait.
 
     Safe to kill (each file appears whole or not at all, the next call makes the rest) and to call from several processes at once
     (one works, the others wait for it).
@@ -104,9 +114,9 @@ def ensure_shapes(config: ShapesConfig, cache: Path, workers: int = 0, say: Say 
         return folder / "manifest.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder, say):
+        with _only_one(folder, say, check):
             if _missing(folder, config):  # another process may just have made them
-                _generate(config, folder, workers or len(os.sched_getaffinity(0)), say, progress or (lambda done, total: None))
+                _generate(config, folder, workers or len(os.sched_getaffinity(0)), say, progress or (lambda done, total: None), check)
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
         raise DataError(
@@ -131,14 +141,14 @@ def _missing(folder: Path, config: ShapesConfig) -> list[str]:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path, say: Say) -> Iterator[None]:
+def _only_one(folder: Path, say: Say, check: Check) -> Iterator[None]:
     """Hold the folder's lock. The system lets it go when its holder ends, however that happens."""
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"another process is making the embedded data set in {folder}: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock, check)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
@@ -146,7 +156,7 @@ def _only_one(folder: Path, say: Say) -> Iterator[None]:
         yield
 
 
-def _generate(config: ShapesConfig, folder: Path, workers: int, say: Say, progress: Progress) -> None:
+def _generate(config: ShapesConfig, folder: Path, workers: int, say: Say, progress: Progress, check: Check) -> None:
     for leftover in folder.rglob(".*.tmp"):  # of a killed process; nobody else writes, as the lock is ours
         leftover.unlink(missing_ok=True)
     started = time.monotonic()
@@ -155,7 +165,7 @@ def _generate(config: ShapesConfig, folder: Path, workers: int, say: Say, progre
     todo = [clip for clip in clips if clip.path in missing]
     if todo:
         say(f"embedded data set: making {len(todo)} of {len(clips)} clips in {folder}")
-        _make_clips(todo, config, folder, workers, lambda done: progress(len(clips) - len(todo) + done, len(clips)))
+        _make_clips(todo, config, folder, workers, lambda done: progress(len(clips) - len(todo) + done, len(clips)), check)
     for name, text in _tables(clips, config).items():
         if name in missing or todo:
             _write(folder / name, text)
@@ -221,7 +231,9 @@ def _second_caption(config: ShapesConfig, index: int, scene: Scene, first: str) 
 # ---- clips ----------------------------------------------------------------------------------------------------------------
 
 
-def _make_clips(todo: Sequence[PlannedClip], config: ShapesConfig, folder: Path, workers: int, report: Callable[[int], None]) -> None:
+def _make_clips(
+    todo: Sequence[PlannedClip], config: ShapesConfig, folder: Path, workers: int, report: Callable[[int], None], check: Check
+) -> None:
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     done = 0
     if workers == 1 or len(chunks) == 1:
@@ -232,17 +244,21 @@ def _make_clips(todo: Sequence[PlannedClip], config: ShapesConfig, folder: Path,
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch and of the tracker
     with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context, initializer=_end_with_parent) as pool:
         try:
-            for finished in as_completed([pool.submit(_make_chunk, chunk, config, folder) for chunk in chunks]):
+            with undisturbed():  # the workers start at the first submission
+                futures = [pool.submit(_make_chunk, chunk, config, folder) for chunk in chunks]
+            for finished in as_completed(futures):
                 done += finished.result()
                 report(done)
         except BrokenProcessPool as error:
+            check()  # SIGTERM may have gone to every process of the job
             raise DataError(f"a process that made clips in {folder} was killed (out of memory?): start again to make the rest.") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """A worker must not outlive a killed parent: it would wait for work for ever."""
+    """A worker must not outlive a killed parent: it would wait for work for ever. And the pool must be able to end it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     parent = multiprocessing.parent_process()
 
     def wait_and_end() -> None:

@@ -14,7 +14,7 @@ from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.cache import DecodedCache, open_cache
 from simvtp.data.datasets import cache_dir
 from simvtp.data.manifest import Clip
-from simvtp.data.progress import Say, spoken
+from simvtp.data.progress import Check, Say, spoken, unasked
 from simvtp.data.video import Reader, VideoInfo, fit_short_side, get_reader, probe, read_frames
 from simvtp.data.workers import Guard, SharedTexts
 
@@ -57,15 +57,22 @@ class ClipSource:
 
 
 def open_source(
-    clips: Sequence[Clip], data: DataConfig, runtime: RuntimeConfig, side: int, reader: Reader | None = None, say: Say | None = None
+    clips: Sequence[Clip],
+    data: DataConfig,
+    runtime: RuntimeConfig,
+    side: int,
+    reader: Reader | None = None,
+    say: Say | None = None,
+    check: Check = unasked,
 ) -> ClipSource:
     """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache wants one and the clips are not few."""
     reader = reader or get_reader(data.reader)
     cache = None
     if runtime.decoded_cache and len(clips) >= CACHE_FROM:
         folder = cache_dir(runtime) / "decoded"
-        progress = spoken(say or log.info)
-        cache = open_cache([clip.path for clip in clips], reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress)
+        progress = spoken(say or log.info, check)
+        paths = [clip.path for clip in clips]
+        cache = open_cache(paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check)
     return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache)
 
 

@@ -29,6 +29,7 @@ from simvtp.errors import UserError
 
 Task = Callable[[Any, "Guard"], Any]
 DEPTH = 2  # jobs that a worker has in hand, so that it never waits for the main process
+REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to stop; they are for the main process
 PRELOAD = ["torch", "simvtp.data.loader"]  # imported once by the fork server, so that each worker starts in milliseconds
 
 
@@ -78,7 +79,7 @@ class GuardedWorker:
         self.connection, theirs = context.Pipe()
         self._mark = context.RawValue("q", -1)
         self._process = context.Process(target=_serve, args=(theirs, task, self._mark, timeout_s), daemon=True)
-        with _main_script_that_exists():
+        with _main_script_that_exists(), undisturbed():
             self._process.start()
         theirs.close()
         # At interpreter exit, before multiprocessing joins its children: they ignore SIGTERM, so it would wait for ever.
@@ -114,6 +115,21 @@ class GuardedWorker:
 
 
 @contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Processes started inside the block never see a request to stop; here it arrives at the end of the block.
+
+    A batch system sends its signals to every process of a job, and by default each of them would end it: a decoder's death would
+    then be blamed on the clip that it had in hand. A blocked signal stays blocked in the processes that are started, from their first
+    moment on, and in theirs. The main process decides what a request means and ends its workers by itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _main_script_that_exists() -> Iterator[None]:
     """A program that Python reads from its standard input calls itself `<stdin>`: spare the worker from looking for that file."""
     main = sys.modules["__main__"]
@@ -137,8 +153,8 @@ def _kill(process: Any, pipe: connection.Connection) -> None:
 def _serve(pipe: connection.Connection, task: Task, mark: Any, timeout_s: float) -> None:
     import torch
 
-    # Ctrl-C and SLURM's SIGTERM go to every process of the group. The main process decides what they mean; it still needs its batches.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Ctrl-C and SLURM's signals go to every process of the group. The main process decides what they mean; it still needs its batches.
+    for number in REQUESTS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,26 +23,36 @@ from simvtp.errors import UserError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=1)  # the other ranks wait while rank 0 scores or saves; torch's 10 minutes would end the run then
+JOIN = timedelta(minutes=10)  # for all processes to meet at the start: nodes may start minutes apart
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What torchrun put into the environment."""
+    """What the launcher put into the environment. `local_rank` of `local_world`: among the processes of this node."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
 
 
 def launch_from_environment() -> Launch:
-    """RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; one process if they are absent."""
+    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE as torchrun and submitit set them; one process if they are absent."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Launch()
-    return Launch(rank=int(os.environ["RANK"]), world=int(os.environ["WORLD_SIZE"]), local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    return Launch(
+        rank=int(os.environ["RANK"]),
+        world=int(os.environ["WORLD_SIZE"]),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+    )
 
 
 def choose_device(name: str, launch: Launch | None = None) -> torch.device:
-    """`auto` is this rank's GPU if there is one, else the CPU; a name (`cpu`, `cuda`, `cuda:1`) is taken as given."""
+    """`auto` is this rank's GPU if there is one, else the CPU; a name (`cpu`, `cuda`, `cuda:1`) is taken as given.
+
+    This rank's GPU is the one of its number on the node, or the only one that the launcher lets it see.
+    """
     launch = launch or launch_from_environment()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,32 +60,65 @@ def choose_device(name: str, launch: Launch | None = None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"runtime.device={name}, but torch sees no GPU here: choose runtime.device=cpu or auto.")
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", launch.local_rank)
+        seen = torch.cuda.device_count()
+        if seen > 1 and launch.local_rank >= seen:
+            raise UserError(
+                f"process {launch.local_rank + 1} of {launch.local_world} on this node has no GPU of its own, as only {seen} are seen: "
+                "start as many processes per node as it has GPUs."
+            )
+        device = torch.device("cuda", launch.local_rank if seen > 1 else 0)
     return device
+
+
+def threads_per_rank(wanted: int, launch: Launch) -> int:
+    """torch threads for this process; 0 = leave torch's choice.
+
+    Several processes on a node share its cores, which torch does not know: each would start a thread for every core. So each takes
+    its share, unless runtime.threads (`wanted`) or OMP_NUM_THREADS says otherwise, or the batch system has set its cores apart.
+    """
+    if wanted or launch.local_world == 1 or "OMP_NUM_THREADS" in os.environ:
+        return wanted
+    cores = len(os.sched_getaffinity(0))
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(cores, int(given)) if given.isdigit() else max(1, cores // launch.local_world)
 
 
 @contextlib.contextmanager
 def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[Launch]:
-    """Join the process group that torchrun describes (nccl on GPUs, gloo on CPUs) and leave it at the end."""
+    """Join the process group that the launcher describes (nccl on GPUs, gloo on CPUs) and leave it at the end.
+
+    Raises:
+        UserError: the processes do not meet within JOIN.
+    """
     launch = launch or launch_from_environment()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if launch.world == 1 or dist.is_initialized():
         yield launch
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    try:
-        dist.init_process_group(backend, rank=launch.rank, world_size=launch.world, timeout=PATIENCE)
-    except (dist.DistNetworkError, dist.DistStoreError) as error:
-        port = os.environ.get("MASTER_PORT", "?")
-        raise UserError(
-            f"rank {launch.rank} cannot join the {launch.world} processes at {os.environ.get('MASTER_ADDR', '?')}:{port} ({error}): "
-            "is the port in use? Choose another with torchrun --master-port."
-        ) from error
+    _join("nccl" if device.type == "cuda" else "gloo", launch)
     try:
         yield launch
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str, launch: Launch) -> None:
+    where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    who = f"rank {launch.rank} of {launch.world} on {socket.gethostname()} cannot meet the others at {where}"
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UserError(f"{who}: {' and '.join(missing)} are not set; start with torchrun, or let the sweep engine submit the job.")
+    try:
+        # Meeting has a short limit of its own; the limit of the group is that of the longest wait for rank 0.
+        store, _, _ = next(dist.rendezvous("env://", launch.rank, launch.world, timeout=JOIN))
+        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world, timeout=PATIENCE)
+    except (dist.DistNetworkError, dist.DistStoreError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{who} ({reason}): is the port in use (torchrun --master-port takes another), can that machine be reached, "
+            "and did all processes start?"
+        ) from error
 
 
 def _on() -> bool:

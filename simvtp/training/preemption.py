@@ -1,4 +1,7 @@
-"""Signals only set a flag; the loop reads it between two steps, saves and leaves."""
+"""Signals only set a flag; the loop reads it between two steps, saves and leaves.
+
+A handler that raised instead would be swallowed wherever it happens to interrupt code that catches everything, such as logging.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
+
+from simvtp.errors import Stopped
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
@@ -23,6 +28,11 @@ class StopFlag:
     def set(self, reason: str) -> None:
         self.reason = reason
 
+    def check(self) -> None:
+        """Raise Stopped if the flag is set: for work between training steps, which is done again by the next call."""
+        if self.reason:
+            raise Stopped(f"stopped ({self.reason}); the same command continues there.")
+
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
@@ -30,7 +40,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
 
     A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once: checkpoints are whole or absent, so at most the steps since the
     last one are lost. A forked child (a loader worker) inherits the handler: there SIGTERM ends the child as usual, and the
-    others are ignored, because the parent decides when its workers stop. Call it in the main thread.
+    others are ignored, because the parent decides when its workers stop. Signals that whoever started this process had blocked are
+    heard inside the block. Call it in the main thread.
     """
     flag = StopFlag()
     owner = os.getpid()
@@ -46,8 +57,10 @@ def stop_on_signals() -> Iterator[StopFlag]:
         flag.set(signal.Signals(number).name)
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         yield flag
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
