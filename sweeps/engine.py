@@ -411,6 +411,9 @@ class _Sweep:
     def _close_trial(self, point: Point) -> None:
         state, outcome = self.states[point.fingerprint], self._outcome(point)
         values = objective_values(point, self.comparison) if state.state == FINISHED else None
+        if isinstance(self.comparison, Search) and self.comparison.pruner != "none" and point.fingerprint in self.study.running():
+            for step, figure in read_curve(point.run_dir, self.comparison.metric):  # a study that was lost has no history otherwise
+                self.study.report(point.fingerprint, step, figure)
         self.study.tell(point.fingerprint, values, outcome.reason, pruned=state.state == PRUNED)
 
     # ---- stopping

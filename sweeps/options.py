@@ -221,7 +221,7 @@ def make_comparison(sweep: Sweep, args: argparse.Namespace) -> Comparison:
 def _varied(comparison: Comparison) -> set[str]:
     if isinstance(comparison, Search):
         return {parameter.key for parameter in comparison.space}
-    return {axis.key for axis in comparison.axes}
+    return {key for axis in comparison.axes for key in (axis.key, *axis.keys)}
 
 
 def with_data(base: Experiment, data: str | None) -> Experiment:
