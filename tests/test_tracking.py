@@ -3,7 +3,9 @@
 Real sqlite stores and, in the slow test, a real server; rows are counted in the database itself.
 """
 
+import contextlib
 import dataclasses
+import http.server
 import json
 import logging
 import math
@@ -13,6 +15,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,13 +26,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp import provenance, tracking
+from simvtp import lease, provenance, tracking
 from simvtp.config import Experiment, RuntimeConfig, flatten, to_dict
 from simvtp.errors import UserError
 from simvtp.journal import Journal, write_atomically
 from simvtp.recipes import get_recipe
 from simvtp.results import Protocol, Result
-from simvtp.tracking import BackgroundMirror, Mirror, PointSummary, TrackerError
+from simvtp.tracking import BackgroundMirror, Mirror, PointSummary, TrackerError, address, background
 
 UNREACHABLE = "http://127.0.0.1:9"
 ROOT = Path(__file__).resolve().parents[1]
@@ -319,6 +322,63 @@ def test_a_run_whose_process_was_killed_is_shown_as_killed(tmp_path: Path, uri: 
     assert [(run.status, run.state) for run in found] == [("KILLED", "stopped"), ("RUNNING", "running")]
 
 
+def ended(run: Run, cause: str, at: float, message: str = "") -> None:
+    """job.json as the engine leaves it when a job was ended from outside."""
+    job = {"executor": "local", "job_id": "7", "submitted": at - 100, "ended": {"cause": cause, "message": message, "at": at, "by": "user"}}
+    write_atomically(run.dir / "job.json", json.dumps(job))
+
+
+@pytest.mark.parametrize("said", ["running", "stopped", "failed"])
+@pytest.mark.parametrize("cause", ["cancelled", "pruned"])
+def test_what_was_ended_from_outside_is_killed_and_says_why(tmp_path: Path, uri: str, cause: str, said: str) -> None:
+    run = Run(tmp_path, uri, seed=20)
+    run.status(said, updated=1000.0)
+    ended(run, cause, 1001.0, "by the user")
+    run.sync()
+    [found] = tracking.read_runs(uri, [run.experiment.fingerprint])
+    assert (found.status, found.state, found.tags["message"]) == ("KILLED", cause, f"{cause}: by the user")
+    with lease.hold(run.dir, owns=True):  # somebody goes on with it
+        run.status("running")
+        run.sync()
+        [found] = tracking.read_runs(uri, [run.experiment.fingerprint])
+        assert (found.status, found.state, found.tags["message"]) == ("RUNNING", "running", "")
+    run.finish(make_result())
+    ended(run, cause, time.time() + 10)  # too late: it had finished
+    run.sync()
+    [found] = tracking.read_runs(uri, [run.experiment.fingerprint])
+    assert (found.status, found.state) == ("FINISHED", "finished")
+
+
+def test_a_job_that_the_machine_killed_is_no_running_run_and_what_a_run_said_itself_stays(tmp_path: Path, uri: str) -> None:
+    silent, spoke = Run(tmp_path, uri, seed=21), Run(tmp_path, uri, seed=22)
+    silent.status("running", host="another-machine")
+    spoke.status("failed", message="NaN at step 7")
+    for run in (silent, spoke):
+        ended(run, "out_of_memory", time.time() + 10, "it used 17 of 16 GB")
+        run.sync()
+    found = tracking.read_runs(uri, [silent.experiment.fingerprint, spoke.experiment.fingerprint])
+    assert [(run.status, run.state, run.tags["message"]) for run in found] == [
+        ("KILLED", "killed", "out_of_memory: it used 17 of 16 GB"),
+        ("FAILED", "failed", "NaN at step 7"),
+    ]
+
+
+def test_a_finished_run_has_the_figures_of_its_selected_step(tmp_path: Path, uri: str) -> None:
+    run = Run(tmp_path, uri, seed=23)
+    for step, mean in ((10, 5.0), (20, 9.0), (30, 7.0)):
+        run.journal.write("metrics", stage="finetune", step=step, metrics={"val/mean_recall": mean, "val/t2v/R1": mean / 2})
+    run.status("running")
+    run.sync()
+    assert "val/t2v/R1" not in tracking.read_runs(uri, [run.experiment.fingerprint])[0].metrics
+    run.finish(make_result())
+    run.sync()
+    metrics = tracking.read_runs(uri, [run.experiment.fingerprint])[0].metrics
+    assert metrics["val/t2v/R1"] == 4.5 and metrics["finetune/val/t2v/R1"] == 3.5
+    before = counts(uri)
+    run.sync()
+    assert counts(uri) == before
+
+
 def test_system_metrics_are_a_series_over_the_runs_seconds(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path, uri, seed=9)
     for stage, moment in (("pretrain", 1000.0), ("pretrain", 1030.0), ("finetune", 1060.0)):
@@ -401,6 +461,77 @@ def test_leaving_does_not_wait_for_a_hung_server(tmp_path: Path, caplog: pytest.
         assert not mirror._thread.is_alive()
 
 
+@contextlib.contextmanager
+def silent_server(greets: bool) -> Iterator[str]:
+    """Takes connections and never answers; with `greets` it answers /health, as a server does whose database hangs."""
+    done = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not (greets and self.path == "/health"):
+                done.wait(60)
+                return
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        done.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("greets", [False, True], ids=["says nothing", "answers /health only"])
+def test_a_sweep_waits_seconds_for_a_hung_server_and_warns_once_a_call(
+    tmp_path: Path, greets: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.tracking  # noqa: F401  (its import is not what is measured)
+
+    monkeypatch.setattr(address, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(background, "_PATIENCE_REMOTE_S", 1.0)
+    with silent_server(greets) as hung:
+        runs = make_sweep(tmp_path, hung, 300)
+        plan, where = make_plan(runs), runs[0].experiment.runtime
+        start = time.monotonic()
+        assert tracking.start_sweep(plan, where) is None
+        tracking.finish_sweep(plan, where, final=False)
+        tracking.finish_sweep(plan, where)
+        assert time.monotonic() - start < 10
+    messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(messages) == 3 and all("python -m simvtp sync" in text for text in messages)
+
+
+def test_the_patience_of_jobs_and_sweeps_is_seconds() -> None:
+    """What the tests above shorten: the longest that a job waits at its end, and a sweep for each of its calls."""
+    assert background._PATIENCE_REMOTE_S <= 15 and address._CONNECT_S + address._ANSWER_S <= 15
+
+
+def test_any_answer_shows_that_a_server_is_there(tmp_path: Path) -> None:
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address.require_answer(f"http://127.0.0.1:{server.server_port}/some/path/")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_tracking_that_is_off_costs_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path, "off", seed=14)
     run.train(0, 3)
@@ -412,15 +543,15 @@ def test_tracking_that_is_off_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_reading_needs_a_tracker(tmp_path: Path) -> None:
-    for address, words in (
+    for named, words in (
         (UNREACHABLE, "does not answer"),
         (f"sqlite:///{tmp_path}/none.db", "there is no tracker store"),
         ("mlruns", "folder"),
     ):
         with pytest.raises(UserError, match=words):
-            tracking.list_sweeps(address)
+            tracking.list_sweeps(named)
         with pytest.raises(UserError, match=words):
-            tracking.read_runs(address, ["ab" * 32])
+            tracking.read_runs(named, ["ab" * 32])
     assert not (tmp_path / "none.db").exists()
 
 
@@ -587,6 +718,86 @@ def test_a_sweep_that_ran_offline_gets_its_parent_by_sync(tmp_path: Path, uri: s
     assert [child.status for child in children] == ["FINISHED"] * 3 + ["FAILED"]
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
         assert database.execute("select status from runs where run_uuid = ?", (record.run_id,)).fetchall() == [("FAILED",)]
+
+
+def make_search(runs: list[Run], **changes: Any) -> dict[str, Any]:
+    objectives = [
+        {"metric": "val/t2v/R1", "label": "val R@1", "direction": "maximize"},
+        {"metric": "cost/cpu_hours", "label": "CPU-hours", "direction": "minimize"},
+    ]
+    space = [
+        {"key": "masks.video_ratio", "label": "video", "kind": "float", "low": 0.5, "high": 0.9, "log": False, "choices": []},
+        {"key": "masks.text_ratio", "label": "text", "kind": "choice", "low": 0.0, "high": 0.0, "log": False, "choices": [0.5, 0.75]},
+    ]
+    search = {
+        "kind": "search",
+        "ablation": "search",
+        "metric": "val/t2v/R1",
+        "objectives": objectives,
+        "space": space,
+        "trials": 9,
+        "seeds": [0],
+    }
+    return make_plan(runs, sweep_id=f"search-{runs[0].experiment.fingerprint[:8]}", **(search | changes))
+
+
+def test_a_search_has_its_best_its_front_and_its_pruned_trials_and_no_means(tmp_path: Path, uri: str) -> None:
+    masks = get_recipe("tiny").masks
+    runs = [Run(tmp_path, uri, seed=0, masks=dataclasses.replace(masks, video_ratio=0.5 + n / 100)) for n in range(5)]
+    plan, where = make_search(runs), runs[0].experiment.runtime
+    parent = tracking.start_sweep(make_search(runs[:2]), where)  # it has proposed two so far
+    for number, (run, value, hours) in enumerate(zip(runs, (10.0, 30.0, 20.0, None, None), (1.0, 3.0, 4.0, 0.1, 0.0), strict=True)):
+        write_atomically(run.dir / "sweep.json", json.dumps({"sweep_id": plan["sweep_id"], "ablation": "search", "cell": {}}))
+        run.status("running", host="another-machine")
+        if value is not None:
+            run.journal.write("metrics", stage="finetune", step=4, metrics={"val/mean_recall": value, "val/t2v/R1": value})
+            run.finish(make_result(r1=99.0))
+            run.status("finished", updated=1000.0 + number, cpu_hours=hours)
+        if number < 4:
+            run.sync()
+    ended(runs[3], "pruned", time.time())  # after it was mirrored as running
+    (runs[4].dir / "experiment.json").unlink()
+    (runs[4].dir / "status.json").unlink()
+    ended(runs[4], "cancelled", time.time())  # before it began
+    tracking.finish_sweep(plan, where)
+    before = counts(uri)
+    tracking.finish_sweep(plan, where)
+    assert counts(uri) == before
+
+    [record] = [record for record in tracking.list_sweeps(uri, "search") if record.sweep_id == plan["sweep_id"]]
+    assert (record.run_id, record.plan) == (parent, plan)
+    assert record.states == {runs[3].experiment.fingerprint: "pruned", runs[4].experiment.fingerprint: "cancelled"}
+    children = tracking.read_runs(uri, [run.experiment.fingerprint for run in runs])
+    assert [(child.status, child.state) for child in children] == [("FINISHED", "finished")] * 3 + [("KILLED", "pruned")]
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        stored = database.execute("select key, step, value from metrics where run_uuid = ? order by step", (parent,)).fetchall()
+        params = dict(database.execute("select key, value from params where run_uuid = ?", (parent,)).fetchall())
+        [(status,)] = database.execute("select status from runs where run_uuid = ?", (parent,)).fetchall()
+    assert status == "KILLED"
+    latest = {key: value for key, _, value in stored}
+    assert [(step, value) for key, step, value in stored if key == "progress/best"] == [(1, 10.0), (2, 30.0), (3, 30.0)]
+    assert latest["best/val/t2v/R1"] == 30.0 and latest["best/video_ratio"] == 0.51 and latest["pareto/size"] == 2
+    assert (latest["points/planned"], latest["points/finished"], latest["points/pruned"], latest["points/cancelled"]) == (9, 3, 1, 1)
+    assert not [key for key in latest if key.startswith(("cell/", "mean by"))]
+    assert params["space.masks.video_ratio"] == "0.5:0.9" and params["space.masks.text_ratio"] == "[0.5, 0.75]"
+    assert "axis.masks.video_ratio" not in params
+
+
+def test_a_search_whose_other_trials_were_pruned_is_finished() -> None:
+    from simvtp.tracking.sweeps import _state
+
+    assert _state([PointSummary("a", "finished"), PointSummary("b", "pruned")]) == "finished"
+    assert _state([PointSummary("a", "finished"), PointSummary("b", "cancelled")]) == "stopped"
+    assert _state([PointSummary("a", "failed"), PointSummary("b", "cancelled")]) == "failed"
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 2)), max_size=25))
+def test_the_front_is_what_nothing_beats(scores: list[tuple[int, int, int]]) -> None:
+    def beats(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+        return a != b and all(x >= y for x, y in zip(a, b, strict=True))
+
+    assert tracking.pareto(scores) == [n for n, score in enumerate(scores) if not any(beats(other, score) for other in scores)]
 
 
 def test_a_rank_is_better_when_lower() -> None:

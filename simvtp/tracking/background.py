@@ -25,8 +25,8 @@ _PATIENCE_LOCAL_S = 60.0  # a local file never hangs, but importing mlflow on a 
 _LONGEST_END_S = 600.0
 
 
-def patiently(store: Store, work: Callable[[], T], patience_s: float = _PATIENCE_REMOTE_S) -> T:
-    """`work()`, but TrackerError once a server has made no progress for `patience_s`; a local file is always waited for.
+def patiently(store: Store, work: Callable[[], T]) -> T:
+    """`work()`, but TrackerError once a server has made no progress for 15 s; a local file is always waited for.
 
     mlflow tries a call several times: a server that falls silent would cost half a minute for each.
     """
@@ -45,12 +45,12 @@ def patiently(store: Store, work: Callable[[], T], patience_s: float = _PATIENCE
     store.beat = lambda: moments.append(time.monotonic())
     thread = threading.Thread(target=attempt, name="tracker-call", daemon=True)
     thread.start()
-    while thread.is_alive() and time.monotonic() - moments[-1] < patience_s:
+    while thread.is_alive() and time.monotonic() - moments[-1] < _PATIENCE_REMOTE_S:
         thread.join(0.1)
     if errors:
         raise errors[0]
     if not found:
-        raise TrackerError(f"the tracker at {shown(store.uri)} did not answer for {patience_s:.0f} s; nothing is lost, {REPLAY}.")
+        raise TrackerError(f"the tracker at {shown(store.uri)} did not answer for {_PATIENCE_REMOTE_S:.0f} s; nothing is lost, {REPLAY}.")
     return found[0]
 
 
