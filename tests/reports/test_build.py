@@ -17,7 +17,7 @@ import pytest
 from ablations import mask_ratio
 from reports.build import main, write_index, write_report
 from simvtp import tracking
-from simvtp.config import Experiment, to_dict
+from simvtp.config import Experiment, RuntimeConfig, to_dict
 from simvtp.journal import Journal, write_atomically
 from simvtp.recipes import get_recipe
 from simvtp.settings import override
@@ -166,6 +166,38 @@ def test_as_a_sweep_calls_it(tracked: tuple[Path, str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "out" / "mask_ratio" / "index.html").exists()
     assert done.stderr == ""
+
+
+def test_a_sweep_whose_tracker_was_down_gives_the_same_report_after_sync(tracked: tuple[Path, str], tmp_path: Path) -> None:
+    """The runs of `tracked` once more, with a tracker that refuses: then `python -m simvtp sync` into a new store."""
+    root, sweep_id = tracked
+    offline = tmp_path / "offline"
+    plan = next(sweep.plan for sweep in tracking.list_sweeps(f"sqlite:///{root}/mlflow.db") if sweep.sweep_id == sweep_id)
+    refusing = RuntimeConfig(root=str(offline), tracking_uri="http://127.0.0.1:9")
+    assert tracking.start_sweep(plan, refusing) is None
+    for folder in sorted(path.parent for path in root.glob("*/experiment.json")):
+        shutil.copytree(folder, offline / folder.name, ignore=shutil.ignore_patterns("mirror.json", ".mirror.lock"))
+        record = json.loads((offline / folder.name / "experiment.json").read_text())
+        record["experiment"]["runtime"] |= {"root": str(offline), "tracking_uri": "http://127.0.0.1:9"}
+        write_atomically(offline / folder.name / "experiment.json", json.dumps(record))
+        with pytest.raises(tracking.TrackerError):
+            Mirror(offline / folder.name, refusing).sync(final=True)
+    tracking.finish_sweep(plan, refusing)
+    write_atomically(offline / "sweeps" / sweep_id / "plan.json", json.dumps(plan))
+
+    store = f"sqlite:///{tmp_path}/late.db"
+    command = [sys.executable, "-m", "simvtp", "sync", str(offline), "--tracking-uri", store]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    for source, out in ((f"sqlite:///{root}/mlflow.db", "prompt"), (store, "late")):
+        assert main(["--source", source, "--sweep", sweep_id, "--out", str(tmp_path / out)]) == 0
+    prompt, late = ({name: without_run_ids(b) for name, b in contents(tmp_path / out).items()} for out in ("prompt", "late"))
+    assert prompt.keys() == late.keys() and [name for name in prompt if prompt[name] != late[name]] == []
+
+
+def without_run_ids(content: bytes) -> bytes:
+    """The tracker gives each run another id; all else must be equal."""
+    return re.sub(rb"<code>[0-9a-f]{8}</code>", b"<code>RUN</code>", re.sub(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", b"RUN", content))
 
 
 # ---- what is written ------------------------------------------------------------------------------------------------------
