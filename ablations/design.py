@@ -185,6 +185,7 @@ class Ablation:
             "published_optimum": dict(self.published_optimum) if self.published_optimum else None,
             "points": [
                 {
+                    "name": point.name,
                     "cell": dict(point.cell),
                     "seed": point.seed,
                     "fingerprint": point.fingerprint,

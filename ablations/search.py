@@ -215,6 +215,7 @@ class Search:
             "axes": [{"key": p.key, "label": p.label, "values": _distinct(point.cell[p.key] for point in points)} for p in self.space],
             "points": [
                 {
+                    "name": point.name,
                     "cell": dict(point.cell),
                     "seed": point.seed,
                     "fingerprint": point.fingerprint,

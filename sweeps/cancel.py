@@ -1,28 +1,17 @@
-"""Cancel the jobs of a sweep: `python sweeps/cancel.py --help`.
-
-The mark "cancelled" is written to a point's job.json before its job gets a signal, so that whoever sees the job end (the sweep's
-own command, which may be running) reads why. A point that a running sweep command hands in while we look is found when we look again.
-"""
+"""Cancel the jobs of a sweep: `python sweeps/cancel.py --help`. How they are ended: `sweeps/ending.py`."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
-import signal
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from simvtp.errors import ConfigError, UserError
-from simvtp.journal import read_json, write_atomically
+from simvtp.journal import read_json
+from sweeps.ending import BY, Target, end_points
 from sweeps.overview import IDLE, Parser, SweepFolder, agreed, columns, controller, find_sweeps, state_of, survey
-from sweeps.rundir import ALIVE, RunState, job_alive, note_end
-from sweeps.squeue import cancel as scancel
+from sweeps.rundir import ALIVE
 from sweeps.squeue import shared_queue
 
 EXAMPLES = """\
@@ -37,33 +26,6 @@ Jobs on this machine get SIGTERM, save a checkpoint and leave (SIGKILL after --g
 Cancelled points are not run again by the same sweep command, unless it is given --retry. A running sweep command is not ended: it
 sees its points as cancelled. Exit status: 0 done, 1 not all of it (or you said no), 2 bad input."""
 ROUNDS = 3  # how often to look for points that a running sweep command has handed in meanwhile
-BY = "sweeps/cancel.py"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A point that is to be cancelled, as it stood when we looked."""
-
-    name: str
-    run_dir: Path
-    state: RunState
-
-    @property
-    def job(self) -> Mapping[str, Any]:
-        return self.state.job
-
-    @property
-    def obstacle(self) -> str:
-        """Why its job cannot be cancelled from here; "" if it can."""
-        if self.state.state not in ALIVE or self.job.get("executor") == "slurm":
-            return ""
-        if self.job.get("executor") != "local":
-            return "runs inside another program or was started by hand: stop it there with Ctrl-C"
-        return (
-            ""
-            if job_alive(self.job, {}) and self.job["host"] == os.uname().nodename
-            else f"runs on {self.job.get('host')}: give this command there"
-        )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -109,12 +71,12 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run or not (args.yes or agreed(f"{verb.capitalize()} {len(targets)} point(s)?")):
         print("Nothing was changed.")
         return 0 if args.dry_run else 1
-    left = _cancel(targets, args)
+    left = end_points(targets, done, args.grace)
     for _ in range(ROUNDS):
         again = [t for t in _targets(args, sweeps) if t.run_dir not in left and t.state.ended.get("by") != BY]
         if not again:
             break
-        left |= _cancel(again, args)
+        left |= end_points(again, done, args.grace)
     for run_dir, why in left.items():
         print(f"not {done}: {run_dir}: {why}", file=sys.stderr)
     print(f"{len(targets) - len(left)} point(s) {done}.")
@@ -164,72 +126,6 @@ def _obsolete(root: Path, ablations: set[str]) -> list[Target]:
                 name = " ".join(f"{key.rpartition('.')[2]} {value}" for key, value in origin.get("cell", {}).items())
                 found.append(Target(f"{origin.get('sweep_id')}: {name}", path.parent, state))
     return found
-
-
-# ---- the work -------------------------------------------------------------------------------------------------------------
-
-
-def _cancel(targets: Sequence[Target], args: argparse.Namespace) -> dict[Path, str]:
-    """Mark, then signal, then wait. Returns what could not be done, and why."""
-    left = {target.run_dir: target.obstacle for target in targets if target.obstacle}
-    able = [target for target in targets if target.run_dir not in left]
-    running = [target for target in able if target.state.state in ALIVE]
-    slurm = [target for target in running if target.job["executor"] == "slurm"]
-    cause = "stopped" if args.stop else "cancelled"
-    for target in able:
-        _mark(target, cause)
-    said = scancel([str(target.job["job_id"]) for target in slurm])
-    if said:
-        left |= {target.run_dir: f"SLURM says: {said}" for target in slurm}
-    left |= _end_local([target for target in running if target.job["executor"] == "local"], args.grace)
-    for target in running:
-        if target.run_dir in left:
-            _unmark(target)
-        else:
-            _mark(target, cause)  # again: a job that began after the first mark would otherwise be younger than its end
-    return left
-
-
-def _end_local(targets: Sequence[Target], grace_s: float) -> dict[Path, str]:
-    """SIGTERM, which a job answers by saving and leaving; SIGKILL to its session after the grace. Returns what still lives."""
-    for number, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
-        living = [target for target in targets if job_alive(target.job, {})]
-        for target in living:
-            pid = int(target.job["pid"])  # the leader of a session of its own
-            try:
-                os.kill(pid, number) if number == signal.SIGTERM else os.killpg(pid, number)
-            except ProcessLookupError:
-                continue
-        deadline = time.monotonic() + patience
-        while any(job_alive(target.job, {}) for target in living) and time.monotonic() < deadline:
-            time.sleep(0.1)
-    return {target.run_dir: "its process does not end" for target in targets if job_alive(target.job, {})}
-
-
-def _mark(target: Target, cause: str) -> None:
-    """Write how the attempt ends. Nobody hands in a running point, so its record can be changed; a waiting one may be handed in at
-    this very moment, and then the new record must win: ours is only put where there is none."""
-    if target.state.state in ALIVE:
-        note_end(target.run_dir, cause, "", BY, target.job)
-        return
-    path, mine = target.run_dir / "job.json", target.run_dir / f".job.json.{os.getpid()}.tmp"
-    target.run_dir.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        path.rename(mine)
-        record = read_json(mine)
-    write_atomically(mine, json.dumps({**record, "ended": {"cause": cause, "message": "", "by": BY, "at": time.time()}}, indent=1))
-    with contextlib.suppress(FileExistsError):  # else it was handed in: the next look finds it running
-        os.link(mine, path)
-    mine.unlink()
-
-
-def _unmark(target: Target) -> None:
-    """The job goes on: take the mark back, unless the record speaks of another job by now."""
-    path = target.run_dir / "job.json"
-    record = read_json(path)
-    if record.get("job_id") == target.job.get("job_id") and record.pop("ended", None):
-        write_atomically(path, json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

@@ -76,27 +76,26 @@ class SweepFolder:
 
     @cached_property
     def points(self) -> tuple[PlannedPoint, ...]:
-        several = len(self.plan.get("seeds", ())) > 1
-        short = {axis["key"]: axis.get("short") or axis["key"].rpartition(".")[2] for axis in self.plan.get("axes", ())}
         found = {}
         for point in self.plan["points"]:
-            words = [f"{short.get(key, key)} {value}" for key, value in point["cell"].items()]
-            name = point.get("name") or " ".join(words + ([f"seed {point['seed']}"] if several else []))
+            words = [f"{key.rpartition('.')[2]} {value}" for key, value in {**point["cell"], "seed": point["seed"]}.items()]
             run_dir = self.root / point["fingerprint"][:12]
+            name = str(point.get("name") or " ".join(words))
             found[point["fingerprint"]] = PlannedPoint(name, point["cell"], point["seed"], point["fingerprint"], run_dir)
         return tuple(found.values())
 
     def matching(self, only: Sequence[str]) -> tuple[PlannedPoint, ...]:
-        """The points whose cells have all these values (`video=0.9`, `masks.video_ratio=0.9`, `seed=1`); ConfigError if none has."""
-        keys = {"seed": "seed"}
-        for axis in self.plan.get("axes", ()):
-            keys |= {name: axis["key"] for name in (axis["key"], axis["key"].rpartition(".")[2], axis.get("short")) if name}
+        """The points whose cells have all these values; ConfigError if none has. A key may be shortened as long as it fits one axis:
+        `masks.video_ratio=0.9`, `video_ratio=0.9`, `video=0.9`, `seed=1`."""
+        keys = [*(axis["key"] for axis in self.plan.get("axes", ())), "seed"]
         chosen = self.points
         for text in only:
-            key, sign, value = text.partition("=")
-            if not sign or key not in keys:
+            short, sign, value = text.partition("=")
+            fitting = [key for key in keys if short in (key, key.rpartition(".")[2])] or [key for key in keys if short and short in key]
+            if not sign or len(fitting) != 1:
                 raise ConfigError(f"--only {text}: write one of {', '.join(keys)}, then = and a value of that axis.")
-            chosen = tuple(p for p in chosen if _same(p.seed if key == "seed" else p.cell[keys[key]], value))
+            key = fitting[0]
+            chosen = tuple(p for p in chosen if _same(p.seed if key == "seed" else p.cell.get(key), value))
         if not chosen:
             raise ConfigError(f"--only {' --only '.join(only)} leaves no point of {self.sweep_id}; sweeps/status.py lists them.")
         return chosen

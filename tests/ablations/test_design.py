@@ -104,6 +104,7 @@ def test_the_plan_is_json_and_complete() -> None:
     assert plan["published_optimum"] == {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
     for entry, point in zip(plan["points"], ablation.points(), strict=True):
         assert entry == {
+            "name": point.name,
             "cell": dict(point.cell),
             "seed": point.seed,
             "fingerprint": point.experiment.fingerprint,

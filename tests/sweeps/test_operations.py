@@ -394,14 +394,14 @@ def test_only_the_named_points_are_cancelled_and_nobody_is_asked_without_a_termi
     grid: Ablation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_plan(grid)
-    names = [row.point.name for row in survey(find_sweeps(Path(grid.base.runtime.root))[0]).rows]
+    names = [point.name for point in grid.points()]
     make_run(grid, grid.points()[0])
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115
     assert cancel.main([grid.sweep_id, *root_of(grid)]) == 2
     assert "add --yes" in capsys.readouterr().err and states(grid)[1:] == ["missing"] * 3
     assert cancel.main([grid.sweep_id, "--yes", "--points", names[1], grid.points()[2].fingerprint[:8], *root_of(grid)]) == 0
     assert states(grid) == ["finished", "cancelled", "cancelled", "missing"]
-    assert cancel.main([grid.sweep_id, "--yes", "--only", "video_ratio=0.9", "--only", "text_ratio=0.75", *root_of(grid)]) == 0
+    assert cancel.main([grid.sweep_id, "--yes", "--only", "video=0.9", "--only", "text_ratio=0.75", *root_of(grid)]) == 0
     assert states(grid)[3] == "cancelled"
 
 
