@@ -179,9 +179,10 @@ class _Running:
         )
 
     def until_stopped(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same items; ends with Stopped once that was asked for."""
+        """The same items; ends with Stopped once that was asked for, or once the run directory is not ours any more."""
         with contextlib.closing(items):  # type: ignore[type-var]
             for item in items:
+                self.guard()
                 self.stop.check()
                 yield item
 

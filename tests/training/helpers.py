@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from simvtp.journal import Journal, read_journal
 from simvtp.models import SimVTP, build_model
 from simvtp.models.masking import draw_masks
 from simvtp.recipes import tiny
+from simvtp.training import distributed
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.preemption import stop_on_signals
@@ -118,6 +120,39 @@ def in_process(target: Callable[..., None], *args: Any) -> multiprocessing.Proce
     process = context.Process(target=target, args=args)
     process.start()
     return process
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _as_rank(rank: int, world: int, per_node: int, port: int, work: Callable[..., Any], args: Any, options: Any) -> None:
+    """One rank, with the environment that torchrun and submitit give to it."""
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank % per_node), LOCAL_WORLD_SIZE=str(per_node),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    with distributed.distributed(torch.device("cpu")) as launch:
+        assert launch == distributed.Launch(rank, world, rank % per_node, per_node)
+        assert (distributed.rank(), distributed.world()) == (rank, world)
+        work(*args, **options)
+
+
+def start_ranks(ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any) -> list[multiprocessing.Process]:
+    """`work(*args, **options)` on gloo ranks, in processes of their own; `per_node` of them on a node (0 = all)."""
+    port = free_port()
+    return [in_process(_as_rank, rank, ranks, per_node or ranks, port, work, args, options) for rank in range(ranks)]
+
+
+def on_ranks(ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any) -> None:
+    """As `start_ranks`, to the end, without an error."""
+    processes = start_ranks(ranks, work, *args, per_node=per_node, **options)
+    for process in processes:
+        process.join(180)
+    assert [process.exitcode for process in processes] == [0] * ranks
 
 
 def kill_me() -> None:

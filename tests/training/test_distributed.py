@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import torch
 
 from simvtp.batch import Batch, Masks
 from simvtp.config import LossConfig
+from simvtp.errors import UserError
 from simvtp.models import DualEncoder
 from simvtp.training import distributed
 from simvtp.training.loop import train
 from simvtp.training.losses import contrastive_loss, word_loss
 from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
 from simvtp.training.preemption import StopFlag
-from tests.training.helpers import MODEL, TRAIN, draw_with_negatives_of, in_process, make_batch, make_model, make_stage, metrics
+from tests.training.helpers import MODEL, TRAIN, draw_with_negatives_of, free_port, make_batch, make_model, make_stage, metrics, on_ranks
 
 QUIET = replace(MODEL, text_dropout=0.0)
 CASES: dict[str, LossConfig] = {
@@ -31,29 +32,6 @@ CASES: dict[str, LossConfig] = {
     "vtm": LossConfig(mvm=0, mlm=0, vtc=0),
     "raw": LossConfig(mvm_target="raw", vtc=0.5, temperature=0.2),
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def as_rank(rank: int, world: int, port: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    with distributed.distributed(torch.device("cpu")) as launch:
-        assert (launch.rank, launch.world, distributed.rank(), distributed.world()) == (rank, world, rank, world)
-        work(*args)
-
-
-def on_two_ranks(work: Callable[..., Any], *args: Any) -> None:
-    """Run `work(*args)` on two gloo ranks, started as torchrun starts them."""
-    port = free_port()
-    processes = [in_process(as_rank, rank, 2, port, work, args) for rank in range(2)]
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def losses_and_gradients(model: torch.nn.Module, objective: Objective, batch: Batch, masks: Masks | None) -> dict[str, torch.Tensor]:
@@ -98,7 +76,7 @@ def save_all_cases(path: Path) -> None:
 
 
 def test_losses_and_gradients_equal_one_process(tmp_path: Path) -> None:
-    on_two_ranks(save_all_cases, tmp_path / "two.pt")
+    on_ranks(2, save_all_cases, tmp_path / "two.pt")
     two, one = torch.load(tmp_path / "two.pt", weights_only=True), all_cases()
     assert two.keys() == one.keys()
     for case in one:
@@ -124,7 +102,7 @@ def local_and_empty(path: Path) -> None:
 
 
 def test_local_negatives_and_a_rank_without_words(tmp_path: Path) -> None:
-    on_two_ranks(local_and_empty, tmp_path / "found.pt")
+    on_ranks(2, local_and_empty, tmp_path / "found.pt")
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     generator = torch.Generator().manual_seed(0)
     video, text = torch.randn(8, 6, generator=generator), torch.randn(8, 6, generator=generator)
@@ -161,10 +139,10 @@ def test_the_loop_on_two_ranks_equals_one_process_and_continues_after_a_stop(tmp
     from safetensors.torch import load_file
 
     train_here(tmp_path / "one")
-    on_two_ranks(train_here, tmp_path / "two", 5)
+    on_ranks(2, train_here, tmp_path / "two", 5)
     saved = [path.name for path in (tmp_path / "two/checkpoints/pretrain").glob("step_*.pt")]
     assert "step_00000006.pt" in saved  # the other rank learns of the wish one step later, and both stop there
-    on_two_ranks(train_here, tmp_path / "two")
+    on_ranks(2, train_here, tmp_path / "two")
     one, two = (load_file(tmp_path / name / "checkpoints/pretrain.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
@@ -188,21 +166,105 @@ def test_accumulation_on_two_ranks_equals_one_process(tmp_path: Path) -> None:
     """Gradients are exchanged after the last micro-batch only; the ranks' weights must still be the same, bit by bit."""
     from safetensors.torch import load_file
 
-    on_two_ranks(train_and_compare, tmp_path / "two")
+    on_ranks(2, train_and_compare, tmp_path / "two")
     train_here(tmp_path / "one", accumulate=2, losses=WITHOUT_VTC)
     one, two = (load_file(tmp_path / name / "checkpoints/pretrain.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_a_port_in_use_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from simvtp.errors import UserError
+# ---- launch -----------------------------------------------------------------------------------------------------------------
 
+
+def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for key in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "OMP_NUM_THREADS",
+        "SLURM_CPUS_PER_TASK",
+    ):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in values.items():
+        monkeypatch.setenv(key, value)
+
+
+def test_a_port_in_use_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        for key, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
-            monkeypatch.setenv(key, value)
+        environment(monkeypatch, RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         with pytest.raises(UserError, match=f":{port}.*port in use.*--master-port"), distributed.distributed(torch.device("cpu")):
             pytest.fail("the group must not come up")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_rank_that_meets_nobody_says_so_within_the_limit(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    environment(monkeypatch, RANK=rank, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    monkeypatch.setattr(distributed, "JOIN", timedelta(seconds=2))
+    began = time.monotonic()
+    sentence = f"rank {rank} of 2 on .* cannot meet the others at 127.0.0.1:.*did all processes start"
+    with pytest.raises(UserError, match=sentence), distributed.distributed(torch.device("cpu")):
+        pytest.fail("the group must not come up")
+    assert time.monotonic() - began < 30
+    assert distributed.JOIN < distributed.PATIENCE
+
+
+def test_a_missing_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, RANK="0", WORLD_SIZE="2", MASTER_PORT="1")
+    with pytest.raises(UserError, match="MASTER_ADDR are not set"), distributed.distributed(torch.device("cpu")):
+        pytest.fail("the group must not come up")
+
+
+def test_two_nodes_with_two_gpus_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 3 of a job of 2 nodes x 2 tasks, as torchrun and submitit describe it."""
+    environment(monkeypatch, RANK="3", WORLD_SIZE="4", LOCAL_RANK="1", LOCAL_WORLD_SIZE="2")
+    launch = distributed.launch_from_environment()
+    assert launch == distributed.Launch(rank=3, world=4, local_rank=1, local_world=2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for seen, device in ((2, "cuda:1"), (8, "cuda:1"), (1, "cuda:0")):  # one: the launcher shows each process its own GPU only
+        monkeypatch.setattr(torch.cuda, "device_count", lambda seen=seen: seen)
+        assert distributed.choose_device("auto", launch) == torch.device(device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="process 3 of 4 on this node has no GPU of its own, as only 2 are seen"):
+        distributed.choose_device("cuda", distributed.Launch(2, 4, 2, 4))
+
+
+def test_processes_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch)
+    monkeypatch.setattr(distributed.os, "sched_getaffinity", lambda pid: set(range(16)))
+    many = distributed.Launch(0, 8, 0, 4)
+    assert distributed.threads_per_rank(0, distributed.Launch()) == 0  # alone: torch's own choice
+    assert distributed.threads_per_rank(0, many) == 4
+    assert distributed.threads_per_rank(7, many) == 7
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert distributed.threads_per_rank(0, many) == 6
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert distributed.threads_per_rank(0, many) == 0
+
+
+# ---- ending together --------------------------------------------------------------------------------------------------------
+
+
+def fail_on(rank: int, kind: type[Exception]) -> None:
+    """Whoever fails, and however, every rank leaves with an error, and with the same sentence if it is one for the user."""
+
+    def work() -> int:
+        if distributed.rank() == rank:
+            raise kind("the disk is full")
+        return distributed.rank()
+
+    gather = distributed.on_main if rank == 0 else distributed.together
+    with pytest.raises(kind if kind is UserError or distributed.rank() == rank else RuntimeError, match="the disk is full"):
+        gather(work)
+    assert distributed.on_main(lambda: distributed.rank()) == 0
+    assert distributed.together(lambda: distributed.rank()) == distributed.rank()
+
+
+@pytest.mark.parametrize(("rank", "kind"), [(0, UserError), (0, ValueError), (1, UserError)])
+def test_what_one_rank_meets_ends_all(rank: int, kind: type[Exception]) -> None:
+    on_ranks(2, fail_on, rank, kind)
