@@ -21,7 +21,8 @@ class PointJob:
 
     def __call__(self, experiment: dict[str, Any], entry: str) -> dict[str, Any]:
         if int(os.environ.get("SLURM_NTASKS") or os.environ.get("SUBMITIT_LOCAL_NTASKS") or 1) > 1:
-            submitit.helpers.TorchDistributedEnvironment().export()
+            # every rank goes on to see all GPUs of its job and takes the one of its local rank
+            submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         status = run_job(experiment, entry)
         if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and asked_by_slurm(status):
             # The training read the signal, saved and left in good order. What remains: to be started again, and to leave without a
