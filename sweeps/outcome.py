@@ -8,10 +8,10 @@ from pathlib import Path
 from ablations.design import Ablation, Point
 from ablations.search import Search
 from simvtp.scores import read_metric
-from sweeps.rundir import CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STOPPED, RunState, failed_rank, failure_log, read_value
+from sweeps.overview import reason as why
+from sweeps.rundir import CANCELLED, FINISHED, PRUNED, STOPPED, RunState, failure_log, read_value
 
 Comparison = Ablation | Search  # what the engine brings to its desired state
-LOST = "its job went away without a word (killed from outside, or out of memory)"
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,7 @@ def outcome_of(point: Point, state: RunState, comparison: Comparison) -> Outcome
         reason = "" if value is not None else f"its results hold no {comparison.metric}"
         return Outcome(point, state, value, chance, reason)
     log, lines = failure_log(state, point.run_dir)
-    words = {
-        FAILED: state.message or "no reason given",
-        STOPPED: state.message or "stopped",
-        CANCELLED: state.message or "cancelled",
-        PRUNED: state.message or "pruned",
-        KILLED: failed_rank(point.run_dir, float(state.job.get("submitted") or 0)) or str(state.ended.get("message") or LOST),
-    }
-    return Outcome(point, state, reason=words.get(state.state, state.state), log=log, lines=tuple(lines))
+    return Outcome(point, state, reason=why(state, point.run_dir) or state.state, log=log, lines=tuple(lines))
 
 
 def objective_values(point: Point, comparison: Comparison) -> list[float] | None:
