@@ -24,7 +24,8 @@ from simvtp.journal import read_json, write_atomically
 from simvtp.lease import SILENT_S, hold, lives_here, owner
 from simvtp.tracking import resolve_uri
 from simvtp.tracking.address import database_path, require_answer, shown
-from sweeps.overview import SweepFolder, controller, find_sweeps, no_controller, state_of
+from sweeps.controller import only_controller
+from sweeps.overview import SweepFolder, controller, find_sweeps, state_of
 from sweeps.rebuild import open_recorded, rebuild_study, runtimes, set_aside, settle
 from sweeps.rundir import ALIVE, RUNNING, STOPPED
 from sweeps.squeue import shared_queue
@@ -226,7 +227,7 @@ def _submissions(sweep: SweepFolder) -> Iterator[Finding]:
             f"{what}, and SLURM has no job of it",
             "write down that there is none",
             lambda path=path, values=values: write_atomically(path, json.dumps({**values, "job_ids": ["none"]})),  # type: ignore[misc]
-            lambda: no_controller(sweep.folder),
+            lambda: only_controller(sweep.folder),
             f"{sweep.sweep_id} is being run by {who}" if who else "",
         )
 
@@ -239,7 +240,7 @@ def _study(sweep: SweepFolder) -> Iterator[Finding]:
 
     def found(what: str, repair: str, mend: Callable[[], object]) -> Finding:
         held = f"{sweep.sweep_id} is being run by {who}" if who else ""
-        return Finding(sweep.folder, f"{sweep.sweep_id}: {what}", repair, mend, lambda: no_controller(sweep.folder), held)
+        return Finding(sweep.folder, f"{sweep.sweep_id}: {what}", repair, mend, lambda: only_controller(sweep.folder), held)
 
     lock = path.with_name(path.name + ".lock")
     if os.path.lexists(lock) and not who:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from simvtp.errors import UserError
 from sweeps.checkup import Finding, examine
-from sweeps.overview import Parser, agreed, controller, find_sweeps, no_controller, state_of
+from sweeps.controller import only_controller
+from sweeps.overview import Parser, agreed, controller, find_sweeps, state_of
 from sweeps.rebuild import rebuild_study, rebuild_tracker, runtimes
 from sweeps.rundir import ALIVE
 
@@ -109,7 +110,7 @@ def _rebuild(root: Path, yes: bool, dry_run: bool) -> int:
     failed = 0
     for sweep in free:
         try:
-            with no_controller(sweep.folder):
+            with only_controller(sweep.folder):
                 print(rebuild_study(sweep))
         except (UserError, OSError) as error:
             failed += 1

@@ -10,8 +10,7 @@ import argparse
 import fcntl
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -157,17 +156,6 @@ def controller(folder: Path) -> str:
             return (file.read().decode(errors="replace").strip() or "another process") if answer[0] != fcntl.F_UNLCK else ""
     except OSError:
         return ""
-
-
-@contextmanager
-def no_controller(folder: Path) -> Iterator[None]:
-    """Keep the sweep's command from starting while the block runs; UserError if it is running."""
-    with open(folder / "controller.lock", "a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder.name} is being run by {controller(folder) or 'another process'}: left as it is.") from None
-        yield
 
 
 # ---- how they stand -------------------------------------------------------------------------------------------------------

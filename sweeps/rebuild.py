@@ -76,7 +76,7 @@ def rebuild_study(sweep: SweepFolder) -> str:
         if state.state not in ALIVE:
             settle(study, sweep, point.fingerprint, state)
     counts = ", ".join(f"{number} {state}" for state, number in sorted(study.counts().items()))
-    return f"the study of {sweep.sweep_id} is made anew ({counts or 'no trial yet'}){kept}"
+    return f"the study of {sweep.sweep_id} is made anew ({counts or 'no trial yet'}){_kept(kept)}"
 
 
 def _search(sweep: SweepFolder) -> Any:
@@ -145,8 +145,8 @@ def rebuild_tracker(root: Path, sweeps: list[SweepFolder], say: Callable[[str], 
     for uri in sorted(addresses):
         path = database_path(uri)
         if path is not None and path.resolve().is_relative_to(root.resolve()):
-            kept = "".join(set_aside(part) for part in (path, path.parent / ARTIFACTS))
-            say(f"the tracker's store {path.name} is made anew{kept}")
+            kept = (set_aside(part) for part in (path, path.parent / ARTIFACTS))
+            say(f"the tracker's store {path.name} is made anew{_kept(*kept)}")
         else:
             say("the tracker does not lie in this root and is not emptied: what it lacks is added.")
     by_name = {run_dir.name: runtime for run_dir, runtime in tracked.items()}
@@ -179,9 +179,14 @@ def _first(journal: Path) -> list[Mapping[str, Any]]:
 
 
 def set_aside(path: Path) -> str:
-    """Rename to `<name>.old-<time>`; returns how that reads in a sentence, "" if there was nothing."""
+    """Rename to `<name>.old-<time>`; returns the new name, "" if there was nothing."""
     if not path.exists():
         return ""
     aside = path.with_name(f"{path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
     path.rename(aside)
-    return f"; the old one is kept as {aside.name}"
+    return aside.name
+
+
+def _kept(*names: str) -> str:
+    there = " and ".join(name for name in names if name)
+    return f"; what was there is kept as {there}" if there else ""

@@ -661,6 +661,17 @@ def test_damage_of_a_study_is_said_and_mended(
     assert doctor_says(capsys, grid)[0] == 0
 
 
+def test_a_disk_that_is_full_or_cannot_be_written_is_said(
+    grid: Ablation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor.main(["--root", "/proc", "--dry-run"]) == 1
+    assert "/proc cannot be written" in capsys.readouterr().out
+    write_plan(grid)
+    monkeypatch.setattr("sweeps.checkup.LITTLE_SPACE", 1 << 62)
+    code, out = doctor_says(capsys, grid, "--yes")
+    assert code == 1 and "MB are free" in out and "to do: free some space" in out
+
+
 def test_code_that_no_job_uses_is_removed_with_yes_only(grid: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
     write_plan(grid)
     root = Path(grid.base.runtime.root)
