@@ -242,10 +242,11 @@ def _make_clips(
             report(done)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch and of the tracker
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context, initializer=_end_with_parent) as pool:
+    with undisturbed():
+        pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context, initializer=_end_with_parent)
+        futures = [pool.submit(_make_chunk, chunk, config, folder) for chunk in chunks]
+    with pool:
         try:
-            with undisturbed():  # the workers start at the first submission
-                futures = [pool.submit(_make_chunk, chunk, config, folder) for chunk in chunks]
             for finished in as_completed(futures):
                 done += finished.result()
                 report(done)

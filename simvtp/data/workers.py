@@ -20,7 +20,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from multiprocessing import connection, util
+from multiprocessing import connection, resource_tracker, util
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,8 @@ def undisturbed() -> Iterator[None]:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
+        resource_tracker.ensure_running()  # multiprocessing's own helper; where it starts it, it unblocks some signals behind itself
+        signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

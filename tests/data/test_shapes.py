@@ -196,6 +196,59 @@ def test_killed_half_way_leaves_whole_files_no_workers_and_is_completed(tmp_path
     assert not list(folder.rglob("*.tmp"))
 
 
+class Enough(Exception):
+    pass
+
+
+def test_a_request_to_stop_ends_the_work_and_the_wait(made: Path, tmp_path: Path) -> None:
+    def stop() -> None:
+        raise Enough
+
+    folder = shapes_folder(SMALL, tmp_path)
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "w") as held, pytest.raises(Enough):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ensure_shapes(SMALL, tmp_path, workers=1, check=stop)
+    with pytest.raises(Enough):
+        ensure_shapes(SMALL, tmp_path, workers=2, progress=lambda done, total: stop())
+    assert not (folder / "manifest.csv").exists() and list(folder.glob("clips/*/*.mp4"))
+    ensure_shapes(SMALL, tmp_path, workers=1)
+    assert contents(folder) == contents(made)
+
+
+GROUP = """
+import signal, sys, time
+from pathlib import Path
+from simvtp.config import ShapesConfig
+from simvtp.data.shapes import ensure_shapes
+asked = []
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, lambda number, frame: asked.append(number))
+def check(*progress):
+    if asked:
+        print("stopped", flush=True)
+        raise SystemExit(3)
+ensure_shapes(ShapesConfig(train=400, val=5, test=7), Path(sys.argv[1]), workers=2, say=lambda line: print(line, flush=True), progress=check, check=check)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_no_defect_of_the_workers(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", GROUP, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("*/clips/*/*.mp4")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        asked = time.monotonic()
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 3 and said.splitlines()[-1] == "stopped", said
+    assert time.monotonic() - asked < 20
+
+
 def alive(pid: str) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

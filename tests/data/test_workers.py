@@ -22,16 +22,21 @@ import signal, sys
 from tests.data.test_workers import report_pid
 from simvtp.data.workers import GuardedWorker
 if sys.argv[1:] == ["stay"]:
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, lambda *_: None)
-workers = [GuardedWorker(report_pid, 5.0) for _ in range(2)]
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: None)
+def start():
+    return GuardedWorker(report_pid, 5.0)
+workers = [start() for _ in range(2)]
 for worker in workers:
     worker.send(0)
 print(*[worker.receive() for worker in workers], flush=True)
 if sys.argv[1:] == ["stay"]:
     for line in sys.stdin:
         workers[0].send(0)
-        print(workers[0].receive(), flush=True)
+        more = start()
+        more.send(0)
+        print(workers[0].receive(), more.receive(), flush=True)
+        more.close()
 """
 
 
@@ -90,12 +95,12 @@ def test_signals_to_the_group_leave_workers_at_work_and_kill_takes_them_along() 
     process = start("-c", SCRIPT, "stay", start_new_session=True)
     assert process.stdout is not None and process.stdin is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
-    for number in (signal.SIGTERM, signal.SIGINT):
-        for pid in (process.pid, *pids):  # as SLURM and Ctrl-C do, but for the fork server
-            os.kill(pid, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        os.killpg(process.pid, number)  # as SLURM and Ctrl-C do
         process.stdin.write("go\n")
         process.stdin.flush()
-        assert int(process.stdout.readline()) == pids[0]
+        same, new = process.stdout.readline().split()
+        assert int(same) == pids[0] and int(new) not in pids
     process.kill()
     process.communicate()
     wait_until_gone(pids)
