@@ -154,7 +154,8 @@ class _Sweep:
         """Read all run directories, bring the study up to date with them, and take over the jobs that are running."""
         known = [point for point in self.study.points() if self.selected is None or point.fingerprint in self.selected]
         self.points = {point.fingerprint: point for point in known}
-        self._recover()
+        while not self._recover():
+            time.sleep(PATIENCE_S[0])
         self.states |= {fingerprint: point_state(point) for fingerprint, point in self.points.items() if fingerprint not in self.jobs}
         self._learn_causes()
         for fingerprint, point in self.points.items():
@@ -179,20 +180,20 @@ class _Sweep:
         said = ", ".join(f"{n} {s}" for s, n in counts.items() if n)
         self.display.note(f"{self.comparison.sweep_id}: {len(self.points)} points{', ' if said else ''}{said}")
 
-    def _recover(self) -> None:
-        """Jobs that were handed in by a controller which was killed before it could write them down."""
-        while True:
-            try:
-                found = self.executor.recover(list(self.points.values()))
-                break
-            except NotNow as error:
-                self._say_once(str(error))
-                time.sleep(PATIENCE_S[0])
+    def _recover(self) -> bool:
+        """Take over jobs that were handed in but not written down: their controller was killed right then, or SLURM's answer was
+        lost. False if SLURM cannot be asked now: then nothing may be submitted either."""
+        try:
+            found = self.executor.recover(list(self.points.values()))
+        except NotNow as error:
+            self._say_once(str(error))
+            return False
         for job in found:
             job.write()
-            self.display.note(f"{job.point.name} was submitted as job {job.id} by a controller that was killed right then: watching it")
+            self.display.note(f"{job.point.name} was submitted as job {job.id}, and that was not written down: watching it")
             self.jobs[job.point.fingerprint] = job
             self.states[job.point.fingerprint] = read_state(job.point.run_dir, alive=True)
+        return True
 
     def _learn_causes(self) -> None:
         """How jobs have ended while nobody watched."""
@@ -230,8 +231,10 @@ class _Sweep:
     def _start_waiting(self) -> None:
         """Hand in waiting points while there are free slots and budget."""
         if self.held_back:
-            if time.monotonic() >= self.next_try:
-                self._recover()  # SLURM may have taken them and its answer was lost
+            if time.monotonic() < self.next_try:
+                return
+            self.next_try = time.monotonic() + self.patience_s
+            if self._recover():
                 self._submit([point for point in self.held_back if point.fingerprint not in self.jobs])
             return
         batch: list[Point] = []
