@@ -90,7 +90,7 @@ def pretrain(
     """Run (or continue) a tiny pre-training in `directory`, stopping on signals."""
     losses = losses or LossConfig()
     journal = Journal(directory / "journal.jsonl")
-    options = {key: changes.pop(key) for key in ("evaluate", "on_log", "stop") if key in changes}
+    options = {key: changes.pop(key) for key in ("evaluate", "on_log", "stop", "guard") if key in changes}
     masks = changes.pop("draw", draw)
     try:
         with stop_on_signals() as stop:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from simvtp.errors import Stopped
 from simvtp.training.preemption import STOP_SIGNALS, stop_on_signals
-from tests.training.helpers import in_process
+from tests.training.helpers import in_process, pretrain
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -28,6 +32,54 @@ def test_a_second_ctrl_c_is_not_ignored() -> None:
     with pytest.raises(KeyboardInterrupt), stop_on_signals():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def train_while_logging(directory: Path) -> None:
+    """SIGUSR2 arrives while the process is inside a logging handler, which swallows every exception that is raised there."""
+    inside = []
+
+    class Slow(logging.StreamHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                inside.append(record)
+                os.kill(os.getpid(), signal.SIGUSR2)
+                time.sleep(0.01)  # the handler of the signal runs here
+            except Exception:
+                self.handleError(record)
+
+    log = logging.getLogger("simvtp.slow")
+    log.addHandler(Slow())
+    log.propagate = False
+
+    def on_log(record: dict[str, Any]) -> None:
+        log.warning("step %d", record["step"])
+
+    outcome = pretrain(directory, on_log=on_log)
+    assert outcome.stopped and outcome.step == 4, outcome  # logged after step 3, read after step 4
+    assert len(inside) == 1
+    assert list((directory / "checkpoints/pretrain").glob("step_00000004.pt"))
+
+
+def test_a_signal_inside_a_logging_call_is_heard(tmp_path: Path) -> None:
+    process = in_process(train_while_logging, tmp_path)
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def listen_although_blocked() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert stop.reason == "SIGUSR2"
+        with pytest.raises(Stopped, match=r"stopped \(SIGUSR2\)"):
+            stop.check()
+    assert set(STOP_SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_signals_that_the_starter_had_blocked_are_heard() -> None:
+    process = in_process(listen_although_blocked)
+    process.join(60)
+    assert process.exitcode == 0
 
 
 def fork_inside() -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from simvtp.batch import Batch
-from simvtp.errors import CheckpointError
+from simvtp.errors import CheckpointError, Stopped
 from tests.training import helpers
 from tests.training.helpers import TRAIN, in_process, lines, metrics, pretrain
 
@@ -130,6 +130,51 @@ def test_a_stopped_stage_says_so_and_loses_no_step(tmp_path: Path) -> None:
     assert not finished.stopped and finished.step == 20
     assert seen == list(range(20))
     assert finished.cpu_hours > outcome.cpu_hours > 0
+
+
+@pytest.mark.parametrize("at", [6, 14, 20])
+def test_a_stop_during_an_evaluation_saves_the_step_and_evaluates_again(tmp_path: Path, unbroken: Path, at: int) -> None:
+    """Also after the last step; nothing is trained twice and nothing scored twice."""
+    seen: list[int] = []
+
+    def source(first: int) -> Iterator[Batch]:
+        for i, batch in enumerate(helpers.batches(first), start=first):
+            seen.append(i)
+            yield batch
+
+    def interrupted(model: torch.nn.Module, step: int) -> dict[str, float]:
+        if step == at:
+            raise Stopped("asked to stop")
+        return score(model, step)
+
+    outcome = pretrain(tmp_path, source=source, evaluate=interrupted, **CHANGES)
+    assert outcome.stopped and outcome.step == at
+    assert pretrain(tmp_path, source=source, evaluate=interrupted, **CHANGES).stopped  # again, at once
+    assert not pretrain(tmp_path, source=source, evaluate=score, **CHANGES).stopped
+    assert seen == list(range(20))
+    assert_same(tmp_path, unbroken)
+
+
+def test_a_stop_before_an_evaluation_does_not_wait_for_it(tmp_path: Path, unbroken: Path) -> None:
+    from simvtp.training.preemption import StopFlag
+
+    stop, scored = StopFlag(), []
+
+    def source(first: int) -> Iterator[Batch]:
+        for i, batch in enumerate(helpers.batches(first), start=first):
+            if i + 1 == 14:
+                stop.set("test")
+            yield batch
+
+    def noted(model: torch.nn.Module, step: int) -> dict[str, float]:
+        scored.append(step)
+        return score(model, step)
+
+    assert pretrain(tmp_path, source=source, evaluate=noted, stop=stop, **CHANGES).step == 14
+    assert scored == [6]
+    pretrain(tmp_path, evaluate=noted, **CHANGES)
+    assert scored == [6, 14, 20]
+    assert_same(tmp_path, unbroken)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "flip", "rubbish"])
