@@ -376,7 +376,10 @@ class _Sweep:
                 continue
             self.states[fingerprint] = read_state(job.point.run_dir, alive=True)
             self._see(job.point)
-            self._perhaps_prune(job)
+            if self.states[fingerprint].state == FINISHED and job.record.get("executor") == "slurm":
+                self._gone(fingerprint)  # the results are there: no need to wait until SLURM has cleared the job away
+            else:
+                self._perhaps_prune(job)
 
     def _perhaps_prune(self, job: Job) -> None:
         """Report a search's running point to its pruner; stop the job if it is not worth going on."""
