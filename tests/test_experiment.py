@@ -13,12 +13,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from simvtp.errors import ConfigError, DataError, UserError
+from simvtp.config import Experiment
+from simvtp.errors import ConfigError, DataError, Stopped, UserError
 from simvtp.experiment import run, visualize
 from simvtp.journal import read_journal
 from simvtp.lease import Fenced
 from simvtp.rundir import is_finished, load_experiment, load_results, read_status
 from tests.small import small_experiment, small_settings
+from tests.training.helpers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +105,7 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_bits(finished, 
         assert killed.keys() == straight.keys()
         assert all(torch.equal(killed[name], straight[name]) for name in killed)
 
-    def story(path: Path) -> list[tuple]:
-        lines = [line for _, line in read_journal(path)]
-        return [
-            (line["kind"], line.get("stage"), line.get("step"), line.get("metrics", {}).get("loss/total"), line.get("result"))
-            for line in lines
-        ]
-
-    assert story(journal) == story(whole.run_dir / "journal.jsonl")
+    assert story(small_experiment(tmp_path, shapes_cache)) == story(whole)
 
 
 def test_sigterm_saves_and_the_next_call_continues(tmp_path: Path, shapes_cache: Path) -> None:
@@ -139,6 +134,49 @@ with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
+
+
+def story(experiment: Experiment) -> list[tuple]:
+    """The journal without what depends on the clock."""
+    lines = [line for _, line in read_journal(experiment.run_dir / "journal.jsonl")]
+    return [
+        (line["kind"], line.get("stage"), line.get("step"), line.get("metrics", {}).get("loss/total"), line.get("result")) for line in lines
+    ]
+
+
+@pytest.mark.parametrize(
+    ("when", "stage"), [("pretrain 6/6", "zero_shot"), ("finetune 4/4", "finetune"), ("embedded data set: making", "")]
+)
+def test_a_request_to_stop_is_heard_between_training_steps(finished, tmp_path: Path, shapes_cache: Path, when: str, stage: str) -> None:
+    """While the test split is scored, while the selection split is, and while the data set is made: nothing is lost."""
+    cache = shapes_cache if stage else tmp_path / "cache"
+    experiment = small_experiment(tmp_path / "runs", cache)
+
+    def ask(line: str) -> None:
+        if line.startswith(when):
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    with pytest.raises(Stopped, match="SIGUSR2.*the same command continues there"):
+        run(experiment, say=ask)
+    status = read_status(experiment.run_dir)
+    assert status is not None and (status["state"], status["stage"]) == ("stopped", stage)
+    results = run(experiment, say=lambda line: None)
+    assert [result.metrics for result in results] == [result.metrics for result in finished[1]]
+    assert story(experiment) == story(finished[0])
+
+
+def test_each_stage_says_how_its_batch_is_cut(finished) -> None:
+    _, _, lines = finished
+    assert [line for line in lines if "global batch" in line] == [
+        "pretrain: global batch 8 = 1 rank x 1 accumulation step x 8 samples; contrastive negatives from 8 samples (a micro-batch)",
+        "finetune: global batch 8 = 1 rank x 1 accumulation step x 8 samples; contrastive negatives from 8 samples (a micro-batch)",
+    ]
+
+
+def test_matching_needs_two_samples_at_a_time(tmp_path: Path, shapes_cache: Path) -> None:
+    settings = ["pretrain.accumulate=0", "runtime.micro_batch=1"]
+    with pytest.raises(ConfigError, match="losses.vtm needs another clip as negative, but a rank takes one sample at a time"):
+        run(small_experiment(tmp_path, shapes_cache, *settings), say=lambda line: None, until="pretrain")
 
 
 def test_a_second_process_is_kept_out_or_waits(finished, tmp_path: Path, shapes_cache: Path) -> None:
@@ -244,12 +282,14 @@ def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tmp_path: Path, sha
 
 
 @pytest.mark.slow
-def test_two_ranks_run_a_whole_experiment(tmp_path: Path, shapes_cache: Path) -> None:
+@pytest.mark.parametrize("shard", ["none", "full"])
+def test_two_ranks_run_a_whole_experiment(tmp_path: Path, shapes_cache: Path, shard: str) -> None:
     """torchrun, end to end: one journal, one set of results, and no process left waiting."""
-    settings = small_settings(tmp_path, shapes_cache, "losses.vtm=0")  # its negatives are those of a rank
+    settings = small_settings(tmp_path, shapes_cache, "losses.vtm=0", f"runtime.shard={shard}")  # VTM's negatives are those of a rank
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "simvtp", "run", "tiny"]
     done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 ranks x 1 accumulation step x 4 samples; contrastive negatives from 8 samples") == 2
     alone = small_experiment(tmp_path / "alone", shapes_cache, "losses.vtm=0")
     run(alone, say=lambda line: None)
 
@@ -257,4 +297,29 @@ def test_two_ranks_run_a_whole_experiment(tmp_path: Path, shapes_cache: Path) ->
         lines = (line for _, line in read_journal(next(root.glob("*/journal.jsonl"))))
         return [line["metrics"]["loss/total"] for line in lines if line["kind"] == "metrics" and "loss/total" in line["metrics"]]
 
-    assert losses(tmp_path) == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)
+    assert losses(tmp_path) == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_ranks_stop_together_while_one_of_them_scores(tmp_path: Path, shapes_cache: Path) -> None:
+    """A batch system sends its signal to every process of the job: rank 0 scores, the other waits for it, and both leave."""
+    settings = small_settings(tmp_path, shapes_cache, "losses.vtm=0", "evaluate.batch_size=1", "finetune.enabled=false")
+    port = free_port()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "simvtp", "run", "tiny", *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2",
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/checkpoints/pretrain.json")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    for process in ranks:
+        process.send_signal(signal.SIGUSR2)
+    asked = time.monotonic()
+    said = [process.communicate(timeout=60)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [3, 3], said
+    assert all("the same command continues there" in text for text in said)
+    assert time.monotonic() - asked < 30
