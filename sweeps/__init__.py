@@ -1,5 +1,4 @@
-"""HOW a comparison is run: one script a sweep, over a shared command line.
+"""HOW a comparison is run: one script a sweep, over a shared command line; and the commands that look at sweeps, end and mend them.
 
-`command` reads the options, `engine` is the loop, `runner` starts jobs (the only submitit import), `job` is what happens inside one,
-`rundir` reads what a run directory says, `study` keeps the optuna study (the only optuna import), `progress` shows it.
+docs/architecture.md says what each file is for. `runner` is the only one that imports submitit, `study` the only one that imports optuna.
 """

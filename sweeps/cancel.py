@@ -30,6 +30,7 @@ ROUNDS = 3  # how often to look for points that a running sweep command has hand
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser("cancel", "Cancel jobs of a sweep, or stop them so that they can be continued.", EXAMPLES)
+    parser.add_root()
     parser.add_argument("sweep", metavar="SWEEP", help="id, the beginning of an id, or the name of an ablation")
     parser.add_argument("--only", action="append", default=[], metavar="key=value", help="only cells with this value; may be given again")
     parser.add_argument("--points", nargs="+", default=[], metavar="NAME", help="only these points, by name or fingerprint")

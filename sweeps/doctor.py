@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     parser = Parser("doctor", "Find what is wrong with runs and sweeps, say what would be done, and mend it.", EXAMPLES)
+    parser.add_root()
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--yes", action="store_true", help="do not ask")
     how.add_argument("--dry-run", action="store_true", help="change nothing")

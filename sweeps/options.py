@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ablations.design import Ablation, Point
 from ablations.search import Search
@@ -18,6 +18,7 @@ from simvtp.settings import override, replace_key
 from sweeps.cluster_profile import CLUSTERS, apply_profile
 from sweeps.job import ENTRY
 from sweeps.outcome import Comparison
+from sweeps.overview import Parser
 from sweeps.runner import EXECUTORS, Options
 
 CONTINUATIONS = {"slurm": 3, "local": 0, "debug": 0}  # --continue, where it is not given
@@ -47,22 +48,9 @@ class Sweep:
     search: bool = False
 
 
-class _Parser(argparse.ArgumentParser):
-    """One sentence and status 2, without the usage text in front of it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; --help lists the options.\n")
-
-
 def make_parser(sweep: Sweep) -> argparse.ArgumentParser:
     """All options, in groups."""
-    parser = _Parser(
-        prog=f"python sweeps/{sweep.name}.py",
-        description=sweep.description,
-        epilog=_epilog(sweep),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(sweep.name, sweep.description, _epilog(sweep))
     what = parser.add_argument_group("what is compared")
     for axis in sweep.axes:
         what.add_argument(axis.flag, dest=axis.argument, type=_list_of(axis.read), metavar=axis.metavar, help=axis.help)

@@ -251,7 +251,7 @@ def reason(state: RunState, run_dir: Path) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """One sentence and status 2, without the usage text in front of it."""
+    """A script of this folder: bad input is one sentence and status 2, without the usage text in front of it."""
 
     def __init__(self, name: str, description: str, epilog: str) -> None:
         super().__init__(
@@ -261,12 +261,15 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.add_argument(
-            "--root", type=Path, default=Path(RuntimeConfig.root), metavar="DIR", help="folder of the runs (default: %(default)s)"
-        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; --help lists the options.\n")
+
+    def add_root(self) -> None:
+        """`--root` of the commands that look at what is there."""
+        self.add_argument(
+            "--root", type=Path, default=Path(RuntimeConfig.root), metavar="DIR", help="folder of the runs (default: %(default)s)"
+        )
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -35,6 +35,7 @@ LEAST_WATCH_S = 1.0
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser("status", "Where each point of the sweeps stands: state, node, progress, figure, hours, job, log.", EXAMPLES)
+    parser.add_root()
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="id, the beginning of an id, or the name of an ablation")
     parser.add_argument("--all", action="store_true", help="also finished sweeps, and the log of every failed point")
     parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help="draw again every few seconds (default: 5)")
