@@ -25,5 +25,9 @@ class TrainingDiverged(UserError):
     """A loss became NaN or infinite."""
 
 
+class RankLost(UserError):
+    """Another process of a run that several processes share has gone away. That is no failure of the run: it continues."""
+
+
 class Stopped(UserError):
     """The process was asked to stop; what was reached is saved, and the same call continues from there."""

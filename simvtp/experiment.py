@@ -45,6 +45,7 @@ from simvtp.training.distributed import (
     distributed,
     launch_from_environment,
     on_main,
+    telling_lost_ranks,
     threads_per_rank,
     together,
 )
@@ -128,7 +129,7 @@ def _run_stages(
     directory, writes, whole = experiment.run_dir, launch.rank == 0, until == STAGES[-1]
     on_main(lambda: write_identity(experiment, directory))
     mirror = tracking.BackgroundMirror(directory, experiment.runtime) if writes else contextlib.nullcontext()
-    with mirror, Status(directory, writes=writes, whole=whole, guard=guard) as status:
+    with mirror, Status(directory, writes=writes, whole=whole, guard=guard) as status, telling_lost_ranks():
         running = _open(experiment, directory, device, launch, say, stop, status, guard)
         results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
         if whole:

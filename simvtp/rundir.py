@@ -20,7 +20,7 @@ from typing import Any
 
 from simvtp import provenance
 from simvtp.config import SCHEMA_VERSION, Experiment, from_dict, to_dict
-from simvtp.errors import Stopped, UserError
+from simvtp.errors import RankLost, Stopped, UserError
 from simvtp.journal import read_json, write_atomically
 from simvtp.lease import Fenced
 from simvtp.results import Result
@@ -116,8 +116,8 @@ class Status:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Fenced):
-            return  # the status is the other attempt's
+        if isinstance(error, Fenced | RankLost):
+            return  # the status is the other attempt's; or: it ends as if this process too had been killed
         if error is None:
             self.update(state="finished" if self.whole else "stopped", message="" if self.whole else "stopped after the stage asked for")
         elif isinstance(error, Stopped | KeyboardInterrupt):

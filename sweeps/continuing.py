@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ablations.design import Point
-from sweeps.rundir import FAILED, FINISHED, KILLED, STOPPED, RunState, failure_log, note_end
+from sweeps.rundir import FAILED, FINISHED, KILLED, STOPPED, RunState, failed_rank, failure_log, note_end
 from sweeps.squeue import Cause, causes
 
 ANSWER_S = 12.0  # the accounting is up to five seconds late
@@ -28,7 +28,7 @@ class Continuations:
 
     def wanted(self, point: Point, state: RunState) -> bool:
         """Whether to start the point again; asks count."""
-        if not self.limit or not lost(state):
+        if not self.limit or not lost(state) or failed_rank(point.run_dir, float(state.job.get("submitted") or 0)):
             return False
         reached = saved(point.run_dir)
         if reached != self._reached.get(point.fingerprint):

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from simvtp.config import Experiment, from_dict
-from simvtp.errors import Stopped, UserError
+from simvtp.errors import RankLost, Stopped, UserError
 from simvtp.journal import write_atomically
 from simvtp.lease import Fenced, Lease, hold
 from sweeps.rundir import FAILED, FINISHED, RANK_FAILURE, RUNNING, STOPPED, read_state, writer_alive
@@ -55,6 +55,9 @@ def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]
             return {"state": STOPPED, "message": str(fenced)}
         except Stopped as stopped:  # its own status is written; the next submission continues
             close(STOPPED, str(stopped))
+        except RankLost as lost:  # ends like one that was killed: the controller finds out by what, and continues the point
+            _say(str(lost))
+            raise
         except UserError as error:
             close(FAILED, str(error))
             if rank:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from simvtp.errors import UserError
+from simvtp.errors import RankLost, UserError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=1)  # the other ranks wait while rank 0 scores or saves; torch's 10 minutes would end the run then
 JOIN = timedelta(minutes=10)  # for all processes to meet at the start: nodes may start minutes apart
+_GONE = re.compile(
+    r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited|ncclRemoteError|Connection closed by localRank"
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,21 @@ def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[
         yield launch
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def telling_lost_ranks() -> Iterator[None]:
+    """Raise RankLost where work in the block fails because another process of the group has gone away."""
+    try:
+        yield
+    except RuntimeError as error:  # what gloo and nccl raise
+        found = _GONE.search(str(error))
+        if world() == 1 or found is None:
+            raise
+        raise RankLost(
+            f"rank {rank()} of {world()}: another process of this run has gone away ({found[0]}); "
+            "the same command continues from the last checkpoint."
+        ) from error
 
 
 def _join(backend: str, launch: Launch) -> None:
