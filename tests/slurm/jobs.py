@@ -18,6 +18,7 @@ from typing import Any
 
 from simvtp import experiment as real
 from simvtp.config import Experiment
+from sweeps.runner import point
 
 _AT_STEP = re.compile(r"(\w+) (\d+)/\d+ ")  # what the experiment says after every logged step
 
@@ -29,6 +30,7 @@ def run(experiment: Experiment, *, say: Callable[[str], None] = print, **more: A
     def slowly(text: str) -> None:
         say(text)
         pace = json.loads((root / "pace.json").read_text())
+        point.REQUEUE_FOR_S = pace["requeue_for_s"]
         found = _AT_STEP.match(text)
         if found and found[1] == "pretrain":
             _harm(root, experiment.fingerprint[:12], int(found[2]), pace)

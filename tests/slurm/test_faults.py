@@ -3,17 +3,21 @@ journal line by line, the same results as those of an undisturbed run."""
 
 from __future__ import annotations
 
+import random
 import re
 import signal
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ablations.design import Point
+from simvtp import tracking
 from tests.slurm.cluster import SMALL_DISK_MB, Cluster
 from tests.slurm.processes import wait_until
-from tests.slurm.user import Command, User, assert_same_run, starts
+from tests.slurm.user import Command, User, assert_same_run, read, starts
 
 pytestmark = pytest.mark.slurm
 Undisturbed = Callable[[Point], Path]
@@ -118,11 +122,28 @@ def test_task_killed(cluster: Cluster, user: User, undisturbed: Undisturbed) -> 
     ends_well(user, command, point, undisturbed)
 
 
+def test_one_task_of_two_killed(cluster: Cluster, new_user: NewUser) -> None:
+    """The other task must not wait for it for ever. Compared with two undisturbed tasks on this machine."""
+    user, calm = new_user(), new_user()
+    calm.pace(pause_s=0.0)
+    command, point, job = begin(user, "--tasks", "2")
+    undisturbed = calm.sweep("--tasks", "2", executor="local")
+    tasks = cluster.tasks(job)
+    assert [task.rank for task in tasks] == [0, 1]
+    tasks[1].kill()
+    wait_until(lambda: not tasks[0].alive, 30, "the end of the other task", told=user.told)
+    user.wait_for_restart(point, 2)
+    assert undisturbed.wait() == 0, calm.told()
+    ends_well(user, command, point, lambda _: calm.points[0].run_dir)
+
+
 def test_node_crash(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
     """SLURM calls it NODE_FAIL and starts the job again; who takes that word for the end runs the point twice."""
     command, point, job = begin(user)
-    cluster.crash(cluster.node_of(job))
+    node = cluster.node_of(job)
+    cluster.crash(node)
     user.wait_for_restart(point, 2)
+    cluster.boot(node)
     ends_well(user, command, point, undisturbed)
     first, second = starts(point.run_dir)
     assert first.host != second.host and first.job == second.job and restarts(point) == [0, 1]
@@ -137,6 +158,7 @@ def test_two_writers_after_a_lost_slurmd(cluster: Cluster, user: User, undisturb
     user.wait_for_restart(point, 2)
     assert old.alive, "both live"
     wait_until(lambda: not old.alive, 30, "the end of the replaced process", told=user.told)
+    cluster.start_slurmd(old.node)
     ends_well(user, command, point, undisturbed)
     first, second = starts(point.run_dir)
     assert first.host == old.node != second.host and first.ended is not None
@@ -156,15 +178,25 @@ def test_controller_away_during_a_sweep(cluster: Cluster, user: User, undisturbe
     assert restarts(point) == [0]
 
 
-def test_controller_away_when_a_job_is_to_be_requeued(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
+@pytest.mark.parametrize("comes_back_in_time", [True, False])
+def test_controller_away_when_a_job_is_to_be_requeued(
+    cluster: Cluster, user: User, undisturbed: Undisturbed, comes_back_in_time: bool
+) -> None:
+    """The job asks again and again; where its time runs out first, the sweep command submits the point anew."""
+    slowly = {} if comes_back_in_time else {"requeue_for_s": 1.0}
+    user.pace(**slowly)
     command, point, job = begin(user)
     task = cluster.tasks(job)[0]
     cluster.stop_controller()
     task.kill(signal.SIGUSR2)
-    wait_until(lambda: not task.alive, 120, "the end of the task", told=user.told)
+    log = Path(read(point.run_dir / "job.json")["stdout"])
+    wait_until(lambda: f"scontrol requeue {job}:" in log.read_text(), 60, "a failed request", told=user.told)
+    if not comes_back_in_time:
+        wait_until(lambda: not task.alive, 30, "the end of the task", told=user.told)
     cluster.start_controller()
     user.wait_for_restart(point, 2)
     ends_well(user, command, point, undisturbed)
+    assert (user.job_id(point) == job) == comes_back_in_time
 
 
 def test_accounting_off(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
@@ -174,6 +206,48 @@ def test_accounting_off(cluster: Cluster, new_user: NewUser, undisturbed: Undist
     cluster.tasks(job)[0].kill()
     user.wait_for_restart(point, 2)
     ends_well(user, command, point, undisturbed)
+
+
+# ---- the sweep command and the tracker -------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_command_killed_twenty_times(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
+    """Often right at the submission of one of the points, else at any moment."""
+    user, moments = new_user(seeds=(0, 1, 2, 3)), random.Random(0)
+    user.pace(pause_s=1.0)
+    submissions = user.root / "sweeps"
+
+    def count() -> int:
+        return len(list(submissions.glob("*/submissions/*.json")))
+
+    for number in range(20):
+        seed, before = number % 4, count()
+        command = user.sweep("--cpus", "2", *(("--only", f"seed={seed}") if number < 12 else ()))
+        if number < 12 and not user.job_id(user.points[seed]):
+            wait_until(lambda before=before, command=command: count() > before or not command.running, 60, "a submission", every=0.005)
+            time.sleep(moments.uniform(0.0, 0.2))
+        else:
+            time.sleep(moments.uniform(0.0, 6.0))
+        command.kill()
+    user.pace(pause_s=0.0)
+    assert user.sweep("--cpus", "2").wait(300) == 0, user.told()
+    for point in user.points:
+        assert len(starts(point.run_dir)) == 1, user.told()
+        assert_same_run(point.run_dir, undisturbed(point))
+
+
+def test_tracker_away_for_the_whole_sweep(user: User, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    user.pace(pause_s=0.0)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        command = user.sweep("--tracking-uri", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        [point] = user.points
+        ends_well(user, command, point, undisturbed)
+    assert "simvtp sync" in command.output, command.output
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    user.ask("-m", "simvtp", "sync", str(user.root), "--tracking-uri", uri)
+    [run] = tracking.read_runs(uri, [point.fingerprint])
+    assert run.state == "finished"
 
 
 # ---- what the user should be told ---------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from simvtp.journal import read_journal
 from simvtp.lease import Attempt, attempts
 from simvtp.recipes import get_recipe
 from simvtp.settings import override
+from sweeps.runner.point import REQUEUE_FOR_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
 from tests.small import small_settings
@@ -40,6 +41,7 @@ class Pace:
     pause_s: float = 0.25
     eat_mb: int = 0
     signal_in_log: bool = False
+    requeue_for_s: float = REQUEUE_FOR_S
     harm_at: int = 12
 
 
@@ -76,13 +78,14 @@ class Command:
 
 @dataclass
 class User:
-    """One user with one folder of runs. `settings`: of the experiment, beside those that make it small."""
+    """One user with one folder of runs. `settings`: of the experiment, beside those that make it small. `code`: the working tree."""
 
     cluster: Cluster
     root: Path
     cache: Path
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()
+    code: Path = ROOT
     commands: list[Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -112,16 +115,17 @@ class User:
         return mask_ratio.build(self.experiment(), (0.5,), (0.5,), seeds=self.seeds).points()
 
     def sweep(self, *options: str, program: tuple[str, ...] = SLOW, executor: str = "slurm", **environment: str) -> Command:
-        """Give the sweep command and return at once."""
+        """Give the sweep command and return at once. `executor`: "" = do not name one."""
         number = len(self.commands) + 1
         grid = ("--video-ratios", "0.5", "--text-ratios", "0.5", "--seeds", ",".join(map(str, self.seeds)))
-        words = [sys.executable, *program, "--executor", executor, *grid, "--no-report", *options, *self.given]
-        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
+        where = ("--executor", executor) if executor else ()
+        words = [sys.executable, *program, *where, *grid, "--no-report", *options, *self.given]
+        variables = {"PYTHONPATH": str(self.code), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
         output = self.root / f"command-{number}.log"
         with open(output, "wb") as file:
             process = subprocess.Popen(
                 words,
-                cwd=ROOT,
+                cwd=self.code,
                 env=self.cluster.environment(**variables),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -130,6 +134,15 @@ class User:
             )
         self.commands.append(Command(process, output))
         return self.commands[-1]
+
+    def ask(self, *words: str) -> str:
+        """Run a short Python program of the working tree, such as sweeps/status.py, and return what it prints."""
+        variables = {"PYTHONPATH": str(self.code), "COLUMNS": "200"}
+        done = subprocess.run(
+            [sys.executable, *words], cwd=self.code, env=self.cluster.environment(**variables), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def leave(self) -> None:
         """Kill what the user has left running on the login node."""
