@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
+from ablations.search import Search
+from ablations.search import build as build_search
 from simvtp.config import Experiment
 from simvtp.errors import ConfigError, UserError
 from simvtp.lease import attempts, hold
@@ -29,6 +32,7 @@ from sweeps.rundir import CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STOPPED, 
 from sweeps.runner import Options
 from sweeps.runner.slurm import slurm_parameters
 from sweeps.squeue import _from_accounting, _from_controller
+from sweeps.study import open_study
 from tests.sweeps.conftest import ENTRY, ROOT, change
 
 LOCAL = Options(entry=ENTRY, parallel=2)
@@ -244,6 +248,47 @@ def test_a_budget_counts_what_was_set_aside_and_starts_no_more_than_it_allows(tm
     assert Budget(2.0).allows(100)
     budget.limit = 1.25
     assert budget.allows(running=0) and not budget.allows(running=1)
+
+
+# ---- searches -------------------------------------------------------------------------------------------------------------
+
+
+def searched(base: Experiment, trials: int, **more: object) -> Search:
+    scored = override(base, ["finetune.evaluations=5"])
+    return build_search(scored, trials=trials, space=["masks.video_ratio=0.1:0.9"], **more)  # type: ignore[arg-type]
+
+
+def replace_space(search: Search) -> Search:
+    """Only the ratio, so that few points show what is better."""
+    return replace(search, space=tuple(parameter for parameter in search.space if parameter.key == "masks.video_ratio"))
+
+
+SCORED = Options(entry="tests.sweeps.jobs:scored", parallel=2)
+
+
+def test_a_search_proposes_runs_prunes_and_can_be_asked_for_more(base: Experiment) -> None:
+    search = replace_space(searched(base, 8, pruner="halving", sampler="random"))
+    done = run_sweep(search, SCORED, poll_s=0.1)
+    states = [outcome.state.state for outcome in done.outcomes]
+    assert len(states) == 8 and set(states) <= {FINISHED, PRUNED} and not done.unfinished
+    assert PRUNED in states and FINISHED in states
+    values = {o.point.cell["masks.video_ratio"]: o.value for o in done.outcomes if o.value is not None}
+    assert all(value == pytest.approx(100 * ratio) for ratio, value in values.items())
+    pruned = next(outcome for outcome in done.outcomes if outcome.state.state == PRUNED)
+    assert "pruned at step" in pruned.reason and not (pruned.point.run_dir / "results.json").exists()
+    plan = json.loads((done.sweep_dir / "plan.json").read_text())
+    assert plan["kind"] == "search" and len(plan["points"]) == 8
+    more = run_sweep(replace(search, trials=10), SCORED, poll_s=0.1)
+    assert more.sweep_dir == done.sweep_dir and len(more.outcomes) == 10
+    assert [len(attempts(outcome.point.run_dir)) for outcome in more.outcomes] == [1] * 10, "a point was started again"
+
+
+def test_a_search_with_two_objectives_tells_both(base: Experiment) -> None:
+    search = replace_space(searched(base, 3, objectives=("quality", "cost")))
+    done = run_sweep(search, SCORED, poll_s=0.1)
+    assert not done.unfinished
+    study = open_study(done.sweep_dir / "study.journal", search, json.loads((done.sweep_dir / "plan.json").read_text())["points"])
+    assert study.counts() == {"COMPLETE": 3}
 
 
 # ---- controllers in the background ----------------------------------------------------------------------------------------
