@@ -477,7 +477,7 @@ class _Sweep:
         note = "" if value is None else f"{self.comparison.metric_label} {value:.1f}"
         queued = (shared_queue().jobs() or {}).get(str(state.job.get("job_id"))) if state.job.get("executor") == "slurm" else None
         if queued and queued.waits and state.state in ALIVE:
-            note = f"in SLURM's queue: {queued.reason}"
+            note = "in SLURM's queue" + ("" if queued.reason in ("", "None") else f": {queued.reason}")
         view = look(point.name, point.experiment, point.run_dir, state, note, self.comparison.metric, queued.node if queued else "")
         self.views[point.fingerprint] = view
         if state.state in ALIVE:
