@@ -28,6 +28,8 @@ class Clip:
     path: Path
     captions: tuple[str, ...]
     split: str = ""  # train | val | test; empty until one is assigned
+    start_s: float | None = None  # the part of the video that is meant, in seconds; None = from its beginning
+    end_s: float | None = None  # None = to its end
 
 
 @dataclass(frozen=True)
