@@ -678,7 +678,7 @@ def test_a_sweep_is_one_parent_with_its_children_and_figures(tmp_path: Path, uri
 
     children = tracking.read_runs(uri, [run.experiment.fingerprint for run in runs])
     assert [child.tags["mlflow.parentRunId"] for child in children] == [parent] * 4
-    assert "video_ratio 0.5" in children[0].tags["mlflow.runName"]
+    assert children[0].tags["mlflow.runName"] == f"0.5 s100 (video_ratio seed, tiny {runs[0].experiment.fingerprint[:8]})"
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
         stored = database.execute(
             "select key, step, value from metrics where run_uuid = ? order by key, timestamp, step", (parent,)

@@ -9,7 +9,7 @@ from simvtp.tracking.address import TrackerError, metric_name, resolve_uri, ui_c
 from simvtp.tracking.aggregates import PointSummary, pareto
 from simvtp.tracking.background import BackgroundMirror
 from simvtp.tracking.mirror import Mirror, SyncReport
-from simvtp.tracking.reading import RunningRun, SweepRecord, TrackedRun, list_sweeps, read_runs, running_runs
+from simvtp.tracking.reading import RunningRun, SweepRecord, TrackedRun, list_sweeps, read_runs, running_runs, ui_page
 from simvtp.tracking.store import prepare_store
 from simvtp.tracking.sweeps import finish_sweep, start_sweep, summarise, sync_all
 
@@ -34,4 +34,5 @@ __all__ = [
     "summarise",
     "sync_all",
     "ui_command",
+    "ui_page",
 ]

@@ -286,10 +286,13 @@ def _ended_early(run_dir: Path, status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_name(run_dir: Path, record: Mapping[str, Any]) -> str:
-    """`tiny video_ratio 0.9 text_ratio 0.75 seed 0 (1a2b3c4d)`."""
+    """`0.9 0.75 s0 (video_ratio text_ratio seed, tiny 1a2b3c4d)`: what differs comes first, for the UI shows some fifteen letters."""
     cell = _optional(run_dir / "sweep.json").get("cell", {})
-    words = [record["experiment"]["name"], *(f"{key.rpartition('.')[2]} {value}" for key, value in cell.items())]
-    return " ".join([*words, f"seed {record['experiment']['seed']}", f"({record['fingerprint'][:8]})"])
+    recipe, seed, short = record["experiment"]["name"], record["experiment"]["seed"], record["fingerprint"][:8]
+    if not cell:
+        return f"{recipe} seed {seed} ({short})"
+    names = " ".join(key.rpartition(".")[2] for key in cell)
+    return f"{' '.join(str(value) for value in cell.values())} s{seed} ({names} seed, {recipe} {short})"
 
 
 def _record(run_dir: Path) -> dict[str, Any]:

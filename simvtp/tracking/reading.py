@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simvtp.results import Result
-from simvtp.tracking.address import absolute_uri
+from simvtp.tracking.address import absolute_uri, shown
 from simvtp.tracking.store import Store, StoredRun
 from simvtp.tracking.sweeps import STATES
 
@@ -83,6 +83,15 @@ def running_runs(uri: str) -> list[RunningRun]:
     return [
         RunningRun(run.run_id, run.tags.get("run_key", ""), "" if "run_key" in run.tags else run.tags.get("sweep_id", "")) for run in found
     ]
+
+
+def ui_page(uri: str, experiment: str, command: str) -> str:
+    """The page with the runs of this MLflow experiment, once the UI runs as started by `command` (see `ui_command`).
+
+    The UI's own start page is about language-model applications, and its charts lie a few clicks away.
+    """
+    base = shown(uri).rstrip("/") if uri.startswith(("http://", "https://")) else f"http://127.0.0.1:{command.rpartition('--port ')[2]}"
+    return f"{base}/#/experiments/{Store(absolute_uri(uri), create=False).experiment(experiment)}/runs?workflowType=machine_learning"
 
 
 def _tracked(store: Store, run: StoredRun) -> TrackedRun:
