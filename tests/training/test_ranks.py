@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,18 @@ from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective, RetrievalObjective
 from simvtp.training.preemption import StopFlag
 from simvtp.training.replica import Replica
-from tests.training.helpers import TRAIN, draw_with_negatives_of, lines, make_batch, make_model, make_stage, metrics, on_ranks
+from tests.training.helpers import (
+    TRAIN,
+    draw_with_negatives_of,
+    kill_me,
+    lines,
+    make_batch,
+    make_model,
+    make_stage,
+    metrics,
+    on_ranks,
+    start_ranks,
+)
 
 STEPS = 20
 SETTINGS = replace(TRAIN, base_lr=0.01, ema_decay=0.8)  # dropout of the text is on
@@ -133,3 +145,24 @@ def hold_a_part() -> None:
 
 def test_a_rank_holds_only_its_part() -> None:
     on_ranks(2, hold_a_part)
+
+
+def die_on_one_rank(directory: Path) -> None:
+    def source(first: int) -> Any:
+        for step in range(first, STEPS):
+            if step == 5 and distributed.rank() == 1:
+                kill_me()
+            yield make_batch(step).part(distributed.rank() * 4, distributed.rank() * 4 + 4)
+
+    journal = Journal(directory / "journal.jsonl") if distributed.is_main() else None
+    train(make_stage(directory), make_model(), PretrainObjective(LossConfig()), source, draw_with_negatives_of(2), journal)
+
+
+def test_a_killed_rank_ends_the_other(tmp_path: Path) -> None:
+    """It does not wait for one that is gone: it leaves with an error, and what was saved stays."""
+    processes = start_ranks(2, die_on_one_rank, tmp_path)
+    for process in processes:
+        process.join(60)
+    assert processes[1].exitcode == -signal.SIGKILL
+    assert processes[0].exitcode == 1
+    assert list((tmp_path / "checkpoints/pretrain").glob("step_*")) == [tmp_path / "checkpoints/pretrain/step_00000004.pt"]
