@@ -148,9 +148,10 @@ class SlurmJobs(Recorded):
 def slurm_parameters(options: Options, name: str, code: Frozen | None = None) -> dict[str, Any]:
     """The options in submitit's words. One task per GPU; a signal before the limit, so that a checkpoint can be written."""
     variables = [f"export {key}={shlex.quote(value)}" for key, value in (code.environment() if code else {}).items()]
+    minutes = options.minutes or DEFAULT_MIN
     wanted = {
         "job_name": name,
-        "time": options.minutes or DEFAULT_MIN,
+        "time": minutes,
         "nodes": options.nodes,
         "ntasks_per_node": options.ranks_per_node,
         "gpus_per_node": options.gpus,
@@ -162,7 +163,8 @@ def slurm_parameters(options: Options, name: str, code: Frozen | None = None) ->
         "constraint": options.constraint or None,
         "setup": [*variables, *options.setup] or None,
         "srun_args": ["--kill-on-bad-exit=1", *options.srun_args],  # else one dead rank leaves the others waiting for it
-        "signal_delay_s": options.signal_s,
+        # at most half of the limit: a job that is asked to save as soon as it has started would come back for ever
+        "signal_delay_s": min(options.signal_s, 30 * minutes),
         "array_parallelism": options.parallel or 256,
         "additional_parameters": {"requeue": True, **options.slurm},
     }

@@ -71,11 +71,12 @@ def test_time_limit_again_and_again(cluster: Cluster, user: User, undisturbed: U
 
 @pytest.mark.slow
 def test_real_time_limit(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
-    """One minute is the shortest limit that SLURM knows, and it looks at limits twice a minute."""
+    """One minute is the shortest limit that SLURM knows, and it looks at limits twice a minute. Under the default --signal of two
+    minutes the job must still come further with each start."""
     user.pace(pause_s=2.0)
     command, point, job = begin(user, "--time", "1", step=2)
     user.wait_for_restart(point, 2, 150)
-    ends_well(user, command, point, undisturbed)
+    ends_well(user, command, point, undisturbed, 300)
     assert restarts(point) == list(range(len(restarts(point)))) and user.job_id(point) == job
 
 
