@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+def slug(text: str) -> str:
+    """The text as part of a metric's name: what MLflow forbids there, spaces and '/' become '-' (`what?` and `what` are one name)."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How a score was obtained. Two scores may share a column only if all but `seed` and `checkpoint` agree."""
 
-    task: str  # retrieval
+    task: str  # retrieval | image_text | choice | qa | grounding | action
     dataset: str
     split: str
-    setting: str  # zero-shot | finetuned | finetuned, selected on test
-    direction: str  # t2v | v2t
+    setting: str  # zero-shot | finetuned | finetuned, selected on test; after a comma what was done to the scores: re-ranked top 16, dual-softmax
+    direction: str  # t2v | v2t, for images t2i | i2t; empty where a task has none
     frames: int
     segments: int
     crops: int
-    ties: str  # pessimistic: a tied candidate counts as ranked before the right one
+    ties: str  # pessimistic: a tied wrong candidate counts as ranked before the right one
     seed: int
     checkpoint: str  # sha256 of the weights that were scored
+    variant: str = ""  # of the benchmark or the measure, where there are several: 1k-A, open-ended, count, NMS 0.5
 
 
 @dataclass(frozen=True)
 class Result:
     """Metrics of one protocol, with the size of the test and what guessing would give.
 
-    `metrics` and `chance` have the keys R1, R5, R10, R50 (per cent), MdR, MnR (ranks from 1). `ranks` holds the rank of each
-    query, for paired tests later.
+    Attributes:
+        metrics: retrieval: R1, R5, R10, R50 (per cent), MdR, MnR (ranks from 1); for other tasks see simvtp/evaluation/answers.py and
+            spans.py. A name holds letters, digits, '_', '-' and '.' only, no '/'.
+        chance: what guessing gives, same names.
+        queries: captions, videos or questions that were asked.
+        gallery: candidates of each, 0 where there is no fixed number.
+        ranks: rank of each query's right candidate, for paired tests later; empty where there are no candidates.
+        scores: figure of each query where there are no ranks: IoU of the first span, predicted count.
+        baselines: what other ways of knowing nothing of the video give, {name: metrics}: `prior` = most frequent answer of training.
     """
 
     protocol: Protocol
@@ -37,19 +51,28 @@ class Result:
     queries: int
     gallery: int
     ranks: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"ranks": list(self.ranks)}
+        return asdict(self) | {"ranks": list(self.ranks), "scores": list(self.scores)}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Result:
-        return Result(**{**values, "protocol": Protocol(**values["protocol"]), "ranks": tuple(values["ranks"])})
+        """Also of records that were written before `variant`, `scores` and `baselines` were there."""
+        lists = {name: tuple(values.get(name, ())) for name in ("ranks", "scores")}
+        return Result(**{**values, **lists, "protocol": Protocol(**values["protocol"])})
 
     @property
     def key(self) -> str:
-        """Prefix of the tracked metric names, for example `test/finetuned/t2v` (MLflow forbids '@' and ',')."""
-        setting = self.protocol.setting.replace(", ", "-").replace(" ", "-")
-        return f"{self.protocol.split}/{setting}/{self.protocol.direction}"
+        """Prefix of the tracked metric names (MLflow forbids '@' and ','): split, setting, then the direction, or else task and variant.
+
+        `test/finetuned/t2v`, `test/zero-shot-re-ranked-top-16/t2v`, `test/finetuned/qa/open-ended`. A variant of retrieval is not
+        part of its key, so that a metric has one name on all data sets: that two variants share no column is checked with the protocol.
+        """
+        protocol = self.protocol
+        last = (protocol.direction,) if protocol.direction else (protocol.task, slug(protocol.variant))
+        return "/".join(part for part in (protocol.split, slug(protocol.setting), *last) if part)
 
     @property
     def line(self) -> str:
