@@ -148,9 +148,6 @@ def hold(
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror or error}; choose another runtime.root.") from error
     lease = Lease(_file(directory, token), token)
-    if joined:
-        yield lease
-        return
     stop = threading.Event()
 
     def keep_beating() -> None:
@@ -164,8 +161,9 @@ def hold(
     finally:
         stop.set()
         beating.join()
-        with contextlib.suppress(OSError, UserError):  # a full disk: the next attempt sees that this process is dead
-            _end(directory, token, time.time())
+        if not joined:  # else whoever took it ends it
+            with contextlib.suppress(OSError, UserError):  # a full disk: the next attempt sees that this process is dead
+                _end(directory, token, time.time())
 
 
 def attempts(directory: Path) -> list[Attempt]:

@@ -8,12 +8,11 @@ See docs/architecture.md for the meaning of each file.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,25 +51,6 @@ def load_experiment(run_dir: Path) -> Experiment:
         raise UserError(f"'{run_dir}' is not a run directory: it has no experiment.json.")
     experiment: Experiment = from_dict(read_json(path)["experiment"])
     return replace(experiment, runtime=replace(experiment.runtime, root=str(run_dir.resolve().parent)))
-
-
-@contextlib.contextmanager
-def only_one(directory: Path, owns: bool) -> Iterator[None]:
-    """Keep a second process from writing into the same run directory. The lock goes with the process, however that ends."""
-    if not owns:
-        yield
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".run.lock", "a+")  # noqa: SIM115  (held until the end of the block)
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another runtime.root.") from error
-    with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process works on this experiment in {directory}: wait for it, or stop it first.") from error
-        yield
 
 
 def write_identity(experiment: Experiment, directory: Path) -> None:

@@ -160,7 +160,7 @@ def test_the_same_process_may_hold_it_twice(tmp_path: Path) -> None:
 
 def test_a_lost_lease_is_told_to_those_who_asked(tmp_path: Path) -> None:
     told: list[bool] = []
-    with hold(tmp_path, beat_s=0.05) as lease:
+    with hold(tmp_path), hold(tmp_path, beat_s=0.05) as lease:  # as a job does, and the experiment inside it
         lease.on_lost(lambda: told.append(True))
         lease.check()
         (tmp_path / "lease" / "00000001.json").unlink()
