@@ -16,9 +16,10 @@ from ablations import mask_ratio
 from ablations.design import Ablation
 from ablations.search import Search
 from ablations.search import build as build_search
-from simvtp.config import Experiment
-from simvtp.errors import ConfigError, UserError
+from simvtp.config import Experiment, to_dict
+from simvtp.errors import ConfigError, RankLost, UserError
 from simvtp.lease import attempts, hold
+from simvtp.rundir import Status
 from simvtp.settings import override
 from sweeps.budget import Budget
 from sweeps.command import main
@@ -28,7 +29,7 @@ from sweeps.freeze import freeze
 from sweeps.job import run_job
 from sweeps.mask_ratio import SWEEP
 from sweeps.options import make_options, read_arguments
-from sweeps.rundir import CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STOPPED, RunState, gpu_hours, note_end, read_state
+from sweeps.rundir import CANCELLED, FAILED, FINISHED, KILLED, PRUNED, RANK_FAILURE, STOPPED, RunState, gpu_hours, note_end, read_state
 from sweeps.runner import Options
 from sweeps.runner.slurm import slurm_parameters
 from sweeps.squeue import _from_accounting, _from_controller
@@ -133,6 +134,11 @@ def test_the_profiles_that_come_with_the_project_are_valid() -> None:
         assert slurm_parameters(options, "name")["nodes"] == 1
 
 
+@pytest.mark.parametrize(("minutes", "seconds"), [(1, 30), (10, 120), (0, 120)])
+def test_the_warning_before_the_time_limit_leaves_half_of_it(minutes: int, seconds: int) -> None:
+    assert slurm_parameters(Options("slurm", minutes=minutes), "name")["signal_delay_s"] == seconds
+
+
 def test_an_unknown_profile_names_those_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(SWEEP, ["--cluster", "nowhere", "--dry-run"]) == 2
     assert "example" in capsys.readouterr().err
@@ -193,6 +199,25 @@ def test_a_point_that_comes_no_further_is_given_up(grid: Ablation) -> None:
     (point.run_dir / "checkpoints" / "pretrain" / "step_00000010.pt").touch()
     assert continuations.wanted(point, state(KILLED, "killed")), "it has come further"
     assert not Continuations(0).wanted(point, state(KILLED, "killed"))
+
+
+def test_a_point_whose_second_rank_has_failed_by_itself_is_not_continued(grid: Ablation) -> None:
+    point = grid.points()[0]
+    point.run_dir.mkdir(parents=True)
+    (point.run_dir / RANK_FAILURE).write_text(json.dumps({"rank": 1, "message": "ValueError: no", "at": time.time()}))
+    assert not Continuations(2).wanted(point, state(KILLED, "failed"))
+
+
+def test_a_rank_whose_fellow_has_gone_ends_as_a_lost_job(base: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost_rank(experiment: Experiment, say: object) -> None:
+        with Status(experiment.run_dir, writes=True):
+            raise RankLost("another process of this run has gone away")
+
+    monkeypatch.setattr("sweeps.job._load", lambda entry: lost_rank)
+    with pytest.raises(RankLost):
+        run_job(to_dict(base))
+    assert read_state(base.run_dir, alive=False).state == KILLED
+    assert lost(read_state(base.run_dir, alive=False))
 
 
 def test_a_killed_point_is_continued_in_the_same_call(base: Experiment) -> None:
