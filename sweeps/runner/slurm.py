@@ -163,8 +163,9 @@ def slurm_parameters(options: Options, name: str, code: Frozen | None = None) ->
         "constraint": options.constraint or None,
         "setup": [*variables, *options.setup] or None,
         "srun_args": ["--kill-on-bad-exit=1", *options.srun_args],  # else one dead rank leaves the others waiting for it
-        # at most half of the limit: a job that is asked to save as soon as it has started would come back for ever
-        "signal_delay_s": min(options.signal_s, 30 * minutes),
+        # at most half of the limit, and SLURM is up to half a minute early: a job that is asked to save as soon as it has started would
+        # come back for ever
+        "signal_delay_s": min(options.signal_s, max(1, 30 * minutes - 30)),
         "array_parallelism": options.parallel or 256,
         "additional_parameters": {"requeue": True, **options.slurm},
     }

@@ -134,7 +134,7 @@ def test_the_profiles_that_come_with_the_project_are_valid() -> None:
         assert slurm_parameters(options, "name")["nodes"] == 1
 
 
-@pytest.mark.parametrize(("minutes", "seconds"), [(1, 30), (10, 120), (0, 120)])
+@pytest.mark.parametrize(("minutes", "seconds"), [(1, 1), (3, 60), (10, 120), (0, 120)])
 def test_the_warning_before_the_time_limit_leaves_half_of_it(minutes: int, seconds: int) -> None:
     assert slurm_parameters(Options("slurm", minutes=minutes), "name")["signal_delay_s"] == seconds
 
