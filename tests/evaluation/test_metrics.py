@@ -11,9 +11,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.evaluation.metrics import chance, ranks_of_features, ranks_of_matrix, summarise
+from simvtp.evaluation.metrics import (
+    chance,
+    cosines,
+    dual_softmax_ranks,
+    own_cosines,
+    ranks_of_features,
+    ranks_of_matrix,
+    summarise,
+    unit_features,
+)
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 REFERENCE = json.loads((FIXTURES / "retrieval_metrics.json").read_text())
@@ -102,6 +112,103 @@ def test_features_agree_with_their_matrix() -> None:
     for rows in (1, 7, 1000):
         found = ranks_of_features(texts, videos, owners, rows_per_chunk=rows)
         assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+@st.composite
+def feature_sets(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features with repeated and nearly repeated rows, several captions for some videos, owners in any order."""
+    videos, more, width = draw(st.integers(1, 12)), draw(st.integers(0, 15)), draw(st.sampled_from([1, 3, 40]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    owners = torch.cat([torch.arange(videos), torch.randint(0, videos, (more,), generator=generator)])
+    owners = owners[torch.randperm(len(owners), generator=generator)]
+    pool = torch.randn(draw(st.integers(1, 6)), width, generator=generator) * draw(st.sampled_from([1e-6, 1.0, 1e6]))
+    texts, clips = (pool[torch.randint(0, len(pool), (count,), generator=generator)] for count in (len(owners), videos))
+    return texts, clips + draw(st.sampled_from([0.0, 1e-8])), owners
+
+
+@PROPERTY
+@given(feature_sets(), st.integers(1, 30), st.integers(1, 15))
+def test_blocks_of_any_size_give_the_ranks_of_the_whole_matrix(
+    case: tuple[torch.Tensor, torch.Tensor, torch.Tensor], rows: int, columns: int
+) -> None:
+    texts, videos, owners = case
+    matrix = (unit_features(texts, "caption") @ unit_features(videos, "video").T).float()
+    expected = brute_force(matrix.tolist(), owners.tolist(), len(videos))
+    found = ranks_of_features(texts, videos, owners, rows_per_chunk=rows, columns_per_chunk=columns)
+    assert (found[0].tolist(), found[1].tolist()) == expected
+
+
+def test_cosines_are_exact_whatever_the_block() -> None:
+    """Not a bit differs between the whole product, its parts, another order of summation and exact integers."""
+    generator = torch.Generator().manual_seed(4)
+    texts, videos = (unit_features(torch.randn(n, 515, generator=generator), "caption") for n in (61, 47))
+    whole = cosines(texts, videos, torch.float64)(slice(None), slice(None))
+    order = torch.randperm(515, generator=generator)
+    assert torch.equal(whole, texts[:, order] @ videos[:, order].T)
+    parts = [[cosines(texts, videos, torch.float64)(slice(i, i + 7), slice(j, j + 5)) for j in range(0, 47, 5)] for i in range(0, 61, 7)]
+    assert torch.equal(whole, torch.cat([torch.cat(row, dim=1) for row in parts]))
+    owners = torch.arange(61) % 47
+    assert torch.equal(own_cosines(texts, videos, owners, torch.float64), whole[torch.arange(61), owners])
+    left, right = ([[int(x * 2**26) for x in row] for row in m.tolist()] for m in (texts, videos))
+    exact = sum(a * b for a, b in zip(left[3], right[5], strict=True))
+    assert float(whole[3, 5]) * 2**52 == exact and abs(exact) > 2**40
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many elements the largest tensor has that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("score", [ranks_of_features, dual_softmax_ranks])
+def test_the_matrix_is_never_held(score) -> None:  # type: ignore[no-untyped-def]
+    generator = torch.Generator().manual_seed(5)
+    texts, videos = torch.randn(3000, 4, generator=generator), torch.randn(2000, 4, generator=generator)
+    with Largest() as largest:
+        score(texts, videos, torch.arange(3000) % 2000, rows_per_chunk=100, columns_per_chunk=150)
+    assert 100 * 150 <= largest.elements <= 100 * 200  # 2000 videos: 13 blocks of 150 and a rest
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_dual_softmax_equals_the_whole_matrix(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(6)
+    owners = torch.cat([torch.arange(50), torch.arange(70) % 30])
+    videos = torch.randn(50, 24, generator=generator)
+    texts = torch.randn(120, 24, generator=generator) + 0.6 * videos[owners]
+    cosine = torch.nn.functional.cosine_similarity(texts[:, None].double(), videos[None].double(), dim=2)
+    t2v, _ = ranks_of_matrix(cosine * (cosine / temperature).softmax(dim=0), owners)
+    _, v2t = ranks_of_matrix(cosine * (cosine / temperature).softmax(dim=1), owners)
+    found = dual_softmax_ranks(texts, videos, owners, temperature=temperature, rows_per_chunk=13, columns_per_chunk=17)
+    assert torch.equal(found[0], t2v) and torch.equal(found[1], v2t)
+    assert not torch.equal(t2v, ranks_of_matrix(cosine, owners)[0]), "the example must tell re-scored from plain"
+
+
+def test_dual_softmax_gives_a_collapsed_model_nothing() -> None:
+    t2v, v2t = dual_softmax_ranks(torch.ones(12, 4), torch.ones(6, 4) * 0.7, torch.arange(12) // 2, rows_per_chunk=5, columns_per_chunk=4)
+    assert t2v.tolist() == [6] * 12 and v2t.tolist() == [11] * 6
+
+
+def test_the_matrix_that_is_given_stays_as_it_is() -> None:
+    matrix = torch.eye(3)
+    ranks_of_matrix(matrix)
+    assert torch.equal(matrix, torch.eye(3))
+    assert ranks_of_matrix(torch.full((2, 2), -torch.inf))[0].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_feature_that_is_not_a_number_is_named(value: float) -> None:
+    texts, videos = torch.ones(3, 2), torch.ones(3, 2)
+    videos[2, 1] = value
+    with pytest.raises(TrainingDiverged, match="feature of video number 2"):
+        ranks_of_features(texts, videos, torch.arange(3))
+    with pytest.raises(TrainingDiverged, match="feature of caption number 2"):
+        dual_softmax_ranks(videos, texts, torch.arange(3))
 
 
 def test_bad_test_sets_are_refused() -> None:
