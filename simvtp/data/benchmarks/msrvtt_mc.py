@@ -1,0 +1,66 @@
+"""MSR-VTT multiple choice: five sentences for each of the 2,990 test videos, one of which describes it. There is no training split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from simvtp.data.benchmarks import files
+from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, video_finder
+from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.records import Benchmark, Question
+
+FILES = ("MSR_MC_test.csv", "msrvtt_mc_test.jsonl", "mc_test.jsonl")
+OPTIONS = ("a1", "a2", "a3", "a4", "a5")
+
+
+def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
+    path = files.find(root, FILES, (*FOLDERS, "msrvtt_mc", "MSRVTT-QA"))
+    rows = _read_lines(path) if path.suffix == ".jsonl" else _read_table(path)
+    files.require_unique([name for name, *_ in rows], path, "questions")
+    questions = []
+    for name, video, candidates, right in rows:
+        if not right.isdigit() or int(right) >= len(candidates) or not all(candidates):
+            files.refuse(path, f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 to 4 of five sentences")
+        questions.append(Question(name, video, "", candidates[int(right)], candidates, "choice", "test"))
+    finder = video_finder(root)
+    videos = {question.video: finder.path(question.video) for question in questions}
+    notes = ("test only: no training questions are published; a model comes from retrieval training on MSR-VTT, or is used zero-shot",)
+    return Benchmark("msrvtt_mc", "choice", protocol, videos, questions=tuple(questions), notes=notes, read=files.count_splits(questions))
+
+
+Row = tuple[str, str, tuple[str, ...], str]  # id, video, sentences, number of the right one from 0
+
+
+def _read_table(path: Path) -> list[Row]:
+    rows = files.read_table(path, ["vid_key", *OPTIONS, "answer"], tab=True)
+    return [(row["vid_key"], row["vid_key"].replace("msr", "video", 1), tuple(row[key] for key in OPTIONS), row["answer"]) for row in rows]
+
+
+def _read_lines(path: Path) -> list[Row]:
+    def row(number: int, entry: Any) -> Row:
+        what = f"line {number}"
+        options = tuple(
+            files.text(option, path, f"an option in {what}")
+            for option in files.listed(files.get(entry, "options", path, what), path, f"'options' in {what}")
+        )
+        video = files.text(files.get(entry, "clip_name", path, what), path, f"the clip_name in {what}")
+        answer = files.text(files.get(entry, "answer", path, what), path, f"the answer in {what}")
+        return str(entry.get("qid", number)), video, options, answer
+
+    return [row(number, entry) for number, entry in enumerate(files.read_json_lines(path), start=1)]
+
+
+MSRVTT_MC = BenchmarkReader(
+    "msrvtt_mc",
+    "choice",
+    ("standard",),
+    open_msrvtt_mc,
+    Source(
+        where="github.com/yj-yu/lsmdc (JSFusion), or the jsonl re-issue of ClipBERT; videos as msrvtt",
+        files=" or ".join(FILES),
+        folders=", ".join(VIDEO_FOLDERS),
+        licence="as msrvtt",
+        size="as msrvtt",
+    ),
+)

@@ -1,0 +1,73 @@
+"""WebVid: millions of stock videos with their alt text, for pre-training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from simvtp.data.benchmarks import files
+from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.records import Benchmark
+
+FOLDERS = ("WebVid", "webvid", "metadata")
+VIDEO_FOLDERS = ("videos", "data/videos", "WebVid/videos")
+COLUMNS = ("videoid", "name", "page_dir")
+VAL_SHARE = 0.002
+
+
+def open_webvid(root: Path, protocol: str) -> Benchmark:
+    splits: dict[str, list[str]] = {}
+    captions: dict[str, list[str]] = {}
+    videos: dict[str, Path] = {}
+    notes, read = [], {}
+    place = _layout(root)
+    for split, part in (("train", "train"), ("test", "val")):
+        path = files.find(root, [f"results_{protocol}_{part}.csv", f"webvid_{protocol}_{part}.csv"], FOLDERS)
+        rows = files.read_table(path, COLUMNS)
+        read[split] = len(rows)
+        several: dict[str, list[str]] = {}
+        bare = 0
+        for row in rows:
+            if not row["videoid"]:
+                files.refuse(path, "has rows without a videoid")
+            if not row["name"]:
+                bare += 1
+                continue
+            several.setdefault(row["videoid"], []).append(row["name"])
+            videos[row["videoid"]] = place(row)
+        if bare or len(several) + bare < len(rows):
+            notes.append(
+                f"{split}: {len(rows)} rows, {bare} without text left out, {len(several)} videos (rows of one video are its captions)"
+            )
+        splits[split] = list(several)
+        captions |= several
+    files.require_apart(splits, f"webvid {protocol}")
+    clips, note = files.select_from_train(files.make_clips(splits, captions, videos, root), VAL_SHARE)
+    notes += [f"test is the official val file; {note}", "its videos are no longer offered by their publisher; many links are dead"]
+    return Benchmark("webvid", "pretraining", protocol, videos, clips=clips, notes=tuple(notes), read=read)
+
+
+def _layout(root: Path) -> Callable[[Mapping[str, str]], Path]:
+    """Where a row's video lies: VIDEOS/page_dir/videoid.mp4 as the official download has it, or VIDEOS/videoid.mp4.
+
+    Computed, not searched for: a folder of ten million files is not listed.
+    """
+    folder = next((root / name for name in VIDEO_FOLDERS if (root / name).is_dir()), root / VIDEO_FOLDERS[0])
+    flat = folder.is_dir() and not any(entry.is_dir() for entry in os.scandir(folder))
+    return lambda row: folder / ("" if flat else row["page_dir"]) / f"{row['videoid']}.mp4"
+
+
+WEBVID = BenchmarkReader(
+    "webvid",
+    "pretraining",
+    ("2M", "10M"),
+    open_webvid,
+    Source(
+        where="no longer distributed; who has it, has these files (github.com/m-bain/webvid describes them)",
+        files="results_2M_train.csv and results_2M_val.csv (2M), results_10M_train.csv and results_10M_val.csv (10M)",
+        folders=", ".join(f"{name}/PAGE_DIR" for name in VIDEO_FOLDERS) + ", or without PAGE_DIR",
+        licence="research use under the publisher's terms, which forbid passing it on",
+        size="—",
+    ),
+)
