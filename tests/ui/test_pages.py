@@ -33,7 +33,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (requirements-dev.txt)")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian's package: chromium)")]
 
-PATIENCE_S = float(__import__("os").environ.get("PS","90"))
+PATIENCE_S = 90.0  # of one step in a browser; a busy machine takes 10
 
 
 @contextlib.contextmanager
@@ -159,8 +159,8 @@ def test_the_compare_page_shows_coordinates_and_figures(page: Any, mlflow_ui: tu
     page.wait_for_function("document.body.innerText.includes('test/finetuned/t2v/R1')")
     text = page.inner_text("body")
     assert "Comparing 4 Runs" in text and "masks.video_ratio" in text
-    figures = re.search(r"test/finetuned/t2v/R1\s+([^\n]+)", text)
-    assert figures is not None and {"10", "13", "16"} <= set(re.findall(r"\d+", figures[1])), figures
+    figures = text.rpartition("\nMetrics\n")[2]  # the names of all metrics, then the values of each, a line for each run
+    assert "test/finetuned/t2v/R1\n" in figures and "\n10\n13\n16\n" in figures, figures
 
 
 def test_a_cancelled_run_says_so(page: Any, mlflow_ui: tuple[str, list[Run], str]) -> None:
@@ -191,7 +191,8 @@ def test_optuna_dashboard_opens_the_study_of_a_sweep(page: Any, tmp_path: Path) 
     with served([*command, "--host", "127.0.0.1", "--port", str(port), str(tmp_path / "study.journal")], tmp_path / "log", address):
         page.goto(f"{address}/dashboard")
         page.wait_for_function(f"document.body.innerText.includes('{ablation.sweep_id}')")
-        page.goto(f"{address}/dashboard/studies/0/trialTable")
+        page.goto(f"{address}/dashboard/studies/0/trials")
         page.wait_for_function("document.body.innerText.includes('Complete')")
         text = page.inner_text("body")
-        assert text.count("Complete") >= 2 and text.count("Waiting") >= 2 and "12.5" in text, text
+        assert "4 Trials" in text and text.count("Waiting") == 2 and "Best Trial" in text
+        assert "masks.video_ratio 0.5" in text and "Value" in text
