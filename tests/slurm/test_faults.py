@@ -275,15 +275,22 @@ def test_cancelled_by_the_user(cluster: Cluster, user: User, undisturbed: Undist
     ends_well(user, user.sweep("--retry"), point, undisturbed)
 
 
-def test_full_disk(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
-    user = new_user(root=cluster.small_disk / "runs")
+def test_full_disk(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """The sweep's own files lie on that disk too."""
+    user = new_user(root=cluster.small_disk / "runs", papers=tmp_path)
     command, point, _job = begin(user)
+    log = Path(read(point.run_dir / "job.json")["stdout"])
+    whole = {path.name for path in (point.run_dir / "checkpoints" / "pretrain").glob("step_*.pt")}
     filler = cluster.small_disk / "filler"
     with open(filler, "wb") as file, pytest.raises(OSError, match="No space"):
         for _ in range(SMALL_DISK_MB * 16):
             file.write(b"\0" * (1 << 16))
             file.flush()
-    assert command.wait(120) == 1
+    assert command.wait(120) in (1, 2)
+    wait_until(lambda: not cluster.queue(), 60, "the end of the job", told=user.told)
     assert "No space left" in command.output and "free some space" in command.output, command.output
+    assert re.search(r"failed: cannot write .*: No space left on device; free some space", log.read_text()), user.told()
+    assert whole <= {path.name for path in (point.run_dir / "checkpoints" / "pretrain").glob("step_*.pt")}
     filler.unlink()
     ends_well(user, user.sweep("--retry"), point, undisturbed)
+    assert len(starts(point.run_dir)) == 2

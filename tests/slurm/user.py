@@ -86,6 +86,7 @@ class User:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()
     code: Path = ROOT
+    papers: Path | None = None  # where the commands' output goes, if not beside the runs
     commands: list[Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -121,7 +122,7 @@ class User:
         where = ("--executor", executor) if executor else ()
         words = [sys.executable, *program, *where, *grid, "--no-report", *options, *self.given]
         variables = {"PYTHONPATH": str(self.code), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
-        output = self.root / f"command-{number}.log"
+        output = (self.papers or self.root) / f"command-{number}.log"
         with open(output, "wb") as file:
             process = subprocess.Popen(
                 words,
