@@ -21,7 +21,9 @@ examples:
   python -m simvtp settings tiny                                   all settings of a recipe
   python -m simvtp describe base                                   parameters and FLOPs, part by part
   python -m simvtp visualize runs/0123456789ab                     pictures of what a model rebuilds
+  python -m simvtp data list                                       the benchmarks that can be read from their own files
   python -m simvtp data check clips.csv                            decode every clip and say what is wrong
+  python -m simvtp data check msrvtt --root DIR --decode           the same for a benchmark, and which protocols its files allow
   python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
   python -m simvtp sync runs                                       replay journals into the tracker
 """
@@ -54,8 +56,12 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("data", "look at data before training on it")
     data = command.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    check = data.add_parser("check", help="decode every clip of a manifest; report what is missing, corrupt, too short or uncaptioned")
-    check.add_argument("manifest", type=Path)
+    data.add_parser("list", help="the benchmarks that are read from their own annotation files, with tasks and protocols")
+    check = data.add_parser("check", help="say which videos of a manifest or benchmark are missing, corrupt, too short or uncaptioned")
+    check.add_argument("what", help="a manifest (every clip is decoded), or the name of a benchmark as `data list` has it")
+    check.add_argument("--root", type=Path, help="of a benchmark: the folder with its annotation files and videos")
+    check.add_argument("--protocol", default="", help="of a benchmark: whose videos are looked for; default: the first that is possible")
+    check.add_argument("--decode", action="store_true", help="of a benchmark: also decode every frame of every video")
     check.add_argument("--reader", default="decord", choices=("decord", "pyav"))
     check.add_argument("--timeout", type=float, default=30.0, help="seconds after which a decode counts as hanging")
     check.add_argument("--workers", type=int, default=2)
@@ -112,7 +118,7 @@ def _settings(options: argparse.Namespace) -> int:
     from simvtp.settings import finalise, override
 
     experiment = override(get_recipe(options.recipe), options.overrides)
-    if experiment.data.dataset == "shapes" or experiment.data.manifest:
+    if experiment.data.dataset == "shapes" or experiment.data.manifest or experiment.data.root:
         experiment = finalise(experiment)
     for key, value in flatten(experiment).items():
         print(f"{key} = {value}")
@@ -145,12 +151,21 @@ def _visualize(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
+    from simvtp.data.benchmarks import BENCHMARKS
+    from simvtp.data.benchmarks.check import check_benchmark, table
     from simvtp.data.inspect import check_manifest
 
-    report = check_manifest(
-        options.manifest, reader=options.reader, timeout=options.timeout, workers=options.workers, frames=options.frames, say=print
-    )
-    return 0 if report.ok else 1
+    if options.data_command == "list":
+        print("\n".join(table()))
+        return 0
+    decoding = {"reader": options.reader, "timeout": options.timeout, "workers": options.workers}
+    if options.what in BENCHMARKS:
+        if options.root is None:
+            raise UserError(f"data check {options.what} needs --root DIR, the folder with its annotation files and videos.")
+        return 0 if check_benchmark(options.what, options.root, options.protocol, options.decode, **decoding).ok else 1
+    if options.root is not None or options.protocol:
+        raise UserError(f"there is no benchmark '{options.what}'; choose one of {', '.join(BENCHMARKS)}.")
+    return 0 if check_manifest(options.what, frames=options.frames, **decoding).ok else 1
 
 
 def _parity(options: argparse.Namespace) -> int:

@@ -21,6 +21,13 @@ from simvtp.errors import ConfigError
 SCHEMA_VERSION = 1
 SHAPES_VERSION = 1  # of the generator of the embedded data set: another version makes other clips or captions from the same settings
 MANIFEST_DATASETS = ("manifest",)  # data sets that are read from a file which the user names
+OWN_DATASETS = ("shapes", *MANIFEST_DATASETS)  # any other name is that of a benchmark, which is read from a folder
+
+
+def added(default: Any) -> Any:
+    """A setting that is younger than SCHEMA_VERSION: while it has its default value it is no part of the fingerprint, so that experiments
+    from before it was there are found again; stored experiments may lack it."""
+    return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,9 @@ class DataConfig:
 
     dataset: str = "shapes"
     manifest: str = ""  # for dataset=manifest: CSV or Parquet with videoid, path, caption
-    manifest_digest: str = ""  # filled in by `finalise`: sha256 of the manifest, so that its content is the identity
+    root: str = added("")  # for the name of a benchmark (`python -m simvtp data list`): the folder with its annotation files and videos
+    protocol: str = added("")  # of the benchmark; empty = its first
+    manifest_digest: str = ""  # filled in by `finalise`: sha256 of the manifest or annotations, so that their content is the identity
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     splits: str = "0.8/0.1/0.1"  # train/val/test shares by hash of the id, where the manifest has no `split` column
     fraction: float = 1.0  # nested share of the training videos that pre-training sees, by hash of the id; steps are those of all videos
@@ -168,7 +177,7 @@ def _published_finetuning() -> TrainConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Retrieval fine-tuning of two copies of the encoder (method notes 1.8)."""
+    """Fine-tuning on a task (`simvtp.tasks`). Defaults: retrieval with two copies of the encoder as published (method notes 1.8)."""
 
     enabled: bool = True
     train: TrainConfig = field(default_factory=_published_finetuning)
@@ -180,6 +189,11 @@ class FinetuneConfig:
     temperature: float = 0.05
     vtc_negatives: Literal["global", "local"] = "global"
     pooling: Literal["content", "with_pads"] = "content"
+    task: str = added("retrieval")  # a name in simvtp/tasks
+    init: str = added("")  # "": this experiment's pre-training; else none is done here: initial (model.init_*), a run directory or weights
+    init_digest: str = added("")  # filled in by `finalise`: sha256 of the weights of `init`, so that their content is the identity
+    blind: bool = added(False)  # the video is hidden: what the text alone gives
+    baseline: bool = added(False)  # train a second, blind model and put its figures beside the others
 
 
 @dataclass(frozen=True)
@@ -268,9 +282,10 @@ def from_dict(values: Mapping[str, Any], kind: type = Experiment) -> Any:
     """Rebuild a config from `to_dict`; unknown or missing keys raise ConfigError.
 
     Except in `runtime`: what carried a run is no part of it, so there another version's keys are passed over and missing ones take
-    their defaults.
+    their defaults. So do settings that came later and by their default change no fingerprint (`added`).
     """
     known = typing.get_type_hints(kind)
+    values = {**{f.name: f.default for f in dataclasses.fields(kind) if _is_added(f)}, **values}
     if kind is RuntimeConfig:
         values = {**dataclasses.asdict(RuntimeConfig()), **{key: value for key, value in values.items() if key in known}}
     unknown, missing = set(values) - set(known), set(known) - set(values)
@@ -288,14 +303,32 @@ def from_dict(values: Mapping[str, Any], kind: type = Experiment) -> Any:
 
 def identity(experiment: Experiment) -> dict[str, Any]:
     """What the fingerprint is taken of."""
-    tree = to_dict(experiment)
+    tree = _identifying(experiment)
     del tree["runtime"], tree["name"]
-    if tree["data"]["dataset"] in MANIFEST_DATASETS:
-        del tree["data"]["manifest"]
-        del tree["data"]["shapes"]
+    tree["finetune"].pop("init" if experiment.finetune.init_digest else "", None)  # its content counts, not where it lies
+    data = tree["data"]
+    data.pop("root", None)
+    if data["dataset"] != "shapes":
+        del data["manifest"], data["shapes"]
     else:
-        tree["data"]["shapes"]["version"] = SHAPES_VERSION
+        data["shapes"]["version"] = SHAPES_VERSION
     return {"schema": SCHEMA_VERSION, **tree}
+
+
+def _identifying(config: Any) -> dict[str, Any]:
+    """As `to_dict`, without added settings that have their default value."""
+    tree: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            tree[f.name] = _identifying(value)
+        elif not (_is_added(f) and value == f.default):
+            tree[f.name] = value
+    return tree
+
+
+def _is_added(f: dataclasses.Field[Any]) -> bool:
+    return bool(f.metadata.get("added"))
 
 
 def differences(a: Experiment, b: Experiment) -> dict[str, tuple[Any, Any]]:

@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from simvtp.config import (
     MANIFEST_DATASETS,
+    OWN_DATASETS,
+    DataConfig,
     Experiment,
     ModelConfig,
     TrainConfig,
@@ -79,7 +81,7 @@ def _parse(value: Any, hint: Any, key: str) -> Any:
 
 
 def finalise(experiment: Experiment) -> Experiment:
-    """Fill in what depends on files (the manifest's digest), check everything, return the resolved experiment."""
+    """Fill in what depends on files (the digest of a manifest or of a benchmark's annotations), check everything, return the result."""
     data = experiment.data
     if data.dataset in MANIFEST_DATASETS:
         if not data.manifest:
@@ -89,9 +91,25 @@ def finalise(experiment: Experiment) -> Experiment:
             raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         data = dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
+    elif data.dataset not in OWN_DATASETS:
+        data = _with_annotations(data)
     experiment = dataclasses.replace(experiment, data=data)
     check(experiment)
     return experiment
+
+
+def _with_annotations(data: DataConfig) -> DataConfig:
+    """Protocol, absolute root and digest of a benchmark; an unknown name is left to `open_dataset`, which lists those that there are."""
+    from simvtp.data.benchmarks import BENCHMARKS, annotation_digest, resolve_protocol
+
+    if data.dataset not in BENCHMARKS:
+        return data
+    protocol = resolve_protocol(data.dataset, data.protocol)
+    if not data.root:
+        raise ConfigError(f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos.")
+    root = str(Path(data.root).expanduser().resolve())
+    digest = annotation_digest(data.dataset, root, protocol)
+    return dataclasses.replace(data, root=root, protocol=protocol, manifest_digest=digest)
 
 
 def check(experiment: Experiment) -> None:
@@ -217,6 +235,9 @@ def _check_sharding(experiment: Experiment) -> None:
 def _check_data(experiment: Experiment) -> None:
     data, evaluate, runtime = experiment.data, experiment.evaluate, experiment.runtime
     split_shares(data)
+    for key in ("root", "protocol"):
+        if data.dataset in OWN_DATASETS and getattr(data, key):
+            raise ConfigError(f"data.{key}={getattr(data, key)} is for benchmarks, but data.dataset={data.dataset}: name the benchmark.")
     _require(0 < data.fraction <= 1, "data.fraction", data.fraction, "in (0, 1]")
     _require(data.stride >= 1, "data.stride", data.stride, "at least 1")
     _require(0 <= data.flip <= 1, "data.flip", data.flip, "in [0, 1]")

@@ -15,7 +15,7 @@ GROUND = ("simvtp.errors", "simvtp.config", "simvtp.settings", "simvtp.batch", "
 ALLOWED = {
     "simvtp.errors": (),
     "simvtp.config": ("simvtp.errors",),
-    "simvtp.settings": ("simvtp.config", "simvtp.errors"),
+    "simvtp.settings": ("simvtp.config", "simvtp.errors", "simvtp.data.benchmarks"),
     "simvtp.batch": (),
     "simvtp.results": (),
     "simvtp.journal": ("simvtp.errors",),

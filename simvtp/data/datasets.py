@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvtp.config import DataConfig, RuntimeConfig, split_shares
+from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest
 from simvtp.data.progress import Check, Say, spoken, unasked
 from simvtp.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
+
+CAPTIONED = ("pretraining", "retrieval", "image_text")  # tasks of the benchmarks that have captions
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Dataset:
 
     name: str
     splits: dict[str, tuple[Clip, ...]]
+    variant: str = ""  # protocol of a benchmark that has several
+    notes: tuple[str, ...] = ()  # what a reader of its figures should know
 
 
 def cache_dir(runtime: RuntimeConfig) -> Path:
@@ -63,12 +68,17 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
 
     `check` is asked now and then while that takes long, and may raise to end it. Splits are the manifest's own `split` column, else by hash of the id with the shares `data.splits`.
 
+    A benchmark has its own splits; its `data.protocol` chooses among their variants.
+
     Raises:
         ConfigError: no such data set.
-        DataError: the manifest cannot be used, or a split is empty.
+        DataError: the manifest or an annotation file cannot be used, or a split is empty.
     """
+    if data.dataset in BENCHMARKS:
+        return _open_benchmark(data, say)
     if data.dataset not in DATASETS:
-        raise ConfigError(f"data.dataset={data.dataset}: there is no such data set; choose one of {', '.join(DATASETS)}.")
+        known = ", ".join((*DATASETS, *BENCHMARKS))
+        raise ConfigError(f"data.dataset={data.dataset}: there is no such data set; choose one of {known}.")
     name, manifest = DATASETS[data.dataset](data, runtime, say, check)
     if manifest.empty_captions and say:
         say(f"{manifest.path}: {manifest.empty_captions} rows without a caption left out, and {len(manifest.uncaptioned)} videos with them")
@@ -83,3 +93,26 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
             )
             raise DataError(f"the {split} split of {manifest.path} is empty: {remedy}.")
     return Dataset(name, splits)
+
+
+def _open_benchmark(data: DataConfig, say: Say | None) -> Dataset:
+    """A benchmark whose records are captioned clips, as a data set to train on."""
+    if not data.root:
+        raise ConfigError(f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos.")
+    benchmark = open_benchmark(data.dataset, data.root, data.protocol)
+    if data.manifest_digest and data.manifest_digest != benchmark.digest:
+        raise DataError(f"the annotations of {data.dataset} below {data.root} are not those that the experiment was started with.")
+    if not benchmark.clips:
+        raise DataError(
+            f"{data.dataset} is annotated for {benchmark.task}, not with captions to train retrieval on; "
+            f"choose one of {', '.join(name for name, reader in BENCHMARKS.items() if reader.task in CAPTIONED)}."
+        )
+    splits = {split: tuple(clip for clip in benchmark.clips if clip.split == split) for split in SPLITS}
+    empty = [split for split, members in splits.items() if not members]
+    if empty:
+        raise DataError(f"the {empty[0]} split of {data.dataset} below {data.root} is empty.")
+    if say:
+        for note in benchmark.notes:
+            say(f"{data.dataset} {benchmark.protocol}: {note}")
+    several = len(BENCHMARKS[data.dataset].protocols) > 1
+    return Dataset(data.dataset, splits, benchmark.protocol if several else "", benchmark.notes)

@@ -101,14 +101,12 @@ def check_manifest(
     missing = [number for number, clip in enumerate(clips) if not clip.path.is_file()]
     there = [number for number in range(len(clips)) if number not in set(missing)]
     say(f"checking {len(there)} clips of {manifest.path}")
-    task = _CheckTask(tuple(clips[number].path for number in there), get_reader(reader) if isinstance(reader, str) else reader)
+    answers = decode_all([clips[number].path for number in there], reader, timeout, workers, say)
     corrupt: dict[int, str] = {}
     short: dict[int, str] = {}
-    for number, answer in _with_progress(task, len(there), workers, timeout, say):
+    for number, answer in answers.items():
         clip = clips[there[number]]
-        if isinstance(answer, WorkerDied):
-            corrupt[number] = f"{clip.id}: {clip.path} does not decode ({answer.reason})."
-        elif isinstance(answer, str):
+        if isinstance(answer, str):
             corrupt[number] = f"{clip.id}: {answer}"
         elif answer.frames < frames:
             short[number] = f"{clip.id}: {clip.path} has {answer.frames} frames, fewer than {frames}."
@@ -126,6 +124,19 @@ def check_manifest(
     for line in report.lines():
         say(line)
     return report
+
+
+def decode_all(
+    paths: Sequence[Path], reader: str | Reader, timeout: float, workers: int, say: Callable[[str], None]
+) -> dict[int, VideoInfo | str]:
+    """What each file holds, or why it does not decode to its end; by its number in `paths`. Arguments as for `check_manifest`."""
+    task = _CheckTask(tuple(paths), get_reader(reader) if isinstance(reader, str) else reader)
+    answers: dict[int, VideoInfo | str] = {}
+    for number, answer in _with_progress(task, len(paths), workers, timeout, say):
+        if isinstance(answer, WorkerDied):
+            answer = f"{paths[number]} does not decode ({answer.reason})."
+        answers[number] = answer
+    return answers
 
 
 def _in_order(entries: dict[int, str]) -> tuple[str, ...]:

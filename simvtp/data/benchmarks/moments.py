@@ -10,6 +10,8 @@ from pathlib import Path
 from simvtp.data.benchmarks import files
 from simvtp.data.records import Benchmark, Moment, Span
 
+ROUNDING_S = 0.01  # times are given in hundredths of a second
+
 
 class MomentCollector:
     """Moments as they are read.
@@ -32,8 +34,8 @@ class MomentCollector:
         number = self._numbers[split, video]
         self._numbers[split, video] += 1
         if duration_s is not None and end_s > duration_s:
+            self._cut[split] += end_s > duration_s + ROUNDING_S
             end_s = duration_s
-            self._cut[split] += 1
         start_s = max(start_s, 0.0)
         if end_s <= start_s or not sentence.strip():
             self._left_out[split] += 1
