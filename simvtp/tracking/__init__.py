@@ -1,7 +1,7 @@
 """The tracker (MLflow) as a mirror of the run directories: journal first, tracker second.
 
-`address` finds the store, `store` is the only module that imports mlflow, `mirror` replays one run directory, `background` does so
-while a run goes on, `sweeps` keeps the parent run of a sweep, `reading` gives the reports what they need. Importing this package is
+`address` finds the store, `store` is the only module that imports mlflow, `mirror` replays one run directory (`state`: how it stands), `background` does so
+while a run goes on, `sweeps` keeps the parent run of a sweep (`aggregates`: its figures), `reading` gives the reports what they need. Importing this package is
 cheap: mlflow itself takes seconds and is imported at the first real use.
 """
 

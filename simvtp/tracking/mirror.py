@@ -14,8 +14,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,15 +25,13 @@ from simvtp import provenance
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_journal, read_json, write_atomically
-from simvtp.lease import attempts
 from simvtp.results import Result
 from simvtp.scores import read_metric
 from simvtp.tracking.address import metric_name, resolve_uri, shown
+from simvtp.tracking.state import STATUS, read_optional, run_status
 from simvtp.tracking.store import Point, Store, StoredRun, finite, is_news
 
 CURSOR = "mirror.json"
-ENDED_EARLY = ("cancelled", "pruned", "killed")  # said by job.json: by the user, by a search, by the machine
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"} | dict.fromkeys(ENDED_EARLY, "KILLED")  # else RUNNING
 SELECTED = ("val/t2v/R1", "val/t2v/MdR", "val/mean_recall")  # figures of the step that fine-tuning selected
 EARLY_ARTIFACTS = ("experiment.json", provenance.RECORD, provenance.PATCH, "sweep.json")
 LATE_ARTIFACTS = ("results.json", "log.txt", "figures/*")
@@ -258,36 +254,9 @@ def _line_points(line: Mapping[str, Any], run_start: int) -> list[Point]:
     return points
 
 
-def run_status(run_dir: Path, abandoned: bool = False) -> dict[str, Any]:
-    """status.json, unless job.json says that the job was ended from outside since: cancelled, pruned, or killed by the machine.
-
-    With `abandoned`, a run whose process on this machine is gone counts as stopped.
-    """
-    path = run_dir / "status.json"
-    status: dict[str, Any] = read_json(path) if path.exists() else {"state": "queued"}
-    early = _ended_early(run_dir, status)
-    if early:
-        return {**status, **early}
-    if abandoned and status["state"] == "running" and status.get("host") == socket.gethostname() and not _alive(status.get("pid")):
-        return {**status, "state": "stopped", "message": f"the process ended without a word; {status.get('message', '')}".rstrip("; ")}
-    return status
-
-
-def _ended_early(run_dir: Path, status: Mapping[str, Any]) -> dict[str, Any]:
-    """State, message and time of an end that the run could not tell itself; empty if there was none, or if a later attempt went on."""
-    ended = _optional(run_dir / "job.json").get("ended") or {}
-    cause, at = ended.get("cause", ""), float(ended.get("at", 0))
-    if not cause or status["state"] == "finished" or any(attempt.began > at for attempt in attempts(run_dir)[-1:]):
-        return {}
-    if cause not in ENDED_EARLY and status["state"] != "running":
-        return {}  # what the run says of its own end is more exact
-    words = f"{cause}: {ended['message']}" if ended.get("message") else str(cause)
-    return {"state": cause if cause in ENDED_EARLY else "killed", "message": words, "updated": at}
-
-
 def run_name(run_dir: Path, record: Mapping[str, Any]) -> str:
     """`0.9 0.75 s0 (video_ratio text_ratio seed, tiny 1a2b3c4d)`: what differs comes first, for the UI shows some fifteen letters."""
-    cell = _optional(run_dir / "sweep.json").get("cell", {})
+    cell = read_optional(run_dir / "sweep.json").get("cell", {})
     recipe, seed, short = record["experiment"]["name"], record["experiment"]["seed"], record["fingerprint"][:8]
     if not cell:
         return f"{recipe} seed {seed} ({short})"
@@ -307,7 +276,7 @@ def _record(run_dir: Path) -> dict[str, Any]:
 
 
 def _tags(run_dir: Path, status: Mapping[str, Any], opened: _Opened) -> dict[str, str]:
-    record, sweep, code = _record(run_dir), _optional(run_dir / "sweep.json"), _optional(run_dir / provenance.RECORD)
+    record, sweep, code = _record(run_dir), read_optional(run_dir / "sweep.json"), read_optional(run_dir / provenance.RECORD)
     tags = {
         "fingerprint": record["fingerprint"],
         "cell_fingerprint": record.get("cell_fingerprint", ""),
@@ -334,10 +303,6 @@ def _tags(run_dir: Path, status: Mapping[str, Any], opened: _Opened) -> dict[str
             "mlflow.source.name": code["argv"][0] if code["argv"] else "",
         }
     return tags
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
 
 
 def _start_time(run_dir: Path) -> int:
@@ -385,16 +350,6 @@ def _tail(path: Path, offset: int) -> str:
     with open(path, "rb") as file:
         file.seek(max(0, offset - _TAIL))
         return hashlib.sha256(file.read(min(offset, _TAIL))).hexdigest()
-
-
-def _alive(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return False
-    except PermissionError:
-        return True  # it is there and belongs to somebody else
-    return True
 
 
 @contextmanager

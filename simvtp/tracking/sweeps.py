@@ -17,7 +17,8 @@ from simvtp.scores import read_metric
 from simvtp.tracking.address import resolve_uri
 from simvtp.tracking.aggregates import SEARCH, PointSummary, aggregates, best_cell
 from simvtp.tracking.background import patiently
-from simvtp.tracking.mirror import ENDED_EARLY, Mirror, SyncReport, run_status
+from simvtp.tracking.mirror import Mirror, SyncReport
+from simvtp.tracking.state import ENDED_EARLY, run_status
 from simvtp.tracking.store import Store, StoredRun, is_news
 
 log = logging.getLogger(__name__)
