@@ -96,7 +96,9 @@ def _run(comparison: Comparison, selected: set[str] | None, args: argparse.Names
     if any(outcome.state.state == FINISHED for outcome in done.outcomes) and not args.no_report and not done.interrupted:
         _build_report(comparison, uri)
     if uri is not None and parent:
-        print(f"\nCompare the runs in the MLflow UI:\n  {tracking.ui_command(uri)}")
+        command = tracking.ui_command(uri)
+        page = tracking.ui_page(uri, runtime.tracking_experiment, command)
+        print(f"\nCompare the runs in the MLflow UI:\n  {command}" + (f"\n  {page}" if page else ""))
     if done.interrupted:
         return 130
     return 1 if done.unfinished else 0
