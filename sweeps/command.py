@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import subprocess
@@ -96,9 +97,9 @@ def _run(comparison: Comparison, selected: set[str] | None, args: argparse.Names
     if any(outcome.state.state == FINISHED for outcome in done.outcomes) and not args.no_report and not done.interrupted:
         _build_report(comparison, uri)
     if uri is not None and parent:
-        command = tracking.ui_command(uri)
-        page = tracking.ui_page(uri, runtime.tracking_experiment, command)
-        print(f"\nCompare the runs in the MLflow UI:\n  {command}" + (f"\n  {page}" if page else ""))
+        print(f"\nCompare the runs in the MLflow UI:\n  {tracking.ui_command(uri)}")
+        with contextlib.suppress(UserError):  # the tracker has gone away meanwhile, which was said
+            print(f"  {tracking.ui_page(uri, runtime.tracking_experiment, tracking.ui_command(uri))}")
     if done.interrupted:
         return 130
     return 1 if done.unfinished else 0
