@@ -91,8 +91,8 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
     experiment = get_recipe("tiny")
     value = C.flatten(experiment)[key]
     hints = {"text_rule": "bernoulli"}
-    if key in ("data.manifest",):
-        return  # its content counts, not its path: see the next test
+    if key in ("data.manifest", "data.root"):
+        return  # their content counts, not their path: see the tests below
     if isinstance(value, bool):
         new: object = not value
     elif isinstance(value, (int, float)):
@@ -101,7 +101,7 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
         choices = {
             "model.pooling": "with_pads", "model.contrastive_text": "masked", "model.vtm_negatives": "hard", "masks.video_kind": "frame",
             "masks.text_kind": "word", "masks.text_rule": hints["text_rule"], "losses.vtc_negatives": "local", "losses.mvm_target": "raw",
-            "data.train_crop": "center", "data.reader": "pyav", "data.on_corrupt": "raise", "pretrain.precision": "bf16",
+            "data.train_crop": "multiscale", "data.reader": "pyav", "data.on_corrupt": "raise", "pretrain.precision": "bf16",
             "finetune.train.precision": "bf16", "finetune.selection": "test", "finetune.train_crop": "multiscale",
             "finetune.vtc_negatives": "local", "finetune.pooling": "with_pads", "evaluate.split": "val",
         }  # fmt: skip
@@ -109,6 +109,27 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
     changed = S.replace_key(experiment, key, new)
     assert changed.fingerprint != experiment.fingerprint
     assert (changed.cell_fingerprint == experiment.cell_fingerprint) == (key == "seed")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "assignments", "fingerprint"),
+    [
+        ("tiny", [], "5c8bd963e02f5039628031e0430200cbcd5b82aa2c338f848abbbd22d51dc558"),
+        ("tiny", ["data.fraction=0.25", "seed=3", "masks.video_ratio=0.5"], "399da51d37c22582730be32dfb1774223a6c4e12eb162717f3242444a2796a97"),
+        ("tiny", ["data.dataset=manifest", "data.manifest_digest=ab"], "dffa84c972288d925657ed409f8b2a492f850c6c4331e59f9c7d895eb3f639bd"),
+        ("released", [], "70511a12e50935e760fd72b64dc9a3c8367aa92e2e298244c073ed490abe53d3"),
+    ],
+)
+def test_new_settings_leave_the_fingerprints_of_older_experiments_alone(recipe: str, assignments: list[str], fingerprint: str) -> None:
+    """Taken before there were benchmarks and tasks: a finished run on somebody's disk is found again."""
+    assert S.override(get_recipe(recipe), assignments).fingerprint == fingerprint
+
+
+def test_an_experiment_stored_before_a_setting_was_added_is_still_read() -> None:
+    stored = C.to_dict(get_recipe("tiny"))
+    for section, key in (("data", "root"), ("data", "protocol")):
+        del stored[section][key]
+    assert C.from_dict(stored) == get_recipe("tiny")
 
 
 def test_where_things_lie_does_not_change_the_fingerprint() -> None:

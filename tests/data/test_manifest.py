@@ -119,7 +119,7 @@ def test_an_empty_split_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="split of .* is empty"):
         open_dataset(DataConfig(dataset="manifest", manifest=str(path)), RuntimeConfig())
     with pytest.raises(ConfigError, match="no such data set"):
-        open_dataset(replace(DataConfig(), dataset="webvid"), RuntimeConfig())
+        open_dataset(replace(DataConfig(), dataset="films"), RuntimeConfig())
 
 
 def test_the_embedded_data_set_opens(tmp_path: Path) -> None:
