@@ -6,7 +6,9 @@ Legend used in every model file: B batch, T frames, H W pixels, N tubes (space-t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,9 @@ class Batch:
         attention_mask: bool [B, L], True where there is a token, False where there is padding.
         word_ids: int64 [B, L], index of the word that a piece belongs to; -1 for [CLS], [SEP] and padding.
         sample_ids: the B names of the samples (`videoid`), for messages.
+        targets: [B, ...] what a downstream task is to predict, as the task defines it; None in pre-training and retrieval.
+
+    A task may ask with several texts for each clip: then the three text tensors are [B, C, L].
     """
 
     clips: Tensor
@@ -29,24 +34,33 @@ class Batch:
     attention_mask: Tensor
     word_ids: Tensor
     sample_ids: tuple[str, ...]
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on `device`."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self) if f.name != "sample_ids"}
-        return replace(self, **moved)
+        return self._with({name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors()})
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, so that the copy to a GPU overlaps with work."""
-        pinned = {f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "sample_ids"}
-        return replace(self, **pinned)
+        return self._with({name: tensor.pin_memory() for name, tensor in self._tensors()})
 
     def part(self, start: int, stop: int) -> Batch:
         """Samples start..stop-1 (a micro-batch)."""
-        cut = {f.name: getattr(self, f.name)[start:stop] for f in fields(self)}
-        return replace(self, **cut)
+        cut = self._with({name: tensor[start:stop] for name, tensor in self._tensors()})
+        return replace(cut, sample_ids=self.sample_ids[start:stop])
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The fields that hold tensors."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                yield f.name, value
+
+    def _with(self, tensors: dict[str, Any]) -> Batch:
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ checkpoint, that it had reached. A finished experiment is not run again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -23,21 +24,22 @@ from simvtp import tracking
 from simvtp.batch import Batch, Masks
 from simvtp.config import Experiment, TrainConfig, to_dict
 from simvtp.data.datasets import Dataset, open_dataset
-from simvtp.data.loader import TrainLoader, ViewLoader, text_batches
+from simvtp.data.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.data.order import Order
 from simvtp.data.text import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError, Stopped, UserError
 from simvtp.evaluation.reconstruction import draw_reconstructions
-from simvtp.evaluation.retrieval import evaluate_retrieval
 from simvtp.journal import Journal, read_json, write_atomically
 from simvtp.lease import Lease, hold
-from simvtp.models import DualEncoder, SimVTP, build_model
+from simvtp.models import SimVTP, build_model
 from simvtp.models.masking import draw_masks
-from simvtp.models.pretrained import initialise_from
+from simvtp.models.pretrained import import_weights, initialise_from
 from simvtp.results import Result
 from simvtp.rundir import Status, is_finished, load_experiment, load_results, write_identity
-from simvtp.settings import finalise
+from simvtp.settings import INITIAL, finalise, init_weights
+from simvtp.tasks import Context, Task, open_task
+from simvtp.tasks.retrieval import Retrieval
 from simvtp.training.checkpoint import unguarded
 from simvtp.training.distributed import (
     Launch,
@@ -51,16 +53,16 @@ from simvtp.training.distributed import (
 )
 from simvtp.training.loop import train
 from simvtp.training.meters import CostMeter
-from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
+from simvtp.training.objectives import Objective, PretrainObjective
 from simvtp.training.preemption import StopFlag, stop_on_signals
 from simvtp.training.schedule import stage_steps
-from simvtp.training.share import share_batch
+from simvtp.training.share import Share, share_batch
 from simvtp.training.stage import Outcome, Stage
 
 Say = Callable[[str], None]
 Item = TypeVar("Item")
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
-SELECTION_METRIC = "val/mean_recall"  # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
+BLIND = "finetune_blind"  # the training of the text-only baseline, a part of the stage finetune
 VISUALISED = 4  # samples in the pictures of each run
 
 
@@ -163,8 +165,24 @@ class _Running:
     journal: Journal | None
     dataset: Dataset
     tokenizer: Tokenizer
-    models: dict[str, nn.Module] = field(default_factory=dict)  # stage -> its final model
+    tasks: dict[str, Task] = field(default_factory=dict)  # training -> what it learns
+    models: dict[str, nn.Module] = field(default_factory=dict)  # training -> its final model
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def context(self, blind: bool = False) -> Context:
+        """What a task is opened with."""
+        return Context(
+            experiment=self.experiment,
+            dataset=self.dataset,
+            tokenizer=self.tokenizer,
+            device=self.device,
+            rank=self.launch.rank,
+            world=self.launch.world,
+            blind=blind,
+            say=self.say,
+            check=self.stop.check,
+            until_stopped=self.until_stopped,
+        )
 
     def draw(self, batch: Batch, step: int, first_sample: int) -> Masks:
         """The pre-training masks of a batch."""
@@ -215,7 +233,13 @@ def _open(
     sizes = ", ".join(f"{name} {len(clips)}" for name, clips in dataset.splits.items())
     say(f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}")
     resolved = with_vocabulary(experiment, tokenizer)
-    return _Running(resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer)
+    running = _Running(resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer)
+    tuning = resolved.finetune
+    if tuning.enabled:  # opened before the pre-training, so that what the task lacks is said at once
+        blind = {"finetune": tuning.blind, **({BLIND: True} if tuning.baseline else {})}
+        for name, hidden in blind.items():
+            running.tasks[name] = together(functools.partial(open_task, tuning.task, running.context(hidden)))
+    return running
 
 
 # ---- training stages --------------------------------------------------------------------------------------------------------
@@ -224,51 +248,20 @@ def _open(
 def _pretrain(running: _Running) -> list[Result]:
     experiment = running.experiment
     model = build_model(experiment.model, experiment.losses.wanted, experiment.seed)
+    if experiment.finetune.init:
+        return _take_weights(running, model)
     if not (running.directory / "checkpoints" / "pretrain.json").exists():
-        for conversion in initialise_from(model, experiment.model):
-            running.say(str(conversion))
-
-    data = experiment.data
-    loader = _loader(running, "pretrain", experiment.pretrain, data.train_crop, data.flip)
-    _train(running, "pretrain", experiment.pretrain, model, PretrainObjective(experiment.losses), loader, running.draw)
-    return []
-
-
-def _finetune(running: _Running) -> list[Result]:
-    experiment, settings = running.experiment, running.experiment.finetune
-    if not settings.enabled:
-        return []
-    unified = running.models["pretrain"]
-    assert isinstance(unified, SimVTP)
-    model = DualEncoder.from_unified(unified, experiment.model, drop_path=settings.drop_path, pooling=settings.pooling)
-
-    def score(candidate: nn.Module, step: int) -> dict[str, float]:
-        """Retrieval on the selection split."""
-        t2v, _ = _retrieval(running, candidate, settings.selection, "selection", "")
-        mean = (t2v.metrics["R1"] + t2v.metrics["R5"] + t2v.metrics["R10"]) / 3
-        return {SELECTION_METRIC: mean, "val/t2v/R1": t2v.metrics["R1"], "val/t2v/MdR": t2v.metrics["MdR"]}
-
-    loader = _loader(running, "finetune", settings.train, settings.train_crop, settings.flip)
-    objective = RetrievalObjective(settings.temperature, settings.vtc_negatives)
-    _train(running, "finetune", settings.train, model, objective, loader, None, score, settings.evaluations)
-    return []
-
-
-def _loader(running: _Running, stage: str, settings: TrainConfig, crop: str, flip: float) -> TrainLoader:
-    experiment = running.experiment
-    clips = running.dataset.splits["train"]
-    share = share_batch(stage, settings, running.launch.world, experiment.runtime.micro_batch)
-    losses = experiment.losses if stage == "pretrain" else None
-    if losses and "vtm" in losses.wanted and share.samples < 2:
+        _initialise(running, model)
+    settings, clips = experiment.pretrain, running.dataset.splits["train"]
+    share = _share(running, "pretrain", settings, experiment.losses.vtc_negatives if "vtc" in experiment.losses.wanted else "")
+    if "vtm" in experiment.losses.wanted and share.samples < 2:
         raise ConfigError(
-            f"losses.vtm needs another clip as negative, but a rank takes one sample at a time ({share.sentence(stage, '')}): "
+            f"losses.vtm needs another clip as negative, but a rank takes one sample at a time ({share.sentence('pretrain', '')}): "
             "use fewer ranks or accumulation steps, a larger runtime.micro_batch, or a batch_size with more divisors."
         )
-    negatives = experiment.finetune.vtc_negatives if losses is None else losses.vtc_negatives if "vtc" in losses.wanted else ""
-    running.say(share.sentence(stage, negatives))
-    return together(
+    loader = together(
         lambda: TrainLoader(
-            take_fraction(clips, experiment.data.fraction) if stage == "pretrain" else clips,
+            take_fraction(clips, experiment.data.fraction),
             running.tokenizer,
             data=experiment.data,
             model=experiment.model,
@@ -277,30 +270,80 @@ def _loader(running: _Running, stage: str, settings: TrainConfig, crop: str, fli
             seed=experiment.seed,
             rank=running.launch.rank,
             world=running.launch.world,
-            train_crop=crop,
-            flip=flip,
-            stage=stage,
+            stage="pretrain",
             say=running.say,
             check=running.stop.check,
         )
     )
+    # Of the whole split, whatever data.fraction: runs on a share of the data take as many steps, so that only the data differ.
+    _train(running, "pretrain", settings, len(clips), model, PretrainObjective(experiment.losses), loader, running.draw)
+    return []
+
+
+def _initialise(running: _Running, model: SimVTP) -> None:
+    for conversion in initialise_from(model, running.experiment.model):
+        running.say(str(conversion))
+
+
+def _take_weights(running: _Running, model: SimVTP) -> list[Result]:
+    """No pre-training here: the weights of `finetune.init` stand in for its end."""
+    tuning = running.experiment.finetune
+    if tuning.init == INITIAL:
+        _initialise(running, model)
+    else:
+        running.say(str(together(lambda: import_weights(model, init_weights(tuning.init)))))
+    running.models["pretrain"] = model.to(running.device).eval()
+    running.outcomes["pretrain"] = Outcome(step=0, stopped=False, sha256=tuning.init_digest or INITIAL)
+    return []
+
+
+def _finetune(running: _Running) -> list[Result]:
+    for name in (BLIND, "finetune"):  # the main one last: what is scored afterwards follows its lines in the journal
+        if name in running.tasks:
+            _train_task(running, name, running.tasks[name])
+    return []
+
+
+def _train_task(running: _Running, name: str, task: Task) -> None:
+    settings = running.experiment.finetune
+    unified = running.models["pretrain"]
+    assert isinstance(unified, SimVTP)
+    prefix = "blind/" if name == BLIND else ""  # so that a metric has one course in the journal
+
+    def score(candidate: nn.Module, step: int) -> dict[str, float]:
+        results = task.score(candidate, settings.selection, "selection", "")
+        return {prefix + key: value for key, value in task.select(results).items()}
+
+    _share(running, name, settings.train, task.negatives)
+    loader = together(lambda: task.loader(settings.train, name))
+    model = task.build(unified)
+    selection = prefix + task.selection
+    _train(running, name, settings.train, task.samples, model, task.objective(), loader, None, score, settings.evaluations, selection)
+
+
+def _share(running: _Running, name: str, settings: TrainConfig, negatives: str) -> Share:
+    """How the batches of a training are cut; it is said."""
+    share = share_batch(name, settings, running.launch.world, running.experiment.runtime.micro_batch)
+    running.say(share.sentence(name, negatives))
+    return share
 
 
 def _train(
     running: _Running,
     name: str,
     settings: TrainConfig,
+    samples: int,
     model: nn.Module,
     objective: Objective,
     loader: TrainLoader,
     draw: Callable[[Batch, int, int], Masks] | None,
     score: Callable[[nn.Module, int], dict[str, float]] | None = None,
     evaluations: int = 0,
+    selection: str = "",
 ) -> None:
-    """Train one stage to its end (or load it, if it has ended before); its model is then in `running.models`."""
+    """Train one stage to its end (or load it, if it has ended before); its model is then in `running.models`. `samples` make an epoch."""
     experiment, runtime = running.experiment, running.experiment.runtime
-    # Of the whole split, whatever data.fraction: runs on a share of the data take as many steps, so that only the data differ.
-    epoch = Order(len(running.dataset.splits["train"]), settings.batch_size, experiment.seed).steps_per_epoch
+    epoch = Order(samples, settings.batch_size, experiment.seed).steps_per_epoch
     total = stage_steps(settings, epoch)
     on_main(lambda: running.status.update(stage=name, step=0, total_steps=total))
     stage = Stage(
@@ -318,7 +361,7 @@ def _train(
         micro_batch=runtime.micro_batch,
         shard=runtime.shard == "full",
         evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations)) if evaluations else (),
-        best=SELECTION_METRIC if evaluations else "",
+        best=selection,
     )
     outcome = train(
         stage,
@@ -345,26 +388,48 @@ def _train(
 
 
 def _zero_shot(running: _Running) -> list[Result]:
+    """Retrieval with the pre-trained encoder, whatever the task of the fine-tuning."""
+    split = running.experiment.evaluate.split
     if not running.experiment.evaluate.zero_shot:
         return []
-    return _scored(running, "zero_shot", "pretrain", "zero-shot")
+    return _scored(
+        running,
+        "zero_shot",
+        "pretrain",
+        lambda checkpoint: Retrieval(running.context()).score(running.models["pretrain"], split, "zero-shot", checkpoint),
+        lambda: _draw_pictures(running, split),
+    )
 
 
 def _evaluate(running: _Running) -> list[Result]:
-    settings = running.experiment.finetune
+    settings, split = running.experiment.finetune, running.experiment.evaluate.split
     if not settings.enabled:
         return []
-    return _scored(running, "evaluate", "finetune", "finetuned" if settings.selection == "val" else "finetuned, selected on test")
+    setting = "finetuned" + ", video hidden" * settings.blind + ", selected on test" * (settings.selection == "test")
+
+    def measure(checkpoint: str) -> list[Result]:
+        results = running.tasks["finetune"].score(running.models["finetune"], split, setting, checkpoint)
+        if not settings.baseline:
+            return results
+        blind = running.tasks[BLIND].score(running.models[BLIND], split, setting, running.outcomes[BLIND].sha256)
+        pairs = zip(results, blind, strict=True)
+        return [replace(result, baselines={**result.baselines, "video hidden": other.metrics}) for result, other in pairs]
+
+    return _scored(running, "evaluate", "finetune", measure)
 
 
-def _scored(running: _Running, name: str, trained: str, setting: str) -> list[Result]:
-    """Retrieval of a trained stage on the test split, done once and kept in `stages/<name>.json`; the results are rank 0's."""
+def _scored(
+    running: _Running, name: str, trained: str, measure: Callable[[str], list[Result]], afterwards: Callable[[], object] = lambda: None
+) -> list[Result]:
+    """Figures of a trained stage, measured once and kept in `stages/<name>.json`; the results are rank 0's."""
     results: list[Result] = []
-    on_main(lambda: results.extend(_score_once(running, name, trained, setting)))
+    on_main(lambda: results.extend(_score_once(running, name, trained, measure, afterwards)))
     return results
 
 
-def _score_once(running: _Running, name: str, trained: str, setting: str) -> list[Result]:
+def _score_once(
+    running: _Running, name: str, trained: str, measure: Callable[[str], list[Result]], afterwards: Callable[[], object]
+) -> list[Result]:
     path = running.directory / "stages" / f"{name}.json"
     outcome = running.outcomes[trained]
     stored = read_json(path) if path.exists() else None
@@ -375,13 +440,12 @@ def _score_once(running: _Running, name: str, trained: str, setting: str) -> lis
     running.status.update(stage=name, step=0, total_steps=0)
     running.journal.cut_back(outcome.journal_length)  # an attempt that was killed after its first lines starts anew
     cost = CostMeter(gpus=int(running.device.type == "cuda"))
-    results = list(_retrieval(running, running.models[trained], running.experiment.evaluate.split, setting, outcome.sha256))
+    results = measure(outcome.sha256)
     for result in results:
         running.journal.write("result", result=result.to_dict())
-        running.say(f"{result.line}  (chance R1 {result.chance['R1']:.1f})")
-    if name == "zero_shot":
-        running.guard()
-        _draw_pictures(running, running.experiment.evaluate.split)
+        running.say(f"{result.line}  ({beside(result)})")
+    running.guard()
+    afterwards()
     cost.update()
     spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}
     running.status.spent[name] = spent["cpu_hours"], spent["gpu_hours"]
@@ -390,39 +454,11 @@ def _score_once(running: _Running, name: str, trained: str, setting: str) -> lis
     return results
 
 
-def _retrieval(running: _Running, model: nn.Module, split: str, setting: str, checkpoint: str) -> tuple[Result, Result]:
-    """(t2v, v2t) on a split, with the segments x crops of the experiment's evaluation."""
-    experiment, settings = running.experiment, running.experiment.evaluate
-    clips = running.dataset.splits[split]
-    views = ViewLoader(
-        clips,
-        data=experiment.data,
-        model=experiment.model,
-        runtime=experiment.runtime,
-        segments=settings.segments,
-        crops=settings.crops,
-        batch_size=settings.batch_size,
-        say=running.say,
-        check=running.stop.check,
-    )
-    captions = [caption for clip in clips for caption in clip.captions]
-    owners = torch.tensor([number for number, clip in enumerate(clips) for _ in clip.captions])
-    return evaluate_retrieval(
-        model,
-        running.until_stopped(views.batches()),
-        running.until_stopped(text_batches(captions, running.tokenizer, experiment.model.text_length, settings.batch_size)),
-        owners,
-        dataset=running.dataset.name,
-        split=split,
-        setting=setting,
-        frames=experiment.model.frames,
-        segments=settings.segments,
-        crops=settings.crops,
-        seed=experiment.seed,
-        checkpoint=checkpoint,
-        device=running.device,
-        video_names=[clip.id for clip in clips],
-    )
+def beside(result: Result) -> str:
+    """What a result is to be compared with: `chance accuracy 6.2, prior 31.0, video hidden 32.4`, of its first metric."""
+    name = next(iter(result.metrics))
+    others = [f"{other} {metrics[name]:.1f}" for other, metrics in result.baselines.items() if name in metrics]
+    return ", ".join([f"chance {name} {result.chance[name]:.1f}"] * (name in result.chance) + others)
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ from simvtp.config import (
 )
 from simvtp.errors import ConfigError
 
+INITIAL = "initial"  # finetune.init: no pre-training at all
+
 # ---- overrides ------------------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +95,12 @@ def finalise(experiment: Experiment) -> Experiment:
         data = dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
     elif data.dataset not in OWN_DATASETS:
         data = _with_annotations(data)
-    experiment = dataclasses.replace(experiment, data=data)
+    tuning = experiment.finetune
+    if tuning.init and tuning.init != INITIAL:
+        weights = init_weights(tuning.init)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        tuning = dataclasses.replace(tuning, init=str(Path(tuning.init).expanduser().resolve()), init_digest=digest)
+    experiment = dataclasses.replace(experiment, data=data, finetune=tuning)
     check(experiment)
     return experiment
 
@@ -110,6 +117,17 @@ def _with_annotations(data: DataConfig) -> DataConfig:
     root = str(Path(data.root).expanduser().resolve())
     digest = annotation_digest(data.dataset, root, protocol)
     return dataclasses.replace(data, root=root, protocol=protocol, manifest_digest=digest)
+
+
+def init_weights(init: str) -> Path:
+    """The weights that `finetune.init` names: those at the end of a run's pre-training, a file, or those in a folder that was exported."""
+    path = Path(init).expanduser()
+    places = [path] if path.is_file() else [path / "checkpoints" / "pretrain.safetensors", path / "model.safetensors"]
+    for place in places:
+        if place.is_file():
+            return place
+    hint = "its pre-training has not ended" if (path / "experiment.json").is_file() else "there is no such file, run or exported model"
+    raise ConfigError(f"finetune.init={init}: {hint}; looked for {' and '.join(map(str, places))}.")
 
 
 def check(experiment: Experiment) -> None:

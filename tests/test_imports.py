@@ -26,6 +26,15 @@ ALLOWED = {
     "simvtp.data": (*GROUND, "simvtp.data"),
     "simvtp.training": (*GROUND, "simvtp.models", "simvtp.data", "simvtp.training"),
     "simvtp.evaluation": (*GROUND, "simvtp.models", "simvtp.data", "simvtp.evaluation"),
+    "simvtp.tasks": (
+        *GROUND,
+        "simvtp.models",
+        "simvtp.data",
+        "simvtp.training",
+        "simvtp.evaluation",
+        "simvtp.scores",
+        "simvtp.tasks",
+    ),
     "simvtp.provenance": GROUND,
     "simvtp.tracking": (*GROUND, "simvtp.tracking", "simvtp.provenance", "simvtp.scores", "simvtp.lease"),
     "simvtp.rundir": (*GROUND, "simvtp.provenance", "simvtp.lease"),
@@ -98,7 +107,11 @@ def test_each_heavy_library_has_one_owner(library: str) -> None:
 def test_training_core_imports_without_the_heavy_libraries() -> None:
     """A GPU node may have torch and little else."""
     blocked = ("mlflow", "optuna", "submitit", "decord", "av", "transformers", "timm", "pandas", "psutil", "rich")
-    core = [name for name, _ in modules() if inside(name, ("simvtp.models", "simvtp.data", "simvtp.training", "simvtp.evaluation"))]
+    core = [
+        name
+        for name, _ in modules()
+        if inside(name, ("simvtp.models", "simvtp.data", "simvtp.training", "simvtp.evaluation", "simvtp.tasks"))
+    ]
     program = (
         "import sys, importlib\n"
         f"for name in {blocked!r}: sys.modules[name] = None\n"

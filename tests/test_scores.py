@@ -13,6 +13,7 @@ import pytest
 from simvtp import experiment
 from simvtp.journal import Journal
 from simvtp.scores import SELECTION_METRIC, read_curve, read_metric
+from simvtp.tasks.retrieval import Retrieval
 from tests.small import small_experiment
 
 
@@ -46,7 +47,7 @@ def test_the_val_figure_is_that_of_the_selected_step(finished: Path) -> None:
     selected = json.loads((finished / "checkpoints" / "finetune.json").read_text())["selected_step"]
     found = read_metric(finished, "val/t2v/R1")
     assert found is not None and found[0] == dict(curve)[selected]
-    assert experiment.SELECTION_METRIC == SELECTION_METRIC
+    assert Retrieval.selection == SELECTION_METRIC
 
 
 def test_of_equal_steps_the_first_is_the_selected_one(tmp_path: Path) -> None:

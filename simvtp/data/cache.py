@@ -141,10 +141,8 @@ def open_cache(
         ) from error
     rows = {path: number for number, path in enumerate(unique)}
     order = np.array([rows[path] for path in paths], np.int64)
-    wanted = {int(row): clip for clip, row in enumerate(order)}
-    return DecodedCache(
-        built.path, built.state[order], built.start[order], built.shape[order], {wanted[row]: why for row, why in built.reasons.items()}
-    )
+    reasons = {clip: built.reasons[row] for clip, row in enumerate(order.tolist()) if row in built.reasons}  # a clip may be listed often
+    return DecodedCache(built.path, built.state[order], built.start[order], built.shape[order], reasons)
 
 
 def _identity(paths: Sequence[Path], reader: Reader) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from simvtp.data.order import U_CAPTION, U_CROP, U_FLIP, U_WINDOW, Order, epoch_
 from simvtp.data.progress import Check, unasked
 from simvtp.data.sampling import eval_indices, train_indices
 from simvtp.data.source import ClipSource, Say, open_source, processes_for
-from simvtp.data.text import Tokenizer
+from simvtp.data.text import TokenBatch, Tokenizer
 from simvtp.data.video import Reader
 from simvtp.data.workers import Guard, Pipeline
 from simvtp.errors import DataError
@@ -36,6 +36,8 @@ CHUNK = 16  # samples that a worker makes at a time
 TRIES = 50  # clips in a row that may fail before a sample is given up
 GREY = 128  # scored in place of a test clip that does not decode
 
+# (numbers of the samples in the training, the clip of each) -> their texts ([b, L], or [b, C, L] for C texts a sample) and targets [b, ...]
+Annotate = Callable[[Sequence[int], Sequence[int]], tuple[TokenBatch, Tensor | None]]
 Job = tuple[tuple[int, int], int, frozenset[int]]  # (first number, last + 1), buffer, clips that must not be decoded
 
 
@@ -112,6 +114,7 @@ class TrainLoader:
         reader: decoder to use in place of `data.reader`.
         say: takes a line of text while decoded frames are being cached.
         check: asked now and then meanwhile; may raise to end it.
+        annotate: texts and targets of samples; None: one of the clip's captions, and no targets.
 
     A clip that does not decode is replaced by the next one in the epoch's order, logged once and counted in `counters`; above
     `data.max_corrupt_share` of the clips seen (judged from 100 on), or at once with data.on_corrupt=raise, DataError ends the run. A decode
@@ -137,6 +140,7 @@ class TrainLoader:
         reader: Reader | None = None,
         say: Say | None = None,
         check: Check = unasked,
+        annotate: Annotate | None = None,
     ) -> None:
         if not clips:
             raise DataError("there are no training clips.")
@@ -146,6 +150,7 @@ class TrainLoader:
         self._tokenizer = tokenizer
         self._model = model
         self._runtime = runtime
+        self._annotate = annotate or self._captions
         self._order = Order(len(clips), batch_size, seed, stage, rank, world)
         if len(clips) < batch_size:
             log.warning("%d clips are fewer than a batch of %d: clips repeat within a batch", len(clips), batch_size)
@@ -195,21 +200,22 @@ class TrainLoader:
             self.counters.replaced += made.replaced
             self._health.note(made.clips, _explained(made.failures, self._clips, pipeline))
             done += last - first
-        batch = self._with_captions(numbers, chosen, clips)
+        tokens, targets = self._annotate(numbers, chosen.tolist())
+        names = tuple(self._clips[clip].id for clip in chosen.tolist())
+        batch = Batch(clips, tokens.input_ids, tokens.attention_mask, tokens.word_ids, names, targets)
         self.counters.wait_s += time.perf_counter() - began
         return batch.pin_memory() if self._pin else batch
 
-    def _with_captions(self, numbers: range, chosen: np.ndarray, clips: Tensor) -> Batch:
+    def _captions(self, numbers: Sequence[int], clips: Sequence[int]) -> tuple[TokenBatch, None]:
+        """A caption of each clip; of several, one that the sample's number picks."""
         captions = []
-        for number, clip in zip(numbers, chosen.tolist(), strict=True):
+        for number, clip in zip(numbers, clips, strict=True):
             several = self._clips[clip].captions
             which = 0
             if len(several) > 1:
                 which = int(uniforms(self._order.seed, self._order.stage, number, U_CAPTION + 1)[U_CAPTION] * len(several))
             captions.append(several[which])
-        tokens = self._tokenizer.encode(captions, self._model.text_length)
-        names = tuple(self._clips[clip].id for clip in chosen.tolist())
-        return Batch(clips, tokens.input_ids, tokens.attention_mask, tokens.word_ids, names)
+        return self._tokenizer.encode(captions, self._model.text_length), None
 
 
 def _bytes_of(model: ModelConfig) -> int:

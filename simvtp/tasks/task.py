@@ -1,0 +1,150 @@
+"""What an experiment needs of a task, and what a task is given.
+
+A task is opened on the data of an experiment and then knows what it trains and tests on. The training loop stays the same: a task gives
+it a model, an objective and a loader, and gives the experiment the scores. A model is called as model(batch, None) and names its outputs;
+what is to be predicted travels in `Batch.targets`, and the model hands it on as `outputs["targets"]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from simvtp.config import Experiment, TrainConfig
+from simvtp.data.datasets import Dataset
+from simvtp.data.loader import Annotate, TrainLoader, ViewLoader
+from simvtp.data.manifest import Clip
+from simvtp.data.progress import Check, Say, unasked
+from simvtp.data.text import Tokenizer
+from simvtp.models import SimVTP
+from simvtp.results import Protocol as Measured
+from simvtp.results import Result
+from simvtp.training.objectives import Objective
+
+Item = TypeVar("Item")
+
+
+def _unguarded(items: Iterator[Any]) -> Iterator[Any]:
+    return items
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task is opened with: settings, data, and the ways to load them.
+
+    Attributes:
+        experiment: resolved settings (`model.vocab_size` is the tokenizer's).
+        blind: the video is hidden from the model (of `finetune.blind`, or because this is the text-only baseline).
+        until_stopped: hands items on and ends with Stopped once that was asked for; wrap what an evaluation loops over.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    tokenizer: Tokenizer
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    blind: bool = False
+    say: Say = field(default=print)
+    check: Check = unasked
+    until_stopped: Callable[[Iterator[Any]], Iterator[Any]] = _unguarded
+
+    def train_loader(self, clips: Sequence[Clip], settings: TrainConfig, stage: str, annotate: Annotate | None = None) -> TrainLoader:
+        """Training batches of `clips`, one sample each (a clip that is asked about twice is listed twice), with fine-tuning's crop and flip.
+
+        `annotate` gives texts and targets of the samples; without it, texts are captions and there are no targets.
+        """
+        experiment, tuning = self.experiment, self.experiment.finetune
+        return TrainLoader(
+            clips,
+            self.tokenizer,
+            data=experiment.data,
+            model=experiment.model,
+            runtime=experiment.runtime,
+            batch_size=settings.batch_size,
+            seed=experiment.seed,
+            rank=self.rank,
+            world=self.world,
+            train_crop=tuning.train_crop,
+            flip=tuning.flip,
+            stage=stage,
+            say=self.say,
+            check=self.check,
+            annotate=annotate,
+        )
+
+    def view_loader(self, clips: Sequence[Clip]) -> ViewLoader:
+        """All views of `clips` (segments x crops of the experiment's evaluation)."""
+        experiment, settings = self.experiment, self.experiment.evaluate
+        return ViewLoader(
+            clips,
+            data=experiment.data,
+            model=experiment.model,
+            runtime=experiment.runtime,
+            segments=settings.segments,
+            crops=settings.crops,
+            batch_size=settings.batch_size,
+            say=self.say,
+            check=self.check,
+        )
+
+    def protocol(
+        self, task: str, split: str, setting: str, checkpoint: str, *, ties: str, direction: str = "", variant: str = ""
+    ) -> Measured:
+        """The protocol of a figure that is measured with this experiment's views."""
+        experiment, settings = self.experiment, self.experiment.evaluate
+        return Measured(
+            task=task,
+            dataset=self.dataset.name,
+            split=split,
+            setting=setting,
+            direction=direction,
+            frames=experiment.model.frames,
+            segments=settings.segments,
+            crops=settings.crops,
+            ties=ties,
+            seed=experiment.seed,
+            checkpoint=checkpoint,
+            variant=variant,
+        )
+
+
+class Task(Protocol):
+    """A task on the data of one experiment.
+
+    Attributes:
+        selection: the metric of `select`'s answer by which fine-tuning chooses its weights; larger is better, its name begins with `val/`.
+        samples: how many training samples make an epoch.
+        negatives: `global` or `local` if the loss contrasts the samples of a batch, else empty.
+    """
+
+    selection: str
+    samples: int
+    negatives: str
+
+    def build(self, unified: SimVTP) -> nn.Module:
+        """The model to train, from the pre-trained encoder."""
+        ...
+
+    def objective(self) -> Objective:
+        """The loss."""
+        ...
+
+    def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
+        """This rank's training batches."""
+        ...
+
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+        """All figures of `model` on a split, with their protocol, chance and baselines; rank 0 calls it. May raise Stopped."""
+        ...
+
+    def select(self, results: Sequence[Result]) -> dict[str, float]:
+        """What is written of the selection split during training: `val/...`, with `selection` among them."""
+        ...
+
+
+OpenTask = Callable[[Context], Task]  # may raise DataError (no annotations) or ConfigError (settings that do not go with the task)
