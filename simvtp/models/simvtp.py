@@ -93,6 +93,27 @@ class SimVTP(nn.Module):
         """Word pieces [B, L] and where they are (bool [B, L]) -> features [B, D], not normalised."""
         return pool(self.encoder(self.text_embedding(input_ids), attention_mask), attention_mask, self.config.pooling)
 
+    def encode_pair(self, video: Tensor, text: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode [video ; text], tokens [B, V, D] and [B, L, D] -> tokens [B, V + L, D] and where they are not padding, bool [B, V + L].
+
+        keys: bool [B, L], False at the text's padding.
+        """
+        keys = torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
+        return self.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys), keys
+
+    def match(self, clips: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Log-odds [B] that each clip and its caption belong together by the VTM head, nothing masked.
+
+        Log-odds order pairs as the probability does, but do not run into ties at 0 and 1. Shapes as for `embed_video` and `embed_text`.
+        """
+        if "vtm" not in self.objectives:
+            raise ConfigError(
+                "this model was trained without the matching objective (losses.vtm=0): it cannot say whether a pair belongs together."
+            )
+        video = self.video_embedding(cut_tubes(clips, self.config))
+        logits = self.match_head(pool(*self.encode_pair(video, self.text_embedding(input_ids), attention_mask), self.config.pooling))
+        return logits[:, 1] - logits[:, 0]
+
 
 Value = TypeVar("Value")
 
@@ -137,15 +158,10 @@ class _Passes:
             self._text_tokens[clean] = self.model.text_embedding(self.batch.input_ids if clean else self.masks.input_ids)
         return self._text_tokens[clean]
 
-    def encode_pair(self, video: Tensor, text: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode [video ; text] -> tokens [B, V + L, D] and where they are not padding, bool [B, V + L]."""
-        keys = torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
-        return self.model.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys), keys
-
     @property
     @_once
     def _pair_output(self) -> tuple[Tensor, Tensor]:
-        return self.encode_pair(self.video_tokens, self.text_tokens(clean=False), self.batch.attention_mask)
+        return self.model.encode_pair(self.video_tokens, self.text_tokens(clean=False), self.batch.attention_mask)
 
     @property
     @_once
@@ -196,9 +212,9 @@ class _Passes:
         keys, pooling = self.batch.attention_mask, self.model.config.pooling
         other_video = self.video_tokens.index_select(0, self.negative_index)
         if self.model.config.reuse_pair_pass and not self._contrast_clean:
-            negatives = self.encode_pair(other_video, self.text_tokens(clean=False), keys)
+            negatives = self.model.encode_pair(other_video, self.text_tokens(clean=False), keys)
             return torch.cat([pool(*self._pair_output, pooling), pool(*negatives, pooling)])
         # The pair pass cannot serve as positives: its words are masked and these are not, or a second pass is asked for.
         text = self.text_tokens(self._contrast_clean)
         video = torch.cat([self.video_tokens, other_video])
-        return pool(*self.encode_pair(video, torch.cat([text, text]), torch.cat([keys, keys])), pooling)
+        return pool(*self.model.encode_pair(video, torch.cat([text, text]), torch.cat([keys, keys])), pooling)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.errors import DataError, TrainingDiverged
+from simvtp.evaluation.metrics import dual_softmax_ranks
 from simvtp.evaluation.mode import evaluating
-from simvtp.evaluation.retrieval import evaluate_retrieval
-from simvtp.results import Result
+from simvtp.evaluation.retrieval import embed_test_set, evaluate_retrieval, score, score_dual_softmax
+from simvtp.results import Protocol, Result
 
 PROTOCOL: dict[str, Any] = {
     "dataset": "shapes", "split": "test", "setting": "zero-shot", "frames": 2, "segments": 2, "crops": 1, "seed": 3, "checkpoint": "abc",
@@ -78,6 +80,22 @@ def test_features_are_averaged_before_the_cosine() -> None:
         model = ColourModel(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, blue]]))
         t2v, _ = evaluate_retrieval(model, views(*mixed), texts(0, 1), torch.tensor([0, 1]), **PROTOCOL)
         assert t2v.ranks == (1, rank), blue
+
+
+def test_one_pass_over_the_videos_serves_several_figures() -> None:
+    model, owners = ColourModel(TABLE), torch.tensor([0, 1, 2, 1])
+    embedded = embed_test_set(model, views(*CLIPS), texts(0, 1, 2, 0), owners)
+    protocol = Protocol("retrieval", "shapes", "test", "zero-shot", "", 2, 2, 1, "pessimistic", 3, "abc", "full")
+    plain = score(embedded, protocol)
+    assert plain == evaluate_retrieval(model, views(*CLIPS), texts(0, 1, 2, 0), owners, **PROTOCOL, variant="full")
+    dual = score_dual_softmax(embedded, protocol)
+    assert [r.key for r in dual] == ["test/zero-shot-dual-softmax/t2v", "test/zero-shot-dual-softmax/v2t"], (
+        "never the plain figure's column"
+    )
+    assert [list(r.ranks) for r in dual] == [r.tolist() for r in dual_softmax_ranks(embedded.texts, embedded.videos, owners)]
+    images = score(embedded, replace(protocol, task="image_text"))
+    assert [r.key for r in images] == ["test/zero-shot/t2i", "test/zero-shot/i2t"]
+    assert [r.ranks for r in images] == [r.ranks for r in plain]
 
 
 def test_the_order_and_batches_of_views_do_not_matter() -> None:

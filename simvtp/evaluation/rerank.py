@@ -1,0 +1,203 @@
+"""Two-stage retrieval: a dual encoder ranks the whole gallery, the pair encoder's matching head re-ranks the first k of it.
+
+The first stage compares features and is cheap for any gallery; the second puts each query and candidate through the encoder together,
+which only pays for a short list. Within the list the pair scores decide; whatever is outside keeps its first-stage order behind the
+list, so a right candidate that the first stage put at rank 40 stays at rank 40 when 16 are re-ranked.
+
+Ties are pessimistic in both stages: at equal similarity wrong candidates enter the list first, at equal pair score they come first.
+The second stage is timed apart from the first, and the figures carry the setting `<setting>, re-ranked top k`: they share no column
+with figures of one stage. How the published method used its matching head for retrieval is not known: this is ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simvtp.errors import ConfigError, TrainingDiverged
+from simvtp.evaluation.metrics import check_owners, cosines, ranks_of_features, unit_features
+from simvtp.evaluation.mode import evaluating
+from simvtp.evaluation.retrieval import Embedded, results_of
+from simvtp.models import SimVTP
+from simvtp.results import Protocol, Result
+
+ScorePairs = Callable[[Tensor, Tensor], Tensor]  # numbers of queries int64 [P] and of candidates int64 [P] -> scores [P], larger is better
+SIMILARITIES_AT_ONCE = 2**24  # of a chunk of the first stage: 64 MiB of float32
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """The first k candidates of each query, best first.
+
+    Attributes:
+        candidates: int64 [Q, k], numbers in the gallery.
+        right: bool [Q, k].
+        ranks: int64 [Q], first-stage rank of the best right candidate, in the list or not.
+    """
+
+    candidates: Tensor
+    right: Tensor
+    ranks: Tensor
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """What the second stage made of a short list: `candidates`, `right` and `scores` [Q, k], best first, and the ranks [Q]."""
+
+    candidates: Tensor
+    right: Tensor
+    scores: Tensor
+    ranks: Tensor
+
+
+@dataclass(frozen=True)
+class TwoStages:
+    """Both directions.
+
+    Attributes:
+        results: (t2v, v2t).
+        lists: the re-ranked lists of both directions, for looking at them.
+        seconds: wall-clock seconds per query: `t2v/first_stage_s` (embedding the query and searching the gallery, which is embedded
+            beforehand), `t2v/second_stage_s` (scoring and sorting its k pairs), and the same for v2t.
+    """
+
+    results: tuple[Result, Result]
+    lists: tuple[Reranked, Reranked]
+    seconds: dict[str, float]
+
+
+def make_shortlist(queries: Tensor, gallery: Tensor, query_owners: Tensor, gallery_owners: Tensor, ranks: Tensor, k: int) -> Shortlist:
+    """The k most similar candidates of each query, without holding the matrix.
+
+    Args:
+        queries, gallery: [Q, D] and [G, D] of `metrics.unit_features`.
+        query_owners, gallery_owners: int64 [Q] and [G]; a candidate is right for a query if both have the same owner.
+        ranks: int64 [Q], first-stage ranks (`metrics.ranks_of_features`).
+        k: length of the lists; cut to the gallery.
+    """
+    if k < 1:
+        raise ConfigError(f"re-ranking the first {k} candidates: choose 1 or more.")
+    k = min(k, len(gallery))
+    rows = max(1, SIMILARITIES_AT_ONCE // len(gallery))
+    similarity = cosines(queries, gallery)
+    candidates = torch.empty(len(queries), k, dtype=torch.int64)
+    for start in range(0, len(queries), rows):
+        part = slice(start, start + rows)
+        block = similarity(part, slice(None)).cpu()
+        candidates[part] = _first(block, query_owners[part], gallery_owners, k)
+    return Shortlist(candidates, gallery_owners[candidates] == query_owners[:, None], ranks)
+
+
+def _first(block: Tensor, query_owners: Tensor, gallery_owners: Tensor, k: int) -> Tensor:
+    """The first k columns of each row: the larger first, among equals the wrong ones first, then the lower numbers."""
+    values, columns = block.topk(k, dim=1)
+    order = _order(values, gallery_owners[columns] == query_owners[:, None], columns)
+    columns = columns.gather(1, order)
+    # `topk` takes any of the columns that share the last place of the list: such rows are sorted by the rule.
+    for row in ((block >= values[:, -1:]).sum(dim=1) > k).nonzero()[:, 0].tolist():
+        sharing = (block[row] >= values[row, -1]).nonzero()[:, 0]
+        best = _order(block[row, sharing], gallery_owners[sharing] == query_owners[row], sharing)[:k]
+        columns[row] = sharing[best]
+    return columns
+
+
+def _order(scores: Tensor, right: Tensor, numbers: Tensor) -> Tensor:
+    """Order of the last axis: larger scores first, then wrong before right, then lower numbers."""
+    return torch.from_numpy(np.lexsort((numbers.numpy(), right.numpy(), -scores.numpy()), axis=-1))
+
+
+def rerank(shortlist: Shortlist, score_pairs: ScorePairs, *, pairs_per_batch: int = 64) -> Reranked:
+    """Sort the short lists by pair scores.
+
+    Args:
+        score_pairs: called with at most pairs_per_batch pairs, query by query.
+
+    Raises:
+        TrainingDiverged: a pair score is NaN.
+    """
+    queries, k = shortlist.candidates.shape
+    numbers = torch.arange(queries).repeat_interleave(k)
+    pairs = zip(numbers.split(pairs_per_batch), shortlist.candidates.flatten().split(pairs_per_batch), strict=True)
+    scores = torch.cat([_scored(score_pairs, query, candidate) for query, candidate in pairs]).view(queries, k)
+    order = _order(scores, shortlist.right, shortlist.candidates)
+    candidates, right, scores = (x.gather(1, order) for x in (shortlist.candidates, shortlist.right, scores))
+    # In the sorted list the first right one stands behind all wrong ones with a score as good as its own.
+    ranks = torch.where(right.any(dim=1), 1 + right.int().argmax(dim=1), shortlist.ranks)
+    return Reranked(candidates, right, scores, ranks)
+
+
+def _scored(score_pairs: ScorePairs, queries: Tensor, candidates: Tensor) -> Tensor:
+    scores = score_pairs(queries, candidates).detach().float().cpu()
+    if scores.shape != queries.shape:
+        raise ValueError(f"{len(queries)} pairs need as many scores, not an array of shape {tuple(scores.shape)}")
+    broken = scores.isnan().nonzero()
+    if len(broken):
+        number = int(broken[0])
+        raise TrainingDiverged(
+            f"the pair score of query number {int(queries[number])} and candidate number {int(candidates[number])} is not a number: the "
+            "model's weights are broken, start again from an earlier checkpoint or with a lower learning rate."
+        )
+    return scores
+
+
+def score_reranked(embedded: Embedded, score_pairs: ScorePairs, protocol: Protocol, *, k: int, pairs_per_batch: int = 64) -> TwoStages:
+    """Both stages in both directions, timed.
+
+    Args:
+        embedded: the test set as features of the first stage's model.
+        score_pairs: called with numbers of *captions* and of *videos* in both directions.
+        protocol: of the first stage; where another model scores the pairs, `checkpoint` names both (`<first>+<second>`).
+        k: how many candidates are re-ranked.
+    """
+    owners, numbers = embedded.owners, torch.arange(len(embedded.videos))
+    check_owners(owners, len(embedded.texts), len(embedded.videos))
+    first = ranks_of_features(embedded.texts, embedded.videos, owners)
+    texts, videos = unit_features(embedded.texts, "caption"), unit_features(embedded.videos, "video")
+
+    def of_video(query: Tensor, candidate: Tensor) -> Tensor:
+        return score_pairs(candidate, query)
+
+    sides = {
+        "t2v": (texts, videos, owners, numbers, first[0], score_pairs, embedded.text_seconds),
+        "v2t": (videos, texts, numbers, owners, first[1], of_video, embedded.video_seconds),
+    }
+    seconds, lists = {}, []
+    for direction, (queries, gallery, query_owners, gallery_owners, ranks, pair_scores, embedding_seconds) in sides.items():
+        began = time.perf_counter()
+        shortlist = make_shortlist(queries, gallery, query_owners, gallery_owners, ranks, k)
+        between = time.perf_counter()
+        lists.append(rerank(shortlist, pair_scores, pairs_per_batch=pairs_per_batch))
+        seconds[f"{direction}/first_stage_s"] = (embedding_seconds + between - began) / len(queries)
+        seconds[f"{direction}/second_stage_s"] = (time.perf_counter() - between) / len(queries)
+    protocol = replace(protocol, setting=f"{protocol.setting}, re-ranked top {k}")
+    results = results_of((lists[0].ranks, lists[1].ranks), embedded, protocol)
+    return TwoStages(results, (lists[0], lists[1]), seconds)
+
+
+@dataclass(frozen=True)
+class MatchScores:
+    """`ScorePairs` by the matching head of a pre-trained model, nothing masked.
+
+    Attributes:
+        model: with the matching head (losses.vtm above 0).
+        clips: numbers of videos int64 [n] -> uint8 [n, T, H, W, 3], one view each; called once a batch, each video named once.
+        input_ids, attention_mask: of all captions, [C, L].
+    """
+
+    model: SimVTP
+    clips: Callable[[Tensor], Tensor]
+    input_ids: Tensor
+    attention_mask: Tensor
+    device: torch.device | str = "cpu"
+
+    def __call__(self, captions: Tensor, videos: Tensor) -> Tensor:
+        once, place = videos.unique(return_inverse=True)
+        clips = self.clips(once).to(self.device)[place.to(self.device)]
+        ids, mask = self.input_ids[captions].to(self.device), self.attention_mask[captions].to(self.device)
+        with evaluating(self.model):
+            return self.model.match(clips, ids, mask)
