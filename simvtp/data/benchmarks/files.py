@@ -256,6 +256,7 @@ class VideoFinder:
     def __init__(self, root: Path, folders: Sequence[str], endings: Sequence[str] = VIDEOS) -> None:
         self._root, self._folders, self._endings = root, folders, tuple(endings)
         self._index: dict[str, tuple[int, Path]] | None = None
+        self._expected = next((root / f for f in folders if (root / f).is_dir()), root / folders[0])
 
     def path(self, name: str, place: str = "", others: Sequence[str] = ()) -> Path:
         """The file named `name` with or without an ending, or one of `others`; else where it should lie: `place` below the first folder.
@@ -268,9 +269,8 @@ class VideoFinder:
             found = self._index.get(wanted) or self._index.get(bare_name(wanted, self._endings))
             if found:
                 return found[1]
-        folder = next((f for f in self._folders if (self._root / f).is_dir()), self._folders[0])
         place = place or name
-        return self._root / folder / (place if place != bare_name(place, self._endings) else place + self._endings[0])
+        return self._expected / (place if place != bare_name(place, self._endings) else place + self._endings[0])
 
     def _build(self) -> dict[str, tuple[int, Path]]:
         index: dict[str, tuple[int, Path]] = {}
