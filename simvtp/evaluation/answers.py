@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.results import slug
+from simvtp.results import Protocol, Result, slug
 
+PRIOR, CATEGORY_PRIOR = "prior", "prior of the category"  # names in `Result.baselines`
 UNKNOWN = -1  # number of an answer that is not among the candidates
 TGIF_COUNT_LIMITS = (1, 10)  # to which published figures on TGIF-QA clamp a predicted count (the annotated answers go from 0 to 10)
 
@@ -221,3 +222,57 @@ def prior_count(training: Tensor, truth: Tensor, limits: tuple[int, int] = TGIF_
     hits = count_metrics(frequent.double().expand(len(truth)), truth, limits)
     errors = count_metrics(training.double().mean().expand(len(truth)), truth, limits)
     return {"accuracy": hits["accuracy"], "MSE": errors["MSE"], "MSE-raw": errors["MSE-raw"]}
+
+
+# ---- results --------------------------------------------------------------------------------------------------------------
+
+
+def open_ended_result(
+    protocol: Protocol,
+    scores: Tensor,
+    right: Tensor,
+    training: Tensor,
+    *,
+    categories: Sequence[str] = (),
+    training_categories: Sequence[str] = (),
+) -> Result:
+    """Open-ended questions: scores [Q, A] over the answer vocabulary, numbers of the right answers of test [Q] and training [T]."""
+    ranks, size = answer_ranks(scores, right), scores.shape[1]
+    baselines = {PRIOR: prior_accuracy(training, right, size, categories)}
+    if training_categories:
+        baselines[CATEGORY_PRIOR] = prior_accuracy(training, right, size, categories, training_categories)
+    chances = chance_accuracy(right, size, categories)
+    return Result(protocol, accuracy(ranks, categories), chances, len(ranks), size, tuple(ranks.tolist()), baselines=baselines)
+
+
+def choice_result(
+    protocol: Protocol,
+    scores: Tensor,
+    right: Tensor,
+    *,
+    candidates: Tensor | None = None,
+    frequencies: Tensor | None = None,
+    categories: Sequence[str] = (),
+) -> Result:
+    """Multiple choice: scores [Q, A] of the candidates; `candidates` and `frequencies` (none: no prior) as for `prior_choice`."""
+    ranks, size = answer_ranks(scores, right, candidates), scores.shape[1]
+    numbers = size if candidates is None else candidates.sum(dim=1)
+    baselines = {} if frequencies is None else {PRIOR: prior_choice(frequencies, right, candidates, categories)}
+    chances = chance_accuracy(right, numbers, categories)
+    return Result(protocol, accuracy(ranks, categories), chances, len(ranks), size, tuple(ranks.tolist()), baselines=baselines)
+
+
+def count_result(
+    protocol: Protocol, predicted: Tensor, truth: Tensor, training: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS
+) -> Result:
+    """Counting: predicted real numbers [Q], true counts of test [Q] and training [T]; `Result.scores` are the numbers as predicted."""
+    metrics, chances = count_metrics(predicted, truth, limits), chance_count(truth, limits)
+    baselines = {PRIOR: prior_count(training, truth, limits)}
+    return Result(protocol, metrics, chances, len(truth), 0, scores=tuple(predicted.tolist()), baselines=baselines)
+
+
+def action_result(protocol: Protocol, scores: Tensor, right: Tensor, training: Tensor) -> Result:
+    """Action recognition: scores [Q, A] of the classes, numbers of the right classes of test [Q] and training [T]."""
+    ranks, size = answer_ranks(scores, right), scores.shape[1]
+    baselines = {PRIOR: prior_top_k(training, right, size)}
+    return Result(protocol, top_k(ranks), chance_top_k(right, size), len(ranks), size, tuple(ranks.tolist()), baselines=baselines)

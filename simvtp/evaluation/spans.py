@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simvtp.errors import DataError, TrainingDiverged
+from simvtp.results import Protocol, Result
 
 Spans = NDArray[np.float64]  # [N, 2] seconds
 Scores = NDArray[np.float64]  # [N]
@@ -223,3 +224,22 @@ def prior(training: Spans, training_durations: Numbers, truths: Spans, durations
     shares, scores = prior_spans(training, training_durations)
     predictions = [(shares * duration, scores) for duration in np.asarray(durations, dtype=np.float64)]
     return grounding_metrics(predictions, truths)[0]
+
+
+def grounding_result(
+    protocol: Protocol,
+    predictions: Sequence[Prediction],
+    truths: Spans,
+    durations: Numbers,
+    training: Spans,
+    training_durations: Numbers,
+    *,
+    names: Sequence[str] = (),
+) -> Result:
+    """The figures with what random spans and `prior_spans` give; `Result.scores` are the overlaps of the first spans.
+
+    The suppression threshold of the predictions belongs into `protocol.variant` (`NMS 0.5`).
+    """
+    metrics, first = grounding_metrics(predictions, truths, names=names)
+    baselines = {"prior": prior(training, training_durations, truths, durations)}
+    return Result(protocol, metrics, chance(truths, durations), len(truths), 0, scores=tuple(first.tolist()), baselines=baselines)

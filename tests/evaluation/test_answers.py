@@ -14,11 +14,15 @@ from simvtp.errors import DataError, TrainingDiverged
 from simvtp.evaluation.answers import (
     UNKNOWN,
     accuracy,
+    action_result,
     answer_ranks,
     chance_accuracy,
     chance_count,
     chance_top_k,
+    choice_result,
     count_metrics,
+    count_result,
+    open_ended_result,
     prior_accuracy,
     prior_choice,
     prior_count,
@@ -26,6 +30,7 @@ from simvtp.evaluation.answers import (
     round_counts,
     top_k,
 )
+from simvtp.results import Protocol, Result
 from simvtp.tracking.address import metric_name
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
@@ -155,3 +160,31 @@ def test_guessing_counts() -> None:
     assert prior_count(training, truth) == pytest.approx({"accuracy": 50.0, "MSE": (9 + 9 + 0 + 25) / 4, "MSE-raw": (9 + 9 + 0 + 25) / 4})
     with pytest.raises(DataError, match="no counting question"):
         prior_count(torch.empty(0, dtype=torch.int64), truth)
+
+
+# ---- results --------------------------------------------------------------------------------------------------------------
+
+PROTOCOL = Protocol("qa", "msvd", "test", "finetuned", "", 4, 1, 1, "pessimistic", 0, "abc", "open-ended")
+
+
+def test_results_carry_figures_chance_and_priors_under_the_same_names() -> None:
+    scores, right, training = torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, UNKNOWN]), torch.tensor([0, 0, 1])
+    words, of_training = ["what", "who", "who"], ["what", "what", "who"]
+    results = [
+        open_ended_result(PROTOCOL, scores, right, training, categories=words, training_categories=of_training),
+        choice_result(PROTOCOL, scores, torch.tensor([0, 1, 2]), candidates=torch.ones(3, 3).bool(), frequencies=torch.eye(3)),
+        count_result(PROTOCOL, torch.tensor([1.2, 3.6]), torch.tensor([1, 3]), training + 1),
+        action_result(PROTOCOL, scores, torch.tensor([0, 1, 2]), training),
+    ]
+    for result in results:
+        assert Result.from_dict(result.to_dict()) == result
+        for guess in (result.chance, *result.baselines.values()):
+            assert list(guess) == list(result.metrics)
+    qa, choice, count, action = results
+    assert qa.metrics["accuracy"] == pytest.approx(200 / 3) and qa.ranks == (1, 1, 4) and qa.gallery == 3
+    assert qa.baselines["prior"]["accuracy"] == pytest.approx(100 / 3)
+    assert qa.baselines["prior of the category"]["accuracy"] == pytest.approx(200 / 3)
+    assert choice.metrics["accuracy"] == pytest.approx(200 / 3) and choice.baselines["prior"]["accuracy"] == 100.0
+    assert count.metrics["accuracy"] == 50.0 and count.scores == pytest.approx((1.2, 3.6)) and count.ranks == ()
+    assert action.metrics == {"top1": pytest.approx(200 / 3), "top5": 100.0} and action.queries == 3
+    assert choice_result(PROTOCOL, scores, torch.tensor([0, 1, 2])).baselines == {}

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.evaluation.spans import DEPTHS, OVERLAPS, chance, grounding_metrics, overlap, prior, prior_spans, suppress
+from simvtp.evaluation.spans import DEPTHS, OVERLAPS, chance, grounding_metrics, grounding_result, overlap, prior, prior_spans, suppress
+from simvtp.results import Protocol, Result
 from simvtp.tracking.address import metric_name
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
@@ -160,3 +161,13 @@ def test_moments_outside_of_their_video() -> None:
     assert spans[0].tolist() == [0.0, 0.5]
     with pytest.raises(DataError, match="no prior"):
         prior_spans(np.array([[9.0, 10.0]]), np.array([8.0]))
+
+
+def test_a_result_holds_figures_chance_and_prior() -> None:
+    protocol = Protocol("grounding", "charades", "test", "finetuned", "", 4, 1, 1, "pessimistic", 0, "abc", "NMS 0.5")
+    truths, durations = np.array([[0.0, 5.0], [5.0, 10.0]]), np.array([10.0, 10.0])
+    predictions = [(truths, np.array([2.0, 1.0]))] * 2
+    result = grounding_result(protocol, predictions, truths, durations, truths[:1], durations[:1])
+    assert Result.from_dict(result.to_dict()) == result and result.key == "test/finetuned/grounding/NMS-0.5"
+    assert (result.metrics["R1-IoU0.5"], result.metrics["R5-IoU0.5"], result.scores) == (50.0, 100.0, (1.0, 0.0))
+    assert list(result.metrics) == list(result.chance) == list(result.baselines["prior"]) and result.baselines["prior"]["mIoU"] == 50.0
