@@ -65,7 +65,8 @@ def open_benchmark(name: str, root: Path | str, protocol: str = "") -> Benchmark
         ConfigError: no such benchmark or protocol.
         DataError: an annotation file is missing, changed, or contradicts itself.
     """
-    return BENCHMARKS[name].open(Path(root).expanduser(), resolve_protocol(name, protocol))
+    protocol = resolve_protocol(name, protocol)
+    return BENCHMARKS[name].open(Path(root).expanduser(), protocol)
 
 
 def resolve_protocol(name: str, protocol: str) -> str:

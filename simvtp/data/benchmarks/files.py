@@ -198,8 +198,13 @@ def require_apart(splits: Mapping[str, Iterable[str]], name: str, pairs: Sequenc
 
 
 def hold_out(train: Iterable[str], share: float = VAL_SHARE) -> set[str]:
-    """The names whose hash says that they are taken from training to select on: the same on every machine and in every protocol."""
-    return {name for name in train if hash_unit("benchmark val", name) < share}
+    """The names whose hash says that they are taken from training to select on: the same on every machine and in every protocol.
+
+    One at least, unless there are fewer than two.
+    """
+    hashes = {name: hash_unit("benchmark val", name) for name in train}
+    held = {name for name, position in hashes.items() if position < share}
+    return held or ({min(hashes, key=lambda name: hashes[name])} if len(hashes) > 1 else set())
 
 
 def held_out_note(held: int, of: int, share: float = VAL_SHARE, what: str = "videos") -> str:

@@ -12,6 +12,7 @@ from simvtp.data.records import Action, Benchmark
 
 FOLDERS = ("testTrainMulti_7030_splits", "test_train_splits", "test_train_splits/testTrainMulti_7030_splits", "hmdb51_splits", "hmdb51")
 VIDEO_FOLDERS = ("hmdb51_org", "HMDB51", "videos")
+CLASSES = 51
 MEANING = {"0": "", "1": "train", "2": "test"}  # 0: in neither list of this split
 
 
@@ -21,6 +22,8 @@ def open_hmdb51(root: Path, protocol: str) -> Benchmark:
     actions = [Action(files.bare_name(file, files.VIDEOS), label, split) for file, label, split in rows if split]
     videos = {a.video: finder.path(a.video, f"{a.label}/{a.video}.avi") for a in actions}
     labels = sorted({label for _, label, _ in rows})
+    if len(labels) != CLASSES:
+        files.refuse(root, f"has lists of {len(labels)} classes; HMDB51 has {CLASSES}")
     notes = (f"{len(rows) - len(actions)} of {len(rows)} videos are in neither list of this split, as published",)
     return make_benchmark("hmdb51", protocol, actions, labels, videos, notes, group=lambda name: name.rpartition("_")[0] or name)
 

@@ -232,9 +232,9 @@ def ucf101(root: Path) -> None:
 
 
 def hmdb51(root: Path) -> None:
-    for label in ("brush_hair", "run"):
+    for label in ("brush_hair", "run", *(f"act_{n}" for n in range(49))):
         for number in (1, 2, 3):
-            marks = [1] * TRAIN + [2] * 6 + [0] * 3
+            marks = [1] * 4 + [2] * 2 + [0]
             write(root / f"{label}_test_split{number}.txt", lines([f"film{n}_{label}_u_0.avi {mark} " for n, mark in enumerate(marks)]))
 
 
