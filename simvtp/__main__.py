@@ -24,6 +24,7 @@ examples:
   python -m simvtp data list                                       the benchmarks that can be read from their own files
   python -m simvtp data check clips.csv                            decode every clip and say what is wrong
   python -m simvtp data check msrvtt --root DIR --decode           the same for a benchmark, and which protocols its files allow
+  python -m simvtp data shard clips.csv shards --size 256          the same clips, small, in tar shards
   python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
   python -m simvtp sync runs                                       replay journals into the tracker
 """
@@ -66,6 +67,16 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--timeout", type=float, default=30.0, help="seconds after which a decode counts as hanging")
     check.add_argument("--workers", type=int, default=2)
     check.add_argument("--frames", type=int, default=16, help="clips with fewer frames are reported as too short")
+
+    shard = data.add_parser("shard", help="clips of a manifest, cut and encoded at the training size, into tar shards; goes on after a kill")
+    shard.add_argument("manifest", type=Path)
+    shard.add_argument("out", type=Path, help="folder of the shards; train on it with data.dataset=shards data.manifest=OUT")
+    shard.add_argument("--size", default="256", help="short side in pixels (never enlarged), or WIDTHxHEIGHT (cut to fit); default 256")
+    shard.add_argument("--fps", type=float, default=0.0, help="frames per second; default: those of each source, 60 at most")
+    shard.add_argument("--crf", type=int, default=18, help="x264 quality, lower is better and larger")
+    shard.add_argument("--max-per-shard", type=int, default=1000)
+    shard.add_argument("--workers", type=int, default=2)
+    shard.add_argument("--timeout", type=float, default=60.0, help="seconds after which 32 frames that are not there count as hanging")
 
     command = add("parity", "compare this implementation with a reference file of the released behaviour")
     command.add_argument("file", type=Path)
@@ -155,6 +166,8 @@ def _data(options: argparse.Namespace) -> int:
     from simvtp.data.benchmarks.check import check_benchmark, table
     from simvtp.data.inspect import check_manifest
 
+    if options.data_command == "shard":
+        return _shard(options)
     if options.data_command == "list":
         print("\n".join(table()))
         return 0
@@ -166,6 +179,14 @@ def _data(options: argparse.Namespace) -> int:
     if options.root is not None or options.protocol:
         raise UserError(f"there is no benchmark '{options.what}'; choose one of {', '.join(BENCHMARKS)}.")
     return 0 if check_manifest(options.what, frames=options.frames, **decoding).ok else 1
+
+
+def _shard(options: argparse.Namespace) -> int:
+    from simvtp.data.sharding import parse_target, write_shards
+
+    target = parse_target(options.size, options.fps, options.crf)
+    outcome = write_shards(options.manifest, options.out, target, options.max_per_shard, options.workers, options.timeout)
+    return 0 if outcome.written else 1
 
 
 def _parity(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from simvtp.errors import ConfigError
 
 SCHEMA_VERSION = 1
 SHAPES_VERSION = 1  # of the generator of the embedded data set: another version makes other clips or captions from the same settings
-MANIFEST_DATASETS = ("manifest",)  # data sets that are read from a file which the user names
+MANIFEST_DATASETS = ("manifest", "shards")  # data sets that are read from a file which the user names
 OWN_DATASETS = ("shapes", *MANIFEST_DATASETS)  # any other name is that of a benchmark, which is read from a folder
 
 
@@ -193,6 +193,10 @@ class FinetuneConfig:
     init: str = added("")  # "": this experiment's pre-training; else none is done here: initial (model.init_*), a run directory or weights
     init_digest: str = added("")  # filled in by `finalise`: sha256 of the weights of `init`, so that their content is the identity
     blind: bool = added(False)  # the video is hidden: what the text alone gives
+    questions: Literal["open", "choice", "count"] = added("open")  # form of the embedded data set's questions; a benchmark has its own
+    answers: int = added(0)  # size of the answer vocabulary, the most frequent of training; 0 = all of them
+    candidates: int = added(5)  # captions among which the task choice chooses where the data set does not give them
+    probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only
     baseline: bool = added(False)  # train a second, blind model and put its figures beside the others
 
 

@@ -87,8 +87,12 @@ def finalise(experiment: Experiment) -> Experiment:
     data = experiment.data
     if data.dataset in MANIFEST_DATASETS:
         if not data.manifest:
-            raise ConfigError("data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, path, caption.")
+            raise ConfigError(
+                f"data.dataset={data.dataset} needs data.manifest=PATH: a CSV or Parquet file with videoid, path, caption, or a folder of shards."
+            )
         path = Path(data.manifest).expanduser()
+        if path.is_dir():
+            path = path / "summary.json"  # of a folder of shards: holds the digests of all that is in it
         if not path.is_file():
             raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

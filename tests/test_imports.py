@@ -51,7 +51,7 @@ OWNERS = {
     "optuna": ("sweeps.study",),
     "submitit": ("sweeps.runner",),
     "decord": ("simvtp.data.video",),
-    "av": ("simvtp.data.video",),
+    "av": ("simvtp.data.video", "simvtp.data.transcode"),
     "transformers": ("simvtp.data.text", "simvtp.models.pretrained"),
 }
 

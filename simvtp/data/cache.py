@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from simvtp.data.member import file_of
 from simvtp.data.progress import Check, unasked, wait_for_lock
 from simvtp.data.video import Reader, VideoInfo, fit_short_side, probe, read_frames
 from simvtp.data.workers import Guard, WorkerDied, guarded_map
@@ -149,7 +150,7 @@ def _identity(paths: Sequence[Path], reader: Reader) -> str:
     digest = hashlib.sha256(f"{FORMAT} {reader.name}".encode())
     for path in paths:
         try:
-            stat = path.stat()
+            stat = file_of(path).stat()
             digest.update(f"\0{path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
         except OSError:
             digest.update(f"\0{path}\0missing".encode())

@@ -11,6 +11,7 @@ from pathlib import Path
 from simvtp.config import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest
+from simvtp.data.shards import read_shards
 from simvtp.data.progress import Check, Say, spoken, unasked
 from simvtp.errors import ConfigError, DataError
 
@@ -57,9 +58,17 @@ def _manifest(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: 
     return Path(data.manifest).stem, read_manifest(data.manifest)
 
 
+def _shards(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check) -> tuple[str, Manifest]:
+    if not data.manifest:
+        raise ConfigError("data.dataset=shards needs data.manifest=FOLDER, made by `python -m simvtp data shard MANIFEST FOLDER`.")
+    manifest = read_shards(Path(data.manifest).expanduser())
+    return manifest.path.name, manifest
+
+
 DATASETS: dict[str, Callable[[DataConfig, RuntimeConfig, Say | None, Check], tuple[str, Manifest]]] = {
     "shapes": _shapes,
     "manifest": _manifest,
+    "shards": _shards,
 }
 
 

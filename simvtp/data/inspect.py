@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvtp.data.manifest import read_manifest
+from simvtp.data.member import file_of
 from simvtp.data.video import Reader, VideoInfo, fit_short_side, get_reader, probe, read_frames
 from simvtp.data.workers import Guard, WorkerDied, guarded_map
 from simvtp.errors import DataError
@@ -98,7 +99,7 @@ def check_manifest(
     """
     manifest = read_manifest(path, collect_conflicts=True)
     clips = manifest.clips
-    missing = [number for number, clip in enumerate(clips) if not clip.path.is_file()]
+    missing = [number for number, clip in enumerate(clips) if not file_of(clip.path).is_file()]
     there = [number for number in range(len(clips)) if number not in set(missing)]
     say(f"checking {len(there)} clips of {manifest.path}")
     answers = decode_all([clips[number].path for number in there], reader, timeout, workers, say)

@@ -1,7 +1,9 @@
 """Manifests: which videos, with which captions, in which split.
 
 A manifest is a CSV or Parquet file with the columns `videoid`, `path`, `caption` and, if wished, `split` (train, val or test). Several
-rows of one video are several captions of it. Paths are relative to the manifest's folder. Other columns are ignored.
+rows of one video are several captions of it. Paths are relative to the manifest's folder. The columns `start_s` and `end_s`, if there,
+say which part of the video is meant, in seconds (empty = from its beginning, to its end). Other columns are ignored. A folder of shards
+(`simvtp.data.shards`) is read like a manifest.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 REQUIRED = ("videoid", "path", "caption")
+OPTIONAL = ("split", "start_s", "end_s")
 
 
 @dataclass(frozen=True)
@@ -48,31 +51,37 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
     """Read a manifest.
 
     Args:
-        path: CSV or Parquet (by the ending `.parquet` or `.pq`).
+        path: CSV or Parquet (by the ending `.parquet` or `.pq`), or a folder of shards.
         collect_conflicts: list ids with several paths or splits in `conflicts` (their first row counts) rather than raise.
 
     Raises:
         DataError: the file is missing, unreadable or empty, lacks a column, or contradicts itself; says what to do.
     """
+    from simvtp.data.shards import is_shards, read_shards  # they give a Manifest, too
+
     path = Path(path).expanduser()
+    if is_shards(path):
+        return read_shards(path)
     columns = _read_columns(path)
     has_splits = "split" in columns
-    rows = zip(*(columns[name] for name in REQUIRED), columns.get("split", [""] * len(columns["videoid"])), strict=True)
-    places: dict[str, tuple[str, str]] = {}
+    none = [""] * len(columns["videoid"])
+    rows = zip(*(columns[name] for name in REQUIRED), *(columns.get(name, none) for name in OPTIONAL), strict=True)
+    places: dict[str, tuple[str, str, str, str]] = {}
     captions: dict[str, list[str]] = {}
     conflicts: dict[str, str] = {}
     empty = 0
-    for number, (name, place, caption, split) in enumerate(rows, start=2):
+    for number, (name, place, caption, split, start, end) in enumerate(rows, start=2):
         if not name or not place:
             raise DataError(f"manifest {path}: row {number} has no {'videoid' if not name else 'path'}; fill it in or remove the row.")
         if has_splits and split not in SPLITS:
             raise DataError(
                 f"manifest {path}: row {number} has split '{split}'; it must be one of {', '.join(SPLITS)} (or drop the column)."
             )
-        first = places.setdefault(name, (place, split))
-        if first != (place, split):
-            what = ("path", *sorted((first[0], place))) if first[0] != place else ("split", first[1], split)
-            conflicts.setdefault(name, f"two {what[0]}s, {what[1]} and {what[2]}")
+        here = place, split, start, end
+        first = places.setdefault(name, here)
+        if first != here:
+            what, one, other = next(found for found in zip(("path", *OPTIONAL), first, here, strict=True) if found[1] != found[2])
+            conflicts.setdefault(name, f"two {what}s, {' and '.join(sorted((one, other)) if what == 'path' else (one, other))}")
         listed = captions.setdefault(name, [])
         if caption:
             listed.append(caption)
@@ -83,12 +92,29 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
         raise DataError(f"manifest {path}: videoid '{name}' has {reason} ({len(conflicts)} such ids); give each video its own id.")
     uncaptioned = tuple(name for name in places if not captions[name])
     folder = path.resolve().parent
-    clips = tuple(Clip(name, folder / place, tuple(captions[name]), split) for name, (place, split) in places.items() if captions[name])
+    clips = tuple(
+        Clip(name, folder / place, tuple(captions[name]), split, *_part(path, name, start, end))
+        for name, (place, split, start, end) in places.items()
+        if captions[name]
+    )
     if not clips:
         raise DataError(f"manifest {path} has no row with a caption; add captions, one row each.")
     if empty:
         log.warning("%s: %d rows without a caption were left out (%d videos had no other caption)", path, empty, len(uncaptioned))
     return Manifest(path, clips, has_splits, empty, uncaptioned, tuple(conflicts))
+
+
+def _part(path: Path, name: str, *columns: str) -> tuple[float | None, float | None]:
+    """start_s and end_s as numbers; None where they are empty."""
+    try:
+        start, end = (float(text) if text else None for text in columns)
+    except ValueError:
+        start = end = float("nan")
+    if not (start or 0) >= 0 or (end is not None and not (start or 0) < end < float("inf")):
+        raise DataError(
+            f"manifest {path}: videoid '{name}' has start_s '{columns[0]}' and end_s '{columns[1]}'; they must be seconds, 0 <= start_s < end_s."
+        )
+    return start, end
 
 
 def _read_columns(path: Path) -> dict[str, list[str]]:
@@ -113,7 +139,7 @@ def _read_columns(path: Path) -> dict[str, list[str]]:
         )
     if table.empty:
         raise DataError(f"manifest {path} has column names but no rows; add one row per caption.")
-    wanted = [*REQUIRED, *(["split"] if "split" in table.columns else [])]
+    wanted = [*REQUIRED, *(name for name in OPTIONAL if name in table.columns)]
     return {name: ["" if pd.isna(value) else str(value).strip() for value in table[name]] for name in wanted}
 
 

@@ -17,6 +17,7 @@ from simvtp.data.manifest import Clip
 from simvtp.data.progress import Check, Say, spoken, unasked
 from simvtp.data.video import Reader, VideoInfo, fit_short_side, get_reader, probe, read_frames
 from simvtp.data.workers import Guard, SharedTexts
+from simvtp.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class ClipSource:
     reader: Reader
     side: int  # short side at which frames are read; smaller videos are not enlarged
     cache: DecodedCache | None = None
+    parts: np.ndarray | None = None  # float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole videos
     _infos: dict[int, VideoInfo] = field(default_factory=dict, repr=False)  # of this process
 
     def __getstate__(self) -> dict[str, Any]:
@@ -41,7 +43,10 @@ class ClipSource:
         return Path(self.paths[clip])
 
     def read(self, clip: int, choose: Callable[[int], Sequence[int] | np.ndarray], guard: Guard) -> np.ndarray:
-        """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many. DataError if it does not decode."""
+        """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many. DataError if it does not decode.
+
+        Of a clip that is a part of a video, only the frames of that part count, at the video's average rate.
+        """
         if self.cache is not None and self.cache.holds(clip):
             return self.cache.read(clip, choose(self.cache.length(clip)))
         path = self.path(clip)
@@ -50,10 +55,21 @@ class ClipSource:
             with guard.decoding(clip):
                 info = self._infos[clip] = probe(path, self.reader)
         size = fit_short_side(info.height, info.width, self.side)
+        first, last = self._part(clip, info)
+        chosen = [first + int(i) for i in choose(last - first)]
         with guard.decoding(clip):
-            return read_frames(
-                path, [int(i) for i in choose(info.frames)], self.reader, None if size == (info.height, info.width) else size
-            )
+            return read_frames(path, chosen, self.reader, None if size == (info.height, info.width) else size)
+
+    def _part(self, clip: int, info: VideoInfo) -> tuple[int, int]:
+        """First frame of the clip, and the one after its last."""
+        if self.parts is None or not np.isfinite(self.parts[clip]).any() or info.fps <= 0:
+            return 0, info.frames
+        start, end = self.parts[clip]
+        first = 0 if np.isnan(start) else round(start * info.fps)
+        if first >= info.frames:
+            raise DataError(f"{self.path(clip)} ends after {info.frames / info.fps:.2f} s, before the part that begins at {start:g} s.")
+        last = info.frames if np.isnan(end) else min(info.frames, round(end * info.fps))
+        return first, max(first + 1, last)
 
 
 def open_source(
@@ -68,12 +84,19 @@ def open_source(
     """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache wants one and the clips are not few."""
     reader = reader or get_reader(data.reader)
     cache = None
-    if runtime.decoded_cache and len(clips) >= CACHE_FROM:
+    parts = _parts_of(clips)
+    if runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None:  # the cache holds whole videos
         folder = cache_dir(runtime) / "decoded"
         progress = spoken(say or log.info, check)
         paths = [clip.path for clip in clips]
         cache = open_cache(paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check)
-    return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache)
+    return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache, parts)
+
+
+def _parts_of(clips: Sequence[Clip]) -> np.ndarray | None:
+    if all(clip.start_s is None and clip.end_s is None for clip in clips):
+        return None
+    return np.array([(clip.start_s, clip.end_s) for clip in clips], np.float64)  # None becomes NaN
 
 
 def processes_for(runtime: RuntimeConfig, source: ClipSource, model: ModelConfig) -> int:

@@ -1,7 +1,9 @@
-"""Video files: the only place that imports decord and PyAV (lazily, inside the functions that need them).
+"""Video files: reading (the only place that imports decord; PyAV is shared with `simvtp.data.transcode`) and writing small ones.
 
 Both back-ends open the file, read and close it inside one call, with one decoder thread: a reader that stays open decodes ahead without
 bound, and one that is open while the process forks hangs for ever (both seen with decord 0.6). Unresized, both give the same bytes.
+Frames stand upright: the rotation that a phone writes into the file is applied. A path may name a member of a tar shard
+(`simvtp.data.member`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from simvtp.data.member import file_of, member_bytes
 from simvtp.errors import ConfigError, DataError, UserError
 
 T = TypeVar("T")
@@ -112,10 +115,10 @@ class DecordReader:
         except ImportError as error:
             raise UserError(f"data.reader=decord, but decord does not import ({error}): install it or set data.reader=pyav.") from error
         decord.logging.set_level(decord.logging.QUIET)
-        if not Path(path).is_file():
+        if not file_of(path).is_file():
             raise FileNotFoundError("there is no such file")
         height, width = size or (-1, -1)
-        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+        return decord.VideoReader(member_bytes(path) or str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
 
     def probe(self, path: Path) -> VideoInfo:
         video = self._open(path, None)
@@ -148,7 +151,7 @@ class PyavReader:
             import av
         except ImportError as error:
             raise UserError(f"data.reader=pyav, but PyAV does not import ({error}): install av or set data.reader=decord.") from error
-        container = av.open(str(path))
+        container = av.open(member_bytes(path) or str(path))
         if not container.streams.video:
             container.close()
             raise ValueError("no video stream")
@@ -162,15 +165,15 @@ class PyavReader:
             stream = container.streams.video[0]
             context = stream.codec_context
             rate = stream.average_rate or stream.guessed_rate or 0
-            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-            return VideoInfo(frames, float(rate), context.height, context.width)
+            frames, turns = 0, None
+            for packet in container.demux(stream):
+                frames += bool(packet.size and not packet.is_discard)
+                if turns is None:  # the container's display matrix is shown with the first frame only
+                    turns = next((quarter_turns(frame) for frame in packet.decode()), None)
+            height, width = context.height, context.width
+            return VideoInfo(frames, float(rate), *((width, height) if turns in (1, 3) else (height, width)))
 
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
-        def convert(frame: Any) -> np.ndarray:
-            if size is None:
-                return frame.to_ndarray(format="rgb24")
-            return frame.reformat(width=size[1], height=size[0], format="rgb24", interpolation="BILINEAR").to_ndarray()
-
         wanted = sorted(set(indices))
         with self._open(path) as container:
             stream = container.streams.video[0]
@@ -184,17 +187,32 @@ class PyavReader:
                 keys = sorted(pts for pts, key in packets if key)
                 numbers = {times[number]: number for number in wanted}
                 for pts, frame in _decode_by_time(container, stream, [times[n] for n in wanted], keys):
-                    found[numbers[pts]] = convert(frame)
+                    found[numbers[pts]] = upright(frame, size)
         if len(found) < len(wanted):
             with self._open(path) as container:
                 for number, frame in enumerate(container.decode(video=0)):
                     if number in wanted:
-                        found[number] = convert(frame)
+                        found[number] = upright(frame, size)
                     if number >= wanted[-1]:
                         break
         if len(found) < len(wanted):
             raise IndexError(f"frame {min(set(wanted) - set(found))} is missing: the file is damaged or cut off")
         return np.stack([found[number] for number in indices])
+
+
+def quarter_turns(frame: Any) -> int:
+    """How many times PyAV's frame must be turned counter-clockwise by 90 degrees to stand upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+    """uint8 [H, W, 3], RGB: PyAV's frame as it is meant to be seen, resized (bilinear) to (height, width) if given."""
+    turns = quarter_turns(frame)
+    if size is not None:
+        height, width = size if turns % 2 == 0 else size[::-1]
+        frame = frame.reformat(width=width, height=height, format="rgb24", interpolation="BILINEAR")
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.rot90(pixels, turns) if turns else pixels
 
 
 def _decode_by_time(container: Any, stream: Any, wanted: list[int], keys: list[int]) -> Iterator[tuple[int, Any]]:
@@ -234,6 +252,46 @@ READERS: dict[str, Callable[[], Reader]] = {"decord": DecordReader, "pyav": Pyav
 REPEATABLE = "mbtree=0:rc-lookahead=0:scenecut=0:weightp=0"
 
 
+class H264Writer:
+    """Frame after frame into an H.264 mp4: yuv420p, constant frame rate, one thread, so that equal frames give equal bytes.
+
+    Args:
+        target: a path, or a file object that can seek.
+        height, width: even.
+        fps: frames per second; denominators above 1001 are rounded.
+        crf: x264 quality, lower is better (18 = visually lossless).
+        gop: largest distance between key frames.
+    """
+
+    def __init__(self, target: Any, height: int, width: int, fps: Fraction, crf: int = 18, gop: int = 8) -> None:
+        import av
+
+        self._convert = av.VideoFrame.from_ndarray
+        self._container = av.open(target, "w", format="mp4", options={"fflags": "+bitexact"})
+        self._stream: Any = self._container.add_stream(
+            "libx264",
+            rate=fps.limit_denominator(1001),
+            options={"crf": str(crf), "preset": "veryfast", "bf": "0", "x264-params": REPEATABLE},
+        )
+        self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+        self._stream.codec_context.gop_size = gop
+        self._stream.codec_context.thread_count = 1
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append one frame, uint8 [H, W, 3], RGB."""
+        self._container.mux(self._stream.encode(self._convert(np.ascontiguousarray(frame), format="rgb24")))
+
+    def __enter__(self) -> H264Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+
 def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: int = 8) -> None:
     """Write an H.264 mp4 (yuv420p, one thread, so that equal frames give equal bytes); the file is whole or absent.
 
@@ -248,8 +306,6 @@ def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: 
         ValueError: frames of another type or shape, or of odd size.
         OSError: the file cannot be written.
     """
-    import av
-
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
         raise ValueError(f"frames must be uint8 [T, H, W, 3] with T at least 1, not {frames.dtype} {frames.shape}")
     if frames.shape[1] % 2 or frames.shape[2] % 2:
@@ -258,18 +314,9 @@ def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream(
-                "libx264",
-                rate=Fraction(fps).limit_denominator(1001),
-                options={"crf": str(crf), "preset": "veryfast", "bf": "0", "x264-params": REPEATABLE},
-            )
-            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-            stream.codec_context.gop_size = gop
-            stream.codec_context.thread_count = 1
+        with H264Writer(str(temporary), frames.shape[1], frames.shape[2], Fraction(fps), crf, gop) as writer:
             for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-            container.mux(stream.encode(None))
+                writer.write(frame)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
