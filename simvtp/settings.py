@@ -118,6 +118,9 @@ def _with_annotations(data: DataConfig) -> DataConfig:
     protocol = resolve_protocol(data.dataset, data.protocol)
     if not data.root:
         raise ConfigError(f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos.")
+    needed = BENCHMARKS[data.dataset].needs_reader
+    if needed and data.reader != needed:
+        raise ConfigError(f"data.dataset={data.dataset} has images or GIFs, which data.reader={data.reader} does not open: set data.reader={needed}.")
     root = str(Path(data.root).expanduser().resolve())
     digest = annotation_digest(data.dataset, root, protocol)
     return dataclasses.replace(data, root=root, protocol=protocol, manifest_digest=digest)

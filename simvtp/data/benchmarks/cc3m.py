@@ -118,4 +118,5 @@ CC3M = BenchmarkReader(
         licence="annotations: free use, as stated by Google; images are their owners'",
         size="—",
     ),
+    needs_reader="pyav",
 )

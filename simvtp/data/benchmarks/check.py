@@ -73,7 +73,7 @@ def check_benchmark(
     Args:
         protocol: the one whose videos are looked for; by default the first that is possible.
         decode: also decode every frame of every video, in worker processes that are ended when one hangs.
-        reader, timeout, workers: as for `check_manifest`.
+        reader, timeout, workers: as for `check_manifest`; a benchmark of images or GIFs is read by the back-end that can.
         say: takes progress and, at the end, the report, line by line.
 
     Raises:
@@ -101,6 +101,7 @@ def check_benchmark(
     corrupt: dict[int, str] = {}
     if decode:
         say(f"decoding {len(there)} videos")
+        reader = BENCHMARKS[name].needs_reader or reader
         answers = decode_all([path for _, path in there], reader, timeout, workers, say)
         corrupt = {number: f"{there[number][0]}: {answer}" for number, answer in answers.items() if isinstance(answer, str)}
     report = BenchmarkReport(

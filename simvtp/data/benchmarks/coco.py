@@ -27,4 +27,5 @@ COCO = BenchmarkReader(
         licence="captions CC BY 4.0; images are their owners' (Flickr terms)",
         size="19 GB",
     ),
+    needs_reader="pyav",
 )

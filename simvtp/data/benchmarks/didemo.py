@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from simvtp.data.benchmarks import files
@@ -12,6 +13,7 @@ from simvtp.data.records import Benchmark
 FOLDERS = ("DiDeMo", "didemo", "LocalizingMoments/data")
 LIST_FOLDERS = ("ce_lists", "DiDeMo", "didemo")
 VIDEO_FOLDERS = ("videos", "video", "didemo_videos", "DiDeMo_Videos")
+ANNOTATED_S = 30.0
 SPLITS = ("train", "val", "test")
 
 
@@ -37,8 +39,8 @@ def open_didemo(root: Path, protocol: str) -> Benchmark:
     files.require_apart(splits, "didemo")
     finder = files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in splits.values() for video in ids}
-    clips = files.make_clips(splits, paragraphs, videos, root)
-    notes.append("the sentences speak of the first 30 s of a video")
+    clips = tuple(replace(clip, end_s=ANNOTATED_S) for clip in files.make_clips(splits, paragraphs, videos, root))
+    notes.append(f"the sentences speak of the first {ANNOTATED_S:g} s of a video; longer ones are cut there")
     return Benchmark("didemo", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read)
 
 

@@ -27,4 +27,5 @@ FLICKR30K = BenchmarkReader(
         licence="research and education; images are their owners' (Flickr terms)",
         size="—",
     ),
+    needs_reader="pyav",
 )

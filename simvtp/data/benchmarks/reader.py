@@ -28,6 +28,7 @@ class BenchmarkReader:
         protocols: the first is the default.
         open: (root, protocol) -> Benchmark. DataError says which file is missing and where it was looked for, which column is missing and
             which were found, or what contradicts itself.
+        needs_reader: the data.reader that opens its files, where not every one does.
     """
 
     name: str
@@ -35,3 +36,4 @@ class BenchmarkReader:
     protocols: tuple[str, ...]
     open: Callable[[Path, str], Benchmark]
     describe: Source
+    needs_reader: str = ""

@@ -68,4 +68,5 @@ TGIF_QA = BenchmarkReader(
         licence="not stated for the questions; GIFs are their uploaders'",
         size="—",
     ),
+    needs_reader="pyav",
 )
