@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 
 import pytest
 from hypothesis import given, settings
@@ -90,22 +91,15 @@ def test_a_ratio_that_leaves_no_visible_slot_is_refused() -> None:
 def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
     experiment = get_recipe("tiny")
     value = C.flatten(experiment)[key]
-    hints = {"text_rule": "bernoulli"}
+    hint = S._types()[key]
     if key in ("data.manifest", "data.root"):
         return  # their content counts, not their path: see the tests below
-    if isinstance(value, bool):
-        new: object = not value
-    elif isinstance(value, (int, float)):
-        new = value + 1
+    if typing.get_origin(hint) is typing.Literal:
+        new: object = next(choice for choice in typing.get_args(hint) if choice != value)
+    elif isinstance(value, bool):
+        new = not value
     else:
-        choices = {
-            "model.pooling": "with_pads", "model.contrastive_text": "masked", "model.vtm_negatives": "hard", "masks.video_kind": "frame",
-            "masks.text_kind": "word", "masks.text_rule": hints["text_rule"], "losses.vtc_negatives": "local", "losses.mvm_target": "raw",
-            "data.train_crop": "multiscale", "data.reader": "pyav", "data.on_corrupt": "raise", "pretrain.precision": "bf16",
-            "finetune.train.precision": "bf16", "finetune.selection": "test", "finetune.train_crop": "multiscale",
-            "finetune.vtc_negatives": "local", "finetune.pooling": "with_pads", "evaluate.split": "val",
-        }  # fmt: skip
-        new = choices.get(key, f"{value}x")
+        new = value + 1 if isinstance(value, (int, float)) else f"{value}x"
     changed = S.replace_key(experiment, key, new)
     assert changed.fingerprint != experiment.fingerprint
     assert (changed.cell_fingerprint == experiment.cell_fingerprint) == (key == "seed")
@@ -115,7 +109,11 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
     ("recipe", "assignments", "fingerprint"),
     [
         ("tiny", [], "5c8bd963e02f5039628031e0430200cbcd5b82aa2c338f848abbbd22d51dc558"),
-        ("tiny", ["data.fraction=0.25", "seed=3", "masks.video_ratio=0.5"], "399da51d37c22582730be32dfb1774223a6c4e12eb162717f3242444a2796a97"),
+        (
+            "tiny",
+            ["data.fraction=0.25", "seed=3", "masks.video_ratio=0.5"],
+            "399da51d37c22582730be32dfb1774223a6c4e12eb162717f3242444a2796a97",
+        ),
         ("tiny", ["data.dataset=manifest", "data.manifest_digest=ab"], "dffa84c972288d925657ed409f8b2a492f850c6c4331e59f9c7d895eb3f639bd"),
         ("released", [], "70511a12e50935e760fd72b64dc9a3c8367aa92e2e298244c073ed490abe53d3"),
     ],
