@@ -10,14 +10,19 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simvtp.errors import UserError
+
+if TYPE_CHECKING:
+    from simvtp.config import Experiment
 
 EXAMPLES = """\
 examples:
   python -m simvtp run tiny                                        the whole experiment on the embedded data set
   python -m simvtp run tiny masks.video_ratio=0.75 seed=1          any setting can be changed by its name
   python -m simvtp run tiny data.dataset=manifest data.manifest=clips.csv
+  python -m simvtp finetune qa --init runs/0123456789ab            question answering with the encoder that a run has pre-trained
   python -m simvtp settings tiny                                   all settings of a recipe
   python -m simvtp describe base                                   parameters and FLOPs, part by part
   python -m simvtp visualize runs/0123456789ab                     pictures of what a model rebuilds
@@ -42,13 +47,24 @@ def parser() -> argparse.ArgumentParser:
     for name, help in (
         ("run", "one experiment from its settings to its results"),
         ("pretrain", "the same, but stop after pre-training"),
-        ("finetune", "the same, but stop after fine-tuning"),
         ("settings", "print all settings of a recipe with the overrides applied, and its fingerprint"),
         ("describe", "parameters and forward FLOPs of the model, part by part"),
     ):
         command = add(name, help)
         command.add_argument("recipe", help="name of a recipe: tiny, base, released, large, huge")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, for example masks.video_ratio=0.75")
+
+    command = add("finetune", "fine-tune pre-trained weights on a task and test it; or a recipe, up to the end of its fine-tuning")
+    command.add_argument("task", help="retrieval, qa, choice, action, ... (without --init: the name of a recipe)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, for example finetune.train.epochs=2")
+    command.add_argument("--init", default="", help="a run directory, a weights file, an exported model, or 'initial' for no pre-training")
+    command.add_argument(
+        "--recipe", default="", help="fine-tuning settings; default: <recipe of the run>_<task> if there is one, else the run's"
+    )
+    command.add_argument("--data", default="", help="a manifest, or the name of a data set; default: that of the run or recipe")
+
+    command = add("evaluate", "the figures of a run on its test split; what is missing of the run is done first")
+    command.add_argument("run_dir", type=Path)
 
     command = add("visualize", "original, masked and rebuilt frames and captions of a finished pre-training, as PNG and GIF")
     command.add_argument("run_dir", type=Path)
@@ -68,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--workers", type=int, default=2)
     check.add_argument("--frames", type=int, default=16, help="clips with fewer frames are reported as too short")
 
-    shard = data.add_parser("shard", help="clips of a manifest, cut and encoded at the training size, into tar shards; goes on after a kill")
+    shard = data.add_parser(
+        "shard", help="clips of a manifest, cut and encoded at the training size, into tar shards; goes on after a kill"
+    )
     shard.add_argument("manifest", type=Path)
     shard.add_argument("out", type=Path, help="folder of the shards; train on it with data.dataset=shards data.manifest=OUT")
     shard.add_argument("--size", default="256", help="short side in pixels (never enlarged), or WIDTHxHEIGHT (cut to fit); default 256")
@@ -107,19 +125,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from simvtp.errors import Stopped
-    from simvtp.experiment import run
     from simvtp.recipes import get_recipe
     from simvtp.settings import override
 
-    until = {"run": "evaluate", "pretrain": "pretrain", "finetune": "finetune"}[options.command]
+    until = {"run": "evaluate", "pretrain": "pretrain"}[options.command]
+    return _carry_out(override(get_recipe(options.recipe), options.overrides), until)
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from simvtp.commands import downstream
+    from simvtp.recipes import RECIPES, get_recipe
+    from simvtp.settings import override
+
+    if not options.init:
+        if options.task not in RECIPES:
+            raise UserError(f"finetune {options.task}: say with --init which run or weights to start from (`initial` for none).")
+        return _carry_out(override(get_recipe(options.task), options.overrides), "finetune")
+    return _carry_out(
+        downstream(options.task, options.init, recipe=options.recipe, data=options.data, overrides=options.overrides), "evaluate"
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from simvtp.rundir import load_experiment
+
+    return _carry_out(load_experiment(options.run_dir), "evaluate")
+
+
+def _carry_out(experiment: Experiment, until: str) -> int:
+    from simvtp.errors import Stopped
+    from simvtp.experiment import beside, run
+
     try:
-        results = run(override(get_recipe(options.recipe), options.overrides), until=until)
+        results = run(experiment, until=until)
     except Stopped as stopped:
         print(f"{stopped}", file=sys.stderr)
         return 3
     for result in results:
-        print(f"{result.line}  (chance R@1 {result.chance['R1']:.1f}; {result.queries} queries, {result.gallery} candidates)")
+        candidates = f", {result.gallery} candidates" if result.gallery else ""
+        print(f"{result.line}  ({beside(result)}; {result.queries} queries{candidates})")
     return 0
 
 
@@ -223,7 +267,8 @@ def _sync(options: argparse.Namespace) -> int:
 COMMANDS = {
     "run": _run,
     "pretrain": _run,
-    "finetune": _run,
+    "finetune": _finetune,
+    "evaluate": _evaluate,
     "settings": _settings,
     "describe": _describe,
     "visualize": _visualize,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from simvtp.errors import ConfigError
+from simvtp.tasks.action import ActionRecognition
+from simvtp.tasks.choice import CaptionChoice
+from simvtp.tasks.qa import QuestionAnswering
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context, OpenTask, Task
 
@@ -10,6 +13,9 @@ __all__ = ["TASKS", "Context", "OpenTask", "Task", "open_task"]
 
 TASKS: dict[str, OpenTask] = {
     "retrieval": Retrieval,
+    "qa": QuestionAnswering,
+    "choice": CaptionChoice,
+    "action": ActionRecognition,
 }
 
 

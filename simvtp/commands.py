@@ -1,0 +1,48 @@
+"""What the commands `finetune TASK --init` and `evaluate RUN_DIR` do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from simvtp.config import MANIFEST_DATASETS, Experiment
+from simvtp.errors import ConfigError
+from simvtp.recipes import RECIPES, get_recipe
+from simvtp.rundir import load_experiment
+from simvtp.settings import override
+from simvtp.tasks import TASKS
+
+
+def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment that fine-tunes the weights `init` on a task.
+
+    Args:
+        task: a name in simvtp/tasks.
+        init: a run directory, whose settings are then taken for all but the fine-tuning; or weights, or `initial`.
+        recipe: whose fine-tuning settings are taken; empty: `<recipe of the run>_<task>` if there is one, else the run's own. Needed where
+            `init` is no run directory: then all settings are the recipe's.
+        data: a manifest, or the name of a data set; empty: that of the run or recipe.
+        overrides: `key=value`, applied last.
+
+    Raises ConfigError if the task, the recipe or a setting is not known.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"there is no task '{task}': choose one of {', '.join(TASKS)}.")
+    is_run = (Path(init).expanduser() / "experiment.json").is_file()
+    if not is_run and not recipe:
+        raise ConfigError(f"--init {init} is no run directory, so its settings are not known: name those of the model with --recipe.")
+    base = load_experiment(Path(init).expanduser()) if is_run else get_recipe(recipe)
+    fitting = recipe or (f"{base.name}_{task}" if f"{base.name}_{task}" in RECIPES else "")
+    tuning = get_recipe(fitting).finetune if fitting else base.finetune
+    experiment = dataclasses.replace(
+        base,
+        name=fitting or base.name,
+        finetune=dataclasses.replace(tuning, enabled=True, task=task, init=init, init_digest=""),
+        evaluate=dataclasses.replace(base.evaluate, zero_shot=False),
+    )
+    if data:
+        is_file = Path(data).expanduser().is_file()
+        chosen = [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"] if is_file else [f"data.dataset={data}"]
+        experiment = override(experiment, chosen)
+    return override(experiment, overrides)

@@ -1,0 +1,110 @@
+"""Questions, moments and actions of a data set: those of a benchmark's files, or those that came with the embedded data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from simvtp.config import DataConfig, RuntimeConfig
+from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
+from simvtp.data.datasets import cache_dir
+from simvtp.data.manifest import hash_unit, read_manifest
+from simvtp.data.records import Action, Benchmark, Moment, Question, QuestionKind, Span, TaskName
+from simvtp.data.shapes import shapes_folder
+from simvtp.data.shapes_questions import NUMBERS
+from simvtp.data.shapes_scene import FPS, MOTIONS
+from simvtp.errors import DataError
+
+CANDIDATES = 4  # of a multiple-choice question of the embedded data set, where its category has so many answers
+COUNTED = ("count", "count_motion")  # categories of the embedded data set whose answers are numbers
+CHOICE_TASKS = ("qa", "choice")  # benchmarks that hold questions
+
+
+def open_annotations(data: DataConfig, runtime: RuntimeConfig, task: TaskName, kind: QuestionKind = "open") -> Benchmark:
+    """What `data.dataset` holds for a task.
+
+    Args:
+        task: qa, choice, action or grounding.
+        kind: which form the questions of the embedded data set take; a benchmark's questions have the form that they have.
+
+    Raises DataError if the data set holds nothing for the task, or a file is missing.
+    """
+    if data.dataset == "shapes":
+        return _shapes(shapes_folder(data.shapes, cache_dir(runtime)), task, kind)
+    if data.dataset not in BENCHMARKS:
+        raise DataError(
+            f"data.dataset={data.dataset} has captions only: for {task} name a benchmark (`python -m simvtp data list`) or shapes."
+        )
+    benchmark = open_benchmark(data.dataset, data.root, data.protocol)
+    found = {"qa": benchmark.questions, "choice": benchmark.questions, "action": benchmark.actions, "grounding": benchmark.moments}[task]
+    if not found:
+        fitting = [name for name, reader in BENCHMARKS.items() if reader.task == task or {reader.task, task} == set(CHOICE_TASKS)]
+        raise DataError(f"{data.dataset} is annotated for {benchmark.task}, not for {task}; choose one of shapes, {', '.join(fitting)}.")
+    return benchmark
+
+
+# ---- the embedded data set --------------------------------------------------------------------------------------------------
+
+
+def _shapes(folder: Path, task: TaskName, kind: QuestionKind) -> Benchmark:
+    clips = read_manifest(folder / "manifest.csv").clips
+    common = {"name": "shapes", "task": task, "protocol": kind if task == "qa" else "", "videos": {clip.id: clip.path for clip in clips}}
+    if task == "action":
+        rows = _rows(folder / "actions.csv")
+        return Benchmark(**common, actions=tuple(Action(r["videoid"], r["label"], r["split"]) for r in rows), labels=MOTIONS)  # type: ignore[arg-type]
+    if task == "grounding":
+        lengths = {clip.id: frames / FPS for clip, frames in zip(clips, _frames(folder), strict=True)}
+        moments = (
+            Moment(f"{r['videoid']}#{n}", r["videoid"], r["sentence"], Span(float(r["start_s"]), float(r["end_s"])), lengths[r["videoid"]], r["split"])
+            for n, r in enumerate(_rows(folder / "grounding.csv"))
+        )  # fmt: skip
+        return Benchmark(**common, moments=tuple(moments))  # type: ignore[arg-type]
+    if task == "qa":
+        return Benchmark(**common, questions=_questions(_rows(folder / "questions.csv"), kind))  # type: ignore[arg-type]
+    raise DataError(f"the embedded data set has no annotations for {task}.")
+
+
+def _questions(rows: list[dict[str, str]], kind: QuestionKind) -> tuple[Question, ...]:
+    """The questions in the form asked for; a candidate is any answer that its category has in the training split."""
+    answers: dict[str, list[str]] = {}
+    for row in rows:
+        if row["split"] == "train" and row["answer"] not in answers.setdefault(row["kind"], []):
+            answers[row["kind"]].append(row["answer"])
+    found = []
+    for number, row in enumerate(rows):
+        name, answer, category = f"{row['videoid']}#{number}", row["answer"], row["kind"]
+        if kind == "count" and category not in COUNTED:
+            continue
+        text = str(NUMBERS.index(answer)) if kind == "count" else answer
+        candidates = _candidates(name, answer, answers.get(category, [])) if kind == "choice" else ()
+        found.append(Question(name, row["videoid"], row["question"], text, candidates, kind, row["split"], category))
+    return tuple(found)
+
+
+def _candidates(name: str, answer: str, known: list[str]) -> tuple[str, ...]:
+    """The answer and others of its category, in an order that a hash of the question's name decides."""
+
+    def luck(text: str) -> float:
+        return hash_unit(f"candidate {text}", name)
+
+    wrong = sorted((other for other in known if other != answer), key=luck)[: CANDIDATES - 1]
+    return tuple(sorted((answer, *wrong), key=lambda text: hash_unit(f"place {text}", name)))
+
+
+def _frames(folder: Path) -> list[int]:
+    return [int(json.loads(line)["frames"]) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): remove its folder, and it is made again.") from error
+
+
+def order_of(texts: Mapping[str, int]) -> tuple[str, ...]:
+    """Texts from the most to the least frequent, equal ones by alphabet."""
+    return tuple(sorted(texts, key=lambda text: (-texts[text], text)))

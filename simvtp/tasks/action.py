@@ -1,0 +1,101 @@
+"""Action recognition: one class for each video. Linear probe, attentive probe or full fine-tuning (`finetune.probe`); heads are ours.
+
+`finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates (`simvtp.training.optim`). No mixup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from simvtp.config import TrainConfig
+from simvtp.data.annotations import open_annotations
+from simvtp.data.loader import TrainLoader
+from simvtp.data.manifest import Clip
+from simvtp.data.text import TokenBatch
+from simvtp.errors import ConfigError, DataError
+from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k
+from simvtp.evaluation.metrics import TIES
+from simvtp.models import SimVTP
+from simvtp.models.action import VideoClassifier
+from simvtp.results import Result
+from simvtp.tasks.objectives import Classification
+from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.task import Context
+from simvtp.training.objectives import Objective
+
+VARIANTS = {"none": "full", "linear": "linear-probe", "attentive": "attentive-probe"}
+
+
+class ActionRecognition:
+    """Classes are the data set's own list, or those of the training split where it has none."""
+
+    selection = "val/top1"
+
+    def __init__(self, context: Context) -> None:
+        if context.blind:
+            raise ConfigError(
+                "finetune.blind and finetune.baseline do not go with finetune.task=action: without the video nothing is left."
+            )
+        self.context = context
+        experiment, tuning = context.experiment, context.experiment.finetune
+        records = open_annotations(experiment.data, experiment.runtime, "action")
+        self.videos = records.videos
+        self.actions = {split: [a for a in records.actions if a.split == split] for split in ("train", "val", "test")}
+        for split in ("train", tuning.selection, experiment.evaluate.split):
+            if not self.actions[split]:
+                raise DataError(f"the {split} split of {context.dataset.name} has no video with a class.")
+        self.labels = records.labels or tuple(sorted({a.label for a in self.actions["train"]}))
+        self.number = {label: number for number, label in enumerate(self.labels)}
+        self.samples = len(self.actions["train"])
+        self.negatives: str = ""
+
+    def build(self, unified: SimVTP) -> nn.Module:
+        experiment, tuning = self.context.experiment, self.context.experiment.finetune
+        return VideoClassifier.from_unified(
+            unified, experiment.model, len(self.labels), experiment.seed, probe=tuning.probe, drop_path=tuning.drop_path
+        )
+
+    def objective(self) -> Objective:
+        return Classification()
+
+    def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
+        actions = self.actions["train"]
+        targets = self._targets("train")
+        nothing = self.context.tokenizer.encode([""], 2)
+
+        def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
+            rows = (part.expand(len(chosen), -1) for part in (nothing.input_ids, nothing.attention_mask, nothing.word_ids))
+            return TokenBatch(*rows), targets[list(chosen)]
+
+        clips = [Clip(a.video, self.videos[a.video], ("",), "train") for a in actions]
+        return self.context.train_loader(clips, settings, stage, annotate)
+
+    def _targets(self, split: str) -> Tensor:
+        return torch.tensor([self.number.get(a.label, UNKNOWN) for a in self.actions[split]])
+
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+        """top1 and top5; a clip's class scores are averaged over its views."""
+        assert isinstance(model, VideoClassifier)
+        actions, right = self.actions[split], self._targets(split)
+        clips = [Clip(a.video, self.videos[a.video], ("",), split) for a in actions]
+        nothing = self.context.tokenizer.encode([""] * len(actions), 2)
+        logits = score_texts(self.context, model, lambda views, ids, mask: model.classify(views), clips, nothing, range(len(actions)))
+        ranks = answer_ranks(logits, right)
+        variant = VARIANTS[self.context.experiment.finetune.probe]
+        return [
+            Result(
+                self.context.protocol("action", split, setting, checkpoint, ties=TIES, variant=variant),
+                top_k(ranks),
+                chance_top_k(right, len(self.labels)),
+                queries=len(actions),
+                gallery=len(self.labels),
+                ranks=tuple(ranks.tolist()),
+                baselines={"prior": prior_top_k(self._targets("train"), right, len(self.labels))},
+            )
+        ]
+
+    def select(self, results: Sequence[Result]) -> dict[str, float]:
+        return {f"val/{name}": value for name, value in results[0].metrics.items()}

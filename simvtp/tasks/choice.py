@@ -1,0 +1,116 @@
+"""Video-text multiple choice: which of n captions belongs to the clip. The pair encoder scores each; the head, ours, starts as the VTM head.
+
+The wrong captions are those of other clips of the same split: in training drawn anew for each sample, in scoring picked once and for all
+by a hash of the clip's name. `prior` is 100 / n, as each caption is right as often as it is wrong; a blind model sees captions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from simvtp.config import TrainConfig
+from simvtp.data.loader import TrainLoader
+from simvtp.data.manifest import Clip, hash_unit
+from simvtp.data.order import uniforms
+from simvtp.data.text import TokenBatch
+from simvtp.errors import DataError
+from simvtp.evaluation.answers import accuracy, answer_ranks, chance_accuracy
+from simvtp.evaluation.metrics import TIES
+from simvtp.models import SimVTP
+from simvtp.models.pair import PairModel
+from simvtp.results import Result
+from simvtp.tasks.objectives import Classification
+from simvtp.tasks.qa import shaped
+from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.task import Context
+from simvtp.training.objectives import Objective
+
+
+class CaptionChoice:
+    """The right caption stands first in all that is made here; candidates are scored one by one, so no model can make use of that."""
+
+    selection = "val/accuracy"
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.clips = context.dataset.splits
+        self.count = context.experiment.finetune.candidates
+        for split, clips in self.clips.items():
+            if len(clips) < self.count:
+                raise DataError(f"the {split} split has {len(clips)} clips: too few for a choice among {self.count} captions.")
+        self.samples = len(self.clips["train"])
+        self.negatives: str = ""
+
+    def build(self, unified: SimVTP) -> nn.Module:
+        experiment = self.context.experiment
+        return PairModel.from_unified(
+            unified,
+            experiment.model,
+            1,
+            experiment.seed,
+            kind="match",
+            drop_path=experiment.finetune.drop_path,
+            blind=self.context.blind,
+        )
+
+    def objective(self) -> Objective:
+        return Classification()
+
+    def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
+        clips, seed = self.clips["train"], self.context.experiment.seed
+
+        def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
+            texts: list[str] = []
+            for number, clip in zip(numbers, chosen, strict=True):
+                luck = uniforms(seed, f"choice {stage}", number, 2 * self.count)
+                others = different(luck[: self.count - 1].tolist(), clip, len(clips))
+                texts += [_one_of(clips[c], u) for c, u in zip((clip, *others), luck[self.count :].tolist(), strict=True)]
+            return self._shaped(texts), torch.zeros(len(chosen), dtype=torch.int64)
+
+        return self.context.train_loader(clips, settings, stage, annotate)
+
+    def _shaped(self, texts: Sequence[str]) -> TokenBatch:
+        tokens = self.context.tokenizer.encode(texts, self.context.experiment.model.text_length)
+        return shaped(tokens, torch.ones(len(texts) // self.count, self.count, dtype=torch.bool))
+
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+        assert isinstance(model, PairModel)
+        clips, texts = self.clips[split], []
+        for number, clip in enumerate(clips):
+            luck = [hash_unit(f"wrong caption {i}", clip.id) for i in range(self.count - 1)]
+            texts += [clips[c].captions[0] for c in (number, *different(luck, number, len(clips)))]
+        logits = score_texts(self.context, model, model.score, clips, self._shaped(texts), range(len(clips)))
+        right = torch.zeros(len(clips), dtype=torch.int64)
+        ranks, guessed = answer_ranks(logits, right), chance_accuracy(right, self.count)
+        return [
+            Result(
+                self.context.protocol("choice", split, setting, checkpoint, ties=TIES, variant=f"{self.count} captions"),
+                accuracy(ranks),
+                guessed,
+                queries=len(clips),
+                gallery=self.count,
+                ranks=tuple(ranks.tolist()),
+                baselines={"prior": guessed},
+            )
+        ]
+
+    def select(self, results: Sequence[Result]) -> dict[str, float]:
+        return {self.selection: results[0].metrics["accuracy"]}
+
+
+def different(luck: Sequence[float], own: int, count: int) -> list[int]:
+    """As many different numbers below `count`, none of them `own`, as there are uniform numbers in `luck`."""
+    taken = [own]
+    for share in luck:
+        place = int(share * (count - len(taken)))
+        for number in sorted(taken):  # the place-th number that is not taken
+            place += number <= place
+        taken.append(place)
+    return taken[1:]
+
+
+def _one_of(clip: Clip, share: float) -> str:
+    return clip.captions[int(share * len(clip.captions))]

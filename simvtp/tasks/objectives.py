@@ -1,0 +1,35 @@
+"""Losses of the downstream tasks. Each is a mean over samples, so that its mean over ranks is that of the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from simvtp.batch import Masks
+from simvtp.training.objectives import Losses, Report, Shares
+
+
+class Classification:
+    """Cross-entropy of `logits` [B, K] and the numbers of the right ones, `targets` int64 [B]."""
+
+    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+        return {}
+
+    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+        logits, targets = outputs["logits"].float(), outputs["targets"]
+        loss = F.cross_entropy(logits, targets)
+        right = (logits.detach().argmax(dim=-1) == targets).float().mean()
+        return {"answer": loss}, {"loss/answer": loss.detach(), "acc/answer": right}
+
+
+class Regression:
+    """Mean squared error of `logits` [B, 1] and the numbers `targets` float [B]."""
+
+    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+        return {}
+
+    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+        loss = F.mse_loss(outputs["logits"].float()[:, 0], outputs["targets"])
+        return {"count": loss}, {"loss/count": loss.detach()}

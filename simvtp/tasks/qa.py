@@ -1,0 +1,199 @@
+"""Question answering: open-ended, multiple choice, counting. The papers' heads are not known: all of this is ours.
+
+open: the pair encoder sees clip and question, a classifier chooses among the answers of the training split (the most frequent ones, if
+`finetune.answers` limits them); an answer that is not among them is never right. choice: each candidate is put before the question, and
+the pair encoder scores every such text with the clip. count: one number is predicted with the squared error.
+
+Beside each figure: `chance`, and `prior` = the most frequent answer of the question's category. `finetune.blind=true` trains on the
+question alone, `finetune.baseline=true` puts that beside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from simvtp.config import TrainConfig
+from simvtp.data.annotations import open_annotations, order_of
+from simvtp.data.loader import TrainLoader
+from simvtp.data.manifest import Clip
+from simvtp.data.records import Question, QuestionKind
+from simvtp.data.text import TokenBatch
+from simvtp.errors import DataError
+from simvtp.evaluation.answers import (
+    TGIF_COUNT_LIMITS,
+    UNKNOWN,
+    accuracy,
+    answer_ranks,
+    chance_accuracy,
+    chance_count,
+    count_metrics,
+    prior_accuracy,
+    prior_choice,
+    prior_count,
+)
+from simvtp.evaluation.metrics import TIES
+from simvtp.models import SimVTP
+from simvtp.models.pair import AnswerHead, PairModel
+from simvtp.results import Protocol, Result
+from simvtp.tasks.objectives import Classification, Regression
+from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.task import Context
+from simvtp.training.objectives import Objective
+
+VARIANTS = {"open": "open-ended", "choice": "multiple-choice", "count": "count"}
+SPLITS = ("train", "val", "test")
+
+
+class QuestionAnswering:
+    """Questions about clips, of one kind."""
+
+    selection = "val/accuracy"
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        experiment, tuning = context.experiment, context.experiment.finetune
+        records = open_annotations(experiment.data, experiment.runtime, "qa", tuning.questions)
+        self.videos = records.videos
+        self.kind: QuestionKind = _only_kind(records.questions)
+        self.questions = {split: [q for q in records.questions if q.split == split] for split in SPLITS}
+        for split in ("train", tuning.selection, experiment.evaluate.split):
+            if not self.questions[split]:
+                raise DataError(f"the {split} split of {context.dataset.name} has no question of kind {self.kind}.")
+        frequency = Counter(q.answer for q in self.questions["train"])
+        self.answers = order_of(frequency)[: tuning.answers or None]
+        self.number = {answer: number for number, answer in enumerate(self.answers)}
+        learnt = self.questions["train"]
+        if self.kind == "open":  # what is not in the vocabulary cannot be learnt
+            learnt = [q for q in learnt if q.answer in self.number]
+        self.learnt = learnt
+        self.candidates = max((len(q.candidates) for q in records.questions), default=0)
+        self.samples = len(learnt)
+        self.negatives: str = ""
+
+    # ---- training ---------------------------------------------------------------------------------------------------------
+
+    def build(self, unified: SimVTP) -> nn.Module:
+        experiment, tuning = self.context.experiment, self.context.experiment.finetune
+        outputs = len(self.answers) if self.kind == "open" else 1
+        model = PairModel.from_unified(
+            unified, experiment.model, outputs, experiment.seed, drop_path=tuning.drop_path, blind=self.context.blind
+        )
+        if self.kind == "count":
+            assert isinstance(model.head, AnswerHead)
+            nn.init.constant_(model.head.out.bias, sum(float(q.answer) for q in self.learnt) / len(self.learnt))
+        return model
+
+    def objective(self) -> Objective:
+        return Regression() if self.kind == "count" else Classification()
+
+    def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
+        clips = [Clip(q.video, self.videos[q.video], (q.text,), "train") for q in self.learnt]
+
+        def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
+            asked = [self.learnt[number] for number in chosen]
+            return self._texts(asked), self._targets(asked)
+
+        return self.context.train_loader(clips, settings, stage, annotate)
+
+    def _texts(self, questions: Sequence[Question]) -> TokenBatch:
+        """[b, L], or [b, C, L] with a text for each candidate and none where a question has fewer."""
+        tokenizer, length = self.context.tokenizer, self.context.experiment.model.text_length
+        if self.kind != "choice":
+            return tokenizer.encode([q.text for q in questions], length)
+        # The candidate comes first: a long question is cut at its end, and then the candidates must not become alike.
+        texts = [f"{candidate} : {q.text}" for q in questions for candidate in padded(q.candidates, self.candidates)]
+        there = torch.tensor([[i < len(q.candidates) for i in range(self.candidates)] for q in questions])
+        return shaped(tokenizer.encode(texts, length), there)
+
+    def _targets(self, questions: Sequence[Question]) -> Tensor:
+        """float [b] for counts, else int64 [b]."""
+        if self.kind == "count":
+            return torch.tensor([float(q.answer) for q in questions])
+        if self.kind == "choice":
+            return torch.tensor([q.candidates.index(q.answer) for q in questions])
+        return torch.tensor([self.number.get(q.answer, UNKNOWN) for q in questions])
+
+    # ---- scoring ----------------------------------------------------------------------------------------------------------
+
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+        assert isinstance(model, PairModel)
+        questions = self.questions[split]
+        names = list(dict.fromkeys(q.video for q in questions))
+        place = {name: number for number, name in enumerate(names)}
+        clips = [Clip(name, self.videos[name], (), split) for name in names]
+        logits = score_texts(self.context, model, model.score, clips, self._texts(questions), [place[q.video] for q in questions])
+        protocol = self.context.protocol("qa", split, setting, checkpoint, ties=TIES, variant=VARIANTS[self.kind])
+        if self.kind == "count":
+            return [self._counts(protocol, logits[:, 0], questions)]
+        metrics, chance, prior, ranks = self._choices(logits, questions)
+        gallery = len(self.answers) if self.kind == "open" else self.candidates
+        return [Result(protocol, metrics, chance, len(questions), gallery, tuple(ranks.tolist()), baselines={"prior": prior})]
+
+    def _choices(
+        self, logits: Tensor, questions: Sequence[Question]
+    ) -> tuple[dict[str, float], dict[str, float], dict[str, float], Tensor]:
+        """(metrics, chance, prior, ranks) of open-ended or multiple-choice questions."""
+        right, categories = self._targets(questions), [q.category for q in questions]
+        trained, sorts = self.questions["train"], [q.category for q in self.questions["train"]]
+        if self.kind == "open":
+            ranks = answer_ranks(logits, right)
+            chance = chance_accuracy(right, len(self.answers), categories)
+            prior = prior_accuracy(self._targets(trained), right, len(self.answers), categories, sorts)
+            return accuracy(ranks, categories), chance, prior, ranks
+        there = torch.tensor([[i < len(q.candidates) for i in range(self.candidates)] for q in questions])
+        ranks = answer_ranks(logits, right, there)
+        often = Counter((q.category, q.answer) for q in trained)
+        counts = torch.tensor([[often[q.category, text] for text in padded(q.candidates, self.candidates)] for q in questions])
+        prior = prior_choice(counts, right, there, categories)
+        return accuracy(ranks, categories), chance_accuracy(right, there.sum(dim=1), categories), prior, ranks
+
+    def _counts(self, protocol: Protocol, predicted: Tensor, questions: Sequence[Question]) -> Result:
+        """The result on counts; the prior is that of each category, averaged over the questions."""
+        trained = self.questions["train"]
+        known = [round(float(q.answer)) for q in trained]
+        limits = TGIF_COUNT_LIMITS if self.context.dataset.name.startswith("tgif") else (min(known), max(known))
+        truth = torch.tensor([round(float(q.answer)) for q in questions])
+        prior: dict[str, float] = {}
+        for category, asked in Counter(q.category for q in questions).items():
+            of_it = [number for number, q in zip(known, trained, strict=True) if q.category == category] or known
+            mine = torch.tensor([q.category == category for q in questions])
+            for name, value in prior_count(torch.tensor(of_it), truth[mine], limits).items():
+                prior[name] = prior.get(name, 0.0) + value * asked / len(questions)
+        return Result(
+            protocol,
+            count_metrics(predicted, truth, limits),
+            chance_count(truth, limits),
+            queries=len(questions),
+            gallery=0,
+            scores=tuple(predicted.tolist()),
+            baselines={"prior": prior},
+        )
+
+    def select(self, results: Sequence[Result]) -> dict[str, float]:
+        names = [name for name in results[0].metrics if not name.startswith("accuracy-")]
+        return {f"val/{name}": results[0].metrics[name] for name in names}
+
+
+def padded(candidates: Sequence[str], count: int) -> list[str]:
+    """The candidates, then empty texts up to `count`."""
+    return [*candidates, *[""] * (count - len(candidates))]
+
+
+def shaped(tokens: TokenBatch, there: Tensor) -> TokenBatch:
+    """Rows of b x C texts as [b, C, L]; a text that is not `there` (bool [b, C]) has no piece at all."""
+    size = *there.shape, -1
+    mask = tokens.attention_mask.view(size) & there[..., None]
+    return TokenBatch(tokens.input_ids.view(size) * mask, mask, tokens.word_ids.view(size).masked_fill(~mask, -1))
+
+
+def _only_kind(questions: Sequence[Question]) -> QuestionKind:
+    kinds = sorted({q.kind for q in questions})
+    if len(kinds) != 1:
+        raise DataError(
+            f"the questions are of {len(kinds)} kinds ({', '.join(kinds) or 'there are none'}): choose a protocol with one kind."
+        )
+    return kinds[0]
