@@ -93,6 +93,10 @@ def finalise(experiment: Experiment) -> Experiment:
         path = Path(data.manifest).expanduser()
         if path.is_dir():
             path = path / "summary.json"  # of a folder of shards: holds the digests of all that is in it
+            if not path.is_file():
+                raise ConfigError(
+                    f"data.manifest={data.manifest}: the folder holds no finished shards; `python -m simvtp data shard` makes them."
+                )
         if not path.is_file():
             raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -120,7 +124,9 @@ def _with_annotations(data: DataConfig) -> DataConfig:
         raise ConfigError(f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos.")
     needed = BENCHMARKS[data.dataset].needs_reader
     if needed and data.reader != needed:
-        raise ConfigError(f"data.dataset={data.dataset} has images or GIFs, which data.reader={data.reader} does not open: set data.reader={needed}.")
+        raise ConfigError(
+            f"data.dataset={data.dataset} has images or GIFs, which data.reader={data.reader} does not open: set data.reader={needed}."
+        )
     root = str(Path(data.root).expanduser().resolve())
     digest = annotation_digest(data.dataset, root, protocol)
     return dataclasses.replace(data, root=root, protocol=protocol, manifest_digest=digest)
@@ -277,4 +283,8 @@ def _check_data(experiment: Experiment) -> None:
     for key in ("workers", "micro_batch"):
         _require(getattr(runtime, key) >= 0, f"runtime.{key}", getattr(runtime, key), "at least 0")
     _require(experiment.finetune.evaluations >= 1, "finetune.evaluations", experiment.finetune.evaluations, "at least 1")
+    for key, least in (("answers", 0), ("candidates", 2)):
+        _require(getattr(experiment.finetune, key) >= least, f"finetune.{key}", getattr(experiment.finetune, key), f"at least {least}")
+    if experiment.finetune.blind and experiment.finetune.baseline:
+        raise ConfigError("finetune.baseline=true trains a blind model beside the other, but finetune.blind=true: switch one of them off.")
     _require(experiment.finetune.temperature > 0, "finetune.temperature", experiment.finetune.temperature, "above 0")

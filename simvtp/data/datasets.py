@@ -11,8 +11,8 @@ from pathlib import Path
 from simvtp.config import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest
-from simvtp.data.shards import read_shards
 from simvtp.data.progress import Check, Say, spoken, unasked
+from simvtp.data.shards import read_shards
 from simvtp.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)

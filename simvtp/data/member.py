@@ -14,8 +14,8 @@ from pathlib import Path
 
 from simvtp.errors import DataError
 
-DIGITS = 16  # of the sha256: a change goes unnoticed once in 2**64
-MEMBER = re.compile(r"(?P<shard>.+\.tar)#(?P<offset>\d+)\+(?P<length>\d+):(?P<digest>[0-9a-f]{%d})" % DIGITS, re.DOTALL)
+DIGITS = 16  # of the sha256 (as in MEMBER): a change goes unnoticed once in 2**64
+MEMBER = re.compile(r"(?P<shard>.+\.tar)#(?P<offset>\d+)\+(?P<length>\d+):(?P<digest>[0-9a-f]{16})", re.DOTALL)
 
 
 def member_path(shard: Path, offset: int, length: int, sha256: str) -> Path:

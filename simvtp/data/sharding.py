@@ -17,7 +17,7 @@ import re
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from typing import Any
 from simvtp.data.manifest import Clip, Manifest, read_manifest
 from simvtp.data.progress import Check, Say, unasked, wait_for_lock
 from simvtp.data.shards import FAILURES, FORMAT, PLAN, SUMMARY
-from simvtp.data.transcode import FASTEST, KINDS, Target, Transcoded, Unusable, transcode
+from simvtp.data.transcode import FASTEST, KINDS, Steps, Target, Transcoded, Unusable, transcode
 from simvtp.data.workers import Guard, WorkerDied, guarded_map
 from simvtp.errors import ConfigError, DataError, UserError
 from simvtp.journal import read_json, write_atomically
+
+Encode = Callable[[Path, Target, float | None, float | None], Steps]
 
 MAX_PER_SHARD = 1000
 NAME_LENGTH = 60  # of an id inside a key
@@ -81,6 +83,7 @@ def write_shards(
     timeout_s: float = 60.0,
     say: Say = print,
     check: Check = unasked,
+    encode: Encode = transcode,
 ) -> Outcome:
     """Make the shards of a manifest that are not there yet.
 
@@ -92,6 +95,7 @@ def write_shards(
         workers: processes (0 = this one, without protection from decoders that hang or crash).
         timeout_s: seconds after which a stretch of 32 frames counts as hanging.
         check: asked after each shard; may raise to end the work.
+        encode: what makes the small clips; must be picklable.
 
     Raises:
         DataError: the manifest cannot be used.
@@ -113,10 +117,12 @@ def write_shards(
         with open(folder / ".lock", "w") as lock:
             wait_for_lock(lock, check)
             _claim(folder, document)
+            for part in folder.glob(".*.part"):  # of an attempt that was killed; a worker that outlived it loses its file, and ends
+                part.unlink(missing_ok=True)
             missing = [shard for shard in shards if not (folder / f"{shard.name}.json").is_file()]
             if len(missing) < len(shards):
                 say(f"{len(shards) - len(missing)} of {len(shards)} shards are there already")
-            _make(folder, missing, target, workers, timeout_s, say, check)
+            _make(_ShardTask(folder, target, encode), missing, workers, timeout_s, say, check)
             outcome = _conclude(folder, source, shards)
     except OSError as error:
         raise UserError(f"cannot write shards to {folder}: {error.strerror or error}; free some space or choose another folder.") from error
@@ -173,11 +179,12 @@ Job = tuple[Planned, dict[int, str]]  # the shard, and the clips (by place in it
 class _ShardTask:
     folder: Path
     target: Target
+    encode: Encode
 
     def __call__(self, job: Job, guard: Guard) -> int:
         """Write the shard and its index; the number of clips in it."""
         shard, bad = job
-        tar, part = self.folder / f"{shard.name}.tar", self.folder / f".{shard.name}.tar.part"
+        tar, part = self.folder / f"{shard.name}.tar", self.folder / f".{shard.name}.tar.{os.getpid()}.part"
         entries: list[dict[str, Any]] = []
         failed: list[dict[str, Any]] = []
         with open(part, "wb") as file:
@@ -186,7 +193,7 @@ class _ShardTask:
                     try:
                         if place in bad:
                             raise Unusable("decoder", bad[place])
-                        made = _run(place, clip, self.target, guard)
+                        made = self._encoded(place, clip, guard)
                         entries.append(_add(archive, number, clip, made))
                     except Unusable as error:
                         failed.append({"number": number, "id": clip.id, "kind": error.kind, "reason": error.reason})
@@ -196,17 +203,16 @@ class _ShardTask:
         write_atomically(self.folder / f"{shard.name}.json", json.dumps(content))
         return len(entries)
 
-
-def _run(place: int, clip: Clip, target: Target, guard: Guard) -> Transcoded:
-    """Transcode one clip, each stretch of it watched."""
-    steps = transcode(clip.path, target, clip.start_s, clip.end_s)
-    while True:
-        with guard.decoding(place):
-            try:
-                next(steps)
-            except StopIteration as end:
-                made: Transcoded = end.value
-                return made
+    def _encoded(self, place: int, clip: Clip, guard: Guard) -> Transcoded:
+        """The small clip, each stretch of the work watched."""
+        steps = self.encode(clip.path, self.target, clip.start_s, clip.end_s)
+        while True:
+            with guard.decoding(place):
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    made: Transcoded = end.value
+                    return made
 
 
 def _add(archive: tarfile.TarFile, number: int, clip: Clip, made: Transcoded) -> dict[str, Any]:
@@ -242,8 +248,8 @@ def _durable(part: Path, final: Path) -> None:
 # ---- all shards -----------------------------------------------------------------------------------------------------------------
 
 
-def _make(folder: Path, shards: Sequence[Planned], target: Target, workers: int, timeout_s: float, say: Say, check: Check) -> None:
-    task, began = _ShardTask(folder, target), time.monotonic()
+def _make(task: _ShardTask, shards: Sequence[Planned], workers: int, timeout_s: float, say: Say, check: Check) -> None:
+    began = time.monotonic()
     bad: dict[str, dict[int, str]] = {shard.name: {} for shard in shards}
     total, done = sum(len(shard.clips) for shard in shards), 0
     pending = list(shards)

@@ -13,6 +13,7 @@ made, so the digest of the summary is that of the content, wherever the folder l
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -68,12 +69,17 @@ def read_shards(path: Path) -> Manifest:
     folder, summary = _folder(path), read_summary(path)
     clips: list[tuple[int, Clip]] = []
     for shard in summary["shards"]:
-        index = _json(folder / f"{shard['name']}.json")
+        place = folder / f"{shard['name']}.json"
+        index = _json(place)
+        if hashlib.sha256(place.read_bytes()).hexdigest() != shard["index_sha256"]:
+            raise DataError(
+                f"{place} is not the one that {folder / SUMMARY} speaks of: copy the folder of shards again, or make them again."
+            )
         tar = folder.resolve() / f"{shard['name']}.tar"
         for entry in index["clips"]:
             video = entry["video"]
-            place = member_path(tar, video["offset"], video["length"], video["sha256"])
-            clips.append((entry["number"], Clip(entry["id"], place, tuple(entry["captions"]), entry["split"])))
+            path_in_tar = member_path(tar, video["offset"], video["length"], video["sha256"])
+            clips.append((entry["number"], Clip(entry["id"], path_in_tar, tuple(entry["captions"]), entry["split"])))
     if not clips:
         raise DataError(f"the shards in {folder} hold no clip: all {summary['clips']} failed, see {folder / FAILURES}.")
     clips.sort(key=lambda numbered: numbered[0])
