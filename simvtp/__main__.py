@@ -111,8 +111,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """As argparse does, but settings may also stand behind options: `finetune qa --init RUN key=value`."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if rest:
+        if not hasattr(options, "overrides") or any(text.startswith("-") or "=" not in text for text in rest):
+            top.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.overrides = [*options.overrides, *rest]
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         return COMMANDS[options.command](options)
