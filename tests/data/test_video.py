@@ -130,3 +130,12 @@ def test_short_side_keeps_the_aspect_and_never_enlarges() -> None:
 def test_an_unknown_reader_is_named() -> None:
     with pytest.raises(ConfigError, match="data.reader=cv2"):
         get_reader("cv2")
+
+
+@pytest.mark.parametrize("width", [24, 40, 48, 72])
+def test_widths_that_decord_cannot_read_are_read(tmp_path: Path, width: int) -> None:
+    encode_h264(moving_square(2, 8, 64, width), tmp_path / "narrow.mp4", 8)
+    found = [read_frames(tmp_path / "narrow.mp4", [0, 5, 5], get_reader(name)) for name in READERS]
+    assert np.array_equal(*found) and found[0].shape == (3, 64, width, 3)
+    small = [read_frames(tmp_path / "narrow.mp4", [3], get_reader(name), (66, width - 2)) for name in READERS]
+    assert small[0].shape == small[1].shape == (1, 66, width - 2, 3)
