@@ -86,18 +86,22 @@ def read_json_lines(path: Path) -> list[Any]:
 
 def read_table(path: Path, columns: Sequence[str], *, tab: bool = False) -> list[dict[str, str]]:
     """Rows of a table with a header, as stripped text; DataError if one of `columns` is missing or a row has another length."""
+    found = list(iterate_table(path, columns, tab=tab))
+    return found or refuse(path, "has a header but no rows")
+
+
+def iterate_table(path: Path, columns: Sequence[str], *, tab: bool = False) -> Iterator[dict[str, str]]:
+    """The same row by row, for tables of millions of rows."""
     rows = iter(_split_rows(path, tab))
     _, names = next(rows, (0, []))
     missing = [name for name in columns if name not in names]
     if missing:
         shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
         refuse(path, f"has no column {' and '.join(missing)} (found: {shown or 'nothing'})")
-    found = []
     for line, cells in rows:
         if len(cells) != len(names):
             refuse(path, f"has {len(cells)} columns in line {line}; its header has {len(names)}")
-        found.append(dict(zip(names, cells, strict=True)))
-    return found or refuse(path, "has a header but no rows")
+        yield dict(zip(names, cells, strict=True))
 
 
 def read_bare_table(path: Path, columns: Sequence[str], *, optional: int = 0) -> list[list[str]]:

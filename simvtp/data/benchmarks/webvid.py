@@ -24,11 +24,10 @@ def open_webvid(root: Path, protocol: str) -> Benchmark:
     place = _layout(root)
     for split, part in (("train", "train"), ("test", "val")):
         path = files.find(root, [f"results_{protocol}_{part}.csv", f"webvid_{protocol}_{part}.csv"], FOLDERS)
-        rows = files.read_table(path, COLUMNS)
-        read[split] = len(rows)
         several: dict[str, list[str]] = {}
-        bare = 0
-        for row in rows:
+        rows = bare = 0
+        for row in files.iterate_table(path, COLUMNS):
+            rows += 1
             if not row["videoid"]:
                 files.refuse(path, "has rows without a videoid")
             if not row["name"]:
@@ -36,10 +35,11 @@ def open_webvid(root: Path, protocol: str) -> Benchmark:
                 continue
             several.setdefault(row["videoid"], []).append(row["name"])
             videos[row["videoid"]] = place(row)
-        if bare or len(several) + bare < len(rows):
-            notes.append(
-                f"{split}: {len(rows)} rows, {bare} without text left out, {len(several)} videos (rows of one video are its captions)"
-            )
+        if not several:
+            files.refuse(path, "has no row with text")
+        read[split] = rows
+        if bare or len(several) + bare < rows:
+            notes.append(f"{split}: {rows} rows, {bare} without text left out, {len(several)} videos (rows of one video are its captions)")
         splits[split] = list(several)
         captions |= several
     files.require_apart(splits, f"webvid {protocol}")
@@ -55,7 +55,9 @@ def _layout(root: Path) -> Callable[[Mapping[str, str]], Path]:
     """
     folder = next((root / name for name in VIDEO_FOLDERS if (root / name).is_dir()), root / VIDEO_FOLDERS[0])
     flat = folder.is_dir() and not any(entry.is_dir() for entry in os.scandir(folder))
-    return lambda row: folder / ("" if flat else row["page_dir"]) / f"{row['videoid']}.mp4"
+    if flat:
+        return lambda row: Path(f"{folder}/{row['videoid']}.mp4")
+    return lambda row: Path(f"{folder}/{row['page_dir']}/{row['videoid']}.mp4")
 
 
 WEBVID = BenchmarkReader(
