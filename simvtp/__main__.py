@@ -30,6 +30,7 @@ examples:
   python -m simvtp data check clips.csv                            decode every clip and say what is wrong
   python -m simvtp data check msrvtt --root DIR --decode           the same for a benchmark, and which protocols its files allow
   python -m simvtp data shard clips.csv shards --size 256          the same clips, small, in tar shards
+  python -m simvtp bench loader clips.csv shards                   how fast batches come from files and from shards
   python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
   python -m simvtp sync runs                                       replay journals into the tracker
 """
@@ -95,6 +96,19 @@ def parser() -> argparse.ArgumentParser:
     shard.add_argument("--max-per-shard", type=int, default=1000)
     shard.add_argument("--workers", type=int, default=2)
     shard.add_argument("--timeout", type=float, default=60.0, help="seconds after which 32 frames that are not there count as hanging")
+
+    command = add("bench", "measure how fast parts of the machinery are on this machine")
+    bench = command.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
+    loader = bench.add_parser("loader", help="clips a second and share of time waiting, of manifests and folders of shards in turns")
+    loader.add_argument("sources", nargs="+", type=Path, help="manifests or folders of shards; the others are compared with the first")
+    loader.add_argument("--workers", type=int, default=2)
+    loader.add_argument("--seconds", type=float, default=20.0, help="for each source")
+    loader.add_argument("--batch-size", type=int, default=16)
+    loader.add_argument("--step-ms", type=float, default=0.0, help="what a training step takes; the loaders work on meanwhile")
+    loader.add_argument("--size", type=int, default=224)
+    loader.add_argument("--frames", type=int, default=16)
+    loader.add_argument("--stride", type=int, default=4)
+    loader.add_argument("--reader", default="decord", choices=("decord", "pyav"))
 
     command = add("parity", "compare this implementation with a reference file of the released behaviour")
     command.add_argument("file", type=Path)
@@ -244,6 +258,22 @@ def _shard(options: argparse.Namespace) -> int:
     return 0 if outcome.written else 1
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from simvtp.config import DataConfig, ModelConfig
+    from simvtp.data.bench import bench_loader
+
+    bench_loader(
+        options.sources,
+        ModelConfig(image_size=options.size, frames=options.frames),
+        DataConfig(stride=options.stride, reader=options.reader),
+        workers=options.workers,
+        batch_size=options.batch_size,
+        seconds=options.seconds,
+        step_s=options.step_ms / 1000,
+    )
+    return 0
+
+
 def _parity(options: argparse.Namespace) -> int:
     from simvtp.parity import main as parity
 
@@ -284,6 +314,7 @@ COMMANDS = {
     "describe": _describe,
     "visualize": _visualize,
     "data": _data,
+    "bench": _bench,
     "parity": _parity,
     "convert": _convert,
     "sync": _sync,

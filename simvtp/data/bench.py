@@ -1,0 +1,118 @@
+"""How fast batches come: from files, from shards, side by side.
+
+Loaders take turns of a few seconds, in an order that is turned round each time, so that what else the machine does falls on all of them;
+what is told is the median of the turns and, against the first source, the median of the ratios within a turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.data.loader import TrainLoader
+from simvtp.data.manifest import read_manifest
+from simvtp.data.text import Tokenizer, load_tokenizer
+
+TURNS = 5
+STEPS_APART = 1000  # between the first steps of two turns, so that other clips are read
+WARM_UP = 2  # batches at the beginning of a turn that do not count: workers start, files are opened for the first time
+
+
+@dataclass
+class LoaderSpeed:
+    """What was measured of one source, a value a turn."""
+
+    name: str
+    rates: list[float] = field(default_factory=list)  # clips a second
+    waits: list[float] = field(default_factory=list)  # share of the time in which the consumer waited for data
+    replaced: int = 0
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def wait(self) -> float:
+        return statistics.median(self.waits)
+
+    def line(self, batch_size: int, first: LoaderSpeed) -> str:
+        """One line for people."""
+        ratio = statistics.median(own / its for own, its in zip(self.rates, first.rates, strict=True))
+        return (
+            f"{self.name}: {self.rate:.1f} clips/s ({min(self.rates):.1f} to {max(self.rates):.1f}), x{ratio:.2f}, "
+            f"waiting {100 * self.wait:.0f} % of the time; enough for steps of {1000 * batch_size / self.rate:.0f} ms"
+            + (f"; {self.replaced} samples replaced" if self.replaced else "")
+        )
+
+
+def bench_loader(
+    sources: Sequence[Path | str],
+    model: ModelConfig,
+    data: DataConfig,
+    workers: int = 2,
+    batch_size: int = 16,
+    seconds: float = 20.0,
+    step_s: float = 0.0,
+    say: Callable[[str], None] = print,
+) -> list[LoaderSpeed]:
+    """Load training batches from each source in turn.
+
+    Args:
+        sources: manifests and folders of shards; of those with splits, the training clips.
+        model: sizes of the clips (image_size, frames, text_length).
+        data: stride, crop and reader.
+        seconds: for each source, all turns together, without their warm-up.
+        step_s: what a training step takes; between two batches the bench sleeps so long (0: it only loads).
+
+    Raises:
+        DataError: a source cannot be read, or too much of it does not decode.
+    """
+    tokenizer = load_tokenizer(data.tokenizer)
+    loaders = [_loader(source, tokenizer, model, data, workers, batch_size) for source in sources]
+    speeds = [LoaderSpeed(str(source)) for source in sources]
+    for turn in range(TURNS):
+        places = range(len(loaders)) if turn % 2 == 0 else reversed(range(len(loaders)))
+        for place in places:
+            rate, wait = _turn(loaders[place], turn * STEPS_APART, seconds / TURNS, batch_size, step_s)
+            speeds[place].rates.append(rate)
+            speeds[place].waits.append(wait)
+            speeds[place].replaced = loaders[place].counters.replaced
+    say(
+        f"batches of {batch_size} clips, {model.frames} frames of {model.image_size} px, stride {data.stride}, {data.reader}, "
+        f"{workers} workers, a step of {1000 * step_s:g} ms; {TURNS} turns each:"
+    )
+    for speed in speeds:
+        say(speed.line(batch_size, speeds[0]))
+    return speeds
+
+
+def _loader(source: Path | str, tokenizer: Tokenizer, model: ModelConfig, data: DataConfig, workers: int, batch_size: int) -> TrainLoader:
+    manifest = read_manifest(source)
+    clips = [clip for clip in manifest.clips if not manifest.has_splits or clip.split == "train"]
+    runtime = RuntimeConfig(workers=workers, device="cpu")
+    return TrainLoader(clips, tokenizer, data=data, model=model, runtime=runtime, batch_size=batch_size, seed=0)
+
+
+def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float) -> tuple[float, float]:
+    """(clips a second of the time spent waiting and stepping, share spent waiting) over at least one batch."""
+    stream = loader.batches(start)
+    waited = elapsed = 0.0
+    count = 0
+    try:
+        for _ in range(WARM_UP):
+            next(stream)
+        began = time.perf_counter()
+        while not count or elapsed < seconds:
+            asked = time.perf_counter()
+            next(stream)
+            waited += time.perf_counter() - asked
+            time.sleep(step_s)
+            count += batch_size
+            elapsed = time.perf_counter() - began
+    finally:
+        stream.close()  # type: ignore[attr-defined]
+    return count / elapsed, waited / elapsed
