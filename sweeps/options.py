@@ -139,7 +139,11 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     slurm.add_argument("--nodes", type=_count, default=1, metavar="N", help="nodes per job (default: 1)")
     slurm.add_argument("--mem", type=float, default=0, metavar="GB", help="memory per node")
     slurm.add_argument(
-        "--signal", type=_count, default=120, metavar="S", help="seconds before the limit at which a job saves (default: 120)"
+        "--signal",
+        type=_count,
+        default=120,
+        metavar="S",
+        help="seconds before the limit at which a job saves (default: 120; less where the limit is short)",
     )
     slurm.add_argument(
         "--srun", action="append", default=[], metavar="ARG", help="argument for srun (containers, binding); may be given again"

@@ -101,20 +101,20 @@ def test_all_points_run_once_and_a_second_call_runs_nothing(grid: Ablation, caps
 
 
 def test_a_controller_that_is_killed_loses_nothing_and_runs_nothing_twice(base: Experiment) -> None:
-    longer = override(base, ["pretrain.max_steps=40"])
+    longer = override(base, ["pretrain.max_steps=120"])  # six seconds: a busy machine takes its time to start the second controller
     grid = mask_ratio.build(longer)
     points = grid.points()
-    first = start_controller(longer, "pretrain.max_steps=40")
+    first = start_controller(longer, "pretrain.max_steps=120")
     wait_for(lambda: all((point.run_dir / "journal.jsonl").exists() for point in points[:2]))
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert [point_state(point).state in ALIVE for point in points] == [True, True, False, False]
-    second = start_controller(longer, "pretrain.max_steps=40")
-    out, _ = second.communicate(timeout=60)
+    second = start_controller(longer, "pretrain.max_steps=120")
+    out, _ = second.communicate(timeout=120)
     assert second.returncode == 0, out
     assert out.count("is running already") == 2
     for point in points:
-        assert steps(point) == list(range(1, 41)) and starts(point) == 1
+        assert steps(point) == list(range(1, 121)) and starts(point) == 1
     study = GridStudy(sweep_folder(grid) / "study.journal", grid.sweep_id, points)
     assert study.counts() == {"COMPLETE": 4}, "adopted, not submitted again"
 
