@@ -81,7 +81,10 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
         first = places.setdefault(name, here)
         if first != here:
             what, one, other = next(found for found in zip(("path", *OPTIONAL), first, here, strict=True) if found[1] != found[2])
-            conflicts.setdefault(name, f"two {what}s, {' and '.join(sorted((one, other)) if what == 'path' else (one, other))}")
+            conflicts.setdefault(
+                name,
+                f"two {what}{'' if what.endswith('_s') else 's'}, {' and '.join(sorted((one, other)) if what == 'path' else (one, other))}",
+            )
         listed = captions.setdefault(name, [])
         if caption:
             listed.append(caption)

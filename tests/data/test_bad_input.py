@@ -140,6 +140,18 @@ def test_a_file_that_is_no_video_is_named_replaced_and_counted(make: Callable[[P
     assert (outcome.written, dict(outcome.failed)) == (3, {BAD[make]: 1})
 
 
+def test_pyav_reads_what_is_left_of_a_file_that_still_opens(tmp_path: Path) -> None:
+    """decord looks ahead and gives up sooner, but gives no wrong frame either."""
+    film(tmp_path / "whole.mp4", faststart=True)
+    whole = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 95 // 100])
+    left = read_frames(tmp_path / "cut.mp4", range(12), get_reader("pyav"))
+    assert np.array_equal(left, in_order(tmp_path / "whole.mp4")[:12])
+    for name in READERS:
+        with pytest.raises(DataError, match="does not decode"):
+            read_frames(tmp_path / "cut.mp4", [19], get_reader(name))
+
+
 def in_order(path: Path) -> np.ndarray:
     """All frames, by the plainest decoding there is."""
     with av.open(str(path)) as container:

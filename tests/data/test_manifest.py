@@ -58,6 +58,7 @@ def test_empty_captions_are_dropped_and_counted(tmp_path: Path) -> None:
         (HEADER + "a,a.mp4,one\na,b.mp4,two\n", r"'a' has two paths, a.mp4 and b.mp4"),
         ("videoid,path,caption,split\na,a.mp4,one,dev\n", "split 'dev'"),
         ("videoid,path,caption,split\na,a.mp4,one,train\na,a.mp4,two,test\n", "two splits"),
+        ("videoid,path,caption,start_s\na,a.mp4,one,1\na,a.mp4,two,2\n", "'a' has two start_s, 1 and 2"),
     ],
 )
 def test_a_bad_manifest_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
