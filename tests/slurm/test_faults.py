@@ -236,6 +236,24 @@ def test_the_sweep_command_killed_twenty_times(cluster: Cluster, new_user: NewUs
         assert_same_run(point.run_dir, undisturbed(point))
 
 
+def test_the_sweep_command_killed_between_slurms_answer_and_our_note_of_it(
+    cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed
+) -> None:
+    """No job.json names the jobs then: the next call finds them in the queue by the name of the submission."""
+    user = new_user(seeds=(0, 1))
+    user.pace(pause_s=1.0)
+    killed = user.sweep("--cpus", "2", program=("-m", "tests.slurm.killed_sweep"))
+    wait_until(lambda: not killed.running, 60, "the sweep command to be killed")
+    assert not any(user.job_id(point) for point in user.points) and len(cluster.queue()) == 2, user.told()
+    second = user.sweep("--cpus", "2")
+    wait_until(lambda: second.output.count("that was not written down: watching it") == 2, 60, "both jobs to be found", told=user.told)
+    user.pace(pause_s=0.0)
+    assert second.wait(300) == 0, user.told()
+    for point in user.points:
+        assert len(starts(point.run_dir)) == 1, user.told()
+        assert_same_run(point.run_dir, undisturbed(point))
+
+
 def test_tracker_away_for_the_whole_sweep(user: User, undisturbed: Undisturbed, tmp_path: Path) -> None:
     user.pace(pause_s=0.0)
     with socket.socket() as nobody:

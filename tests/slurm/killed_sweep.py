@@ -1,0 +1,23 @@
+"""`python -m tests.slurm.killed_sweep`: the slow sweep, killed (kill -9) between SLURM's answer to a submission and our note of it."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from simvtp.journal import write_atomically
+from sweeps.command import main
+from sweeps.mask_ratio import SWEEP
+from sweeps.runner import slurm
+
+
+def write_or_die(path: Path, content: str) -> None:
+    if path.parent.name == "submissions" and json.loads(content)["job_ids"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_atomically(path, content)
+
+
+if __name__ == "__main__":
+    slurm.write_atomically = write_or_die  # type: ignore[assignment]
+    sys.exit(main(SWEEP, entry="tests.slurm.jobs:run"))
