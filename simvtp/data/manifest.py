@@ -33,6 +33,7 @@ class Clip:
     split: str = ""  # train | val | test; empty until one is assigned
     start_s: float | None = None  # the part of the video that is meant, in seconds; None = from its beginning
     end_s: float | None = None  # None = to its end
+    measured: tuple[int, float, int, int] | None = None  # frames, frames per second, height, width, where an index knows them
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ def read_shards(path: Path) -> Manifest:
         for entry in index["clips"]:
             video = entry["video"]
             path_in_tar = member_path(tar, video["offset"], video["length"], video["sha256"])
-            clips.append((entry["number"], Clip(entry["id"], path_in_tar, tuple(entry["captions"]), entry["split"])))
+            measured = video["frames"], video["fps"], video["height"], video["width"]
+            clips.append((entry["number"], Clip(entry["id"], path_in_tar, tuple(entry["captions"]), entry["split"], measured=measured)))
     if not clips:
         raise DataError(f"the shards in {folder} hold no clip: all {summary['clips']} failed, see {folder / FAILURES}.")
     clips.sort(key=lambda numbered: numbered[0])

@@ -34,6 +34,7 @@ class ClipSource:
     side: int  # short side at which frames are read; smaller videos are not enlarged
     cache: DecodedCache | None = None
     parts: np.ndarray | None = None  # float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole videos
+    measured: np.ndarray | None = None  # float64 [clips, 4]: frames, frames per second, height, width; None = each is opened to see
     _infos: dict[int, VideoInfo] = field(default_factory=dict, repr=False)  # of this process
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,15 +51,21 @@ class ClipSource:
         if self.cache is not None and self.cache.holds(clip):
             return self.cache.read(clip, choose(self.cache.length(clip)))
         path = self.path(clip)
-        info = self._infos.get(clip)
-        if info is None:
-            with guard.decoding(clip):
-                info = self._infos[clip] = probe(path, self.reader)
+        info = self._info(clip, guard)
         size = fit_short_side(info.height, info.width, self.side)
         first, last = self._part(clip, info)
         chosen = [first + int(i) for i in choose(last - first)]
         with guard.decoding(clip):
             return read_frames(path, chosen, self.reader, None if size == (info.height, info.width) else size)
+
+    def _info(self, clip: int, guard: Guard) -> VideoInfo:
+        if self.measured is not None:
+            frames, fps, height, width = self.measured[clip].tolist()
+            return VideoInfo(int(frames), fps, int(height), int(width))
+        if clip not in self._infos:
+            with guard.decoding(clip):
+                self._infos[clip] = probe(self.path(clip), self.reader)
+        return self._infos[clip]
 
     def _part(self, clip: int, info: VideoInfo) -> tuple[int, int]:
         """First frame of the clip, and the one after its last."""
@@ -90,7 +97,9 @@ def open_source(
         progress = spoken(say or log.info, check)
         paths = [clip.path for clip in clips]
         cache = open_cache(paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check)
-    return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache, parts)
+    known = [clip.measured for clip in clips if clip.measured is not None]
+    measured = np.array(known, np.float64) if len(known) == len(clips) else None
+    return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache, parts, measured)
 
 
 def _parts_of(clips: Sequence[Clip]) -> np.ndarray | None:
