@@ -22,7 +22,7 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
         init: a run directory, whose settings are then taken for all but the fine-tuning; or weights, or `initial`.
         recipe: whose fine-tuning settings are taken; empty: `<recipe of the run>_<task>` if there is one, else the run's own. Needed where
             `init` is no run directory: then all settings are the recipe's.
-        data: a manifest, or the name of a data set; empty: that of the run or recipe.
+        data: a manifest, a folder of shards, or the name of a data set; empty: that of the run or recipe.
         overrides: `key=value`, applied last.
 
     Raises ConfigError if the task, the recipe or a setting is not known.
@@ -42,7 +42,8 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
         evaluate=dataclasses.replace(base.evaluate, zero_shot=False),
     )
     if data:
-        is_file = Path(data).expanduser().is_file()
+        given = Path(data).expanduser()
+        is_file = given.is_file() or (given / "summary.json").is_file()  # the latter: a folder of shards
         chosen = [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"] if is_file else [f"data.dataset={data}"]
         experiment = override(experiment, chosen)
     return override(experiment, overrides)
