@@ -20,8 +20,8 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
     Args:
         task: a name in simvtp/tasks.
         init: a run directory, whose settings are then taken for all but the fine-tuning; or weights, or `initial`.
-        recipe: whose fine-tuning settings are taken; empty: `<recipe of the run>_<task>` if there is one, else the run's own. Needed where
-            `init` is no run directory: then all settings are the recipe's.
+        recipe: whose fine-tuning settings are taken; empty: the recipe of that task with the same model, data and pre-training as the run,
+            if there is one, else the run's own. Needed where `init` is no run directory: then all settings are the recipe's.
         data: a manifest, a folder of shards, or the name of a data set; empty: that of the run or recipe.
         overrides: `key=value`, applied last.
 
@@ -33,7 +33,7 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
     if not is_run and not recipe:
         raise ConfigError(f"--init {init} is no run directory, so its settings are not known: name those of the model with --recipe.")
     base = load_experiment(Path(init).expanduser()) if is_run else get_recipe(recipe)
-    fitting = recipe or (f"{base.name}_{task}" if f"{base.name}_{task}" in RECIPES else "")
+    fitting = recipe or next((name for name, build in RECIPES.items() if build().finetune.task == task and _same_start(build(), base)), "")
     tuning = get_recipe(fitting).finetune if fitting else base.finetune
     experiment = dataclasses.replace(
         base,
@@ -47,3 +47,12 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
         chosen = [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"] if is_file else [f"data.dataset={data}"]
         experiment = override(experiment, chosen)
     return override(experiment, overrides)
+
+
+def _same_start(one: Experiment, other: Experiment) -> bool:
+    """Whether both have the same model and pre-training, so that the fine-tuning of one was made for the other. The seed may differ."""
+
+    def start(experiment: Experiment) -> tuple[object, ...]:
+        return experiment.model, experiment.masks, experiment.losses, experiment.pretrain, experiment.data.dataset, experiment.data.shapes
+
+    return start(one) == start(other)

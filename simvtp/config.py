@@ -196,6 +196,7 @@ class FinetuneConfig:
     questions: Literal["open", "choice", "count"] = added("open")  # form of the embedded data set's questions; a benchmark has its own
     answers: int = added(0)  # size of the answer vocabulary, the most frequent of training; 0 = all of them
     candidates: int = added(5)  # captions among which the task choice chooses where the data set does not give them
+    drop_tubes: float = added(0.0)  # qa, choice: share of the tubes that is left out of each training sample; all are seen in scoring
     probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only
     baseline: bool = added(False)  # train a second, blind model and put its figures beside the others
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from simvtp import tracking
 from simvtp.batch import Batch, Masks
 from simvtp.config import Experiment, TrainConfig, to_dict
-from simvtp.data.datasets import Dataset, open_dataset
+from simvtp.data.datasets import Dataset, open_dataset, require_captions
 from simvtp.data.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.data.order import Order
@@ -232,9 +232,11 @@ def _open(
     journal = Journal(directory / "journal.jsonl", guard) if launch.rank == 0 else None
     sizes = ", ".join(f"{name} {len(clips)}" for name, clips in dataset.splits.items())
     say(f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}")
-    resolved = with_vocabulary(experiment, tokenizer)
+    resolved, tuning = with_vocabulary(experiment, tokenizer), experiment.finetune
+    for why, needed in (("pre-training", not tuning.init), ("zero-shot retrieval", experiment.evaluate.zero_shot)):
+        if needed:
+            together(functools.partial(require_captions, dataset, why))
     running = _Running(resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer)
-    tuning = resolved.finetune
     if tuning.enabled:  # opened before the pre-training, so that what the task lacks is said at once
         blind = {"finetune": tuning.blind, **({BLIND: True} if tuning.baseline else {})}
         for name, hidden in blind.items():
@@ -291,7 +293,9 @@ def _take_weights(running: _Running, model: SimVTP) -> list[Result]:
     if tuning.init == INITIAL:
         _initialise(running, model)
     else:
-        running.say(str(together(lambda: import_weights(model, init_weights(tuning.init)))))
+        weights = init_weights(tuning.init)
+        together(lambda: import_weights(model, weights))
+        running.say(f"pre-trained weights: {weights}")
     running.models["pretrain"] = model.to(running.device).eval()
     running.outcomes["pretrain"] = Outcome(step=0, stopped=False, sha256=tuning.init_digest or INITIAL)
     return []

@@ -17,7 +17,7 @@ from typing import Any
 from simvtp.journal import read_json
 from simvtp.results import Result
 
-SELECTION_METRIC = "val/mean_recall"  # by which fine-tuning selects its step: the first one with the highest value
+SELECTION_METRIC = "val/mean_recall"  # by which retrieval selects its step: the first one with the highest value
 COSTS = ("cost/gpu_hours", "cost/cpu_hours")
 
 
@@ -51,7 +51,15 @@ def _result(run_dir: Path, metric: str) -> tuple[float, float] | None:
 
 
 def _selected(run_dir: Path, metric: str) -> tuple[float, float] | None:
-    scored = [metrics for _, metrics in _evaluations(run_dir, metric) if SELECTION_METRIC in metrics]
+    evaluations = _evaluations(run_dir, metric)
+    try:  # the end of the fine-tuning says which step it was, whatever the task
+        step = int(read_json(run_dir / "checkpoints" / "finetune.json")["selected_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        step = 0
+    found = dict(evaluations).get(step)
+    if found is not None:
+        return found[metric], math.nan
+    scored = [metrics for _, metrics in evaluations if SELECTION_METRIC in metrics]
     if not scored:
         return None
     return scored[_first_highest([metrics[SELECTION_METRIC] for metrics in scored])][metric], math.nan

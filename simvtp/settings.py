@@ -283,6 +283,7 @@ def _check_data(experiment: Experiment) -> None:
     for key in ("workers", "micro_batch"):
         _require(getattr(runtime, key) >= 0, f"runtime.{key}", getattr(runtime, key), "at least 0")
     _require(experiment.finetune.evaluations >= 1, "finetune.evaluations", experiment.finetune.evaluations, "at least 1")
+    _require(0 <= experiment.finetune.drop_tubes < 1, "finetune.drop_tubes", experiment.finetune.drop_tubes, "in [0, 1)")
     for key, least in (("answers", 0), ("candidates", 2)):
         _require(getattr(experiment.finetune, key) >= least, f"finetune.{key}", getattr(experiment.finetune, key), f"at least {least}")
     if experiment.finetune.blind and experiment.finetune.baseline:

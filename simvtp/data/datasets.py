@@ -12,6 +12,7 @@ from simvtp.config import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest
 from simvtp.data.progress import Check, Say, spoken, unasked
+from simvtp.data.records import Action, Benchmark, Moment, Question
 from simvtp.data.shards import read_shards
 from simvtp.errors import ConfigError, DataError
 
@@ -105,23 +106,37 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
 
 
 def _open_benchmark(data: DataConfig, say: Say | None) -> Dataset:
-    """A benchmark whose records are captioned clips, as a data set to train on."""
+    """A benchmark as a data set; the videos of one that is not annotated with captions are clips without any (see `require_captions`)."""
     if not data.root:
         raise ConfigError(f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos.")
     benchmark = open_benchmark(data.dataset, data.root, data.protocol)
     if data.manifest_digest and data.manifest_digest != benchmark.digest:
         raise DataError(f"the annotations of {data.dataset} below {data.root} are not those that the experiment was started with.")
-    if not benchmark.clips:
-        raise DataError(
-            f"{data.dataset} is annotated for {benchmark.task}, not with captions to train retrieval on; "
-            f"choose one of {', '.join(name for name, reader in BENCHMARKS.items() if reader.task in CAPTIONED)}."
-        )
-    splits = {split: tuple(clip for clip in benchmark.clips if clip.split == split) for split in SPLITS}
+    clips = benchmark.clips or _uncaptioned(benchmark)
+    splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
     empty = [split for split, members in splits.items() if not members]
-    if empty:
+    if empty and benchmark.clips:  # whether a task has what it needs is seen by the task
         raise DataError(f"the {empty[0]} split of {data.dataset} below {data.root} is empty.")
     if say:
         for note in benchmark.notes:
             say(f"{data.dataset} {benchmark.protocol}: {note}")
     several = len(BENCHMARKS[data.dataset].protocols) > 1
     return Dataset(data.dataset, splits, benchmark.protocol if several else "", benchmark.notes)
+
+
+def _uncaptioned(benchmark: Benchmark) -> tuple[Clip, ...]:
+    """The videos that are asked about, each in the split of its questions, moments or classes."""
+    records: tuple[Question | Moment | Action, ...] = (*benchmark.questions, *benchmark.moments, *benchmark.actions)
+    found = {(record.video, record.split) for record in records}
+    return tuple(Clip(video, benchmark.videos[video], (), split) for video, split in sorted(found))
+
+
+def require_captions(dataset: Dataset, why: str) -> None:
+    """Raise DataError if the clips have no captions, which `why` (pre-training, retrieval) needs."""
+    if any(clip.captions for clips in dataset.splits.values() for clip in clips):
+        return
+    task = BENCHMARKS[dataset.name].task if dataset.name in BENCHMARKS else "other things"
+    raise DataError(
+        f"{dataset.name} is annotated for {task}, not with captions for {why}; give pre-trained weights with finetune.init, or "
+        f"choose one of {', '.join(name for name, reader in BENCHMARKS.items() if reader.task in CAPTIONED)}."
+    )

@@ -92,6 +92,21 @@ class DropPath(Drawing):
         return branch if factor is None else branch * factor.to(branch.dtype)
 
 
+class DropTokens(Drawing):
+    """While training, leaves only a random share of the tokens of each sample (ours: cheaper, and as in masked pre-training)."""
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__()
+        self.ratio = ratio
+
+    def kept(self, samples: int, tokens: int, device: torch.device) -> Tensor | None:
+        """Indices int64 [samples, V] of the tokens that stay, ascending; None: all of them."""
+        if self.ratio == 0 or not self.training:
+            return None
+        luck = uniform_rows(samples, (tokens,), self.place, device)
+        return luck.argsort(dim=1)[:, : tokens - int(self.ratio * tokens)].sort(dim=1).values
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection; biases on q and v only."""
 

@@ -17,25 +17,28 @@ from simvtp.batch import Batch, Masks
 from simvtp.config import ModelConfig
 from simvtp.models.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
 from simvtp.models.encoder import Encoder
-from simvtp.models.layers import BLOCK_NORM_EPS, initialise
+from simvtp.models.layers import BLOCK_NORM_EPS, DropTokens, initialise
 from simvtp.models.simvtp import SimVTP
 
 
 class PairEncoder(nn.Module):
     """The pre-trained embeddings and encoder, for pairs; blind: for texts alone, and the video's embedding is not there."""
 
-    def __init__(self, config: ModelConfig, blind: bool = False) -> None:
+    def __init__(self, config: ModelConfig, blind: bool = False, drop_tubes: float = 0.0) -> None:
         super().__init__()
         self.config, self.blind = config, blind
+        self.drop_tubes = DropTokens(drop_tubes)
         if not blind:
             self.video_embedding = TubeEmbedding(config)
         self.text_embedding = TextEmbedding(config)
         self.encoder = Encoder(config)
 
     @classmethod
-    def from_unified(cls, model: SimVTP, config: ModelConfig, *, drop_path: float = 0.0, blind: bool = False) -> PairEncoder:
-        """A copy of the encoder of `model`, with its final norm."""
-        pair = cls(replace(config, drop_path=drop_path), blind)
+    def from_unified(
+        cls, model: SimVTP, config: ModelConfig, *, drop_path: float = 0.0, blind: bool = False, drop_tubes: float = 0.0
+    ) -> PairEncoder:
+        """A copy of the encoder of `model`, with its final norm. `drop_tubes`: share of the tubes that is not seen while training."""
+        pair = cls(replace(config, drop_path=drop_path), blind, drop_tubes)
         if not blind:
             pair.video_embedding.load_state_dict(model.video_embedding.state_dict())
         pair.text_embedding.load_state_dict(model.text_embedding.state_dict())
@@ -43,11 +46,12 @@ class PairEncoder(nn.Module):
         return pair
 
     def embed_video(self, clips: Tensor) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] -> tokens [B, N, D] for `forward`; [B, 0, D] if blind."""
+        """uint8 clips [B, T, H, W, 3] -> tokens [B, N, D] for `forward` (fewer where tubes are dropped); [B, 0, D] if blind."""
         if self.blind:
             weight = self.text_embedding.norm.weight
             return weight.new_zeros(clips.shape[0], 0, weight.shape[0])
-        return self.video_embedding(cut_tubes(clips, self.config))
+        kept = self.drop_tubes.kept(clips.shape[0], self.config.tubes, clips.device)
+        return self.video_embedding(cut_tubes(clips, self.config), kept)
 
     def forward(self, video: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Embedded tubes [B, N, D], pieces [B, L], where they are (bool [B, L]) -> video part [B, N, D] and text part [B, L, D]."""
@@ -114,13 +118,13 @@ class PairModel(nn.Module):
     @classmethod
     def from_unified(
         cls, model: SimVTP, config: ModelConfig, outputs: int, seed: int, *, kind: Literal["answer", "match"] = "answer",
-        drop_path: float = 0.0, blind: bool = False,
+        drop_path: float = 0.0, blind: bool = False, drop_tubes: float = 0.0,
     ) -> PairModel:  # fmt: skip
         """Encoder from `model`; the head starts by (seed, name), a match head from the VTM head if `model` has one."""
         head = AnswerHead(config.dim, outputs, blind) if kind == "answer" else MatchHead(config.dim)
         built = cls(PairEncoder(replace(config, drop_path=drop_path), blind), head)
         built.initialise(seed)
-        built.pair = PairEncoder.from_unified(model, config, drop_path=drop_path, blind=blind)
+        built.pair = PairEncoder.from_unified(model, config, drop_path=drop_path, blind=blind, drop_tubes=drop_tubes)
         if isinstance(head, MatchHead) and "vtm" in model.objectives:
             head.start_from(model.match_head)
         weight = model.video_embedding.proj.weight

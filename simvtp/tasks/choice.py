@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.config import TrainConfig
+from simvtp.data.datasets import require_captions
 from simvtp.data.loader import TrainLoader
 from simvtp.data.manifest import Clip, hash_unit
 from simvtp.data.order import uniforms
@@ -35,6 +36,7 @@ class CaptionChoice:
     selection = "val/accuracy"
 
     def __init__(self, context: Context) -> None:
+        require_captions(context.dataset, "a choice among captions")
         self.context = context
         self.clips = context.dataset.splits
         self.count = context.experiment.finetune.candidates
@@ -54,6 +56,7 @@ class CaptionChoice:
             kind="match",
             drop_path=experiment.finetune.drop_path,
             blind=self.context.blind,
+            drop_tubes=experiment.finetune.drop_tubes,
         )
 
     def objective(self) -> Objective:

@@ -80,7 +80,13 @@ class QuestionAnswering:
         experiment, tuning = self.context.experiment, self.context.experiment.finetune
         outputs = len(self.answers) if self.kind == "open" else 1
         model = PairModel.from_unified(
-            unified, experiment.model, outputs, experiment.seed, drop_path=tuning.drop_path, blind=self.context.blind
+            unified,
+            experiment.model,
+            outputs,
+            experiment.seed,
+            drop_path=tuning.drop_path,
+            blind=self.context.blind,
+            drop_tubes=tuning.drop_tubes,
         )
         if self.kind == "count":
             assert isinstance(model.head, AnswerHead)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from simvtp.config import TrainConfig
+from simvtp.data.datasets import require_captions
 from simvtp.data.loader import TrainLoader, text_batches
 from simvtp.errors import ConfigError
 from simvtp.evaluation.retrieval import evaluate_retrieval
@@ -28,6 +29,7 @@ class Retrieval:
             raise ConfigError(
                 "finetune.blind and finetune.baseline do not go with finetune.task=retrieval: without the video nothing is left."
             )
+        require_captions(context.dataset, "retrieval")
         self.context = context
         self.clips = context.dataset.splits
         self.samples = len(self.clips["train"])

@@ -22,7 +22,7 @@ from simvtp.data.text import load_tokenizer
 from simvtp.errors import ConfigError, DataError, Stopped
 from simvtp.experiment import run, with_vocabulary
 from simvtp.journal import read_journal
-from simvtp.models import build_model
+from simvtp.models import Place, build_model, set_place
 from simvtp.models.action import VideoClassifier
 from simvtp.models.pair import PairModel
 from simvtp.rundir import load_results
@@ -98,6 +98,8 @@ def test_a_task_runs_from_given_weights_and_a_sweep_can_ask_for_its_metric(
     found = read_metric(experiment.run_dir, f"{key}/{metric}")
     assert found == (results[0].metrics[metric], results[0].chance[metric])
     assert load_results(experiment.run_dir) == results
+    chosen = read_metric(experiment.run_dir, f"val/{metric}")
+    assert chosen is not None and chosen[0] >= 0
     assert not list((experiment.run_dir / "checkpoints").glob("pretrain*"))  # the weights were given
 
 
@@ -229,6 +231,23 @@ def test_a_blind_model_does_not_see_the_clip() -> None:
         model = PairModel.from_unified(unified, MODEL, 5, seed=2, blind=blind).eval()
         assert torch.equal(model(one)["logits"], model(other)["logits"]) == blind
         assert any("video" in name for name, _ in model.named_parameters()) != blind
+
+
+def test_dropped_tubes_are_few_in_training_and_do_not_depend_on_how_the_batch_is_cut() -> None:
+    model = PairModel.from_unified(build_model(MODEL, seed=1), MODEL, 5, seed=2, drop_tubes=0.75)
+    clips = batch_of(size=2).clips.repeat(2, 1, 1, 1, 1)
+    assert model.eval().pair.embed_video(clips).shape[1] == MODEL.tubes == 8
+    model.train()
+    torch.manual_seed(3)
+    whole = model.pair.embed_video(clips)
+    assert whole.shape[1] == 2
+    parts = []
+    for first in (0, 2):
+        set_place(model, Place(first, 2, 4))
+        torch.manual_seed(3)
+        parts.append(model.pair.embed_video(clips[first : first + 2]))
+    torch.testing.assert_close(torch.cat(parts), whole)
+    assert not torch.equal(whole[:2], whole[2:])  # each sample has tubes of its own
 
 
 def test_candidates_are_scored_one_by_one_and_absent_ones_never_win() -> None:

@@ -12,7 +12,7 @@ from simvtp.__main__ import main
 from simvtp.config import DataConfig, RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, annotation_digest
 from simvtp.data.benchmarks.check import check_benchmark
-from simvtp.data.datasets import open_dataset
+from simvtp.data.datasets import open_dataset, require_captions
 from simvtp.errors import ConfigError, DataError
 from simvtp.recipes import get_recipe
 from simvtp.settings import finalise, override
@@ -149,7 +149,7 @@ def test_benchmarks_without_captions_are_refused_with_a_choice(tmp_path: Path, n
         with pytest.raises(
             DataError, match=rf"{name} is annotated for {BENCHMARKS[name].task}, not with captions .* choose one of webvid, cc3m"
         ):
-            open_dataset(data, RuntimeConfig())
+            require_captions(open_dataset(data, RuntimeConfig()), "retrieval")
 
 
 def tiny(root: Path, *assignments: str) -> str:
