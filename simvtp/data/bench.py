@@ -1,7 +1,8 @@
 """How fast batches come: from files, from shards, side by side.
 
 Loaders take turns of a few seconds, in an order that is turned round each time, so that what else the machine does falls on all of them;
-what is told is the median of the turns and, against the first source, the median of the ratios within a turn.
+what is told is the median of the turns and, against the first source, the median of the ratios within a turn. On a machine that others
+use, compare with no workers: then the CPU time of a clip is told, too, which waits for nobody.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class LoaderSpeed:
     name: str
     rates: list[float] = field(default_factory=list)  # clips a second
     waits: list[float] = field(default_factory=list)  # share of the time in which the consumer waited for data
+    cpu: list[float] = field(default_factory=list)  # seconds of this process a clip; without workers it does all there is to do
     replaced: int = 0
 
     @property
@@ -39,12 +41,14 @@ class LoaderSpeed:
     def wait(self) -> float:
         return statistics.median(self.waits)
 
-    def line(self, batch_size: int, first: LoaderSpeed) -> str:
+    def line(self, batch_size: int, first: LoaderSpeed, workers: int) -> str:
         """One line for people."""
         ratio = statistics.median(own / its for own, its in zip(self.rates, first.rates, strict=True))
+        cheaper = statistics.median(its / own for own, its in zip(self.cpu, first.cpu, strict=True))
         return (
             f"{self.name}: {self.rate:.1f} clips/s ({min(self.rates):.1f} to {max(self.rates):.1f}), x{ratio:.2f}, "
             f"waiting {100 * self.wait:.0f} % of the time; enough for steps of {1000 * batch_size / self.rate:.0f} ms"
+            + ("" if workers else f"; {1000 * statistics.median(self.cpu):.2f} ms CPU a clip, x{cheaper:.2f}")
             + (f"; {self.replaced} samples replaced" if self.replaced else "")
         )
 
@@ -77,16 +81,17 @@ def bench_loader(
     for turn in range(TURNS):
         places = range(len(loaders)) if turn % 2 == 0 else reversed(range(len(loaders)))
         for place in places:
-            rate, wait = _turn(loaders[place], turn * STEPS_APART, seconds / TURNS, batch_size, step_s)
+            rate, wait, cpu = _turn(loaders[place], turn * STEPS_APART, seconds / TURNS, batch_size, step_s)
             speeds[place].rates.append(rate)
             speeds[place].waits.append(wait)
+            speeds[place].cpu.append(cpu)
             speeds[place].replaced = loaders[place].counters.replaced
     say(
         f"batches of {batch_size} clips, {model.frames} frames of {model.image_size} px, stride {data.stride}, {data.reader}, "
         f"{workers} workers, a step of {1000 * step_s:g} ms; {TURNS} turns each:"
     )
     for speed in speeds:
-        say(speed.line(batch_size, speeds[0]))
+        say(speed.line(batch_size, speeds[0], workers))
     return speeds
 
 
@@ -97,15 +102,15 @@ def _loader(source: Path | str, tokenizer: Tokenizer, model: ModelConfig, data: 
     return TrainLoader(clips, tokenizer, data=data, model=model, runtime=runtime, batch_size=batch_size, seed=0)
 
 
-def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float) -> tuple[float, float]:
-    """(clips a second of the time spent waiting and stepping, share spent waiting) over at least one batch."""
+def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float) -> tuple[float, float, float]:
+    """(clips a second of the time spent waiting and stepping, share spent waiting, CPU seconds a clip) over at least one batch."""
     stream = loader.batches(start)
     waited = elapsed = 0.0
     count = 0
     try:
         for _ in range(WARM_UP):
             next(stream)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         while not count or elapsed < seconds:
             asked = time.perf_counter()
             next(stream)
@@ -113,6 +118,7 @@ def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step
             time.sleep(step_s)
             count += batch_size
             elapsed = time.perf_counter() - began
+        used = time.process_time() - used
     finally:
         stream.close()  # type: ignore[attr-defined]
-    return count / elapsed, waited / elapsed
+    return count / elapsed, waited / elapsed, used / count

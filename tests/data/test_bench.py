@@ -25,7 +25,13 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
         assert len(speed.rates) == len(speed.waits) == TURNS
         assert all(0 < rate <= 4 / 0.02 for rate in speed.rates) and all(0 < wait < 1 for wait in speed.waits)
     assert speeds[0].replaced >= 1 and speeds[1].replaced == 0
-    assert len(said) == 3 and "x1.00" in said[1] and "samples replaced" in said[1] and "samples replaced" not in said[2]
+    assert (
+        len(said) == 3
+        and "x1.00" in said[1]
+        and "ms CPU a clip, x1.00" in said[1]
+        and "samples replaced" in said[1]
+        and "samples replaced" not in said[2]
+    )
 
 
 def test_the_command_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
