@@ -352,7 +352,9 @@ def test_a_cancelled_sweep_stays_cancelled_until_it_is_retried(base: Experiment,
     settings = ["--parallel", "2", "pretrain.max_steps=200"]
     grid = mask_ratio.build(override(base, ["pretrain.max_steps=200"]))
     process = start_sweep(base, *settings)
-    wait_for(lambda: all((point.run_dir / "checkpoint.json").exists() for point in grid.points()[:2]))
+    wait_for(
+        lambda: states(grid)[:2] == ["running", "running"] and all((p.run_dir / "checkpoint.json").exists() for p in grid.points()[:2])
+    )
     before = digest(Path(base.runtime.root) / grid.points()[2].fingerprint[:12])
     assert cancel.main([grid.sweep_id, "--dry-run", *root_of(grid)]) == 0
     out = capsys.readouterr().out
