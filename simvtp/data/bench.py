@@ -41,13 +41,14 @@ class LoaderSpeed:
     def wait(self) -> float:
         return statistics.median(self.waits)
 
-    def line(self, batch_size: int, first: LoaderSpeed, workers: int) -> str:
+    def line(self, batch_size: int, first: LoaderSpeed, workers: int, step_s: float) -> str:
         """One line for people."""
         ratio = statistics.median(own / its for own, its in zip(self.rates, first.rates, strict=True))
         cheaper = statistics.median(its / own for own, its in zip(self.cpu, first.cpu, strict=True))
         return (
             f"{self.name}: {self.rate:.1f} clips/s ({min(self.rates):.1f} to {max(self.rates):.1f}), x{ratio:.2f}, "
-            f"waiting {100 * self.wait:.0f} % of the time; enough for steps of {1000 * batch_size / self.rate:.0f} ms"
+            f"waiting {100 * self.wait:.0f} % of the time"
+            + ("" if step_s else f"; enough for steps of {1000 * batch_size / self.rate:.0f} ms")
             + ("" if workers else f"; {1000 * statistics.median(self.cpu):.2f} ms CPU a clip, x{cheaper:.2f}")
             + (f"; {self.replaced} samples replaced" if self.replaced else "")
         )
@@ -91,7 +92,7 @@ def bench_loader(
         f"{workers} workers, a step of {1000 * step_s:g} ms; {TURNS} turns each:"
     )
     for speed in speeds:
-        say(speed.line(batch_size, speeds[0], workers))
+        say(speed.line(batch_size, speeds[0], workers, step_s))
     return speeds
 
 
