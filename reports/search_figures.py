@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from reports.collect import Study
 from reports.figures import INK, PALE, WIDTH, Plot
@@ -70,7 +70,7 @@ def pareto(study: Study) -> Figure:
     axes.set(xlabel=cost.label, ylabel=quality.label)
     costs = [trial.values[1] for trial in trials if trial.complete]
     if min(costs) > 0 and max(costs) / min(costs) > _LOG_FROM:
-        axes.set_xscale("log")
+        _log_axis(axes)
     axes.margins(x=0.08, y=0.12)
     entries = [_dot(PALE, f"beaten ({len(beaten)})"), _dot(_MAIN, f"Pareto front ({len(front)})", "-"), _best_handle(best)]
     _below(figure, entries if beaten else entries[1:])
@@ -142,7 +142,7 @@ def _slice(axes: Axes, study: Study, axis: Axis, ranked: Sequence[Trial]) -> Non
     if ranked[0].cell[number] is not None:
         _star(axes, _place(axis, ranked[0].cell[number]), ranked[0].values[0], size=10)
     if axis.logarithmic:
-        axes.set_xscale("log")
+        _log_axis(axes)
     elif axis.numeric:
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=all(isinstance(v, int) for v in axis.values)))
     else:
@@ -155,6 +155,16 @@ def _slice(axes: Axes, study: Study, axis: Axis, ranked: Sequence[Trial]) -> Non
     axes.tick_params(labelsize=7.5)
     axes.margins(x=0.1, y=0.12)
     _finish(axes)
+
+
+def _log_axis(axes: Axes) -> None:
+    """Few plain numbers (0.2, 0.5, 1): the usual labels of a short range lie on top of each other."""
+    axes.set_xscale("log")
+    low, high = axes.dataLim.intervalx
+    decades = math.log10(high / low) if low > 0 else 0.0
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades <= 1 else (1.0, 3.0) if decades <= 2 else (1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _place(axis: Axis, value: Any) -> float:
