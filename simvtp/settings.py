@@ -20,6 +20,7 @@ from simvtp.config import (
     OWN_DATASETS,
     DataConfig,
     Experiment,
+    FinetuneConfig,
     ModelConfig,
     TrainConfig,
     flatten,
@@ -284,8 +285,17 @@ def _check_data(experiment: Experiment) -> None:
         _require(getattr(runtime, key) >= 0, f"runtime.{key}", getattr(runtime, key), "at least 0")
     _require(experiment.finetune.evaluations >= 1, "finetune.evaluations", experiment.finetune.evaluations, "at least 1")
     _require(0 <= experiment.finetune.drop_tubes < 1, "finetune.drop_tubes", experiment.finetune.drop_tubes, "in [0, 1)")
+    _check_augmentation(experiment.finetune)
     for key, least in (("answers", 0), ("candidates", 2)):
         _require(getattr(experiment.finetune, key) >= least, f"finetune.{key}", getattr(experiment.finetune, key), f"at least {least}")
     if experiment.finetune.blind and experiment.finetune.baseline:
         raise ConfigError("finetune.baseline=true trains a blind model beside the other, but finetune.blind=true: switch one of them off.")
     _require(experiment.finetune.temperature > 0, "finetune.temperature", experiment.finetune.temperature, "above 0")
+
+
+def _check_augmentation(tuning: FinetuneConfig) -> None:
+    for key in ("flip", "random_erasing"):
+        _require(0 <= getattr(tuning, key) <= 1, f"finetune.{key}", getattr(tuning, key), "in [0, 1]")
+    for key in ("rand_augment", "rand_spread"):
+        _require(getattr(tuning, key) >= 0, f"finetune.{key}", getattr(tuning, key), "at least 0")
+    _require(0 <= tuning.rand_magnitude <= 10, "finetune.rand_magnitude", tuning.rand_magnitude, "in [0, 10]")

@@ -19,6 +19,7 @@ from torch import Tensor
 from simvtp.batch import Batch
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data import transforms
+from simvtp.data.augment import Augment
 from simvtp.data.health import JUDGED_FROM, Counters, Health
 from simvtp.data.manifest import Clip
 from simvtp.data.order import U_CAPTION, U_CROP, U_FLIP, U_WINDOW, Order, epoch_order, uniforms
@@ -63,6 +64,7 @@ class _TrainTask:
     stride: int
     crop: str
     flip: float
+    augment: Augment
     buffers: list[Any]
 
     def __post_init__(self) -> None:
@@ -89,18 +91,22 @@ class _TrainTask:
                 made.failures.append((clip, ""))
                 continue
             try:
-                out[:] = self._read(clip, uniform, guard)
+                out[:] = self._read(clip, number, uniform, guard)
                 made.replaced += attempt > 0
                 return clip
             except DataError as error:
                 made.failures.append((clip, str(error)))
         raise DataError(f"{tries} clips in a row do not decode; the last: {made.failures[-1][1] or self.source.path(clip)}")
 
-    def _read(self, clip: int, uniform: np.ndarray, guard: Guard) -> np.ndarray:
+    def _read(self, clip: int, number: int, uniform: np.ndarray, guard: Guard) -> np.ndarray:
+        def draw(count: int, purpose: str) -> np.ndarray:
+            return uniforms(self.order.seed, self.order.stage, number, count, purpose)
+
         frames = self.source.read(clip, lambda n: train_indices(n, self.model.frames, self.stride, uniform[U_WINDOW]), guard)
+        frames = self.augment.before_crop(frames, draw)
         box = transforms.train_box(self.crop, frames.shape[1], frames.shape[2], uniform[U_CROP:])
         frames = transforms.crop_and_resize(frames, box, self.model.image_size)
-        return transforms.flip(frames) if uniform[U_FLIP] < self.flip else frames
+        return self.augment.after_crop(transforms.flip(frames) if uniform[U_FLIP] < self.flip else frames, draw)
 
 
 class TrainLoader:
@@ -109,7 +115,8 @@ class TrainLoader:
     Args:
         clips: the training clips.
         batch_size: global; rank r of `world` gets samples [r * batch_size / world, (r + 1) * batch_size / world) of each batch.
-        train_crop, flip: augmentation; empty and None take those of `data`.
+        train_crop, flip: empty and None take those of `data`.
+        augment: RandAugment and random erasing; None: neither.
         stage: part of the random key, so that two stages do not see the same order.
         reader: decoder to use in place of `data.reader`.
         say: takes a line of text while decoded frames are being cached.
@@ -136,6 +143,7 @@ class TrainLoader:
         world: int = 1,
         train_crop: str = "",
         flip: float | None = None,
+        augment: Augment | None = None,
         stage: str = "",
         reader: Reader | None = None,
         say: Say | None = None,
@@ -156,7 +164,7 @@ class TrainLoader:
             log.warning("%d clips are fewer than a batch of %d: clips repeat within a batch", len(clips), batch_size)
         crop = train_crop or data.train_crop
         source = open_source(clips, data, runtime, transforms.read_side(model.image_size, crop), reader, say, check)
-        self._task = (source, self._order, model, data.stride, crop, data.flip if flip is None else flip)
+        self._task = (source, self._order, model, data.stride, crop, data.flip if flip is None else flip, augment or Augment())
         self._health = Health(clips, data, min(JUDGED_FROM, max(1, len(clips) // world)))
         self._pin = runtime.device != "cpu" and torch.cuda.is_available()
         self._workers = processes_for(runtime, source, model)

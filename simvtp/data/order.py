@@ -1,7 +1,7 @@
 """The order of samples and their random numbers: pure functions of (seed, stage, number).
 
 Sample number g of a stage (g = step * batch_size + place in the global batch) is clip `epoch_order(...)[g's place in its epoch]`; its
-window, crop, flip and caption follow from `uniforms(seed, stage, g)`. Nothing else enters: not the number of ranks (rank r takes a
+window, crop, flip, caption and augmentation follow from `uniforms(seed, stage, g)`. Nothing else enters: not the number of ranks (rank r takes a
 contiguous slice of each global batch), not the number of workers, not whether the pass was interrupted.
 """
 
@@ -29,9 +29,9 @@ def epoch_order(n: int, seed: int, epoch: int, stage: str = "") -> np.ndarray:
     return np.argsort(_philox(seed, f"order {stage}", epoch).random_raw(n), kind="stable")
 
 
-def uniforms(seed: int, stage: str, number: int, count: int = UNIFORMS) -> np.ndarray:
-    """float64 [count] in [0, 1): all random choices of sample `number`."""
-    return (_philox(seed, f"sample {stage}", number).random_raw(count) >> np.uint64(11)) * 2.0**-53
+def uniforms(seed: int, stage: str, number: int, count: int = UNIFORMS, purpose: str = "sample") -> np.ndarray:
+    """float64 [count] in [0, 1): random choices of sample `number`; each purpose has numbers of its own, which shift no others."""
+    return (_philox(seed, f"{purpose} {stage}", number).random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Crops, resizes and flips of uint8 clips [T, H, W, 3]; the same box for all frames of a clip.
 
 Each random choice is a pure function of uniform numbers that the caller draws (see `simvtp.data.loader.uniforms`), so a sample looks
-the same whoever makes it. RandAugment and random erasing of the released fine-tuning are not implemented.
+the same whoever makes it. RandAugment and random erasing: `simvtp.data.augment`.
 """
 
 from __future__ import annotations

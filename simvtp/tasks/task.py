@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from simvtp.config import Experiment, TrainConfig
+from simvtp.data.augment import Augment
 from simvtp.data.datasets import Dataset
 from simvtp.data.loader import Annotate, TrainLoader, ViewLoader
 from simvtp.data.manifest import Clip
@@ -54,7 +55,8 @@ class Context:
     until_stopped: Callable[[Iterator[Any]], Iterator[Any]] = _unguarded
 
     def train_loader(self, clips: Sequence[Clip], settings: TrainConfig, stage: str, annotate: Annotate | None = None) -> TrainLoader:
-        """Training batches of `clips`, one sample each (a clip that is asked about twice is listed twice), with fine-tuning's crop and flip.
+        """Training batches of `clips`, one sample each (a clip that is asked about twice is listed twice), with fine-tuning's crop, flip
+        and augmentation.
 
         `annotate` gives texts and targets of the samples; without it, texts are captions and there are no targets.
         """
@@ -71,6 +73,7 @@ class Context:
             world=self.world,
             train_crop=tuning.train_crop,
             flip=tuning.flip,
+            augment=Augment(tuning.rand_augment, tuning.rand_magnitude, tuning.rand_spread, tuning.random_erasing),
             stage=stage,
             say=self.say,
             check=self.check,
