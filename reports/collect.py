@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import Any, Protocol
 
 from reports.plan import SEARCH, Axis, Plan, Point, ReportError, Values
@@ -18,6 +19,17 @@ from simvtp.results import Result
 
 MakeAxis = Callable[[Mapping[str, Any], Mapping[str, Any]], Axis]  # from an axis of plan.json and the whole plan
 IGNORED_FIELDS = ("seed", "checkpoint")  # of a protocol: what may differ within a column
+
+
+TASKS = {  # by `Protocol.task`: its name, what is asked, and among what the answer is sought
+    "retrieval": ("retrieval", "queries", "candidates"),
+    "image_text": ("retrieval", "queries", "candidates"),
+    "qa": ("question answering", "questions", "candidates"),
+    "choice": ("video-text multiple choice", "clips", "captions each"),
+    "action": ("action recognition", "videos", "classes"),
+    "grounding": ("temporal grounding", "sentences", "candidates"),
+}
+_DIRECTIONS = {"t2v": "text-to-video", "v2t": "video-to-text", "t2i": "text-to-image", "i2t": "image-to-text"}
 
 
 class Tracked(Protocol):
@@ -108,6 +120,16 @@ class Study:
         counted = Counter(self.state_of[point.fingerprint] for point in self.plan.points)
         return {state: counted[state] for state in sorted(counted, key=lambda state: (state != "finished", state))}
 
+    def baselines(self, key: str, metric: str) -> dict[str, dict[Values, float]]:
+        """{name of a baseline: {cell: its mean over the seeds}}: what other ways of not looking at the video give for this metric."""
+        found: dict[str, dict[Values, list[float]]] = {}
+        for cell, runs in self.by_cell.items():
+            for result in (run.results[key] for run in runs if key in run.results):
+                for name, metrics in result.baselines.items():
+                    if metric in metrics and is_number(metrics[metric]):
+                        found.setdefault(name, {}).setdefault(cell, []).append(metrics[metric])
+        return {name: {cell: fmean(values) for cell, values in cells.items()} for name, cells in found.items()}
+
     def example(self, key: str) -> Result | None:
         """Any result of this column: within a column the protocol is the same."""
         return next((run.results[key] for run in self.runs if key in run.results), None)
@@ -179,14 +201,27 @@ def is_finished(run: Tracked) -> bool:
     return run.status == "FINISHED" and run.state in ("", "finished")
 
 
-def protocol_text(result: Result) -> str:
-    """The protocol of a figure in words, for captions."""
-    p = result.protocol
-    direction = {"t2v": "text-to-video", "v2t": "video-to-text"}.get(p.direction, p.direction)
-    return (
-        f"{direction} {p.task} on {p.dataset} ({p.split} split, {result.queries} queries against {result.gallery} candidates), {p.setting}, "
-        f"{p.frames} frames, {p.segments} × {p.crops} views (segments × crops), ties {p.ties}"
-    )
+def protocol_text(*results: Result) -> str:
+    """The protocol of a figure in words, for captions; of several that differ in their direction only, those together."""
+    p, first = results[0].protocol, results[0]
+    directions = " and ".join(_DIRECTIONS.get(result.protocol.direction, result.protocol.direction) for result in results)
+    asked, among = units(p.task)
+    size = f"{first.queries} {asked}" + (f" against {first.gallery} {among}" if first.gallery else "")
+    views = f"{p.frames} frame{'s' if p.frames > 1 else ''}, {p.segments} × {p.crops} views (segments × crops)"
+    variant = f" ({p.variant})" if p.variant else ""
+    what = f"{directions} {task_name(first)}{variant} on {p.dataset} ({p.split} split, {size}), {p.setting}, {views}"
+    return f"{what}, ties {p.ties}".strip() if p.ties else what.strip()
+
+
+def task_name(result: Result) -> str:
+    """`retrieval`, `question answering`: the task in words."""
+    return TASKS.get(result.protocol.task, (result.protocol.task,))[0]
+
+
+def units(task: str) -> tuple[str, str]:
+    """What is asked in this task, and among what the answer is sought."""
+    _, asked, among = TASKS.get(task, (task, "queries", "candidates"))
+    return asked, among
 
 
 def _run(point: Point, run: Tracked, plan: Plan) -> Run:
@@ -248,7 +283,7 @@ def _check_protocols(study: Study) -> None:
 
 
 def _pairs(fields: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in fields.items())
+    return ", ".join(f"{name} {value if value != '' else '(none)'}" for name, value in fields.items())
 
 
 def _check_headline(study: Study) -> None:

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from reports.collect import Study
-from reports.figures import INK, MARKERS, WIDTH, Plot, palette, spread_words, text_width, turn
+from reports.figures import INK, MARKERS, WIDTH, Plot, baseline_lines, palette, spread_words, text_width, turn
 from reports.plan import Axis
 from reports.stats import Summary
-from reports.tables import chance_text, metric_of
+from reports.tables import Metric, baselines_text, chance_text, metric_of
 
 # Chance is left off the axis of curves where all figures are so many times better, and further away than so many times their range
 _CLEAR, _FAR = 10.0, 2.5
@@ -55,12 +55,15 @@ def _curve_plot(study: Study, along: Axis, lines: Axis | None) -> Plot:
     each = f", a line for each {lines.label}" if lines else ""
     title = f"{study.plan.metric_label} over {along.label}{each}{spread_words(study)}."
     chance = f"Dashed: chance ({chance_text(study)}); the legend says if it lies outside the axis." if chance_text(study) else ""
+    others = f"Dash-dotted: {'; '.join(baselines_text(study))}." if baselines_text(study) else ""
     optimum = _optimum_on(study, along)
     dotted = f"Dotted: {along.label} of the published optimum ({along.text(optimum)})." if optimum in along.values else ""
     missing = any(None in line.summaries for line in lines_of(study, along, lines))
     log = "Logarithmic axis." if along.logarithmic else ""
     gap = "A line is interrupted where a planned cell has no figure." if missing and along.numeric else ""
-    return Plot(f"curve_{along.short}", title, tuple(filter(None, (log, gap, chance, dotted))), partial(curve, along=along, lines=lines))
+    return Plot(
+        f"curve_{along.short}", title, tuple(filter(None, (log, gap, chance, others, dotted))), partial(curve, along=along, lines=lines)
+    )
 
 
 def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:
@@ -76,7 +79,7 @@ def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:
     _ticks(axes, along, sorted({place for line in made for place in line.places}))
     handles = handles if lines is not None else []
     handles += _optimum_line(study, axes, along)
-    handles += _chance_line(study, axes, _all_values(study))
+    handles += _guess_lines(study, axes, _all_values(study))
     if handles:  # beside the axes, where it covers nothing
         title = lines.label if lines is not None else None
         figure.legend(handles=handles, title=title, loc="outside right upper", frameon=False, alignment="left")
@@ -142,17 +145,29 @@ def _optimum_line(study: Study, axes: Axes, along: Axis) -> list[Line2D]:
     return [Line2D([], [], **style, label="published\noptimum")]
 
 
-def _chance_line(study: Study, axes: Axes, values: list[float]) -> list[Line2D]:
-    """What guessing gives, as a dashed line. Far from it, the axis shows where the figures differ, and the legend says so."""
+def _guess_lines(study: Study, axes: Axes, values: list[float]) -> list[Line2D]:
+    """What guessing gives, as a dashed line, and what each baseline gives."""
     key, name = study.plan.column
+    metric = metric_of(name)
     axes.margins(y=0.1)
     result = study.example(key)
     chance = result.chance.get(name) if result else None
+    # before chance, which may move the axis: the baselines are to lie on it
+    beside = baseline_lines(study, axes.axhline, axes.axhspan)
     if chance is None:
-        return []
+        return beside
+    return [*_chance_line(study, axes, metric, chance, [*values, *_baseline_values(study)]), *beside]
+
+
+def _baseline_values(study: Study) -> list[float]:
+    return [value for cells in study.baselines(*study.plan.column).values() for value in cells.values()]
+
+
+def _chance_line(study: Study, axes: Axes, metric: Metric, chance: float, values: list[float]) -> list[Line2D]:
+    """What guessing gives, as a dashed line. Far from it, the axis shows where the figures differ, and the legend says so."""
     low, high = min(values), max(values)
     # only what is clearly no guessing may be enlarged, or differences within noise of chance would look large
-    far = low > _CLEAR * chance if metric_of(name).higher_is_better else high < chance / _CLEAR
+    far = low > _CLEAR * chance if metric.higher_is_better else high < chance / _CLEAR
     far = far and abs((low if low > chance else high) - chance) > _FAR * max(high - low, _LEAST_SPAN)
     label = f"chance\n({chance_text(study)})"
     style: dict[str, Any] = {"linestyle": (0, (4, 3)), "color": "#777777", "linewidth": 1.0}
@@ -163,7 +178,7 @@ def _chance_line(study: Study, axes: Axes, values: list[float]) -> list[Line2D]:
         side = "below" if chance < low else "above"
         return [Line2D([], [], **style, label=f"{label}\n{side} the axis")]
     axes.axhline(chance, zorder=0, **style)
-    if metric_of(name).higher_is_better:
+    if metric.higher_is_better:
         axes.set_ylim(bottom=min(0.0, chance))
     return [Line2D([], [], **style, label=label)]
 

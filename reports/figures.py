@@ -7,6 +7,7 @@ said by its kind (`kinds`).
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ import matplotlib.style
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from reports.collect import Study, protocol_text
-from reports.tables import seeds_text
+from reports.tables import metric_of, range_text, seeds_text
 from simvtp.journal import write_atomically
 
 WIDTH = 4.75  # inches; the line of a LaTeX article is 4.77, so the figure is set unscaled
@@ -29,6 +31,7 @@ INK = "#222222"
 PALE = "#9aa3ad"
 TICK_SIZE = 8.5  # points
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "d")  # all filled: thin ones vanish at print size
+_BASELINE_INKS = ("#8a4fa0", "#8c6d31", "#4f6d8c")
 LETTER = 0.6  # mean width of a letter, of the font size
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
@@ -132,6 +135,23 @@ def spread_words(study: Study) -> str:
         return "; one seed"
     words = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     return f"; mean and standard deviation over {words} seeds"
+
+
+def baseline_lines(study: Study, line: Callable[..., object], band: Callable[..., object]) -> list[Line2D]:
+    """Draws what each baseline of the plan's metric gives, dash-dotted; a band between two lines where it differs between cells.
+
+    `line`, `band`: `axhline` and `axhspan` of the axes, or `axvline` and `axvspan`. Returns the entries of the legend.
+    """
+    metric, handles = metric_of(study.plan.column[1]), []
+    for (name, cells), color in zip(study.baselines(*study.plan.column).items(), itertools.cycle(_BASELINE_INKS), strict=False):
+        low, high = min(cells.values()), max(cells.values())
+        style: dict[str, Any] = {"linestyle": (0, (6, 2, 1, 2)), "color": color, "linewidth": 1.1}
+        for level in dict.fromkeys((low, high)):
+            line(level, zorder=0, **style)
+        if high > low:
+            band(low, high, color=color, alpha=0.08, linewidth=0, zorder=0)
+        handles.append(Line2D([], [], **style, label=f"{name}\n({metric.label} {range_text(metric, cells.values())})"))
+    return handles
 
 
 def protocol_words(study: Study) -> list[str]:

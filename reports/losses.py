@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports.collect import Study
-from reports.figures import WIDTH, Plot, spread_words
+from reports.figures import WIDTH, Plot, baseline_lines, spread_words
 from reports.kind import Kind, grid_plots
 from reports.plan import Values
 from reports.tables import (
@@ -19,6 +19,7 @@ from reports.tables import (
     Cell,
     Column,
     Table,
+    baselines_text,
     chance_text,
     figures,
     headline,
@@ -63,11 +64,12 @@ def plots(study: Study) -> list[Plot]:
     if sum(bool(study.values(cell, *plan.column)) for cell in plan.cells) < 2:
         return []
     chance = f"Dashed: chance ({chance_text(study)})." if chance_text(study) else ""
+    others = f"Dash-dotted: {'; '.join(baselines_text(study))}." if baselines_text(study) else ""
     optimum = f"{DAGGER}: the published optimum." if plan.published_optimum in plan.cells else ""
     missing = any(not study.values(cell, *plan.column) for cell in plan.cells)
     empty = "A line without a dot: planned, no figure from a finished run." if missing else ""
     title = f"{plan.metric_label} of each set of losses{spread_words(study)}."
-    return [Plot("losses", title, tuple(filter(None, (chance, optimum, empty))), dots)]
+    return [Plot("losses", title, tuple(filter(None, (chance, others, optimum, empty))), dots)]
 
 
 def dots(study: Study) -> Figure:
@@ -99,13 +101,15 @@ def dots(study: Study) -> Figure:
     axes.set_axisbelow(True)
     result = study.example(key)
     chance = result.chance.get(name) if result else None
+    handles = baseline_lines(study, axes.axvline, axes.axvspan)
     if chance is not None:
         style = {"linestyle": (0, (4, 3)), "color": "#777777", "linewidth": 1.0}
         axes.axvline(chance, zorder=0, **style)
-        handle = Line2D([], [], **style, label=f"chance ({chance_text(study)})")
-        figure.legend(handles=[handle], loc="outside lower right", frameon=False)
+        handles.insert(0, Line2D([], [], **style, label=f"chance ({chance_text(study)})"))
         if metric_of(name).higher_is_better:
             axes.set_xlim(left=min(0.0, chance))
+    if handles:
+        figure.legend(handles=handles, loc="outside lower right", ncols=min(2, len(handles)), frameon=False)
     axes.tick_params(axis="y", length=0)
     sns.despine(ax=axes, left=True)
     return figure

@@ -94,6 +94,9 @@ def _run(study: Study, run: Run) -> dict[str, Any]:
     for key, result in run.results.items():
         figures = {name: study.values(cell, key, name).get(seed) for name in result.metrics}  # None = no number
         results[key] = {"metrics": figures, "checkpoint": result.protocol.checkpoint}
+        if result.baselines:
+            numbers = {name: {k: v if is_number(v) else None for k, v in values.items()} for name, values in result.baselines.items()}
+            results[key]["baselines"] = numbers
     return {
         "run_id": run.run_id,
         "seed": seed,

@@ -15,7 +15,7 @@ from reports.collect import Study, protocol_text
 from reports.kind import Kind
 from reports.plan import Axis, Objective, hashable
 from reports.search_figures import search_plots
-from reports.tables import DOUBLE_DAGGER, MISSING, Cell, Column, Metric, Table, metric_of, seeds_text, states_text
+from reports.tables import DOUBLE_DAGGER, MISSING, Cell, Column, Metric, Table, metric_of, range_text, seeds_text, states_text
 from reports.trials import Trial, best_first, objectives_of, pareto_front, test_column, trials_of
 
 SHOWN = 10  # rows of the table of the best trials
@@ -169,7 +169,10 @@ def _chance(study: Study, metric: Metric) -> str:
     test = test_column(study)
     result = study.example(test[0]) if test else None
     chance = result.chance.get(test[1]) if result and test else None
-    return "" if chance is None else f" (guessing: {chance:.2f}{' %' if metric.unit == '%' else ''})"
+    told = [] if chance is None else [f"guessing: {chance:.2f}{' %' if metric.unit == '%' else ''}"]
+    others = study.baselines(*test) if test else {}
+    told += [f"{name}: {range_text(metric, values.values())}" for name, values in others.items()]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _standing(study: Study) -> list[str]:

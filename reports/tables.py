@@ -6,16 +6,16 @@ Which tables a report has is said by its kind (`kinds`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from reports.collect import Study, protocol_text
+from reports.collect import Study, protocol_text, task_name
 from reports.plan import SEARCH, Axis, Values
 from reports.stats import Summary, places
-from simvtp.results import Protocol
+from simvtp.results import LOWER_IS_BETTER, Protocol, Result
 
 MISSING = "—"
 DAGGER = "†"
@@ -25,31 +25,42 @@ TICK = "✓"
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written and which way is better."""
+    """How a metric is written and which way is better. `share`: it is the share of test queries that were answered well."""
 
     label: str
     unit: str
     decimals: int
     higher_is_better: bool
-
-    @property
-    def title(self) -> str:
-        return f"{self.label} ({self.unit})"
+    share: bool = False
 
     def text(self, value: float) -> str:
         return f"{value:.{self.decimals}f}"
 
+    def guess(self, value: float) -> str:
+        """What guessing gives, with the unit: two decimals, for chance is small."""
+        return f"{value:.2f} {self.unit}".strip()
+
 
 METRICS = {
-    "R1": Metric("R@1", "%", 1, True),
-    "R5": Metric("R@5", "%", 1, True),
-    "R10": Metric("R@10", "%", 1, True),
-    "R50": Metric("R@50", "%", 1, True),
+    "R1": Metric("R@1", "%", 1, True, share=True),
+    "R5": Metric("R@5", "%", 1, True, share=True),
+    "R10": Metric("R@10", "%", 1, True, share=True),
+    "R50": Metric("R@50", "%", 1, True, share=True),
     "MdR": Metric("MdR", "rank", 1, False),
     "MnR": Metric("MnR", "rank", 1, False),
+    "accuracy": Metric("accuracy", "%", 1, True, share=True),
+    "top1": Metric("top-1", "%", 1, True, share=True),
+    "top5": Metric("top-5", "%", 1, True, share=True),
+    "MSE": Metric("MSE", "", 2, False),
+    "MSE-raw": Metric("MSE (not rounded)", "", 2, False),
+    "mIoU": Metric("mIoU", "%", 1, True),
 }
-SHOWN = ("R1", "R5", "R10", "MdR", "MnR")  # columns of the table of all metrics
-DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+_AT_OVERLAP = re.compile(r"R(\d+)-IoU([\d.]+)")  # share of sentences with such an overlap among the first spans
+_OF_CATEGORY = "accuracy-"
+SHOWN = ("R1", "R5", "R10", "MdR", "MnR", "accuracy", "top1", "top5", "MSE", "MSE-raw")  # first columns of the table of all metrics
+HIDDEN = ("R50",)
+MOST_CATEGORIES = 6  # of questions with a column of their own; with more the table would be too wide
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text", "t2i": "text to image", "i2t": "image to text"}
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,14 @@ class Table:
 
 
 def metric_of(name: str) -> Metric:
-    """How to write a metric; one that is not known is written by its own name, two decimals, more is better."""
-    return METRICS.get(name, Metric(name, "", 2, True))
+    """How to write a metric; one that is not known is written by its own name, two decimals."""
+    if name in METRICS:
+        return METRICS[name]
+    if match := _AT_OVERLAP.fullmatch(name):
+        return Metric(f"R@{match[1]} (IoU {match[2]})", "%", 1, True, share=True)
+    if name.startswith(_OF_CATEGORY):
+        return Metric(f"accuracy ({name.removeprefix(_OF_CATEGORY)})", "%", 1, True)
+    return Metric(name, "", 2, name not in LOWER_IS_BETTER)
 
 
 def headline(study: Study) -> tuple[Table, ...]:
@@ -129,51 +146,95 @@ def long_table(study: Study) -> tuple[Table, ...]:
 
 
 def all_metrics(study: Study, by_direction: bool = False) -> tuple[Table, ...]:
-    """Every metric, a row for each cell; a table for each setting (zero-shot, fine-tuned), since they share no column.
+    """Every metric, a row for each cell; a table for each task and setting (zero-shot, fine-tuned), since they share no column.
 
     Both directions stand side by side, or, for narrow pages, in tables of their own.
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for key in study.keys:
-        protocol = study.example(key).protocol
-        groups.setdefault((protocol.split, protocol.setting, protocol.direction if by_direction else ""), []).append(key)
-    return tuple(_setting_table(study, setting, direction, keys) for (_, setting, direction), keys in groups.items())
+        result = study.example(key)
+        protocol = result.protocol
+        direction = protocol.direction if by_direction else ""
+        groups.setdefault((protocol.split, protocol.setting, direction, protocol.task, protocol.variant), []).append(key)
+    return tuple(_setting_table(study, setting, direction, keys) for (_, setting, direction, *_), keys in groups.items())
 
 
 def _setting_table(study: Study, setting: str, only: str, keys: Sequence[str]) -> Table:
     plan = study.plan
     columns = [Column(axis.label, is_label=True) for axis in plan.axes] + [Column("n")]
     filled: list[list[Cell]] = []
-    chances = []
+    chances: list[str] = []
+    baselines: dict[str, list[str]] = {}
+    shown: list[str] = []
     for key in keys:
         result = study.example(key)
         direction = DIRECTIONS.get(result.protocol.direction, result.protocol.direction)
-        names = [name for name in SHOWN if name in result.metrics] or sorted(result.metrics)
+        names = _shown(result)
+        shown += names
         columns += [Column(metric_of(name).label, direction) for name in names]
         filled += [figures(study, plan.cells, key, name, mark_optimum=False) for name in names]
         found = [f"{metric_of(name).label} {result.chance[name]:.1f}" for name in names if name in result.chance]
-        chances.append(f"{direction} {', '.join(found)}")
+        chances += [f"{direction} {', '.join(found)}".strip()] if found else []
+        for name in names:
+            for baseline, values in study.baselines(key, name).items():
+                words = " ".join(filter(None, (direction, metric_of(name).label, _ends(values.values(), metric_of(name).decimals))))
+                baselines.setdefault(baseline, []).append(words)
     counts = [seed_count(study, cell, sum(any(key in run.results for key in keys) for run in study.by_cell[cell])) for cell in plan.cells]
     rows = [(*cell_labels(study, cell), counts[i], *(column[i] for column in filled)) for i, cell in enumerate(plan.cells)]
     notes = [
-        "R@K in %, higher is better; MdR and MnR are ranks from 1, lower is better.",
+        _metrics_note(shown),
+        *_categories_note(study, keys),
         *_reading_notes(study, [cell for column in filled for cell in column]),
-        f"Chance: {'; '.join(chances)}.",
+        *([f"Chance: {'; '.join(chances)}."] if chances else []),
+        *(f"{baseline_name(name)}: {', '.join(figures)}." for name, figures in baselines.items()),
         f"Protocol: {_protocols_text(study, keys)}; {seeds_text(study)}.",
     ]
     which = f"{setting}, {DIRECTIONS.get(only, only)}" if only else setting
-    caption = f"{plan.title}: all retrieval metrics, {which}, on {study.example(keys[0]).protocol.dataset}."
-    words = [plan.ablation, "all", *re.findall(r"[a-z0-9]+", f"{setting} {only}".lower())]
+    first = study.example(keys[0])
+    variant = f" ({first.protocol.variant})" if first.protocol.variant else ""
+    caption = f"{plan.title}: all {task_name(first)} metrics{variant}, {which}, on {first.protocol.dataset}."
+    task = "" if first.protocol.direction else f"{first.protocol.task} {first.protocol.variant}"
+    words = [plan.ablation, "all", *re.findall(r"[a-z0-9]+", f"{setting} {only} {task}".lower())]
     return Table("_".join(words), caption, tuple(columns), tuple(rows), tuple(notes))
 
 
 def _protocols_text(study: Study, keys: Sequence[str]) -> str:
     """The protocols of several columns; directions that differ in nothing else are told together."""
-    told: dict[str, list[str]] = {}
-    for key in keys:
-        direction, _, rest = protocol_text(study.example(key)).partition(" ")
-        told.setdefault(rest, []).append(direction)
-    return "; ".join(f"{' and '.join(directions)} {rest}" for rest, directions in told.items())
+    told: dict[str, list[Result]] = {}
+    for result in map(study.example, keys):
+        told.setdefault(protocol_text(replace(result, protocol=replace(result.protocol, direction=""))), []).append(result)
+    return "; ".join(protocol_text(*results) for results in told.values())
+
+
+def _shown(result: Result) -> list[str]:
+    """The metrics that get a column; the categories of questions only if they are few."""
+    first = [name for name in SHOWN if name in result.metrics]
+    others = [name for name in result.metrics if name not in (*SHOWN, *HIDDEN)]
+    categories = [name for name in others if name.startswith(_OF_CATEGORY)]
+    return first + [name for name in others if name not in categories or len(categories) <= MOST_CATEGORIES]
+
+
+def _metrics_note(names: Sequence[str]) -> str:
+    """`R@K in %, higher is better; MdR and MnR are ranks from 1, lower is better.`: what these columns are."""
+    families = {
+        "R@K in %": any(re.fullmatch(r"R\d+", name) for name in names),
+        "accuracy in %": any(name.startswith("accuracy") for name in names),
+        "top-1 and top-5 in %": any(name.startswith("top") for name in names),
+        "R@n at an overlap (IoU) of at least so much and mean overlap (mIoU) in %": any("IoU" in name for name in names),
+    }
+    told = [f"{family}, higher is better" for family, there in families.items() if there]
+    told += ["MdR and MnR are ranks from 1, lower is better"] if {"MdR", "MnR"} & set(names) else []
+    told += ["MSE is the mean squared error, lower is better"] if {"MSE", "MSE-raw"} & set(names) else []
+    return "; ".join(_capital(text) if not number else text for number, text in enumerate(told)) + "." * bool(told)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _categories_note(study: Study, keys: Sequence[str]) -> list[str]:
+    left_out = {name for key in keys for name in set(study.example(key).metrics) - set(_shown(study.example(key))) - set(HIDDEN)}
+    return [f"The accuracies of {len(left_out)} kinds of questions are in all.csv."] if left_out else []
 
 
 def figures(study: Study, cells: Sequence[Values], key: str, name: str, *, mark_optimum: bool = True) -> list[Cell]:
@@ -204,7 +265,29 @@ def chance_text(study: Study) -> str:
     if result is None or name not in result.chance:
         return ""
     metric = metric_of(name)
-    return f"{metric.label} {result.chance[name]:.2f} {metric.unit}".strip()
+    return f"{metric.label} {metric.guess(result.chance[name])}"
+
+
+def baselines_text(study: Study) -> tuple[str, ...]:
+    """`prior: accuracy 31.00 %` for each baseline of the plan's metric: what else gives a figure without looking at the video."""
+    metric = metric_of(study.plan.column[1])
+    found = study.baselines(*study.plan.column)
+    return tuple(f"{name}: {metric.label} {range_text(metric, values.values())}" for name, values in found.items())
+
+
+def baseline_name(name: str) -> str:
+    """For the beginning of a sentence, with what it means."""
+    return "Prior (most frequent answer of training)" if name == "prior" else _capital(name)
+
+
+def range_text(metric: Metric, values: Iterable[float]) -> str:
+    """`31.00 %`, or from the lowest to the highest where they differ as printed: `28.00 to 31.00 %`."""
+    return f"{_ends(values, 2)} {metric.unit}".strip()
+
+
+def _ends(values: Iterable[float], decimals: int) -> str:
+    ordered = sorted(values)
+    return " to ".join(dict.fromkeys(f"{value:.{decimals}f}" for value in (ordered[0], ordered[-1])))
 
 
 def states_text(study: Study) -> str:
@@ -235,13 +318,13 @@ def cell_labels(study: Study, cell: Values) -> tuple[Cell, ...]:
 def headline_table(study: Study, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]]) -> Table:
     plan = study.plan
     result = study.example(plan.column[0])
-    chance = chance_text(study)
+    chance = "; ".join(filter(None, (chance_text(study) and f"chance: {chance_text(study)}", *baselines_text(study))))
     data = f" on {result.protocol.dataset}" if result else f" on {plan.dataset}" if plan.dataset else ""
     notes = [
         *_reading_notes(study, [cell for row in rows for cell in row]),
         f"Protocol: {protocol_text(result)}; {seeds_text(study)}." if result else "No run has finished yet.",
     ]
-    caption = f"{plan.title}: {plan.metric_label}{data}{f' (chance: {chance})' if chance else ''}."
+    caption = f"{plan.title}: {plan.metric_label}{data}{f' ({chance})' if chance else ''}."
     return Table(plan.ablation, caption, tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -297,7 +380,7 @@ def points_frame(study: Study) -> pd.DataFrame:
 
 
 def metrics_frame(study: Study) -> pd.DataFrame:
-    """One row a number: the cell, the seed, the run, the protocol, the metric, its value and what guessing gives."""
+    """One row a number: the cell, the seed, the run, the protocol, the metric, its value, what guessing and what each baseline gives."""
     rows = []
     for run in (run for cell in study.plan.cells for run in study.by_cell[cell]):
         for key in (key for key in study.keys if key in run.results):
@@ -313,9 +396,11 @@ def metrics_frame(study: Study) -> pd.DataFrame:
                         "metric": name,
                         "value": result.metrics[name],
                         "chance": result.chance.get(name),
+                        **{baseline: metrics.get(name) for baseline, metrics in result.baselines.items()},
                     }
                 )
-    measured = ("run_id", *Protocol.__dataclass_fields__, "queries", "gallery", "metric", "value", "chance")
+    baselines = dict.fromkeys(name for run in study.runs for result in run.results.values() for name in result.baselines)
+    measured = ("run_id", *Protocol.__dataclass_fields__, "queries", "gallery", "metric", "value", "chance", *baselines)
     return pd.DataFrame(rows, columns=[*(axis.key for axis in study.plan.axes), *measured])
 
 

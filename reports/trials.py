@@ -39,10 +39,14 @@ def objectives_of(study: Study) -> tuple[Objective, ...]:
 
 
 def test_column(study: Study) -> tuple[str, str] | None:
-    """The result on the test split that belongs to the first objective: same direction, fine-tuned rather than zero-shot."""
+    """The result on the test split that belongs to the first objective: same direction, fine-tuned rather than zero-shot.
+
+    `val/t2v/R1` belongs to a result `.../t2v`, and `val/accuracy`, of a task without directions, to any that has the metric.
+    """
     key, name = objectives_of(study)[0].column
-    direction = key.rpartition("/")[2]
-    found = [k for k in study.keys if k.rpartition("/")[2] == direction and name in study.example(k).metrics]  # type: ignore[union-attr]
+    direction = key.rpartition("/")[2] if "/" in key else ""
+    having = [k for k in study.keys if name in study.example(k).metrics]  # type: ignore[union-attr]
+    found = [k for k in having if not direction or k.rpartition("/")[2] == direction]
     return (found[-1], name) if found else None  # keys come with zero-shot first
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from reports.collect import Study
+from reports.collect import Study, units
 from reports.plan import Values
 from reports.stats import difference, places, rounded
-from reports.tables import Metric, metric_of
+from reports.tables import Metric, baseline_name, metric_of, range_text
 
 HARDLY = 2.0  # a figure below this multiple of chance is called hardly above chance
 
@@ -92,29 +92,35 @@ def _noise(study: Study, a: Values, b: Values | None, metric: Metric) -> list[st
     low, high = sorted(value if metric.higher_is_better else -value for value in found.interval)
     text = (
         f"95 % interval of this difference: [{metric.text(low)}, {metric.text(high)}] {_unit(metric)} (Welch, {len(x)} and {len(y)} seeds)"
-    )
+    ).replace("  ", " ")
     told = "it contains 0, so the two cannot be told apart" if low <= 0 <= high else "it does not contain 0"
     return [f"{text}; {told}. The best cell was picked after the fact, which makes any such interval too favourable."]
 
 
 def _sampling_error(study: Study, cell: Values, metric: Metric) -> str:
-    """Standard error of a share of test queries; holds for R@K only."""
+    """Standard error of a share of test queries; of metrics that are such a share."""
     key, _ = study.plan.column
     result = study.example(key)
-    if metric.unit != "%" or result is None:
+    if not metric.share or result is None:
         return ""
     share = min(max(_means(study, cell)[0] / 100, 0.0), 1.0)
     error = 100 * math.sqrt(share * (1 - share) / result.queries)
-    return (
-        f" The choice of {result.queries} test queries alone gives a standard error of about {metric.text(error)} points." if error else ""
-    )
+    asked, _ = units(result.protocol.task)
+    text = f" The choice of {result.queries} test {asked} alone gives a standard error of about {metric.text(error)} points."
+    return text if error else ""
 
 
 def _chance(study: Study, metric: Metric) -> list[str]:
-    """How far the cells lie above chance; for R@K."""
+    """How far the cells lie above chance, for metrics in per cent and errors, then how many are no better than each baseline."""
+    return [*_above_chance(study, metric), *_against_baselines(study, metric)]
+
+
+def _above_chance(study: Study, metric: Metric) -> list[str]:
     key, name = study.plan.column
     result = study.example(key)
     chance = result.chance.get(name, 0.0) if result else 0.0
+    if chance and not metric.higher_is_better and metric.unit != "rank":
+        return _below_chance(study, metric, chance)
     if metric.unit != "%" or not chance:
         return []
     ratios = [study.summary(cell, key, name).mean / chance for cell in study.plan.cells if study.summary(cell, key, name)]  # type: ignore[union-attr]
@@ -124,6 +130,33 @@ def _chance(study: Study, metric: Metric) -> list[str]:
     if weak == len(ratios):
         return [f"{text} None is clearly above chance, so the comparison says nothing."]
     return [f"{text} {weak} of {len(ratios)} cells {'is' if weak == 1 else 'are'} hardly above chance." if weak else text]
+
+
+def _below_chance(study: Study, metric: Metric, chance: float) -> list[str]:
+    """For errors: they are compared with that of guessing as they are."""
+    means = [s.mean for cell in study.plan.cells if (s := study.summary(cell, *study.plan.column))]
+    text = f"Guessing would give {metric.label} {metric.guess(chance)}; the cells have {range_text(metric, means)}."
+    weak = sum(mean >= chance for mean in means)
+    if weak == len(means):
+        return [f"{text} None is better than guessing, so the comparison says nothing."]
+    return [f"{text} {weak} of {len(means)} cells {'is' if weak == 1 else 'are'} no better." if weak else text]
+
+
+def _against_baselines(study: Study, metric: Metric) -> list[str]:
+    """Each cell against the baselines of its own runs, on the rounded figures."""
+    told = []
+    for name, values in study.baselines(*study.plan.column).items():
+        text = f"{baseline_name(name)}: {metric.label} {range_text(metric, values.values())}"
+        sign = 1 if metric.higher_is_better else -1
+        pairs = [(s.mean, value) for cell, value in values.items() if (s := study.summary(cell, *study.plan.column))]
+        weak = sum(sign * (rounded(mean, metric.decimals) - rounded(value, metric.decimals)) <= 0 for mean, value in pairs)
+        if weak == len(pairs):
+            told.append(f"{text}; no cell is better, so nothing here shows that the video was of use.")
+        elif weak:
+            told.append(f"{text}; {weak} of {len(pairs)} cells {'is' if weak == 1 else 'are'} no better.")
+        else:
+            told.append(f"{text}; {'the cell is' if len(pairs) == 1 else f'all {len(pairs)} cells are'} better.")
+    return told
 
 
 def _missing(study: Study, measured: int) -> list[str]:

@@ -6,6 +6,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+LOWER_IS_BETTER = ("MdR", "MnR", "MSE", "MSE-raw")  # metrics; of all others more is better
+
 
 def slug(text: str) -> str:
     """The text as part of a metric's name: what MLflow forbids there, spaces and '/' become '-' (`what?` and `what` are one name)."""
@@ -43,6 +45,7 @@ class Result:
         ranks: rank of each query's right candidate, for paired tests later; empty where there are no candidates.
         scores: figure of each query where there are no ranks: IoU of the first span, predicted count.
         baselines: what other ways of knowing nothing of the video give, {name: metrics}: `prior` = most frequent answer of training.
+        seconds: of re-ranked figures, wall-clock seconds per query: `first_stage_s`, `second_stage_s` (see evaluation/rerank.py).
     """
 
     protocol: Protocol
@@ -53,9 +56,12 @@ class Result:
     ranks: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"ranks": list(self.ranks), "scores": list(self.scores)}
+        """JSON values; `seconds` only where there are some, so that records of other figures are what they were."""
+        values = asdict(self) | {"ranks": list(self.ranks), "scores": list(self.scores)}
+        return {key: value for key, value in values.items() if value or key != "seconds"}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Result:

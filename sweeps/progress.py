@@ -23,6 +23,7 @@ from rich.live import Live
 from rich.table import Table
 
 from simvtp.config import Experiment, TrainConfig
+from simvtp.results import LOWER_IS_BETTER
 from sweeps.rundir import ALIVE, CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STARTING, STOPPED, RunState, last_lines
 
 WAITING = "waiting"
@@ -30,7 +31,6 @@ COLOURS = {FINISHED: "green", FAILED: "red", KILLED: "red", CANCELLED: "yellow",
 TAIL_BYTES = 16384
 MANY_LINES = 50  # on a pipe, more running points than this are only counted
 MANY_LOGGED = 300  # the same in the log file, which gets a snapshot only once a minute
-LOWER_IS_BETTER = ("MdR", "MnR")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,14 @@ def make_result(direction: str = "t2v", seed: int = 0, r1: float = 12.5) -> Resu
     return Result(protocol, metrics, {name: value / 10 for name, value in metrics.items()}, 256, 256, (1, 7, 2))
 
 
+def make_answers() -> Result:
+    """Open-ended questions, with both baselines and a category."""
+    protocol = Protocol("qa", "shapes", "test", "finetuned", "", 8, 3, 3, "pessimistic", 0, "ab" * 32, "open-ended")
+    values = ({"accuracy": value, "accuracy-colour": value + 1} for value in (40.0, 6.25, 31.0, 33.0))
+    metrics, guessed, prior, blind = values
+    return Result(protocol, metrics, guessed, 400, 16, (1, 7, 2), baselines={"prior": prior, "video hidden": blind})
+
+
 class Run:
     """Writes a run directory as an experiment would."""
 
@@ -430,6 +438,33 @@ def test_offline_first_then_synced_is_the_same_as_mirrored_in_time(tmp_path: Pat
     assert rows(prompt_uri, run.experiment.fingerprint) == late
     both = [tracking.read_runs(address, [run.experiment.fingerprint])[0] for address in (uri, prompt_uri)]
     assert both[0].results == both[1].results and both[0].start_time == both[1].start_time and both[0].params == both[1].params
+
+
+def test_results_of_other_tasks_are_mirrored_with_chance_and_baselines(tmp_path: Path, uri: str) -> None:
+    run = Run(tmp_path, uri, seed=31)
+    run.journal.write("metrics", stage="finetune", step=4, metrics={"val/accuracy": 41.0})
+    write_atomically(run.dir / "checkpoints" / "finetune.json", json.dumps({"selected_step": 4}))
+    run.finish(make_answers())
+    run.sync(final=True)
+    [found] = tracking.read_runs(uri, [run.experiment.fingerprint])
+    assert found.results == [make_answers()]
+    figures = {name.rpartition("/")[2]: value for name, value in found.metrics.items() if name.startswith("test/finetuned/qa/open-ended/")}
+    assert figures == {
+        "accuracy": 40.0, "chance_accuracy": 6.25, "accuracy_prior": 31.0, "accuracy_video-hidden": 33.0,
+        "accuracy-colour": 41.0, "chance_accuracy-colour": 7.25, "accuracy-colour_prior": 32.0, "accuracy-colour_video-hidden": 34.0,
+    }  # fmt: skip
+    assert found.metrics["val/accuracy"] == 41.0  # of the selected step, under the name that a search gives it
+
+
+def test_the_best_cell_of_an_error_is_the_one_with_the_smallest() -> None:
+    from simvtp.tracking.aggregates import best_cell
+
+    plan = {
+        "axes": [{"key": "a.x", "label": "x", "values": [1, 2]}],
+        "metric": "test/finetuned/qa/count/MSE",
+        "points": [{"cell": {"a.x": n}, "seed": 0, "fingerprint": str(n)} for n in (1, 2)],
+    }
+    assert best_cell(plan, [PointSummary("1", "finished", 3.0, 10.0), PointSummary("2", "finished", 1.5, 11.0)]) == {"a.x": 2}
 
 
 def test_the_background_mirror_brings_everything_by_the_end(tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture) -> None:

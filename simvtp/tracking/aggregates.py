@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simvtp.results import LOWER_IS_BETTER
 from simvtp.tracking.address import metric_name
 from simvtp.tracking.store import Point, finite
 
-LOWER_IS_BETTER = ("MdR", "MnR")
 SEARCH = "search"  # `kind` in plan.json
 
 
@@ -124,7 +124,7 @@ def _of_search(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> di
 
 
 def _maximised(plan: Mapping[str, Any], metric: str) -> bool:
-    """What a search says of its objective; else more is better, but for ranks."""
+    """What a search says of its objective; else more is better, but for ranks and errors."""
     said = {objective["metric"]: objective["direction"] == "maximize" for objective in plan.get("objectives", ())}
     return said.get(metric, metric.rpartition("/")[2] not in LOWER_IS_BETTER)
 

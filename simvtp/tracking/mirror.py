@@ -6,7 +6,8 @@ was killed between writing to the tracker and writing the cursor, or whether the
 again (the values are bit-identical then). The cursor only saves reading.
 
 Names in the tracker: `<stage>/<metric>` for the series of a stage, because pre-training and fine-tuning both count from step 0;
-`system/<metric>` for the machine, with seconds since the run's start as step; `<Result.key>/<metric>` for results.
+`system/<metric>` for the machine, with seconds since the run's start as step; `<Result.key>/<metric>` for results, and beside each
+`<Result.key>/chance_<metric>` and `<Result.key>/<metric>_<baseline>`, such as `accuracy_prior`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from simvtp import provenance
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_journal, read_json, write_atomically
-from simvtp.results import Result
+from simvtp.results import Result, slug
 from simvtp.scores import read_metric
 from simvtp.tracking.address import metric_name, resolve_uri, shown
 from simvtp.tracking.state import STATUS, read_optional, run_status
 from simvtp.tracking.store import Point, Store, StoredRun, finite, is_news
 
 CURSOR = "mirror.json"
-SELECTED = ("val/t2v/R1", "val/t2v/MdR", "val/mean_recall")  # figures of the step that fine-tuning selected
+SELECTED = (  # figures of the step that fine-tuning selected, those that the run has
+    "val/t2v/R1", "val/t2v/MdR", "val/mean_recall", "val/accuracy", "val/MSE", "val/MSE-raw", "val/top1", "val/top5", "val/mIoU",
+)  # fmt: skip
 EARLY_ARTIFACTS = ("experiment.json", provenance.RECORD, provenance.PATCH, "sweep.json")
 LATE_ARTIFACTS = ("results.json", "log.txt", "figures/*")
 _TAIL = 65536  # bytes before the cursor that must be as they were
@@ -321,7 +324,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _result_points(result: Result, moment: int) -> list[Point]:
-    values = {**result.metrics, **{f"chance_{name}": value for name, value in result.chance.items()}}
+    values = {**result.metrics, **result.seconds, **{f"chance_{name}": value for name, value in result.chance.items()}}
+    for baseline, metrics in result.baselines.items():
+        values |= {f"{name}_{slug(baseline)}": value for name, value in metrics.items()}
     return [Point(metric_name(f"{result.key}/{name}"), finite(value), 0, moment, single=True) for name, value in values.items()]
 
 

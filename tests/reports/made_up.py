@@ -110,6 +110,56 @@ def study(made: dict[str, Any], value: Callable[[dict[str, Any], int], float | N
     return gather(made, runs, kind_of(made).make_axis)
 
 
+# ---- other tasks ----------------------------------------------------------------------------------------------------------
+
+QA = "test/finetuned/qa/open-ended/accuracy"
+CATEGORIES = ("colour", "shape")
+PRIOR = 31.0
+
+
+def qa_result(accuracy: float, *, prior: float = PRIOR, blind: float | None = None, categories: Sequence[str] = CATEGORIES) -> Result:
+    """Open-ended question answering; `blind`: accuracy of the same model trained with the video hidden."""
+    how = Protocol("qa", "shapes", "test", "finetuned", "", 8, 1, 1, "pessimistic", 0, digest(accuracy), "open-ended")
+    names = ["accuracy", *(f"accuracy-{category}" for category in categories)]
+    baselines = {"prior": dict.fromkeys(names, prior)} | ({} if blind is None else {"video hidden": dict.fromkeys(names, blind)})
+    metrics = {name: accuracy + number for number, name in enumerate(names)}
+    return Result(how, metrics, dict.fromkeys(names, 6.25), 400, 16, (1, 2, 3), baselines=baselines)
+
+
+def count_result(error: float) -> Result:
+    """Counting questions: squared error; guessing gives 6, the mean of training 2."""
+    how = Protocol("qa", "shapes", "test", "finetuned", "", 8, 1, 1, "pessimistic", 0, digest(error), "count")
+    guessed, prior = ({"accuracy": accuracy, "MSE": mse, "MSE-raw": mse} for accuracy, mse in ((10.0, 6.0), (25.0, 2.0)))
+    metrics = {"accuracy": 50 - 10 * error, "MSE": error, "MSE-raw": error + 0.125}
+    return Result(how, metrics, guessed, 400, 0, scores=(1.2, 3.4), baselines={"prior": prior})
+
+
+def action_result(top1: float) -> Result:
+    how = Protocol("action", "shapes", "test", "finetuned", "", 8, 1, 1, "pessimistic", 0, digest(top1), "linear-probe")
+    values = ({"top1": first, "top5": fifth} for first, fifth in ((top1, top1 + 20), (5.0, 25.0), (8.0, 30.0)))
+    metrics, guessed, prior = values
+    return Result(how, metrics, guessed, 300, 20, (1, 2), baselines={"prior": prior})
+
+
+def grounding_result(overlap: float) -> Result:
+    how = Protocol("grounding", "charades_sta", "test", "finetuned", "", 16, 1, 1, "pessimistic", 0, digest(overlap), "NMS 0.5")
+    names = ("R1-IoU0.5", "R5-IoU0.5", "mIoU")
+    metrics = dict(zip(names, (overlap * 0.9, overlap * 1.5, overlap), strict=True))
+    baselines = {"prior": dict(zip(names, (27.7, 50.0, 30.0), strict=True))}
+    return Result(how, metrics, dict(zip(names, (11.0, 40.0, 20.0), strict=True)), 3720, 0, scores=(0.5, 0.75), baselines=baselines)
+
+
+def task_study(made: dict[str, Any], value: Callable[[dict[str, Any], int], Result | None]) -> Study:
+    """Every point for which `value(cell, seed)` gives a result has finished with it, and with zero-shot retrieval before."""
+    runs = []
+    for point in made["points"]:
+        found = value(point["cell"], point["seed"])
+        if found is not None:
+            measured = replace(found, protocol=replace(found.protocol, seed=point["seed"]))
+            runs.append(run(point, result(2.0, "zero-shot", "t2v", point["seed"]), measured))
+    return gather(made, runs, kind_of(made).make_axis)
+
+
 # ---- a search -------------------------------------------------------------------------------------------------------------
 
 RATE, DEPTH, TARGET = "pretrain.lr", "model.decoder_depth", "losses.mvm_target"
