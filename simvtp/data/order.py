@@ -1,8 +1,8 @@
 """The order of samples and their random numbers: pure functions of (seed, stage, number).
 
 Sample number g of a stage (g = step * batch_size + place in the global batch) is clip `epoch_order(...)[g's place in its epoch]`; its
-window, crop, flip, caption and augmentation follow from `uniforms(seed, stage, g)`. Nothing else enters: not the number of ranks (rank r takes a
-contiguous slice of each global batch), not the number of workers, not whether the pass was interrupted.
+window, crop, flip, caption and augmentation follow from `uniforms(seed, stage, g)`. Nothing else enters: not the number of ranks (rank r
+takes a contiguous slice of each global batch), not the number of workers, not whether the pass was interrupted.
 """
 
 from __future__ import annotations

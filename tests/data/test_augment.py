@@ -1,7 +1,9 @@
 """RandAugment and random erasing: what timm does to a picture, the same in all frames, and the same whoever makes the sample."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from simvtp.data.augment import (
     apply,
     erased_box,
 )
+from simvtp.data.datasets import Dataset
 from simvtp.data.loader import TrainLoader
 from simvtp.data.manifest import Clip
 from simvtp.data.order import uniforms
@@ -34,6 +37,7 @@ from simvtp.data.text import load_tokenizer
 from simvtp.errors import ConfigError
 from simvtp.recipes import get_recipe
 from simvtp.settings import check, override
+from simvtp.tasks.task import Context
 from tests.data.helpers import make_clips
 from tests.data.test_loader import DATA, MODEL
 
@@ -224,11 +228,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 
 
 def batches(
-    clips: list[Clip], augment: Augment | None, start: int = 0, count: int = 3, rank: int = 0, world: int = 1, workers: int = 0
-) -> list[Tensor]:
+    clips: list[Clip], augment: Augment | None, start: int = 0, count: int = 3, rank: int = 0, world: int = 1, workers: int = 0,
+    crop: str = "", flip: float = 0.5,
+) -> list[Tensor]:  # fmt: skip
     loader = TrainLoader(
-        clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=RuntimeConfig(workers=workers, device="cpu"), batch_size=4, seed=5,
-        rank=rank, world=world, flip=0.5, augment=augment, stage="finetune",
+        clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=RuntimeConfig(workers=workers, device="cpu"), batch_size=4,
+        seed=5, rank=rank, world=world, train_crop=crop, flip=flip, augment=augment, stage="finetune",
     )  # fmt: skip
     stream = loader.batches(start)
     try:
@@ -260,6 +265,36 @@ def test_augmentation_shifts_no_other_choice(clips: list[Clip]) -> None:
         differs[top : top + h, start : start + w] = False
         assert not differs.any()
     assert not torch.equal(torch.cat(batches(clips, Augment(operations=4))), plain)
+
+
+def test_a_clip_that_steps_in_for_a_corrupt_one_is_augmented_as_the_sample(clips: list[Clip], tmp_path: Path) -> None:
+    """The random numbers belong to the place in the training, not to the clip."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    some = [*clips[:3], Clip("broken", broken, ("nothing",))]
+    assert all(map(torch.equal, batches(some, ALWAYS), batches(some, ALWAYS, workers=2)))
+
+
+def test_each_task_trains_on_clips_as_finetune_says(clips: list[Clip]) -> None:
+    start = get_recipe("tiny")
+    tuned = ["finetune.train.batch_size=4", "runtime.workers=0", "runtime.decoded_cache=false", "runtime.device=cpu", "seed=5"]
+
+    def first(*assignments: str) -> Tensor:
+        experiment = override(replace(start, model=MODEL, data=DATA), [*tuned, *assignments])
+        tokenizer = load_tokenizer("builtin")
+        dataset = Dataset("made up", {"train": tuple(clips)})
+        loader = Context(experiment, dataset, tokenizer, torch.device("cpu")).train_loader(clips, experiment.finetune.train, "finetune")
+        stream = loader.batches()
+        try:
+            return next(stream).clips
+        finally:
+            stream.close()  # type: ignore[attr-defined]
+
+    plain = batches(clips, None, count=1, crop="center", flip=0.0)[0]
+    assert torch.equal(first(), plain)
+    both = batches(clips, ALWAYS, count=1, crop="center", flip=0.0)[0]
+    assert torch.equal(first("finetune.rand_augment=4", "finetune.random_erasing=1"), both)
+    assert not torch.equal(first("finetune.rand_augment=4", "finetune.rand_magnitude=2", "finetune.random_erasing=1"), both)
 
 
 # ---- settings -----------------------------------------------------------------------------------------------------------------
