@@ -69,7 +69,7 @@ def _curve_plot(study: Study, along: Axis, lines: Axis | None) -> Plot:
 def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:
     """The plan's metric along one axis, a line for each value of the other; bars are one standard deviation, chance is dashed."""
     made = [line for line in lines_of(study, along, lines) if any(line.summaries)]
-    figure = Figure(figsize=(WIDTH, _height(along, len(made))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, _height(along, len(made), len(study.baselines(*study.plan.column)))), layout="constrained")
     axes = figure.subplots()
     style = "-" if along.numeric else "none"
     if along.logarithmic:
@@ -123,11 +123,11 @@ def _all_values(study: Study) -> list[float]:
     return [value for cell in study.plan.cells for value in study.values(cell, *study.plan.column).values()]
 
 
-def _height(along: Axis, lines: int) -> float:
-    """Inches: more where the legend has many lines or the names below the axis are long, so that the axes keep their height."""
+def _height(along: Axis, lines: int, baselines: int) -> float:
+    """Inches: more where the legend has many entries or the names below the axis are long, so that the axes keep their height."""
     longest = max(len(along.text(value)) for value in along.values)
     below = 0.0 if along.numeric else 0.7 * text_width(longest)  # turned by 45 degrees
-    return max(2.9, 1.4 + 0.175 * lines, 2.3 + below)
+    return max(2.9, 1.4 + 0.175 * lines + 0.35 * baselines, 2.3 + below)
 
 
 def _optimum_on(study: Study, along: Axis) -> Any:

@@ -137,10 +137,11 @@ def spread_words(study: Study) -> str:
     return f"; mean and standard deviation over {words} seeds"
 
 
-def baseline_lines(study: Study, line: Callable[..., object], band: Callable[..., object]) -> list[Line2D]:
+def baseline_lines(study: Study, line: Callable[..., object], band: Callable[..., object], between: str = "\n") -> list[Line2D]:
     """Draws what each baseline of the plan's metric gives, dash-dotted; a band between two lines where it differs between cells.
 
-    `line`, `band`: `axhline` and `axhspan` of the axes, or `axvline` and `axvspan`. Returns the entries of the legend.
+    `line`, `band`: `axhline` and `axhspan` of the axes, or `axvline` and `axvspan`. Returns the entries of the legend, `between`: what separates a
+    name from its figure there.
     """
     metric, handles = metric_of(study.plan.column[1]), []
     for (name, cells), color in zip(study.baselines(*study.plan.column).items(), itertools.cycle(_BASELINE_INKS), strict=False):
@@ -150,7 +151,7 @@ def baseline_lines(study: Study, line: Callable[..., object], band: Callable[...
             line(level, zorder=0, **style)
         if high > low:
             band(low, high, color=color, alpha=0.08, linewidth=0, zorder=0)
-        handles.append(Line2D([], [], **style, label=f"{name}\n({metric.label} {range_text(metric, cells.values())})"))
+        handles.append(Line2D([], [], **style, label=f"{name}{between}({range_text(metric, cells.values())})"))
     return handles
 
 

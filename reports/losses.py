@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -79,7 +80,8 @@ def dots(study: Study) -> Figure:
     summaries = [study.summary(cell, key, name) for cell in plan.cells]
     places = np.arange(len(summaries))[::-1]
     color = sns.color_palette("colorblind")[0]
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(summaries)), layout="constrained")
+    others = len(study.baselines(key, name))  # each has an entry in the legend
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(summaries) + 0.22 * math.ceil(others / 2)), layout="constrained")
     axes = figure.subplots()
     for place, summary in zip(places, summaries, strict=True):
         if summary is not None:
@@ -101,7 +103,7 @@ def dots(study: Study) -> Figure:
     axes.set_axisbelow(True)
     result = study.example(key)
     chance = result.chance.get(name) if result else None
-    handles = baseline_lines(study, axes.axvline, axes.axvspan)
+    handles = baseline_lines(study, axes.axvline, axes.axvspan, between=" ")
     if chance is not None:
         style = {"linestyle": (0, (4, 3)), "color": "#777777", "linewidth": 1.0}
         axes.axvline(chance, zorder=0, **style)
