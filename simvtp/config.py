@@ -196,11 +196,13 @@ class FinetuneConfig:
     questions: Literal["open", "choice", "count"] = added("open")  # form of the embedded data set's questions; a benchmark has its own
     answers: int = added(0)  # size of the answer vocabulary, the most frequent of training; 0 = all of them
     candidates: int = added(5)  # captions among which the task choice chooses where the data set does not give them
-    drop_tubes: float = added(0.0)  # qa, choice: share of the tubes that is left out of each training sample; all are seen in scoring
+    drop_tubes: float = added(0.0)  # qa, choice, grounding: share of tubes left out of a training sample; scoring sees all
     rand_augment: int = added(0)  # RandAugment: operations drawn for a clip, each done with probability 0.5; 0 = off, released: 4
     rand_magnitude: float = added(7.0)  # mean strength of these operations, 0 to 10
     rand_spread: float = added(0.5)  # standard deviation of that strength
     random_erasing: float = added(0.0)  # probability that a box of the clip is filled with noise; 0 = off, released: 0.25
+    segments: int = added(16)  # grounding: equal parts into which a video is cut, 2 to 64; a span is as fine as they are
+    segment_frames: int = added(2)  # grounding: frames that are seen of each part
     probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only
     baseline: bool = added(False)  # train a second, blind model and put its figures beside the others
 

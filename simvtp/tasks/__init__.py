@@ -5,6 +5,7 @@ from __future__ import annotations
 from simvtp.errors import ConfigError
 from simvtp.tasks.action import ActionRecognition
 from simvtp.tasks.choice import CaptionChoice
+from simvtp.tasks.grounding import Grounding
 from simvtp.tasks.qa import QuestionAnswering
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context, OpenTask, Task
@@ -16,6 +17,7 @@ TASKS: dict[str, OpenTask] = {
     "qa": QuestionAnswering,
     "choice": CaptionChoice,
     "action": ActionRecognition,
+    "grounding": Grounding,
 }
 
 

@@ -84,6 +84,7 @@ def batch_of(size: int = 2, seed: int = 0, texts: int = 0) -> Batch:
         (("task=choice", "candidates=4"), "test/finetuned/choice/4-captions", "accuracy", {"prior"}),
         (("task=action", "train.layer_decay=0.7"), "test/finetuned/action/full", "top1", {"prior"}),
         (("task=action", "probe=attentive"), "test/finetuned/action/attentive-probe", "top1", {"prior"}),
+        (("task=grounding", "segments=4", "baseline=true"), "test/finetuned/grounding/NMS-0.5", "mIoU", {"prior", "video hidden"}),
     ],
 )
 def test_a_task_runs_from_given_weights_and_a_sweep_can_ask_for_its_metric(
@@ -103,9 +104,10 @@ def test_a_task_runs_from_given_weights_and_a_sweep_can_ask_for_its_metric(
     assert not list((experiment.run_dir / "checkpoints").glob("pretrain*"))  # the weights were given
 
 
-def test_a_stopped_task_continues_exactly(tmp_path: Path, shapes_cache: Path, pretrained: Path) -> None:
+@pytest.mark.parametrize("task", ["qa", "grounding"])
+def test_a_stopped_task_continues_exactly(tmp_path: Path, shapes_cache: Path, pretrained: Path, task: str) -> None:
     """Once in the training of the baseline and once in that of the task; also journal and results are those of the unbroken run."""
-    settings = ("finetune.task=qa", "finetune.baseline=true", "finetune.drop_path=0.2")
+    settings = (f"finetune.task={task}", "finetune.baseline=true", "finetune.drop_path=0.2", "finetune.drop_tubes=0.5")
     whole = finalise(downstream(tmp_path / "whole", shapes_cache, pretrained, *settings))
     straight = run(whole, say=silent)
     broken = replace(whole, runtime=replace(whole.runtime, root=str(tmp_path / "broken")))
@@ -210,7 +212,7 @@ def test_captions_of_other_clips_only() -> None:
 
 
 def test_tasks_that_cannot_be(small: Experiment) -> None:
-    assert set(TASKS) >= {"retrieval", "qa", "choice", "action"}
+    assert set(TASKS) >= {"retrieval", "qa", "choice", "action", "grounding"}
     with pytest.raises(ConfigError, match="there is no such task; choose one of retrieval, qa"):
         open_task("cooking", context_of(small))
     for name in ("retrieval", "action"):

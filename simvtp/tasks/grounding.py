@@ -1,0 +1,203 @@
+"""Temporal grounding: a sentence and a video, the span of the video that the sentence speaks of. The method is ours.
+
+The video is cut into `finetune.segments` equal segments; `finetune.segment_frames` frames of each pass through the pair encoder with the
+sentence, and a light head says of each segment that it lies inside the span, that the span starts with it, that it ends with it. Every
+run of segments is a candidate. Its loss, had it been the true span, gives its probability; its score is the overlap with the true span
+that these probabilities let one expect; then non-maximum suppression. Spans are as fine as the segments.
+
+Beside each figure: `chance` (random spans) and `prior` (the spans that overlap best with the training moments). `finetune.blind=true`
+trains on the sentence alone, `finetune.baseline=true` puts that beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simvtp.batch import Masks
+from simvtp.config import TrainConfig
+from simvtp.data.annotations import open_annotations
+from simvtp.data.loader import TrainLoader
+from simvtp.data.manifest import Clip
+from simvtp.data.records import Benchmark, Moment
+from simvtp.data.text import TokenBatch
+from simvtp.data.video import get_reader, probe
+from simvtp.errors import ConfigError, DataError
+from simvtp.evaluation.spans import DEPTHS, Numbers, Prediction, Scores, Spans, grounding_result, overlap, suppress
+from simvtp.models import SimVTP
+from simvtp.models.grounding import END, INSIDE, START, GroundingModel
+from simvtp.results import Result
+from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.task import Context
+from simvtp.training.objectives import Losses, Objective, Report, Shares
+
+MOST_SEGMENTS = 64  # 2,080 candidates
+NMS = 0.5  # a candidate that overlaps by more with a better one is left out
+TIES = "pessimistic"  # see simvtp/evaluation/spans.py
+WHOLE_VIDEO = 10**9  # a stride that no video is long enough for: the frames are spread evenly from its first to its last one
+
+
+class Grounding:
+    """Moments of videos."""
+
+    selection = "val/mIoU"
+
+    def __init__(self, context: Context) -> None:
+        experiment, tuning = context.experiment, context.experiment.finetune
+        self.segments, self.segment_frames = tuning.segments, tuning.segment_frames
+        if not 2 <= self.segments <= MOST_SEGMENTS:
+            raise ConfigError(f"finetune.segments={self.segments}: must be from 2 to {MOST_SEGMENTS}.")
+        tubelet = experiment.model.tubelet_size
+        if self.segment_frames < 1 or self.segment_frames % tubelet:
+            raise ConfigError(f"finetune.segment_frames={self.segment_frames}: must be a multiple of model.tubelet_size={tubelet}.")
+        self.context = _of_whole_videos(context, self.segments * self.segment_frames)
+        records = open_annotations(experiment.data, experiment.runtime, "grounding")
+        self.videos = records.videos
+        wanted = dict.fromkeys(("train", tuning.selection, experiment.evaluate.split))
+        self.moments = {split: [m for m in records.moments if m.split == split] for split in wanted}
+        for split, moments in self.moments.items():
+            if not moments:
+                raise DataError(f"the {split} split of {context.dataset.name} has no moment.")
+        self.lengths = _lengths([m for moments in self.moments.values() for m in moments], records, context)
+        # A moment after the end of its video (real annotation files have some) cannot be learnt.
+        self.learnt = [m for m in self.moments["train"] if m.span.start_s < self.lengths[m.id]]
+        if not self.learnt:
+            raise DataError(f"no moment of the train split of {context.dataset.name} begins within its video.")
+        asked = [m.sentence for moments in self.moments.values() for m in moments]
+        there = context.tokenizer.encode(asked, experiment.model.text_length).attention_mask
+        self.text_length = int(there.sum(dim=1).max())  # each sentence is read once a segment: no padding that no sentence needs
+        self.samples = len(self.learnt)
+        self.negatives: str = ""
+
+    # ---- training ---------------------------------------------------------------------------------------------------------
+
+    def build(self, unified: SimVTP) -> nn.Module:
+        tuning = self.context.experiment.finetune
+        return GroundingModel.from_unified(
+            unified,
+            self.context.experiment.model,
+            self.segments,
+            self.segment_frames,
+            self.context.experiment.seed,
+            drop_path=tuning.drop_path,
+            blind=self.context.blind,
+            drop_tubes=tuning.drop_tubes,
+        )
+
+    def objective(self) -> Objective:
+        return SpanLoss()
+
+    def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
+        clips = [Clip(m.video, self.videos[m.video], (m.sentence,), "train") for m in self.learnt]
+
+        def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
+            moments = [self.learnt[number] for number in chosen]
+            spans, lengths = self._truth(moments)
+            return self._texts(moments), torch.from_numpy(np.clip(spans / lengths[:, None], 0, 1)).float()
+
+        return self.context.train_loader(clips, settings, stage, annotate)
+
+    def _texts(self, moments: Sequence[Moment]) -> TokenBatch:
+        return self.context.tokenizer.encode([m.sentence for m in moments], self.text_length)
+
+    def _truth(self, moments: Sequence[Moment]) -> tuple[Spans, Numbers]:
+        """(true spans [Q, 2], lengths of their videos [Q]), in seconds."""
+        return np.array([(m.span.start_s, m.span.end_s) for m in moments]), np.array([self.lengths[m.id] for m in moments])
+
+    # ---- scoring ----------------------------------------------------------------------------------------------------------
+
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+        assert isinstance(model, GroundingModel)
+        moments = self.moments[split]
+        names = list(dict.fromkeys(m.video for m in moments))
+        place = {name: number for number, name in enumerate(names)}
+        clips = [Clip(name, self.videos[name], (), split) for name in names]
+        logits = score_texts(self.context, model, model.score, clips, self._texts(moments), [place[m.video] for m in moments])
+        truths, lengths = self._truth(moments)
+        protocol = self.context.protocol("grounding", split, setting, checkpoint, ties=TIES, variant=f"NMS {NMS:g}")
+        training = self._truth(self.learnt)
+        return [grounding_result(protocol, predict(logits, lengths), truths, lengths, *training, names=[m.id for m in moments])]
+
+    def select(self, results: Sequence[Result]) -> dict[str, float]:
+        return {f"val/{name}": value for name, value in results[0].metrics.items()}
+
+
+class SpanLoss:
+    """How far `logits` [B, S, 3] are from the spans `targets` float [B, 2], shares of the video from 0 to 1.
+
+    inside: binary cross-entropy with the share of each segment that the span covers, mean over the segments; bounds: cross-entropy
+    with the first segment of the span and with the last one, both after rounding to whole segments (at least one).
+    """
+
+    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+        return {}
+
+    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+        logits, targets = outputs["logits"].float(), outputs["targets"]
+        count = logits.shape[1]
+        scaled = targets * count
+        edges = torch.arange(count, device=targets.device)
+        covered = (scaled[:, 1:].minimum(edges + 1) - scaled[:, :1].maximum(edges)).clamp(min=0)
+        first = scaled[:, 0].round().long().clamp(max=count - 1)
+        last = (scaled[:, 1].round().long() - 1).maximum(first)
+        inside = F.binary_cross_entropy_with_logits(logits[..., INSIDE], covered)
+        bounds = F.cross_entropy(logits[..., START], first) + F.cross_entropy(logits[..., END], last)
+        report = {"loss/inside": inside.detach(), "loss/bounds": bounds.detach()}
+        return {"inside": inside, "bounds": bounds}, report
+
+
+def candidate_scores(logits: Tensor) -> tuple[Spans, Scores]:
+    """(candidates as shares of the video [N, 2], expected overlap of each with the true span [Q, N]) of float64 logits [Q, S, 3]."""
+    count = logits.shape[1]
+    first, last = torch.triu_indices(count, count).unbind(0)
+    starts, ends = (logits[..., part].log_softmax(dim=1) for part in (START, END))
+    # The binary cross-entropy of a run is, but for what is the same for all of them, minus the sum of its logits.
+    until = F.pad(logits[..., INSIDE].cumsum(dim=1), (1, 0))
+    gain = starts[:, first] + ends[:, last] + (until[:, last + 1] - until[:, first]) / count
+    spans = torch.stack([first, last + 1], dim=1).double().numpy() / count
+    return spans, gain.softmax(dim=1).numpy() @ overlap(spans, spans)
+
+
+def predict(logits: Tensor, lengths: Numbers) -> list[Prediction]:
+    """The spans in seconds that are left after suppression, at most as many as are looked at, with their scores."""
+    shares, scores = candidate_scores(logits)
+    found = []
+    for row, length in zip(scores, lengths, strict=True):
+        kept = suppress(shares, row, NMS, max(DEPTHS))
+        found.append((shares[kept] * length, row[kept]))
+    return found
+
+
+def _of_whole_videos(context: Context, frames: int) -> Context:
+    """The context with samples of so many frames over the whole video, so that there is one window in time."""
+    experiment = context.experiment
+    return replace(
+        context,
+        experiment=replace(
+            experiment,
+            model=replace(experiment.model, frames=frames),
+            data=replace(experiment.data, stride=WHOLE_VIDEO),
+            evaluate=replace(experiment.evaluate, segments=1),
+        ),
+    )
+
+
+def _lengths(moments: Sequence[Moment], records: Benchmark, context: Context) -> dict[str, float]:
+    """Length in seconds of the video of each moment; files are opened where the annotations do not say it."""
+    known = {m.video: m.duration_s for m in moments}
+    silent = [video for video, length in known.items() if length is None]
+    if silent:
+        context.say(f"looking up the lengths of {len(silent)} videos")
+    reader = get_reader(context.experiment.data.reader)
+    for video in silent:
+        context.check()
+        info = probe(records.videos[video], reader)
+        if info.fps <= 0:
+            raise DataError(f"{records.videos[video]} does not say its frames per second: the length of the video is not known.")
+        known[video] = info.frames / info.fps
+    return {m.id: m.duration_s or known[m.video] or 0.0 for m in moments}
