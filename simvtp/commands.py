@@ -35,11 +35,17 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
     base = load_experiment(Path(init).expanduser()) if is_run else get_recipe(recipe)
     fitting = recipe or next((name for name, build in RECIPES.items() if build().finetune.task == task and _same_start(build(), base)), "")
     tuning = get_recipe(fitting).finetune if fitting else base.finetune
+    retrieves = task == "retrieval"
     experiment = dataclasses.replace(
         base,
         name=fitting or base.name,
         finetune=dataclasses.replace(tuning, enabled=True, task=task, init=init, init_digest=""),
-        evaluate=dataclasses.replace(base.evaluate, zero_shot=False),
+        evaluate=dataclasses.replace(
+            base.evaluate,
+            zero_shot=False,
+            rerank=base.evaluate.rerank if retrieves else 0,  # these two are of retrieval
+            dual_softmax=base.evaluate.dual_softmax and retrieves,
+        ),
     )
     if data:
         given = Path(data).expanduser()

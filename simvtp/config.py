@@ -216,6 +216,8 @@ class EvaluateConfig:
     segments: int = 3
     crops: int = 3
     batch_size: int = 16
+    rerank: int = added(0)  # above 0: also figures after the pre-trained matching head has re-ranked the first so many candidates
+    dual_softmax: bool = added(False)  # also figures after dual-softmax, which looks at all queries at once
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,13 @@ from simvtp.lease import Lease, hold
 from simvtp.models import SimVTP, build_model
 from simvtp.models.masking import draw_masks
 from simvtp.models.pretrained import import_weights, initialise_from
+from simvtp.models.renaming import Conversion
 from simvtp.results import Result
 from simvtp.rundir import Status, is_finished, load_experiment, load_results, write_identity
 from simvtp.settings import INITIAL, finalise, init_weights
 from simvtp.tasks import Context, Task, open_task
 from simvtp.tasks.retrieval import Retrieval
+from simvtp.tasks.twostage import Matcher
 from simvtp.training.checkpoint import unguarded
 from simvtp.training.distributed import (
     Launch,
@@ -282,20 +284,28 @@ def _pretrain(running: _Running) -> list[Result]:
     return []
 
 
-def _initialise(running: _Running, model: SimVTP) -> None:
-    for conversion in initialise_from(model, running.experiment.model):
+def _initialise(running: _Running, model: SimVTP) -> list[Conversion]:
+    conversions = initialise_from(model, running.experiment.model)
+    for conversion in conversions:
         running.say(str(conversion))
+    return conversions
 
 
 def _take_weights(running: _Running, model: SimVTP) -> list[Result]:
     """No pre-training here: the weights of `finetune.init` stand in for its end."""
     tuning = running.experiment.finetune
     if tuning.init == INITIAL:
-        _initialise(running, model)
+        conversions = _initialise(running, model)
     else:
         weights = init_weights(tuning.init)
-        together(lambda: import_weights(model, weights))
+        conversions = [together(lambda: import_weights(model, weights))]
         running.say(f"pre-trained weights: {weights}")
+    brought = any(not any(name.startswith("match_head.") for name in conversion.kept) for conversion in conversions)
+    if running.experiment.evaluate.rerank and not brought:
+        raise ConfigError(
+            f"evaluate.rerank={running.experiment.evaluate.rerank} needs a trained matching head, but the weights of "
+            f"finetune.init={tuning.init} bring none: set evaluate.rerank=0, or start from a pre-training with losses.vtm above 0."
+        )
     running.models["pretrain"] = model.to(running.device).eval()
     running.outcomes["pretrain"] = Outcome(step=0, stopped=False, sha256=tuning.init_digest or INITIAL)
     return []
@@ -400,7 +410,7 @@ def _zero_shot(running: _Running) -> list[Result]:
         running,
         "zero_shot",
         "pretrain",
-        lambda checkpoint: Retrieval(running.context()).score(running.models["pretrain"], split, "zero-shot", checkpoint),
+        lambda checkpoint: _retrieval_figures(running, Retrieval(running.context()), "pretrain", split, "zero-shot", checkpoint),
         lambda: _draw_pictures(running, split),
     )
 
@@ -412,7 +422,10 @@ def _evaluate(running: _Running) -> list[Result]:
     setting = "finetuned" + ", video hidden" * settings.blind + ", selected on test" * (settings.selection == "test")
 
     def measure(checkpoint: str) -> list[Result]:
-        results = running.tasks["finetune"].score(running.models["finetune"], split, setting, checkpoint)
+        task = running.tasks["finetune"]
+        if isinstance(task, Retrieval):
+            return _retrieval_figures(running, task, "finetune", split, setting, checkpoint)
+        results = task.score(running.models["finetune"], split, setting, checkpoint)
         if not settings.baseline:
             return results
         blind = running.tasks[BLIND].score(running.models[BLIND], split, setting, running.outcomes[BLIND].sha256)
@@ -420,6 +433,13 @@ def _evaluate(running: _Running) -> list[Result]:
         return [replace(result, baselines={**result.baselines, "video hidden": other.metrics}) for result, other in pairs]
 
     return _scored(running, "evaluate", "finetune", measure)
+
+
+def _retrieval_figures(running: _Running, task: Retrieval, trained: str, split: str, setting: str, checkpoint: str) -> list[Result]:
+    """The plain figures first, then those that were asked for; whatever was trained, the pre-trained pair encoder re-ranks."""
+    unified = running.models["pretrain"]
+    assert isinstance(unified, SimVTP)
+    return task.report(running.models[trained], split, setting, checkpoint, Matcher(unified, running.outcomes["pretrain"].sha256))
 
 
 def _scored(
@@ -459,9 +479,10 @@ def _score_once(
 
 
 def beside(result: Result) -> str:
-    """What a result is to be compared with: `chance accuracy 6.2, prior 31.0, video hidden 32.4`, of its first metric."""
+    """What a result is to be compared with: `chance accuracy 6.2, prior 31.0, video hidden 32.4`, of its first metric; and what it took."""
     name = next(iter(result.metrics))
     others = [f"{other} {metrics[name]:.1f}" for other, metrics in result.baselines.items() if name in metrics]
+    others += [f"{stage} {seconds:.2g} per query" for stage, seconds in result.seconds.items()]
     return ", ".join([f"chance {name} {result.chance[name]:.1f}"] * (name in result.chance) + others)
 
 

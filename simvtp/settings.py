@@ -152,6 +152,7 @@ def check(experiment: Experiment) -> None:
     _check_stage("pretrain", experiment.pretrain)
     _check_stage("finetune.train", experiment.finetune.train)
     _check_data(experiment)
+    _check_further_figures(experiment)
     losses = experiment.losses
     if not losses.wanted:
         raise ConfigError("all of losses.mvm, losses.mlm, losses.vtc and losses.vtm are 0: nothing would be learnt; set one above 0.")
@@ -262,6 +263,23 @@ def _check_sharding(experiment: Experiment) -> None:
             raise ConfigError(f"{name}.precision=fp16 does not go with runtime.shard=full (its loss scale sees one shard): take bf16.")
         if stage.compile:
             raise ConfigError(f"{name}.compile=true does not go with runtime.shard=full: switch one of them off.")
+
+
+def _check_further_figures(experiment: Experiment) -> None:
+    """Of retrieval, beside the plain ones."""
+    evaluate, tuning = experiment.evaluate, experiment.finetune
+    _require(evaluate.rerank >= 0, "evaluate.rerank", evaluate.rerank, "at least 0")
+    if evaluate.rerank and "vtm" not in experiment.losses.wanted:
+        raise ConfigError(
+            f"evaluate.rerank={evaluate.rerank} needs the matching head, but losses.vtm=0: set it above 0, or set evaluate.rerank=0."
+        )
+    retrieves = evaluate.zero_shot or (tuning.enabled and tuning.task == "retrieval")
+    for key, value in (("rerank", evaluate.rerank), ("dual_softmax", evaluate.dual_softmax)):
+        if value and not retrieves:
+            raise ConfigError(
+                f"evaluate.{key}={value} is for retrieval, which this experiment does not measure: set evaluate.zero_shot=true or "
+                "finetune.task=retrieval."
+            )
 
 
 def _check_data(experiment: Experiment) -> None:

@@ -70,6 +70,10 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["data.dataset=manifest"], "needs data.manifest"),
         (["data.dataset=manifest", "data.manifest=nowhere.csv"], "no such file"),
         (["runtime.workers=-1"], "must be at least 0"),
+        (["evaluate.rerank=-1"], "must be at least 0"),
+        (["evaluate.rerank=16", "losses.vtm=0"], "needs the matching head, but losses.vtm=0"),
+        (["evaluate.dual_softmax=true", "evaluate.zero_shot=false", "finetune.task=qa"], "is for retrieval"),
+        (["evaluate.rerank=16", "evaluate.zero_shot=false", "finetune.enabled=false"], "is for retrieval"),
     ],
 )
 def test_impossible_experiments_are_refused(assignments: list[str], words: str) -> None:

@@ -11,11 +11,13 @@ from simvtp.config import TrainConfig
 from simvtp.data.datasets import require_captions
 from simvtp.data.loader import TrainLoader, text_batches
 from simvtp.errors import ConfigError
-from simvtp.evaluation.retrieval import evaluate_retrieval
+from simvtp.evaluation.metrics import TIES
+from simvtp.evaluation.retrieval import Embedded, embed_test_set, score
 from simvtp.models import DualEncoder, SimVTP
-from simvtp.results import Result
+from simvtp.results import Protocol, Result
 from simvtp.scores import SELECTION_METRIC
 from simvtp.tasks.task import Context
+from simvtp.tasks.twostage import Matcher, further_figures
 from simvtp.training.objectives import RetrievalObjective
 
 
@@ -48,27 +50,30 @@ class Retrieval:
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         """[t2v, v2t]; `model` is any with `embed_video` and `embed_text`, also the pre-trained one."""
-        context, experiment = self.context, self.context.experiment
-        clips, settings = self.clips[split], experiment.evaluate
-        captions = [caption for clip in clips for caption in clip.captions]
-        texts = text_batches(captions, context.tokenizer, experiment.model.text_length, settings.batch_size)
-        return list(
-            evaluate_retrieval(
-                model,
-                context.until_stopped(context.view_loader(clips).batches()),
-                context.until_stopped(texts),
-                torch.tensor([number for number, clip in enumerate(clips) for _ in clip.captions]),
-                dataset=context.dataset.name,
-                split=split,
-                setting=setting,
-                frames=experiment.model.frames,
-                segments=settings.segments,
-                crops=settings.crops,
-                seed=experiment.seed,
-                checkpoint=checkpoint,
-                device=context.device,
-                video_names=[clip.id for clip in clips],
-            )
+        return list(score(self._embed(model, split), self._protocol(split, setting, checkpoint)))
+
+    def report(self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher) -> list[Result]:
+        """As `score`, and behind these what `evaluate.dual_softmax` and `evaluate.rerank` ask for (twostage.py)."""
+        embedded, protocol = self._embed(model, split), self._protocol(split, setting, checkpoint)
+        further = further_figures(self.context, embedded, self.clips[split], self._captions(split), protocol, matcher)
+        return [*score(embedded, protocol), *further]
+
+    def _captions(self, split: str) -> list[str]:
+        return [caption for clip in self.clips[split] for caption in clip.captions]
+
+    def _protocol(self, split: str, setting: str, checkpoint: str) -> Protocol:
+        return self.context.protocol("retrieval", split, setting, checkpoint, ties=TIES, direction="t2v")
+
+    def _embed(self, model: nn.Module, split: str) -> Embedded:
+        context, experiment, clips = self.context, self.context.experiment, self.clips[split]
+        texts = text_batches(self._captions(split), context.tokenizer, experiment.model.text_length, experiment.evaluate.batch_size)
+        return embed_test_set(
+            model,
+            context.until_stopped(context.view_loader(clips).batches()),
+            context.until_stopped(texts),
+            torch.tensor([number for number, clip in enumerate(clips) for _ in clip.captions]),
+            device=context.device,
+            video_names=[clip.id for clip in clips],
         )
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:

@@ -1,0 +1,104 @@
+"""Retrieval figures that are measured when they are asked for: after dual-softmax, and of two stages.
+
+Two stages: a dual encoder ranks the gallery, then the matching head of the *pre-trained* pair encoder re-ranks the first
+`evaluate.rerank` of it. So after fine-tuning the dual encoder's list is re-ranked by a pair encoder that was not fine-tuned (ours: the
+published fine-tuning trains no matching head); for the zero-shot figures both stages are the one pre-trained model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from simvtp.data.manifest import Clip
+from simvtp.evaluation.rerank import MatchScores, score_reranked
+from simvtp.evaluation.retrieval import Embedded, score_dual_softmax
+from simvtp.models import SimVTP
+from simvtp.results import Protocol, Result
+from simvtp.tasks.task import Context
+
+KEPT_BYTES = 2**31  # of decoded clips, for the second stage
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """The pre-trained pair encoder: `model` has the matching head, `checkpoint` is the sha256 of its weights."""
+
+    model: SimVTP
+    checkpoint: str
+
+
+def further_figures(
+    context: Context, embedded: Embedded, clips: Sequence[Clip], captions: Sequence[str], protocol: Protocol, matcher: Matcher
+) -> list[Result]:
+    """What `evaluate.dual_softmax` and `evaluate.rerank` ask for beside the plain figures, (t2v, v2t) each; nothing by default.
+
+    Args:
+        embedded: `clips` and `captions` as features of the model that `protocol` names.
+        protocol: of the plain figures.
+    """
+    wanted = context.experiment.evaluate
+    results = list(score_dual_softmax(embedded, protocol)) if wanted.dual_softmax else []
+    return results + (_two_stages(context, embedded, clips, captions, protocol, matcher) if wanted.rerank else [])
+
+
+def _two_stages(
+    context: Context, embedded: Embedded, clips: Sequence[Clip], captions: Sequence[str], protocol: Protocol, matcher: Matcher
+) -> list[Result]:
+    settings = context.experiment.evaluate
+    tokens = context.tokenizer.encode(captions, context.experiment.model.text_length)
+    match = MatchScores(matcher.model, CentreViews(context, clips), tokens.input_ids, tokens.attention_mask, context.device)
+
+    def score_pairs(asked: Tensor, shown: Tensor) -> Tensor:
+        context.check()
+        return match(asked, shown)
+
+    if matcher.checkpoint != protocol.checkpoint:
+        protocol = replace(protocol, checkpoint=f"{protocol.checkpoint}+{matcher.checkpoint}")
+    found = score_reranked(embedded, score_pairs, protocol, k=settings.rerank, pairs_per_batch=settings.batch_size)
+    stages = ("first_stage_s", "second_stage_s")
+    return [
+        replace(result, seconds={stage: found.seconds[f"{result.protocol.direction}/{stage}"] for stage in stages})
+        for result in found.results
+    ]
+
+
+class CentreViews:
+    """One view of each clip, its middle window and centre crop: numbers int64 [n] -> uint8 [n, T, H, W, 3].
+
+    As many of the first clips as fit into `kept_bytes` are decoded once, here; the others are decoded each time they are asked for, and
+    only their decoding counts for the time of the second stage.
+    """
+
+    def __init__(self, context: Context, clips: Sequence[Clip], kept_bytes: int = KEPT_BYTES) -> None:
+        experiment = context.experiment
+        model, one_view = experiment.model, replace(experiment.evaluate, segments=1, crops=1)
+        # A clip that does not decode is grey, as in the first stage, which has judged how many there may be.
+        tolerant = replace(experiment.data, max_corrupt_share=1.0)
+        self._context = replace(context, experiment=replace(experiment, evaluate=one_view, data=tolerant))
+        self._clips = clips
+        fitting = kept_bytes // (model.frames * model.image_size**2 * 3)
+        self._kept = _read(self._context, clips[:fitting]) if fitting else None
+
+    def __call__(self, numbers: Tensor) -> Tensor:
+        if self._kept is None:
+            return self._decoded(numbers)
+        kept = numbers < len(self._kept)
+        if bool(kept.all()):
+            return self._kept[numbers]
+        views = torch.empty(len(numbers), *self._kept.shape[1:], dtype=torch.uint8)
+        views[kept], views[~kept] = self._kept[numbers[kept]], self._decoded(numbers[~kept])
+        return views
+
+    def _decoded(self, numbers: Tensor) -> Tensor:
+        """A few clips, decoded here: processes and a cache of their own would cost more than they save."""
+        experiment = self._context.experiment
+        here = replace(experiment, runtime=replace(experiment.runtime, workers=0, decoded_cache=False))
+        return _read(replace(self._context, experiment=here), [self._clips[number] for number in numbers.tolist()])
+
+
+def _read(context: Context, clips: Sequence[Clip]) -> Tensor:
+    return torch.cat([views for views, _ in context.until_stopped(context.view_loader(clips).batches())])
