@@ -140,10 +140,11 @@ def newest_metrics(entries: Sequence[Mapping[str, Any]], stage: str) -> dict[str
 
 
 def best_validation(entries: Sequence[Mapping[str, Any]], metric: str) -> float | None:
-    """The best value on the validation split of the figure that `metric` names: `val/t2v/R1` for `test/finetuned/t2v/R1`."""
-    name = "/".join(["val", *metric.split("/")[-2:]])
-    values = [_finite(entry.get("metrics", {}).get(name)) for entry in entries if entry.get("kind") == "metrics"]
-    known = [value for value in values if value is not None]
+    """The best value on the validation split of the figure that `metric` names: `val/t2v/R1` for `test/finetuned/t2v/R1`, `val/accuracy`
+    for `test/finetuned/qa/open-ended/accuracy`."""
+    names = ["/".join(["val", *metric.split("/")[-count:]]) for count in (1, 2)]
+    metrics = [entry.get("metrics", {}) for entry in entries if entry.get("kind") == "metrics"]
+    known = [value for some in metrics for name in names if (value := _finite(some.get(name))) is not None]
     better = min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max
     return better(known) if known else None
 
