@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
         ("describe", "parameters and forward FLOPs of the model, part by part"),
     ):
         command = add(name, help)
-        command.add_argument("recipe", help="name of a recipe: tiny, tiny_action, tiny_choice, tiny_qa, base, released, large, huge")
+        command.add_argument(
+            "recipe", help="name of a recipe: tiny, tiny_action, tiny_choice, tiny_qa, tiny_grounding, base, released, large, huge"
+        )
         command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, for example masks.video_ratio=0.75")
 
     command = add("finetune", "fine-tune pre-trained weights on a task and test it; or a recipe, up to the end of its fine-tuning")

@@ -40,7 +40,7 @@ def test_settings(capsys, tmp_path: Path, shapes_cache: Path, settings: list[str
 
 
 def test_unknown_recipe(capsys) -> None:
-    assert "choose one of tiny, tiny_action, tiny_choice, tiny_qa, base, released" in refused(capsys, "run", "small")
+    assert "choose one of tiny, tiny_action, tiny_choice, tiny_qa, tiny_grounding, base, released" in refused(capsys, "run", "small")
 
 
 @pytest.mark.parametrize(
