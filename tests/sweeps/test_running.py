@@ -340,13 +340,13 @@ def test_detach_leaves_a_controller_that_finishes_the_sweep(tmp_path: Path) -> N
         "off",
         "--video-ratios",
         "0.5",
-        "pretrain.max_steps=60",
+        "pretrain.max_steps=300",
     ]
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "The controller runs in the background as process" in done.stdout, done.stdout + done.stderr
-    assert not list(root.glob("*/results.json")) and time.monotonic() - began < 30
-    deadline = time.monotonic() + 60
+    assert not list(root.glob("*/results.json")) and time.monotonic() - began < 60
+    deadline = time.monotonic() + 120
     while len(list(root.glob("*/results.json"))) < 2:
         assert time.monotonic() < deadline, (next(root.glob("sweeps/*/controller.log"))).read_text()
         time.sleep(0.2)
