@@ -148,6 +148,7 @@ class PairModel(nn.Module):
         there = attention_mask.any(dim=-1)
         seen = attention_mask.clone()
         seen[..., 0] |= ~there  # attention to nothing at all would be NaN
-        flat_ids, flat_seen = input_ids.flatten(0, 1), seen.flatten(0, 1)
-        scores = self.head(*self.pair(video.repeat_interleave(count, dim=0), flat_ids, flat_seen), flat_seen)
-        return scores.unflatten(0, (-1, count))[..., 0].masked_fill(~there, float("-inf"))
+        # [B, K, L] -> [K * B, L]: the whole batch once for each candidate, the order in which dropout is drawn for samples
+        flat_ids, flat_seen = input_ids.transpose(0, 1).flatten(0, 1), seen.transpose(0, 1).flatten(0, 1)
+        scores = self.head(*self.pair(video.repeat(count, 1, 1), flat_ids, flat_seen), flat_seen)  # [K * B, 1]
+        return scores.unflatten(0, (count, -1))[..., 0].transpose(0, 1).masked_fill(~there, float("-inf"))

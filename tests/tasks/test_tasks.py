@@ -267,6 +267,22 @@ def test_candidates_are_scored_one_by_one_and_absent_ones_never_win() -> None:
     assert padded(("x",), 3) == ["x", "", ""]
 
 
+def test_dropout_of_candidates_does_not_depend_on_how_the_batch_is_cut() -> None:
+    model = PairModel.from_unified(build_model(MODEL, seed=1), MODEL, 1, seed=2, kind="match", drop_path=0.5).train()
+    batch = batch_of(size=2, texts=3)
+    clips, ids, seen = (tensor.repeat(2, *[1] * (tensor.dim() - 1)) for tensor in (batch.clips, batch.input_ids, batch.attention_mask))
+
+    def scores(first: int, count: int) -> torch.Tensor:
+        set_place(model, Place(first, count, 4))
+        torch.manual_seed(3)
+        rows = slice(first, first + count)
+        return model.score(clips[rows], ids[rows], seen[rows])
+
+    whole = scores(0, 4)
+    torch.testing.assert_close(torch.cat([scores(0, 2), scores(2, 2)]), whole)
+    assert not torch.allclose(whole[:2], whole[2:]), "nothing was dropped"
+
+
 def test_the_match_head_starts_as_the_pretrained_one() -> None:
     unified = build_model(MODEL, seed=1).eval()
     model = PairModel.from_unified(unified, MODEL, 1, seed=2, kind="match").eval()
