@@ -70,6 +70,16 @@ class Point:
     def run_dir(self) -> Path:
         return Path(self.experiment.runtime.root) / self.fingerprint[:12]
 
+    def plan(self) -> dict[str, Any]:
+        """What plan.json says of the point."""
+        return {
+            "name": self.name,
+            "cell": dict(self.cell),
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+            "cell_fingerprint": self.experiment.cell_fingerprint,
+        }
+
 
 @dataclass(frozen=True)
 class Ablation:
@@ -183,16 +193,7 @@ class Ablation:
             "metric": self.metric,
             "metric_label": self.metric_label,
             "published_optimum": dict(self.published_optimum) if self.published_optimum else None,
-            "points": [
-                {
-                    "name": point.name,
-                    "cell": dict(point.cell),
-                    "seed": point.seed,
-                    "fingerprint": point.fingerprint,
-                    "cell_fingerprint": point.experiment.cell_fingerprint,
-                }
-                for point in self.points()
-            ],
+            "points": [point.plan() for point in self.points()],
         }
 
 

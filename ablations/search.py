@@ -213,16 +213,7 @@ class Search:
             "pruner": self._pruner_plan(),
             "trials": self.trials,
             "axes": [{"key": p.key, "label": p.label, "values": _distinct(point.cell[p.key] for point in points)} for p in self.space],
-            "points": [
-                {
-                    "name": point.name,
-                    "cell": dict(point.cell),
-                    "seed": point.seed,
-                    "fingerprint": point.fingerprint,
-                    "cell_fingerprint": point.experiment.cell_fingerprint,
-                }
-                for point in points
-            ],
+            "points": [point.plan() for point in points],
         }
 
     def _sampler_plan(self) -> dict[str, Any]:

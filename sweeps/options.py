@@ -18,7 +18,7 @@ from simvtp.settings import override, replace_key
 from sweeps.cluster_profile import CLUSTERS, apply_profile
 from sweeps.job import ENTRY
 from sweeps.outcome import Comparison
-from sweeps.overview import Parser
+from sweeps.overview import Parser, same_value
 from sweeps.runner import EXECUTORS, Options
 
 CONTINUATIONS = {"slurm": 3, "local": 0, "debug": 0}  # --continue, where it is not given
@@ -264,7 +264,7 @@ def selected_points(ablation: Ablation, only: Sequence[str]) -> set[str] | None:
         names = {name: axis.key for axis in ablation.axes for name in (axis.key, axis.name)} | {"seed": "seed"}
         if not sign or key not in names:
             raise ConfigError(f"--only {text}: write one of {', '.join(names)}, then = and a value of that axis.")
-        chosen = [point for point in chosen if _same(_coordinate(point, names[key]), value)]
+        chosen = [point for point in chosen if same_value(_coordinate(point, names[key]), value)]
     if not chosen:
         raise ConfigError(f"--only {' --only '.join(only)} leaves no point of the grid; --dry-run lists them.")
     return {point.fingerprint for point in chosen}
@@ -272,13 +272,6 @@ def selected_points(ablation: Ablation, only: Sequence[str]) -> set[str] | None:
 
 def _coordinate(point: Point, key: str) -> Any:
     return point.seed if key == "seed" else point.cell[key]
-
-
-def _same(value: Any, text: str) -> bool:
-    try:
-        return float(value) == float(text)
-    except (TypeError, ValueError):
-        return str(value) == text
 
 
 def _list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:

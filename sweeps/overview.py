@@ -94,13 +94,13 @@ class SweepFolder:
             if not sign or len(fitting) != 1:
                 raise ConfigError(f"--only {text}: write one of {', '.join(keys)}, then = and a value of that axis.")
             key = fitting[0]
-            chosen = tuple(p for p in chosen if _same(p.seed if key == "seed" else p.cell.get(key), value))
+            chosen = tuple(p for p in chosen if same_value(p.seed if key == "seed" else p.cell.get(key), value))
         if not chosen:
             raise ConfigError(f"--only {' --only '.join(only)} leaves no point of {self.sweep_id}; sweeps/status.py lists them.")
         return chosen
 
 
-def _same(value: Any, text: str) -> bool:
+def same_value(value: Any, text: str) -> bool:
     try:
         return float(value) == float(text)
     except (TypeError, ValueError):
