@@ -40,11 +40,12 @@ ALLOWED = {
     "simvtp.rundir": (*GROUND, "simvtp.provenance", "simvtp.lease"),
     "simvtp.parity": (*GROUND, "simvtp.models", "simvtp.training"),
     "simvtp.experiment": ("simvtp",),
+    "simvtp.cli": ("simvtp",),
     "simvtp.__main__": ("simvtp",),
     "simvtp.commands": ("simvtp",),
     "ablations": ("simvtp", "ablations"),
     "sweeps": ("simvtp", "ablations", "sweeps"),
-    "reports": (*GROUND, "simvtp.tracking", "ablations", "reports"),
+    "reports": (*GROUND, "simvtp.tracking", "simvtp.evaluation.items", "ablations", "reports"),
 }
 OWNERS = {
     "mlflow": ("simvtp.tracking",),

@@ -1,0 +1,137 @@
+"""Commands that run, score and look at one experiment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simvtp.cli import add
+from simvtp.errors import UserError
+
+if TYPE_CHECKING:
+    from simvtp.cli import Commands
+    from simvtp.config import Experiment
+
+OVERRIDES = "any setting, for example masks.video_ratio=0.75"
+
+
+def register(commands: Commands) -> None:
+    from_recipe = (
+        ("run", _run, "one experiment from its settings to its results"),
+        ("pretrain", _run, "the same, but stop after pre-training"),
+        ("settings", _settings, "print all settings of a recipe with the overrides applied, and its fingerprint"),
+        ("describe", _describe, "parameters and forward FLOPs of the model, part by part"),
+    )
+    for name, handle, help in from_recipe:
+        command = add(commands, name, help)
+        command.add_argument("recipe", help="name of a recipe; a wrong one gets the list")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+        command.set_defaults(handle=handle)
+    _register_finetune(commands)
+
+    command = add(commands, "evaluate", "the figures of a run on its test split; what is missing of the run is done first")
+    command.add_argument("run_dir", type=Path)
+    command.set_defaults(handle=_evaluate)
+
+    command = add(commands, "visualize", "original, masked and rebuilt frames and captions of a finished pre-training, as PNG and GIF")
+    command.add_argument("run_dir", type=Path)
+    command.add_argument("--samples", type=int, default=4)
+    command.add_argument("--split", default="test", choices=("train", "val", "test"))
+    command.set_defaults(handle=_visualize)
+
+
+def _register_finetune(commands: Commands) -> None:
+    command = add(
+        commands, "finetune", "fine-tune pre-trained weights on a task and test it; or a recipe, up to the end of its fine-tuning"
+    )
+    command.add_argument("task", help="retrieval, qa, choice, action, ... (without --init: the name of a recipe)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, for example finetune.train.epochs=2")
+    command.add_argument("--init", default="", help="a run directory, a weights file, an exported model, or 'initial' for no pre-training")
+    command.add_argument(
+        "--recipe", default="", help="fine-tuning settings; default: <recipe of the run>_<task> if there is one, else the run's"
+    )
+    command.add_argument("--data", default="", help="a manifest, or the name of a data set; default: that of the run or recipe")
+    command.set_defaults(handle=_finetune)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from simvtp.recipes import get_recipe
+    from simvtp.settings import override
+
+    until = {"run": "evaluate", "pretrain": "pretrain"}[options.command]
+    return _carry_out(override(get_recipe(options.recipe), options.overrides), until)
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from simvtp.commands import downstream
+    from simvtp.recipes import RECIPES, get_recipe
+    from simvtp.settings import override
+
+    if not options.init:
+        if options.task not in RECIPES:
+            raise UserError(f"finetune {options.task}: say with --init which run or weights to start from (`initial` for none).")
+        return _carry_out(override(get_recipe(options.task), options.overrides), "finetune")
+    return _carry_out(
+        downstream(options.task, options.init, recipe=options.recipe, data=options.data, overrides=options.overrides), "evaluate"
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from simvtp.rundir import load_experiment
+
+    return _carry_out(load_experiment(options.run_dir), "evaluate")
+
+
+def _carry_out(experiment: Experiment, until: str) -> int:
+    from simvtp.errors import Stopped
+    from simvtp.experiment import beside, run
+
+    try:
+        results = run(experiment, until=until)
+    except Stopped as stopped:
+        print(f"{stopped}", file=sys.stderr)
+        return 3
+    for result in results:
+        candidates = f", {result.gallery} candidates" if result.gallery else ""
+        print(f"{result.line}  ({beside(result)}; {result.queries} queries{candidates})")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from simvtp.config import flatten
+    from simvtp.recipes import get_recipe
+    from simvtp.settings import finalise, override
+
+    experiment = override(get_recipe(options.recipe), options.overrides)
+    if experiment.data.dataset == "shapes" or experiment.data.manifest or experiment.data.root:
+        experiment = finalise(experiment)
+    for key, value in flatten(experiment).items():
+        print(f"{key} = {value}")
+    print(f"# fingerprint {experiment.fingerprint}")
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from simvtp.experiment import with_vocabulary
+    from simvtp.models.flops import describe
+    from simvtp.recipes import get_recipe
+    from simvtp.settings import check, override
+
+    experiment = override(get_recipe(options.recipe), options.overrides)
+    check(experiment)
+    if not experiment.model.vocab_size:
+        from simvtp.data.text import load_tokenizer
+
+        experiment = with_vocabulary(experiment, load_tokenizer(experiment.data.tokenizer))
+    print(describe(experiment.model, experiment.masks, experiment.losses.wanted))
+    return 0
+
+
+def _visualize(options: argparse.Namespace) -> int:
+    from simvtp.experiment import visualize
+
+    for path in visualize(options.run_dir, samples=options.samples, split=options.split):
+        print(path)
+    return 0

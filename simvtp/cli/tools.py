@@ -1,0 +1,62 @@
+"""Commands beside the experiments: parity, conversion of weights, replay into the tracker."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simvtp.cli import add
+from simvtp.errors import UserError
+
+if TYPE_CHECKING:
+    from simvtp.cli import Commands
+
+
+def register(commands: Commands) -> None:
+    command = add(commands, "parity", "compare this implementation with a reference file of the released behaviour")
+    command.add_argument("file", type=Path)
+    command.set_defaults(handle=_parity)
+
+    command = add(commands, "convert", "released-style or VideoMAE weights to a folder of this project (safetensors + config)")
+    command.add_argument("source", help="a .safetensors or .pth file, or a folder")
+    command.add_argument("target", type=Path)
+    command.add_argument("--recipe", default="released", help="the recipe whose model has these sizes")
+    command.add_argument("overrides", nargs="*", metavar="key=value")
+    command.set_defaults(handle=_convert)
+
+    command = add(commands, "sync", "replay the journals of all runs into the tracker; a second time adds nothing")
+    command.add_argument("root", type=Path, nargs="?", default=Path("runs"))
+    command.add_argument("--tracking-uri", default="", help="default: $MLFLOW_TRACKING_URI, or the store under ROOT")
+    command.set_defaults(handle=_sync)
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from simvtp.parity import main as parity
+
+    return parity(options.file)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from simvtp.models import SimVTP
+    from simvtp.models.pretrained import import_weights, save_pretrained
+    from simvtp.recipes import get_recipe
+    from simvtp.settings import override
+
+    model = SimVTP(override(get_recipe(options.recipe), options.overrides).model)
+    model.initialise(seed=0)
+    print(import_weights(model, options.source))
+    save_pretrained(model, options.target)
+    print(f"written to {options.target} (safetensors and config)")
+    return 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from simvtp.tracking import sync_all
+
+    if not options.root.is_dir():
+        raise UserError(f"there is no folder '{options.root}' with runs: give the folder as in runtime.root.")
+    reports = sync_all(options.root, options.tracking_uri or None)
+    for report in reports:
+        print(report)
+    return 0
