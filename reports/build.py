@@ -17,12 +17,12 @@ from typing import NoReturn
 from reports import render
 from reports.collect import Study, gather
 from reports.figures import draw_figures
+from reports.frames import metrics_frame
 from reports.kinds import kind_of
 from reports.page import ablation_page, index_page
 from reports.plan import ReportError
 from reports.record import NAME as PROVENANCE
 from reports.record import record, to_json
-from reports.tables import metrics_frame
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_json, write_atomically

@@ -16,9 +16,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from reports.collect import Study
 from reports.figures import INK, MARKERS, WIDTH, Plot, baseline_lines, palette, spread_words, text_width, turn
+from reports.metrics import Metric, metric_of
 from reports.plan import Axis
 from reports.stats import Summary
-from reports.tables import Metric, baselines_text, chance_text, metric_of
+from reports.tables import baselines_text, chance_text
 
 # Chance is left off the axis of curves where all figures are so many times better, and further away than so many times their range
 _CLEAR, _FAR = 10.0, 2.5

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports.collect import Study, protocol_text
-from reports.tables import metric_of, range_text, seeds_text
+from reports.metrics import metric_of, range_text
+from reports.tables import seeds_text
 from simvtp.journal import write_atomically
 
 WIDTH = 4.75  # inches; the line of a LaTeX article is 4.77, so the figure is set unscaled

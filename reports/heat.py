@@ -14,8 +14,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from reports.collect import Study
 from reports.figures import INK, LETTER, WIDTH, Plot, contrast, relative_luminance, spread_words, turn
+from reports.layout import DAGGER, MISSING, Cell
 from reports.plan import Values
-from reports.tables import DAGGER, MISSING, Cell, figures
+from reports.tables import figures
 
 
 def heat_plot(study: Study) -> Plot:

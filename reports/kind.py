@@ -10,9 +10,11 @@ import pandas as pd
 from reports.collect import MakeAxis, Study
 from reports.curves import curve_plots
 from reports.figures import Plot
+from reports.frames import cells_frame, points_frame
 from reports.heat import heat_plot
+from reports.layout import Table
 from reports.plan import plain_axis
-from reports.tables import Table, all_metrics, cells_frame, headline, points_frame
+from reports.tables import all_metrics, headline
 from reports.verdict import sentences
 
 

@@ -13,21 +13,10 @@ from matplotlib.lines import Line2D
 from reports.collect import Study
 from reports.figures import WIDTH, Plot, baseline_lines, spread_words
 from reports.kind import Kind, grid_plots
+from reports.layout import DAGGER, TICK, Cell, Column, Table
+from reports.metrics import metric_of
 from reports.plan import Values
-from reports.tables import (
-    DAGGER,
-    TICK,
-    Cell,
-    Column,
-    Table,
-    baselines_text,
-    chance_text,
-    figures,
-    headline,
-    headline_table,
-    metric_of,
-    seed_count,
-)  # fmt: skip
+from reports.tables import baselines_text, chance_text, figures, headline, headline_table, seed_count
 
 # one part of a name: `MVM`, or with a weight `0.5 VTC`, `VTC×0.5`, `VTC=0.5`
 _PART = re.compile(r"(?:(?P<before>[\d.]+)\s*[×x*]?\s*)?(?P<loss>[A-Za-z]+)(?:\s*[×x*=:]\s*(?P<after>[\d.]+))?")

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports.collect import Study
+from reports.layout import Column, Table
 from reports.record import cost
-from reports.tables import Column, Table, states_text
+from reports.tables import states_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from reports.tables import DAGGER, DOUBLE_DAGGER, MISSING, TICK, Cell, Column, Table
+from reports.layout import DAGGER, DOUBLE_DAGGER, MISSING, TICK, Cell, Column, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -13,9 +13,11 @@ import pandas as pd
 
 from reports.collect import Study, protocol_text
 from reports.kind import Kind
+from reports.layout import DOUBLE_DAGGER, MISSING, Cell, Column, Table
+from reports.metrics import Metric, metric_of, range_text
 from reports.plan import Axis, Objective, hashable
 from reports.search_figures import search_plots
-from reports.tables import DOUBLE_DAGGER, MISSING, Cell, Column, Metric, Table, metric_of, range_text, seeds_text, states_text
+from reports.tables import seeds_text, states_text
 from reports.trials import Trial, best_first, objectives_of, pareto_front, test_column, trials_of
 
 SHOWN = 10  # rows of the table of the best trials

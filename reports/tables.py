@@ -6,109 +6,21 @@ Which tables a report has is said by its kind (`kinds`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
 from reports.collect import Study, protocol_text, task_name
+from reports.layout import DAGGER, MISSING, Cell, Column, Table
+from reports.metrics import OF_CATEGORY, Metric, baseline_name, capital, ends, metric_of, range_text
 from reports.plan import SEARCH, Axis, Values
 from reports.stats import Summary, places
-from simvtp.results import LOWER_IS_BETTER, Protocol, Result
+from simvtp.results import Result
 
-MISSING = "—"
-DAGGER = "†"
-DOUBLE_DAGGER = "‡"
-TICK = "✓"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is written and which way is better. `share`: it is the share of test queries that were answered well."""
-
-    label: str
-    unit: str
-    decimals: int
-    higher_is_better: bool
-    share: bool = False
-
-    def text(self, value: float) -> str:
-        return f"{value:.{self.decimals}f}"
-
-    def guess(self, value: float) -> str:
-        """What guessing gives, with the unit: two decimals, for chance is small."""
-        return f"{value:.2f} {self.unit}".strip()
-
-
-METRICS = {
-    "R1": Metric("R@1", "%", 1, True, share=True),
-    "R5": Metric("R@5", "%", 1, True, share=True),
-    "R10": Metric("R@10", "%", 1, True, share=True),
-    "R50": Metric("R@50", "%", 1, True, share=True),
-    "MdR": Metric("MdR", "rank", 1, False),
-    "MnR": Metric("MnR", "rank", 1, False),
-    "accuracy": Metric("accuracy", "%", 1, True, share=True),
-    "top1": Metric("top-1", "%", 1, True, share=True),
-    "top5": Metric("top-5", "%", 1, True, share=True),
-    "MSE": Metric("MSE", "", 2, False),
-    "MSE-raw": Metric("MSE (not rounded)", "", 2, False),
-    "mIoU": Metric("mIoU", "%", 1, True),
-}
-_AT_OVERLAP = re.compile(r"R(\d+)-IoU([\d.]+)")  # share of sentences with such an overlap among the first spans
-_OF_CATEGORY = "accuracy-"
 SHOWN = ("R1", "R5", "R10", "MdR", "MnR", "accuracy", "top1", "top5", "MSE", "MSE-raw")  # first columns of the table of all metrics
 HIDDEN = ("R50",)
 MOST_CATEGORIES = 6  # of questions with a column of their own; with more the table would be too wide
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text", "t2i": "text to image", "i2t": "image to text"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One place of a table.
-
-    Attributes:
-        text: the label, or the mean as it is printed; empty where nothing was planned, a dash where something is missing.
-        spread: standard deviation as it is printed; empty if there is a single value.
-        place: 1 = best of its group, 2 = second best.
-        marks: short superscripts: a dagger, or the number of seeds where some are missing.
-    """
-
-    text: str = ""
-    spread: str = ""
-    place: int = 0
-    marks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Column:
-    """A head, under a common head for neighbouring columns of one `group`. Labels are set to the left, figures to the right."""
-
-    head: str
-    group: str = ""
-    is_label: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A laid-out table. `name` ends the LaTeX label."""
-
-    name: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...]
-
-
-def metric_of(name: str) -> Metric:
-    """How to write a metric; one that is not known is written by its own name, two decimals."""
-    if name in METRICS:
-        return METRICS[name]
-    if match := _AT_OVERLAP.fullmatch(name):
-        return Metric(f"R@{match[1]} (IoU {match[2]})", "%", 1, True, share=True)
-    if name.startswith(_OF_CATEGORY):
-        return Metric(f"accuracy ({name.removeprefix(_OF_CATEGORY)})", "%", 1, True)
-    return Metric(name, "", 2, name not in LOWER_IS_BETTER)
 
 
 def headline(study: Study) -> tuple[Table, ...]:
@@ -177,7 +89,7 @@ def _setting_table(study: Study, setting: str, only: str, keys: Sequence[str]) -
         chances += [f"{direction} {', '.join(found)}".strip()] if found else []
         for name in names:
             for baseline, values in study.baselines(key, name).items():
-                words = " ".join(filter(None, (direction, metric_of(name).label, _ends(values.values(), metric_of(name).decimals))))
+                words = " ".join(filter(None, (direction, metric_of(name).label, ends(values.values(), metric_of(name).decimals))))
                 baselines.setdefault(baseline, []).append(words)
     counts = [seed_count(study, cell, sum(any(key in run.results for key in keys) for run in study.by_cell[cell])) for cell in plan.cells]
     rows = [(*cell_labels(study, cell), counts[i], *(column[i] for column in filled)) for i, cell in enumerate(plan.cells)]
@@ -210,7 +122,7 @@ def _shown(result: Result) -> list[str]:
     """The metrics that get a column; the categories of questions only if they are few."""
     first = [name for name in SHOWN if name in result.metrics]
     others = [name for name in result.metrics if name not in (*SHOWN, *HIDDEN)]
-    categories = [name for name in others if name.startswith(_OF_CATEGORY)]
+    categories = [name for name in others if name.startswith(OF_CATEGORY)]
     return first + [name for name in others if name not in categories or len(categories) <= MOST_CATEGORIES]
 
 
@@ -225,11 +137,7 @@ def _metrics_note(names: Sequence[str]) -> str:
     told = [f"{family}, higher is better" for family, there in families.items() if there]
     told += ["MdR and MnR are ranks from 1, lower is better"] if {"MdR", "MnR"} & set(names) else []
     told += ["MSE is the mean squared error, lower is better"] if {"MSE", "MSE-raw"} & set(names) else []
-    return "; ".join(_capital(text) if not number else text for number, text in enumerate(told)) + "." * bool(told)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return "; ".join(capital(text) if not number else text for number, text in enumerate(told)) + "." * bool(told)
 
 
 def _categories_note(study: Study, keys: Sequence[str]) -> list[str]:
@@ -273,21 +181,6 @@ def baselines_text(study: Study) -> tuple[str, ...]:
     metric = metric_of(study.plan.column[1])
     found = study.baselines(*study.plan.column)
     return tuple(f"{name}: {metric.label} {range_text(metric, values.values())}" for name, values in found.items())
-
-
-def baseline_name(name: str) -> str:
-    """For the beginning of a sentence, with what it means."""
-    return "Prior (most frequent answer of training)" if name == "prior" else _capital(name)
-
-
-def range_text(metric: Metric, values: Iterable[float]) -> str:
-    """`31.00 %`, or from the lowest to the highest where they differ as printed: `28.00 to 31.00 %`."""
-    return f"{_ends(values, 2)} {metric.unit}".strip()
-
-
-def _ends(values: Iterable[float], decimals: int) -> str:
-    ordered = sorted(values)
-    return " to ".join(dict.fromkeys(f"{value:.{decimals}f}" for value in (ordered[0], ordered[-1])))
 
 
 def states_text(study: Study) -> str:
@@ -354,70 +247,3 @@ def _reading_notes(study: Study, cells: Sequence[Cell]) -> list[str]:
     if len(commits) > 1:
         notes.append(f"The runs came from {len(commits)} different commits of the code.")
     return notes
-
-
-# ---- long form ------------------------------------------------------------------------------------------------------------
-
-
-def points_frame(study: Study) -> pd.DataFrame:
-    """One row a planned point: the cell, the seed, the plan's metric, the run. Empty values where there is no finished run."""
-    key, name = study.plan.column
-    runs = {run.point: run for run in study.runs}
-    rows = []
-    for point in sorted(study.plan.points, key=lambda point: (study.plan.cells.index(point.cell), point.seed)):
-        run = runs.get(point)
-        value = study.values(point.cell, key, name).get(point.seed)
-        rows.append(
-            {
-                **_settings(study, point.cell),
-                "seed": point.seed,
-                study.plan.metric: value,
-                "run_id": run.run_id if run else "",
-                "fingerprint": point.fingerprint,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def metrics_frame(study: Study) -> pd.DataFrame:
-    """One row a number: the cell, the seed, the run, the protocol, the metric, its value, what guessing and what each baseline gives."""
-    rows = []
-    for run in (run for cell in study.plan.cells for run in study.by_cell[cell]):
-        for key in (key for key in study.keys if key in run.results):
-            result = run.results[key]
-            for name in (name for name in result.metrics if run.point.seed in study.values(run.point.cell, key, name)):
-                rows.append(
-                    {
-                        **_settings(study, run.point.cell),
-                        "run_id": run.run_id,
-                        **vars(result.protocol),
-                        "queries": result.queries,
-                        "gallery": result.gallery,
-                        "metric": name,
-                        "value": result.metrics[name],
-                        "chance": result.chance.get(name),
-                        **{baseline: metrics.get(name) for baseline, metrics in result.baselines.items()},
-                    }
-                )
-    baselines = dict.fromkeys(name for run in study.runs for result in run.results.values() for name in result.baselines)
-    measured = ("run_id", *Protocol.__dataclass_fields__, "queries", "gallery", "metric", "value", "chance", *baselines)
-    return pd.DataFrame(rows, columns=[*(axis.key for axis in study.plan.axes), *measured])
-
-
-def _settings(study: Study, cell: Values) -> dict[str, Any]:
-    return {axis.key: value for axis, value in zip(study.plan.axes, cell, strict=True)}
-
-
-def cells_frame(study: Study) -> pd.DataFrame:
-    """One row a planned cell: for every metric of every protocol mean, standard deviation and number of seeds."""
-    rows = []
-    for cell in study.plan.cells:
-        row = _settings(study, cell)
-        for key in study.keys:
-            for name in study.example(key).metrics:
-                summary = study.summary(cell, key, name)
-                row[f"{key}/{name}"] = summary.mean if summary else None
-                row[f"{key}/{name}/std"] = summary.std if summary else None
-                row[f"{key}/{name}/n"] = summary.n if summary else 0
-        rows.append(row)
-    return pd.DataFrame(rows)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.collect import Run, Study
+from reports.metrics import metric_of
 from reports.plan import Objective, Values
-from reports.tables import metric_of
 from simvtp.tracking import pareto
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from reports.collect import Study, units
+from reports.metrics import Metric, baseline_name, metric_of, range_text
 from reports.plan import Values
 from reports.stats import difference, places, rounded
-from reports.tables import Metric, baseline_name, metric_of, range_text
 
 HARDLY = 2.0  # a figure below this multiple of chance is called hardly above chance
 

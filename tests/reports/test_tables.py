@@ -8,7 +8,9 @@ import pytest
 
 from reports import render
 from reports.collect import gather
-from reports.tables import Cell, all_metrics, cells_frame, headline, metrics_frame, points_frame
+from reports.frames import cells_frame, metrics_frame, points_frame
+from reports.layout import Cell
+from reports.tables import all_metrics, headline
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 

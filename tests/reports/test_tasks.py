@@ -10,9 +10,11 @@ import pytest
 from reports import curves, losses, search
 from reports.build import write_report
 from reports.collect import Study, gather, protocol_text
+from reports.frames import metrics_frame
 from reports.kinds import kind_of
+from reports.metrics import metric_of
 from reports.plan import ReportError
-from reports.tables import all_metrics, headline, metric_of, metrics_frame
+from reports.tables import all_metrics, headline
 from reports.verdict import sentences
 from simvtp.results import Result
 from tests.reports import made_up
