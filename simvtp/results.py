@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 LOWER_IS_BETTER = ("MdR", "MnR", "MSE", "MSE-raw")  # metrics; of all others more is better
@@ -46,6 +47,7 @@ class Result:
         scores: figure of each query where there are no ranks: IoU of the first span, predicted count.
         baselines: what other ways of knowing nothing of the video give, {name: metrics}: `prior` = most frequent answer of training.
         seconds: of re-ranked figures, wall-clock seconds per query: `first_stage_s`, `second_stage_s` (see evaluation/rerank.py).
+        items: makes the `simvtp.evaluation.items.Items` behind the figure, where the task can; no part of the record, gone after loading.
     """
 
     protocol: Protocol
@@ -57,11 +59,12 @@ class Result:
     scores: tuple[float, ...] = ()
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    items: Callable[[], Any] | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `seconds` only where there are some, so that records of other figures are what they were."""
-        values = asdict(self) | {"ranks": list(self.ranks), "scores": list(self.scores)}
-        return {key: value for key, value in values.items() if value or key != "seconds"}
+        values = asdict(replace(self, items=None)) | {"ranks": list(self.ranks), "scores": list(self.scores)}
+        return {key: value for key, value in values.items() if key != "items" and (value or key != "seconds")}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Result:
