@@ -10,7 +10,7 @@ from simvtp.config import MANIFEST_DATASETS, Experiment
 from simvtp.errors import ConfigError
 from simvtp.recipes import RECIPES, get_recipe
 from simvtp.rundir import load_experiment
-from simvtp.settings import override
+from simvtp.settings import RETRIEVALS, override
 from simvtp.tasks import TASKS
 
 
@@ -35,11 +35,13 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
     base = load_experiment(Path(init).expanduser()) if is_run else get_recipe(recipe)
     fitting = recipe or next((name for name, build in RECIPES.items() if build().finetune.task == task and _same_start(build(), base)), "")
     tuning = get_recipe(fitting).finetune if fitting else base.finetune
-    retrieves = task == "retrieval"
+    retrieves = task in RETRIEVALS
     experiment = dataclasses.replace(
         base,
         name=fitting or base.name,
-        finetune=dataclasses.replace(tuning, enabled=True, task=task, init=init, init_digest=""),
+        finetune=dataclasses.replace(
+            tuning, enabled=True, task=task, init=init, init_digest="", encoder=tuning.encoder if retrieves else "dual"
+        ),
         evaluate=dataclasses.replace(
             base.evaluate,
             zero_shot=False,

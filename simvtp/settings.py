@@ -30,6 +30,7 @@ from simvtp.config import (
 from simvtp.errors import ConfigError
 
 INITIAL = "initial"  # finetune.init: no pre-training at all
+RETRIEVALS = ("retrieval", "imagetext")  # tasks that rank a gallery
 
 # ---- overrides ------------------------------------------------------------------------------------------------------------
 
@@ -273,13 +274,15 @@ def _check_further_figures(experiment: Experiment) -> None:
         raise ConfigError(
             f"evaluate.rerank={evaluate.rerank} needs the matching head, but losses.vtm=0: set it above 0, or set evaluate.rerank=0."
         )
-    retrieves = evaluate.zero_shot or (tuning.enabled and tuning.task == "retrieval")
+    retrieves = evaluate.zero_shot or (tuning.enabled and tuning.task in RETRIEVALS)
     for key, value in (("rerank", evaluate.rerank), ("dual_softmax", evaluate.dual_softmax)):
         if value and not retrieves:
             raise ConfigError(
                 f"evaluate.{key}={value} is for retrieval, which this experiment does not measure: set evaluate.zero_shot=true or "
                 "finetune.task=retrieval."
             )
+    if tuning.encoder != "dual" and tuning.task not in RETRIEVALS:
+        raise ConfigError(f"finetune.encoder={tuning.encoder} is for retrieval, but finetune.task={tuning.task}: leave it at dual.")
 
 
 def _check_data(experiment: Experiment) -> None:

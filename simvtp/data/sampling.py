@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+STILL = 0  # a stride: of every clip its middle frame, again and again; an image is a clip of one frame
+
 
 def window_length(frames: int, stride: int) -> int:
     """Frames from the first to the last sampled one, both included."""
@@ -16,6 +18,8 @@ def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np
     A clip that is shorter than the window is stretched instead: the frames are spread evenly from its first to its last frame, and
     repeat where it has too few (ours). Published: 16 frames, stride 4 (method notes 1.1).
     """
+    if stride == STILL:
+        return _middle(n_frames, frames)
     room = n_frames - window_length(frames, stride)
     if room < 0:
         return _stretched(n_frames, frames)
@@ -28,6 +32,8 @@ def eval_indices(n_frames: int, frames: int, stride: int, segment: int, segments
     One window lies in the middle; several start evenly from the first possible start to the last. Short clips are stretched, as in
     training, so that all their windows are the same.
     """
+    if stride == STILL:
+        return _middle(n_frames, frames)
     room = n_frames - window_length(frames, stride)
     if room < 0:
         return _stretched(n_frames, frames)
@@ -39,3 +45,9 @@ def _stretched(n_frames: int, frames: int) -> np.ndarray:
     if n_frames < 1:
         raise ValueError("a clip without frames cannot be sampled")
     return np.rint(np.linspace(0, n_frames - 1, frames)).astype(np.int64)
+
+
+def _middle(n_frames: int, frames: int) -> np.ndarray:
+    if n_frames < 1:
+        raise ValueError("a clip without frames cannot be sampled")
+    return np.full(frames, (n_frames - 1) // 2, dtype=np.int64)

@@ -22,7 +22,7 @@ from torch import Tensor
 from simvtp.errors import ConfigError, TrainingDiverged
 from simvtp.evaluation.metrics import check_owners, cosines, ranks_of_features, unit_features
 from simvtp.evaluation.mode import evaluating
-from simvtp.evaluation.retrieval import Embedded, results_of
+from simvtp.evaluation.retrieval import DIRECTIONS, Embedded, results_of
 from simvtp.models import SimVTP
 from simvtp.results import Protocol, Result
 
@@ -63,7 +63,7 @@ class TwoStages:
         results: (t2v, v2t).
         lists: the re-ranked lists of both directions, for looking at them.
         seconds: wall-clock seconds per query: `t2v/first_stage_s` (embedding the query and searching the gallery, which is embedded
-            beforehand), `t2v/second_stage_s` (scoring and sorting its k pairs), and the same for v2t.
+            beforehand), `t2v/second_stage_s` (scoring and sorting its k pairs), and the same for v2t; of images t2i and i2t.
     """
 
     results: tuple[Result, Result]
@@ -162,9 +162,10 @@ def score_reranked(embedded: Embedded, score_pairs: ScorePairs, protocol: Protoc
     def of_video(query: Tensor, candidate: Tensor) -> Tensor:
         return score_pairs(candidate, query)
 
+    there, back = DIRECTIONS[protocol.task]
     sides = {
-        "t2v": (texts, videos, owners, numbers, first[0], score_pairs, embedded.text_seconds),
-        "v2t": (videos, texts, numbers, owners, first[1], of_video, embedded.video_seconds),
+        there: (texts, videos, owners, numbers, first[0], score_pairs, embedded.text_seconds),
+        back: (videos, texts, numbers, owners, first[1], of_video, embedded.video_seconds),
     }
     seconds, lists = {}, []
     for direction, (queries, gallery, query_owners, gallery_owners, ranks, pair_scores, embedding_seconds) in sides.items():

@@ -1,4 +1,4 @@
-"""Two copies of the encoder for retrieval, fine-tuned apart (method notes 1.8)."""
+"""Encoders for retrieval: two copies, fine-tuned apart (method notes 1.8), or one copy for both sides (ours)."""
 
 from __future__ import annotations
 
@@ -95,3 +95,62 @@ class DualEncoder(nn.Module):
         tower = self.text_encoder
         tokens = tower.encoder(tower.embedding(input_ids), attention_mask)
         return tower.fc_norm(pool(tokens, attention_mask, self.config.pooling))
+
+
+class SharedEncoder(nn.Module):
+    """One encoder for both sides (ours; the published way is `DualEncoder`): the features of the pre-training model, trained on.
+
+    Blocks and final norm serve clips and texts alike, so it has about half the weights of the two copies, and before the first step its
+    features are those of the zero-shot test. `config.pooling` as for `DualEncoder`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.vocab_size <= 0:
+            raise ConfigError(f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary.")
+        self.config = config
+        self.video_embedding = TubeEmbedding(config)
+        self.text_embedding = TextEmbedding(config)
+        self.encoder = Encoder(config)
+
+    def initialise(self, seed: int) -> None:
+        """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
+        initialise(self, seed)
+
+    @classmethod
+    def from_unified(cls, model: SimVTP, config: ModelConfig) -> SharedEncoder:
+        """A copy of the embeddings and of the encoder of `model`, final norm included, on its device and in its dtype."""
+        weight = model.video_embedding.proj.weight
+        shared = cls(config).to(device=weight.device, dtype=weight.dtype)
+        for name in ("video_embedding", "text_embedding", "encoder"):
+            getattr(shared, name).load_state_dict(getattr(model, name).state_dict())
+        return shared
+
+    def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
+        """video_feature [B, D] and text_feature [B, D], not normalised; with `masks`, of the visible tubes and the masked text."""
+        input_ids = batch.input_ids if masks is None else masks.input_ids
+        return {
+            "video_feature": self.embed_video(batch.clips, None if masks is None else masks.visible),
+            "text_feature": self.embed_text(input_ids, batch.attention_mask),
+        }
+
+    def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
+        """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those tubes."""
+        return self.encoder(self.video_embedding(cut_tubes(clips, self.config), visible)).mean(dim=1)
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Word pieces [B, L] and where they are (bool [B, L]) -> [B, D]."""
+        return pool(self.encoder(self.text_embedding(input_ids), attention_mask), attention_mask, self.config.pooling)
+
+
+def retrieval_encoder(
+    model: SimVTP,
+    config: ModelConfig,
+    *,
+    drop_path: float,
+    pooling: Literal["content", "with_pads"],
+    encoder: Literal["dual", "shared"] = "dual",
+) -> DualEncoder | SharedEncoder:
+    """What is fine-tuned for retrieval from the pre-trained `model`: `finetune.encoder`. `config` may ask for fewer frames."""
+    config = replace(config, drop_path=drop_path, pooling=pooling)
+    return SharedEncoder.from_unified(model, config) if encoder == "shared" else DualEncoder.from_unified(model, config)

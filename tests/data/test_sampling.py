@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.sampling import eval_indices, train_indices, window_length
+from simvtp.data.sampling import STILL, eval_indices, train_indices, window_length
 
 sizes = {"n": st.integers(1, 300), "frames": st.integers(1, 32), "stride": st.integers(1, 8)}
 many = settings(max_examples=150, deadline=None, derandomize=True)
@@ -45,3 +45,11 @@ def test_every_start_is_as_likely() -> None:
 def test_short_clips_are_stretched_and_a_single_frame_repeats() -> None:
     assert train_indices(4, 8, 4, 0.7).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert eval_indices(1, 4, 2, 1, 3).tolist() == [0, 0, 0, 0]
+
+
+def test_a_still_is_the_middle_frame_whatever_the_window() -> None:
+    for n, middle in ((1, 0), (2, 0), (9, 4), (16, 7)):
+        for uniform in (0.0, 0.99):
+            assert train_indices(n, 2, STILL, uniform).tolist() == [middle, middle]
+        for segment in range(3):
+            assert eval_indices(n, 2, STILL, segment, 3).tolist() == [middle, middle]
