@@ -1,0 +1,45 @@
+"""The study of a grid, whose points are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from ablations.design import Point
+from sweeps.study.trials import Trials
+
+
+class GridStudy(Trials):
+    """The study of a grid: every point is given, and each is run once."""
+
+    def __init__(self, path: Path, sweep_id: str, points: Sequence[Point], label: str = "figure") -> None:
+        """Open or create the study at `path`; enqueue nothing yet."""
+        super().__init__(path, sweep_id, ["maximize"], [label], optuna.pruners.NopPruner())
+        self._points = {point.fingerprint: point for point in points}
+        self._distributions = _grid_distributions([self._params(point) for point in points])
+        self._take_up()
+
+    def _params(self, point: Point) -> dict[str, Any]:
+        return {**point.cell, "seed": point.seed}
+
+
+def _grid_distributions(cells: Sequence[Mapping[str, Any]]) -> dict[str, BaseDistribution]:
+    """A distribution for each axis, for people to look at: numbers as a range (short in the file, an axis with a scale in a plot),
+    anything else as sorted choices. The same for the same grid, in whatever order it was written."""
+    values: dict[str, set[Any]] = {}
+    for cell in cells:
+        for key, value in cell.items():
+            values.setdefault(key, set()).add(value)
+    return {key: _range(found) for key, found in values.items()}
+
+
+def _range(values: set[Any]) -> BaseDistribution:
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return IntDistribution(min(values), max(values))
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return FloatDistribution(float(min(values)), float(max(values)))
+    return CategoricalDistribution(sorted(values, key=lambda value: (str(type(value)), value)))
