@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from simvtp.config import DataConfig, RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
@@ -13,12 +14,11 @@ from simvtp.data.datasets import cache_dir
 from simvtp.data.manifest import hash_unit, read_manifest
 from simvtp.data.records import Action, Benchmark, Moment, Question, QuestionKind, Span, TaskName
 from simvtp.data.shapes import shapes_folder
-from simvtp.data.shapes_questions import NUMBERS
+from simvtp.data.shapes_questions import counting
 from simvtp.data.shapes_scene import FPS, MOTIONS
 from simvtp.errors import DataError
 
 CANDIDATES = 4  # of a multiple-choice question of the embedded data set, where its category has so many answers
-COUNTED = ("count", "count_motion")  # categories of the embedded data set whose answers are numbers
 CHOICE_TASKS = ("qa", "choice")  # benchmarks that hold questions
 
 
@@ -55,12 +55,14 @@ def _shapes(folder: Path, task: TaskName, kind: QuestionKind) -> Benchmark:
         rows = _rows(folder / "actions.csv")
         return Benchmark(**common, actions=tuple(Action(r["videoid"], r["label"], r["split"]) for r in rows), labels=MOTIONS)  # type: ignore[arg-type]
     if task == "grounding":
-        lengths = {clip.id: frames / FPS for clip, frames in zip(clips, _frames(folder), strict=True)}
+        lengths = {record["videoid"]: record["frames"] / FPS for record in _records(folder)}
         moments = (
             Moment(f"{r['videoid']}#{n}", r["videoid"], r["sentence"], Span(float(r["start_s"]), float(r["end_s"])), lengths[r["videoid"]], r["split"])
             for n, r in enumerate(_rows(folder / "grounding.csv"))
         )  # fmt: skip
         return Benchmark(**common, moments=tuple(moments))  # type: ignore[arg-type]
+    if task == "qa" and kind == "count":
+        return Benchmark(**common, questions=_counting(_records(folder)))  # type: ignore[arg-type]
     if task == "qa":
         return Benchmark(**common, questions=_questions(_rows(folder / "questions.csv"), kind))  # type: ignore[arg-type]
     raise DataError(f"the embedded data set has no annotations for {task}.")
@@ -75,12 +77,18 @@ def _questions(rows: list[dict[str, str]], kind: QuestionKind) -> tuple[Question
     found = []
     for number, row in enumerate(rows):
         name, answer, category = f"{row['videoid']}#{number}", row["answer"], row["kind"]
-        if kind == "count" and category not in COUNTED:
-            continue
-        text = str(NUMBERS.index(answer)) if kind == "count" else answer
         candidates = _candidates(name, answer, answers.get(category, [])) if kind == "choice" else ()
-        found.append(Question(name, row["videoid"], row["question"], text, candidates, kind, row["split"], category))
+        found.append(Question(name, row["videoid"], row["question"], answer, candidates, kind, row["split"], category))
     return tuple(found)
+
+
+def _counting(records: list[dict[str, Any]]) -> tuple[Question, ...]:
+    """All counting questions about each clip: read off the scenes, as questions.csv has too few to learn from."""
+    return tuple(
+        Question(f"{record['videoid']}#{category}", record["videoid"], text, str(number), (), "count", record["split"], category)
+        for record in records
+        for category, text, number in counting(record["objects"])
+    )
 
 
 def _candidates(name: str, answer: str, known: list[str]) -> tuple[str, ...]:
@@ -93,8 +101,13 @@ def _candidates(name: str, answer: str, known: list[str]) -> tuple[str, ...]:
     return tuple(sorted((answer, *wrong), key=lambda text: hash_unit(f"place {text}", name)))
 
 
-def _frames(folder: Path) -> list[int]:
-    return [int(json.loads(line)["frames"]) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """The scenes, a dictionary for each clip."""
+    path = folder / "records.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): remove its folder, and it is made again.") from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

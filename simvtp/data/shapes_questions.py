@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from simvtp.data.shapes_grammar import Mention, Wording, wording_strings, words_of
-from simvtp.data.shapes_scene import BACKGROUNDS, COLOURS, DIRECTIONS, EVENTS, FPS, MOTIONS, SHAPES, TEXTURES, Draw, Scene, Thing
+from simvtp.data.shapes_scene import BACKGROUNDS, COLOURS, DIRECTIONS, EVENTS, FPS, MOTIONS, SHAPES, SIZES, TEXTURES, Draw, Scene, Thing
 
 QUESTIONS_PER_CLIP = 5
 NUMBERS = ("none", "one", "two", "three")
@@ -30,6 +30,8 @@ TEMPLATES = {
     "exists": "is there a {colour} {shape}",
     "background": "what is in the background",
 }
+COUNT_LOOK = "how many objects are {look}"  # of a size or a texture
+RESIZING = ("grow", "shrink")
 IN_VIEW = "{0} is in view"
 
 
@@ -97,6 +99,19 @@ def _ask(kind: str, answer: str, **slots: str) -> Question:
     return Question(TEMPLATES[kind].format(**slots), answer, kind)
 
 
+def counting(objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, int]]:
+    """(kind, question, number) of all counting questions about the `objects` of a line of records.jsonl.
+
+    All objects, those that stay still, those of each texture, and, where none changes its size, those of each size.
+    """
+    yield "count", TEMPLATES["count"], len(objects)
+    yield "count_motion", TEMPLATES["count_motion"], sum(thing["motion"] == "still" for thing in objects)
+    steady = not any(thing["event"] and thing["event"]["kind"] in RESIZING for thing in objects)
+    for name, looks in (("texture", TEXTURES), ("size", SIZES if steady else ())):
+        for look in looks:
+            yield f"count_{look}", COUNT_LOOK.format(look=look), sum(thing[name] == look for thing in objects)
+
+
 def action(scene: Scene) -> str:
     """The motion of the one large object; empty where none or several are large or one changes its size (no label then)."""
     large = [thing for thing in scene.things if "large" in thing.sizes]
@@ -123,8 +138,8 @@ def _from_frames(sentence: str, start: int, stop: int) -> Grounded:
 
 
 def _grammar_words() -> tuple[str, ...]:
-    texts = [*wording_strings(), *TEMPLATES.values(), IN_VIEW, *NUMBERS, *PATTERN_ANSWERS.values(), *EVENT_ANSWERS.values()]
-    texts += [*SHAPES, *COLOURS, *TEXTURES, *MOTIONS, *BACKGROUNDS, "yes no"]
+    texts = [*wording_strings(), *TEMPLATES.values(), COUNT_LOOK, IN_VIEW, *NUMBERS, *PATTERN_ANSWERS.values(), *EVENT_ANSWERS.values()]
+    texts += [*SHAPES, *SIZES, *COLOURS, *TEXTURES, *MOTIONS, *BACKGROUNDS, "yes no"]
     return tuple(sorted({word for text in texts for word in words_of(text)}))
 
 

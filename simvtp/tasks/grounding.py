@@ -28,11 +28,12 @@ from simvtp.data.records import Benchmark, Moment
 from simvtp.data.text import TokenBatch
 from simvtp.data.video import get_reader, probe
 from simvtp.errors import ConfigError, DataError
+from simvtp.evaluation.cards import Asked, with_spans
 from simvtp.evaluation.spans import DEPTHS, Numbers, Prediction, Scores, Spans, grounding_result, overlap, suppress
 from simvtp.models import SimVTP
 from simvtp.models.grounding import END, INSIDE, START, GroundingModel
 from simvtp.results import Result
-from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Losses, Objective, Report, Shares
 
@@ -68,9 +69,8 @@ class Grounding:
         self.learnt = [m for m in self.moments["train"] if m.span.start_s < self.lengths[m.id]]
         if not self.learnt:
             raise DataError(f"no moment of the train split of {context.dataset.name} begins within its video.")
-        asked = [m.sentence for moments in self.moments.values() for m in moments]
-        there = context.tokenizer.encode(asked, experiment.model.text_length).attention_mask
-        self.text_length = int(there.sum(dim=1).max())  # each sentence is read once a segment: no padding that no sentence needs
+        asked = (m.sentence for moments in self.moments.values() for m in moments)
+        self.text_length = needed_length(context.tokenizer, asked, experiment.model.text_length)
         self.samples = len(self.learnt)
         self.negatives: str = ""
 
@@ -114,14 +114,13 @@ class Grounding:
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         assert isinstance(model, GroundingModel)
         moments = self.moments[split]
-        names = list(dict.fromkeys(m.video for m in moments))
-        place = {name: number for number, name in enumerate(names)}
-        clips = [Clip(name, self.videos[name], (), split) for name in names]
-        logits = score_texts(self.context, model, model.score, clips, self._texts(moments), [place[m.video] for m in moments])
+        clips, owners = asked_clips(moments, self.videos, split)
+        logits = score_texts(self.context, model, model.score, clips, self._texts(moments), owners)
         truths, lengths = self._truth(moments)
         protocol = self.context.protocol("grounding", split, setting, checkpoint, ties=TIES, variant=f"NMS {NMS:g}")
-        training = self._truth(self.learnt)
-        return [grounding_result(protocol, predict(logits, lengths), truths, lengths, *training, names=[m.id for m in moments])]
+        found, names = predict(logits, lengths), [m.id for m in moments]
+        result = grounding_result(protocol, found, truths, lengths, *self._truth(self.learnt), names=names)
+        return [with_spans(result, Asked(names, [m.video for m in moments], [m.sentence for m in moments]), found, truths, lengths)]
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {f"val/{name}": value for name, value in results[0].metrics.items()}

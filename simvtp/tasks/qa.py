@@ -34,13 +34,15 @@ from simvtp.evaluation.answers import (
     prior_accuracy,
     prior_choice,
     prior_count,
+    round_counts,
 )
+from simvtp.evaluation.cards import Asked, Candidates, with_candidates, with_counts
 from simvtp.evaluation.metrics import TIES
 from simvtp.models import SimVTP
 from simvtp.models.pair import AnswerHead, PairModel
 from simvtp.results import Protocol, Result
 from simvtp.tasks.objectives import Classification, Regression
-from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Objective
 
@@ -71,6 +73,8 @@ class QuestionAnswering:
             learnt = [q for q in learnt if q.answer in self.number]
         self.learnt = learnt
         self.candidates = max((len(q.candidates) for q in records.questions), default=0)
+        asked = (text for split in SPLITS for q in self.questions[split] for text in self._worded(q))
+        self.text_length = needed_length(context.tokenizer, asked, experiment.model.text_length)
         self.samples = len(learnt)
         self.negatives: str = ""
 
@@ -107,13 +111,18 @@ class QuestionAnswering:
 
     def _texts(self, questions: Sequence[Question]) -> TokenBatch:
         """[b, L], or [b, C, L] with a text for each candidate and none where a question has fewer."""
-        tokenizer, length = self.context.tokenizer, self.context.experiment.model.text_length
+        tokens = self.context.tokenizer.encode([text for q in questions for text in self._worded(q)], self.text_length)
         if self.kind != "choice":
-            return tokenizer.encode([q.text for q in questions], length)
-        # The candidate comes first: a long question is cut at its end, and then the candidates must not become alike.
-        texts = [f"{candidate} : {q.text}" for q in questions for candidate in padded(q.candidates, self.candidates)]
+            return tokens
         there = torch.tensor([[i < len(q.candidates) for i in range(self.candidates)] for q in questions])
-        return shaped(tokenizer.encode(texts, length), there)
+        return shaped(tokens, there)
+
+    def _worded(self, question: Question) -> list[str]:
+        """The texts that are scored for a question: itself, or one for each candidate (those that it lacks included)."""
+        if self.kind != "choice":
+            return [question.text]
+        # The candidate comes first: a long question is cut at its end, and then the candidates must not become alike.
+        return [f"{candidate} : {question.text}" for candidate in padded(question.candidates, self.candidates)]
 
     def _targets(self, questions: Sequence[Question]) -> Tensor:
         """float [b] for counts, else int64 [b]."""
@@ -128,16 +137,20 @@ class QuestionAnswering:
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         assert isinstance(model, PairModel)
         questions = self.questions[split]
-        names = list(dict.fromkeys(q.video for q in questions))
-        place = {name: number for number, name in enumerate(names)}
-        clips = [Clip(name, self.videos[name], (), split) for name in names]
-        logits = score_texts(self.context, model, model.score, clips, self._texts(questions), [place[q.video] for q in questions])
+        clips, owners = asked_clips(questions, self.videos, split)
+        logits = score_texts(self.context, model, model.score, clips, self._texts(questions), owners)
         protocol = self.context.protocol("qa", split, setting, checkpoint, ties=TIES, variant=VARIANTS[self.kind])
         if self.kind == "count":
             return [self._counts(protocol, logits[:, 0], questions)]
         metrics, chance, prior, ranks = self._choices(logits, questions)
         gallery = len(self.answers) if self.kind == "open" else self.candidates
-        return [Result(protocol, metrics, chance, len(questions), gallery, tuple(ranks.tolist()), baselines={"prior": prior})]
+        result = Result(protocol, metrics, chance, len(questions), gallery, tuple(ranks.tolist()), baselines={"prior": prior})
+
+        def names(number: int) -> Sequence[str]:
+            return self.answers if self.kind == "open" else questions[number].candidates
+
+        candidates = Candidates(names, self._targets(questions), [q.answer for q in questions])
+        return [with_candidates(result, _asked(questions), candidates, logits)]
 
     def _choices(
         self, logits: Tensor, questions: Sequence[Question]
@@ -169,7 +182,7 @@ class QuestionAnswering:
             mine = torch.tensor([q.category == category for q in questions])
             for name, value in prior_count(torch.tensor(of_it), truth[mine], limits).items():
                 prior[name] = prior.get(name, 0.0) + value * asked / len(questions)
-        return Result(
+        result = Result(
             protocol,
             count_metrics(predicted, truth, limits),
             chance_count(truth, limits),
@@ -178,10 +191,15 @@ class QuestionAnswering:
             scores=tuple(predicted.tolist()),
             baselines={"prior": prior},
         )
+        return with_counts(result, _asked(questions), predicted, truth, round_counts(predicted, limits))
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         names = [name for name in results[0].metrics if not name.startswith("accuracy-")]
         return {f"val/{name}": results[0].metrics[name] for name in names}
+
+
+def _asked(questions: Sequence[Question]) -> Asked:
+    return Asked([q.id for q in questions], [q.video for q in questions], [q.text for q in questions], [q.category for q in questions])
 
 
 def padded(candidates: Sequence[str], count: int) -> list[str]:

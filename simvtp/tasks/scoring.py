@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from simvtp.data.manifest import Clip
-from simvtp.data.text import TokenBatch
+from simvtp.data.records import Moment, Question
+from simvtp.data.text import TokenBatch, Tokenizer
 from simvtp.errors import DataError
 from simvtp.evaluation.mode import evaluating
 from simvtp.tasks.task import Context
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # (clips [b, T, H, W, 3], input_ids, attention_mask) -> [b, ...]
+
+
+CHUNK = 8192  # texts that are tokenised at a time
+
+
+def needed_length(tokenizer: Tokenizer, texts: Iterable[str], limit: int) -> int:
+    """Pieces of the longest of the texts, at most `limit`: padding that no text needs costs time and changes nothing."""
+    different = list(dict.fromkeys(texts))
+    parts = (tokenizer.encode(different[first : first + CHUNK], limit).attention_mask for first in range(0, len(different), CHUNK))
+    return max(int(there.sum(dim=1).max()) for there in parts)
+
+
+def asked_clips(records: Sequence[Question | Moment], videos: Mapping[str, Path], split: str) -> tuple[list[Clip], list[int]]:
+    """(the videos that are asked about, each once, in the order of their first record; for each record the number of its video)."""
+    names = list(dict.fromkeys(record.video for record in records))
+    place = {name: number for number, name in enumerate(names)}
+    return [Clip(name, videos[name], (), split) for name in names], [place[record.video] for record in records]
 
 
 def score_texts(

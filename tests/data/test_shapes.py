@@ -21,6 +21,7 @@ from simvtp.config import ShapesConfig
 from simvtp.data import shapes
 from simvtp.data.shapes import GRAMMAR_WORDS, ensure_shapes, plan, shapes_folder
 from simvtp.data.shapes_grammar import ADJECTIVES, MAX_WORDS, MIN_WORDS, NOUNS, words_of
+from simvtp.data.shapes_questions import counting
 from simvtp.data.shapes_render import render
 from simvtp.data.shapes_scene import COLOURS, DIRECTIONS, MOTIONS, SHAPES, Background, Draw, Event, Scene, Thing
 from simvtp.errors import ConfigError, DataError
@@ -530,6 +531,23 @@ def test_questions_are_answered_by_the_scene(many) -> None:
     assert len({row["kind"] for row in rows}) == 15
     answers = [row["answer"] for row in rows if row["kind"] == "exists"]
     assert 0.3 < answers.count("yes") / len(answers) < 0.7
+
+
+def test_counting_questions_are_answered_by_the_scene(many) -> None:
+    _, by_id = many
+    numbers: dict[str, set[int]] = {}
+    for record in by_id.values():
+        asked = list(counting(record["objects"]))
+        resized = any(o["event"] and o["event"]["kind"] in ("grow", "shrink") for o in record["objects"])
+        assert len({text for _, text, _ in asked}) == len(asked) == (6 if resized else 8)
+        for kind, text, number in asked:
+            assert set(words_of(text)) <= set(GRAMMAR_WORDS)
+            numbers.setdefault(kind, set()).add(number)
+            if kind in ("count", "count_motion"):
+                assert ("none", "one", "two", "three")[number] == answer_of(kind, text, record)
+            else:
+                assert number == sum(text.split()[-1] in (o["size"], o["texture"]) for o in record["objects"])
+    assert all(len(found) > 1 for found in numbers.values()) and numbers["count"] == {2, 3}
 
 
 def test_actions_are_the_motion_of_the_only_large_object(many) -> None:

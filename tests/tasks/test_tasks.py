@@ -353,3 +353,28 @@ def test_a_clip_is_asked_about_as_often_as_it_has_questions(small: Experiment) -
         names += batch.sample_ids
     assert len(names) == task.samples // 8 * 8
     assert len(set(names)) > 1 and isinstance(Clip(names[0], Path(), ()), Clip)
+
+
+def test_counting_questions_have_numbers_and_every_clip_has_some(small: Experiment) -> None:
+    experiment = replace(small, finetune=replace(small.finetune, questions="count"))
+    task = QuestionAnswering(context_of(experiment))
+    clips = {clip.id for clip in task.context.dataset.splits["test"]}
+    assert {q.video for q in task.questions["test"]} == clips and len(task.questions["test"]) >= 6 * len(clips)
+    [result] = task.score(task.build(build_model(task.context.experiment.model, seed=0)), "test", "finetuned", "")
+    assert 0 <= result.metrics["accuracy"] <= 100 and result.metrics.keys() == result.baselines["prior"].keys() == result.chance.keys()
+
+
+@pytest.mark.parametrize("questions", ["open", "choice"])
+def test_no_text_is_cut_and_none_has_padding_that_no_other_needs(small: Experiment, questions: str) -> None:
+    task = QuestionAnswering(context_of(replace(small, finetune=replace(small.finetune, questions=questions))))  # type: ignore[arg-type]
+    limit = task.context.experiment.model.text_length
+    asked = [text for split in ("train", "val", "test") for q in task.questions[split] for text in task._worded(q)]
+    longest = task.context.tokenizer.encode(asked, limit).attention_mask.sum(dim=1).max()
+    assert task.text_length == longest < limit
+    assert task._texts(task.questions["test"]).input_ids.shape[-1] == longest
+
+
+def test_the_answers_do_not_depend_on_the_share_of_the_data(small: Experiment) -> None:
+    """`data.fraction` is of the pre-training: fine-tuning after it sees all questions, and so has the same answers."""
+    few = replace(small, data=replace(small.data, fraction=0.25))
+    assert QuestionAnswering(context_of(few)).answers == QuestionAnswering(context_of(small)).answers
