@@ -29,12 +29,13 @@ from simvtp.data.manifest import take_fraction
 from simvtp.data.order import Order
 from simvtp.data.text import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError, Stopped, UserError
+from simvtp.evaluation.cards import all_items, with_baseline
+from simvtp.evaluation.items import items_path, write_items
 from simvtp.evaluation.reconstruction import draw_reconstructions
 from simvtp.journal import Journal, read_json, write_atomically
 from simvtp.lease import Lease, hold
-from simvtp.models import SimVTP, build_model
-from simvtp.models.masking import draw_masks
-from simvtp.models.pretrained import import_weights, initialise_from
+from simvtp.models import SimVTP, build_model, method_of
+from simvtp.models.pretrained import import_weights
 from simvtp.models.renaming import Conversion
 from simvtp.results import Result
 from simvtp.rundir import Status, is_finished, load_experiment, load_results, write_identity
@@ -189,7 +190,7 @@ class _Running:
     def draw(self, batch: Batch, step: int, first_sample: int) -> Masks:
         """The pre-training masks of a batch."""
         experiment = self.experiment
-        return draw_masks(
+        return method_of(experiment.model).draw(
             batch,
             experiment.model,
             experiment.masks,
@@ -284,14 +285,15 @@ def _pretrain(running: _Running) -> list[Result]:
     return []
 
 
-def _initialise(running: _Running, model: SimVTP) -> list[Conversion]:
-    conversions = initialise_from(model, running.experiment.model)
+def _initialise(running: _Running, model: nn.Module) -> list[Conversion]:
+    config = running.experiment.model
+    conversions = method_of(config).initialise(model, config)
     for conversion in conversions:
         running.say(str(conversion))
     return conversions
 
 
-def _take_weights(running: _Running, model: SimVTP) -> list[Result]:
+def _take_weights(running: _Running, model: nn.Module) -> list[Result]:
     """No pre-training here: the weights of `finetune.init` stand in for its end."""
     tuning = running.experiment.finetune
     if tuning.init == INITIAL:
@@ -321,7 +323,6 @@ def _finetune(running: _Running) -> list[Result]:
 def _train_task(running: _Running, name: str, task: Task) -> None:
     settings = running.experiment.finetune
     unified = running.models["pretrain"]
-    assert isinstance(unified, SimVTP)
     prefix = "blind/" if name == BLIND else ""  # so that a metric has one course in the journal
 
     def score(candidate: nn.Module, step: int) -> dict[str, float]:
@@ -430,16 +431,16 @@ def _evaluate(running: _Running) -> list[Result]:
             return results
         blind = running.tasks[BLIND].score(running.models[BLIND], split, setting, running.outcomes[BLIND].sha256)
         pairs = zip(results, blind, strict=True)
-        return [replace(result, baselines={**result.baselines, "video hidden": other.metrics}) for result, other in pairs]
+        return [with_baseline(result, other, "video hidden") for result, other in pairs]
 
     return _scored(running, "evaluate", "finetune", measure)
 
 
 def _retrieval_figures(running: _Running, task: Retrieval, trained: str, split: str, setting: str, checkpoint: str) -> list[Result]:
-    """The plain figures first, then those that were asked for; whatever was trained, the pre-trained pair encoder re-ranks."""
+    """The plain figures first, then those that were asked for; whatever was trained, the pre-trained pair encoder (if any) re-ranks."""
     unified = running.models["pretrain"]
-    assert isinstance(unified, SimVTP)
-    return task.report(running.models[trained], split, setting, checkpoint, Matcher(unified, running.outcomes["pretrain"].sha256))
+    matcher = Matcher(unified, running.outcomes["pretrain"].sha256) if isinstance(unified, SimVTP) else None
+    return task.report(running.models[trained], split, setting, checkpoint, matcher)
 
 
 def _scored(
@@ -468,7 +469,7 @@ def _score_once(
     for result in results:
         running.journal.write("result", result=result.to_dict())
         running.say(f"{result.line}  ({beside(result)})")
-    running.guard()
+    write_items(items_path(running.directory, name), all_items(results), running.guard)
     afterwards()
     cost.update()
     spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}

@@ -1,25 +1,42 @@
-"""Models: what turns a batch and its masks into named outputs."""
+"""Models: what turns a batch and its masks into named outputs. `METHODS` has one line a method."""
 
 from __future__ import annotations
+
+from torch import nn
 
 from simvtp.config import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.models.dual import DualEncoder
 from simvtp.models.layers import Place, set_gradient_checkpointing, set_place
+from simvtp.models.method import Method, SimVTPMethod
 from simvtp.models.simvtp import OBJECTIVES, SimVTP
 
-__all__ = ["METHODS", "OBJECTIVES", "DualEncoder", "Place", "SimVTP", "build_model", "set_gradient_checkpointing", "set_place"]
+__all__ = [
+    "METHODS",
+    "OBJECTIVES",
+    "DualEncoder",
+    "Method",
+    "Place",
+    "SimVTP",
+    "build_model",
+    "method_of",
+    "set_gradient_checkpointing",
+    "set_place",
+]
 
-METHODS: dict[str, type[SimVTP]] = {"simvtp": SimVTP}
+METHODS: dict[str, Method] = {"simvtp": SimVTPMethod()}
 
 
-def build_model(config: ModelConfig, objectives: tuple[str, ...] = OBJECTIVES, seed: int = 0) -> SimVTP:
-    """The model of `config.method` with initial weights by `seed`; an unknown method raises ConfigError.
-
-    Pre-trained weights are loaded separately, by `simvtp.models.pretrained.initialise_from`.
-    """
+def method_of(config: ModelConfig) -> Method:
+    """The method that `config.method` names; an unknown name raises ConfigError with the list."""
     if config.method not in METHODS:
         raise ConfigError(f"model.method={config.method}: choose one of {', '.join(METHODS)}.")
-    model = METHODS[config.method](config, objectives)
-    model.initialise(seed)
-    return model
+    return METHODS[config.method]
+
+
+def build_model(config: ModelConfig, objectives: tuple[str, ...] = OBJECTIVES, seed: int = 0) -> nn.Module:
+    """The model of `config.method` with initial weights by `seed`.
+
+    Pre-trained weights are loaded separately, by `Method.initialise`.
+    """
+    return method_of(config).build(config, objectives, seed)

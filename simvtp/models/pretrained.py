@@ -15,12 +15,12 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from simvtp.config import ModelConfig, from_dict, to_dict
 from simvtp.errors import CheckpointError
 from simvtp.journal import write_atomically
-from simvtp.models import METHODS
+from simvtp.models import METHODS, method_of
 from simvtp.models.dual import DualEncoder
 from simvtp.models.renaming import BERT, OWN, RELEASED_DUAL, Conversion, convert, detect, load, to_released
 from simvtp.models.simvtp import SimVTP
@@ -127,7 +127,7 @@ def _first_line(error: BaseException) -> str:
 # ---- importing --------------------------------------------------------------------------------------------------------------
 
 
-def import_weights(model: SimVTP | DualEncoder, source: str | Path) -> Conversion:
+def import_weights(model: nn.Module, source: str | Path) -> Conversion:
     """Load a checkpoint of any known kind into `model`; the kind is seen from its keys. Returns what was done with each key.
 
     Kinds: released SimVTP, released dual encoder, VideoMAE in its original and in transformers' naming, BERT (embeddings only),
@@ -137,9 +137,7 @@ def import_weights(model: SimVTP | DualEncoder, source: str | Path) -> Conversio
     return import_state(model, state, where, settings)
 
 
-def import_state(
-    model: SimVTP | DualEncoder, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any] | None = None
-) -> Conversion:
+def import_state(model: nn.Module, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any] | None = None) -> Conversion:
     """As `import_weights`, from a state dict in memory; `settings` is the config.json beside it."""
     naming = detect(state, where)
     dual = isinstance(model, DualEncoder)
@@ -148,10 +146,17 @@ def import_state(
             f"{where}: a checkpoint of kind '{naming.kind}' does not fit a {'dual encoder' if dual else 'pre-training model'}."
         )
     if naming is not OWN and naming is not BERT:
-        _check_settings(model.config, settings or {}, where)
+        _check_settings(config_of(model), settings or {}, where)
     conversion = convert(state, model, naming, where)
     load(model, conversion)
     return conversion
+
+
+def config_of(model: nn.Module) -> ModelConfig:
+    """The sizes that a model of this project was built with."""
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    return config
 
 
 def _check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str) -> None:
@@ -164,7 +169,7 @@ def _check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str
             raise CheckpointError(f"{where}: {foreign}={settings[foreign]} in its config.json, but model.{ours}={getattr(config, ours)}.")
 
 
-def initialise_from(model: SimVTP, config: ModelConfig) -> list[Conversion]:
+def initialise_from(model: nn.Module, config: ModelConfig) -> list[Conversion]:
     """Load `config.init_video`, then `config.init_text` (either may be empty); returns what was loaded, in order."""
     return [import_weights(model, source) for source in (config.init_video, config.init_text) if source]
 
@@ -172,30 +177,31 @@ def initialise_from(model: SimVTP, config: ModelConfig) -> list[Conversion]:
 # ---- exporting --------------------------------------------------------------------------------------------------------------
 
 
-def save_pretrained(model: SimVTP | DualEncoder, folder: str | Path) -> None:
+def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     """Write `model.safetensors` and `config.json` (kind, objectives, sizes) into `folder`; each file appears whole or not at all."""
-    kind = "dual" if isinstance(model, DualEncoder) else "simvtp"
+    config = config_of(model)
+    kind = "dual" if isinstance(model, DualEncoder) else config.method
     description = {
         "format": FORMAT,
         "kind": kind,
-        "objectives": [] if isinstance(model, DualEncoder) else list(model.objectives),
-        "model": to_dict(model.config),
+        "objectives": list(getattr(model, "objectives", ())),
+        "model": to_dict(config),
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomically(Path(folder) / "model.safetensors", safetensors.torch.save(weights))
     write_atomically(Path(folder) / "config.json", json.dumps(description, indent=2) + "\n")
 
 
-def from_pretrained(folder: str | Path) -> SimVTP | DualEncoder:
+def from_pretrained(folder: str | Path) -> nn.Module:
     """The model that `save_pretrained` wrote, bit by bit and in its dtype; raises CheckpointError if it is not such a folder."""
     path = Path(folder).expanduser()
     description = _read_json(path / "config.json")
-    if description.get("format") != FORMAT or description.get("kind") not in ("simvtp", "dual"):
+    if description.get("format") != FORMAT or description.get("kind") not in (*METHODS, "dual"):
         raise CheckpointError(f"{path}/config.json was not written by this version of the project: export the model again.")
     config: ModelConfig = from_dict(description["model"], ModelConfig)
     state = _read_file(path / "model.safetensors")
     dual = description["kind"] == "dual"
-    model = DualEncoder(config) if dual else METHODS[config.method](config, tuple(description["objectives"]))
+    model = DualEncoder(config) if dual else method_of(config).build(config, tuple(description["objectives"]), seed=0)
     model.to(next(iter(state.values())).dtype)
     load(model, convert(state, model, OWN, str(path)))
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simvtp.errors import ConfigError
+from simvtp.models import METHODS, method_of
 from simvtp.tasks.action import ActionRecognition
 from simvtp.tasks.choice import CaptionChoice
 from simvtp.tasks.grounding import Grounding
@@ -21,8 +22,18 @@ TASKS: dict[str, OpenTask] = {
 }
 
 
+FEATURES_ONLY = ("retrieval", "imagetext")  # tasks that work with any method; the others fine-tune a pair encoder
+
+
 def open_task(name: str, context: Context) -> Task:
     """The task of that name on the experiment's data; ConfigError with the list if there is none."""
     if name not in TASKS:
         raise ConfigError(f"finetune.task={name}: there is no such task; choose one of {', '.join(TASKS)}.")
+    method = context.experiment.model.method
+    if name not in FEATURES_ONLY and not method_of(context.experiment.model).pair:
+        able = ", ".join(other for other in METHODS if METHODS[other].pair)
+        raise ConfigError(
+            f"finetune.task={name} needs a pair encoder, which model.method={method} does not have: "
+            f"choose a method that has one ({able}), or finetune.task=retrieval."
+        )
     return TASKS[name](context)

@@ -1,4 +1,4 @@
-"""Text-video retrieval with two copies of the encoder, as published (method notes 1.8)."""
+"""Text-video retrieval with two copies of the encoder, as published (method notes 1.8), or with one for both sides (`finetune.encoder`)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from simvtp.config import TrainConfig
 from simvtp.data.datasets import require_captions
 from simvtp.data.loader import TrainLoader, text_batches
 from simvtp.errors import ConfigError
+from simvtp.evaluation.cards import Shown, with_retrieved
 from simvtp.evaluation.metrics import TIES
 from simvtp.evaluation.retrieval import Embedded, embed_test_set, score
-from simvtp.models import DualEncoder, SimVTP
+from simvtp.models import method_of
 from simvtp.results import Protocol, Result
 from simvtp.scores import SELECTION_METRIC
 from simvtp.tasks.task import Context
@@ -22,8 +23,9 @@ from simvtp.training.objectives import RetrievalObjective
 
 
 class Retrieval:
-    """A caption to its video and back. The published way; only the selection metric is ours."""
+    """A caption to its video and back. With two copies the published way; only the selection metric is ours."""
 
+    kind = "retrieval"  # `Protocol.task`; of a benchmark of images or of multiple choice, its own
     selection = SELECTION_METRIC  # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
 
     def __init__(self, context: Context) -> None:
@@ -37,9 +39,9 @@ class Retrieval:
         self.samples = len(self.clips["train"])
         self.negatives: str = context.experiment.finetune.vtc_negatives
 
-    def build(self, unified: SimVTP) -> DualEncoder:
-        settings = self.context.experiment.finetune
-        return DualEncoder.from_unified(unified, self.context.experiment.model, drop_path=settings.drop_path, pooling=settings.pooling)
+    def build(self, unified: nn.Module) -> nn.Module:
+        settings, config = self.context.experiment.finetune, self.context.experiment.model
+        return method_of(config).retrieval(unified, config, drop_path=settings.drop_path, pooling=settings.pooling)
 
     def objective(self) -> RetrievalObjective:
         settings = self.context.experiment.finetune
@@ -50,13 +52,17 @@ class Retrieval:
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         """[t2v, v2t]; `model` is any with `embed_video` and `embed_text`, also the pre-trained one."""
-        return list(score(self._embed(model, split), self._protocol(split, setting, checkpoint)))
+        embedded = self._embed(model, split)
+        return with_retrieved(score(embedded, self._protocol(split, setting, checkpoint)), embedded, self._shown(split))
 
-    def report(self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher) -> list[Result]:
+    def report(self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None) -> list[Result]:
         """As `score`, and behind these what `evaluate.dual_softmax` and `evaluate.rerank` ask for (twostage.py)."""
         embedded, protocol = self._embed(model, split), self._protocol(split, setting, checkpoint)
         further = further_figures(self.context, embedded, self.clips[split], self._captions(split), protocol, matcher)
-        return [*score(embedded, protocol), *further]
+        return with_retrieved([*score(embedded, protocol), *further], embedded, self._shown(split))
+
+    def _shown(self, split: str) -> Shown:
+        return Shown([clip.id for clip in self.clips[split]], self._captions(split))
 
     def _captions(self, split: str) -> list[str]:
         return [caption for clip in self.clips[split] for caption in clip.captions]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -19,9 +20,9 @@ from simvtp.data.augment import Augment
 from simvtp.data.datasets import Dataset
 from simvtp.data.loader import Annotate, TrainLoader, ViewLoader
 from simvtp.data.manifest import Clip
+from simvtp.data.mixup import MixingLoader
 from simvtp.data.progress import Check, Say, unasked
 from simvtp.data.text import Tokenizer
-from simvtp.models import SimVTP
 from simvtp.results import Protocol as Measured
 from simvtp.results import Result
 from simvtp.training.objectives import Objective
@@ -54,14 +55,18 @@ class Context:
     check: Check = unasked
     until_stopped: Callable[[Iterator[Any]], Iterator[Any]] = _unguarded
 
-    def train_loader(self, clips: Sequence[Clip], settings: TrainConfig, stage: str, annotate: Annotate | None = None) -> TrainLoader:
+    def train_loader(
+        self, clips: Sequence[Clip], settings: TrainConfig, stage: str, annotate: Annotate | None = None, classes: int = 0
+    ) -> TrainLoader:
         """Training batches of `clips`, one sample each (a clip that is asked about twice is listed twice), with fine-tuning's crop, flip
         and augmentation.
 
-        `annotate` gives texts and targets of the samples; without it, texts are captions and there are no targets.
+        `annotate` gives texts and targets of the samples; without it, texts are captions and there are no targets. `classes`: how many
+        there are, of a task whose targets are classes; then clips and classes are mixed if `finetune.mixup` says so.
         """
         experiment, tuning = self.experiment, self.experiment.finetune
-        return TrainLoader(
+        make = partial(MixingLoader, alpha=tuning.mixup, classes=classes) if classes and tuning.mixup else TrainLoader
+        return make(
             clips,
             self.tokenizer,
             data=experiment.data,
@@ -129,8 +134,8 @@ class Task(Protocol):
     samples: int
     negatives: str
 
-    def build(self, unified: SimVTP) -> nn.Module:
-        """The model to train, from the pre-trained encoder."""
+    def build(self, unified: Any) -> nn.Module:
+        """The model to train, from the pre-trained model (a `SimVTP`, unless `FEATURES_ONLY` names the task)."""
         ...
 
     def objective(self) -> Objective:

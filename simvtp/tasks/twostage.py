@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from simvtp.data.manifest import Clip
+from simvtp.errors import ConfigError
 from simvtp.evaluation.rerank import MatchScores, score_reranked
 from simvtp.evaluation.retrieval import Embedded, score_dual_softmax
 from simvtp.models import SimVTP
@@ -32,7 +33,7 @@ class Matcher:
 
 
 def further_figures(
-    context: Context, embedded: Embedded, clips: Sequence[Clip], captions: Sequence[str], protocol: Protocol, matcher: Matcher
+    context: Context, embedded: Embedded, clips: Sequence[Clip], captions: Sequence[str], protocol: Protocol, matcher: Matcher | None
 ) -> list[Result]:
     """What `evaluate.dual_softmax` and `evaluate.rerank` ask for beside the plain figures, (t2v, v2t) each; nothing by default.
 
@@ -42,7 +43,9 @@ def further_figures(
     """
     wanted = context.experiment.evaluate
     results = list(score_dual_softmax(embedded, protocol)) if wanted.dual_softmax else []
-    return results + (_two_stages(context, embedded, clips, captions, protocol, matcher) if wanted.rerank else [])
+    if wanted.rerank and matcher is None:
+        raise ConfigError(f"evaluate.rerank={wanted.rerank} needs a pair encoder, which this method does not have: set evaluate.rerank=0.")
+    return results + (_two_stages(context, embedded, clips, captions, protocol, matcher) if wanted.rerank and matcher else [])
 
 
 def _two_stages(
