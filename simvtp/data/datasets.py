@@ -112,7 +112,7 @@ def _open_benchmark(data: DataConfig, say: Say | None) -> Dataset:
     benchmark = open_benchmark(data.dataset, data.root, data.protocol)
     if data.manifest_digest and data.manifest_digest != benchmark.digest:
         raise DataError(f"the annotations of {data.dataset} below {data.root} are not those that the experiment was started with.")
-    clips = benchmark.clips or _uncaptioned(benchmark)
+    clips = (*benchmark.clips, *_uncaptioned(benchmark))
     splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
     empty = [split for split, members in splits.items() if not members]
     if empty and benchmark.clips:  # whether a task has what it needs is seen by the task
@@ -125,9 +125,10 @@ def _open_benchmark(data: DataConfig, say: Say | None) -> Dataset:
 
 
 def _uncaptioned(benchmark: Benchmark) -> tuple[Clip, ...]:
-    """The videos that are asked about, each in the split of its questions, moments or classes."""
+    """The videos that are asked about and have no caption, each in the split of its questions, moments or classes."""
     records: tuple[Question | Moment | Action, ...] = (*benchmark.questions, *benchmark.moments, *benchmark.actions)
-    found = {(record.video, record.split) for record in records}
+    captioned = {clip.id for clip in benchmark.clips}
+    found = {(record.video, record.split) for record in records if record.video not in captioned}
     return tuple(Clip(video, benchmark.videos[video], (), split) for video, split in sorted(found))
 
 

@@ -75,13 +75,13 @@ class Action:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The annotations of one benchmark under one protocol. Only the records of its task are filled."""
+    """The annotations of one benchmark under one protocol. Only the records of its task are filled; for choice, also what is trained on."""
 
     name: str
     task: TaskName
     protocol: str
     videos: Mapping[str, Path]  # id -> where the file lies, or should lie if it was not found
-    clips: tuple[Clip, ...] = ()  # pretraining, retrieval, image_text
+    clips: tuple[Clip, ...] = ()  # pretraining, retrieval, image_text; choice: captioned videos of train and val
     questions: tuple[Question, ...] = ()  # qa, choice
     moments: tuple[Moment, ...] = ()  # grounding
     actions: tuple[Action, ...] = ()  # action

@@ -48,7 +48,7 @@ class BenchmarkReport:
 
 def records_by_split(benchmark: Benchmark) -> dict[str, int]:
     """How many captioned videos, questions, moments or actions each split has."""
-    records: Sequence[object] = benchmark.clips or benchmark.questions or benchmark.moments or benchmark.actions
+    records: Sequence[object] = benchmark.questions or benchmark.moments or benchmark.actions or benchmark.clips
     splits = [getattr(record, "split", "") for record in records]
     return {split: splits.count(split) for split in ("train", "val", "test")}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simvtp.data.benchmarks import files
 from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.manifest import Clip
 from simvtp.data.records import Benchmark, Question
 
 FOLDERS = ("LSMDC", "lsmdc", "task1", "task2", "annotations/task1", "annotations/task2")
@@ -74,9 +76,30 @@ def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
     videos = _videos(root, [name for ids in splits.values() for name in ids])
     notes = (
         "there is no question, only five sentences, of which one describes the clip; answer is the text of the right one",
-        "in train and val the right sentence is always the first: shuffle the candidates before a model sees their order",
+        "training is on the right sentences of train as captions; val and test are the published choices",
     )
-    return Benchmark("lsmdc_mc", "choice", protocol, videos, questions=tuple(questions), notes=notes, read=files.count_splits(questions))
+    return Benchmark(
+        "lsmdc_mc",
+        "choice",
+        protocol,
+        videos,
+        clips=_captioned(questions, videos, root),
+        questions=tuple(questions),
+        notes=notes,
+        read=files.count_splits(questions),
+    )
+
+
+def _captioned(questions: Sequence[Question], videos: Mapping[str, Path], root: Path) -> tuple[Clip, ...]:
+    """The clips of train and val with their right sentences as captions."""
+    captions: defaultdict[str, list[str]] = defaultdict(list)
+    splits: dict[str, list[str]] = {"train": [], "val": []}
+    for question in questions:
+        if question.split in splits:
+            if question.video not in captions:
+                splits[question.split].append(question.video)
+            captions[question.video].append(question.answer)
+    return files.make_clips(splits, captions, videos, root)
 
 
 def _videos(root: Path, clips: list[str]) -> dict[str, Path]:

@@ -1,4 +1,7 @@
-"""MSR-VTT multiple choice: five sentences for each of the 2,990 test videos, one of which describes it. There is no training split."""
+"""MSR-VTT multiple choice: five sentences for each of the 2,990 test videos, one of which describes it. There are no training questions.
+
+What a model is trained on are the captions of the official training split of MSR-VTT (its validation split selects), if they are there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.data.benchmarks import files
-from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, video_finder
+from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, open_msrvtt, video_finder
 from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.manifest import Clip
 from simvtp.data.records import Benchmark, Question
+from simvtp.errors import DataError
 
 FILES = ("MSR_MC_test.csv", "msrvtt_mc_test.jsonl", "mc_test.jsonl")
 OPTIONS = ("a1", "a2", "a3", "a4", "a5")
@@ -24,9 +29,30 @@ def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
             files.refuse(path, f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 to 4 of five sentences")
         questions.append(Question(name, video, "", candidates[int(right)], candidates, "choice", "test"))
     finder = video_finder(root)
-    videos = {question.video: finder.path(question.video) for question in questions}
-    notes = ("test only: no training questions are published; a model comes from retrieval training on MSR-VTT, or is used zero-shot",)
-    return Benchmark("msrvtt_mc", "choice", protocol, videos, questions=tuple(questions), notes=notes, read=files.count_splits(questions))
+    clips, note = _captions(root)
+    files.require_apart({"test": [q.video for q in questions], "train and val": [clip.id for clip in clips]}, "msrvtt_mc")
+    videos = {clip.id: clip.path for clip in clips} | {question.video: finder.path(question.video) for question in questions}
+    return Benchmark(
+        "msrvtt_mc",
+        "choice",
+        protocol,
+        videos,
+        clips=clips,
+        questions=tuple(questions),
+        notes=(note,),
+        read=files.count_splits(questions),
+    )
+
+
+def _captions(root: Path) -> tuple[tuple[Clip, ...], str]:
+    """Captioned videos of the official training and validation splits, and what is to be said of them; none if they cannot be read."""
+    test_only = "test only: no training questions are published"
+    try:
+        captioned = open_msrvtt(root, "full").clips
+    except DataError as error:
+        return (), f"{test_only}, and no captions of MSR-VTT to train on were found, so there is zero-shot choice only: {error}"
+    clips = tuple(clip for clip in captioned if clip.split != "test")
+    return clips, f"{test_only}; training is on the captions of the official training split of MSR-VTT, its validation split selects"
 
 
 Row = tuple[str, str, tuple[str, ...], str]  # id, video, sentences, number of the right one from 0
@@ -58,7 +84,7 @@ MSRVTT_MC = BenchmarkReader(
     open_msrvtt_mc,
     Source(
         where="github.com/yj-yu/lsmdc (JSFusion), or the jsonl re-issue of ClipBERT; videos as msrvtt",
-        files=" or ".join(FILES),
+        files=" or ".join(FILES) + "; to train: the captions of msrvtt with the split full",
         folders=", ".join(VIDEO_FOLDERS),
         licence="as msrvtt",
         size="as msrvtt",

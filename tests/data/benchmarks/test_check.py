@@ -145,6 +145,9 @@ def test_benchmarks_without_captions_are_refused_with_a_choice(tmp_path: Path, n
     data = DataConfig(dataset=name, root=str(tmp_path))
     if BENCHMARKS[name].task in ("pretraining", "retrieval", "image_text"):
         assert all(open_dataset(data, RuntimeConfig()).splits.values())
+    elif name == "lsmdc_mc":  # its right sentences are captions to train on; the test clips have none
+        captioned = {split: {bool(clip.captions) for clip in clips} for split, clips in open_dataset(data, RuntimeConfig()).splits.items()}
+        assert captioned == {"train": {True}, "val": {True}, "test": {False}}
     else:
         with pytest.raises(
             DataError, match=rf"{name} is annotated for {BENCHMARKS[name].task}, not with captions .* choose one of webvid, cc3m"

@@ -14,9 +14,23 @@ import pytest
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.benchmarks.files import VAL_SHARE
+from simvtp.data.manifest import Clip
 from simvtp.data.records import Benchmark, Moment, Question, Span
 from simvtp.errors import ConfigError, DataError
-from tests.data.benchmarks.made import MADE, MSRVTT_TEST, TRAIN, lines, movie_clip, tabbed, write, write_json
+from tests.data.benchmarks.made import (
+    MADE,
+    MSRVTT_TEST,
+    MSRVTT_TRAIN,
+    MSRVTT_VAL,
+    TRAIN,
+    lines,
+    movie_clip,
+    msrvtt,
+    msrvtt_mc,
+    tabbed,
+    write,
+    write_json,
+)
 
 VARIANTS = [(name, protocol) for name, reader in BENCHMARKS.items() for protocol in reader.protocols]
 EXPECTED = {  # records in the test split, and in all splits
@@ -67,7 +81,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def records(benchmark: Benchmark) -> tuple:
-    return benchmark.clips or benchmark.questions or benchmark.moments or benchmark.actions
+    return benchmark.questions or benchmark.moments or benchmark.actions or benchmark.clips
 
 
 # ---- as they are ------------------------------------------------------------------------------------------------------------
@@ -81,7 +95,7 @@ def test_official_files_are_read_as_they_are(made: Callable[[str], Path], name: 
     assert (sum(r.split == "test" for r in found), len(found)) == EXPECTED[name, protocol]
     ids = {getattr(record, "id", None) or record.video for record in found}
     assert len(ids) == len(found)
-    of = {record.id if benchmark.clips else record.video for record in found}
+    of = {record.id if isinstance(record, Clip) else record.video for record in found}
     assert of <= set(benchmark.videos) and all(made(name) in path.parents for path in benchmark.videos.values())
     if name != "msrvtt_mc":  # no training questions are published
         assert {record.split for record in found} == {"train", "val", "test"}
@@ -209,6 +223,29 @@ def test_right_answers_of_multiple_choice(made: Callable[[str], Path], tmp_path:
     write(tmp_path / "msrvtt_mc_test.jsonl", lines([json.dumps(row) for row in rows]))
     again = open_benchmark("msrvtt_mc", tmp_path).questions
     assert [(q.video, q.candidates, q.answer) for q in again] == [(q.video, q.candidates, q.answer) for q in questions]
+
+
+def test_multiple_choice_brings_captions_to_train_on(made: Callable[[str], Path], tmp_path: Path) -> None:
+    clips = open_benchmark("lsmdc_mc", made("lsmdc_mc")).clips
+    assert [(clip.id, clip.captions, clip.split) for clip in (clips[0], clips[-1])] == [
+        (movie_clip(0), ("sentence 0 0",), "train"),
+        (movie_clip(15), ("sentence 15 0",), "val"),
+    ]
+    msrvtt_mc(tmp_path)
+    alone = open_benchmark("msrvtt_mc", tmp_path)
+    assert not alone.clips and any("zero-shot choice only: " in note and "MSRVTT_data.json" in note for note in alone.notes)
+    msrvtt(tmp_path)
+    beside = open_benchmark("msrvtt_mc", tmp_path)
+    assert {split: len([c for c in beside.clips if c.split == split]) for split in ("train", "val", "test")} == {
+        "train": len(MSRVTT_TRAIN),
+        "val": len(MSRVTT_VAL),
+        "test": 0,
+    }
+    assert beside.questions == alone.questions and beside.digest != alone.digest
+    path = tmp_path / "MSR_MC_test.csv"
+    path.write_text(path.read_text().replace("msr7012", "msr3"))
+    with pytest.raises(DataError, match=r"msrvtt_mc: 1 videos are in both the test and the train and val list \(a leak\): video3"):
+        open_benchmark("msrvtt_mc", tmp_path)
 
 
 def test_questions_of_all_kinds(made: Callable[[str], Path]) -> None:
