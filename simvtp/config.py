@@ -201,6 +201,7 @@ class FinetuneConfig:
     rand_magnitude: float = added(7.0)  # mean strength of these operations, 0 to 10
     rand_spread: float = added(0.5)  # standard deviation of that strength
     random_erasing: float = added(0.0)  # probability that a box of the clip is filled with noise; 0 = off, released: 0.25
+    mixup: float = added(0.0)  # action recognition: alpha of the mixtures of two clips, up to 1; 0 = off
     segments: int = added(16)  # grounding: equal parts into which a video is cut, 2 to 64; a span is as fine as they are
     segment_frames: int = added(2)  # grounding: frames that are seen of each part
     probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only

@@ -320,3 +320,6 @@ def _check_augmentation(tuning: FinetuneConfig) -> None:
     for key in ("rand_augment", "rand_spread"):
         _require(getattr(tuning, key) >= 0, f"finetune.{key}", getattr(tuning, key), "at least 0")
     _require(0 <= tuning.rand_magnitude <= 10, "finetune.rand_magnitude", tuning.rand_magnitude, "in [0, 10]")
+    _require(0 <= tuning.mixup <= 1, "finetune.mixup", tuning.mixup, "in [0, 1]")
+    if tuning.mixup and tuning.task != "action":
+        raise ConfigError(f"finetune.mixup={tuning.mixup} mixes classes, and finetune.task={tuning.task} has none: set finetune.mixup=0.")

@@ -1,6 +1,7 @@
 """Action recognition: one class for each video. Linear probe, attentive probe or full fine-tuning (`finetune.probe`); heads are ours.
 
-`finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates (`simvtp.training.optim`). No mixup.
+`finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates (`simvtp.training.optim`).
+`finetune.mixup` trains on mixtures of two clips (`simvtp.data.mixup`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from simvtp.data.manifest import Clip
 from simvtp.data.text import TokenBatch
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k
+from simvtp.evaluation.cards import Asked, Candidates, with_candidates
 from simvtp.evaluation.metrics import TIES
 from simvtp.models import SimVTP
 from simvtp.models.action import VideoClassifier
@@ -71,7 +73,7 @@ class ActionRecognition:
             return TokenBatch(*rows), targets[list(chosen)]
 
         clips = [Clip(a.video, self.videos[a.video], ("",), "train") for a in actions]
-        return self.context.train_loader(clips, settings, stage, annotate)
+        return self.context.train_loader(clips, settings, stage, annotate, classes=len(self.labels))
 
     def _targets(self, split: str) -> Tensor:
         return torch.tensor([self.number.get(a.label, UNKNOWN) for a in self.actions[split]])
@@ -85,17 +87,18 @@ class ActionRecognition:
         logits = score_texts(self.context, model, lambda views, ids, mask: model.classify(views), clips, nothing, range(len(actions)))
         ranks = answer_ranks(logits, right)
         variant = VARIANTS[self.context.experiment.finetune.probe]
-        return [
-            Result(
-                self.context.protocol("action", split, setting, checkpoint, ties=TIES, variant=variant),
-                top_k(ranks),
-                chance_top_k(right, len(self.labels)),
-                queries=len(actions),
-                gallery=len(self.labels),
-                ranks=tuple(ranks.tolist()),
-                baselines={"prior": prior_top_k(self._targets("train"), right, len(self.labels))},
-            )
-        ]
+        result = Result(
+            self.context.protocol("action", split, setting, checkpoint, ties=TIES, variant=variant),
+            top_k(ranks),
+            chance_top_k(right, len(self.labels)),
+            queries=len(actions),
+            gallery=len(self.labels),
+            ranks=tuple(ranks.tolist()),
+            baselines={"prior": prior_top_k(self._targets("train"), right, len(self.labels))},
+        )
+        names = [a.video for a in actions]
+        candidates = Candidates(lambda number: self.labels, right, [a.label for a in actions])
+        return [with_candidates(result, Asked(names, names, [""] * len(names)), candidates, logits)]
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {f"val/{name}": value for name, value in results[0].metrics.items()}

@@ -12,7 +12,10 @@ from simvtp.training.objectives import Losses, Report, Shares
 
 
 class Classification:
-    """Cross-entropy of `logits` [B, K] and the numbers of the right ones, `targets` int64 [B]."""
+    """Cross-entropy of `logits` [B, K] and `targets`: numbers of the right ones, int64 [B], or shares of each (mixup), float [B, K].
+
+    The reported accuracy is that of the right one, of a mixture that of its larger part.
+    """
 
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
         return {}
@@ -20,7 +23,8 @@ class Classification:
     def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
         logits, targets = outputs["logits"].float(), outputs["targets"]
         loss = F.cross_entropy(logits, targets)
-        right = (logits.detach().argmax(dim=-1) == targets).float().mean()
+        numbers = targets if targets.dim() == 1 else targets.argmax(dim=-1)
+        right = (logits.detach().argmax(dim=-1) == numbers).float().mean()
         return {"answer": loss}, {"loss/answer": loss.detach(), "acc/answer": right}
 
 
