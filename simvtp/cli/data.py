@@ -33,10 +33,14 @@ def register(commands: Commands) -> None:
 
 def _register_shard(data: Commands) -> None:
     shard = data.add_parser(
-        "shard", help="clips of a manifest, cut and encoded at the training size, into tar shards; goes on after a kill"
+        "shard", help="clips of a manifest or benchmark, cut and encoded at the training size, into tar shards; goes on after a kill"
     )
-    shard.add_argument("manifest", type=Path)
-    shard.add_argument("out", type=Path, help="folder of the shards; train on it with data.dataset=shards data.manifest=OUT")
+    shard.add_argument("what", help="a manifest, or the name of a benchmark with captions as `data list` has it")
+    shard.add_argument("folder", type=Path, nargs="?", help="the same as --out")
+    shard.add_argument("--out", type=Path, help="folder of the shards; train on it with data.dataset=shards data.manifest=OUT")
+    shard.add_argument("--root", type=Path, help="of a benchmark: the folder with its annotation files and videos")
+    shard.add_argument("--protocol", default="", help="of a benchmark: which videos and splits; default: its first")
+    shard.add_argument("--store", default="h264", choices=("h264", "raw"), help="raw: uncompressed frames, large and fast; default h264")
     shard.add_argument("--size", default="256", help="short side in pixels (never enlarged), or WIDTHxHEIGHT (cut to fit); default 256")
     shard.add_argument("--fps", type=float, default=0.0, help="frames per second; default: those of each source, 60 at most")
     shard.add_argument("--crf", type=int, default=18, help="x264 quality, lower is better and larger")
@@ -69,8 +73,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _shard(options: argparse.Namespace) -> int:
-    from simvtp.data.sharding import parse_target, write_shards
+    from simvtp.data.benchmarks import BENCHMARKS
+    from simvtp.data.sharding import of_benchmark, parse_target, write_shards
 
-    target = parse_target(options.size, options.fps, options.crf)
-    outcome = write_shards(options.manifest, options.out, target, options.max_per_shard, options.workers, options.timeout)
+    if (options.out is None) == (options.folder is None):
+        raise UserError("data shard needs one folder to write to: --out DIR.")
+    target = parse_target(options.size, options.fps, options.crf, options.store)
+    source = options.what
+    if source in BENCHMARKS:
+        if options.root is None:
+            raise UserError(f"data shard {source} needs --root DIR, the folder with its annotation files and videos.")
+        source = of_benchmark(source, options.root, options.protocol)
+    elif options.root is not None or options.protocol:
+        raise UserError(f"there is no benchmark '{source}'; choose one of {', '.join(BENCHMARKS)}.")
+    out = options.out or options.folder
+    outcome = write_shards(source, out, target, options.max_per_shard, options.workers, options.timeout)
     return 0 if outcome.written else 1

@@ -102,6 +102,9 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
                 else f"data.splits={data.splits} gave it none of {len(clips)} videos; change the shares, add videos, or add a column `split`"
             )
             raise DataError(f"the {split} split of {manifest.path} is empty: {remedy}.")
+    if manifest.source is not None:  # its figures are the benchmark's
+        notes = (*manifest.source.notes, f"read from shards ({name}), whose clips were encoded anew")
+        return Dataset(manifest.source.name, splits, manifest.source.protocol, notes)
     return Dataset(name, splits)
 
 

@@ -37,6 +37,15 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Annotated:
+    """The benchmark whose captions and splits these are."""
+
+    name: str
+    protocol: str  # empty where the benchmark has but one
+    notes: tuple[str, ...]  # what a reader of its figures should know
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a manifest holds. `clips` are in the order in which their ids first appear, captioned videos only."""
 
@@ -46,6 +55,7 @@ class Manifest:
     empty_captions: int  # rows that were dropped because their caption is empty
     uncaptioned: tuple[str, ...]  # ids of the videos that were dropped because no caption was left
     conflicts: tuple[str, ...] = ()  # ids that stand for several paths or splits; `read_manifest` raises unless told to collect them
+    source: Annotated | None = None  # of shards that were made of a benchmark, and of a benchmark itself
 
 
 def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest:

@@ -2,6 +2,9 @@
 
 The name says where its bytes are (from byte 1536, 20480 of them) and how their sha256 begins. So a clip of a shard goes wherever a path
 goes, is read by one `pread` without unpacking anything, and bytes that changed since are noticed before a decoder makes frames of them.
+
+A name that ends in `@250x256x340` is that of raw pixels: 250 frames of 256 x 340, RGB, uint8. Of these only the wanted frames are read,
+so their checksum is compared when the whole clip is looked at (`data check`), not at each read.
 """
 
 from __future__ import annotations
@@ -10,17 +13,27 @@ import hashlib
 import io
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from simvtp.errors import DataError
 
 DIGITS = 16  # of the sha256 (as in MEMBER): a change goes unnoticed once in 2**64
-MEMBER = re.compile(r"(?P<shard>.+\.tar)#(?P<offset>\d+)\+(?P<length>\d+):(?P<digest>[0-9a-f]{16})", re.DOTALL)
+MEMBER = re.compile(
+    r"(?P<shard>.+\.tar)#(?P<offset>\d+)\+(?P<length>\d+):(?P<digest>[0-9a-f]{16})"
+    r"(?:@(?P<frames>\d+)x(?P<height>\d+)x(?P<width>\d+))?",
+    re.DOTALL,
+)
+Shape = tuple[int, int, int]  # frames, height, width
 
 
-def member_path(shard: Path, offset: int, length: int, sha256: str) -> Path:
-    """The name of the bytes [offset, offset + length) of a shard."""
-    return shard.with_name(f"{shard.name}#{offset}+{length}:{sha256[:DIGITS]}")
+def member_path(shard: Path, offset: int, length: int, sha256: str, raw: Shape | None = None) -> Path:
+    """The name of the bytes [offset, offset + length) of a shard; `raw`: they are pixels of that shape."""
+    shape = f"@{raw[0]}x{raw[1]}x{raw[2]}" if raw else ""
+    return shard.with_name(f"{shard.name}#{offset}+{length}:{sha256[:DIGITS]}{shape}")
 
 
 def file_of(path: Path) -> Path:
@@ -48,3 +61,61 @@ def member_bytes(path: Path) -> io.BytesIO | None:
     if not hashlib.sha256(content).hexdigest().startswith(found["digest"]):
         raise DataError(f"{path} does not decode (its bytes are not those that were written: another checksum).")
     return io.BytesIO(content)
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """Uncompressed frames inside a shard. Read by `pread`: a file that became shorter is an error here, while a memory map would end the
+    process."""
+
+    shard: Path
+    offset: int
+    frames: int
+    height: int
+    width: int
+    digest: str  # how the sha256 begins
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """uint8 [n, H, W, 3]; frames that follow each other are read at once."""
+        if indices and not 0 <= min(indices) <= max(indices) < self.frames:
+            raise DataError(f"{self.shard} does not decode (frame {max(indices)} of {self.frames}).")
+        size = self.height * self.width * 3
+        out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        rows = out.reshape(-1).data
+        first = 0
+        try:
+            with open(self.shard, "rb", buffering=0) as file:
+                while first < len(indices):
+                    last = first + 1
+                    while last < len(indices) and indices[last] == indices[last - 1] + 1:
+                        last += 1
+                    self._fill(file.fileno(), rows[first * size : last * size], self.offset + indices[first] * size)
+                    first = last
+        except OSError as error:
+            raise DataError(f"{self.shard} does not decode ({error.strerror or error}).") from None
+        return out
+
+    def _fill(self, file: int, target: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(target):  # one call gives 2 GiB at most
+            got = os.preadv(file, [target[done:]], offset + done)
+            if not got:
+                raise DataError(f"{self.shard} does not decode (it ends before byte {offset + done}, where a frame lies).")
+            done += got
+
+    def verify(self) -> None:
+        """DataError if the bytes are not those that were written."""
+        sha = hashlib.sha256()
+        for first in range(0, self.frames, 64):
+            sha.update(self.read(range(first, min(first + 64, self.frames))).data)
+        if not sha.hexdigest().startswith(self.digest):
+            raise DataError(f"{self.shard} does not decode (its bytes are not those that were written: another checksum).")
+
+
+def raw_clip(path: Path) -> RawClip | None:
+    """The uncompressed frames that `path` names, or None."""
+    found = MEMBER.fullmatch(str(path))
+    if found is None or found["frames"] is None:
+        return None
+    frames, height, width = (int(found[name]) for name in ("frames", "height", "width"))
+    return RawClip(Path(found["shard"]), int(found["offset"]), frames, height, width, found["digest"])

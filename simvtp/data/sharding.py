@@ -20,11 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from simvtp.data.manifest import Clip, Manifest, read_manifest
+from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
+from simvtp.data.manifest import Annotated, Clip, Manifest, read_manifest
 from simvtp.data.progress import Check, Say, unasked, wait_for_lock
-from simvtp.data.shards import FAILURES, FORMAT, PLAN, SUMMARY
+from simvtp.data.shards import FAILURES, FORMAT, PLAN, RAW_ENDING, SUMMARY
 from simvtp.data.transcode import FASTEST, KINDS, Steps, Target, Transcoded, Unusable, transcode
 from simvtp.data.workers import Guard, WorkerDied, guarded_map
 from simvtp.errors import ConfigError, DataError, UserError
@@ -60,7 +61,23 @@ class Outcome:
         return [f"{self.written} of {self.clips} clips in {self.shards} shards, {sum(self.failed.values())} failed", *why]
 
 
-def parse_target(text: str, fps: float = 0.0, crf: int = 18) -> Target:
+def of_benchmark(name: str, root: Path | str, protocol: str = "") -> Manifest:
+    """The captioned videos of a benchmark, in all its splits.
+
+    Raises:
+        ConfigError: there is no such benchmark or protocol, or it is annotated with other things than captions: what it asks about its
+            videos is not part of shards, so nothing could be done with them.
+        DataError: an annotation file is missing or changed.
+    """
+    benchmark = open_benchmark(name, root, protocol)
+    if not benchmark.clips:
+        raise ConfigError(f"{name} is annotated for {benchmark.task}, not with captions: shards hold videos with captions.")
+    several = len(BENCHMARKS[name].protocols) > 1
+    source = Annotated(name, benchmark.protocol if several else "", benchmark.notes)
+    return Manifest(Path(root).expanduser() / name, benchmark.clips, True, 0, (), source=source)
+
+
+def parse_target(text: str, fps: float = 0.0, crf: int = 18, store: str = "h264") -> Target:
     """A Target from `256` (short side) or `320x240` (width x height, cut to fit); ConfigError if there is no such thing."""
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
     sides = [int(side) for side in found.groups() if side] if found else []
@@ -71,11 +88,13 @@ def parse_target(text: str, fps: float = 0.0, crf: int = 18) -> Target:
     if not 0 <= crf <= 51:
         raise ConfigError(f"--crf {crf}: must be from 0 to 51.")
     short, width, height = (sides[0], 0, 0) if len(sides) == 1 else (0, sides[0], sides[1])
-    return Target(short=short, height=height, width=width, fps=fps, crf=crf)
+    if store not in ("h264", "raw"):
+        raise ConfigError(f"--store {store}: must be h264 or raw.")
+    return Target(short=short, height=height, width=width, fps=fps, crf=crf, store=cast(Literal["h264", "raw"], store))
 
 
 def write_shards(
-    manifest: Path | str,
+    manifest: Path | str | Manifest,
     out: Path | str,
     target: Target | None = None,
     max_per_shard: int = MAX_PER_SHARD,
@@ -88,7 +107,8 @@ def write_shards(
     """Make the shards of a manifest that are not there yet.
 
     Args:
-        manifest: as `read_manifest` takes it; with columns start_s and end_s only that part of each video is kept.
+        manifest: as `read_manifest` takes it, or read already (`of_benchmark`); with columns start_s and end_s only that part of each
+            video is kept.
         out: folder of the shards; created.
         target: size, rate and quality of the clips; None: short side 256, the source's rate.
         max_per_shard: clips in a shard at most; the clips of a split are spread evenly.
@@ -103,12 +123,13 @@ def write_shards(
     """
     if max_per_shard < 1:
         raise ConfigError(f"--max-per-shard {max_per_shard}: must be at least 1.")
-    source, folder, target = read_manifest(manifest), Path(out).expanduser(), target or Target()
+    source = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+    folder, target = Path(out).expanduser(), target or Target()
     shards = list(plan(source, max_per_shard))
     document = {
         "format": FORMAT,
         "manifest": digest_of(source),
-        "target": asdict(target),
+        "target": {key: value for key, value in asdict(target).items() if (key, value) != ("store", "h264")},  # as before there was raw
         "max_per_shard": max_per_shard,
         "shards": [shard.name for shard in shards],
     }
@@ -194,7 +215,7 @@ class _ShardTask:
                         if place in bad:
                             raise Unusable("decoder", bad[place])
                         made = self._encoded(place, clip, guard)
-                        entries.append(_add(archive, number, clip, made))
+                        entries.append(_add(archive, number, clip, made, RAW_ENDING if self.target.store == "raw" else ".mp4"))
                     except Unusable as error:
                         failed.append({"number": number, "id": clip.id, "kind": error.kind, "reason": error.reason})
             file.flush()
@@ -215,7 +236,7 @@ class _ShardTask:
                     return made
 
 
-def _add(archive: tarfile.TarFile, number: int, clip: Clip, made: Transcoded) -> dict[str, Any]:
+def _add(archive: tarfile.TarFile, number: int, clip: Clip, made: Transcoded, ending: str) -> dict[str, Any]:
     """Append the video and its text; what the index says of them."""
     key = key_of(number, clip.id)
     about = {"id": clip.id, "captions": clip.captions, "split": clip.split}
@@ -226,7 +247,7 @@ def _add(archive: tarfile.TarFile, number: int, clip: Clip, made: Transcoded) ->
         "number": number,
         **about,
         **part,
-        "video": {**_append(archive, f"{key}.mp4", made.content), **video},
+        "video": {**_append(archive, key + ending, made.content), **video},
         "text": _append(archive, f"{key}.json", json.dumps({**about, **part, **video}).encode()),
     }
 
@@ -307,6 +328,7 @@ def _conclude(folder: Path, source: Manifest, shards: Sequence[Planned]) -> Outc
         "written": outcome.written,
         "failed": dict(sorted(outcome.failed.items())),
         "has_splits": source.has_splits,
+        **({"benchmark": asdict(source.source)} if source.source else {}),
         "rows_without_caption": source.empty_captions,
         "videos_without_caption": len(source.uncaptioned),
         "bytes": sum(shard["bytes"] for shard in listed),

@@ -2,7 +2,8 @@
 
     OUT/
       plan.json             what goes into which shard, and how clips are encoded; written first
-      train-000000.tar      members <key>.mp4 and <key>.json {"id", "captions", "split", ...}, as the `webdataset` package reads them
+      train-000000.tar      members <key>.mp4 and <key>.json {"id", "captions", "split", ...}, as the `webdataset` package reads them;
+                            <key>.u8 in place of the video where frames are stored uncompressed
       train-000000.json     index: offset, length and sha256 of each member; which clips failed and why; written when the shard is whole
       failures.csv          every clip that failed
       summary.json          counts, and the sha256 of each index; written last: no summary, not finished
@@ -16,10 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.manifest import Clip, Manifest
+from simvtp.data.manifest import Annotated, Clip, Manifest
 from simvtp.data.member import member_path
 from simvtp.errors import DataError
 from simvtp.journal import read_json
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 PLAN, SUMMARY, FAILURES = "plan.json", "summary.json", "failures.csv"
+RAW_ENDING = ".u8"  # of a member that holds uncompressed frames: uint8 [frames, height, width, 3], RGB
 
 
 def is_shards(path: Path) -> bool:
@@ -78,7 +81,8 @@ def read_shards(path: Path) -> Manifest:
         tar = folder.resolve() / f"{shard['name']}.tar"
         for entry in index["clips"]:
             video = entry["video"]
-            path_in_tar = member_path(tar, video["offset"], video["length"], video["sha256"])
+            raw = (video["frames"], video["height"], video["width"]) if video["name"].endswith(RAW_ENDING) else None
+            path_in_tar = member_path(tar, video["offset"], video["length"], video["sha256"], raw)
             measured = video["frames"], video["fps"], video["height"], video["width"]
             clips.append((entry["number"], Clip(entry["id"], path_in_tar, tuple(entry["captions"]), entry["split"], measured=measured)))
     if not clips:
@@ -87,7 +91,19 @@ def read_shards(path: Path) -> Manifest:
     failed = summary["clips"] - summary["written"]
     if failed:
         log.warning("%s: %d of %d clips were left out when the shards were made, see %s", folder, failed, summary["clips"], FAILURES)
-    return Manifest(folder, tuple(clip for _, clip in clips), summary["has_splits"], 0, ())
+    return Manifest(folder, tuple(clip for _, clip in clips), summary["has_splits"], 0, (), source=_source(summary))
+
+
+def _source(summary: dict[str, Any]) -> Annotated | None:
+    """The benchmark that the shards were made of; its notes say which splits are not whole."""
+    of = summary.get("benchmark")
+    if of is None:
+        return None
+    lost: Counter[str] = Counter()
+    for shard in summary["shards"]:
+        lost[shard["split"]] += shard["failed"]
+    notes = [f"{count} {split} videos were left out when the shards were made" for split, count in lost.items() if count]
+    return Annotated(of["name"], of["protocol"], (*of["notes"], *notes))
 
 
 def _json(path: Path) -> Any:

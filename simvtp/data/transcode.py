@@ -1,7 +1,7 @@
-"""A video to a small H.264 mp4 of the training size, frame by frame: a film of any length takes the memory of a few frames.
+"""A video to a small clip of the training size, frame by frame: a film of any length takes the memory of a few frames (and of the result).
 
-What comes out: yuv420p with even sides, upright, without sound, at a constant frame rate. Each frame of the new grid of times shows what
-the source showed then; a source with a constant rate that is kept gives its own frames, one for one.
+What comes out: upright, without sound, at a constant frame rate; H.264 (yuv420p, even sides), or uncompressed RGB. Each frame of the new
+grid of times shows what the source showed then; a source with a constant rate that is kept gives its own frames, one for one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ STEP = 32  # source frames between two yields
 FASTEST = 60  # frames per second that are kept of a video that claims more
 UNKNOWN_RATE = 25
 LONGEST_GAP_S = 600  # between two frames; more is taken for a broken time stamp
+LARGEST_RAW = 2**30  # bytes of one uncompressed clip
 
 Steps = Generator[None, None, "Transcoded"]
 Shown = tuple[Fraction, Fraction, Any]  # when a frame comes, for how long (both in seconds), the frame
@@ -38,6 +39,7 @@ class Target:
         fps: frames per second; 0 keeps those of the source (60 at most).
         crf: x264 quality, lower is better.
         gop: largest distance between key frames.
+        store: h264, or raw: frames as they are, uint8 [frames, height, width, 3].
     """
 
     short: int = 256
@@ -46,6 +48,7 @@ class Target:
     fps: float = 0.0
     crf: int = 18
     gop: int = 8
+    store: Literal["h264", "raw"] = "h264"
 
     def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """(height, width) to which an upright frame is scaled, and (height, width) that are kept of its middle; the latter even."""
@@ -88,6 +91,7 @@ KINDS = {
     "damaged": "cut off, or a frame does not decode",
     "outside": "the wanted part lies behind the end",
     "decoder": "the decoder hung or crashed",
+    "large": "uncompressed, it has more than 1 GiB: take a lower --fps or --size, or --store h264",
 }
 
 
@@ -127,7 +131,8 @@ def _transcode(path: Path, target: Target, start_s: float | None, end_s: float |
         fps = Fraction(target.fps or source_fps).limit_denominator(1001)
         start, end = Fraction(start_s or 0), None if end_s is None else Fraction(end_s)
         frames = _from_file(container, stream, source_fps, start)
-        buffer, writer, sizes = io.BytesIO(), None, ((0, 0), (0, 0))
+        buffer, sizes = io.BytesIO(), ((0, 0), (0, 0))
+        writer: _Writer | None = None
         count = 0
         try:
             for shown in _on_grid(frames, fps, max(fps, source_fps), start, end):
@@ -137,15 +142,37 @@ def _transcode(path: Path, target: Target, start_s: float | None, end_s: float |
                 if writer is None:
                     turned = quarter_turns(shown) % 2 == 1
                     sizes = target.sizes(*((shown.width, shown.height) if turned else (shown.height, shown.width)))
-                    writer = H264Writer(buffer, *sizes[1], fps, target.crf, target.gop)
+                    writer = _RawWriter(buffer) if target.store == "raw" else H264Writer(buffer, *sizes[1], fps, target.crf, target.gop)
                 writer.write(_middle(upright(shown, sizes[0]), *sizes[1]))
                 count += 1
         finally:
             if writer is not None:
-                writer.__exit__(None)
+                writer.close()
     if not count:
         raise Unusable("outside", f"no frame lies between {float(start):g} s and {'its end' if end is None else f'{float(end):g} s'}")
     return Transcoded(buffer.getvalue(), count, float(fps), *sizes[1])
+
+
+class _Writer(Protocol):
+    def write(self, frame: np.ndarray) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _RawWriter:
+    """Frame after frame, as they are."""
+
+    def __init__(self, target: io.BytesIO) -> None:
+        self._target = target
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append one frame, uint8 [H, W, 3]."""
+        if self._target.tell() + frame.nbytes > LARGEST_RAW:
+            raise Unusable("large", KINDS["large"])
+        self._target.write(np.ascontiguousarray(frame).data)
+
+    def close(self) -> None:
+        """Nothing is left to be done."""
 
 
 def _opened(path: Path) -> Any:

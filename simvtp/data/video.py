@@ -18,7 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from simvtp.data.member import file_of, member_bytes
+from simvtp.data.member import file_of, member_bytes, raw_clip
+from simvtp.data.transforms import resize
 from simvtp.errors import ConfigError, DataError, UserError
 
 T = TypeVar("T")
@@ -54,7 +55,14 @@ def get_reader(name: str) -> Reader:
 
 
 def probe(path: Path, reader: Reader) -> VideoInfo:
-    """Number of frames, frames per second, height, width; DataError with the path and the reason if that cannot be found."""
+    """Number of frames, frames per second, height, width; DataError with the path and the reason if that cannot be found.
+
+    Of uncompressed frames in a shard the checksum is compared, and the rate is 0: the index of the shard knows it.
+    """
+    raw = raw_clip(path)
+    if raw is not None:
+        raw.verify()
+        return VideoInfo(raw.frames, 0.0, raw.height, raw.width)
     info = _or_data_error(path, lambda: reader.probe(path))
     if info.frames < 1 or info.height < 1 or info.width < 1:
         raise DataError(f"{path} does not decode: it has no video frames.")
@@ -65,7 +73,7 @@ def read_frames(path: Path, indices: Sequence[int], reader: Reader, size: tuple[
     """Decode some frames.
 
     Args:
-        path: a video file.
+        path: a video file, or a member of a shard; uncompressed frames need no decoder, and `reader` is not asked.
         indices: frame numbers from 0, in any order, repeats allowed.
         reader: see `get_reader`.
         size: (height, width) to resize to while decoding (bilinear); None keeps the stored size.
@@ -76,7 +84,11 @@ def read_frames(path: Path, indices: Sequence[int], reader: Reader, size: tuple[
     Raises:
         DataError: whatever went wrong while decoding, with the path and the reason.
     """
-    frames = _or_data_error(path, lambda: reader.read(path, [int(i) for i in indices], size))
+    raw, numbers = raw_clip(path), [int(i) for i in indices]
+    if raw is not None:
+        frames = raw.read(numbers)
+        return frames if size is None else resize(frames, *size)
+    frames = _or_data_error(path, lambda: reader.read(path, numbers, size))
     if frames.dtype != np.uint8 or frames.shape[0] != len(indices) or (size and frames.shape[1:3] != tuple(size)):
         raise DataError(f"{path} does not decode: asked for {len(indices)} frames of size {size}, got {frames.shape} {frames.dtype}.")
     return frames
@@ -289,6 +301,10 @@ class H264Writer:
     def write(self, frame: np.ndarray) -> None:
         """Append one frame, uint8 [H, W, 3], RGB."""
         self._container.mux(self._stream.encode(self._convert(np.ascontiguousarray(frame), format="rgb24")))
+
+    def close(self) -> None:
+        """Write what the encoder still holds, and the table of frames."""
+        self.__exit__(None)
 
     def __enter__(self) -> H264Writer:
         return self
