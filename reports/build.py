@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from reports import render
 from reports.collect import Study, gather
+from reports.comparisons import comparisons_frame
 from reports.figures import draw_figures
 from reports.frames import metrics_frame
 from reports.kinds import kind_of
@@ -122,6 +123,7 @@ def write_report(study: Study, folder: Path) -> None:
     kind = kind_of(study.plan)
     verdict, tables = kind.verdict(study), kind.tables(study)
     more = kind.more(study, len(study.plan.seeds) > 1)  # with spreads, both directions would be too wide
+    compared = kind.comparisons(study)
     comments = [f"sweep {study.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
     files = {
         "table.md": render.markdown(tables),
@@ -130,6 +132,8 @@ def write_report(study: Study, folder: Path) -> None:
         "all.md": render.markdown(more),
         "all.tex": render.latex(kind.more(study, True), comments),
         "all.csv": render.csv(kind.cells(study)),
+        **({"comparisons.md": render.markdown(compared), "comparisons.tex": render.latex(compared, comments)} if compared else {}),
+        **({"comparisons.csv": render.csv(comparisons_frame(study))} if compared else {}),
         "values.csv": render.csv(metrics_frame(study)),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +143,7 @@ def write_report(study: Study, folder: Path) -> None:
     files[PROVENANCE] = to_json(record(study, verdict, drawn))
     for name, text in files.items():
         write_atomically(folder / name, text)
-    write_atomically(folder / "index.html", ablation_page(study, verdict, tables, more, pictures, folder, tuple(files)))
+    write_atomically(folder / "index.html", ablation_page(study, verdict, tables, compared, more, pictures, folder, tuple(files)))
 
 
 def _remove_figures(folder: Path, keep: Sequence[str]) -> None:

@@ -43,6 +43,7 @@ class Tracked(Protocol):
     tags: Mapping[str, str]
     results: Sequence[Result]
     metrics: Mapping[str, float]
+    params: Mapping[str, str]
     cpu_hours: float
     gpu_hours: float
 
@@ -60,6 +61,8 @@ class Run:
     cpu_hours: float
     gpu_hours: float
     scores: Mapping[str, float] = field(default_factory=dict)  # tracked figures that are no results: what a search selects on
+    run_dir: str = ""  # where it lay when it ran; it may be away
+    test_set: tuple[str, ...] = ()  # settings that make the test items: equal ones mean the same items
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class Study:
     runs: tuple[Run, ...]
     asides: tuple[Aside, ...]
     notices: tuple[str, ...]
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """Room for what is worked out of this study once and needed in several places."""
+        return {}
 
     @cached_property
     def by_cell(self) -> dict[Values, tuple[Run, ...]]:
@@ -235,7 +243,15 @@ def _run(point: Point, run: Tracked, plan: Plan) -> Run:
         cpu_hours=run.cpu_hours,
         gpu_hours=run.gpu_hours,
         scores=_scores(run, plan),
+        run_dir=_tag(run, "run_dir"),
+        test_set=tuple(run.params.get(name, "") for name in _TEST_SET),
     )
+
+
+_TEST_SET = (
+    "data.dataset", "data.manifest_digest", "data.protocol", "data.splits",
+    "data.shapes.test", "data.shapes.image_size", "data.shapes.frames", "data.shapes.difficulty", "data.shapes.seed",
+)  # fmt: skip
 
 
 def _tag(run: Tracked, *names: str) -> str:

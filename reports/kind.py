@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.collect import MakeAxis, Study
+from reports.comparisons import comparison_tables
 from reports.curves import curve_plots
 from reports.figures import Plot
 from reports.frames import cells_frame, points_frame
@@ -32,6 +33,7 @@ class Kind:
         tables: what stands at the top, and in table.md and table.tex.
         more: what stands below and in all.md and all.tex; called with `by_direction`: a table for each direction, for narrow pages.
         plots: the figures.
+        comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
         verdict: plain sentences on what came out.
         points, cells: table.csv (a row for each planned point) and all.csv.
     """
@@ -39,6 +41,7 @@ class Kind:
     make_axis: MakeAxis = plain_axis
     tables: Callable[[Study], tuple[Table, ...]] = headline
     more: Callable[[Study, bool], tuple[Table, ...]] = all_metrics
+    comparisons: Callable[[Study], tuple[Table, ...]] = comparison_tables
     plots: Callable[[Study], list[Plot]] = grid_plots
     verdict: Callable[[Study], tuple[str, ...]] = sentences
     points: Callable[[Study], pd.DataFrame] = points_frame

@@ -80,7 +80,7 @@ class Point:
 class Plan:
     """What a sweep set out to measure (plan.json).
 
-    `objectives`, `sampler`, `pruner` and `trials` (how many were asked for) are those of a search; a grid has none.
+    `objectives`, `sampler`, `pruner` and `trials` (how many were asked for) are those of a search; a grid has none. `baseline` may be None.
     """
 
     sweep_id: str
@@ -101,6 +101,7 @@ class Plan:
     sampler: str = ""
     pruner: str = ""
     trials: int = 0
+    baseline: Values | None = None  # the cell that others are compared with
 
     @staticmethod
     def from_dict(values: Mapping[str, Any], make_axis: Callable[[Mapping[str, Any], Mapping[str, Any]], Axis] | None = None) -> Plan:
@@ -114,7 +115,7 @@ class Plan:
             Point(tuple(hashable(p["cell"].get(axis.key)) for axis in axes), p["seed"], p["fingerprint"], p.get("cell_fingerprint", ""))
             for p in values["points"]
         )
-        optimum = values.get("published_optimum")
+        optimum, baseline = values.get("published_optimum"), values.get("baseline")
         return Plan(
             sweep_id=values["sweep_id"],
             ablation=values["ablation"],
@@ -134,6 +135,7 @@ class Plan:
             sampler=_named(values.get("sampler")),
             pruner=_named(values.get("pruner")),
             trials=int(values.get("trials", 0)),
+            baseline=tuple(hashable(baseline[axis.key]) for axis in axes) if baseline else None,
         )
 
     @cached_property

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reports.collect import Aside, Run, Study, protocol_text
+from reports.comparisons import as_numbers, baseline_of, compare
 from reports.plan import SEARCH, Values
 from reports.stats import is_number
 
@@ -20,6 +21,7 @@ def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) ->
     `figures`: names of the figures' files beside it.
     """
     plan = study.plan
+    baseline = None if plan.kind == SEARCH else baseline_of(study)
     return {
         "sweep_id": plan.sweep_id,
         "ablation": plan.ablation,
@@ -35,6 +37,8 @@ def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) ->
         "protocols": {key: _protocol(study, key) for key in study.keys},
         "planned_points": len(plan.points),
         "states": study.states,
+        "baseline": _cell(study, baseline) if baseline else None,
+        "comparisons": [{"cell": _cell(study, one.cell), **as_numbers(one)} for one in compare(study)],
         "cells": [_cell_record(study, cell) for cell in plan.cells],
         "cost": cost(study.runs),
         "not_in_the_table_or_with_reservation": [_aside(study, aside) for aside in study.asides],
@@ -80,6 +84,7 @@ def _cell_record(study: Study, cell: Values) -> dict[str, Any]:
         "cell": _cell(study, cell),
         "mean": summary.mean if summary else None,
         "std": summary.std if summary else None,
+        "interval": list(summary.interval) if summary and summary.interval else None,
         "n": summary.n if summary else 0,
         "planned": study.planned(cell),
         "values": {str(seed): value for seed, value in study.values(cell, key, name).items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from reports.collect import Study, units
+from reports.comparisons import verdict_lines
 from reports.metrics import Metric, baseline_name, metric_of, range_text
 from reports.plan import Values
 from reports.stats import difference, places, rounded
@@ -49,7 +50,7 @@ def sentences(study: Study) -> tuple[str, ...]:
             told.append(f"The published optimum ({plan.describe(optimum)}) {why}.")
         if other:
             told.insert(1, f"That is {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)}).")
-    told += _noise(study, best[0], other, metric)
+    told += [*_noise(study, best[0], other, metric), *verdict_lines(study)]
     return (*told, *_chance(study, metric), *_missing(study, len(measured)))
 
 

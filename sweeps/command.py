@@ -19,6 +19,7 @@ from simvtp import tracking
 from simvtp.errors import UserError
 from simvtp.journal import read_json
 from simvtp.provenance import without_url_users
+from simvtp.results import LOWER_IS_BETTER
 from sweeps.engine import run_sweep, sweep_folder
 from sweeps.freeze import freeze
 from sweeps.job import ENTRY
@@ -219,7 +220,8 @@ def _preview(comparison: Comparison, options: Options, starts: int) -> str:
 
 def _print_summary(comparison: Comparison, done: Summary) -> None:
     rows: list[tuple[str, ...]] = [("point", comparison.metric_label, "chance", "times chance", "state")]
-    rows += [(outcome.point.name, *_figures(outcome), outcome.state.state) for outcome in done.outcomes]
+    error = comparison.metric.rpartition("/")[2] in LOWER_IS_BETTER
+    rows += [(outcome.point.name, *_figures(outcome, error), outcome.state.state) for outcome in done.outcomes]
     print(f"\n{comparison.title}\n{columns(rows, right=(1, 2, 3))}")
     failed = [outcome for outcome in done.unfinished if outcome.state.state not in (*ALIVE, MISSING)]
     for outcome in failed:
@@ -232,12 +234,13 @@ def _print_summary(comparison: Comparison, done: Summary) -> None:
     print(f"\nSweep directory: {done.sweep_dir}")
 
 
-def _figures(outcome: Outcome) -> tuple[str, str, str]:
+def _figures(outcome: Outcome, error: bool) -> tuple[str, str, str]:
+    """The figure, what guessing gives, and how many times that it is: of an error or a rank that says nothing."""
     if outcome.value is None:
         return "—", "", ""
     if not outcome.chance or outcome.chance != outcome.chance:
         return f"{outcome.value:.2f}", "", ""
-    return f"{outcome.value:.2f}", f"{outcome.chance:.2f}", f"{outcome.value / outcome.chance:.1f}"
+    return f"{outcome.value:.2f}", f"{outcome.chance:.2f}", "—" if error else f"{outcome.value / outcome.chance:.1f}"
 
 
 def _build_report(comparison: Comparison, uri: str | None) -> None:

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,3 +65,58 @@ def test_places_follow_the_printed_order(means: list[float | None], decimals: in
         better = {other for other in measured if value is not None and other > value}
         expected = 0 if value is None or len(measured) < 2 or len(better) > 1 else len(better) + 1
         assert place == expected
+
+
+def test_holm_against_a_worked_example() -> None:
+    # sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2, 0.04 * 1, each at least the one before
+    assert stats.holm([0.03, 0.01, None, 0.04, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06], nan_ok=True)
+    assert stats.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert stats.holm([None]) == [None] and stats.holm([]) == []
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
+    """The textbook's procedure: go up from the smallest, stop at the first that is above level / (tests left)."""
+    level, rejected = 0.05, set()
+    for place, number in enumerate(sorted(range(len(p_values)), key=lambda n: p_values[n])):
+        if p_values[number] * (len(p_values) - place) >= level:
+            break
+        rejected.add(number)
+    adjusted = stats.holm(p_values)
+    assert {number for number, p in enumerate(adjusted) if p is not None and p < level} == rejected
+
+
+def test_paired_bootstrap_against_scipy_s() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.random((3, 200)) < 0.4, random.random((2, 200)) < 0.3
+    found = stats.paired_bootstrap(100.0 * a, 100.0 * b)
+    gap = 100 * (a.mean(axis=0) - b.mean(axis=0))
+    theirs = scipy.stats.bootstrap((gap,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+    assert found.mean == pytest.approx(gap.mean())
+    assert found.interval == pytest.approx((theirs.low, theirs.high), abs=0.35)  # of an interval of about 13 points
+    assert found == stats.paired_bootstrap(100.0 * a, 100.0 * b)  # the same numbers, the same interval
+
+
+def test_paired_bootstrap_p_value_against_the_normal_approximation() -> None:
+    gap = np.random.default_rng(3).normal(0.12, 1.0, 400)
+    found = stats.paired_bootstrap(gap[None], np.zeros((1, 400)))
+    z = gap.mean() / (gap.std() / math.sqrt(400))
+    assert found.p_value == pytest.approx(2 * scipy.stats.norm.sf(abs(z)), rel=0.25)
+
+
+def test_equal_items_have_no_interval() -> None:
+    assert stats.paired_bootstrap(np.full((1, 5), 2.0), np.ones((1, 5))) == stats.Difference(1.0, None, None)
+
+
+def test_coverage_of_the_paired_bootstrap() -> None:
+    """Of 400 simulated test sets with a known difference, 95 % should hold it; 3.5 standard errors are 3.8 points."""
+    random = np.random.default_rng(11)
+    covered = 0
+    for _ in range(400):
+        difficulty = random.random(150)  # of each item, for both models: hits are paired
+        a, b = (np.clip(difficulty + shift, 0, 1) for shift in (0.1, 0.0))
+        hits = [random.random((2, 150)) < share for share in (a, b)]
+        low, high = stats.paired_bootstrap(*(100.0 * hit for hit in hits), draws=1000).interval or (0.0, 0.0)
+        covered += low <= 100 * (0.1 - 0.1**2 / 2) <= high  # clipping at 1 takes 0.005
+    assert 0.912 < covered / 400 < 0.988
