@@ -47,7 +47,7 @@ class Result:
         scores: figure of each query where there are no ranks: IoU of the first span, predicted count.
         baselines: what other ways of knowing nothing of the video give, {name: metrics}: `prior` = most frequent answer of training.
         seconds: of re-ranked figures, wall-clock seconds per query: `first_stage_s`, `second_stage_s` (see evaluation/rerank.py).
-        items: makes the `simvtp.evaluation.items.Items` behind the figure, where the task can; no part of the record, gone after loading.
+        items: makes the `Items` behind the figure (simvtp/evaluation/cards.py); no part of the record, gone after loading.
     """
 
     protocol: Protocol
@@ -59,7 +59,7 @@ class Result:
     scores: tuple[float, ...] = ()
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    items: Callable[[], Any] | None = field(default=None, compare=False, repr=False)
+    items: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `seconds` only where there are some, so that records of other figures are what they were."""

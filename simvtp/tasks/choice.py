@@ -19,6 +19,7 @@ from simvtp.data.order import uniforms
 from simvtp.data.text import TokenBatch
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import accuracy, answer_ranks, chance_accuracy
+from simvtp.evaluation.cards import Asked, Candidates, with_candidates
 from simvtp.evaluation.metrics import TIES
 from simvtp.models import SimVTP
 from simvtp.models.pair import PairModel
@@ -88,17 +89,18 @@ class CaptionChoice:
         logits = score_texts(self.context, model, model.score, clips, self._shaped(texts), range(len(clips)))
         right = torch.zeros(len(clips), dtype=torch.int64)
         ranks, guessed = answer_ranks(logits, right), chance_accuracy(right, self.count)
-        return [
-            Result(
-                self.context.protocol("choice", split, setting, checkpoint, ties=TIES, variant=f"{self.count} captions"),
-                accuracy(ranks),
-                guessed,
-                queries=len(clips),
-                gallery=self.count,
-                ranks=tuple(ranks.tolist()),
-                baselines={"prior": guessed},
-            )
-        ]
+        result = Result(
+            self.context.protocol("choice", split, setting, checkpoint, ties=TIES, variant=f"{self.count} captions"),
+            accuracy(ranks),
+            guessed,
+            queries=len(clips),
+            gallery=self.count,
+            ranks=tuple(ranks.tolist()),
+            baselines={"prior": guessed},
+        )
+        names = [clip.id for clip in clips]
+        candidates = Candidates(lambda number: texts[number * self.count :][: self.count], right)
+        return [with_candidates(result, Asked(names, names, [""] * len(names)), candidates, logits)]
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {self.selection: results[0].metrics["accuracy"]}

@@ -37,7 +37,7 @@ SELECTED = (  # figures of the step that fine-tuning selected, those that the ru
     "val/t2v/R1", "val/t2v/MdR", "val/mean_recall", "val/accuracy", "val/MSE", "val/MSE-raw", "val/top1", "val/top5", "val/mIoU",
 )  # fmt: skip
 EARLY_ARTIFACTS = ("experiment.json", provenance.RECORD, provenance.PATCH, "sweep.json")
-LATE_ARTIFACTS = ("results.json", "log.txt", "figures/*")
+LATE_ARTIFACTS = ("results.json", "log.txt", "figures/*", "stages/items_*")
 _TAIL = 65536  # bytes before the cursor that must be as they were
 _CHUNK = 2000  # points collected before they are handed to the store
 

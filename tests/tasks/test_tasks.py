@@ -20,6 +20,7 @@ from simvtp.data.datasets import open_dataset
 from simvtp.data.manifest import Clip
 from simvtp.data.text import load_tokenizer
 from simvtp.errors import ConfigError, DataError, Stopped
+from simvtp.evaluation.items import find_items, run_items
 from simvtp.experiment import run, with_vocabulary
 from simvtp.journal import read_journal
 from simvtp.models import Place, build_model, set_place
@@ -99,6 +100,8 @@ def test_a_task_runs_from_given_weights_and_a_sweep_can_ask_for_its_metric(
     found = read_metric(experiment.run_dir, f"{key}/{metric}")
     assert found == (results[0].metrics[metric], results[0].chance[metric])
     assert load_results(experiment.run_dir) == results
+    items = find_items(run_items(experiment.run_dir), results[0].protocol)
+    assert items is not None and {name: items.figure(name) for name in results[0].metrics} == pytest.approx(results[0].metrics)
     chosen = read_metric(experiment.run_dir, f"val/{metric}")
     assert chosen is not None and chosen[0] >= 0
     assert not list((experiment.run_dir / "checkpoints").glob("pretrain*"))  # the weights were given
