@@ -52,12 +52,18 @@ class ModelConfig:
     max_text_positions: int = 512
     text_dropout: float = 0.1
     drop_path: float = 0.0
-    pooling: Literal["content", "with_pads"] = "content"  # with_pads = released: padding counts in the text mean
+    pooling: Literal["content", "with_pads", "cls"] = "content"  # with_pads = released: padding counts in the text mean; cls: [CLS] alone
     contrastive_text: Literal["masked", "clean"] = "masked"  # the text that VTC and VTM see; masked = released
     reuse_pair_pass: bool = True  # VTM positives from the MVM/MLM pass; False = released (a second pass)
     vtm_negatives: Literal["random", "hard"] = "random"  # random = released
     init_video: str = ""  # folder or hub name of a VideoMAE checkpoint, or a released-style checkpoint file
     init_text: str = ""  # folder or hub name of a BERT checkpoint (only its embeddings are used)
+    contrastive_video: Literal["masked", "clean"] = added("masked")  # the tubes that VTC and VTM see; clean = all; masked = released
+    learned_temperature: bool = added(False)  # VTC: losses.temperature is where it begins; False = released
+    text_decoder_dim: int = added(0)  # width of a text decoder that has depth; 0 = decoder_dim
+    decoded_share: float = added(1.0)  # of the masked tubes, chosen in running cells, that the video decoder rebuilds while training
+    encoders: Literal["one", "two"] = added("one")  # two: video and text have weights of their own in every block; one = released
+    fusion_blocks: int = added(0)  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -83,8 +89,9 @@ class MaskConfig:
     video_ratio: float = 0.9
     video_kind: Literal["tube", "random", "frame"] = "tube"
     text_ratio: float = 0.75
-    text_kind: Literal["token", "word"] = "token"  # word = whole words
+    text_kind: Literal["token", "word", "span"] = "token"  # word = whole words; span = runs of text_span whole words
     text_rule: Literal["exact", "bernoulli"] = "exact"  # bernoulli = released; exact hides round(ratio * words), at least one
+    text_span: int = added(3)  # words in a run, where text_kind is span
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,7 @@ class FinetuneConfig:
     flip: float = 0.5
     temperature: float = 0.05
     vtc_negatives: Literal["global", "local"] = "global"
-    pooling: Literal["content", "with_pads"] = "content"
+    pooling: Literal["content", "with_pads", "cls"] = "content"
     task: str = added("retrieval")  # a name in simvtp/tasks
     init: str = added("")  # "": this experiment's pre-training; else none is done here: initial (model.init_*), a run directory or weights
     init_digest: str = added("")  # filled in by `finalise`: sha256 of the weights of `init`, so that their content is the identity

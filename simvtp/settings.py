@@ -149,6 +149,7 @@ def check(experiment: Experiment) -> None:
     """Raise ConfigError with one clear sentence if settings are impossible or contradict each other."""
     _check_types(experiment)
     _check_model(experiment.model)
+    _check_options(experiment)
     _check_masks(experiment)
     _check_stage("pretrain", experiment.pretrain)
     _check_stage("finetune.train", experiment.finetune.train)
@@ -222,10 +223,38 @@ def _check_model(m: ModelConfig) -> None:
     _require(3 <= m.text_length <= m.max_text_positions, "model.text_length", m.text_length, "from 3 to model.max_text_positions")
 
 
+def _check_options(experiment: Experiment) -> None:
+    """Wiring of SimVTP that the ablations vary: what each needs, and what it does not go with."""
+    m, tuning = experiment.model, experiment.finetune
+    _require(0 < m.decoded_share <= 1, "model.decoded_share", m.decoded_share, "in (0, 1]")
+    _require(0 <= m.fusion_blocks <= m.depth, "model.fusion_blocks", m.fusion_blocks, "from 0 (all) to model.depth")
+    _require(m.text_decoder_dim >= 0, "model.text_decoder_dim", m.text_decoder_dim, "at least 0 (0 = model.decoder_dim)")
+    if m.text_decoder_dim % m.decoder_heads:
+        raise ConfigError(f"model.text_decoder_dim={m.text_decoder_dim} is not divisible by model.decoder_heads={m.decoder_heads}.")
+    if m.text_decoder_dim and not m.text_decoder_depth:
+        raise ConfigError(
+            f"model.text_decoder_dim={m.text_decoder_dim} is the width of a text decoder's blocks, but model.text_decoder_depth=0 has none: "
+            "set both or neither."
+        )
+    if m.learned_temperature and "vtc" not in experiment.losses.wanted:
+        raise ConfigError("model.learned_temperature=true is for the contrastive loss, but losses.vtc=0: switch one of them.")
+    if m.encoders == "one" and m.fusion_blocks:
+        raise ConfigError(f"model.fusion_blocks={m.fusion_blocks} is for model.encoders=two: one encoder always sees the whole pair.")
+    if m.encoders == "two" and m.init_video:
+        raise ConfigError(f"model.init_video={m.init_video} fills one encoder, but model.encoders=two: leave it empty.")
+    if m.encoders == "two" and tuning.enabled and tuning.task != "retrieval":
+        raise ConfigError(f"finetune.task={tuning.task} builds on one encoder, but model.encoders=two: only retrieval goes with it.")
+    if m.encoders == "two" and tuning.encoder == "shared":
+        raise ConfigError("finetune.encoder=shared needs one pre-trained encoder, but model.encoders=two: choose one of them.")
+    if m.encoders == "two" and experiment.runtime.shard == "full":
+        raise ConfigError("model.encoders=two does not go with runtime.shard=full, which gathers weights block by block.")
+
+
 def _check_masks(experiment: Experiment) -> None:
     model, masks = experiment.model, experiment.masks
     for key in ("video_ratio", "text_ratio"):
         _require(0 <= getattr(masks, key) < 1, f"masks.{key}", getattr(masks, key), "in [0, 1)")
+    _require(masks.text_span >= 1, "masks.text_span", masks.text_span, "at least 1")
     t, h, w = model.grid
     units = {"tube": h * w, "random": t * h * w, "frame": t}[masks.video_kind]
     hidden = hidden_per_slot(model, masks)

@@ -74,6 +74,17 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["evaluate.rerank=16", "losses.vtm=0"], "needs the matching head, but losses.vtm=0"),
         (["evaluate.dual_softmax=true", "evaluate.zero_shot=false", "finetune.task=qa"], "is for retrieval"),
         (["evaluate.rerank=16", "evaluate.zero_shot=false", "finetune.enabled=false"], "is for retrieval"),
+        (["model.decoded_share=0"], "must be in (0, 1]"),
+        (["masks.text_span=0"], "must be at least 1"),
+        (["model.encoders=two", "model.fusion_blocks=9"], "must be from 0 (all) to model.depth"),
+        (["model.fusion_blocks=1"], "is for model.encoders=two"),
+        (["model.encoders=two", "finetune.task=qa"], "only retrieval goes with it"),
+        (["model.encoders=two", "finetune.encoder=shared"], "needs one pre-trained encoder"),
+        (["model.encoders=two", "model.init_video=x"], "leave it empty"),
+        (["model.encoders=two", "runtime.shard=full"], "does not go with runtime.shard=full"),
+        (["model.text_decoder_dim=32"], "set both or neither"),
+        (["model.text_decoder_dim=33", "model.text_decoder_depth=1"], "not divisible by model.decoder_heads"),
+        (["model.learned_temperature=true", "losses.vtc=0"], "is for the contrastive loss"),
     ],
 )
 def test_impossible_experiments_are_refused(assignments: list[str], words: str) -> None:

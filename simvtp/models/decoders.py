@@ -36,7 +36,7 @@ class TextDecoder(nn.Module):
     """Word scores at the masked positions.
 
     Depth 0 is the released linear head, untied. Above 0 (ours: the paper draws a text decoder and does not give its depth): a
-    linear layer down to the decoder width, blocks over the text part, LayerNorm, then the word head.
+    linear layer to a width of its own or that of the video decoder, blocks over the text part, LayerNorm, then the word head.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -46,7 +46,7 @@ class TextDecoder(nn.Module):
         self.norm: nn.Module = nn.Identity()
         width = config.dim
         if config.text_decoder_depth > 0:
-            width = config.decoder_dim
+            width = config.text_decoder_dim or config.decoder_dim
             self.down = nn.Linear(config.dim, width)
             self.blocks = Blocks(width, config.text_decoder_depth, config.decoder_heads, config.mlp_ratio)
             self.norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)

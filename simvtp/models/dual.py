@@ -12,10 +12,12 @@ from simvtp.config import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.models.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
 from simvtp.models.encoder import Encoder, pool
+from simvtp.models.experts import one_side
 from simvtp.models.layers import BLOCK_NORM_EPS, initialise
 from simvtp.models.simvtp import SimVTP
 
 Embedding = TypeVar("Embedding", TubeEmbedding, TextEmbedding)
+Sides = Literal["dual", "shared"]
 
 
 class _Tower(nn.Module, Generic[Embedding]):
@@ -56,7 +58,7 @@ class DualEncoder(nn.Module):
         config: ModelConfig | None = None,
         *,
         drop_path: float | None = None,
-        pooling: Literal["content", "with_pads"] | None = None,
+        pooling: Literal["content", "with_pads", "cls"] | None = None,
     ) -> DualEncoder:
         """Both copies from the unified encoder of `model`, on its device and in its dtype.
 
@@ -71,9 +73,10 @@ class DualEncoder(nn.Module):
         )
         weight = model.video_embedding.proj.weight
         dual = cls(config).to(device=weight.device, dtype=weight.dtype)
-        for tower, embedding in ((dual.video_encoder, model.video_embedding), (dual.text_encoder, model.text_embedding)):
-            tower.embedding.load_state_dict(embedding.state_dict())
-            tower.encoder.blocks.load_state_dict(model.encoder.blocks.state_dict())
+        dual.video_encoder.embedding.load_state_dict(model.video_embedding.state_dict())
+        dual.text_encoder.embedding.load_state_dict(model.text_embedding.state_dict())
+        dual.video_encoder.encoder.blocks.load_state_dict(one_side(model.encoder, "video").blocks.state_dict())
+        dual.text_encoder.encoder.blocks.load_state_dict(one_side(model.encoder, "text").blocks.state_dict())
         return dual
 
     def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
@@ -148,8 +151,8 @@ def retrieval_encoder(
     config: ModelConfig,
     *,
     drop_path: float,
-    pooling: Literal["content", "with_pads"],
-    encoder: Literal["dual", "shared"] = "dual",
+    pooling: Literal["content", "with_pads", "cls"],
+    encoder: Sides = "dual",
 ) -> DualEncoder | SharedEncoder:
     """What is fine-tuned for retrieval from the pre-trained `model`: `finetune.encoder`. `config` may ask for fewer frames."""
     config = replace(config, drop_path=drop_path, pooling=pooling)

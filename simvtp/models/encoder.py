@@ -16,17 +16,21 @@ class Encoder(nn.Module):
         self.blocks = Blocks(config.dim, config.depth, config.heads, config.mlp_ratio, config.drop_path)
         self.norm = nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS) if final_norm else nn.Identity()
 
-    def forward(self, tokens: Tensor, keys: Tensor | None = None) -> Tensor:
-        """tokens [B, S, D]; keys bool [B, S], False at padding (given only where there is text)."""
+    def forward(self, tokens: Tensor, keys: Tensor | None = None, words_from: int | None = None) -> Tensor:
+        """tokens [B, S, D]; keys bool [B, S], False at padding (given only where there is text). Where a pair's text begins is all the
+        same to one encoder."""
         return self.norm(self.blocks(tokens, keys))
 
 
-def pool(tokens: Tensor, keys: Tensor | None, pooling: str) -> Tensor:
-    """Mean over the positions of tokens [B, S, D] -> [B, D].
+def pool(tokens: Tensor, keys: Tensor | None, pooling: str, words_from: int = 0) -> Tensor:
+    """Mean over the positions of tokens [B, S, D] -> [B, D]; or one of them.
 
     `with_pads` averages over all positions, padding included (released behaviour); `content` over those where `keys` [B, S] is
-    True (ours). Without keys there is no padding and both are the same.
+    True (ours). Without keys there is no padding and both are the same. `cls` takes the text's [CLS] (ours), the first of its tokens, which
+    begin at `words_from`; video has no [CLS] and keeps its mean.
     """
+    if keys is not None and pooling == "cls":
+        return tokens[:, words_from]
     if keys is None or pooling == "with_pads":
         return tokens.mean(dim=1)
     weight = keys.to(tokens.dtype)

@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 
 from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.models.cells import rebuilt_count
 from simvtp.models.masking import word_slots
-from simvtp.models.simvtp import OBJECTIVES, SimVTP
+from simvtp.models.simvtp import OBJECTIVES, SimVTP, shares_pair_pass
 
 _PARTS = {
     "encoder": ("video_embedding", "encoder"),
@@ -22,6 +23,7 @@ _PARTS = {
     "text embedding": ("text_embedding",),
     "text decoder": ("text_decoder",),
     "match head": ("match_head",),
+    "temperature": ("temperature_bias",),
 }
 
 
@@ -31,9 +33,9 @@ def parameter_counts(config: ModelConfig, objectives: tuple[str, ...] = OBJECTIV
         model = SimVTP(config, objectives)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():
-        part = next(part for part, prefixes in _PARTS.items() if name.startswith(tuple(f"{prefix}." for prefix in prefixes)))
+        part = next(part for part, prefixes in _PARTS.items() if f"{name}.".startswith(tuple(f"{prefix}." for prefix in prefixes)))
         counts[part] += parameter.numel()
-    return counts
+    return {part: count for part, count in counts.items() if count or part != "temperature"}
 
 
 def forward_flops(
@@ -47,25 +49,28 @@ def forward_flops(
     t, h, w = config.grid
     masked = hidden_per_slot(config, masks) * {"tube": t, "random": 1, "frame": h * w}[masks.video_kind]
     visible, length, words = config.tubes - masked, config.text_length, word_slots(config, masks)
-    reuse = config.reuse_pair_pass and config.contrastive_text == "masked"
+    contrasted = visible if config.contrastive_video == "masked" else config.tubes
+    reuse = shares_pair_pass(config)
     matching = "vtm" in objectives
     hard = matching and config.vtm_negatives == "hard"
     single = "vtc" in objectives or hard
     pair = "mvm" in objectives or "mlm" in objectives or (matching and reuse)
 
-    counts = {"tube embedding": _linear(visible, config.tube_values, config.dim) if pair or single or matching else 0}
-    counts["encoder, pair pass"] = pair * _encoder(config, visible + length)
-    counts["encoder, video pass"] = single * _encoder(config, visible)
+    embedded = visible * (pair or contrasted == visible) + config.tubes * ((single or matching) and contrasted != visible)
+    counts = {"tube embedding": _linear(embedded, config.tube_values, config.dim) if pair or single or matching else 0}
+    counts["encoder, pair pass"] = pair * _pair(config, visible, length)
+    counts["encoder, video pass"] = single * _encoder(config, contrasted)
     counts["encoder, text pass"] = single * _encoder(config, length)
-    counts["encoder, matching passes"] = matching * (1 if reuse else 2) * _encoder(config, visible + length)
+    counts["encoder, matching passes"] = matching * (1 if reuse else 2) * _pair(config, contrasted, length)
     if "mvm" in objectives:
         width = config.decoder_dim
         counts["bridge"] = _linear(visible, config.dim, width)
-        counts["video decoder"] = config.decoder_depth * _block(width, config.mlp_ratio, config.tubes)
-        counts["video decoder"] += _linear(masked, width, config.tube_values)
+        built = rebuilt_count(masked, config.decoded_share) if config.decoded_share < 1 else masked
+        counts["video decoder"] = config.decoder_depth * _block(width, config.mlp_ratio, visible + built)
+        counts["video decoder"] += _linear(built, width, config.tube_values)
     if "mlm" in objectives:
         depth = config.text_decoder_depth
-        width = config.decoder_dim if depth else config.dim
+        width = (config.text_decoder_dim or config.decoder_dim) if depth else config.dim
         counts["text decoder"] = _linear(words, width, config.vocab_size)
         if depth:
             counts["text decoder"] += _linear(length, config.dim, width) + depth * _block(width, config.mlp_ratio, length)
@@ -108,3 +113,9 @@ def _block(width: int, mlp_ratio: float, tokens: int) -> int:
 
 def _encoder(config: ModelConfig, tokens: int) -> int:
     return config.depth * _block(config.dim, config.mlp_ratio, tokens)
+
+
+def _pair(config: ModelConfig, video: int, text: int) -> int:
+    """The encoder over a pair: before the fusion blocks of two encoders each side attends to itself alone."""
+    apart = config.depth - config.fusion_blocks if config.fusion_blocks else 0
+    return _encoder(config, video + text) - apart * 8 * video * text * config.dim

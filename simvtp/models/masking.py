@@ -18,6 +18,7 @@ from torch import Tensor
 
 from simvtp.batch import Batch, Masks
 from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.models.spans import run_noise
 
 UNUSED = -100  # label of a word slot that holds no word; the value that cross-entropy ignores
 VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM = 0, 1, 2
@@ -186,7 +187,7 @@ def _hidden_words(noise: Tensor, word_ids: Tensor, masks: MaskConfig) -> Tensor:
         return _hidden_units(noise, maskable, masks)
     numbers = torch.arange(word_ids.shape[1], device=word_ids.device)
     present = (word_ids[:, :, None] == numbers).any(dim=1)  # [B, L]: is there a word of that number in the caption
-    hidden = _hidden_units(noise, present, masks)
+    hidden = _hidden_units(run_noise(noise, present, masks.text_span) if masks.text_kind == "span" else noise, present, masks)
     return hidden.gather(1, word_ids.clamp(min=0)) & maskable
 
 

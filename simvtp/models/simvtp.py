@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from simvtp.batch import Batch, Masks
 from simvtp.config import ModelConfig
 from simvtp.errors import ConfigError
+from simvtp.models.cells import rebuilt
 from simvtp.models.decoders import TextDecoder, VideoDecoder, choose_negatives
 from simvtp.models.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
-from simvtp.models.encoder import Encoder, pool
+from simvtp.models.encoder import pool
+from simvtp.models.experts import build_encoder
 from simvtp.models.layers import initialise, take
 
 OBJECTIVES = ("mvm", "mlm", "vtc", "vtm")
@@ -47,13 +49,15 @@ class SimVTP(nn.Module):
         self.objectives = tuple(name for name in OBJECTIVES if name in objectives)
         self.video_embedding = TubeEmbedding(config)
         self.text_embedding = TextEmbedding(config)
-        self.encoder = Encoder(config)
+        self.encoder = build_encoder(config)
         if "mvm" in objectives:
             self.video_decoder = VideoDecoder(config)
         if "mlm" in objectives:
             self.text_decoder = TextDecoder(config)
         if "vtm" in objectives:
             self.match_head = nn.Linear(config.dim, 2)
+        if "vtc" in objectives and config.learned_temperature:
+            self.temperature_bias = nn.Parameter(torch.zeros(1))  # log of the temperature, from its logarithm at the start
 
     def initialise(self, seed: int) -> None:
         """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
@@ -62,17 +66,19 @@ class SimVTP(nn.Module):
     def forward(self, batch: Batch, masks: Masks) -> dict[str, Tensor]:
         """Outputs of the wanted objectives.
 
-        mvm: video_prediction [B, M, P], video_pixels [B, M, P] (in [0, 1], the objective normalises them)
+        mvm: video_prediction [B, M, P], video_pixels [B, M, P] (in [0, 1], the objective normalises them); while training, of
+            round(decoded_share * M) masked tubes
         mlm: word_logits [B, K, W], word_labels [B, K]
-        vtc: video_feature [B, D], text_feature [B, D] (pooled, not normalised)
+        vtc: video_feature [B, D], text_feature [B, D] (pooled, not normalised); temperature_bias [1] if it is learned
         vtm: match_logits [2B, 2] (positives first, class 1 = belongs together), negative_index [B]
         """
         passes = _Passes(self, batch, masks)
         outputs: dict[str, Tensor] = {}
         if "mvm" in self.objectives:
             video, _ = passes.pair
-            outputs["video_prediction"] = self.video_decoder(video, masks.visible, masks.masked)
-            outputs["video_pixels"] = take(passes.tubes, masks.masked).to(self.video_embedding.proj.weight.dtype) / 255
+            masked = rebuilt(masks.masked, self.config) if self.training and self.config.decoded_share < 1 else masks.masked
+            outputs["video_prediction"] = self.video_decoder(video, masks.visible, masked)
+            outputs["video_pixels"] = take(passes.tubes, masked).to(self.video_embedding.proj.weight.dtype) / 255
         if "mlm" in self.objectives:
             _, text = passes.pair
             outputs["word_logits"] = self.text_decoder(text, batch.attention_mask, masks.word_positions)
@@ -80,6 +86,8 @@ class SimVTP(nn.Module):
         if "vtc" in self.objectives:
             outputs["video_feature"] = passes.video_feature
             outputs["text_feature"] = passes.text_feature
+            if self.config.learned_temperature:
+                outputs["temperature_bias"] = self.temperature_bias
         if "vtm" in self.objectives:
             outputs["negative_index"] = passes.negative_index
             outputs["match_logits"] = self.match_head(passes.match_features)
@@ -99,7 +107,7 @@ class SimVTP(nn.Module):
         keys: bool [B, L], False at the text's padding.
         """
         keys = torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
-        return self.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys), keys
+        return self.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys, video.shape[1]), keys
 
     def match(self, clips: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Log-odds [B] that each clip and its caption belong together by the VTM head, nothing masked.
@@ -111,8 +119,14 @@ class SimVTP(nn.Module):
                 "this model was trained without the matching objective (losses.vtm=0): it cannot say whether a pair belongs together."
             )
         video = self.video_embedding(cut_tubes(clips, self.config))
-        logits = self.match_head(pool(*self.encode_pair(video, self.text_embedding(input_ids), attention_mask), self.config.pooling))
+        pair = self.encode_pair(video, self.text_embedding(input_ids), attention_mask)
+        logits = self.match_head(pool(*pair, self.config.pooling, video.shape[1]))
         return logits[:, 1] - logits[:, 0]
+
+
+def shares_pair_pass(config: ModelConfig) -> bool:
+    """Whether the pass of MVM and MLM gives VTM's positives too: asked for, and VTM sees what is masked there."""
+    return config.reuse_pair_pass and config.contrastive_text == config.contrastive_video == "masked"
 
 
 Value = TypeVar("Value")
@@ -149,6 +163,12 @@ class _Passes:
         """Embedded visible tubes [B, V, D]: the same in every pass."""
         return self.model.video_embedding(self.tubes, self.masks.visible)
 
+    @property
+    @_once
+    def contrast_tokens(self) -> Tensor:
+        """The tubes that VTC and VTM see, embedded: the visible ones [B, V, D], or all [B, N, D] with `contrastive_video=clean`."""
+        return self.video_tokens if self.model.config.contrastive_video == "masked" else self.model.video_embedding(self.tubes)
+
     def text_tokens(self, clean: bool) -> Tensor:
         """Embedded caption [B, L, D], with its words masked or clean.
 
@@ -178,8 +198,8 @@ class _Passes:
     @property
     @_once
     def video_feature(self) -> Tensor:
-        """Mean over the visible tubes of the video-only pass [B, D]."""
-        return self.model.encoder(self.video_tokens).mean(dim=1)
+        """Mean over the tubes of the video-only pass [B, D]."""
+        return self.model.encoder(self.contrast_tokens).mean(dim=1)
 
     @property
     @_once
@@ -199,7 +219,7 @@ class _Passes:
         scores = None
         if self.model.config.vtm_negatives == "hard" and self.masks.negative_index is None:
             # Embedded before gradients are switched off: later passes share these tokens and need their gradient.
-            _ = self.video_tokens, self.text_tokens(self._contrast_clean)
+            _ = self.contrast_tokens, self.text_tokens(self._contrast_clean)
             with torch.set_grad_enabled(torch.is_grad_enabled() and "vtc" in self.model.objectives):
                 text, video = F.normalize(self.text_feature, dim=-1), F.normalize(self.video_feature, dim=-1)
             scores = (text.detach() @ video.detach().T) / HARD_NEGATIVE_TEMPERATURE  # [texts, clips]
@@ -210,11 +230,12 @@ class _Passes:
     def match_features(self) -> Tensor:
         """Pooled pair passes [2B, D]: B positives, then B negatives (same text, another clip with that clip's own mask)."""
         keys, pooling = self.batch.attention_mask, self.model.config.pooling
-        other_video = self.video_tokens.index_select(0, self.negative_index)
-        if self.model.config.reuse_pair_pass and not self._contrast_clean:
+        own_video = self.contrast_tokens
+        other_video, words_from = own_video.index_select(0, self.negative_index), own_video.shape[1]
+        if shares_pair_pass(self.model.config):
             negatives = self.model.encode_pair(other_video, self.text_tokens(clean=False), keys)
-            return torch.cat([pool(*self._pair_output, pooling), pool(*negatives, pooling)])
-        # The pair pass cannot serve as positives: its words are masked and these are not, or a second pass is asked for.
+            return torch.cat([pool(*self._pair_output, pooling, words_from), pool(*negatives, pooling, words_from)])
+        # The pair pass cannot serve as positives: something in it is masked and is not here, or a second pass is asked for.
         text = self.text_tokens(self._contrast_clean)
-        video = torch.cat([self.video_tokens, other_video])
-        return pool(*self.model.encode_pair(video, torch.cat([text, text]), torch.cat([keys, keys])), pooling)
+        both = self.model.encode_pair(torch.cat([own_video, other_video]), torch.cat([text, text]), torch.cat([keys, keys]))
+        return pool(*both, pooling, words_from)

@@ -97,7 +97,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def contrastive_logits(
-    video_feature: Tensor, text_feature: Tensor, temperature: float, gather: bool = False
+    video_feature: Tensor, text_feature: Tensor, temperature: float | Tensor, gather: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cosine similarity / temperature of this rank's rows and all columns: (video to text, text to video, right columns).
 

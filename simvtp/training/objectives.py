@@ -26,6 +26,8 @@ from simvtp.training.losses import (
     word_share,
 )
 
+COLDEST = 0.01  # a learned temperature does not fall below it
+
 Shares = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Report = dict[str, Tensor]
@@ -43,7 +45,12 @@ class Objective(Protocol):
         ...
 
 
-def _contrastive(outputs: dict[str, Tensor], temperature: float, negatives: str) -> tuple[Tensor, Tensor]:
+def learned_temperature(start: float, bias: Tensor) -> Tensor:
+    """start * exp(bias), [1], not below 0.01: colder than that, a few pairs would decide everything (the limit of CLIP, arXiv 2103.00020)."""
+    return (start * bias.float().exp()).clamp(min=COLDEST)
+
+
+def _contrastive(outputs: dict[str, Tensor], temperature: float | Tensor, negatives: str) -> tuple[Tensor, Tensor]:
     """(loss, mean accuracy of the two directions among the candidates at hand)."""
     rows = contrastive_logits(outputs["video_feature"], outputs["text_feature"], temperature, gather=negatives == "global")
     video_to_text, text_to_video, right = rows
@@ -77,7 +84,11 @@ class PretrainObjective:
                 plain["mlm"] = word_loss(logits, labels, share)
                 report["acc/mlm"] = (logits.detach().argmax(dim=-1) == labels).sum() / share
             elif name == "vtc":
-                plain["vtc"], report["acc/vtc"] = _contrastive(outputs, self.config.temperature, self.config.vtc_negatives)
+                temperature: float | Tensor = self.config.temperature
+                if "temperature_bias" in outputs:
+                    temperature = learned_temperature(self.config.temperature, outputs["temperature_bias"])
+                    report["temperature"] = temperature.detach()[0]
+                plain["vtc"], report["acc/vtc"] = _contrastive(outputs, temperature, self.config.vtc_negatives)
             elif name == "vtm":
                 logits = outputs["match_logits"]
                 plain["vtm"] = matching_loss(logits)
