@@ -140,8 +140,23 @@ def _recalls(reached: Numbers) -> dict[str, float]:
 def chance(truths: Spans, durations: Numbers) -> dict[str, float]:
     """What spans with two uniformly random bounds within the video give, as exact expectations (mIoU: to about 0.01 per cent).
 
-    R5 is that of five independent guesses. durations: [Q] seconds.
+    R5 is that of five independent guesses. durations: [Q] seconds. A truth that begins after the end of its video is never hit.
     """
+    truths, durations = check_spans(truths, "truth"), _check_durations(durations, len(truths))
+    there = _begins(truths, durations)
+    if not there.any():
+        return dict.fromkeys((*(f"R{depth}-IoU{level}" for depth in DEPTHS for level in OVERLAPS), "mIoU"), 0.0)
+    inside = _chance_inside(truths[there], durations[there])
+    return {name: value * float(there.mean()) for name, value in inside.items()}
+
+
+def _begins(truths: Spans, durations: Numbers) -> NDArray[np.bool_]:
+    """bool [Q]: whether a span begins before its video ends (in real annotation files not all do)."""
+    return np.asarray(truths, dtype=np.float64)[:, 0] < np.asarray(durations, dtype=np.float64)
+
+
+def _chance_inside(truths: Spans, durations: Numbers) -> dict[str, float]:
+    """`chance` of spans that begin within their video."""
     shares = relative(truths, durations)
     metrics: dict[str, float] = {}
     for level in OVERLAPS:
@@ -157,9 +172,7 @@ def chance(truths: Spans, durations: Numbers) -> dict[str, float]:
 
 def relative(spans: Spans, durations: Numbers) -> Spans:
     """Spans as shares of their video, cut to [0, 1] (annotations go a little over the end now and then)."""
-    spans, durations = check_spans(spans, "truth"), np.asarray(durations, dtype=np.float64)
-    if durations.shape != (len(spans),) or not (durations > 0).all():
-        raise DataError(f"{len(spans)} spans need as many durations above 0 s, not {durations.tolist()[:5]} ...")
+    spans, durations = check_spans(spans, "truth"), _check_durations(durations, len(spans))
     late = np.flatnonzero(spans[:, 0] >= durations)
     if len(late):
         start, duration = spans[late[0], 0], durations[late[0]]
@@ -167,6 +180,13 @@ def relative(spans: Spans, durations: Numbers) -> Spans:
             f"span number {late[0]} starts at {start:g} s, but its video lasts {duration:g} s: the annotation or the video is wrong."
         )
     return np.clip(spans / durations[:, None], 0, 1)
+
+
+def _check_durations(durations: Numbers, count: int) -> Numbers:
+    durations = np.asarray(durations, dtype=np.float64)
+    if durations.shape != (count,) or not (durations > 0).all():
+        raise DataError(f"{count} spans need as many durations above 0 s, not {durations.tolist()[:5]} ...")
+    return durations
 
 
 def _hit(truths: Spans, level: float) -> Numbers:
@@ -205,7 +225,7 @@ def prior_spans(truths: Spans, durations: Numbers, *, steps: int = 20) -> Predic
     duration. Training moments that begin after the end of their video (real annotation files have some) say nothing and are left out.
     """
     truths, durations = np.asarray(truths, dtype=np.float64), np.asarray(durations, dtype=np.float64)
-    inside = truths[:, 0] < durations
+    inside = _begins(truths, durations)
     if not inside.any():
         raise DataError("the training split has no moment within its video: there is no prior to be had from it.")
     bounds = np.arange(steps + 1) / steps

@@ -65,14 +65,25 @@ class Grounding:
             if not moments:
                 raise DataError(f"the {split} split of {context.dataset.name} has no moment.")
         self.lengths = _lengths([m for moments in self.moments.values() for m in moments], records, context)
-        # A moment after the end of its video (real annotation files have some) cannot be learnt.
-        self.learnt = [m for m in self.moments["train"] if m.span.start_s < self.lengths[m.id]]
+        self.learnt = [m for m in self.moments["train"] if self._begins(m)]
         if not self.learnt:
             raise DataError(f"no moment of the train split of {context.dataset.name} begins within its video.")
+        self._say_what_cannot_be_found()
         asked = (m.sentence for moments in self.moments.values() for m in moments)
         self.text_length = needed_length(context.tokenizer, asked, experiment.model.text_length)
         self.samples = len(self.learnt)
         self.negatives: str = ""
+
+    def _begins(self, moment: Moment) -> bool:
+        """Whether it begins before its video ends; in real annotation files not all do."""
+        return moment.span.start_s < self.lengths[moment.id]
+
+    def _say_what_cannot_be_found(self) -> None:
+        for split, moments in self.moments.items():
+            late = sum(not self._begins(moment) for moment in moments)
+            if late:
+                fate = "left out" if split == "train" else "no span can be right, so they count as misses"
+                self.context.say(f"{split}: {late} of {len(moments)} sentences speak of a time after the end of their video: {fate}")
 
     # ---- training ---------------------------------------------------------------------------------------------------------
 
@@ -106,8 +117,11 @@ class Grounding:
         return self.context.tokenizer.encode([m.sentence for m in moments], self.text_length)
 
     def _truth(self, moments: Sequence[Moment]) -> tuple[Spans, Numbers]:
-        """(true spans [Q, 2], lengths of their videos [Q]), in seconds."""
-        return np.array([(m.span.start_s, m.span.end_s) for m in moments]), np.array([self.lengths[m.id] for m in moments])
+        """(true spans [Q, 2], lengths of their videos [Q]), in seconds. A span that reaches beyond its video is cut at the end."""
+        lengths = np.array([self.lengths[m.id] for m in moments])
+        spans = np.array([(m.span.start_s, m.span.end_s) for m in moments])
+        spans[:, 1] = np.where(spans[:, 0] < lengths, np.minimum(spans[:, 1], lengths), spans[:, 1])
+        return spans, lengths
 
     # ---- scoring ----------------------------------------------------------------------------------------------------------
 

@@ -8,12 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.evaluation.spans import DEPTHS, OVERLAPS, chance, grounding_metrics, grounding_result, overlap, prior, prior_spans, suppress
+from simvtp.evaluation.spans import (
+    DEPTHS,
+    OVERLAPS,
+    chance,
+    grounding_metrics,
+    grounding_result,
+    overlap,
+    prior,
+    prior_spans,
+    relative,
+    suppress,
+)
 from simvtp.results import Protocol, Result
 from simvtp.tracking.address import metric_name
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 SECONDS = 8
+PROTOCOL = Protocol("grounding", "charades", "test", "finetuned", "", 4, 1, 1, "pessimistic", 0, "abc", "NMS 0.5")
 
 
 def spans_of(size: int = SECONDS) -> st.SearchStrategy[tuple[int, int]]:
@@ -153,8 +165,16 @@ def test_the_prior_knows_where_training_moments_lie() -> None:
 
 
 def test_moments_outside_of_their_video() -> None:
-    with pytest.raises(DataError, match="span number 1 starts at 9 s, but its video lasts 8 s"):
-        chance(np.array([[0.0, 5.0], [9.0, 10.0]]), np.array([8.0, 8.0]))
+    """They are misses, of a model, of the prior and of guesses alike, and stay in the average."""
+    truths, durations = np.array([[0.0, 5.0], [9.0, 10.0]]), np.array([8.0, 8.0])
+    alone, both = chance(truths[:1], durations[:1]), chance(truths, durations)
+    assert both == {name: pytest.approx(value / 2) for name, value in alone.items()}
+    assert set(chance(truths[1:], durations[1:]).values()) == {0.0} and chance(truths[1:], durations[1:]).keys() == alone.keys()
+    result = grounding_result(PROTOCOL, [(np.array([[0.0, 5.0]]), np.array([1.0]))] * 2, truths, durations, truths, durations)
+    assert result.metrics["R1-IoU0.7"] == result.metrics["mIoU"] == 50.0 and result.queries == 2 and result.scores == (1.0, 0.0)
+    assert result.baselines["prior"]["R5-IoU0.3"] <= 50.0
+    with pytest.raises(DataError, match="span number 0 starts at 9 s, but its video lasts 8 s"):
+        relative(truths[1:], durations[1:])
     with pytest.raises(DataError, match="durations above 0"):
         chance(np.array([[0.0, 5.0]]), np.array([0.0]))
     spans, _ = prior_spans(np.array([[0.0, 4.0], [9.0, 10.0], [38.0, 13.0]]), np.array([8.0, 8.0, 12.0]))
@@ -164,10 +184,9 @@ def test_moments_outside_of_their_video() -> None:
 
 
 def test_a_result_holds_figures_chance_and_prior() -> None:
-    protocol = Protocol("grounding", "charades", "test", "finetuned", "", 4, 1, 1, "pessimistic", 0, "abc", "NMS 0.5")
     truths, durations = np.array([[0.0, 5.0], [5.0, 10.0]]), np.array([10.0, 10.0])
     predictions = [(truths, np.array([2.0, 1.0]))] * 2
-    result = grounding_result(protocol, predictions, truths, durations, truths[:1], durations[:1])
+    result = grounding_result(PROTOCOL, predictions, truths, durations, truths[:1], durations[:1])
     assert Result.from_dict(result.to_dict()) == result and result.key == "test/finetuned/grounding/NMS-0.5"
     assert (result.metrics["R1-IoU0.5"], result.metrics["R5-IoU0.5"], result.scores) == (50.0, 100.0, (1.0, 0.0))
     assert list(result.metrics) == list(result.chance) == list(result.baselines["prior"]) and result.baselines["prior"]["mIoU"] == 50.0

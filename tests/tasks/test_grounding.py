@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from simvtp.batch import Batch
 from simvtp.config import Experiment
 from simvtp.data.annotations import open_annotations
+from simvtp.data.records import Span
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.spans import grounding_metrics, overlap
 from simvtp.models import Place, build_model, set_place
@@ -157,6 +158,25 @@ def test_lengths_come_from_the_files_where_the_annotations_do_not_say_them(small
     gone = replace(records, videos={**records.videos, video: records.videos[video].with_name("gone.mp4")})
     with pytest.raises(DataError, match="gone.mp4 does not decode"):
         _lengths(silent, gone, context_of(small))
+
+
+def test_moments_after_the_end_of_their_video_are_counted_and_missed(small: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where only the file knows how long the video is: of each split, the first moment lies after the end, the second reaches beyond."""
+    records = open_annotations(small.data, small.runtime, "grounding")
+    first = {split: next(n for n, m in enumerate(records.moments) if m.split == split) for split in ("train", "val", "test")}
+    moments = [replace(m, duration_s=None) for m in records.moments]
+    for place in first.values():
+        moments[place] = replace(moments[place], span=Span(5.0, 6.0))
+        moments[place + 1] = replace(moments[place + 1], span=Span(0.5, 6.0))
+    monkeypatch.setattr("simvtp.tasks.grounding.open_annotations", lambda *rest: replace(records, moments=tuple(moments)))
+    said: list[str] = []
+    task = Grounding(context_of(small, say=said.append))
+    assert moments[first["train"]] not in task.learnt and task.samples == len(task.moments["train"]) - 1
+    for split, fate in (("train", "left out"), ("test", "they count as misses")):
+        assert any(line.startswith(f"{split}: 1 of {len(task.moments[split])} sentences speak") and line.endswith(fate) for line in said)
+    [result] = task.score(task.build(build_model(task.context.experiment.model, seed=0)), "test", "finetuned", "")
+    assert result.queries == len(result.scores) == len(task.moments["test"]) and result.scores[0] == 0
+    assert task._truth(task.moments["test"])[0][:2].tolist() == [[5.0, 6.0], [0.5, 1.0]]
 
 
 @pytest.mark.parametrize(("key", "value"), [("segments", 1), ("segments", 65), ("segment_frames", 3), ("segment_frames", 0)])
