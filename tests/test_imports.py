@@ -35,6 +35,7 @@ ALLOWED = {
         "simvtp.scores",
         "simvtp.tasks",
     ),
+    "simvtp.bench": (*GROUND, "simvtp.models", "simvtp.training", "simvtp.data", "simvtp.provenance", "simvtp.recipes", "simvtp.bench"),
     "simvtp.provenance": GROUND,
     "simvtp.tracking": (*GROUND, "simvtp.tracking", "simvtp.provenance", "simvtp.scores", "simvtp.lease"),
     "simvtp.rundir": (*GROUND, "simvtp.provenance", "simvtp.lease"),
@@ -43,6 +44,7 @@ ALLOWED = {
     "simvtp.cli": ("simvtp",),
     "simvtp.__main__": ("simvtp",),
     "simvtp.commands": ("simvtp",),
+    "simvtp.reevaluation": ("simvtp",),
     "ablations": ("simvtp", "ablations"),
     "sweeps": ("simvtp", "ablations", "sweeps"),
     "reports": (*GROUND, "simvtp.tracking", "simvtp.evaluation.items", "ablations", "reports"),
@@ -53,7 +55,7 @@ OWNERS = {
     "submitit": ("sweeps.runner",),
     "decord": ("simvtp.data.video",),
     "av": ("simvtp.data.video", "simvtp.data.transcode"),
-    "transformers": ("simvtp.data.text", "simvtp.models.pretrained"),
+    "transformers": ("simvtp.data.text", "simvtp.models.pretrained", "simvtp.bench.peer"),
 }
 
 

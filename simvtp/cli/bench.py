@@ -26,6 +26,48 @@ def register(commands: Commands) -> None:
     loader.add_argument("--stride", type=int, default=4)
     loader.add_argument("--reader", default="decord", choices=("decord", "pyav"))
     loader.set_defaults(handle=_loader)
+    _register_step(bench)
+
+
+def _register_step(bench: Commands) -> None:
+    step = bench.add_parser("step", help="the training step beside transformers' VideoMAE (MVM) and the released structure (all losses)")
+    step.add_argument("--size", default="tiny", choices=("tiny", "base"))
+    step.add_argument(
+        "--what", default="all", choices=("mvm", "all"), help="MVM alone against transformers, or all losses against released"
+    )
+    step.add_argument("--batch", type=int, default=0, help="samples a step; default: 32 (tiny), 4 (base)")
+    step.add_argument("--device", default="auto")
+    step.add_argument("--precision", default="fp32", help="one or more of fp32, bf16, fp16, with commas")
+    step.add_argument("--compile", default="off", choices=("off", "on", "both"))
+    step.add_argument("--rounds", type=int, default=6, help="turns of each")
+    step.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least one step")
+    step.add_argument("--largest", action="store_true", help="also find the largest batch that fits (GPU)")
+    step.add_argument("--out", type=Path, default=None, help="write the page there")
+    step.set_defaults(handle=_step)
+
+
+def _step(options: argparse.Namespace) -> int:
+    from simvtp.bench.page import step_page
+    from simvtp.bench.step import Plan, measure_step
+    from simvtp.journal import write_atomically
+    from simvtp.training.distributed import choose_device
+
+    device = choose_device(options.device)
+    plan = Plan(
+        size=options.size,
+        what=options.what,
+        batch=options.batch,
+        precisions=tuple(options.precision.split(",")),
+        compiled={"off": (False,), "on": (True,), "both": (False, True)}[options.compile],
+        rounds=options.rounds,
+        seconds=options.seconds,
+        largest=options.largest,
+    )
+    page = step_page(f"The training step, {options.what}, {options.size}", plan, measure_step(plan, device), device)
+    print(page)
+    if options.out:
+        write_atomically(options.out, page)
+    return 0
 
 
 def _loader(options: argparse.Namespace) -> int:
