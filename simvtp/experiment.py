@@ -40,7 +40,7 @@ from simvtp.models.renaming import Conversion
 from simvtp.results import Result
 from simvtp.rundir import Status, is_finished, load_experiment, load_results, write_identity
 from simvtp.settings import INITIAL, finalise, init_weights
-from simvtp.tasks import Context, Task, open_task
+from simvtp.tasks import Context, Task, open_task, open_zero_shot
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
 from simvtp.training.checkpoint import unguarded
@@ -106,7 +106,7 @@ def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate", wa
         torch.set_num_threads(threads)
     device = choose_device(experiment.runtime.device, launch)
     heard: Say = say if launch.rank == 0 else lambda line: None
-    with distributed(device, launch), _owned(experiment.run_dir, wait, heard) as lease, _signals() as stop:
+    with distributed(device, launch), _owned(experiment.run_dir, wait, heard) as lease, until_signal() as stop:
         if on_main(lambda: is_finished(experiment)):  # another process finished it while this one waited
             return _known(experiment, heard) if launch.rank == 0 else []
         lease.on_lost(lambda: stop.set("taken over by another job"))
@@ -135,7 +135,7 @@ def _run_stages(
     on_main(lambda: write_identity(experiment, directory))
     mirror = tracking.BackgroundMirror(directory, experiment.runtime) if writes else contextlib.nullcontext()
     with mirror, Status(directory, writes=writes, whole=whole, guard=guard) as status, telling_lost_ranks():
-        running = _open(experiment, directory, device, launch, say, stop, status, guard)
+        running = open_experiment(experiment, directory, device, launch, say, stop, status, guard)
         results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
         if whole:
             content = json.dumps([result.to_dict() for result in results])
@@ -144,7 +144,7 @@ def _run_stages(
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[StopFlag]:
+def until_signal() -> Iterator[StopFlag]:
     """Signals can only be caught in the main thread (a notebook cell may run elsewhere)."""
     if threading.current_thread() is threading.main_thread():
         with stop_on_signals() as flag:
@@ -168,6 +168,7 @@ class _Running:
     journal: Journal | None
     dataset: Dataset
     tokenizer: Tokenizer
+    zero_shot: Retrieval | None = None  # what the pre-trained model is tested on, if it is
     tasks: dict[str, Task] = field(default_factory=dict)  # training -> what it learns
     models: dict[str, nn.Module] = field(default_factory=dict)  # training -> its final model
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -218,7 +219,7 @@ class _Running:
         )
 
 
-def _open(
+def open_experiment(
     experiment: Experiment,
     directory: Path,
     device: torch.device,
@@ -236,11 +237,13 @@ def _open(
     sizes = ", ".join(f"{name} {len(clips)}" for name, clips in dataset.splits.items())
     say(f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}")
     resolved, tuning = with_vocabulary(experiment, tokenizer), experiment.finetune
-    for why, needed in (("pre-training", not tuning.init), ("zero-shot retrieval", experiment.evaluate.zero_shot)):
-        if needed:
-            together(functools.partial(require_captions, dataset, why))
+    if not tuning.init:
+        together(functools.partial(require_captions, dataset, "pre-training"))
     running = _Running(resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer)
-    if tuning.enabled:  # opened before the pre-training, so that what the task lacks is said at once
+    # Opened before the pre-training, so that what a task lacks is said at once.
+    if experiment.evaluate.zero_shot:
+        running.zero_shot = together(lambda: open_zero_shot(running.context()))
+    if tuning.enabled:
         blind = {"finetune": tuning.blind, **({BLIND: True} if tuning.baseline else {})}
         for name, hidden in blind.items():
             running.tasks[name] = together(functools.partial(open_task, tuning.task, running.context(hidden)))
@@ -254,7 +257,7 @@ def _pretrain(running: _Running) -> list[Result]:
     experiment = running.experiment
     model = build_model(experiment.model, experiment.losses.wanted, experiment.seed)
     if experiment.finetune.init:
-        return _take_weights(running, model)
+        return take_weights(running, model)
     if not (running.directory / "checkpoints" / "pretrain.json").exists():
         _initialise(running, model)
     settings, clips = experiment.pretrain, running.dataset.splits["train"]
@@ -293,7 +296,7 @@ def _initialise(running: _Running, model: nn.Module) -> list[Conversion]:
     return conversions
 
 
-def _take_weights(running: _Running, model: nn.Module) -> list[Result]:
+def take_weights(running: _Running, model: nn.Module) -> list[Result]:
     """No pre-training here: the weights of `finetune.init` stand in for its end."""
     tuning = running.experiment.finetune
     if tuning.init == INITIAL:
@@ -404,36 +407,38 @@ def _train(
 
 def _zero_shot(running: _Running) -> list[Result]:
     """Retrieval with the pre-trained encoder, whatever the task of the fine-tuning."""
-    split = running.experiment.evaluate.split
-    if not running.experiment.evaluate.zero_shot:
+    if running.zero_shot is None:
         return []
-    return _scored(
-        running,
-        "zero_shot",
-        "pretrain",
-        lambda checkpoint: _retrieval_figures(running, Retrieval(running.context()), "pretrain", split, "zero-shot", checkpoint),
-        lambda: _draw_pictures(running, split),
-    )
+    pictures = functools.partial(_draw_pictures, running, running.experiment.evaluate.split)
+    return _scored(running, "zero_shot", "pretrain", functools.partial(zero_shot_figures, running), pictures)
+
+
+def zero_shot_figures(running: _Running, checkpoint: str) -> list[Result]:
+    """All figures of the pre-trained model; none if the experiment asks for none."""
+    split = running.experiment.evaluate.split
+    if running.zero_shot is None:
+        return []
+    return _retrieval_figures(running, running.zero_shot, "pretrain", split, "zero-shot", checkpoint)
 
 
 def _evaluate(running: _Running) -> list[Result]:
-    settings, split = running.experiment.finetune, running.experiment.evaluate.split
-    if not settings.enabled:
+    if not running.experiment.finetune.enabled:
         return []
+    return _scored(running, "evaluate", "finetune", functools.partial(finetuned_figures, running))
+
+
+def finetuned_figures(running: _Running, checkpoint: str) -> list[Result]:
+    """All figures of the fine-tuned model, its trained baseline beside them."""
+    settings, split, task = running.experiment.finetune, running.experiment.evaluate.split, running.tasks["finetune"]
     setting = "finetuned" + ", video hidden" * settings.blind + ", selected on test" * (settings.selection == "test")
-
-    def measure(checkpoint: str) -> list[Result]:
-        task = running.tasks["finetune"]
-        if isinstance(task, Retrieval):
-            return _retrieval_figures(running, task, "finetune", split, setting, checkpoint)
-        results = task.score(running.models["finetune"], split, setting, checkpoint)
-        if not settings.baseline:
-            return results
-        blind = running.tasks[BLIND].score(running.models[BLIND], split, setting, running.outcomes[BLIND].sha256)
-        pairs = zip(results, blind, strict=True)
-        return [with_baseline(result, other, "video hidden") for result, other in pairs]
-
-    return _scored(running, "evaluate", "finetune", measure)
+    if isinstance(task, Retrieval):
+        return _retrieval_figures(running, task, "finetune", split, setting, checkpoint)
+    results = task.score(running.models["finetune"], split, setting, checkpoint)
+    if not settings.baseline:
+        return results
+    blind = running.tasks[BLIND].score(running.models[BLIND], split, setting, running.outcomes[BLIND].sha256)
+    pairs = zip(results, blind, strict=True)
+    return [with_baseline(result, other, "video hidden") for result, other in pairs]
 
 
 def _retrieval_figures(running: _Running, task: Retrieval, trained: str, split: str, setting: str, checkpoint: str) -> list[Result]:
@@ -495,7 +500,9 @@ def _draw_pictures(running: _Running, split: str, samples: int = VISUALISED) -> 
     experiment, model = running.experiment, running.models["pretrain"]
     if not {"mvm", "mlm"} & set(experiment.losses.wanted):
         return []
-    clips = running.dataset.splits[split][:samples]
+    clips = [clip for clip in running.dataset.splits[split] if clip.captions][:samples]
+    if not clips:
+        return []
     loader = ViewLoader(
         clips, data=experiment.data, model=experiment.model, runtime=experiment.runtime, segments=1, crops=1, batch_size=samples
     )
@@ -515,7 +522,7 @@ def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say
     launch = Launch()
     device = choose_device(experiment.runtime.device, launch)
     status = Status(run_dir, writes=False)  # looking at a run does not change it
-    running = _open(experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status, unguarded)
+    running = open_experiment(experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status, unguarded)
     model = build_model(running.experiment.model, experiment.losses.wanted, experiment.seed)
     model.load_state_dict(safetensors.torch.load_file(checkpoints / "pretrain.safetensors"))
     running.models["pretrain"] = model.to(device).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from simvtp.errors import UserError
 if TYPE_CHECKING:
     from simvtp.cli import Commands
     from simvtp.config import Experiment
+    from simvtp.results import Result
 
 OVERRIDES = "any setting, for example masks.video_ratio=0.75"
 
@@ -31,8 +33,13 @@ def register(commands: Commands) -> None:
         command.set_defaults(handle=handle)
     _register_finetune(commands)
 
-    command = add(commands, "evaluate", "the figures of a run on its test split; what is missing of the run is done first")
+    command = add(
+        commands,
+        "evaluate",
+        "the figures of a run on its test split, what is missing of the run is done first; with settings, a finished run's weights again",
+    )
     command.add_argument("run_dir", type=Path)
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="evaluate.* only, for example evaluate.rerank=16")
     command.set_defaults(handle=_evaluate)
 
     command = add(commands, "visualize", "original, masked and rebuilt frames and captions of a finished pre-training, as PNG and GIF")
@@ -79,17 +86,33 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from simvtp.reevaluation import reevaluate
     from simvtp.rundir import load_experiment
 
-    return _carry_out(load_experiment(options.run_dir), "evaluate")
+    if not options.overrides:
+        return _carry_out(load_experiment(options.run_dir), "evaluate")
+
+    def again() -> list[Result]:
+        results, path = reevaluate(options.run_dir, options.overrides)
+        print(f"written to {path}; the run itself is what it was")
+        return results
+
+    return _printed(again)
 
 
 def _carry_out(experiment: Experiment, until: str) -> int:
+    from simvtp.experiment import run
+
+    return _printed(lambda: run(experiment, until=until))
+
+
+def _printed(measure: Callable[[], list[Result]]) -> int:
+    """Print the results of `measure`; the exit status."""
     from simvtp.errors import Stopped
-    from simvtp.experiment import beside, run
+    from simvtp.experiment import beside
 
     try:
-        results = run(experiment, until=until)
+        results = measure()
     except Stopped as stopped:
         print(f"{stopped}", file=sys.stderr)
         return 3

@@ -12,8 +12,7 @@ from torch import nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config import Experiment, MaskConfig, ModelConfig
-from simvtp.errors import ConfigError
-from simvtp.models.dual import DualEncoder
+from simvtp.models.dual import Sides, retrieval_encoder
 from simvtp.models.masking import draw_masks
 from simvtp.models.renaming import Conversion
 from simvtp.models.simvtp import SimVTP
@@ -40,10 +39,10 @@ class Method(Protocol):
         """The masks of a batch; see `masking.draw_masks`."""
         ...
 
-    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: str = "dual") -> nn.Module:
+    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: Sides = "dual") -> nn.Module:
         """What retrieval fine-tunes, from a pre-trained model: a module with `video_feature` and `text_feature` [B, D] as outputs.
 
-        `drop_path`, `pooling` and `encoder` are those of `finetune`.
+        `drop_path`, `pooling` and `encoder` are those of `finetune`; `config` may ask for fewer frames than the model was trained with.
         """
         ...
 
@@ -70,12 +69,10 @@ class SimVTPMethod:
     def draw(self, batch: Batch, config: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int) -> Masks:
         return draw_masks(batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample)
 
-    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: str = "dual") -> nn.Module:
-        """Two copies of the unified encoder (method notes 1.8)."""
-        if encoder != "dual":
-            raise ConfigError(f"retrieval with encoder={encoder}: this method fine-tunes two copies of its encoder.")
+    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: Sides = "dual") -> nn.Module:
+        """Two copies of the unified encoder (method notes 1.8), or one for both sides (ours)."""
         assert isinstance(model, SimVTP)
-        return DualEncoder.from_unified(model, config, drop_path=drop_path, pooling=pooling)
+        return retrieval_encoder(model, config, drop_path=drop_path, pooling=pooling, encoder=encoder)
 
     def check(self, experiment: Experiment) -> None:
         return None

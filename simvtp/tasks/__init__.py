@@ -7,18 +7,36 @@ from simvtp.models import METHODS, method_of
 from simvtp.tasks.action import ActionRecognition
 from simvtp.tasks.choice import CaptionChoice
 from simvtp.tasks.grounding import Grounding
+from simvtp.tasks.imagetext import ImageText, holds_images
+from simvtp.tasks.published import SimilarityChoice, is_published
 from simvtp.tasks.qa import QuestionAnswering
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context, OpenTask, Task
 
-__all__ = ["TASKS", "Context", "OpenTask", "Task", "open_task"]
+__all__ = ["TASKS", "Context", "OpenTask", "Task", "open_retrieval", "open_task", "open_zero_shot"]
+
+
+def open_retrieval(context: Context) -> Retrieval:
+    """Retrieval as the data set has it: clips and captions, pictures and captions, or published choices by similarity."""
+    name = context.experiment.data.dataset
+    return ImageText(context) if holds_images(name) else SimilarityChoice(context) if is_published(name) else Retrieval(context)
+
+
+def open_zero_shot(context: Context) -> Retrieval:
+    """What the pre-trained model is tested on before any fine-tuning: retrieval as above; with finetune.task=imagetext, pictures."""
+    name, tuning = context.experiment.data.dataset, context.experiment.finetune
+    if is_published(name):
+        return SimilarityChoice(context, trains=False)
+    return ImageText(context) if tuning.enabled and tuning.task == "imagetext" else open_retrieval(context)
+
 
 TASKS: dict[str, OpenTask] = {
-    "retrieval": Retrieval,
+    "retrieval": open_retrieval,
     "qa": QuestionAnswering,
     "choice": CaptionChoice,
     "action": ActionRecognition,
     "grounding": Grounding,
+    "imagetext": ImageText,
 }
 
 

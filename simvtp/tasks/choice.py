@@ -2,6 +2,7 @@
 
 The wrong captions are those of other clips of the same split: in training drawn anew for each sample, in scoring picked once and for all
 by a hash of the clip's name. `prior` is 100 / n, as each caption is right as often as it is wrong; a blind model sees captions alone.
+A benchmark of multiple choice is tested on its published choices (published.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from simvtp.models import SimVTP
 from simvtp.models.pair import PairModel
 from simvtp.results import Result
 from simvtp.tasks.objectives import Classification
-from simvtp.tasks.qa import shaped
+from simvtp.tasks.published import published_choices, require_training_captions
+from simvtp.tasks.qa import padded, shaped
 from simvtp.tasks.scoring import score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Objective
@@ -37,12 +39,15 @@ class CaptionChoice:
     selection = "val/accuracy"
 
     def __init__(self, context: Context) -> None:
-        require_captions(context.dataset, "a choice among captions")
         self.context = context
         self.clips = context.dataset.splits
         self.count = context.experiment.finetune.candidates
+        self.published = published_choices(context)
+        if self.published:
+            require_training_captions(context)
+        require_captions(context.dataset, "a choice among captions")
         for split, clips in self.clips.items():
-            if len(clips) < self.count:
+            if split not in self.published and len(clips) < self.count:
                 raise DataError(f"the {split} split has {len(clips)} clips: too few for a choice among {self.count} captions.")
         self.samples = len(self.clips["train"])
         self.negatives: str = ""
@@ -82,6 +87,8 @@ class CaptionChoice:
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         assert isinstance(model, PairModel)
+        if split in self.published:
+            return [self._score_published(model, split, setting, checkpoint)]
         clips, texts = self.clips[split], []
         for number, clip in enumerate(clips):
             luck = [hash_unit(f"wrong caption {i}", clip.id) for i in range(self.count - 1)]
@@ -101,6 +108,14 @@ class CaptionChoice:
         names = [clip.id for clip in clips]
         candidates = Candidates(lambda number: texts[number * self.count :][: self.count], right)
         return [with_candidates(result, Asked(names, names, [""] * len(names)), candidates, logits)]
+
+    def _score_published(self, model: PairModel, split: str, setting: str, checkpoint: str) -> Result:
+        choices = self.published[split]
+        sentences = [text for several in choices.sentences for text in padded(several, choices.most)]
+        tokens = self.context.tokenizer.encode(sentences, self.context.experiment.model.text_length)
+        logits = score_texts(self.context, model, model.score, choices.clips, shaped(tokens, choices.there), choices.owners)
+        protocol = self.context.protocol("choice", split, setting, checkpoint, ties=TIES, variant=f"{choices.most} captions")
+        return choices.result(protocol, logits)
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {self.selection: results[0].metrics["accuracy"]}

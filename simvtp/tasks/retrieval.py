@@ -13,7 +13,7 @@ from simvtp.data.loader import TrainLoader, text_batches
 from simvtp.errors import ConfigError
 from simvtp.evaluation.cards import Shown, with_retrieved
 from simvtp.evaluation.metrics import TIES
-from simvtp.evaluation.retrieval import Embedded, embed_test_set, score
+from simvtp.evaluation.retrieval import DIRECTIONS, Embedded, embed_test_set, score
 from simvtp.models import method_of
 from simvtp.results import Protocol, Result
 from simvtp.scores import SELECTION_METRIC
@@ -25,23 +25,27 @@ from simvtp.training.objectives import RetrievalObjective
 class Retrieval:
     """A caption to its video and back. With two copies the published way; only the selection metric is ours."""
 
-    kind = "retrieval"  # `Protocol.task`; of a benchmark of images or of multiple choice, its own
+    kind = "retrieval"  # `Protocol.task`
     selection = SELECTION_METRIC  # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, captioned: bool = True) -> None:
+        """`captioned`: DataError if no clip has a caption."""
         if context.blind:
             raise ConfigError(
                 "finetune.blind and finetune.baseline do not go with finetune.task=retrieval: without the video nothing is left."
             )
-        require_captions(context.dataset, "retrieval")
-        self.context = context
+        if captioned:
+            require_captions(context.dataset, "retrieval")
+        self.context = self.second_stage = context
         self.clips = context.dataset.splits
         self.samples = len(self.clips["train"])
         self.negatives: str = context.experiment.finetune.vtc_negatives
 
     def build(self, unified: nn.Module) -> nn.Module:
         settings, config = self.context.experiment.finetune, self.context.experiment.model
-        return method_of(config).retrieval(unified, config, drop_path=settings.drop_path, pooling=settings.pooling)
+        return method_of(config).retrieval(
+            unified, config, drop_path=settings.drop_path, pooling=settings.pooling, encoder=settings.encoder
+        )
 
     def objective(self) -> RetrievalObjective:
         settings = self.context.experiment.finetune
@@ -58,7 +62,7 @@ class Retrieval:
     def report(self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None) -> list[Result]:
         """As `score`, and behind these what `evaluate.dual_softmax` and `evaluate.rerank` ask for (twostage.py)."""
         embedded, protocol = self._embed(model, split), self._protocol(split, setting, checkpoint)
-        further = further_figures(self.context, embedded, self.clips[split], self._captions(split), protocol, matcher)
+        further = further_figures(self.second_stage, embedded, self.clips[split], self._captions(split), protocol, matcher)
         return with_retrieved([*score(embedded, protocol), *further], embedded, self._shown(split))
 
     def _shown(self, split: str) -> Shown:
@@ -68,7 +72,7 @@ class Retrieval:
         return [caption for clip in self.clips[split] for caption in clip.captions]
 
     def _protocol(self, split: str, setting: str, checkpoint: str) -> Protocol:
-        return self.context.protocol("retrieval", split, setting, checkpoint, ties=TIES, direction="t2v")
+        return self.context.protocol(self.kind, split, setting, checkpoint, ties=TIES, direction=DIRECTIONS[self.kind][0])
 
     def _embed(self, model: nn.Module, split: str) -> Embedded:
         context, experiment, clips = self.context, self.context.experiment, self.clips[split]
@@ -83,6 +87,6 @@ class Retrieval:
         )
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
-        t2v = results[0].metrics
-        mean = (t2v["R1"] + t2v["R5"] + t2v["R10"]) / 3
-        return {self.selection: mean, "val/t2v/R1": t2v["R1"], "val/t2v/MdR": t2v["MdR"]}
+        first, direction = results[0].metrics, results[0].protocol.direction
+        mean = (first["R1"] + first["R5"] + first["R10"]) / 3
+        return {self.selection: mean, **{f"val/{direction}/{name}": first[name] for name in ("R1", "MdR")}}

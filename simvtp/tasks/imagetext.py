@@ -1,0 +1,60 @@
+"""Image-text retrieval: a caption to its picture and back. The way is that of text-video retrieval; what is said of pictures here is ours.
+
+A picture is a clip of one frame, which is repeated as often as one tube is long: a model of video sees it in its first time slot and
+nothing after it. Of a data set of videos the picture is the middle frame of each clip. Every caption is a query (five of each picture of
+Flickr30k and COCO); in the direction i2t the rank of a picture is that of the best of its captions, as is usual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from simvtp.data.benchmarks import BENCHMARKS
+from simvtp.data.sampling import STILL
+from simvtp.evaluation.retrieval import Embedded
+from simvtp.models import method_of
+from simvtp.results import Protocol
+from simvtp.tasks.retrieval import Retrieval
+from simvtp.tasks.task import Context
+
+
+def holds_images(dataset: str) -> bool:
+    """Whether the data set is a benchmark of captioned images."""
+    return dataset in BENCHMARKS and BENCHMARKS[dataset].task == "image_text"
+
+
+class ImageText(Retrieval):
+    """Pictures and captions; zero-shot with the pre-trained encoder, and fine-tuned."""
+
+    kind = "image_text"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(_of_stills(context, context.experiment.model.tubelet_size))
+        # The matching head of the pre-trained model re-ranks; it takes clips of the length that it was trained with.
+        self.second_stage = _of_stills(context, context.experiment.model.frames)
+
+    def _protocol(self, split: str, setting: str, checkpoint: str) -> Protocol:
+        return replace(super()._protocol(split, setting, checkpoint), frames=1)
+
+    def _embed(self, model: nn.Module, split: str) -> Embedded:
+        config = self.context.experiment.model
+        if getattr(model, "config", config).frames != config.frames:  # the pre-trained model, built for longer clips
+            plain = method_of(config).retrieval(model, config, drop_path=0.0, pooling=config.pooling, encoder="shared")
+            return super()._embed(plain.eval(), split)
+        return super()._embed(model, split)
+
+
+def _of_stills(context: Context, frames: int) -> Context:
+    """The context with so many times the middle frame of each clip, in one view in time."""
+    experiment = context.experiment
+    return replace(
+        context,
+        experiment=replace(
+            experiment,
+            model=replace(experiment.model, frames=frames),
+            data=replace(experiment.data, stride=STILL),
+            evaluate=replace(experiment.evaluate, segments=1),
+        ),
+    )
