@@ -21,9 +21,11 @@ from reports.figures import draw_figures
 from reports.frames import metrics_frame
 from reports.kinds import kind_of
 from reports.page import ablation_page, index_page
+from reports.papers import write_papers
 from reports.plan import ReportError
 from reports.record import NAME as PROVENANCE
 from reports.record import record, to_json
+from reports.shelf import read_records
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_json, write_atomically
@@ -123,7 +125,7 @@ def write_report(study: Study, folder: Path) -> None:
     kind = kind_of(study.plan)
     verdict, tables = kind.verdict(study), kind.tables(study)
     more = kind.more(study, len(study.plan.seeds) > 1)  # with spreads, both directions would be too wide
-    compared = kind.comparisons(study)
+    compared, published = kind.comparisons(study), kind.published(study)
     comments = [f"sweep {study.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
     files = {
         "table.md": render.markdown(tables),
@@ -134,6 +136,7 @@ def write_report(study: Study, folder: Path) -> None:
         "all.csv": render.csv(kind.cells(study)),
         **({"comparisons.md": render.markdown(compared), "comparisons.tex": render.latex(compared, comments)} if compared else {}),
         **({"comparisons.csv": render.csv(comparisons_frame(study))} if compared else {}),
+        **({"published.md": render.markdown(published), "published.tex": render.latex(published, comments)} if published else {}),
         "values.csv": render.csv(metrics_frame(study)),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +146,9 @@ def write_report(study: Study, folder: Path) -> None:
     files[PROVENANCE] = to_json(record(study, verdict, drawn))
     for name, text in files.items():
         write_atomically(folder / name, text)
-    write_atomically(folder / "index.html", ablation_page(study, verdict, tables, compared, more, pictures, folder, tuple(files)))
+    write_atomically(
+        folder / "index.html", ablation_page(study, verdict, tables, published, compared, more, pictures, folder, tuple(files))
+    )
 
 
 def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
@@ -157,9 +162,9 @@ def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
 
 
 def write_index(out: Path) -> None:
-    """The page that links all reports under `out`."""
-    records = [read_json(path) for path in sorted(out.glob(f"*/{PROVENANCE}"))]
-    write_atomically(out / "index.html", index_page(records))
+    """The page that links all reports under `out`, and the one that sets them beside the papers."""
+    write_papers(out)
+    write_atomically(out / "index.html", index_page(read_records(out)))
 
 
 def _tell(study: Study, folder: Path) -> None:

@@ -86,17 +86,20 @@ def house_style() -> Iterator[None]:
 
 
 def _saved(plot: Plot, study: Study, folder: Path) -> Picture:
-    # without dates and versions the same runs give the same bytes
     subject = f"sweep {study.plan.sweep_id}; runs and fingerprints of each cell: provenance.json"
-    figure = plot.draw(study)
+    caption = " ".join([plot.title, *plot.reading, *protocol_words(study)])
+    return save_figure(plot.draw(study), plot.name, plot.title, caption, folder, subject)
+
+
+def save_figure(figure: Figure, name: str, title: str, caption: str, folder: Path, subject: str) -> Picture:
+    """Write a figure in both formats; without dates and versions, so that the same figure gives the same bytes."""
     pdf, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Title": plot.title, "Subject": subject})
-    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None, "Title": plot.title, "Description": subject})
-    paths = [folder / f"{plot.name}.{ending}" for ending in ("png", "pdf")]
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Title": title, "Subject": subject})
+    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None, "Title": title, "Description": subject})
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
     write_atomically(paths[0], png.getvalue())
     write_atomically(paths[1], pdf.getvalue())
-    caption = " ".join([plot.title, *plot.reading, *protocol_words(study)])
-    return Picture(plot.name, *paths, caption, f"{plot.title} The numbers are in the table above.")
+    return Picture(name, *paths, caption, f"{title} The numbers are in the table above.")
 
 
 def relative_luminance(color: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from reports.frames import cells_frame, points_frame
 from reports.heat import heat_plot
 from reports.layout import Table
 from reports.plan import plain_axis
+from reports.published import beside_published
 from reports.tables import all_metrics, headline
 from reports.verdict import sentences
 
@@ -34,6 +35,7 @@ class Kind:
         more: what stands below and in all.md and all.tex; called with `by_direction`: a table for each direction, for narrow pages.
         plots: the figures.
         comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
+        published: what the paper prints for each cell, mostly a dash; in published.md, published.tex.
         verdict: plain sentences on what came out.
         points, cells: table.csv (a row for each planned point) and all.csv.
     """
@@ -42,6 +44,7 @@ class Kind:
     tables: Callable[[Study], tuple[Table, ...]] = headline
     more: Callable[[Study, bool], tuple[Table, ...]] = all_metrics
     comparisons: Callable[[Study], tuple[Table, ...]] = comparison_tables
+    published: Callable[[Study], tuple[Table, ...]] = beside_published
     plots: Callable[[Study], list[Plot]] = grid_plots
     verdict: Callable[[Study], tuple[str, ...]] = sentences
     points: Callable[[Study], pd.DataFrame] = points_frame

@@ -29,11 +29,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A head, under a common head for neighbouring columns of one `group`. Labels are set to the left, figures to the right."""
+    """A head, under a common head for neighbouring columns of one `group`. Labels are set to the left, figures to the right. `width`: of a
+    column of running text, as a share of the line; 0 = as wide as its longest entry."""
 
     head: str
     group: str = ""
     is_label: bool = False
+    width: float = 0.0
 
 
 @dataclass(frozen=True)

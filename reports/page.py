@@ -33,6 +33,7 @@ def ablation_page(
     study: Study,
     verdict: Sequence[str],
     tables: Sequence[Table],
+    published: Sequence[Table],
     compared: Sequence[Table],
     more_tables: Sequence[Table],
     pictures: Sequence[Picture],
@@ -40,7 +41,33 @@ def ablation_page(
     files: Sequence[str],
 ) -> str:
     """The page that lies in `folder`, beside the `files` that it links to."""
-    shown = [
+    template = _environment().get_template("ablation.html")
+    return template.render(
+        study=study,
+        plan=study.plan,
+        published=published,
+        verdict=verdict,
+        states=states_text(study),
+        tables=tables,
+        compared=compared,
+        more_tables=more_tables,
+        pictures=_shown(pictures, folder),
+        files=files,
+        cost=cost(study.runs),
+        hardware=sorted({run.hardware for run in study.runs if run.hardware}),
+        runs=[run for cell in study.plan.cells for run in study.by_cell[cell]],
+    )
+
+
+def papers_page(tables: Sequence[Table], claims: Table, pictures: Sequence[Picture], folder: Path, files: Sequence[str]) -> str:
+    """The page of the papers' tables and claims; it lies in `folder`."""
+    template = _environment().get_template("papers.html")
+    return template.render(tables=tables, claims=claims, pictures=_shown(pictures, folder), files=files)
+
+
+def _shown(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:
+    """Pictures as a page holds them: the bytes inside, the PDF as a link."""
+    return [
         {
             "data": base64.b64encode(picture.png.read_bytes()).decode(),
             "pdf": picture.pdf.relative_to(folder).as_posix(),
@@ -49,21 +76,6 @@ def ablation_page(
         }
         for picture in pictures
     ]
-    template = _environment().get_template("ablation.html")
-    return template.render(
-        study=study,
-        plan=study.plan,
-        verdict=verdict,
-        states=states_text(study),
-        tables=tables,
-        compared=compared,
-        more_tables=more_tables,
-        pictures=shown,
-        files=files,
-        cost=cost(study.runs),
-        hardware=sorted({run.hardware for run in study.runs if run.hardware}),
-        runs=[run for cell in study.plan.cells for run in study.by_cell[cell]],
-    )
 
 
 def index_page(records: Sequence[Mapping[str, Any]]) -> str:

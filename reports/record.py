@@ -82,6 +82,7 @@ def _cell_record(study: Study, cell: Values) -> dict[str, Any]:
     summary = study.summary(cell, key, name)
     return {
         "cell": _cell(study, cell),
+        "text": study.plan.describe(cell),
         "mean": summary.mean if summary else None,
         "std": summary.std if summary else None,
         "interval": list(summary.interval) if summary and summary.interval else None,

@@ -61,9 +61,9 @@ def _latin(character: str) -> str:
 def latex(tables: Iterable[Table], comments: Sequence[str] = ()) -> str:
     """Floats with booktabs rules. A table that is wider than the line is scaled to it.
 
-    Needs booktabs and graphicx (texlive-latex-base and -recommended have both).
+    Needs array, booktabs and graphicx (texlive-latex-base and -recommended have them).
     """
-    head = [r"\usepackage{booktabs,graphicx} in the preamble, then \input this file.", *comments]
+    head = [r"\usepackage{array,booktabs,graphicx} in the preamble, then \input this file.", *comments]
     return "\n".join([*(f"% {line}" for line in head), *(_latex(table) for table in tables)])
 
 
@@ -72,7 +72,7 @@ def _latex(table: Table) -> str:
     return "\n".join(
         [
             r"\begin{table}[tb]",
-            r"\centering",
+            r"\centering" + (r"\footnotesize" if any(column.width for column in table.columns) else ""),
             rf"\caption{{{escape(table.caption)}}}",
             rf"\label{{tab:{table.name}}}",
             r"\sbox0{%",
@@ -91,16 +91,23 @@ def _tabular(table: Table) -> str:
     heads: list[str] | pd.MultiIndex = [escape(column.head) for column in table.columns]
     if grouped:
         heads = pd.MultiIndex.from_tuples([(escape(column.group), escape(column.head)) for column in table.columns])
-    frame = pd.DataFrame([[_latex_cell(cell) for cell in row] for row in table.rows], columns=heads)
+    body = [[_latex_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    frame = pd.DataFrame(body, columns=heads)
     wrap = {0: "", 1: "textbf:--rwrap;", 2: "underline:--rwrap;"}
     css = pd.DataFrame([[wrap[cell.place] for cell in row] for row in table.rows], columns=heads)
     style = frame.style.apply(lambda _: css, axis=None).hide(axis="index")
-    sides = "".join("l" if column.is_label else "r" for column in table.columns)
+    sides = "".join(_side(column) for column in table.columns)
     text = style.to_latex(hrules=True, column_format=sides, multicol_align="c").rstrip()
     if not grouped:
         return text
     lines = text.split("\n")  # \begin{tabular}, \toprule, common heads, heads, \midrule, ...
     return "\n".join([*lines[:3], _group_rules(table.columns), *lines[3:]])
+
+
+def _side(column: Column) -> str:
+    if column.width:
+        return rf">{{\raggedright\arraybackslash}}p{{{column.width:g}\linewidth}}"
+    return "l" if column.is_label else "r"
 
 
 def _group_rules(columns: Sequence[Column]) -> str:
@@ -115,10 +122,13 @@ def _group_rules(columns: Sequence[Column]) -> str:
     return " ".join(rules)
 
 
-def _latex_cell(cell: Cell) -> str:
+def _latex_cell(cell: Cell, column: Column) -> str:
     marks = "".join(escape(mark) if mark in _LATEX else rf"$^{{{mark}}}$" for mark in cell.marks)
     spread = rf" {{\footnotesize$\pm$\,{cell.spread}}}" if cell.spread else ""
-    return f"{escape(cell.text)}{spread}{marks}" if cell.text else ""
+    text = escape(cell.text)
+    if column.width:  # names of settings are long, and LaTeX breaks no line within them
+        text = text.replace(r"\_", r"\_\allowbreak{}").replace("/", r"/\allowbreak{}")
+    return f"{text}{spread}{marks}" if cell.text else ""
 
 
 def csv(frame: pd.DataFrame) -> str:

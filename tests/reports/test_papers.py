@@ -1,0 +1,167 @@
+"""The papers' tables and claims: copied as printed, never mixed with what was measured here, judged by the stated rule."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.build import write_index, write_report
+from reports.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, judge, read_claims
+from reports.collect import Study
+from reports.layout import MISSING, Table
+from reports.papers import draw_efficiency, write_papers
+from reports.plan import ReportError
+from reports.published import METRICS, ROWS, beside_published, paper_tables
+from reports.record import record
+from reports.shelf import measured_rows
+from reports.verdict import sentences
+from tests.reports import made_up
+from tests.reports.made_up import TEXT, VIDEO
+
+SHARE = "data.fraction"
+
+
+def grid(seeds: tuple[int, ...] = (0, 1, 2), values: dict[tuple[float, float], float] | None = None, **plan: Any) -> Study:
+    values = values or {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): 11.0, (0.9, 0.75): 18.0}
+    return made_up.study(made_up.plan(seeds=seeds, **plan), lambda cell, seed: values[cell[VIDEO], cell[TEXT]] + 0.2 * seed)
+
+
+def shares(seeds: tuple[int, ...] = (0, 1, 2)) -> Study:
+    axes = [{"key": SHARE, "label": "share of the data", "values": [0.1, 0.5, 1.0]}]
+    cells = [{SHARE: share} for share in axes[0]["values"]]
+    made = made_up.plan(axes=axes, cells=cells, ablation="data_fraction", published_optimum=None, seeds=seeds)
+    return made_up.study(made, lambda cell, seed: 10 + 5 * cell[SHARE] + 0.1 * seed)
+
+
+def of(study: Study) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(record(study, sentences(study))))  # as it is read back
+    return made
+
+
+def test_every_published_figure_is_copied_as_printed() -> None:
+    with open(ROWS, newline="", encoding="utf-8") as file:
+        printed = {row["method"]: row for row in csv.DictReader(file) if row["dataset"] == "MSR-VTT" and row["setting"] == "finetuned"}
+    simvtp, mac = paper_tables([])
+    assert len(simvtp.rows) == 8 and len(mac.rows) == 15 and "15 of the 16 rows" in mac.notes[0]
+    for table in (simvtp, mac):
+        for row in table.rows:
+            source = printed[row[0].text]
+            assert [cell.text for cell in row[5:9]] == [source[name] or MISSING for name in ("R@1", "R@5", "R@10", "MdR")]
+            assert not source["note"] or any(source["note"] in note for note in table.notes)
+            assert source["source"] in table.notes[1]
+    assert simvtp.rows[-1][0].text == "SimVTP" and mac.rows[-1][0].text == "MAC"
+
+
+def test_measured_rows_never_share_a_column_with_published_ones() -> None:
+    table, _ = paper_tables(measured_rows([of(grid())]))
+    groups = [column.group for column in table.columns]
+    assert groups.count("measured here") == len(METRICS) + 1
+    for row in table.rows:
+        filled = {group.partition(":")[0] for group, cell in zip(groups, row, strict=True) if group and cell.text}
+        assert len(filled) == 1
+    last = table.rows[-1]
+    assert last[0].text == "ours, tiny" and last[0].marks == ("‡",)
+    assert "ours, tiny: video mask ratio 0.9, text mask ratio 0.75." in table.notes
+    assert (last[9].text, last[9].spread, last[13].text) == ("18.2", "0.2", "3")
+    assert any("256 queries against 256 candidates" in note for note in table.notes)
+
+
+def test_rows_of_two_protocols_have_columns_of_their_own() -> None:
+    first = of(grid())
+    second = json.loads(json.dumps(first).replace("on shapes (test split", "on clips (test split"))
+    for cell in second["cells"]:
+        for run in cell["runs"]:
+            run["cell_fingerprint"] += "x"
+    table: Table
+    table, _ = paper_tables(measured_rows([first, second]))
+    assert {column.group for column in table.columns} >= {"measured here (1)", "measured here (2)"}
+    a, b = table.rows[-2:]
+    assert [bool(cell.text) for cell in a[9:]] == [True] * 5 + [False] * 5 and [bool(cell.text) for cell in b[9:]] == [False] * 5 + [
+        True
+    ] * 5
+
+
+def test_the_same_experiment_in_two_sweeps_is_one_row() -> None:
+    assert len(measured_rows([of(grid()), of(grid(ablation="another"))])) == 1
+
+
+def test_published_cells_are_dashes_but_those_known() -> None:
+    (table,) = beside_published(grid())
+    assert [row[-1].text for row in table.rows] == [MISSING] * 4
+    (table,) = beside_published(shares())
+    assert [row[-1].text for row in table.rows] == ["43.8", MISSING, "53.6"]
+    assert [column.group for column in table.columns][1:] == ["measured here"] * 2 + ["published"]
+    assert sum("SimVTP abstract" in note for note in table.notes) == 2
+
+
+def verdicts(*records: dict[str, Any], **more: Any) -> dict[str, str]:
+    return {found.id: found.verdict for found in judge(records, **more)}
+
+
+def test_claims_are_judged_by_the_rule() -> None:
+    found = verdicts(of(grid()), of(shares()))
+    assert found["simvtp-ratios"] == found["simvtp-text-ratio"] == found["simvtp-data"] == SUPPORTED
+    assert {name for name, verdict in found.items() if verdict == NOT_TESTABLE} >= {
+        "simvtp-msrvtt",
+        "mac-msrvtt",
+        "mac-flops",
+        "simvtp-alignment",
+    }
+    worse = {(0.5, 0.15): 10.0, (0.5, 0.75): 19.0, (0.9, 0.15): 11.0, (0.9, 0.75): 18.0}
+    found = verdicts(of(grid(values=worse)))
+    assert (found["simvtp-ratios"], found["simvtp-text-ratio"]) == (NOT_SUPPORTED, SUPPORTED)
+    equal = dict.fromkeys(worse, 18.0)
+    assert verdicts(of(grid(values=equal)))["simvtp-text-ratio"] == NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("study", "why"),
+    [
+        (grid(seeds=(0, 1)), "2 seeds, and at least 3 are needed"),
+        (grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 0.3)), "no cell reaches 2 times chance (0.40 %)"),
+        (grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 97.0)), "all cells lie above 95 %"),
+        (grid(video=(0.5,), published_optimum=None), "the cells of the claim are not in this sweep"),
+    ],
+    ids=["seeds", "chance", "ceiling", "cells"],
+)
+def test_what_cannot_be_tested_says_why(study: Study, why: str) -> None:
+    found = next(one for one in judge([of(study)]) if one.id == "simvtp-text-ratio")
+    assert found.verdict == NOT_TESTABLE and why in found.measured
+
+
+def test_a_benchmark_is_held_against_its_bound(tmp_path: Path) -> None:
+    file = tmp_path / "benchmarks.json"
+    file.write_text(json.dumps({"mac-flops": {"value": 0.399, "command": "bench"}, "mac-speed": {"value": 1.9, "command": "bench"}}))
+    found = verdicts(benchmarks=file)
+    assert (found["mac-flops"], found["mac-speed"]) == (SUPPORTED, NOT_SUPPORTED)
+
+
+def test_every_claim_of_the_file_can_be_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    assert len({claim["id"] for claim in read_claims()}) == len(read_claims()) >= 10
+    (tmp_path / "claims.toml").write_text('[[claim]]\nid = "x"\npaper = "P"\nclaim = "c"\nsource = "s"\ntest = "better"\n')
+    with pytest.raises(ReportError, match=r"the claim x lacks ablation, cell, than"):
+        read_claims(tmp_path / "claims.toml")
+
+
+def test_the_page_is_made_of_the_reports_beside_it_and_is_the_same_twice(tmp_path: Path) -> None:
+    write_index(tmp_path)
+    empty = (tmp_path / "papers" / "index.html").read_text()
+    assert "Nothing was measured here yet" in empty and "not measured here yet" in empty
+    for study in (grid(), shares()):
+        write_report(study, tmp_path / study.plan.ablation)
+    write_papers(tmp_path)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "papers").iterdir()}
+    write_papers(tmp_path)
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "papers").iterdir()}
+    page = first["index.html"].decode()
+    assert "53.6" in page and "18.2" in page and SUPPORTED in page
+    assert "Right: text-to-video retrieval on shapes" in page
+    assert first["measured.csv"].count(b"\n") == 2
+
+
+def test_published_and_measured_points_are_on_axes_of_their_own() -> None:
+    figure = draw_efficiency([])
+    assert len(figure.axes) == 2
+    assert [tuple(line.get_ydata()) for line in figure.axes[0].lines] == [(43.8, 53.6)] and not figure.axes[1].lines
