@@ -64,6 +64,10 @@ class ModelConfig:
     decoded_share: float = added(1.0)  # of the masked tubes, chosen in running cells, that the video decoder rebuilds while training
     encoders: Literal["one", "two"] = added("one")  # two: video and text have weights of their own in every block; one = released
     fusion_blocks: int = added(0)  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
+    text_depth: int = added(6)  # mac: blocks of the text tower
+    projection: int = added(256)  # mac: width of the two features
+    time_attention: Literal["rank", "nearest", "all"] = added("rank")  # mac: whom a patch sees over time where masks differ by frame
+    more_frames: Literal["zero", "interpolate"] = added("zero")  # mac: positions in time of weights that were trained on fewer frames
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -87,11 +91,13 @@ class MaskConfig:
     """What is hidden during pre-training (method notes 1.2)."""
 
     video_ratio: float = 0.9
-    video_kind: Literal["tube", "random", "frame"] = "tube"
+    video_kind: Literal["tube", "random", "frame", "per_frame", "block"] = "tube"  # per_frame, block: docs/mac.md
     text_ratio: float = 0.75
     text_kind: Literal["token", "word", "span"] = "token"  # word = whole words; span = runs of text_span whole words
     text_rule: Literal["exact", "bernoulli"] = "exact"  # bernoulli = released; exact hides round(ratio * words), at least one
     text_span: int = added(3)  # words in a run, where text_kind is span
+    text_mask: Literal["replace", "drop"] = added("replace")  # mac: hidden words become [MASK], or are left out
+    frames: str = added("")  # mac: frames of a clip that are seen, with the number of steps: 1:2000,2:1000; afterwards all of model.frames
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,7 @@ class FinetuneConfig:
     segment_frames: int = added(2)  # grounding: frames that are seen of each part
     probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only
     encoder: Literal["dual", "shared"] = added("dual")  # retrieval: two copies of the encoder as published, or one for both sides
+    masks: bool = added(False)  # retrieval: the masks of the pre-training stay on while fine-tuning; tests always see everything
     baseline: bool = added(False)  # train a second, blind model and put its figures beside the others
 
 
@@ -377,13 +384,28 @@ def _canonical(value: Any) -> Any:
 
 
 def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
-    """How many units the video mask hides: places of a time slot (tube), tubes of the clip (random), time slots (frame).
+    """How many units the video mask hides: places of a time slot (tube, per_frame, block), tubes of the clip (random), time slots (frame).
 
     Counts as released: int(ratio * places), so 0.9 of 196 is 176.
-    """
+def mask_units(model: ModelConfig, masks: MaskConfig) -> int:
+    """Among how many units the video mask chooses: places of a time slot, tubes of the clip (random) or time slots (frame)."""
     t, h, w = model.grid
-    units = {"tube": h * w, "random": t * h * w, "frame": t}[masks.video_kind]
-    return int(masks.video_ratio * units)
+    return {"random": t * h * w, "frame": t}.get(masks.video_kind, h * w)
+
+
+def frame_curriculum(schedule: str) -> tuple[tuple[int, int], ...]:
+    """`masks.frames` as (frames, step before which it holds): `1:2000,2:1000` is (1, 2000), (2, 3000); ConfigError if it is not such a text."""
+    stages: list[tuple[int, int]] = []
+    for part in schedule.split(",") if schedule else ():
+        frames, sign, steps = part.partition(":")
+        if not sign or not frames.strip().isdigit() or not steps.strip().isdigit() or int(frames) < 1:
+            raise ConfigError(f"masks.frames={schedule}: write frames:steps with commas between, for example 1:2000,2:1000.")
+        stages.append((int(frames), int(steps) + (stages[-1][1] if stages else 0)))
+    return tuple(stages)
+
+
+    """
+    return int(masks.video_ratio * mask_units(model, masks))
 
 
 def split_shares(data: DataConfig) -> tuple[float, float, float]:

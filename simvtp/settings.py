@@ -24,7 +24,9 @@ from simvtp.config import (
     ModelConfig,
     TrainConfig,
     flatten,
+    frame_curriculum,
     hidden_per_slot,
+    mask_units,
     split_shares,
 )
 from simvtp.errors import ConfigError
@@ -151,6 +153,7 @@ def check(experiment: Experiment) -> None:
     _check_model(experiment.model)
     _check_options(experiment)
     _check_masks(experiment)
+    _check_method(experiment)
     _check_stage("pretrain", experiment.pretrain)
     _check_stage("finetune.train", experiment.finetune.train)
     _check_data(experiment)
@@ -255,8 +258,7 @@ def _check_masks(experiment: Experiment) -> None:
     for key in ("video_ratio", "text_ratio"):
         _require(0 <= getattr(masks, key) < 1, f"masks.{key}", getattr(masks, key), "in [0, 1)")
     _require(masks.text_span >= 1, "masks.text_span", masks.text_span, "at least 1")
-    t, h, w = model.grid
-    units = {"tube": h * w, "random": t * h * w, "frame": t}[masks.video_kind]
+    units = mask_units(model, masks)
     hidden = hidden_per_slot(model, masks)
     if hidden >= units:
         raise ConfigError(f"masks.video_ratio={masks.video_ratio} leaves no visible tube of {units}: lower it.")
@@ -267,6 +269,50 @@ def _check_masks(experiment: Experiment) -> None:
         )
     if "mlm" in experiment.losses.wanted and masks.text_ratio == 0:
         raise ConfigError("losses.mlm needs masked words, but masks.text_ratio=0: raise the ratio or set losses.mlm=0.")
+
+
+def _check_method(experiment: Experiment) -> None:
+    """What the method has and has not; an unknown method is left to `models.method_of`, which lists those that there are."""
+    model, masks, tuning = experiment.model, experiment.masks, experiment.finetune
+    if tuning.masks and tuning.enabled and tuning.task not in RETRIEVALS:
+        raise ConfigError(f"finetune.masks=true is for retrieval, but finetune.task={tuning.task}: use finetune.drop_tubes there.")
+    if model.method == "mac":
+        check_mac(experiment)
+        return
+    for key, value, usual in (("text_mask", masks.text_mask, "replace"), ("frames", masks.frames, "")):
+        if value != usual:
+            raise ConfigError(f"masks.{key}={value} is for model.method=mac, but model.method={model.method}: leave it as '{usual}'.")
+
+
+def check_mac(experiment: Experiment) -> None:
+    """ConfigError for settings that MAC does not have."""
+    model, masks, losses = experiment.model, experiment.masks, experiment.losses
+    if losses.wanted != ("vtc",):
+        raise ConfigError(
+            f"model.method=mac has the contrastive objective alone, not {'+'.join(losses.wanted) or 'none'}: "
+            "set losses.mvm=0 losses.mlm=0 losses.vtm=0 and losses.vtc above 0."
+        )
+    if model.tubelet_size != 1:
+        raise ConfigError(f"model.tubelet_size={model.tubelet_size}: model.method=mac cuts each frame into patches; set it to 1.")
+    if masks.video_kind in ("random", "frame"):
+        raise ConfigError(
+            f"masks.video_kind={masks.video_kind}: model.method=mac needs as many patches in each frame: per_frame, block or tube."
+        )
+    for key in ("text_depth", "projection"):
+        _require(getattr(model, key) >= 1, f"model.{key}", getattr(model, key), "at least 1")
+    for frames, _ in frame_curriculum(masks.frames):
+        _require(frames <= model.frames, "masks.frames", masks.frames, f"of at most model.frames={model.frames} frames")
+    if masks.text_mask == "drop" and (masks.text_rule, masks.text_kind) != ("exact", "token"):
+        raise ConfigError("masks.text_mask=drop needs to know how many words remain: set masks.text_rule=exact masks.text_kind=token.")
+    for key, usual in (("learned_temperature", False), ("encoders", "one"), ("decoded_share", 1.0)):
+        if getattr(model, key) != usual:
+            raise ConfigError(
+                f"model.{key}={getattr(model, key)} is wiring of SimVTP, which model.method=mac does not have: set it to {usual}."
+            )
+    if model.contrastive_text != "masked":
+        raise ConfigError(
+            f"model.contrastive_text={model.contrastive_text}: model.method=mac contrasts what the masks leave; set masks.text_ratio=0."
+        )
 
 
 def _check_stage(name: str, stage: TrainConfig) -> None:

@@ -8,10 +8,12 @@ from simvtp.config import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.models.dual import DualEncoder
 from simvtp.models.layers import Place, set_gradient_checkpointing, set_place
+from simvtp.models.mac import MAC, MACMethod
 from simvtp.models.method import Method, SimVTPMethod
 from simvtp.models.simvtp import OBJECTIVES, SimVTP
 
 __all__ = [
+    "MAC",
     "METHODS",
     "OBJECTIVES",
     "DualEncoder",
@@ -24,7 +26,7 @@ __all__ = [
     "set_place",
 ]
 
-METHODS: dict[str, Method] = {"simvtp": SimVTPMethod()}
+METHODS: dict[str, Method] = {"simvtp": SimVTPMethod(), "mac": MACMethod()}
 
 
 def method_of(config: ModelConfig) -> Method:

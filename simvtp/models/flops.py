@@ -13,6 +13,7 @@ import torch
 
 from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
 from simvtp.models.cells import rebuilt_count
+from simvtp.models.mac_flops import mac_forward_flops, mac_parameter_counts
 from simvtp.models.masking import word_slots
 from simvtp.models.simvtp import OBJECTIVES, SimVTP, shares_pair_pass
 
@@ -29,6 +30,8 @@ _PARTS = {
 
 def parameter_counts(config: ModelConfig, objectives: tuple[str, ...] = OBJECTIVES) -> dict[str, int]:
     """Parameters of each part; the tube embedding counts as encoder, the mask token as video decoder. No memory is used."""
+    if config.method == "mac":
+        return mac_parameter_counts(config)
     with torch.device("meta"):
         model = SimVTP(config, objectives)
     counts = dict.fromkeys(_PARTS, 0)
@@ -46,8 +49,10 @@ def forward_flops(
     `batch` matters only for hard VTM negatives, whose scores compare every text with every clip.
     """
     masks = masks or MaskConfig()
+    if config.method == "mac":
+        return mac_forward_flops(config, masks)
     t, h, w = config.grid
-    masked = hidden_per_slot(config, masks) * {"tube": t, "random": 1, "frame": h * w}[masks.video_kind]
+    masked = hidden_per_slot(config, masks) * {"random": 1, "frame": h * w}.get(masks.video_kind, t)
     visible, length, words = config.tubes - masked, config.text_length, word_slots(config, masks)
     contrasted = visible if config.contrastive_video == "masked" else config.tubes
     reuse = shares_pair_pass(config)

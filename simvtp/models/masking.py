@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot, mask_units
 from simvtp.models.spans import run_noise
 
 UNUSED = -100  # label of a word slot that holds no word; the value that cross-entropy ignores
+RECTANGLES = 16  # drawn for a sample by the kind `block`; as many as needed are used
+SMALL_SIDE, LARGE_SIDE = 0.25, 0.6  # of the frame: shortest and longest side of a rectangle
 VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM = 0, 1, 2
 
 _LOW = 0xFFFFFFFF
@@ -118,9 +120,8 @@ def draw_masks(batch: Batch, model: ModelConfig, masks: MaskConfig, *, mask_id: 
             the global batch is cut. Only the columns of `negative_noise` are local: negatives come from this batch.
     """
     b, length = batch.input_ids.shape
-    units = video_units(model, masks)
     noise = uniforms(
-        b, {VIDEO_STREAM: units, TEXT_STREAM: length, NEGATIVE_STREAM: b},
+        b, {VIDEO_STREAM: _video_noise(model, masks), TEXT_STREAM: length, NEGATIVE_STREAM: b},
         seed=seed, step=step, first_row=first_sample, device=batch.input_ids.device,
     )  # fmt: skip
     visible, masked = _video_masks(noise[VIDEO_STREAM], model, masks)
@@ -150,9 +151,15 @@ def full_view(batch: Batch, model: ModelConfig) -> Masks:
 
 
 def video_units(model: ModelConfig, masks: MaskConfig) -> int:
-    """Among how many units the video mask chooses: places (tube), tubes (random) or time slots (frame)."""
-    t, h, w = model.grid
-    return {"tube": h * w, "random": t * h * w, "frame": t}[masks.video_kind]
+    """Among how many units the video mask chooses: places (tube, per_frame, block), tubes (random) or time slots (frame)."""
+    return mask_units(model, masks)
+
+
+def _video_noise(model: ModelConfig, masks: MaskConfig) -> int:
+    """How many random numbers of a sample the video mask takes."""
+    if masks.video_kind == "per_frame":
+        return model.tubes
+    return 4 * RECTANGLES if masks.video_kind == "block" else video_units(model, masks)
 
 
 def index_mask(indices: Tensor, tubes: int) -> Tensor:
@@ -163,15 +170,41 @@ def index_mask(indices: Tensor, tubes: int) -> Tensor:
 def _video_masks(noise: Tensor, model: ModelConfig, masks: MaskConfig) -> tuple[Tensor, Tensor]:
     """Indices of visible [B, V] and masked [B, M] tubes, ascending: the units with the least noise are hidden."""
     hidden = hidden_per_slot(model, masks)
+    if masks.video_kind == "per_frame":  # each slot with noise of its own
+        noise = noise.unflatten(1, (model.grid[0], -1)).flatten(0, 1)
+    elif masks.video_kind == "block":
+        noise = _rectangle_order(noise, model.grid[1], model.grid[2])
     order = noise.argsort(dim=1, stable=True)  # stable: equal noise is ordered alike on every device
     masked, visible = order[:, :hidden].sort(dim=1).values, order[:, hidden:].sort(dim=1).values
     return _tubes_of(visible, model, masks), _tubes_of(masked, model, masks)
 
 
+def _rectangle_order(noise: Tensor, height: int, width: int) -> Tensor:
+    """For each place of a frame, in which turn random rectangles hide it: float32 [B, h * w], the smaller the earlier.
+
+    `noise` [B, 4 * RECTANGLES] in [0, 1) gives the two sides and the place of each rectangle. The first rectangles are hidden as a whole and
+    the last from its middle outwards, until the count is reached; what no rectangle covers comes last, nearest to the first one first.
+    """
+    sides, corner = noise.unflatten(1, (RECTANGLES, 4))[..., :2], noise.unflatten(1, (RECTANGLES, 4))[..., 2:]
+    size = torch.tensor([height, width], dtype=noise.dtype, device=noise.device)
+    extent = ((SMALL_SIDE + (LARGE_SIDE - SMALL_SIDE) * sides) * size).round().clamp(min=1)
+    start = (corner * (size - extent + 1)).floor()
+    places = torch.arange(height * width, device=noise.device)
+    place = torch.stack([places // width, places % width], dim=-1).to(noise.dtype)  # [h * w, 2]
+    away = (place + 0.5 - (start + extent / 2)[:, :, None]).abs() / (extent / 2)[:, :, None]  # [B, R, h * w, 2]; below 1 inside
+    away = away.amax(dim=-1)
+    turn = torch.arange(RECTANGLES, device=noise.device, dtype=noise.dtype)[:, None] + away
+    first = torch.where(away < 1, turn, float("inf")).amin(dim=1)
+    return torch.where(first.isinf(), RECTANGLES + away[:, 0], first)
+
+
 def _tubes_of(units: Tensor, model: ModelConfig, masks: MaskConfig) -> Tensor:
     """Tube indices, ascending, of sorted units [B, n] of the mask's kind."""
     t, h, w = model.grid
-    if masks.video_kind == "tube":  # the same places in every time slot
+    if masks.video_kind == "per_frame":  # [B * t, n]: places of each slot
+        units = units.unflatten(0, (-1, t)) + torch.arange(t, device=units.device)[:, None] * (h * w)
+        return units.flatten(1)
+    if masks.video_kind in ("tube", "block"):  # the same places in every time slot
         slots = torch.arange(t, device=units.device) * (h * w)
         return (slots[None, :, None] + units[:, None, :]).flatten(1)
     if masks.video_kind == "frame":  # every place of the chosen time slots
