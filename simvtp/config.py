@@ -63,11 +63,11 @@ class ModelConfig:
     text_decoder_dim: int = added(0)  # width of a text decoder that has depth; 0 = decoder_dim
     decoded_share: float = added(1.0)  # of the masked tubes, chosen in running cells, that the video decoder rebuilds while training
     encoders: Literal["one", "two"] = added("one")  # two: video and text have weights of their own in every block; one = released
-    fusion_blocks: int = added(0)  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
     text_depth: int = added(6)  # mac: blocks of the text tower
     projection: int = added(256)  # mac: width of the two features
     time_attention: Literal["rank", "nearest", "all"] = added("rank")  # mac: whom a patch sees over time where masks differ by frame
     more_frames: Literal["zero", "interpolate"] = added("zero")  # mac: positions in time of weights that were trained on fewer frames
+    fusion_blocks: int = added(0)  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -95,9 +95,9 @@ class MaskConfig:
     text_ratio: float = 0.75
     text_kind: Literal["token", "word", "span"] = "token"  # word = whole words; span = runs of text_span whole words
     text_rule: Literal["exact", "bernoulli"] = "exact"  # bernoulli = released; exact hides round(ratio * words), at least one
-    text_span: int = added(3)  # words in a run, where text_kind is span
     text_mask: Literal["replace", "drop"] = added("replace")  # mac: hidden words become [MASK], or are left out
     frames: str = added("")  # mac: frames of a clip that are seen, with the number of steps: 1:2000,2:1000; afterwards all of model.frames
+    text_span: int = added(3)  # words in a run, where text_kind is span
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,9 @@ class FinetuneConfig:
     mixup: float = added(0.0)  # action recognition: alpha of the mixtures of two clips, up to 1; 0 = off
     segments: int = added(16)  # grounding: equal parts into which a video is cut, 2 to 64; a span is as fine as they are
     segment_frames: int = added(2)  # grounding: frames that are seen of each part
+    masks: bool = added(False)  # retrieval: the masks of the pre-training stay on while fine-tuning; tests always see everything
     probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only
     encoder: Literal["dual", "shared"] = added("dual")  # retrieval: two copies of the encoder as published, or one for both sides
-    masks: bool = added(False)  # retrieval: the masks of the pre-training stay on while fine-tuning; tests always see everything
     baseline: bool = added(False)  # train a second, blind model and put its figures beside the others
 
 
@@ -383,10 +383,6 @@ def _canonical(value: Any) -> Any:
 # ---- what follows from settings -----------------------------------------------------------------------------------------------
 
 
-def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
-    """How many units the video mask hides: places of a time slot (tube, per_frame, block), tubes of the clip (random), time slots (frame).
-
-    Counts as released: int(ratio * places), so 0.9 of 196 is 176.
 def mask_units(model: ModelConfig, masks: MaskConfig) -> int:
     """Among how many units the video mask chooses: places of a time slot, tubes of the clip (random) or time slots (frame)."""
     t, h, w = model.grid
@@ -404,6 +400,10 @@ def frame_curriculum(schedule: str) -> tuple[tuple[int, int], ...]:
     return tuple(stages)
 
 
+def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
+    """How many units the video mask hides: places of a time slot (tube, per_frame, block), tubes of the clip (random), time slots (frame).
+
+    Counts as released: int(ratio * places), so 0.9 of 196 is 176.
     """
     return int(masks.video_ratio * mask_units(model, masks))
 
