@@ -21,6 +21,7 @@ from simvtp.errors import ConfigError
 SCHEMA_VERSION = 1
 SHAPES_VERSION = 1  # of the generator of the embedded data set: another version makes other clips or captions from the same settings
 MANIFEST_DATASETS = ("manifest", "shards")  # data sets that are read from a file which the user names
+SAME_FRAMES = {"fast": "decord"}  # data.reader -> the reader whose frames it gives, bit for bit: to the fingerprint they are one
 OWN_DATASETS = ("shapes", *MANIFEST_DATASETS)  # any other name is that of a benchmark, which is read from a folder
 
 
@@ -146,7 +147,8 @@ class DataConfig:
     stride: int = 4  # frames between two sampled frames
     train_crop: Literal["multiscale", "center", "random_resized"] = "multiscale"  # multiscale = released pre-training
     flip: float = 0.0
-    reader: Literal["decord", "pyav"] = "decord"
+    reader: Literal["fast", "decord", "pyav", "torchcodec"] = "fast"  # fast = the frames of decord, bit for bit (see `SAME_FRAMES`)
+    repeat: int = added(1)  # training: batches in a row that are made of the same decoded clips, each with its own crops, masks, captions
     tokenizer: str = "builtin"  # builtin, a folder, or a hub name such as bert-base-uncased
     on_corrupt: Literal["replace", "raise"] = "replace"  # raise = released: one bad clip ends the run
     max_corrupt_share: float = 0.05
@@ -337,6 +339,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     tree["finetune"].pop("init" if experiment.finetune.init_digest else "", None)  # its content counts, not where it lies
     data = tree["data"]
     data.pop("root", None)
+    data["reader"] = SAME_FRAMES.get(data["reader"], data["reader"])
     if data["dataset"] != "shapes":
         del data["manifest"], data["shapes"]
     else:

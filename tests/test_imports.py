@@ -54,7 +54,8 @@ OWNERS = {
     "optuna": ("sweeps.study",),
     "submitit": ("sweeps.runner",),
     "decord": ("simvtp.data.video",),
-    "av": ("simvtp.data.video", "simvtp.data.transcode"),
+    "av": ("simvtp.data.video", "simvtp.data.fast", "simvtp.data.transcode"),
+    "torchcodec": ("simvtp.data.torchcodec_reader",),
     "transformers": ("simvtp.data.text", "simvtp.models.pretrained", "simvtp.bench.peer"),
 }
 

@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
     check.add_argument("--root", type=Path, help="of a benchmark: the folder with its annotation files and videos")
     check.add_argument("--protocol", default="", help="of a benchmark: whose videos are looked for; default: the first that is possible")
     check.add_argument("--decode", action="store_true", help="of a benchmark: also decode every frame of every video")
-    check.add_argument("--reader", default="decord", choices=("decord", "pyav"))
+    check.add_argument("--reader", default="fast", choices=("fast", "decord", "pyav", "torchcodec"))
     check.add_argument("--timeout", type=float, default=30.0, help="seconds after which a decode counts as hanging")
     check.add_argument("--workers", type=int, default=2)
     check.add_argument("--frames", type=int, default=16, help="clips with fewer frames are reported as too short")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from simvtp.config import SAME_FRAMES
 from simvtp.data.member import file_of
 from simvtp.data.progress import Check, unasked, wait_for_lock
 from simvtp.data.video import Reader, VideoInfo, fit_short_side, probe, read_frames
@@ -147,7 +148,7 @@ def open_cache(
 
 
 def _identity(paths: Sequence[Path], reader: Reader) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {reader.name}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {SAME_FRAMES.get(reader.name, reader.name)}".encode())
     for path in paths:
         try:
             stat = file_of(path).stat()

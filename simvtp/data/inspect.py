@@ -78,7 +78,7 @@ class _CheckTask:
 
 def check_manifest(
     path: Path | str,
-    reader: str | Reader = "decord",
+    reader: str | Reader = "fast",
     timeout: float = 30.0,
     workers: int = 2,
     frames: int = 16,

@@ -1,7 +1,8 @@
-"""Video files: reading (the only place that imports decord; PyAV is shared with `simvtp.data.transcode`) and writing small ones.
+"""Video files: reading (the only place that imports decord; PyAV is shared with `fast` and `transcode`) and writing small ones.
 
-Both back-ends open the file, read and close it inside one call, with one decoder thread: a reader that stays open decodes ahead without
-bound, and one that is open while the process forks hangs for ever (both seen with decord 0.6). Unresized, both give the same bytes.
+All back-ends open the file, read and close it inside one call, with one decoder thread: a reader that stays open decodes ahead without
+bound, and one that is open while the process forks hangs for ever (both seen with decord 0.6). Unresized, all give the same bytes; `fast`, the default, also where
+frames are resized while decoding.
 Frames stand upright: the rotation that a phone writes into the file is applied. A path may name a member of a tar shard
 (`simvtp.data.member`).
 """
@@ -158,7 +159,7 @@ class DecordReader:
 
 
 class PyavReader:
-    """PyAV, exact by presentation time.
+    """PyAV, exact by presentation time; see `simvtp.data.fast` for what comes from it and is faster.
 
     Seeks to the key frame before each wanted stretch, does not decode frames that nothing needs (`skip_frame`), and stops as soon as
     the wanted frames are out. Files without usable time stamps are decoded from the start.
@@ -172,14 +173,7 @@ class PyavReader:
             import av
         except ImportError as error:
             raise UserError(f"data.reader=pyav, but PyAV does not import ({error}): install av or set data.reader=decord.") from error
-        container = av.open(member_bytes(path) or str(path))
-        if not container.streams.video:
-            container.close()
-            raise ValueError("no video stream")
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
-        return container
+        return prepared(av.open(member_bytes(path) or str(path)))
 
     def probe(self, path: Path) -> VideoInfo:
         with self._open(path) as container:
@@ -207,18 +201,36 @@ class PyavReader:
                 times.sort()
                 keys = sorted(pts for pts, key in packets if key)
                 numbers = {times[number]: number for number in wanted}
-                for pts, frame in _decode_by_time(container, stream, [times[n] for n in wanted], keys):
+                for pts, frame in decode_by_time(container, stream, [times[n] for n in wanted], keys):
                     found[numbers[pts]] = upright(frame, size)
         if len(found) < len(wanted):
-            with self._open(path) as container:
-                for number, frame in enumerate(container.decode(video=0)):
-                    if number in wanted:
-                        found[number] = upright(frame, size)
-                    if number >= wanted[-1]:
-                        break
+            found |= self._in_order(path, wanted, lambda stream, frame: upright(frame, size))
+        return np.stack([found[number] for number in indices])
+
+    def _in_order(self, path: Path, wanted: Sequence[int], convert: Callable[[Any, Any], np.ndarray]) -> dict[int, np.ndarray]:
+        """The frames `wanted` (sorted) by decoding from the start."""
+        found: dict[int, np.ndarray] = {}
+        with self._open(path) as container:
+            stream = container.streams.video[0]
+            for number, frame in enumerate(container.decode(stream)):
+                if number in wanted:
+                    found[number] = convert(stream, frame)
+                if number >= wanted[-1]:
+                    break
         if len(found) < len(wanted):
             raise IndexError(f"frame {min(set(wanted) - set(found))} is missing: the file is damaged or cut off")
-        return np.stack([found[number] for number in indices])
+        return found
+
+
+def prepared(container: Any) -> Any:
+    """A container that PyAV has opened, its first video stream decoded by one thread; ValueError if it has none."""
+    if not container.streams.video:
+        container.close()
+        raise ValueError("no video stream")
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    return container
 
 
 def quarter_turns(frame: Any) -> int:
@@ -236,7 +248,7 @@ def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     return np.rot90(pixels, turns) if turns else pixels
 
 
-def _decode_by_time(container: Any, stream: Any, wanted: list[int], keys: list[int]) -> Iterator[tuple[int, Any]]:
+def decode_by_time(container: Any, stream: Any, wanted: list[int], keys: list[int]) -> Iterator[tuple[int, Any]]:
     """Yield (time stamp, frame) for the sorted time stamps `wanted`; `keys`: sorted time stamps of the key frames."""
     context = stream.codec_context
     segments: list[list[int]] = []
@@ -266,7 +278,19 @@ def _decode_by_time(container: Any, stream: Any, wanted: list[int], keys: list[i
                 break
 
 
-READERS: dict[str, Callable[[], Reader]] = {"decord": DecordReader, "pyav": PyavReader}
+def _fast() -> Reader:
+    from simvtp.data.fast import FastReader  # builds upon this module
+
+    return FastReader()
+
+
+def _torchcodec() -> Reader:
+    from simvtp.data.torchcodec_reader import TorchcodecReader
+
+    return TorchcodecReader()
+
+
+READERS: dict[str, Callable[[], Reader]] = {"fast": _fast, "decord": DecordReader, "pyav": PyavReader, "torchcodec": _torchcodec}
 
 
 # x264's lookahead (macroblock tree, choice of B-frames) gave other bytes from run to run in 1 clip of 2, even with one thread.

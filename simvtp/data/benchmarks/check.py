@@ -63,7 +63,7 @@ def check_benchmark(
     root: Path | str,
     protocol: str = "",
     decode: bool = False,
-    reader: str | Reader = "decord",
+    reader: str | Reader = "fast",
     timeout: float = 30.0,
     workers: int = 2,
     say: Callable[[str], None] = print,
