@@ -85,9 +85,9 @@ def _questions(rows: list[dict[str, str]], kind: QuestionKind) -> tuple[Question
 def _counting(records: list[dict[str, Any]]) -> tuple[Question, ...]:
     """All counting questions about each clip: read off the scenes, as questions.csv has too few to learn from."""
     return tuple(
-        Question(f"{record['videoid']}#{category}", record["videoid"], text, str(number), (), "count", record["split"], category)
+        Question(f"{record['videoid']}#{number}", record["videoid"], text, str(answer), (), "count", record["split"], category)
         for record in records
-        for category, text, number in counting(record["objects"])
+        for number, (category, text, answer) in enumerate(counting(record["videoid"], record["objects"]))
     )
 
 

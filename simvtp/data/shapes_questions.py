@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from simvtp.data.manifest import hash_unit
 from simvtp.data.shapes_grammar import Mention, Wording, wording_strings, words_of
-from simvtp.data.shapes_scene import BACKGROUNDS, COLOURS, DIRECTIONS, EVENTS, FPS, MOTIONS, SHAPES, SIZES, TEXTURES, Draw, Scene, Thing
+from simvtp.data.shapes_scene import BACKGROUNDS, COLOURS, DIRECTIONS, EVENTS, FPS, MOTIONS, SHAPES, TEXTURES, Draw, Scene, Thing
 
 QUESTIONS_PER_CLIP = 5
 NUMBERS = ("none", "one", "two", "three")
@@ -30,8 +31,7 @@ TEMPLATES = {
     "exists": "is there a {colour} {shape}",
     "background": "what is in the background",
 }
-COUNT_LOOK = "how many objects are {look}"  # of a size or a texture
-RESIZING = ("grow", "shrink")
+COUNT_COLOURS = "how many objects are {} or {}"
 IN_VIEW = "{0} is in view"
 
 
@@ -99,17 +99,23 @@ def _ask(kind: str, answer: str, **slots: str) -> Question:
     return Question(TEMPLATES[kind].format(**slots), answer, kind)
 
 
-def counting(objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, int]]:
-    """(kind, question, number) of all counting questions about the `objects` of a line of records.jsonl.
+def counting(name: str, objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, int]]:
+    """(kind, question, number) of the counting questions about the `objects` of a line of records.jsonl.
 
-    All objects, those that stay still, those of each texture, and, where none changes its size, those of each size.
+    All objects, those that stay still, and those of one of two colours, for pairs of colours that a hash of the clip's `name` puts
+    together. A pair with a colour that an object has for a part of the clip only is not asked about.
     """
     yield "count", TEMPLATES["count"], len(objects)
     yield "count_motion", TEMPLATES["count_motion"], sum(thing["motion"] == "still" for thing in objects)
-    steady = not any(thing["event"] and thing["event"]["kind"] in RESIZING for thing in objects)
-    for name, looks in (("texture", TEXTURES), ("size", SIZES if steady else ())):
-        for look in looks:
-            yield f"count_{look}", COUNT_LOOK.format(look=look), sum(thing[name] == look for thing in objects)
+    changing = {colour for thing in objects if _recolours(thing) for colour in (thing["colour"], thing["event"]["value"])}
+    order = sorted(COLOURS, key=lambda colour: hash_unit(f"counted {colour}", name))
+    for pair in zip(order[::2], order[1::2], strict=False):
+        if not changing & set(pair):
+            yield "count_colour", COUNT_COLOURS.format(*pair), sum(thing["colour"] in pair for thing in objects)
+
+
+def _recolours(thing: Mapping[str, Any]) -> bool:
+    return bool(thing["event"]) and thing["event"]["kind"] == "recolour"
 
 
 def action(scene: Scene) -> str:
@@ -138,8 +144,8 @@ def _from_frames(sentence: str, start: int, stop: int) -> Grounded:
 
 
 def _grammar_words() -> tuple[str, ...]:
-    texts = [*wording_strings(), *TEMPLATES.values(), COUNT_LOOK, IN_VIEW, *NUMBERS, *PATTERN_ANSWERS.values(), *EVENT_ANSWERS.values()]
-    texts += [*SHAPES, *SIZES, *COLOURS, *TEXTURES, *MOTIONS, *BACKGROUNDS, "yes no"]
+    texts = [*wording_strings(), *TEMPLATES.values(), COUNT_COLOURS, IN_VIEW, *NUMBERS, *PATTERN_ANSWERS.values(), *EVENT_ANSWERS.values()]
+    texts += [*SHAPES, *COLOURS, *TEXTURES, *MOTIONS, *BACKGROUNDS, "yes no"]
     return tuple(sorted({word for text in texts for word in words_of(text)}))
 
 

@@ -135,16 +135,36 @@ def losses(run_dir: Path) -> list[tuple[str, int, float]]:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_a_task_as_one_does(tmp_path: Path, shapes_cache: Path, pretrained: Path) -> None:
-    more = (f"finetune.init={pretrained}", "evaluate.zero_shot=false", "finetune.task=qa", "finetune.baseline=true")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("task=qa", "baseline=true", "drop_tubes=0.5"),
+        ("task=qa", "questions=choice", "drop_tubes=0.5"),
+        ("task=grounding", "segments=4", "drop_tubes=0.5"),
+        ("task=action", "mixup=0.8", "train.layer_decay=0.7"),
+        ("task=action", "probe=attentive", "rand_augment=2"),
+    ],
+    ids=lambda settings: "-".join(settings[:2]),
+)
+def test_two_ranks_train_a_task_as_one_does(tmp_path: Path, shapes_cache: Path, pretrained: Path, settings: tuple[str, ...]) -> None:
+    """Losses of all steps, the weights that were chosen, and the figures; drop path is on."""
+    more = (f"finetune.init={pretrained}", "evaluate.zero_shot=false", "finetune.drop_path=0.2", "runtime.log_every=1")
+    more += tuple(f"finetune.{text}" for text in settings)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "simvtp", "run", "tiny"]
-    settings = small_settings(tmp_path / "two", shapes_cache, *more)
-    done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    overrides = small_settings(tmp_path / "two", shapes_cache, *more)
+    done = subprocess.run([*command, *overrides], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     alone = finalise(small_experiment(tmp_path / "alone", shapes_cache, *more))
-    run(alone, say=silent)
-    together = losses(tmp_path / "two" / alone.run_dir.name)
-    assert [value for *_, value in together] == pytest.approx([value for *_, value in losses(alone.run_dir)], rel=1e-5)
+    results = run(alone, say=silent)
+    together = tmp_path / "two" / alone.run_dir.name
+    assert [line[:2] for line in losses(together)] == [line[:2] for line in losses(alone.run_dir)]
+    assert [value for *_, value in losses(together)] == pytest.approx([value for *_, value in losses(alone.run_dir)], rel=1e-5)
+    one, two = (load_file(directory / "checkpoints" / "finetune.safetensors") for directory in (alone.run_dir, together))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+    for mine, other in zip(load_results(together), results, strict=True):
+        assert mine.metrics.keys() == other.metrics.keys() and mine.chance == other.chance
+        assert mine.metrics == pytest.approx(other.metrics, abs=15)  # of 8 clips: a rank that changes by a rounding error moves them
 
 
 def test_given_weights_count_by_content(tmp_path: Path, shapes_cache: Path, pretrained: Path) -> None:
@@ -362,7 +382,7 @@ def test_counting_questions_have_numbers_and_every_clip_has_some(small: Experime
     experiment = replace(small, finetune=replace(small.finetune, questions="count"))
     task = QuestionAnswering(context_of(experiment))
     clips = {clip.id for clip in task.context.dataset.splits["test"]}
-    assert {q.video for q in task.questions["test"]} == clips and len(task.questions["test"]) >= 6 * len(clips)
+    assert {q.video for q in task.questions["test"]} == clips and len(task.questions["test"]) > 2 * len(clips)
     [result] = task.score(task.build(build_model(task.context.experiment.model, seed=0)), "test", "finetuned", "")
     assert 0 <= result.metrics["accuracy"] <= 100 and result.metrics.keys() == result.baselines["prior"].keys() == result.chance.keys()
 
