@@ -90,7 +90,13 @@ def tiny_qa() -> Experiment:
 
 
 def tiny_qa_choice() -> Experiment:
-    """`tiny`, fine-tuned to choose among 4 answers."""
+    """`tiny`, fine-tuned to choose among up to 4 answers (the questions of `tiny_qa`, as multiple choice); head and settings are ours.
+
+    Command: `python -m simvtp finetune qa --init RUN --recipe tiny_qa_choice`, where RUN is a run of `tiny` (or `run tiny_qa_choice` for all)
+    Cost: 230 CPU seconds beside the pre-training of `tiny`, the text-only baseline included.
+    Expected: test accuracy of about 44 % (measured once at commit 269261c: 44.3 %, seed 0, 1,280 questions; text only 39.8 %, most frequent
+    answer of each kind of question 40.6 %, chance 31.8 %). One epoch, as four texts a clip are costly; it learns colours.
+    """
     start = tiny()
     train = TrainConfig(
         epochs=1, batch_size=32, base_lr=4e-3, base_min_lr=4e-5, warmup_share=0.1, weight_decay=0.1, beta2=0.999, clip_norm=1.0
@@ -100,10 +106,16 @@ def tiny_qa_choice() -> Experiment:
 
 
 def tiny_count() -> Experiment:
-    """`tiny`, fine-tuned to count."""
+    """`tiny`, fine-tuned to count: all objects, those that stay still, those of two colours (1,408 test questions, 0 to 3); ours.
+
+    Command: `python -m simvtp finetune qa --init RUN --recipe tiny_count`, where RUN is a run of `tiny` (or `run tiny_count` for all)
+    Cost: 250 CPU seconds beside the pre-training of `tiny`, the text-only baseline included.
+    Expected: test accuracy of the rounded count of about 77 % and mean squared error of about 0.24 (measured once at commit 06a9601: 77.0 %
+    and 0.237, seed 0; text only 59.9 % and 0.490, prior of each kind of question 60.7 % and 0.482, chance 25.0 % and 2.58).
+    """
     start = tiny()
     train = TrainConfig(
-        epochs=2, batch_size=64, base_lr=4e-3, base_min_lr=4e-5, warmup_share=0.1, weight_decay=0.1, beta2=0.999, clip_norm=1.0
+        epochs=4, batch_size=64, base_lr=4e-3, base_min_lr=4e-5, warmup_share=0.1, weight_decay=0.1, beta2=0.999, clip_norm=1.0
     )
     tuning = replace(start.finetune, task="qa", questions="count", train=train, drop_tubes=0.75, evaluations=2, baseline=True)
     return replace(start, name="tiny_count", finetune=tuning)
