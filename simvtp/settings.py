@@ -368,6 +368,7 @@ def _check_data(experiment: Experiment) -> None:
             raise ConfigError(f"data.{key}={getattr(data, key)} is for benchmarks, but data.dataset={data.dataset}: name the benchmark.")
     _require(0 < data.fraction <= 1, "data.fraction", data.fraction, "in (0, 1]")
     _require(data.stride >= 1, "data.stride", data.stride, "at least 1")
+    _require(1 <= data.repeat <= 16, "data.repeat", data.repeat, "from 1 to 16")
     _require(0 <= data.flip <= 1, "data.flip", data.flip, "in [0, 1]")
     _require(0 <= data.max_corrupt_share <= 1, "data.max_corrupt_share", data.max_corrupt_share, "in [0, 1]")
     _require(0 <= data.shapes.difficulty <= 1, "data.shapes.difficulty", data.shapes.difficulty, "in [0, 1]")

@@ -56,7 +56,9 @@ class FastReader(PyavReader):
             import av
         except ImportError as error:
             raise UserError(f"data.reader=fast, but PyAV does not import ({error}): install av or set data.reader=decord.") from error
-        container = av.open(member_bytes(path) or str(path), stream_options=[dict(UNDECODED), dict(UNDECODED)])
+        options: Any = [dict(UNDECODED), dict(UNDECODED)]  # of the first two streams
+        content: Any = member_bytes(path) or str(path)
+        container: Any = av.open(content, stream_options=options)
         if container.streams.video and container.streams.video[0].codec_context.pix_fmt is None:  # a codec that says so by a picture only
             container.close()
             return PyavReader._open(path)

@@ -56,7 +56,8 @@ class Made:
 
 @dataclass
 class _TrainTask:
-    """Makes some samples of a step: called with ((first number, last number + 1), buffer, bad clips)."""
+    """Makes some samples of a step and their repeats in the next ones: called with ((first number, last number + 1), buffer, bad clips),
+    numbers of the first of these steps. The buffer then holds [sample, repeat]."""
 
     source: ClipSource
     order: Order
@@ -72,18 +73,19 @@ class _TrainTask:
 
     def __call__(self, job: Job, guard: Guard) -> Made:
         (first, last), buffer, bad = job
-        out = _clips_in(self.buffers[buffer], last - first, self.model)
+        repeat = self.order.repeat
+        out = _clips_in(self.buffers[buffer], (last - first) * repeat, self.model)
         made = Made(np.empty(last - first, np.int64))
         for row, number in enumerate(range(first, last)):
-            made.clips[row] = self._sample(number, out[row], bad, made, guard)
+            made.clips[row] = self._sample(number, out[row * repeat : (row + 1) * repeat], bad, made, guard)
         return made
 
     def _sample(self, number: int, out: np.ndarray, bad: frozenset[int], made: Made, guard: Guard) -> int:
-        """Fill `out` with the sample and return its clip: the one in turn, or the next one in the epoch's order that decodes."""
+        """Fill `out` with the sample's repeats and return its clip: the one in turn, or the next one in the epoch's order that decodes."""
         epoch, position = self.order.place(number)
         if self._epoch[0] != epoch:
             self._epoch = epoch, epoch_order(self.order.clips, self.order.seed, epoch, self.order.stage)
-        uniform = uniforms(self.order.seed, self.order.stage, number)
+        window = uniforms(self.order.seed, self.order.stage, number)[U_WINDOW]
         tries = min(TRIES, self.order.clips)
         for attempt in range(tries):
             clip = int(self._epoch[1][(position + attempt) % self.order.clips])
@@ -91,18 +93,22 @@ class _TrainTask:
                 made.failures.append((clip, ""))
                 continue
             try:
-                out[:] = self._read(clip, number, uniform, guard)
-                made.replaced += attempt > 0
+                frames = self.source.read(clip, lambda n: train_indices(n, self.model.frames, self.stride, window), guard)
+                for again, target in enumerate(out):
+                    target[:] = self._view(frames, number + again * self.order.batch_size)
+                made.replaced += len(out) if attempt else 0
                 return clip
             except DataError as error:
                 made.failures.append((clip, str(error)))
         raise DataError(f"{tries} clips in a row do not decode; the last: {made.failures[-1][1] or self.source.path(clip)}")
 
-    def _read(self, clip: int, number: int, uniform: np.ndarray, guard: Guard) -> np.ndarray:
+    def _view(self, frames: np.ndarray, number: int) -> np.ndarray:
+        """The frames as sample `number` shows them."""
+        uniform = uniforms(self.order.seed, self.order.stage, number)
+
         def draw(count: int, purpose: str) -> np.ndarray:
             return uniforms(self.order.seed, self.order.stage, number, count, purpose)
 
-        frames = self.source.read(clip, lambda n: train_indices(n, self.model.frames, self.stride, uniform[U_WINDOW]), guard)
         frames = self.augment.before_crop(frames, draw)
         box = transforms.train_box(self.crop, frames.shape[1], frames.shape[2], uniform[U_CROP:])
         frames = transforms.crop_and_resize(frames, box, self.model.image_size)
@@ -159,7 +165,7 @@ class TrainLoader:
         self._model = model
         self._runtime = runtime
         self._annotate = annotate or self._captions
-        self._order = Order(len(clips), batch_size, seed, stage, rank, world)
+        self._order = Order(len(clips), batch_size, seed, stage, rank, world, data.repeat)
         if len(clips) < batch_size:
             log.warning("%d clips are fewer than a batch of %d: clips repeat within a batch", len(clips), batch_size)
         crop = train_crop or data.train_crop
@@ -179,37 +185,53 @@ class TrainLoader:
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Batches of steps `start_step`, `start_step` + 1, ... without end; close the iterator to end the workers."""
-        model = self._model
-        chunk = min(CHUNK, len(self._order.numbers(0)))
+        repeat = self._order.repeat
+        chunk = min(max(1, CHUNK // repeat), len(self._order.numbers(0)))
         pipeline = Pipeline(
-            lambda buffers: _TrainTask(*self._task, buffers), chunk * _bytes_of(model), self._workers, self._runtime.decode_timeout_s
+            lambda buffers: _TrainTask(*self._task, buffers),
+            chunk * repeat * _bytes_of(self._model),
+            self._workers,
+            self._runtime.decode_timeout_s,
         )
+        begun = start_step - start_step % repeat  # the first of the steps that share their clips with this one
         parts = pipeline.run(
             (first, min(first + chunk, numbers.stop))
-            for numbers in map(self._order.numbers, itertools.count(start_step))
+            for numbers in map(self._order.numbers, itertools.count(begun, repeat))
             for first in range(numbers.start, numbers.stop, chunk)
         )
         try:
-            for step in itertools.count(start_step):
-                yield self._batch(self._order.numbers(step), parts, pipeline)
+            for step in itertools.count(begun, repeat):
+                first = max(step, start_step)
+                clips, chosen = self._decoded(first - step, len(self._order.numbers(step)), parts, pipeline)
+                for number in range(first, step + repeat):
+                    yield self._batch(self._order.numbers(number), clips.pop(0), chosen)
         finally:
             parts.close()  # type: ignore[attr-defined]
 
-    def _batch(self, numbers: range, parts: Iterator[Any], pipeline: Pipeline) -> Batch:
+    def _decoded(self, skipped: int, count: int, parts: Iterator[Any], pipeline: Pipeline) -> tuple[list[Tensor], list[int]]:
+        """The clips of the steps that share them, a tensor for each step but the first `skipped`; and which clips they are."""
         began = time.perf_counter()
-        model = self._model
-        clips = torch.empty((len(numbers), model.frames, model.image_size, model.image_size, 3), dtype=torch.uint8, pin_memory=self._pin)
-        target, chosen = clips.numpy().reshape(len(numbers), -1), np.empty(len(numbers), np.int64)
+        model, repeat = self._model, self._order.repeat
+        shape = count, model.frames, model.image_size, model.image_size, 3
+        clips = [torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin) for _ in range(skipped, repeat)]
+        targets, chosen = [part.numpy().reshape(count, -1) for part in clips], np.empty(count, np.int64)
         done = 0
-        while done < len(numbers):
+        while done < count:
             (first, last), buffer, made = next(parts)
-            target[done : done + last - first] = buffer[: (last - first) * target.shape[1]].reshape(last - first, -1)
+            made_clips = buffer[: (last - first) * repeat * _bytes_of(model)].reshape(last - first, repeat, -1)
+            for number, target in enumerate(targets, start=skipped):
+                target[done : done + last - first] = made_clips[:, number]
             chosen[done : done + last - first] = made.clips
             self.counters.replaced += made.replaced
             self._health.note(made.clips, _explained(made.failures, self._clips, pipeline))
             done += last - first
-        tokens, targets = self._annotate(numbers, chosen.tolist())
-        names = tuple(self._clips[clip].id for clip in chosen.tolist())
+        self.counters.wait_s += time.perf_counter() - began
+        return clips, chosen.tolist()
+
+    def _batch(self, numbers: range, clips: Tensor, chosen: list[int]) -> Batch:
+        began = time.perf_counter()
+        tokens, targets = self._annotate(numbers, chosen)
+        names = tuple(self._clips[clip].id for clip in chosen)
         batch = Batch(clips, tokens.input_ids, tokens.attention_mask, tokens.word_ids, names, targets)
         self.counters.wait_s += time.perf_counter() - began
         return batch.pin_memory() if self._pin else batch

@@ -3,6 +3,11 @@
 Sample number g of a stage (g = step * batch_size + place in the global batch) is clip `epoch_order(...)[g's place in its epoch]`; its
 window, crop, flip, caption and augmentation follow from `uniforms(seed, stage, g)`. Nothing else enters: not the number of ranks (rank r
 takes a contiguous slice of each global batch), not the number of workers, not whether the pass was interrupted.
+
+With `repeat` r, steps kr to kr + r - 1 show the same clips in the same places, from the same window of frames, each time in another crop,
+flip, caption and mask: a clip is decoded once for r samples. Within a batch all clips still differ, so no sample meets itself as a
+negative; but r steps in a row see the same B clips (and the same negatives), so the mean gradient of these steps is that of fewer
+independent clips, and one pass over the clips takes r epochs. The number of steps and of samples stays.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ class Order:
     stage: str = ""
     rank: int = 0
     world: int = 1
+    repeat: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,7 +62,7 @@ class Order:
         return range(first + self.rank * self.batch_size // self.world, first + (self.rank + 1) * self.batch_size // self.world)
 
     def place(self, number: int) -> tuple[int, int]:
-        """(epoch, position in it) of a sample number."""
+        """(pass over the clips, position in it) of a sample number."""
         step, within = divmod(number, self.batch_size)
-        epoch, batch = divmod(step, self.steps_per_epoch)
+        epoch, batch = divmod(step // self.repeat, self.steps_per_epoch)
         return epoch, batch * self.batch_size + within
