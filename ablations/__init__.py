@@ -2,13 +2,44 @@
 
 from collections.abc import Callable
 
-from ablations import data_fraction, losses, mask_ratio, search
+from ablations import (
+    contrastive_view,
+    data_fraction,
+    decoder_masking,
+    fidelity,
+    frames_and_stride,
+    initialisation,
+    losses,
+    mask_ratio,
+    mask_strategy,
+    negatives,
+    pooling,
+    schedule,
+    search,
+    target,
+    text_decoder,
+    unified_encoder,
+    video_decoder,
+)
 from ablations.design import Ablation
 from ablations.search import Search
 
 ABLATIONS: dict[str, Callable[..., Ablation | Search]] = {
     "mask_ratio": mask_ratio.build,
+    "mask_strategy": mask_strategy.build,
     "losses": losses.build,
     "data_fraction": data_fraction.build,
+    "text_decoder": text_decoder.build,
+    "video_decoder": video_decoder.build,
+    "unified_encoder": unified_encoder.build,
+    "contrastive_view": contrastive_view.build,
+    "negatives": negatives.build,
+    "pooling": pooling.build,
+    "initialisation": initialisation.build,
+    "frames_and_stride": frames_and_stride.build,
+    "schedule": schedule.build,
+    "target": target.build,
+    "decoder_masking": decoder_masking.build,
+    "fidelity": fidelity.build,
     "search": search.build,
 }

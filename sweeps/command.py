@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablations.cost import cpu_minutes
 from ablations.design import Point
 from ablations.search import Search
 from simvtp import tracking
@@ -54,7 +55,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None, entry: str = ENTR
             return _dry_run(comparison, selected, args, options)
         require_executor(options)  # before anything is written
         if args.detach and _needs_controller(comparison, options, args):
-            return _in_background(comparison, sys.argv[1:] if arguments is None else arguments)
+            return _in_background(comparison, [*sweep.script[1:], *(sys.argv[1:] if arguments is None else arguments)])
         return _run(comparison, selected, args, options)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -174,6 +175,10 @@ def _dry_run(comparison: Comparison, selected: set[str] | None, args: argparse.N
     found = ", ".join(f"{number} {state}" for state, number in sorted(Counter(s.state for s in states.values()).items())) or "none yet"
     print(f"\n{len(states)} points: {found}. This command would start {starts} ({args.executor} executor).")
     print(_cost(points, states, starts, options, args.budget_gpu_hours))
+    if comparison.base.name.startswith("tiny"):
+        waiting = [p for p in points if (selected is None or p.fingerprint in selected) and _would_start(states[p.fingerprint], args.retry)]
+        minutes = sum(cpu_minutes(point.experiment) for point in waiting)
+        print(f"Estimated work: {minutes:.0f} CPU minutes for the points that are known (from their tokens; a factor of two either way).")
     if starts:
         print(f"\nSubmission ({options.executor}):\n{_preview(comparison, options, starts)}")
     print("\nNothing was run.")

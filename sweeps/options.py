@@ -38,7 +38,8 @@ class AxisOption:
 @dataclass(frozen=True)
 class Sweep:
     """What a sweep script has to say: which ablation, which options for its axes, and a help text. `search`: its points are proposed
-    one after the other, so there is no grid to choose from."""
+    one after the other, so there is no grid to choose from. `script`: how it is started, the name of a file in this folder and words that
+    come before its options; empty: the file of the sweep's own name."""
 
     name: str
     build: Callable[..., Comparison]
@@ -46,11 +47,19 @@ class Sweep:
     description: str
     examples: str = ""
     search: bool = False
+    script: tuple[str, ...] = ()
+
+    @property
+    def program(self) -> str:
+        """The beginning of its command line."""
+        file, *words = self.script or (self.name,)
+        return " ".join([f"python sweeps/{file}.py", *words])
 
 
 def make_parser(sweep: Sweep) -> argparse.ArgumentParser:
     """All options, in groups."""
     parser = Parser(sweep.name, sweep.description, _epilog(sweep))
+    parser.prog = sweep.program
     what = parser.add_argument_group("what is compared")
     for axis in sweep.axes:
         what.add_argument(axis.flag, dest=axis.argument, type=_list_of(axis.read), metavar=axis.metavar, help=axis.help)
@@ -172,7 +181,7 @@ def read_arguments(sweep: Sweep, arguments: Sequence[str] | None) -> argparse.Na
 
 
 def _epilog(sweep: Sweep) -> str:
-    program = f"python sweeps/{sweep.name}.py"
+    program = sweep.program
     common = f"""\
 examples:
   {program}                                        the demo: recipe tiny, embedded data, this machine

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from simvtp.config import Experiment, TrainConfig
+from ablations.cost import share_done
+from simvtp.config import Experiment
 from simvtp.results import LOWER_IS_BETTER
 from sweeps.rundir import ALIVE, CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STARTING, STOPPED, RunState, last_lines
 
@@ -95,7 +96,7 @@ def look(
         _finite(metrics.get("loss/total")),
         _finite(metrics.get("speed/clips_per_s")),
         _finite(metrics.get("speed/eta_s")),
-        work_share(experiment, stage, step / total if total else 0.0) if experiment else 0.0,
+        share_done(experiment, stage, step / total if total else 0.0) if experiment else 0.0,
         note or state.message or ("" if metrics else _last_said(state)),
         node,
         job,
@@ -147,31 +148,6 @@ def best_validation(entries: Sequence[Mapping[str, Any]], metric: str) -> float 
     known = [value for some in metrics for name in names if (value := _finite(some.get(name))) is not None]
     better = min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max
     return better(known) if known else None
-
-
-def finetune_cost(experiment: Experiment) -> float:
-    """What a fine-tuning sample costs, with a pre-training sample as 1, by the tokens that pass through the encoder.
-
-    Pre-training: about four passes over the visible tubes and the words, and a narrow decoder over all tubes. Fine-tuning: all
-    tubes and all words once.
-    """
-    model = experiment.model
-    visible = model.tubes * (1 - experiment.masks.video_ratio)
-    decoder = model.tubes * (model.decoder_dim / model.dim) ** 2 * model.decoder_depth / model.depth
-    return (model.tubes + model.text_length) / (4 * (visible + model.text_length) + decoder)
-
-
-def work_share(experiment: Experiment, stage: str, stage_share: float) -> float:
-    """Estimated share of a point's work that is done, from the number of samples that each stage sees."""
-    shapes, tuning = experiment.data.shapes, experiment.finetune
-
-    def samples(train: TrainConfig) -> float:
-        return float(train.max_steps * train.batch_size) if train.max_steps else train.epochs * shapes.train
-
-    first = samples(experiment.pretrain)
-    second = finetune_cost(experiment) * samples(tuning.train) if tuning.enabled else 0.0
-    done = {"pretrain": first * stage_share, "zero_shot": first, "finetune": first + second * stage_share, "evaluate": first + second}
-    return min(0.99, done.get(stage, 0.0) / (first + second)) if first + second > 0 else 0.0
 
 
 def estimate(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ablations.cost import share_done
 from ablations.design import Ablation
 from simvtp.journal import Journal
 from sweeps.progress import (
@@ -26,7 +27,6 @@ from sweeps.progress import (
     newest_metrics,
     summary,
     table,
-    work_share,
 )
 from sweeps.rundir import CANCELLED, FAILED, FINISHED, PRUNED, RUNNING, last_lines, read_state
 from tests.sweeps.jobs import status
@@ -92,7 +92,7 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(tmp_path: Path, g
 
 def test_the_share_of_the_work_grows_from_stage_to_stage(grid: Ablation) -> None:
     shares = [
-        work_share(grid.base, stage, share)
+        share_done(grid.base, stage, share)
         for stage, share in (("pretrain", 0.0), ("pretrain", 0.9), ("zero_shot", 0), ("finetune", 0.5), ("evaluate", 0))
     ]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 0.99
