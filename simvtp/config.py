@@ -257,6 +257,7 @@ class RuntimeConfig:
     decode_timeout_s: float = 30.0
     decoded_cache: bool = False  # keep decoded, resized frames on disk (small data sets)
     sync_every_s: float = 20.0
+    examples: int = added(8)  # test items on the example page of each task (figures/examples_*.html); 0 = no page
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from simvtp.data.order import Order
 from simvtp.data.text import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError, Stopped, UserError
 from simvtp.evaluation.cards import all_items, with_baseline
+from simvtp.evaluation.gallery import draw_examples, redraw_examples
 from simvtp.evaluation.items import items_path, write_items
 from simvtp.evaluation.reconstruction import draw_reconstructions
 from simvtp.journal import Journal, read_json, write_atomically
@@ -474,13 +475,16 @@ def _score_once(
     for result in results:
         running.journal.write("result", result=result.to_dict())
         running.say(f"{result.line}  ({beside(result)})")
-    write_items(items_path(running.directory, name), all_items(results), running.guard)
+    items = all_items(results)
+    write_items(items_path(running.directory, name), items, running.guard)
     afterwards()
     cost.update()
     spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}
     running.status.spent[name] = spent["cpu_hours"], spent["gpu_hours"]
     content = json.dumps({"checkpoint": outcome.sha256, "results": [result.to_dict() for result in results], **spent})
     write_atomically(path, content, running.guard)
+    shown = running.experiment.runtime.examples
+    draw_examples(running.directory, name, results, items, running.dataset, running.experiment, shown, running.guard)
     return results
 
 
@@ -513,12 +517,26 @@ def _draw_pictures(running: _Running, split: str, samples: int = VISUALISED) -> 
     return draw_reconstructions(model, batch, masks, running.tokenizer, running.directory / "figures", experiment.losses.mvm_target)
 
 
-def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say: Say = print) -> list[Path]:
-    """Draw reconstructions of a run whose pre-training has ended; returns the paths of the pictures."""
+def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say: Say = print, *, examples: int = 8) -> list[Path]:
+    """Draw reconstructions of `samples` clips by the pre-trained model of a run, if it has pre-trained one, and example pages of
+    `examples` items of each task that it was scored on; returns the paths."""
     experiment = load_experiment(run_dir)
+    dataset = open_dataset(experiment.data, experiment.runtime, say=say)
+    paths = [*_rebuild(run_dir, experiment, samples, split, say), *redraw_examples(run_dir, experiment, dataset, examples, say)]
+    if paths:
+        return paths
+    if not (run_dir / "checkpoints" / "pretrain.json").exists() and not experiment.finetune.init:
+        raise UserError(f"the pre-training in {run_dir} has not ended: there are no weights to look at yet.")
+    raise UserError(
+        f"there is nothing to show of {run_dir}: its training rebuilds nothing (no MVM or MLM), and no test was scored, or by a version that "
+        "kept no items."
+    )
+
+
+def _rebuild(run_dir: Path, experiment: Experiment, samples: int, split: str, say: Say) -> list[Path]:
     checkpoints = run_dir / "checkpoints"
     if not (checkpoints / "pretrain.json").exists():
-        raise UserError(f"the pre-training in {run_dir} has not ended: there are no weights to look at yet.")
+        return []
     launch = Launch()
     device = choose_device(experiment.runtime.device, launch)
     status = Status(run_dir, writes=False)  # looking at a run does not change it
@@ -526,10 +544,7 @@ def visualize(run_dir: Path, samples: int = VISUALISED, split: str = "test", say
     model = build_model(running.experiment.model, experiment.losses.wanted, experiment.seed)
     model.load_state_dict(safetensors.torch.load_file(checkpoints / "pretrain.safetensors"))
     running.models["pretrain"] = model.to(device).eval()
-    paths = _draw_pictures(running, split, samples)
-    if not paths:
-        raise UserError(f"the run in {run_dir} was trained without MVM and MLM: it rebuilds nothing that could be shown.")
-    return paths
+    return _draw_pictures(running, split, samples)
 
 
 RUN_STAGE: dict[str, Callable[[_Running], list[Result]]] = {

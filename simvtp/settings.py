@@ -378,7 +378,7 @@ def _check_data(experiment: Experiment) -> None:
         _require(getattr(evaluate, key) >= 1, f"evaluate.{key}", getattr(evaluate, key), "at least 1")
     for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(runtime, key) >= 1, f"runtime.{key}", getattr(runtime, key), "at least 1")
-    for key in ("workers", "micro_batch"):
+    for key in ("workers", "micro_batch", "examples"):
         _require(getattr(runtime, key) >= 0, f"runtime.{key}", getattr(runtime, key), "at least 0")
     _require(experiment.finetune.evaluations >= 1, "finetune.evaluations", experiment.finetune.evaluations, "at least 1")
     _require(0 <= experiment.finetune.drop_tubes < 1, "finetune.drop_tubes", experiment.finetune.drop_tubes, "in [0, 1)")

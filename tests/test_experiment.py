@@ -75,7 +75,9 @@ def test_pictures_can_be_drawn_again_without_changing_the_run(finished) -> None:
     experiment, _, _ = finished
     status = (experiment.run_dir / "status.json").read_bytes()
     paths = visualize(experiment.run_dir, samples=2, say=lambda line: None)
-    assert {path.suffix for path in paths} == {".png", ".gif"} and all(path.stat().st_size > 1000 for path in paths)
+    assert {path.suffix for path in paths} == {".png", ".gif", ".html"} and all(path.stat().st_size > 1000 for path in paths)
+    pages = [path.name for path in paths if path.suffix == ".html"]
+    assert pages == ["examples_zero_shot_retrieval.html", "examples_evaluate_retrieval.html"]
     assert (experiment.run_dir / "status.json").read_bytes() == status
 
 

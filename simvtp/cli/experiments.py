@@ -42,10 +42,10 @@ def register(commands: Commands) -> None:
     command.add_argument("overrides", nargs="*", metavar="key=value", help="evaluate.* only, for example evaluate.rerank=16")
     command.set_defaults(handle=_evaluate)
 
-    command = add(commands, "visualize", "original, masked and rebuilt frames and captions of a finished pre-training, as PNG and GIF")
+    command = add(commands, "visualize", "what a pre-training rebuilds (PNG, GIF), and what was right and wrong in each test (HTML)")
     command.add_argument("run_dir", type=Path)
-    command.add_argument("--samples", type=int, default=4)
-    command.add_argument("--split", default="test", choices=("train", "val", "test"))
+    command.add_argument("--samples", type=int, default=0, help="clips that are rebuilt (default 4), items on each test's page (default 8)")
+    command.add_argument("--split", default="test", choices=("train", "val", "test"), help="whose clips are rebuilt")
     command.set_defaults(handle=_visualize)
 
 
@@ -155,6 +155,6 @@ def _describe(options: argparse.Namespace) -> int:
 def _visualize(options: argparse.Namespace) -> int:
     from simvtp.experiment import visualize
 
-    for path in visualize(options.run_dir, samples=options.samples, split=options.split):
+    for path in visualize(options.run_dir, samples=options.samples or 4, split=options.split, examples=options.samples or 8):
         print(path)
     return 0
