@@ -67,6 +67,7 @@ class ModelConfig:
     text_depth: int = added(6)  # mac: blocks of the text tower
     projection: int = added(256)  # mac: width of the two features
     time_attention: Literal["rank", "nearest", "all"] = added("rank")  # mac: whom a patch sees over time where masks differ by frame
+    cls_counts: Literal["per_frame", "once"] = added("per_frame")  # mac: how often CLS counts itself over space; once = Frozen's
     more_frames: Literal["zero", "interpolate"] = added("zero")  # mac: positions in time of weights that were trained on fewer frames
     fusion_blocks: int = added(0)  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
 

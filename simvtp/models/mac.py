@@ -75,7 +75,9 @@ class VideoTower(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = PatchEmbedding(config)
-        self.blocks = DividedBlocks(config.dim, config.depth, config.heads, config.mlp_ratio, config.drop_path)
+        self.blocks = DividedBlocks(
+            config.dim, config.depth, config.heads, config.mlp_ratio, config.drop_path, config.cls_counts == "per_frame"
+        )
         self.norm = nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS)
 
     def forward(self, clips: Tensor, visible: Tensor | None = None, slots: int = 0, aligned: bool = False) -> Tensor:
@@ -191,10 +193,9 @@ class MACMethod:
         return model
 
     def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
-        from simvtp.models.mac_weights import initialise_mac  # reads files, which itself needs the methods
+        from simvtp.models.pretrained import initialise_from  # which itself needs the methods
 
-        assert isinstance(model, MAC)
-        return initialise_mac(model, config)
+        return initialise_from(model, config)
 
     def draw(self, batch: Batch, config: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int) -> Masks:
         return draw_frame_masks(batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample)

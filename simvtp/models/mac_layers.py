@@ -15,6 +15,8 @@ which one was chosen by measurement.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,13 @@ class DividedAttention(Attention):
     """Attention of one kind over the tokens of a video: the weights of a plain attention, but each patch sees only its neighbours."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, keys: Tensor | None, slots: int = 1, kind: str = "space", partners: Tensor | None = None
+        self,
+        x: Tensor,
+        keys: Tensor | None,
+        slots: int = 1,
+        kind: str = "space",
+        partners: Tensor | None = None,
+        cls_bias: float = 0.0,
     ) -> Tensor:
         """x [B, 1 + S, D] -> [B, 1 + S, D].
 
@@ -38,6 +46,7 @@ class DividedAttention(Attention):
             slots: T.
             kind: `space`, `rank`, `nearest` or `all`, see above.
             partners: for `nearest`: int64 [B, S * T], which patches (0 .. S - 1) each patch attends to.
+            cls_bias: added to the score of CLS where CLS asks.
         """
         assert keys is None
         bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
@@ -46,7 +55,8 @@ class DividedAttention(Attention):
         if kind == "all":
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
-            cls = F.scaled_dot_product_attention(q[:, :, :1], k, v)
+            bias = F.pad(q.new_full((1, 1, 1, 1), cls_bias), (0, k.shape[2] - 1)) if cls_bias else None
+            cls = F.scaled_dot_product_attention(q[:, :, :1], k, v, attn_mask=bias)
             mixed = torch.cat([cls, _patches(q, k, v, slots, kind, partners)], dim=2)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
@@ -101,10 +111,15 @@ def nearest_partners(visible: Tensor, slots: int, grid: tuple[int, int]) -> Tens
 
 
 class DividedBlock(Block):
-    """Time attention, then space attention on the sum, then the MLP; the residual of space is the block's *input* (Frozen's order)."""
+    """Time attention, then space attention on the sum, then the MLP; the residual of space is the block's *input* (Frozen's order).
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
+    With `cls_per_frame`, CLS counts itself once for each frame where it attends over space (ours). Without, as in Frozen, each further frame
+    takes weight from CLS itself, and a video of identical frames has not quite the features of the image model.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float, cls_per_frame: bool = True) -> None:
         super().__init__(width, heads, mlp_ratio, drop_path)
+        self.cls_per_frame = cls_per_frame
         self.attn = DividedAttention(width, heads)
         self.time_norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)
         self.time_attn = DividedAttention(width, heads)
@@ -114,16 +129,17 @@ class DividedBlock(Block):
     ) -> Tensor:
         """x [B, 1 + S, D]; the other arguments as for `DividedAttention`; `kept` as for `Block`."""
         timed = x + self.time_attn(self.time_norm(x), None, slots, kind, partners)
-        x = x + self.drop_path(self.attn(self.norm1(timed), None, slots), kept[0])
+        own = math.log(slots) if self.cls_per_frame else 0.0
+        x = x + self.drop_path(self.attn(self.norm1(timed), None, slots, cls_bias=own), kept[0])
         return x + self.drop_path(self.mlp(self.norm2(x)), kept[1])
 
 
 class DividedBlocks(Blocks):
     """`depth` divided blocks in a row; drop path and gradient checkpointing as in `Blocks`."""
 
-    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> None:
+    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0, cls_per_frame: bool = True) -> None:
         rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
-        nn.ModuleList.__init__(self, [DividedBlock(width, heads, mlp_ratio, rate) for rate in rates])
+        nn.ModuleList.__init__(self, [DividedBlock(width, heads, mlp_ratio, rate, cls_per_frame) for rate in rates])
         self.gradient_checkpointing = False
 
     def forward(self, x: Tensor, slots: int, kind: str, partners: Tensor | None = None) -> Tensor:  # type: ignore[override]

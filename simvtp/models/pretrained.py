@@ -22,6 +22,8 @@ from simvtp.errors import CheckpointError
 from simvtp.journal import write_atomically
 from simvtp.models import METHODS, method_of
 from simvtp.models.dual import DualEncoder
+from simvtp.models.mac import MAC
+from simvtp.models.mac_weights import import_mac_state
 from simvtp.models.renaming import BERT, OWN, RELEASED_DUAL, Conversion, convert, detect, load, to_released
 from simvtp.models.simvtp import SimVTP
 
@@ -139,6 +141,8 @@ def import_weights(model: nn.Module, source: str | Path) -> Conversion:
 
 def import_state(model: nn.Module, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any] | None = None) -> Conversion:
     """As `import_weights`, from a state dict in memory; `settings` is the config.json beside it."""
+    if isinstance(model, MAC):
+        return import_mac_state(model, state, where, settings or {})
     naming = detect(state, where)
     dual = isinstance(model, DualEncoder)
     if naming is not OWN and dual != (naming is RELEASED_DUAL):
