@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from simvtp.scores import read_metric
 from simvtp.settings import finalise
 from simvtp.tasks.twostage import CentreViews
 from simvtp.tracking.address import metric_name
-from tests.small import small_experiment
+from tests.small import small_experiment, small_settings
 from tests.tasks.test_tasks import context_of, silent
 
 PLAIN = ("test/zero-shot/t2v", "test/zero-shot/v2t", "test/finetuned/t2v", "test/finetuned/v2t")
@@ -166,3 +169,23 @@ def test_a_clip_that_does_not_decode_is_grey_in_the_second_stage_too(tmp_path: P
     for kept in (0, 2**20):
         grey = CentreViews(context, clips, kept_bytes=kept)(torch.tensor([1]))
         assert len(grey.unique()) == 1
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_what_one_does(tmp_path: Path, shapes_cache: Path, plain: tuple[Experiment, list[Result]]) -> None:
+    """Rank 0 scores both stages while the other waits, in the zero-shot stage and after the fine-tuning, and both go on."""
+    more = (f"finetune.init={plain[0].run_dir}", "evaluate.rerank=3", "evaluate.dual_softmax=true")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "simvtp", "run", "tiny"]
+    settings = small_settings(tmp_path / "two", shapes_cache, *more)
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    alone = finalise(small_experiment(tmp_path / "alone", shapes_cache, *more))
+    run(alone, say=silent)
+    together = load_results(tmp_path / "two" / alone.run_dir.name)
+    ours, theirs = ({result.key: result for result in results} for results in (load_results(alone.run_dir), together))
+    assert list(ours) == list(theirs) and len(ours) == 12
+    for key, result in theirs.items():
+        if "zero-shot" in key:  # the very same weights
+            assert replace(result, seconds={}) == replace(ours[key], seconds={})
+        assert set(result.seconds) == set(ours[key].seconds)
+        assert result.metrics["MnR"] == pytest.approx(ours[key].metrics["MnR"], abs=1), "weights that differ in the last bits"
