@@ -17,6 +17,7 @@ from typing import NoReturn
 from reports import render
 from reports.collect import Study, gather
 from reports.comparisons import comparisons_frame
+from reports.costs import cost_plots, costs_frame
 from reports.figures import draw_figures
 from reports.frames import metrics_frame
 from reports.kinds import kind_of
@@ -125,7 +126,7 @@ def write_report(study: Study, folder: Path) -> None:
     kind = kind_of(study.plan)
     verdict, tables = kind.verdict(study), kind.tables(study)
     more = kind.more(study, len(study.plan.seeds) > 1)  # with spreads, both directions would be too wide
-    compared, published = kind.comparisons(study), kind.published(study)
+    sections = {"comparisons": kind.comparisons(study), "published": kind.published(study), "costs": kind.costs(study)}
     comments = [f"sweep {study.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
     files = {
         "table.md": render.markdown(tables),
@@ -134,21 +135,21 @@ def write_report(study: Study, folder: Path) -> None:
         "all.md": render.markdown(more),
         "all.tex": render.latex(kind.more(study, True), comments),
         "all.csv": render.csv(kind.cells(study)),
-        **({"comparisons.md": render.markdown(compared), "comparisons.tex": render.latex(compared, comments)} if compared else {}),
-        **({"comparisons.csv": render.csv(comparisons_frame(study))} if compared else {}),
-        **({"published.md": render.markdown(published), "published.tex": render.latex(published, comments)} if published else {}),
-        "values.csv": render.csv(metrics_frame(study)),
     }
+    frames = {"comparisons": comparisons_frame, "costs": costs_frame}
+    for name, made in sections.items():
+        if made:
+            files |= {f"{name}.md": render.markdown(made), f"{name}.tex": render.latex(made, comments)}
+            files |= {f"{name}.csv": render.csv(frames[name](study))} if name in frames else {}
+    files["values.csv"] = render.csv(metrics_frame(study))
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = draw_figures(study, kind.plots(study), folder) if study.runs else ()
+    pictures = draw_figures(study, [*kind.plots(study), *cost_plots(study)], folder) if study.runs else ()
     drawn = [path.relative_to(folder).as_posix() for picture in pictures for path in (picture.pdf, picture.png)]
     _remove_figures(folder, keep=drawn)
     files[PROVENANCE] = to_json(record(study, verdict, drawn))
     for name, text in files.items():
         write_atomically(folder / name, text)
-    write_atomically(
-        folder / "index.html", ablation_page(study, verdict, tables, published, compared, more, pictures, folder, tuple(files))
-    )
+    write_atomically(folder / "index.html", ablation_page(study, verdict, tables, sections, more, pictures, folder, tuple(files)))
 
 
 def _remove_figures(folder: Path, keep: Sequence[str]) -> None:

@@ -46,6 +46,7 @@ class Tracked(Protocol):
     params: Mapping[str, str]
     cpu_hours: float
     gpu_hours: float
+    steps: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class Run:
     scores: Mapping[str, float] = field(default_factory=dict)  # tracked figures that are no results: what a search selects on
     run_dir: str = ""  # where it lay when it ran; it may be away
     test_set: tuple[str, ...] = ()  # settings that make the test items: equal ones mean the same items
+    samples: Mapping[str, int] = field(default_factory=dict)  # seen by each training stage, repeats counted
+    parameters: int | None = None  # of the pre-training model; None for runs that did not note it
+    forward_flops: int | None = None  # of a forward pass of pre-training, per sample
 
 
 @dataclass(frozen=True)
@@ -244,8 +248,24 @@ def _run(point: Point, run: Tracked, plan: Plan) -> Run:
         gpu_hours=run.gpu_hours,
         scores=_scores(run, plan),
         run_dir=_tag(run, "run_dir"),
+        samples=_samples(run),
+        parameters=_whole(run, "cost/parameters"),
+        forward_flops=_whole(run, "cost/forward_flops"),
         test_set=tuple(run.params.get(name, "") for name in _TEST_SET),
     )
+
+
+_BATCH = {"pretrain": "pretrain.batch_size", "finetune": "finetune.train.batch_size"}
+
+
+def _samples(run: Tracked) -> dict[str, int]:
+    """Steps times the global batch of each training stage that took steps."""
+    return {stage: run.steps[stage] * int(run.params[name]) for stage, name in _BATCH.items() if stage in run.steps and name in run.params}
+
+
+def _whole(run: Tracked, name: str) -> int | None:
+    value = run.metrics.get(name)
+    return None if value is None else round(value)
 
 
 _TEST_SET = (

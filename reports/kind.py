@@ -9,6 +9,7 @@ import pandas as pd
 
 from reports.collect import MakeAxis, Study
 from reports.comparisons import comparison_tables
+from reports.costs import cost_tables
 from reports.curves import curve_plots
 from reports.figures import Plot
 from reports.frames import cells_frame, points_frame
@@ -33,7 +34,8 @@ class Kind:
         make_axis: how the values of an axis are written and where they lie in a picture.
         tables: what stands at the top, and in table.md and table.tex.
         more: what stands below and in all.md and all.tex; called with `by_direction`: a table for each direction, for narrow pages.
-        plots: the figures.
+        costs: what each cell cost; in costs.md, costs.tex.
+        plots: the figures, before that of score against cost, which every kind but a search has.
         comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
         published: what the paper prints for each cell, mostly a dash; in published.md, published.tex.
         verdict: plain sentences on what came out.
@@ -45,6 +47,7 @@ class Kind:
     more: Callable[[Study, bool], tuple[Table, ...]] = all_metrics
     comparisons: Callable[[Study], tuple[Table, ...]] = comparison_tables
     published: Callable[[Study], tuple[Table, ...]] = beside_published
+    costs: Callable[[Study], tuple[Table, ...]] = cost_tables
     plots: Callable[[Study], list[Plot]] = grid_plots
     verdict: Callable[[Study], tuple[str, ...]] = sentences
     points: Callable[[Study], pd.DataFrame] = points_frame

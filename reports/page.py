@@ -33,23 +33,21 @@ def ablation_page(
     study: Study,
     verdict: Sequence[str],
     tables: Sequence[Table],
-    published: Sequence[Table],
-    compared: Sequence[Table],
+    sections: Mapping[str, Sequence[Table]],
     more_tables: Sequence[Table],
     pictures: Sequence[Picture],
     folder: Path,
     files: Sequence[str],
 ) -> str:
-    """The page that lies in `folder`, beside the `files` that it links to."""
+    """The page that lies in `folder`, beside the `files` that it links to. `sections`: comparisons, published, costs."""
     template = _environment().get_template("ablation.html")
     return template.render(
         study=study,
         plan=study.plan,
-        published=published,
         verdict=verdict,
         states=states_text(study),
         tables=tables,
-        compared=compared,
+        sections=sections,
         more_tables=more_tables,
         pictures=_shown(pictures, folder),
         files=files,
@@ -63,6 +61,21 @@ def papers_page(tables: Sequence[Table], claims: Table, pictures: Sequence[Pictu
     """The page of the papers' tables and claims; it lies in `folder`."""
     template = _environment().get_template("papers.html")
     return template.render(tables=tables, claims=claims, pictures=_shown(pictures, folder), files=files)
+
+
+def compare_page(
+    a: Any,
+    b: Any,
+    verdict: str,
+    parts: Sequence[Any],
+    scores: Sequence[Any],
+    wins: Sequence[Any],
+    pictures: Sequence[Picture],
+    folder: Path,
+) -> str:
+    """The page of two runs (`reports.contrast`); it lies in `folder`."""
+    template = _environment().get_template("compare.html")
+    return template.render(a=a, b=b, verdict=verdict, parts=parts, scores=scores, wins=wins, pictures=_shown(pictures, folder))
 
 
 def _shown(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:

@@ -38,6 +38,7 @@ from simvtp.lease import Lease, hold
 from simvtp.models import SimVTP, build_model, method_of
 from simvtp.models.pretrained import import_weights
 from simvtp.models.renaming import Conversion
+from simvtp.models.size import model_size
 from simvtp.results import Result
 from simvtp.rundir import Status, is_finished, load_experiment, load_results, write_identity
 from simvtp.settings import INITIAL, finalise, init_weights
@@ -259,6 +260,7 @@ def _pretrain(running: _Running) -> list[Result]:
     model = build_model(experiment.model, experiment.losses.wanted, experiment.seed)
     if experiment.finetune.init:
         return take_weights(running, model)
+    running.status.update(**model_size(experiment.model, experiment.masks, experiment.losses.wanted))
     if not (running.directory / "checkpoints" / "pretrain.json").exists():
         _initialise(running, model)
     settings, clips = experiment.pretrain, running.dataset.splits["train"]

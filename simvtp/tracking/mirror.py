@@ -340,11 +340,11 @@ def _selected(run_dir: Path, status: Mapping[str, Any]) -> list[Point]:
 
 
 def _costs(status: Mapping[str, Any]) -> list[Point]:
-    """CPU and GPU hours of a run that has ended (while it runs they change all the time)."""
+    """CPU and GPU hours of a run that has ended (while it runs they change all the time), and the size of its model."""
     if status.get("state") not in STATUS:
         return []
     moment = int(status.get("updated", 0) * 1000)
-    names = [name for name in ("cpu_hours", "gpu_hours") if status.get(name) is not None]
+    names = [name for name in ("cpu_hours", "gpu_hours", "parameters", "forward_flops") if status.get(name) is not None]
     return [Point(f"cost/{name}", float(status[name]), 0, moment, single=True) for name in names]
 
 

@@ -29,7 +29,8 @@ class SweepRecord:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A tracked experiment. `status` is MLflow's (FINISHED ...), `state` ours (finished ...); params are text; times in seconds."""
+    """A tracked experiment. `status` is MLflow's (FINISHED ...), `state` ours (finished ...); params are text; times in seconds. `steps`: the
+    last step of each training stage."""
 
     run_id: str
     status: str
@@ -44,6 +45,7 @@ class TrackedRun:
     cpu_hours: float
     gpu_hours: float
     start_time: float
+    steps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,4 +113,5 @@ def _tracked(store: Store, run: StoredRun) -> TrackedRun:
         cpu_hours=metrics.get("cost/cpu_hours", 0.0),
         gpu_hours=metrics.get("cost/gpu_hours", 0.0),
         start_time=run.start_time / 1000,
+        steps={stage: run.metrics[f"{stage}/lr"].step for stage in ("pretrain", "finetune") if f"{stage}/lr" in run.metrics},
     )

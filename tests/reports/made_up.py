@@ -80,13 +80,14 @@ def run(
         fingerprint=point["fingerprint"],
         cell_fingerprint=point["cell_fingerprint"],
         seed=point["seed"],
-        params={},
-        metrics=metrics or {},
+        params={"pretrain.batch_size": "64", "finetune.train.batch_size": "16"},
+        metrics={"cost/parameters": 1.2e6, "cost/forward_flops": 3.4e8} | (metrics or {}),
         tags={"git_commit": "c0ffee" * 6 + "c0ff", "git_dirty": "false", "hardware": "a CPU (2 cores)", **tags},
         results=list(results),
         cpu_hours=hours,
         gpu_hours=0.0,
         start_time=1.0,
+        steps={"pretrain": 200, "finetune": 100},
     )
 
 
