@@ -27,6 +27,7 @@ def register(commands: Commands) -> None:
     loader.add_argument("--reader", default="decord", choices=("decord", "pyav"))
     loader.set_defaults(handle=_loader)
     _register_step(bench)
+    _register_mac(bench)
 
 
 def _register_step(bench: Commands) -> None:
@@ -64,6 +65,39 @@ def _step(options: argparse.Namespace) -> int:
         largest=options.largest,
     )
     page = step_page(f"The training step, {options.what}, {options.size}", plan, measure_step(plan, device), device)
+    print(page)
+    if options.out:
+        write_atomically(options.out, page)
+    return 0
+
+
+def _register_mac(bench: Commands) -> None:
+    mac = bench.add_parser("mac", help="what masks save MAC: operations, time, memory and largest batch at several ratios, in turns")
+    mac.add_argument("--size", default="tiny", choices=("tiny", "base"))
+    mac.add_argument("--ratios", default="0,0.6,0.7,0.75,0.8,0.9", help="with commas; the first is what the others are compared with")
+    mac.add_argument("--batch", type=int, default=0, help="samples a step; default: 32 (tiny), 4 (base)")
+    mac.add_argument("--device", default="auto")
+    mac.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    mac.add_argument("--rounds", type=int, default=6, help="turns of each")
+    mac.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least one step")
+    mac.add_argument("--memory", type=float, default=16.0, help="GiB for which the largest batch is reckoned")
+    mac.add_argument("--out", type=Path, default=None, help="write the page there")
+    mac.set_defaults(handle=_mac)
+
+
+def _mac(options: argparse.Namespace) -> int:
+    from simvtp.bench.mac import MacPlan, mac_page, measure_mac
+    from simvtp.errors import ConfigError
+    from simvtp.journal import write_atomically
+    from simvtp.training.distributed import choose_device
+
+    try:
+        ratios = tuple(float(text) for text in options.ratios.split(","))
+    except ValueError:
+        raise ConfigError(f"--ratios {options.ratios}: write numbers with commas between.") from None
+    device = choose_device(options.device)
+    plan = MacPlan(options.size, ratios, options.batch, options.precision, options.rounds, options.seconds, options.memory)
+    page = mac_page(plan, measure_mac(plan, device), device)
     print(page)
     if options.out:
         write_atomically(options.out, page)
