@@ -205,7 +205,9 @@ class MACMethod:
         if encoder != "dual":
             raise ConfigError(f"finetune.encoder={encoder}: model.method=mac always has two towers; leave it as 'dual'.")
         tuned = MAC(replace(config, drop_path=drop_path))
-        tuned.load_state_dict(model.state_dict())
+        state, positions = model.state_dict(), "video_tower.embedding.temporal"
+        state[positions] = state[positions][: config.grid[0]]  # `config` may ask for fewer frames: the first positions in time
+        tuned.load_state_dict(state)
         weight = next(model.parameters())
         return tuned.to(device=weight.device, dtype=weight.dtype)
 

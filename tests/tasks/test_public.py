@@ -18,13 +18,14 @@ from simvtp.evaluation.answers import answer_ranks
 from simvtp.experiment import run
 from simvtp.models import build_model
 from simvtp.models.pretrained import import_weights
+from simvtp.recipes import get_recipe
 from simvtp.results import Result
-from simvtp.settings import finalise
+from simvtp.settings import finalise, override
 from simvtp.tasks import TASKS, open_task, open_zero_shot
 from simvtp.tasks.imagetext import ImageText
 from simvtp.tasks.published import SimilarityChoice, published_choices
 from simvtp.tasks.retrieval import Retrieval
-from tests.small import small_experiment
+from tests.small import small_experiment, small_settings
 from tests.tasks.annotated import (
     clips_of,
     halves,
@@ -157,6 +158,14 @@ def test_zero_shot_pictures_are_embedded_by_the_pretrained_weights(pretrained: E
     views = torch.cat([clips for clips, _ in task.context.view_loader(task.clips["test"]).batches()])
     with torch.inference_mode():
         torch.testing.assert_close(found.videos.float(), short.eval().embed_video(views))
+
+
+def test_a_method_of_two_towers_finds_pictures_too(tmp_path: Path, shapes_cache: Path) -> None:
+    settings = small_settings(tmp_path, shapes_cache, "finetune.task=imagetext", "finetune.evaluations=1", "model.text_depth=1")
+    results = run(finalise(override(get_recipe("tiny_mac"), settings)), say=silent)
+    assert [result.key for result in results] == [
+        f"test/{setting}/{way}" for setting in ("zero-shot", "finetuned") for way in ("t2i", "i2t")
+    ]
 
 
 # ---- published choices ----------------------------------------------------------------------------------------------------------
