@@ -86,6 +86,30 @@ def suppress(spans: Spans, scores: Scores, threshold: float, keep: int | None = 
     return np.array(kept, dtype=np.int64)
 
 
+def cover(overlaps: Numbers, probabilities: Numbers, keep: int) -> tuple[NDArray[np.int64], Scores]:
+    """Spans of which one should overlap well with the true one (ours, in place of suppression): (indices, best first; what each adds).
+
+    Each time the span that most raises the expected overlap of the best one so far, as `prior_spans` does for the training moments. The
+    first is the one with the largest expected overlap.
+
+    Args:
+        overlaps: [N, N], of each candidate with each, 0 to 1.
+        probabilities: [N], that a candidate is the true span; they add up to 1.
+        keep: how many spans, at most N.
+    """
+    reached, before = np.zeros(len(probabilities)), 0.0
+    chosen: list[int] = []
+    added: list[float] = []
+    for _ in range(min(keep, len(probabilities))):
+        expected = np.maximum(overlaps, reached) @ probabilities
+        expected[chosen] = -np.inf
+        chosen.append(int(expected.argmax()))
+        reached = np.maximum(reached, overlaps[chosen[-1]])
+        added.append(float(expected[chosen[-1]]) - before)
+        before += added[-1]
+    return np.array(chosen, dtype=np.int64), np.array(added)
+
+
 def _check_prediction(prediction: Prediction, what: str) -> Prediction:
     spans, scores = check_spans(prediction[0], what), np.asarray(prediction[1], dtype=np.float64)
     if scores.shape != (len(spans),):

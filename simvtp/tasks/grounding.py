@@ -3,7 +3,8 @@
 The video is cut into `finetune.segments` equal segments; `finetune.segment_frames` frames of each pass through the pair encoder with the
 sentence, and a light head says of each segment that it lies inside the span, that the span starts with it, that it ends with it. Every
 run of segments is a candidate. Its loss, had it been the true span, gives its probability; its score is the overlap with the true span
-that these probabilities let one expect; then non-maximum suppression. Spans are as fine as the segments.
+that these probabilities let one expect; then non-maximum suppression, or with `finetune.spans=coverage` the spans that best complete those
+before them. Spans are as fine as the segments.
 
 Beside each figure: `chance` (random spans) and `prior` (the spans that overlap best with the training moments). `finetune.blind=true`
 trains on the sentence alone, `finetune.baseline=true` puts that beside.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from simvtp.data.text import TokenBatch
 from simvtp.data.video import get_reader, probe
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.cards import Asked, with_spans
-from simvtp.evaluation.spans import DEPTHS, Numbers, Prediction, Scores, Spans, grounding_result, overlap, suppress
+from simvtp.evaluation.spans import DEPTHS, Numbers, Prediction, Spans, cover, grounding_result, overlap, suppress
 from simvtp.models import SimVTP
 from simvtp.models.grounding import END, INSIDE, START, GroundingModel
 from simvtp.results import Result
@@ -50,7 +52,8 @@ class Grounding:
 
     def __init__(self, context: Context) -> None:
         experiment, tuning = context.experiment, context.experiment.finetune
-        self.segments, self.segment_frames = tuning.segments, tuning.segment_frames
+        self.segments, self.segment_frames, self.spans = tuning.segments, tuning.segment_frames, tuning.spans
+        self.variant = f"NMS {NMS:g}" if self.spans == "nms" else self.spans
         if not 2 <= self.segments <= MOST_SEGMENTS:
             raise ConfigError(f"finetune.segments={self.segments}: must be from 2 to {MOST_SEGMENTS}.")
         tubelet = experiment.model.tubelet_size
@@ -131,8 +134,8 @@ class Grounding:
         clips, owners = asked_clips(moments, self.videos, split)
         logits = score_texts(self.context, model, model.score, clips, self._texts(moments), owners)
         truths, lengths = self._truth(moments)
-        protocol = self.context.protocol("grounding", split, setting, checkpoint, ties=TIES, variant=f"NMS {NMS:g}")
-        found, names = predict(logits, lengths), [m.id for m in moments]
+        protocol = self.context.protocol("grounding", split, setting, checkpoint, ties=TIES, variant=self.variant)
+        found, names = predict(logits, lengths, self.spans), [m.id for m in moments]
         result = grounding_result(protocol, found, truths, lengths, *self._truth(self.learnt), names=names)
         return [with_spans(result, Asked(names, [m.video for m in moments], [m.sentence for m in moments]), found, truths, lengths)]
 
@@ -164,8 +167,8 @@ class SpanLoss:
         return {"inside": inside, "bounds": bounds}, report
 
 
-def candidate_scores(logits: Tensor) -> tuple[Spans, Scores]:
-    """(candidates as shares of the video [N, 2], expected overlap of each with the true span [Q, N]) of float64 logits [Q, S, 3]."""
+def candidates(logits: Tensor) -> tuple[Spans, Numbers]:
+    """(candidates as shares of the video [N, 2], probability of each to be the true span [Q, N]) of float64 logits [Q, S, 3]."""
     count = logits.shape[1]
     first, last = torch.triu_indices(count, count).unbind(0)
     starts, ends = (logits[..., part].log_softmax(dim=1) for part in (START, END))
@@ -173,16 +176,22 @@ def candidate_scores(logits: Tensor) -> tuple[Spans, Scores]:
     until = F.pad(logits[..., INSIDE].cumsum(dim=1), (1, 0))
     gain = starts[:, first] + ends[:, last] + (until[:, last + 1] - until[:, first]) / count
     spans = torch.stack([first, last + 1], dim=1).double().numpy() / count
-    return spans, gain.softmax(dim=1).numpy() @ overlap(spans, spans)
+    return spans, gain.softmax(dim=1).numpy()
 
 
-def predict(logits: Tensor, lengths: Numbers) -> list[Prediction]:
-    """The spans in seconds that are left after suppression, at most as many as are looked at, with their scores."""
-    shares, scores = candidate_scores(logits)
+def predict(logits: Tensor, lengths: Numbers, spans: Literal["nms", "coverage"] = "nms") -> list[Prediction]:
+    """Spans in seconds, at most as many as are looked at, with scores: the expected overlap, with `coverage` what a span adds to it."""
+    shares, probabilities = candidates(logits)
+    overlaps = overlap(shares, shares)
     found = []
-    for row, length in zip(scores, lengths, strict=True):
-        kept = suppress(shares, row, NMS, max(DEPTHS))
-        found.append((shares[kept] * length, row[kept]))
+    for row, length in zip(probabilities, lengths, strict=True):
+        if spans == "coverage":
+            kept, scores = cover(overlaps, row, max(DEPTHS))
+        else:
+            expected = row @ overlaps
+            kept = suppress(shares, expected, NMS, max(DEPTHS))
+            scores = expected[kept]
+        found.append((shares[kept] * length, scores))
     return found
 
 

@@ -20,7 +20,7 @@ from simvtp.evaluation.spans import grounding_metrics, overlap
 from simvtp.models import Place, build_model, set_place
 from simvtp.models.grounding import END, INSIDE, START, GroundingModel
 from simvtp.tasks import open_task
-from simvtp.tasks.grounding import Grounding, SpanLoss, _lengths, candidate_scores, predict
+from simvtp.tasks.grounding import Grounding, SpanLoss, _lengths, candidates, predict
 from tests.small import small_experiment
 from tests.tasks.test_tasks import MODEL, context_of
 
@@ -60,7 +60,8 @@ def test_the_loss_of_a_span_between_segments() -> None:
 
 def test_scores_are_the_overlaps_that_the_losses_let_one_expect() -> None:
     logits = 2 * torch.randn(3, SEGMENTS, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    spans, scores = candidate_scores(logits)
+    spans, probabilities = candidates(logits)
+    scores = probabilities @ overlap(spans, spans)
     assert sorted(map(tuple, spans.tolist())) == [(i / 4, j / 4) for i in range(4) for j in range(i + 1, 5)]
     for row, found in zip(logits, scores, strict=True):
         likely = np.exp([-loss_of(row, span) for span in spans])
@@ -75,6 +76,23 @@ def test_what_is_certain_is_predicted_in_seconds_and_alternatives_differ() -> No
     assert spans[0].tolist() == [2.5, 7.5] and scores[0] == pytest.approx(1) and scores.tolist() == sorted(scores, reverse=True)
     overlaps = overlap(spans, spans) - np.eye(len(spans))
     assert 1 < len(spans) <= 5 and overlaps.max() <= 0.5
+
+
+def test_with_coverage_each_span_completes_those_before_it() -> None:
+    """Against brute force over all candidates; the first span is the same as with suppression, and none comes twice."""
+    logits = 2 * torch.randn(6, SEGMENTS, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits[0] = -50.0  # one candidate alone is possible: what follows adds nothing, and is given all the same
+    logits[0, 1:3, INSIDE] = logits[0, 1, START] = logits[0, 2, END] = 50.0
+    shares, probabilities = candidates(logits)
+    lengths = np.full(6, 10.0)
+    plain = predict(logits, lengths)
+    for row, (spans, scores), (first, _) in zip(probabilities, predict(logits, lengths, "coverage"), plain, strict=True):
+        assert spans[0].tolist() == first[0].tolist() and len({tuple(span) for span in spans.tolist()}) == len(spans) == 5
+        assert (np.diff(scores) < 1e-9).all()
+        for count in range(1, 5):
+            best = overlap(spans[:count] / 10, shares).max(axis=0)
+            gains = [float((np.maximum(best, overlap(shares[n : n + 1], shares)[0]) - best) @ row) for n in range(len(shares))]
+            assert scores[count] == pytest.approx(max(gains), abs=1e-9)
 
 
 def test_a_segment_sees_its_own_frames_only() -> None:
@@ -162,6 +180,8 @@ def test_lengths_come_from_the_files_where_the_annotations_do_not_say_them(small
 
 def test_moments_after_the_end_of_their_video_are_counted_and_missed(small: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where only the file knows how long the video is: of each split, the first moment lies after the end, the second reaches beyond."""
+    said: list[str] = []
+    context = context_of(small, say=said.append)
     records = open_annotations(small.data, small.runtime, "grounding")
     first = {split: next(n for n, m in enumerate(records.moments) if m.split == split) for split in ("train", "val", "test")}
     moments = [replace(m, duration_s=None) for m in records.moments]
@@ -169,8 +189,7 @@ def test_moments_after_the_end_of_their_video_are_counted_and_missed(small: Expe
         moments[place] = replace(moments[place], span=Span(5.0, 6.0))
         moments[place + 1] = replace(moments[place + 1], span=Span(0.5, 6.0))
     monkeypatch.setattr("simvtp.tasks.grounding.open_annotations", lambda *rest: replace(records, moments=tuple(moments)))
-    said: list[str] = []
-    task = Grounding(context_of(small, say=said.append))
+    task = Grounding(context)
     assert moments[first["train"]] not in task.learnt and task.samples == len(task.moments["train"]) - 1
     for split, fate in (("train", "left out"), ("test", "they count as misses")):
         assert any(line.startswith(f"{split}: 1 of {len(task.moments[split])} sentences speak") and line.endswith(fate) for line in said)
