@@ -154,6 +154,11 @@ def retrieval_encoder(
     pooling: Literal["content", "with_pads", "cls"],
     encoder: Sides = "dual",
 ) -> DualEncoder | SharedEncoder:
-    """What is fine-tuned for retrieval from the pre-trained `model`: `finetune.encoder`. `config` may ask for fewer frames."""
+    """What is fine-tuned for retrieval from the pre-trained `model`: `finetune.encoder`. `config` may ask for fewer frames.
+
+    Raises ConfigError if one encoder is asked for of a model that has two.
+    """
+    if encoder == "shared" and config.encoders == "two":
+        raise ConfigError("one encoder for both sides (finetune.encoder=shared, or pictures) does not go with model.encoders=two.")
     config = replace(config, drop_path=drop_path, pooling=pooling)
     return SharedEncoder.from_unified(model, config) if encoder == "shared" else DualEncoder.from_unified(model, config)
