@@ -24,6 +24,7 @@ from reports.kinds import kind_of
 from reports.page import ablation_page, index_page
 from reports.papers import write_papers
 from reports.plan import ReportError
+from reports.rebuilt import rebuilt_pictures
 from reports.record import NAME as PROVENANCE
 from reports.record import record, to_json
 from reports.shelf import read_records
@@ -144,12 +145,14 @@ def write_report(study: Study, folder: Path) -> None:
     files["values.csv"] = render.csv(metrics_frame(study))
     folder.mkdir(parents=True, exist_ok=True)
     pictures = draw_figures(study, [*kind.plots(study), *cost_plots(study)], folder) if study.runs else ()
-    drawn = [path.relative_to(folder).as_posix() for picture in pictures for path in (picture.pdf, picture.png)]
+    rebuilt = rebuilt_pictures(study, folder)
+    paths = dict.fromkeys(path for picture in (*pictures, *rebuilt) for path in (picture.pdf, picture.png))
+    drawn = [path.relative_to(folder).as_posix() for path in paths]
     _remove_figures(folder, keep=drawn)
-    files[PROVENANCE] = to_json(record(study, verdict, drawn))
+    files[PROVENANCE] = to_json(record(study, verdict, drawn) | {"methods": kind.methods})
     for name, text in files.items():
         write_atomically(folder / name, text)
-    write_atomically(folder / "index.html", ablation_page(study, verdict, tables, sections, more, pictures, folder, tuple(files)))
+    write_atomically(folder / "index.html", ablation_page(study, verdict, tables, sections, more, pictures, rebuilt, folder, tuple(files)))
 
 
 def _remove_figures(folder: Path, keep: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from statistics import fmean
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reports.collect import Run, Study
 from reports.figures import MARKERS, WIDTH, Plot, palette, spread_words
@@ -145,6 +146,7 @@ def draw(study: Study) -> Figure:
         figure.legend(title=title, loc="outside right upper", frameon=False, alignment="left")
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(0.1)
     sns.despine(ax=axes)
     return figure

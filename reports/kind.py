@@ -39,6 +39,7 @@ class Kind:
         comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
         published: what the paper prints for each cell, mostly a dash; in published.md, published.tex.
         verdict: plain sentences on what came out.
+        methods: whether the cells are methods, which then all stand beside the papers' rows.
         points, cells: table.csv (a row for each planned point) and all.csv.
     """
 
@@ -52,3 +53,4 @@ class Kind:
     verdict: Callable[[Study], tuple[str, ...]] = sentences
     points: Callable[[Study], pd.DataFrame] = points_frame
     cells: Callable[[Study], pd.DataFrame] = cells_frame
+    methods: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports import data_fraction, losses, search
+from reports import data_fraction, losses, methods, search
 from reports.kind import Kind
 from reports.plan import Plan, ReportError
 
@@ -14,6 +14,7 @@ KINDS: dict[str, Kind] = {  # by `kind` of plan.json; a plan without one by the 
     "search": search.KIND,
     "losses": losses.KIND,
     "data_fraction": data_fraction.KIND,
+    "prediction_vs_alignment": methods.KIND,
 }
 
 

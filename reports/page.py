@@ -36,6 +36,7 @@ def ablation_page(
     sections: Mapping[str, Sequence[Table]],
     more_tables: Sequence[Table],
     pictures: Sequence[Picture],
+    rebuilt: Sequence[Picture],
     folder: Path,
     files: Sequence[str],
 ) -> str:
@@ -50,6 +51,7 @@ def ablation_page(
         sections=sections,
         more_tables=more_tables,
         pictures=_shown(pictures, folder),
+        rebuilt=_shown(rebuilt, folder),
         files=files,
         cost=cost(study.runs),
         hardware=sorted({run.hardware for run in study.runs if run.hardware}),
@@ -84,6 +86,7 @@ def _shown(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:
         {
             "data": base64.b64encode(picture.png.read_bytes()).decode(),
             "pdf": picture.pdf.relative_to(folder).as_posix(),
+            "label": picture.pdf.suffix[1:].upper(),
             "caption": picture.caption,
             "alt": picture.alt,
         }

@@ -96,10 +96,10 @@ def _setting_table(study: Study, setting: str, only: str, keys: Sequence[str]) -
     notes = [
         _metrics_note(shown),
         *_categories_note(study, keys),
-        *_reading_notes(study, [cell for column in filled for cell in column]),
+        *reading_notes(study, [cell for column in filled for cell in column]),
         *([f"Chance: {'; '.join(chances)}."] if chances else []),
         *(f"{baseline_name(name)}: {', '.join(figures)}." for name, figures in baselines.items()),
-        f"Protocol: {_protocols_text(study, keys)}; {seeds_text(study)}.",
+        *protocol_notes(study, keys),
     ]
     which = f"{setting}, {DIRECTIONS.get(only, only)}" if only else setting
     first = study.example(keys[0])
@@ -108,6 +108,11 @@ def _setting_table(study: Study, setting: str, only: str, keys: Sequence[str]) -
     task = "" if first.protocol.direction else f"{first.protocol.task} {first.protocol.variant}"
     words = [plan.ablation, "all", *re.findall(r"[a-z0-9]+", f"{setting} {only} {task}".lower())]
     return Table("_".join(words), caption, tuple(columns), tuple(rows), tuple(notes))
+
+
+def protocol_notes(study: Study, keys: Sequence[str]) -> list[str]:
+    """How these columns were measured."""
+    return [f"Protocol: {_protocols_text(study, keys)}; {seeds_text(study)}."]
 
 
 def _protocols_text(study: Study, keys: Sequence[str]) -> str:
@@ -214,14 +219,14 @@ def headline_table(study: Study, columns: Sequence[Column], rows: Sequence[tuple
     chance = "; ".join(filter(None, (chance_text(study) and f"chance: {chance_text(study)}", *baselines_text(study))))
     data = f" on {result.protocol.dataset}" if result else f" on {plan.dataset}" if plan.dataset else ""
     notes = [
-        *_reading_notes(study, [cell for row in rows for cell in row]),
+        *reading_notes(study, [cell for row in rows for cell in row]),
         f"Protocol: {protocol_text(result)}; {seeds_text(study)}." if result else "No run has finished yet.",
     ]
     caption = f"{plan.title}: {plan.metric_label}{data}{f' ({chance})' if chance else ''}."
     return Table(plan.ablation, caption, tuple(columns), tuple(rows), tuple(notes))
 
 
-def _reading_notes(study: Study, cells: Sequence[Cell]) -> list[str]:
+def reading_notes(study: Study, cells: Sequence[Cell]) -> list[str]:
     """How to read the marks: only those that occur."""
     most = max((study.planned(cell) for cell in study.plan.cells), default=1)
     if most > 1:

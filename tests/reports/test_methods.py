@@ -1,0 +1,97 @@
+"""Methods side by side, and the pictures of what models fill in."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from reports.build import write_index, write_report
+from reports.collect import Study, gather
+from reports.kinds import KINDS, kind_of
+from reports.rebuilt import rebuilt_pictures, shown_cells
+from tests.reports import made_up
+from tests.reports.made_up import TEXT, VIDEO
+
+R1 = {"simvtp": 14.0, "mac": 12.0, "frozen": 11.0}
+
+
+def study() -> Study:
+    axes = [{"key": "method", "label": "method", "values": list(R1)}]
+    cells = [{"method": name} for name in R1]
+    made = made_up.plan(
+        axes=axes, cells=cells, ablation="prediction_vs_alignment", published_optimum=None, seeds=(0, 1, 2), title="Methods"
+    )
+    return made_up.study(made, lambda cell, seed: R1[cell["method"]] + 0.1 * seed)
+
+
+def test_size_cost_and_both_directions_stand_in_one_row() -> None:
+    made = study()
+    assert kind_of(made.plan) is KINDS["prediction_vs_alignment"]
+    (table,) = kind_of(made.plan).tables(made)
+    heads = [(column.group, column.head) for column in table.columns]
+    assert heads[:5] == [("", "method"), ("", "n"), ("", "parameters"), ("", "GMAC"), ("", "CPU-hours")]
+    assert heads[5:] == [(way, name) for way in ("text to video", "video to text") for name in ("R@1", "R@5", "R@10", "MdR")]
+    first = [cell.text for cell in table.rows[0]]
+    assert first[:6] == ["simvtp", "3", "1.2 M", "0.17", "0.25", "14.1"] and table.rows[0][5].place == 1
+    assert any(note.startswith("Protocol: text-to-video and video-to-text retrieval on shapes") for note in table.notes)
+
+
+def test_published_rows_have_tables_of_their_own_and_all_methods_stand_on_the_papers_page(tmp_path: Path) -> None:
+    made = study()
+    published = kind_of(made.plan).published(made)
+    assert all(row[0].text not in R1 for table in published for row in table.rows) and len(published) == 2
+    write_report(made, tmp_path / "prediction_vs_alignment")
+    write_index(tmp_path)
+    assert json.loads((tmp_path / "prediction_vs_alignment" / "provenance.json").read_text())["methods"] is True
+    text = (tmp_path / "papers" / "tables.md").read_text()
+    assert all(f"method {name}" in text for name in R1)
+    claims = (tmp_path / "papers" / "claims.csv").read_text()
+    assert next(line for line in claims.splitlines() if line.startswith("mac-frozen")).endswith(",supported")
+
+
+# ---- reconstructions --------------------------------------------------------------------------------------------------------
+
+
+def drawn(root: Path, video: tuple[float, ...] = (0.5, 0.9), skip: int = -1) -> Study:
+    made = made_up.plan(video=video, seeds=(0, 1))
+    runs = []
+    for number, point in enumerate(made["points"]):
+        folder = root / f"run{number}"
+        (folder / "figures").mkdir(parents=True)
+        for clip in () if number % (2 * len(video)) == skip else ("00_test_a", "01_test_b", "02_test_c"):
+            shade = (10 * number, 50 * len(clip), 100)
+            Image.new("RGB", (80, 60 + number), shade).save(folder / "figures" / f"reconstruction_{clip}.png")
+        runs.append(made_up.run(point, *made_up.all_results(10.0, point["seed"]), run_dir=str(folder)))
+    return gather(made, runs)
+
+
+def test_the_same_clips_of_each_cell_stand_beside_each_other(tmp_path: Path) -> None:
+    made = drawn(tmp_path)
+    pictures = rebuilt_pictures(made, tmp_path)
+    assert [picture.name for picture in pictures] == ["reconstructions_0", "reconstructions_1"]
+    assert "test_a" in pictures[0].caption and "text mask ratio 0.75" in pictures[0].alt
+    first = pictures[0].png.read_bytes()
+    with Image.open(pictures[0].png) as page:
+        assert page.width == 2 * 60 + 3 * 18  # two columns of sheets at three quarters
+    assert first == rebuilt_pictures(made, tmp_path)[0].png.read_bytes()
+
+
+def test_a_cell_without_pictures_is_left_out_and_directories_that_are_away_give_none(tmp_path: Path) -> None:
+    (picture, *_) = rebuilt_pictures(drawn(tmp_path, skip=0), tmp_path)
+    assert "video mask ratio 0.5, text mask ratio 0.15" not in picture.alt
+    assert rebuilt_pictures(study(), tmp_path) == ()
+
+
+def test_of_a_large_grid_first_middle_and_last_are_shown() -> None:
+    made = made_up.study(made_up.plan(video=(0.5, 0.6, 0.7, 0.8, 0.9), text=(0.15, 0.3, 0.75)), lambda cell, seed: 10.0)
+    assert {cell[0] for cell in shown_cells(made)} == {0.5, 0.7, 0.9} and len(shown_cells(made)) == 9
+    few = made_up.study(made_up.plan(), lambda cell, seed: 10.0 if cell[VIDEO] < 0.6 or cell[TEXT] < 0.2 else None)
+    assert len(shown_cells(few)) == 3
+
+
+def test_the_page_shows_them(tmp_path: Path) -> None:
+    write_report(drawn(tmp_path / "runs"), tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "What the models fill in" in page and page.count("full size") == 2
+    record = json.loads((tmp_path / "report" / "provenance.json").read_text())
+    assert "reconstructions_0.png" in record["figures"]
