@@ -302,19 +302,23 @@ def build(
 def default_space(base: Experiment) -> tuple[Parameter, ...]:
     """What is searched if the user says nothing. Ranges around the base: learning rate 1/10 to 3 times, decoder half to twice.
 
-    Weights range around 1; leaving an objective out altogether is the question of the loss table, not of a search.
+    Weights range around 1; leaving an objective out altogether is the question of the loss table, not of a search. What the base does not
+    use is not searched: the weight of an objective that is off, a mask that hides nothing, the decoder without MVM.
     """
     lr, depth, width = base.pretrain.base_lr, base.model.decoder_depth, base.model.decoder_dim
     step = 2 * base.model.decoder_heads  # a width must be shared out evenly to the heads, and sine-cosine positions need pairs
     widths = tuple(dict.fromkeys(max(step, round(width * factor / step) * step) for factor in (0.5, 1, 2)))
-    return (
+    found = [
         Parameter("masks.video_ratio", "video mask ratio", "float", 0.3, 0.95, short="video"),
         Parameter("masks.text_ratio", "text mask ratio", "float", 0.1, 0.9, short="text"),
         *(Parameter(f"losses.{name}", f"{name.upper()} weight", "float", 0.1, 4.0, log=True, short=name) for name in WEIGHTS),
         Parameter("pretrain.base_lr", "learning rate", "float", _digits(lr / 10), _digits(lr * 3), log=True, short="lr"),
         Parameter("model.decoder_depth", "decoder depth", "int", 1, 2 * depth, short="depth"),
         Parameter("model.decoder_dim", "decoder width", "choice", choices=widths, short="width"),
-    )
+    ]
+    decoder = ("model.decoder_depth", "model.decoder_dim") if "mvm" not in base.losses.wanted else ()
+    known = flatten(base)
+    return tuple(parameter for parameter in found if known[parameter.key] and parameter.key not in decoder)
 
 
 def read_space(texts: Sequence[str] | str, space: Sequence[Parameter], base: Experiment) -> tuple[Parameter, ...]:

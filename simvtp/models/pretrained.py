@@ -24,7 +24,7 @@ from simvtp.models import METHODS, method_of
 from simvtp.models.dual import DualEncoder
 from simvtp.models.mac import MAC
 from simvtp.models.mac_weights import import_mac_state
-from simvtp.models.renaming import BERT, OWN, RELEASED_DUAL, Conversion, convert, detect, load, to_released
+from simvtp.models.renaming import BERT, OWN, OWN_BEGINNING, RELEASED_DUAL, Conversion, convert, detect, load, to_released
 from simvtp.models.simvtp import SimVTP
 
 FORMAT = 1  # of config.json beside an export
@@ -129,27 +129,32 @@ def _first_line(error: BaseException) -> str:
 # ---- importing --------------------------------------------------------------------------------------------------------------
 
 
-def import_weights(model: nn.Module, source: str | Path) -> Conversion:
+def import_weights(model: nn.Module, source: str | Path, beginning: bool = False) -> Conversion:
     """Load a checkpoint of any known kind into `model`; the kind is seen from its keys. Returns what was done with each key.
 
-    Kinds: released SimVTP, released dual encoder, VideoMAE in its original and in transformers' naming, BERT (embeddings only),
-    exports of this project. Raises CheckpointError, and then changes nothing.
+    Kinds: released SimVTP, released dual encoder, VideoMAE in its original and in transformers' naming, an image ViT, BERT (embeddings
+    only), exports of this project. `beginning`: an export may lack decoders and heads, as one of a pre-training with fewer objectives does.
+    Raises CheckpointError, and then changes nothing.
     """
     state, settings, where = read_state(source)
-    return import_state(model, state, where, settings)
+    return import_state(model, state, where, settings, beginning)
 
 
-def import_state(model: nn.Module, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any] | None = None) -> Conversion:
+def import_state(
+    model: nn.Module, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any] | None = None, beginning: bool = False
+) -> Conversion:
     """As `import_weights`, from a state dict in memory; `settings` is the config.json beside it."""
     if isinstance(model, MAC):
         return import_mac_state(model, state, where, settings or {})
     naming = detect(state, where)
+    if naming is OWN and beginning:
+        naming = OWN_BEGINNING
     dual = isinstance(model, DualEncoder)
-    if naming is not OWN and dual != (naming is RELEASED_DUAL):
+    if naming not in (OWN, OWN_BEGINNING) and dual != (naming is RELEASED_DUAL):
         raise CheckpointError(
             f"{where}: a checkpoint of kind '{naming.kind}' does not fit a {'dual encoder' if dual else 'pre-training model'}."
         )
-    if naming is not OWN and naming is not BERT:
+    if naming not in (OWN, OWN_BEGINNING, BERT):
         _check_settings(config_of(model), settings or {}, where)
     conversion = convert(state, model, naming, where)
     load(model, conversion)
@@ -175,7 +180,7 @@ def _check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str
 
 def initialise_from(model: nn.Module, config: ModelConfig) -> list[Conversion]:
     """Load `config.init_video`, then `config.init_text` (either may be empty); returns what was loaded, in order."""
-    return [import_weights(model, source) for source in (config.init_video, config.init_text) if source]
+    return [import_weights(model, source, beginning=True) for source in (config.init_video, config.init_text) if source]
 
 
 # ---- exporting --------------------------------------------------------------------------------------------------------------

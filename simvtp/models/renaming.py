@@ -2,7 +2,7 @@
 
 Every key of a foreign checkpoint must be explained: it is loaded under one of our names, or it is known and not used, with the
 reason; anything else raises. Shapes are compared one by one. Sources: the released SimVTP naming, VideoMAE in its original naming
-(the same for the parts both have) and in transformers' naming, and BERT, of which only the embeddings are used.
+(the same for the parts both have) and in transformers' naming, image ViTs in timm's and in transformers', and BERT, of which only the embeddings are used.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ UNUSED = ""  # a rule's target for keys that are known and not loaded
 class Rule:
     """Foreign keys that match `pattern` as a whole become `target` (regular-expression template).
 
-    `change`: conv = Conv3d kernel to matrix; vector = drop leading axes of size 1; q, k, v = a third of the fused qkv;
-    cut = a position table that may be longer than needed; `why` explains an unused key.
+    `change`: conv = Conv3d kernel to matrix; inflate = Conv2d kernel to the matrix of a tube; vector = drop leading axes of size 1;
+    q, k, v = a third of the fused qkv; q_bias = a fused bias of q, k and v; cut = a position table that may be longer than needed; `why`
+    explains an unused key.
     """
 
     pattern: str
@@ -147,6 +148,37 @@ VIDEOMAE_TRANSFORMERS = Naming(
     ("encoder.norm.", "video_decoder."),  # transformers leaves the final norm out where its config asks for mean pooling
 )
 
+_IMAGE_ONLY = "video has no [CLS] and positions of its own"
+
+IMAGE_TRANSFORMERS = Naming(
+    "image ViT, transformers naming",
+    (
+        Rule(r"(?:vit\.)?embeddings\.patch_embeddings\.projection\.weight", "video_embedding.proj.weight", "inflate"),
+        Rule(r"(?:vit\.)?embeddings\.patch_embeddings\.projection\.bias", "video_embedding.proj.bias"),
+        Rule(r"(?:vit\.)?embeddings\.(?:cls_token|position_embeddings|mask_token)", UNUSED, why=_IMAGE_ONLY),
+        *_transformers_blocks(r"(?:vit\.)?encoder\.layer", "encoder"),
+        Rule(r"(?:vit\.)?layernorm\.(weight|bias)", r"encoder.norm.\1"),
+        Rule(r"(?:vit\.)?(?:pooler\.dense|classifier|decoder\..+)\.(?:weight|bias)", UNUSED, why="head of the image model"),
+    ),
+    _VIDEO_PARTS,
+    ("encoder.norm.",),
+)
+
+IMAGE_TIMM = Naming(
+    "image ViT, timm naming",
+    (
+        Rule(r"patch_embed\.proj\.weight", "video_embedding.proj.weight", "inflate"),
+        Rule(r"patch_embed\.proj\.bias", "video_embedding.proj.bias"),
+        Rule(r"(?:cls_token|pos_embed|mask_token)", UNUSED, why=_IMAGE_ONLY),
+        Rule(r"(blocks\.\d+\.attn)\.qkv\.bias", r"encoder.\1.q_bias", "q_bias"),
+        Rule(r"(blocks\.\d+\.(?:norm[12]|mlp\.fc[12]|attn\.proj)\.(?:weight|bias)|blocks\.\d+\.attn\.qkv\.weight)", r"encoder.\1"),
+        Rule(r"norm\.(weight|bias)", r"encoder.norm.\1"),
+        Rule(r"(?:head|fc_norm|pre_logits\.fc)\.(?:weight|bias)", UNUSED, why="head of the image model"),
+    ),
+    _VIDEO_PARTS,
+    ("encoder.norm.",),
+)
+
 BERT = Naming(
     "BERT",
     (
@@ -158,6 +190,9 @@ BERT = Naming(
 )
 
 OWN = Naming("export of this project", (Rule(r"(.+)", r"\1"),), ("",))
+OWN_BEGINNING = Naming(  # for another pre-training to start from
+    OWN.kind, OWN.rules, ("video_embedding.", "text_embedding.", "encoder."), ("video_decoder.", "text_decoder.", "match_head.")
+)
 
 
 def detect(keys: Mapping[str, Tensor], where: str) -> Naming:
@@ -170,13 +205,16 @@ def detect(keys: Mapping[str, Tensor], where: str) -> Naming:
         return RELEASED
     if "encoder.patch_embed.proj.weight" in keys:
         return VIDEOMAE_ORIGINAL
-    if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in keys):
-        return VIDEOMAE_TRANSFORMERS
+    patches = next((key for key in keys if key.endswith("embeddings.patch_embeddings.projection.weight")), "")
+    if patches:
+        return VIDEOMAE_TRANSFORMERS if keys[patches].dim() == 5 else IMAGE_TRANSFORMERS
+    if "patch_embed.proj.weight" in keys and keys["patch_embed.proj.weight"].dim() == 4:
+        return IMAGE_TIMM
     if any(key.endswith("embeddings.word_embeddings.weight") for key in keys):
         return BERT
     some = ", ".join(list(keys)[:4])
     raise CheckpointError(
-        f"{where}: the keys ({some}, ...) are of no known kind: use a SimVTP, VideoMAE (pre-training) or BERT checkpoint."
+        f"{where}: the keys ({some}, ...) are of no known kind: use a SimVTP, VideoMAE (pre-training), image ViT or BERT checkpoint."
     )
 
 
@@ -210,6 +248,8 @@ def convert(state: Mapping[str, Tensor], model: nn.Module, naming: Naming, where
         else:
             values[target] = _changed(value, rule.change, wanted[target], key, notes)
             names[key] = target
+            if rule.change == "q_bias":  # the fused bias of q, k and v; that of k shifts all scores of a query alike
+                values[target.replace("q_bias", "v_bias")] = value[2 * (len(value) // 3) :]
     values |= {target: torch.cat([part[c] for c in "qkv"]) for target, part in thirds.items() if len(part) == 3}
     if unknown:
         raise CheckpointError(
@@ -242,6 +282,13 @@ def _match(key: str, naming: Naming) -> tuple[Rule | None, str]:
 def _changed(value: Tensor, change: str, shape: torch.Size, key: str, notes: list[str]) -> Tensor:
     if change == "conv" and value.dim() == 5:  # [D, 3, tubelet, p, p] -> [D, (t, h, w, c)]
         return value.permute(0, 2, 3, 4, 1).flatten(1)
+    if change == "inflate" and value.dim() == 4:  # [D, 3, p, p] -> each frame of a tube gets its share: [D, (t, h, w, c)]
+        patch = value.permute(0, 2, 3, 1).flatten(1)
+        frames = shape[1] // patch.shape[1]
+        notes.append(f"{key}: repeated over the {frames} frames of a tube and divided by them")
+        return (patch / frames).repeat(1, frames) if frames else patch
+    if change == "q_bias":
+        return value[: len(value) // 3]
     if change == "vector":
         return value.flatten()
     if change == "cut" and value.dim() == 2 and value.shape[0] > shape[0]:
