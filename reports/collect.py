@@ -298,18 +298,35 @@ def _odd_values(runs: Iterable[Run], plan: Plan) -> Iterable[str]:
                     yield f"{key}/{metric} of run {run.run_id} ({plan.describe(run.point.cell)}, seed {run.point.seed}) is {value}: left out."
 
 
-def _comparable(result: Result) -> dict[str, Any]:
-    fields = {name: value for name, value in vars(result.protocol).items() if name not in IGNORED_FIELDS}
+def varied_fields(study: Study, key: str) -> dict[str, tuple[Any, ...]]:
+    """{field of the protocol: its values} that an axis of the sweep names and sets: frames, where it is frames that are compared. Each row
+    then says its own, and no cell may have two."""
+    found = {}
+    for field_name in ("frames", "segments", "crops"):
+        axes = [number for number, axis in enumerate(study.plan.axes) if field_name in axis.key]
+        by_label: dict[Values, set[Any]] = {}
+        for run in (run for run in study.runs if key in run.results):
+            label = tuple(run.point.cell[number] for number in axes)
+            by_label.setdefault(label, set()).add(getattr(run.results[key].protocol, field_name))
+        values = sorted({value for held in by_label.values() for value in held})
+        if axes and len(values) > 1 and all(len(held) == 1 for held in by_label.values()):
+            found[field_name] = tuple(values)
+    return found
+
+
+def _comparable(result: Result, varied: Iterable[str] = ()) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(result.protocol).items() if name not in (*IGNORED_FIELDS, *varied)}
     return fields | {"queries": result.queries, "gallery": result.gallery}
 
 
 def _check_protocols(study: Study) -> None:
-    """Two figures may stand in one column only if they were measured in the same way."""
+    """Two figures may stand in one column only if they were measured in the same way, but for what an axis of the sweep varies."""
     for key in study.keys:
         holders = [run for run in study.runs if key in run.results]
-        first = _comparable(holders[0].results[key])
+        varied = varied_fields(study, key)
+        first = _comparable(holders[0].results[key], varied)
         for other in holders[1:]:
-            second = _comparable(other.results[key])
+            second = _comparable(other.results[key], varied)
             if first != second:
                 a, b = ({k: v[k] for k in first if first[k] != second[k]} for v in (first, second))
                 raise ReportError(

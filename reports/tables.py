@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from reports.collect import Study, protocol_text, task_name
+from reports.collect import Study, protocol_text, task_name, varied_fields
 from reports.layout import DAGGER, MISSING, Cell, Column, Table
 from reports.metrics import OF_CATEGORY, Metric, baseline_name, capital, ends, metric_of, range_text
 from reports.plan import SEARCH, Axis, Values
@@ -245,6 +245,10 @@ def reading_notes(study: Study, cells: Sequence[Cell]) -> list[str]:
         notes.append(f"{DAGGER}: the published optimum ({study.plan.describe(optimum)}).")
     elif optimum:
         notes.append(f"The published optimum ({study.plan.describe(optimum)}) is not in this grid.")
+    for name, values in varied_fields(study, study.plan.column[0]).items():
+        notes.append(
+            f"The rows differ in the {name} of their test ({', '.join(map(str, values))}), which this sweep varies; all else is equal."
+        )
     dirty = sum(run.dirty for run in study.runs)
     if dirty:
         notes.append(f"{dirty} of {len(study.runs)} runs came from a tree with uncommitted changes.")

@@ -1,11 +1,13 @@
 """Runs are matched to the plan, nothing is dropped silently, and what may not share a column does not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from reports.collect import gather
 from reports.plan import Plan, ReportError
+from reports.tables import headline
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO, all_results, result, run
 
@@ -92,3 +94,32 @@ def test_cells_come_in_the_order_of_the_axes() -> None:
 def test_values_of_an_axis_are_written_alike() -> None:
     axis = Plan.from_dict(made_up.plan(video=(0.5, 0.75, 0.9))).axes[0]
     assert [axis.text(value) for value in axis.values] == ["0.50", "0.75", "0.90"]
+
+
+def frames_sweep(frames: list[int]) -> Any:
+    axes = [{"key": "frames_and_stride", "label": "frames x stride", "values": ["4x2", "8x1"]}]
+    cells = [{"frames_and_stride": name} for name in axes[0]["values"]]
+    made = made_up.plan(axes=axes, cells=cells, published_optimum=None, seeds=(0, 1))
+    return gather(made, [run(p, result(10.0, seed=p["seed"], frames=n)) for p, n in zip(made["points"], frames, strict=True)])
+
+
+def test_what_an_axis_varies_may_differ_between_its_rows_and_is_told() -> None:
+    study = frames_sweep([4, 8, 4, 8])
+    (table,) = headline(study)
+    assert "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal." in table.notes
+    with pytest.raises(ReportError, match=r"two protocols.*frames 4 .*frames 8"):  # within one cell it is no comparison of frames
+        frames_sweep([4, 8, 8, 8])
+
+
+def test_pruned_and_cancelled_trials_never_enter() -> None:
+    """Even if the tracker shows them as finished, as MLflow does with runs that ended without an error."""
+    made = made_up.plan()
+    runs = [finished(made, 0)]
+    runs += [
+        replace(run(made["points"][n], *all_results(99.0), state=state), status="FINISHED")
+        for n, state in ((1, "pruned"), (2, "cancelled"))
+    ]
+    study = gather(made, runs, None, {made["points"][3]["fingerprint"]: "pruned"})
+    assert len(study.runs) == 1 and study.states == {"finished": 1, "cancelled": 1, "pruned": 2}
+    assert all(study.summary(cell, *study.plan.column) is None for cell in study.plan.cells[1:])
+    assert "99.0" not in " ".join(cell.text for table in headline(study) for row in table.rows for cell in row)
