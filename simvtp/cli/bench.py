@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simvtp.cli import add
+from simvtp.errors import UserError
 
 if TYPE_CHECKING:
     from simvtp.cli import Commands
@@ -16,15 +17,24 @@ def register(commands: Commands) -> None:
     command = add(commands, "bench", "measure how fast parts of the machinery are on this machine")
     bench = command.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
     loader = bench.add_parser("loader", help="clips a second and share of time waiting, of manifests and folders of shards in turns")
-    loader.add_argument("sources", nargs="+", type=Path, help="manifests or folders of shards; the others are compared with the first")
+    loader.add_argument(
+        "sources",
+        nargs="*",
+        type=Path,
+        help="manifests or folders of shards; the others are compared with the first. None: films are made, and all readers and stores compared",
+    )
+    loader.add_argument("--rounds", type=int, default=8, help="without sources: turns of each reader on each film")
+    loader.add_argument("--opens", type=int, default=2000, help="without sources: opens over which memory is watched")
+    loader.add_argument("--folder", type=Path, help="without sources: where films and stores are made and kept; default: a temporary one")
+    loader.add_argument("--out", type=Path, help="without sources: write the page there, a file or a folder")
     loader.add_argument("--workers", type=int, default=2)
     loader.add_argument("--seconds", type=float, default=20.0, help="for each source")
-    loader.add_argument("--batch-size", type=int, default=16)
+    loader.add_argument("--batch-size", type=int, default=8)
     loader.add_argument("--step-ms", type=float, default=0.0, help="what a training step takes; the loaders work on meanwhile")
     loader.add_argument("--size", type=int, default=224)
     loader.add_argument("--frames", type=int, default=16)
     loader.add_argument("--stride", type=int, default=4)
-    loader.add_argument("--reader", default="decord", choices=("decord", "pyav"))
+    loader.add_argument("--reader", default="fast", choices=("fast", "decord", "pyav", "torchcodec"))
     loader.set_defaults(handle=_loader)
     _register_step(bench)
     _register_mac(bench)
@@ -108,6 +118,8 @@ def _loader(options: argparse.Namespace) -> int:
     from simvtp.config import DataConfig, ModelConfig
     from simvtp.data.bench import bench_loader
 
+    if not options.sources:
+        return _readers_and_stores(options)
     bench_loader(
         options.sources,
         ModelConfig(image_size=options.size, frames=options.frames),
@@ -117,4 +129,32 @@ def _loader(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         step_s=options.step_ms / 1000,
     )
+    return 0
+
+
+def _readers_and_stores(options: argparse.Namespace) -> int:
+    import tempfile
+    import time
+
+    from simvtp.bench.loader import Settings, measure_loader
+    from simvtp.bench.loader_page import loader_page
+    from simvtp.journal import write_atomically
+
+    if options.rounds < 1 or options.opens < 2:
+        raise UserError("bench loader needs --rounds of at least 1 and --opens of at least 2.")
+    with tempfile.TemporaryDirectory() as temporary:
+        settings = Settings(
+            folder=options.folder or Path(temporary),
+            rounds=options.rounds,
+            opens=options.opens,
+            seconds=options.seconds,
+            workers=options.workers,
+            batch_size=options.batch_size,
+            step_s=options.step_ms / 1000,
+        )
+        page = loader_page(measure_loader(settings), settings)
+    print(page)
+    if options.out:
+        place = options.out / f"{time.strftime('%Y-%m-%d', time.gmtime())}-loader.md" if options.out.suffix != ".md" else options.out
+        write_atomically(place, page)
     return 0

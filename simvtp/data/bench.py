@@ -16,11 +16,21 @@ from pathlib import Path
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.loader import TrainLoader
 from simvtp.data.manifest import read_manifest
+from simvtp.data.shards import is_shards
 from simvtp.data.text import Tokenizer, load_tokenizer
 
 TURNS = 5
 STEPS_APART = 1000  # between the first steps of two turns, so that other clips are read
 WARM_UP = 2  # batches at the beginning of a turn that do not count: workers start, files are opened for the first time
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where clips come from, and how they are read."""
+
+    name: str
+    path: Path | str  # a manifest or a folder of shards; of those with splits, the training clips
+    data: DataConfig
 
 
 @dataclass
@@ -76,31 +86,47 @@ def bench_loader(
     Raises:
         DataError: a source cannot be read, or too much of it does not decode.
     """
-    tokenizer = load_tokenizer(data.tokenizer)
-    loaders = [_loader(source, tokenizer, model, data, workers, batch_size) for source in sources]
-    speeds = [LoaderSpeed(str(source)) for source in sources]
-    for turn in range(TURNS):
+    return bench_sources([Source(str(path), path, data) for path in sources], model, workers, batch_size, seconds, step_s, say)
+
+
+def bench_sources(
+    sources: Sequence[Source],
+    model: ModelConfig,
+    workers: int = 2,
+    batch_size: int = 16,
+    seconds: float = 20.0,
+    step_s: float = 0.0,
+    say: Callable[[str], None] = print,
+    copies: int = 1,
+    turns: int = TURNS,
+) -> list[LoaderSpeed]:
+    """The same of sources that are read in several ways; `copies`: each clip of a folder of shards counts so often, for few clips."""
+    tokenizer = load_tokenizer(sources[0].data.tokenizer)
+    loaders = [_loader(source, tokenizer, model, workers, batch_size, copies) for source in sources]
+    speeds = [LoaderSpeed(source.name) for source in sources]
+    for turn in range(turns):
         places = range(len(loaders)) if turn % 2 == 0 else reversed(range(len(loaders)))
         for place in places:
-            rate, wait, cpu = _turn(loaders[place], turn * STEPS_APART, seconds / TURNS, batch_size, step_s)
+            rate, wait, cpu = _turn(loaders[place], turn * STEPS_APART, seconds / turns, batch_size, step_s)
             speeds[place].rates.append(rate)
             speeds[place].waits.append(wait)
             speeds[place].cpu.append(cpu)
             speeds[place].replaced = loaders[place].counters.replaced
     say(
-        f"batches of {batch_size} clips, {model.frames} frames of {model.image_size} px, stride {data.stride}, {data.reader}, "
-        f"{workers} workers, a step of {1000 * step_s:g} ms; {TURNS} turns each:"
+        f"batches of {batch_size} clips, {model.frames} frames of {model.image_size} px, stride {sources[0].data.stride}, {sources[0].data.reader}, "
+        f"{workers} workers, a step of {1000 * step_s:g} ms; {turns} turns each:"
     )
     for speed in speeds:
         say(speed.line(batch_size, speeds[0], workers, step_s))
     return speeds
 
 
-def _loader(source: Path | str, tokenizer: Tokenizer, model: ModelConfig, data: DataConfig, workers: int, batch_size: int) -> TrainLoader:
-    manifest = read_manifest(source)
+def _loader(source: Source, tokenizer: Tokenizer, model: ModelConfig, workers: int, batch_size: int, copies: int) -> TrainLoader:
+    manifest = read_manifest(source.path)
     clips = [clip for clip in manifest.clips if not manifest.has_splits or clip.split == "train"]
+    clips *= copies if is_shards(Path(source.path)) else 1
     runtime = RuntimeConfig(workers=workers, device="cpu")
-    return TrainLoader(clips, tokenizer, data=data, model=model, runtime=runtime, batch_size=batch_size, seed=0)
+    return TrainLoader(clips, tokenizer, data=source.data, model=model, runtime=runtime, batch_size=batch_size, seed=0)
 
 
 def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float) -> tuple[float, float, float]:
