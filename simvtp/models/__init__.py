@@ -10,7 +10,7 @@ from simvtp.models.dual import DualEncoder
 from simvtp.models.layers import Place, set_gradient_checkpointing, set_place
 from simvtp.models.mac import MAC, MACMethod
 from simvtp.models.method import Method, SimVTPMethod
-from simvtp.models.simvtp import OBJECTIVES, SimVTP
+from simvtp.models.simvtp import OBJECTIVES, SimVTP, set_merged_passes
 
 __all__ = [
     "MAC",
@@ -23,6 +23,7 @@ __all__ = [
     "build_model",
     "method_of",
     "set_gradient_checkpointing",
+    "set_merged_passes",
     "set_place",
 ]
 

@@ -28,8 +28,7 @@ class VideoDecoder(nn.Module):
         """tokens [B, V, D], visible int64 [B, V], masked int64 [B, M] -> normalised pixels [B, M, P]."""
         seen = self.bridge(tokens) + self.position[visible]
         hidden = self.mask_token + self.position[masked]
-        x = self.blocks(torch.cat([seen, hidden.to(seen.dtype)], dim=1))
-        return self.head(self.norm(x[:, seen.shape[1] :]))
+        return self.head(self.norm(self.blocks(torch.cat([seen, hidden.to(seen.dtype)], dim=1), first=seen.shape[1])))
 
 
 class TextDecoder(nn.Module):

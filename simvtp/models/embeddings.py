@@ -7,6 +7,7 @@ tube embedding, in the decoder's prediction and in its target.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.config import ModelConfig
@@ -14,6 +15,7 @@ from simvtp.models.layers import Drawing, sine_cosine_table, take, uniform_rows
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CENTRE = 128  # of the values of a byte
 TEXT_NORM_EPS = 1e-12  # BERT's
 PAD_ID = 0  # [PAD] of BERT's vocabulary and of the built-in one; its word vector is not trained (released behaviour, from BERT's module)
 
@@ -31,11 +33,18 @@ def cut_tubes(clips: Tensor, config: ModelConfig) -> Tensor:
     return split.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, config.tubes, config.tube_values)
 
 
+def _working_dtype(weight: Tensor) -> torch.dtype:
+    """That in which a linear layer works: autocast's where it is on, else the weight's."""
+    device = weight.device.type
+    autocast = device != "meta" and torch.is_autocast_enabled(device)  # a model without values is only counted
+    return torch.get_autocast_dtype(device) if autocast else weight.dtype
+
+
 class TubeEmbedding(nn.Module):
     """One linear layer over the values of each *visible* tube, plus its fixed position (method notes 1.1).
 
-    Equal to the released Conv3d with stride = kernel, but what is masked is never touched: the tubes are gathered as bytes and
-    only then made float and normalised with the ImageNet mean and standard deviation.
+    Equal to the released Conv3d with stride = kernel, but what is masked is never touched: the tubes are gathered as bytes. Normalising
+    with the ImageNet mean and standard deviation is folded into weight and bias, so that no normalised pixels are made.
     """
 
     scale: Tensor
@@ -57,8 +66,11 @@ class TubeEmbedding(nn.Module):
         position = self.position
         if visible is not None:
             tubes, position = take(tubes, visible), position[visible]
-        values = tubes.to(self.proj.weight.dtype) * self.scale + self.shift
-        return self.proj(values) + position
+        weight = self.proj.weight
+        # Flipping the highest bit of a byte and reading it with a sign takes 128 off: centred values lose less in half precision.
+        centred = (tubes ^ CENTRE).view(torch.int8)
+        bias = self.proj.bias + (weight * (self.shift + CENTRE * self.scale)).sum(dim=1)
+        return F.linear(centred.to(_working_dtype(weight)), weight * self.scale, bias) + position
 
 
 class TextEmbedding(Drawing):

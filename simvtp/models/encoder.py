@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from simvtp.config import ModelConfig
@@ -20,6 +22,10 @@ class Encoder(nn.Module):
         """tokens [B, S, D]; keys bool [B, S], False at padding (given only where there is text). Where a pair's text begins is all the
         same to one encoder."""
         return self.norm(self.blocks(tokens, keys))
+
+    def together(self, sequences: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
+        """The same for several (tokens, keys) at once, see `Blocks.together`."""
+        return [self.norm(tokens) for tokens in self.blocks.together(sequences)]
 
 
 def pool(tokens: Tensor, keys: Tensor | None, pooling: str, words_from: int = 0) -> Tensor:

@@ -71,7 +71,9 @@ def forward_flops(
         width = config.decoder_dim
         counts["bridge"] = _linear(visible, config.dim, width)
         built = rebuilt_count(masked, config.decoded_share) if config.decoded_share < 1 else masked
-        counts["video decoder"] = config.decoder_depth * _block(width, config.mlp_ratio, visible + built)
+        full, ratio = max(0, config.decoder_depth - 1), config.mlp_ratio
+        counts["video decoder"] = full * _block(width, ratio, visible + built)
+        counts["video decoder"] += (config.decoder_depth > 0) * _block(width, ratio, visible + built, asking=built)
         counts["video decoder"] += _linear(built, width, config.tube_values)
     if "mlm" in objectives:
         depth = config.text_decoder_depth
@@ -110,10 +112,11 @@ def _linear(rows: int, inputs: int, outputs: int) -> int:
     return 2 * rows * inputs * outputs
 
 
-def _block(width: int, mlp_ratio: float, tokens: int) -> int:
-    hidden = round(width * mlp_ratio)
-    attention = 4 * tokens * tokens * width  # scores and mix
-    return _linear(tokens, width, 4 * width) + 2 * _linear(tokens, width, hidden) + attention
+def _block(width: int, mlp_ratio: float, tokens: int, asking: int | None = None) -> int:
+    """A block over `tokens`; `asking` of them have queries and an MLP (None: all)."""
+    asking, hidden = tokens if asking is None else asking, round(width * mlp_ratio)
+    attention = 4 * asking * tokens * width  # scores and mix
+    return _linear(tokens, width, 2 * width) + _linear(asking, width, 2 * width) + 2 * _linear(asking, width, hidden) + attention
 
 
 def _encoder(config: ModelConfig, tokens: int) -> int:

@@ -7,9 +7,9 @@ queries and values but not on keys, GELU, LayerNorm with eps 1e-6, no layer scal
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,14 @@ class DropTokens(Drawing):
         return luck.argsort(dim=1)[:, : tokens - int(self.ratio * tokens)].sort(dim=1).values
 
 
+class Row(NamedTuple):
+    """`count` sequences of `length` tokens each, among the rows of several such; keys as for `Attention`, or None."""
+
+    count: int
+    length: int
+    keys: Tensor | None
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection; biases on q and v only."""
 
@@ -118,13 +126,33 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """x [B, S, D]; keys bool [B, 1, 1, S], True where a token may be attended to, or None for all."""
+    def forward(self, x: Tensor, keys: Tensor | None, rows: tuple[Row, ...] = (), first: int = 0) -> Tensor:
+        """x [B, S, D]; keys bool [B, 1, 1, S], True where a token may be attended to, or None for all.
+
+        With `rows`, x is [R, D], the tokens of all these sequences one after the other, each attending to its own sequence.
+        With `first`, only the tokens from there on ask: [B, S - first, D] comes back.
+        """
         bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))  # [B, S, 3, heads, D/heads]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        if first:
+            width = self.q_bias.shape[0]
+            q = F.linear(x[:, first:], self.qkv.weight[:width], self.q_bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            kv = F.linear(x, self.qkv.weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
+            k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+            return self.proj(mixed.transpose(1, 2).flatten(2))
+        qkv = F.linear(x, self.qkv.weight, bias)
+        if not rows:
+            return self.proj(self._mix(qkv, keys))
+        parts = qkv.split([row.count * row.length for row in rows])
+        mixed_rows = [
+            self._mix(part.unflatten(0, (row.count, row.length)), row.keys).flatten(0, 1) for part, row in zip(parts, rows, strict=True)
+        ]
+        return self.proj(torch.cat(mixed_rows))
+
+    def _mix(self, qkv: Tensor, keys: Tensor | None) -> Tensor:
+        """Projected [B, S, 3D] -> values, mixed [B, S, D]."""
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, S, D/heads]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):
@@ -150,9 +178,17 @@ class Block(nn.Module):
         self.mlp = Mlp(width, round(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, keys: Tensor | None, kept: tuple[Tensor | None, Tensor | None] = (None, None)) -> Tensor:
-        """`kept`: what `DropPath.draw` gave for the two branches (drawn outside, so that a compiled block sees tensors only)."""
-        x = x + self.drop_path(self.attn(self.norm1(x), keys), kept[0])
+    def forward(
+        self,
+        x: Tensor,
+        keys: Tensor | None,
+        kept: tuple[Tensor | None, Tensor | None] = (None, None),
+        rows: tuple[Row, ...] = (),
+        first: int = 0,
+    ) -> Tensor:
+        """`kept`: what `DropPath.draw` gave for the two branches (drawn outside, so that a compiled block sees tensors only); the others as
+        for `Attention`."""
+        x = (x[:, first:] if first else x) + self.drop_path(self.attn(self.norm1(x), keys, rows, first), kept[0])
         return x + self.drop_path(self.mlp(self.norm2(x)), kept[1])
 
 
@@ -167,16 +203,33 @@ class Blocks(nn.ModuleList):
         super().__init__([Block(width, heads, mlp_ratio, rate) for rate in rates])
         self.gradient_checkpointing = False
 
-    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """x [B, S, D]; keys bool [B, S], False at padding, or None where there is none."""
+    def forward(self, x: Tensor, keys: Tensor | None = None, first: int = 0) -> Tensor:
+        """x [B, S, D]; keys bool [B, S], False at padding, or None where there is none.
+
+        With `first`, only the tokens from there on come back, [B, S - first, D]: the last block works on no others.
+        """
         mask = None if keys is None else keys[:, None, None, :]
-        for block in cast(Iterator[Block], iter(self)):
+        for i, block in enumerate(cast(Iterator[Block], iter(self))):
             kept = block.drop_path.draw(x), block.drop_path.draw(x)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, kept, use_reentrant=False)
-            else:
-                x = block(x, mask, kept)
-        return x
+            x = self._run(block, x, mask, kept, (), first if i == len(self) - 1 else 0)
+        return x if len(self) else x[:, first:]
+
+    def together(self, sequences: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
+        """The same for several (x, keys) of any lengths at once: every linear layer works on the tokens of all. Without drop path."""
+        rows = tuple(Row(*x.shape[:2], None if keys is None else keys[:, None, None, :]) for x, keys in sequences)
+        x = torch.cat([x.flatten(0, 1) for x, _ in sequences])
+        for block in cast(Iterator[Block], iter(self)):
+            x = self._run(block, x, None, (None, None), rows, 0)
+        return [part.unflatten(0, row[:2]) for part, row in zip(x.split([row.count * row.length for row in rows]), rows, strict=True)]
+
+    def _run(
+        self, block: Block, x: Tensor, mask: Tensor | None, kept: tuple[Tensor | None, Tensor | None], rows: tuple[Row, ...], first: int
+    ) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            done: Tensor = checkpoint(block, x, mask, kept, rows, first, use_reentrant=False)
+            return done
+        result: Tensor = block(x, mask, kept, rows, first)
+        return result
 
 
 def set_gradient_checkpointing(model: nn.Module, on: bool) -> None:

@@ -23,7 +23,7 @@ from simvtp.errors import ConfigError
 from simvtp.models.cells import rebuilt
 from simvtp.models.decoders import TextDecoder, VideoDecoder, choose_negatives
 from simvtp.models.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
-from simvtp.models.encoder import pool
+from simvtp.models.encoder import Encoder, pool
 from simvtp.models.experts import build_encoder
 from simvtp.models.layers import initialise, take
 
@@ -46,6 +46,7 @@ class SimVTP(nn.Module):
         if not objectives or not set(objectives) <= set(OBJECTIVES):
             raise ConfigError(f"objectives {list(objectives)}: choose one or more of {', '.join(OBJECTIVES)}.")
         self.config = config
+        self.merge_passes = False  # the encoder passes of a step in one call, where that gives the same (runtime.merge_passes)
         self.objectives = tuple(name for name in OBJECTIVES if name in objectives)
         self.video_embedding = TubeEmbedding(config)
         self.text_embedding = TextEmbedding(config)
@@ -73,6 +74,8 @@ class SimVTP(nn.Module):
         vtm: match_logits [2B, 2] (positives first, class 1 = belongs together), negative_index [B]
         """
         passes = _Passes(self, batch, masks)
+        if self.merge_passes:
+            passes.run_together()
         outputs: dict[str, Tensor] = {}
         if "mvm" in self.objectives:
             video, _ = passes.pair
@@ -106,8 +109,8 @@ class SimVTP(nn.Module):
 
         keys: bool [B, L], False at the text's padding.
         """
-        keys = torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
-        return self.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys, video.shape[1]), keys
+        tokens, keys = _joined(video, text, keys)
+        return self.encoder(tokens, keys, video.shape[1]), keys
 
     def match(self, clips: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Log-odds [B] that each clip and its caption belong together by the VTM head, nothing masked.
@@ -122,6 +125,18 @@ class SimVTP(nn.Module):
         pair = self.encode_pair(video, self.text_embedding(input_ids), attention_mask)
         logits = self.match_head(pool(*pair, self.config.pooling, video.shape[1]))
         return logits[:, 1] - logits[:, 0]
+
+
+def _joined(video: Tensor, text: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """[video ; text] [B, V + L, D], and where they are not padding, bool [B, V + L]."""
+    return torch.cat([video, text.to(video.dtype)], dim=1), torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
+
+
+def set_merged_passes(model: nn.Module, on: bool) -> None:
+    """Switch whether the encoder passes of a step run in one call, in every pre-training model inside `model`."""
+    for module in model.modules():
+        if isinstance(module, SimVTP):
+            module.merge_passes = on
 
 
 def shares_pair_pass(config: ModelConfig) -> bool:
@@ -197,16 +212,52 @@ class _Passes:
 
     @property
     @_once
+    def _video_output(self) -> Tensor:
+        return self.model.encoder(self.contrast_tokens)
+
+    @property
+    @_once
+    def _text_output(self) -> Tensor:
+        return self.model.encoder(self.text_tokens(self._contrast_clean), self.batch.attention_mask)
+
+    @property
+    @_once
     def video_feature(self) -> Tensor:
         """Mean over the tubes of the video-only pass [B, D]."""
-        return self.model.encoder(self.contrast_tokens).mean(dim=1)
+        return self._video_output.mean(dim=1)
 
     @property
     @_once
     def text_feature(self) -> Tensor:
         """Pooled text-only pass [B, D]."""
-        keys = self.batch.attention_mask
-        return pool(self.model.encoder(self.text_tokens(self._contrast_clean), keys), keys, self.model.config.pooling)
+        return pool(self._text_output, self.batch.attention_mask, self.model.config.pooling)
+
+    def run_together(self) -> None:
+        """Run the passes that are needed in one call of the encoder over all their tokens, as far as they do not need each other.
+
+        The outputs are those of one call each, but for rounding. Where they would not be (random drop path; encoders that are not one;
+        a single pass) nothing is done, and each pass runs when it is asked for.
+        """
+        model, wanted = self.model, self.model.objectives
+        if type(model.encoder) is not Encoder or (model.config.drop_path > 0 and model.training):
+            return
+        inputs: dict[str, tuple[Tensor, Tensor | None]] = {}
+        pair_matches = "vtm" in wanted and shares_pair_pass(model.config)
+        if "mvm" in wanted or "mlm" in wanted or pair_matches:
+            inputs["_pair_output"] = _joined(self.video_tokens, self.text_tokens(clean=False), self.batch.attention_mask)
+        if "vtc" in wanted:
+            inputs["_video_output"] = self.contrast_tokens, None
+            inputs["_text_output"] = self.text_tokens(self._contrast_clean), self.batch.attention_mask
+        if "vtm" in wanted and not self._negatives_need_features:
+            inputs["_match_output"] = _joined(*self._match_input)
+        if len(inputs) < 2:
+            return
+        for (name, (_, keys)), tokens in zip(inputs.items(), model.encoder.together(list(inputs.values())), strict=True):
+            self.done[name] = (tokens, keys) if name in ("_pair_output", "_match_output") else tokens
+
+    @property
+    def _negatives_need_features(self) -> bool:
+        return self.model.config.vtm_negatives == "hard" and self.masks.negative_index is None
 
     @property
     @_once
@@ -217,7 +268,7 @@ class _Passes:
                 "losses.vtm needs another clip as negative, but this batch has one sample: raise the batch size or set losses.vtm=0."
             )
         scores = None
-        if self.model.config.vtm_negatives == "hard" and self.masks.negative_index is None:
+        if self._negatives_need_features:
             # Embedded before gradients are switched off: later passes share these tokens and need their gradient.
             _ = self.contrast_tokens, self.text_tokens(self._contrast_clean)
             with torch.set_grad_enabled(torch.is_grad_enabled() and "vtc" in self.model.objectives):
@@ -229,13 +280,25 @@ class _Passes:
     @_once
     def match_features(self) -> Tensor:
         """Pooled pair passes [2B, D]: B positives, then B negatives (same text, another clip with that clip's own mask)."""
-        keys, pooling = self.batch.attention_mask, self.model.config.pooling
-        own_video = self.contrast_tokens
-        other_video, words_from = own_video.index_select(0, self.negative_index), own_video.shape[1]
+        pooling, words_from = self.model.config.pooling, self.contrast_tokens.shape[1]
+        features = pool(*self._match_output, pooling, words_from)
+        if not shares_pair_pass(self.model.config):
+            return features
+        return torch.cat([pool(*self._pair_output, pooling, words_from), features])
+
+    @property
+    @_once
+    def _match_output(self) -> tuple[Tensor, Tensor]:
+        return self.model.encode_pair(*self._match_input)
+
+    @property
+    @_once
+    def _match_input(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Video, text and keys of the pairs that only VTM needs: the negatives, and the positives where the pair pass is not they."""
+        keys, own_video = self.batch.attention_mask, self.contrast_tokens
+        other_video = own_video.index_select(0, self.negative_index)
         if shares_pair_pass(self.model.config):
-            negatives = self.model.encode_pair(other_video, self.text_tokens(clean=False), keys)
-            return torch.cat([pool(*self._pair_output, pooling, words_from), pool(*negatives, pooling, words_from)])
+            return other_video, self.text_tokens(clean=False), keys
         # The pair pass cannot serve as positives: something in it is masked and is not here, or a second pass is asked for.
         text = self.text_tokens(self._contrast_clean)
-        both = self.model.encode_pair(torch.cat([own_video, other_video]), torch.cat([text, text]), torch.cat([keys, keys]))
-        return pool(*both, pooling, words_from)
+        return torch.cat([own_video, other_video]), torch.cat([text, text]), torch.cat([keys, keys])
