@@ -380,6 +380,7 @@ def _train(
         checkpoint_every=runtime.checkpoint_every,
         keep=runtime.keep_checkpoints,
         micro_batch=runtime.micro_batch,
+        merge_passes=runtime.merge_passes,
         shard=runtime.shard == "full",
         evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations)) if evaluations else (),
         best=selection,

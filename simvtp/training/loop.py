@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from simvtp.batch import Batch, Masks
 from simvtp.errors import DataError, Stopped, TrainingDiverged
 from simvtp.journal import Journal, read_json, write_atomically
-from simvtp.models import Place, set_gradient_checkpointing, set_place
+from simvtp.models import Place, set_gradient_checkpointing, set_merged_passes, set_place
 from simvtp.training import distributed
 from simvtp.training.checkpoint import read_state, sha256_of, unguarded, write_weights
+from simvtp.training.flops import count_step, speed_of, weightless
 from simvtp.training.meters import CostMeter, Machine, Speed, Window
 from simvtp.training.objectives import Objective
 from simvtp.training.optim import build_optimizer, clip_gradients, set_rate
@@ -95,7 +96,8 @@ def train(
             else:
                 run.step(_next_batch(source, run.speed, stage, progress.done))
                 progress.unscored = evaluate is not None and progress.done in stage.evaluate_at
-                stopping = vote.agree(bool(stop)) and run.unfinished
+                # A write that failed counts as a wish to stop: all ranks then come to `save`, which raises its error.
+                stopping = vote.agree(bool(stop) or run.keeper.writer.failed) and run.unfinished
                 if progress.done % stage.log_every == 0 or progress.done == stage.total_steps:
                     run.log()
                 due = not progress.unscored and (progress.done % stage.checkpoint_every == 0 or not run.unfinished)
@@ -104,6 +106,9 @@ def train(
             if stopping:
                 vote.collect()
                 return run.stopped(stop.reason if stop else "")
+    except BaseException:
+        run.keeper.writer.settle()
+        raise
     finally:
         if hasattr(source, "close"):
             source.close()
@@ -162,6 +167,9 @@ class _Run:
         self.share = share_batch(stage.name, config, distributed.world(), stage.micro_batch)
         self.device = distributed.choose_device(stage.device)
         self.replica = Replica(model, config, self.device, stage.shard)
+        set_merged_passes(self.replica.model, stage.merge_passes)
+        self.counted: nn.Module | None = weightless(model)  # until its operations are counted
+        self.flops: int | None = None  # of a step, over all ranks; None: not known
         set_gradient_checkpointing(self.replica.model, config.gradient_checkpointing)
         self.optimizer = build_optimizer(self.replica.model, config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -186,6 +194,7 @@ class _Run:
         """One update. Nothing here waits for the device, and all shapes are those of the step before."""
         step, count = self.progress.done, self.share.accumulate
         parts, masks = self._micro_batches(batch, step)
+        self._count(parts[0], masks[0])
         shares = self.objective.shares(masks)
         seed = step_seed(self.stage.seed, self.stage.name, step)
         for i in range(count):
@@ -202,6 +211,13 @@ class _Run:
         self.window.end_step(tuple(part.sample_ids for part in parts), self._gradient_finite())
         self.progress.done += 1
         self.speed.steps += 1
+
+    def _count(self, part: Batch, masks: Masks | None) -> None:
+        """Count the operations of a step, at the first one."""
+        if self.counted is not None:
+            flops = count_step(self.counted, part, masks)
+            self.flops = None if flops is None else flops * self.share.accumulate * self.share.ranks
+            self.counted = None
 
     def _first_sample(self, part: int) -> int:
         """Place in the global batch of the first sample of this rank's micro-batch `part`."""
@@ -251,6 +267,7 @@ class _Run:
         if self.scaler.is_enabled():
             metrics["loss_scale"] = float(self.scaler.get_scale())
         metrics |= self.speed.read(self.config.batch_size, total - done)
+        metrics |= speed_of(self.flops, metrics["speed/step_s"], self.share.ranks, self.device)
         metrics |= self.machine.sample()
         metrics |= self.measure() if self.measure else {}
         hours = {"cpu_hours": cpu_s / 3600, "gpu_hours": gpu_s / 3600}
@@ -275,6 +292,7 @@ class _Run:
         ago, ids = found
         step = self.progress.done - ago
         names = [name for part in distributed.from_all(ids) for name in part]
+        distributed.on_main(self.keeper.writer.wait)
         latest = distributed.from_main(self.keeper.checkpoints.latest())
         kept = f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
         message = (
@@ -316,7 +334,8 @@ class _Run:
     # ---- the end --------------------------------------------------------------------------------------------------------
 
     def stopped(self, reason: str) -> Outcome:
-        """The outcome of a stage that was asked to stop; its state was just saved."""
+        """The outcome of a stage that was asked to stop, once its state is on the disk."""
+        distributed.on_main(self.keeper.writer.wait)
         done = self.progress.done
         _LOG.info("stage %s stopped at step %d of %d (%s)", self.stage.name, done, self.stage.total_steps, reason)
         cpu_s, gpu_s = self.costs.total()
@@ -325,6 +344,7 @@ class _Run:
     def finish(self) -> Outcome:
         """Write the chosen weights and the outcome, and put the weights into the model that the caller gave."""
         progress = self.progress
+        distributed.on_main(self.keeper.writer.wait)
         if progress.best_step:
             weights = read_state(self.keeper.checkpoints.best_path(progress.best_step))["weights"]
         else:

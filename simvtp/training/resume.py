@@ -20,6 +20,7 @@ from simvtp.training.checkpoint import Checkpoints, State, check_configuration, 
 from simvtp.training.meters import CostMeter, Window
 from simvtp.training.replica import Replica, load_optimizer, whole
 from simvtp.training.stage import Stage
+from simvtp.training.writer import Writer, snapshot
 
 
 @dataclass
@@ -64,11 +65,16 @@ class Keeper:
         self.journal = journal if distributed.is_main() else None
         self.guard = guard
         self.checkpoints = Checkpoints(stage.directory / "checkpoints" / stage.name, stage.keep, guard)
+        self.writer = Writer()
 
     # ---- saving ---------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint, after a look that every weight in it is finite."""
+        """Begin to write a checkpoint of this moment, after a look that every weight in it is finite.
+
+        It is whole on the disk when the next one begins, and at the latest after `writer.wait`. Raises what the write before raised.
+        """
+        distributed.on_main(self.writer.wait)
         self.costs.update()
         cpu_s, gpu_s = self.costs.total()
         window = self.window.state()
@@ -91,11 +97,12 @@ class Keeper:
             "unscored": self.progress.unscored,
         }
 
-        def write() -> None:
-            mark = self.journal.mark() if self.journal else None
-            self.checkpoints.save(self.progress.done, {**state, "journal": mark})
+        def begin() -> None:
+            step, copied = self.progress.done, snapshot(state)
+            copied["journal"] = self.journal.mark() if self.journal else None  # of now: lines that follow belong to later steps
+            self.writer.submit(lambda: self.checkpoints.save(step, copied))
 
-        distributed.on_main(write)
+        distributed.on_main(begin)
 
     def save_best(self, weights: State) -> None:
         """Write the weights that scored best so far (rank 0)."""
