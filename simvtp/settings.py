@@ -304,7 +304,7 @@ def check_mac(experiment: Experiment) -> None:
         _require(frames <= model.frames, "masks.frames", masks.frames, f"of at most model.frames={model.frames} frames")
     if masks.text_mask == "drop" and (masks.text_rule, masks.text_kind) != ("exact", "token"):
         raise ConfigError("masks.text_mask=drop needs to know how many words remain: set masks.text_rule=exact masks.text_kind=token.")
-    for key, usual in (("learned_temperature", False), ("encoders", "one"), ("decoded_share", 1.0)):
+    for key, usual in (("learned_temperature", False), ("encoders", "one"), ("decoded_share", 1.0), ("contrastive_video", "masked")):
         if getattr(model, key) != usual:
             raise ConfigError(
                 f"model.{key}={getattr(model, key)} is wiring of SimVTP, which model.method=mac does not have: set it to {usual}."

@@ -2,7 +2,8 @@
 
 Every key of a foreign checkpoint must be explained: it is loaded under one of our names, or it is known and not used, with the
 reason; anything else raises. Shapes are compared one by one. Sources: the released SimVTP naming, VideoMAE in its original naming
-(the same for the parts both have) and in transformers' naming, image ViTs in timm's and in transformers', and BERT, of which only the embeddings are used.
+(the same for the parts both have) and in transformers' naming, image ViTs in timm's and in transformers' naming, and BERT, of which
+only the embeddings are used.
 """
 
 from __future__ import annotations
