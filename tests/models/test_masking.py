@@ -86,7 +86,7 @@ def test_each_coordinate_changes_the_noise() -> None:
 
 @PROPERTY
 @given(
-    kind=st.sampled_from(["tube", "random", "frame"]),
+    kind=st.sampled_from(["tube", "random", "frame", "per_frame", "block"]),
     ratio=st.floats(0, 0.99),
     grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     rows=st.integers(1, 5),
@@ -96,7 +96,7 @@ def test_video_masks_hide_the_exact_count(kind: str, ratio: float, grid: tuple[i
     model, masks = make_model(grid=grid), MaskConfig(video_kind=kind, video_ratio=ratio)  # type: ignore[arg-type]
     drawn = draw(make_batch([3] * rows), model, masks, step=step)
     slots, side = grid
-    per_unit = {"tube": slots, "random": 1, "frame": side * side}[kind]
+    per_unit = {"random": 1, "frame": side * side}.get(kind, slots)
     units = model.tubes // per_unit
     assert drawn.masked.shape == (rows, int(ratio * units) * per_unit) == (rows, hidden_per_slot(model, masks) * per_unit)
     both = torch.cat([drawn.visible, drawn.masked], dim=1)
@@ -105,7 +105,9 @@ def test_video_masks_hide_the_exact_count(kind: str, ratio: float, grid: tuple[i
 
     shown = index_mask(drawn.masked, model.tubes).view(rows, slots, side * side)
     assert torch.equal(shown.sum(dim=(1, 2)), torch.full((rows,), drawn.masked.shape[1]))
-    if kind == "tube":
+    if kind == "per_frame":
+        assert bool((shown.sum(dim=2) == hidden_per_slot(model, masks)).all()), "as many places in every time slot"
+    if kind in ("tube", "block"):
         assert torch.equal(shown, shown[:, :1].expand_as(shown)), "the same places in every time slot"
     if kind == "frame":
         assert torch.equal(shown, shown[:, :, :1].expand_as(shown)), "whole time slots"
@@ -116,15 +118,37 @@ def test_published_counts() -> None:
     assert drawn.visible.shape == (2, 160) and drawn.masked.shape == (2, 1408)
 
 
-@pytest.mark.parametrize("kind", ["tube", "random", "frame"])
+@pytest.mark.parametrize("kind", ["tube", "random", "frame", "per_frame"])
 def test_every_tube_is_hidden_equally_often(kind: str) -> None:
     model, masks = make_model(grid=(8, 3)), MaskConfig(video_kind=kind, video_ratio=0.5)  # type: ignore[arg-type]
     rows = 4000
     shown = index_mask(draw(make_batch([1] * rows, length=3), model, masks).masked, model.tubes)
-    units = {"tube": 9, "random": 72, "frame": 8}[kind]
+    units = {"tube": 9, "random": 72, "frame": 8, "per_frame": 9}[kind]
     share = int(0.5 * units) / units
     deviation = (shown.float().mean(dim=0) - share) / math.sqrt(share * (1 - share) / rows)
     assert float(deviation.abs().max()) < 4 and 0.4 < float(deviation.std(correction=0)) < 1.5
+
+
+def test_each_frame_hides_places_of_its_own() -> None:
+    model, masks = make_model(grid=(6, 8)), MaskConfig(video_kind="per_frame", video_ratio=0.5)
+    hidden = index_mask(draw(make_batch([1] * 50, length=3), model, masks).masked, model.tubes).view(50, 6, 64)
+    both = (hidden[:, :1] & hidden[:, 1:]).float().mean()
+    assert float(both) == pytest.approx(0.25, abs=0.01), "two frames agree as often as by chance"
+
+
+def test_blocks_lie_together_and_move() -> None:
+    """A hidden place has more hidden neighbours than places drawn one by one would, every place is hidden now and then, and no frame is like
+    another sample's."""
+    model, rows = make_model(grid=(2, 8)), 300
+    neighbours = {}
+    for kind in ("block", "tube"):
+        masks = MaskConfig(video_kind=kind, video_ratio=0.5)  # type: ignore[arg-type]
+        hidden = index_mask(draw(make_batch([1] * rows, length=3), model, masks).masked, model.tubes).view(rows, 2, 8, 8)[:, 0]
+        beside = (hidden[:, :, 1:] & hidden[:, :, :-1]).sum() + (hidden[:, 1:] & hidden[:, :-1]).sum()
+        neighbours[kind] = float(beside) / rows
+        assert len(torch.unique(hidden.flatten(1), dim=0)) > 0.95 * rows
+        assert float(hidden.float().mean(dim=0).min()) > 0.05 and float(hidden.float().mean(dim=0).max()) < 0.95
+    assert neighbours["block"] > 1.4 * neighbours["tube"]
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------------
