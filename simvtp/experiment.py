@@ -479,6 +479,7 @@ def _score_once(
         running.journal.write("result", result=result.to_dict())
         running.say(f"{result.line}  ({beside(result)})")
     items = all_items(results)
+    results = [replace(result, items=None) for result in results]  # what they are made from is as large as the test set
     write_items(items_path(running.directory, name), items, running.guard)
     afterwards()
     cost.update()

@@ -101,6 +101,9 @@ class Run:
         write_atomically(self.dir / "results.json", json.dumps([result.to_dict() for result in results]))
         (self.dir / "figures").mkdir(exist_ok=True)
         (self.dir / "figures" / "masked.png").write_bytes(b"not really a picture")
+        (self.dir / "figures" / "examples_evaluate_qa.html").write_text("not really a page")
+        (self.dir / "stages").mkdir(exist_ok=True)
+        (self.dir / "stages" / "items_evaluate.jsonl.gz").write_bytes(b"not really items")
         (self.dir / "log.txt").write_text("the log\n")
         self.status("finished")
 
@@ -222,6 +225,7 @@ def test_a_finished_run_is_mirrored_whole_and_a_second_replay_adds_nothing(tmp_p
     assert found.metrics["test/finetuned/t2v/R1"] == 12.5 and found.metrics["test/finetuned/t2v/chance_R1"] == 1.25
     assert len(found.tags["git_commit"]) == 40 and found.tags["git_dirty"] in ("true", "false") and found.tags["hardware"]
     assert artifacts(uri, found.run_id) >= {"experiment.json", "provenance.json", "results.json", "log.txt", "figures/masked.png"}
+    assert artifacts(uri, found.run_id) >= {"figures/examples_evaluate_qa.html", "stages/items_evaluate.jsonl.gz"}
 
 
 def artifacts(uri: str, run_id: str) -> set[str]:

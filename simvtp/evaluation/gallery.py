@@ -251,6 +251,7 @@ def example_page(made: Sequence[Section], footage: Footage, run: str) -> str:
             title=TITLES[protocol.task],
             protocol=protocol,
             run=run,
+            noun="picture" if protocol.task == "image_text" else "clip",
             sections=[_section_view(section, footage) for section in made],
         )
     )

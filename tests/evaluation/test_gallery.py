@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from PIL import Image, ImageSequence
 
 from simvtp.data.datasets import open_dataset
 from simvtp.evaluation.cards import HITS, all_items, chosen, luck
-from simvtp.evaluation.footage import SIDE, animation, make_footage, strip
-from simvtp.evaluation.gallery import RENDERERS, TITLES, example_page, redraw_examples, sections, shown_items
+from simvtp.evaluation.footage import SIDE, Footage, animation, make_footage, strip
+from simvtp.evaluation.gallery import RENDERERS, TITLES, clips_of, example_page, redraw_examples, sections, shown_items
 from simvtp.evaluation.items import Items, items_path, read_items, write_items
 from simvtp.tasks import TASKS
 from tests.evaluation import examples
@@ -305,3 +305,18 @@ def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(tmp_path: Path
 def test_captions_reach_the_cards_whole() -> None:
     items = all_items(examples.retrieved())[0]
     assert [items.cards[f"{name}#0"]["text"] for name in CLIPS] == captions()
+
+
+def test_pictures_are_called_pictures_and_do_not_move() -> None:
+    results = [
+        replace(one, protocol=replace(one.protocol, task="image_text", direction=direction))
+        for one, direction in zip(examples.retrieved(), ("t2i", "i2t"), strict=True)
+    ]
+    items = [replace(one, protocol=result.protocol) for one, result in zip(all_items(results), results, strict=True)]
+    [made] = sections(results, items, SAMPLES).values()
+    names = {name for section in made for card in section.cards() for name in clips_of(card)}
+    footage = Footage({name: animation(frames_of(name, 1).repeat(2, axis=0), 10**9) for name in names}, {})
+    tree = Reader(example_page(made, footage, "run")).open[0]
+    assert [heading.text for heading in tree.all("h2")] == ["From a caption to its picture", "From a picture to its caption"]
+    assert "right picture" in tree.text and "right clip" not in tree.text
+    assert tree.all("img") and not tree.all("img", **{"class": "moving"})

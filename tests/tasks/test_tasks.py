@@ -102,6 +102,7 @@ def test_a_task_runs_from_given_weights_and_a_sweep_can_ask_for_its_metric(
     assert load_results(experiment.run_dir) == results
     items = find_items(run_items(experiment.run_dir), results[0].protocol)
     assert items is not None and {name: items.figure(name) for name in results[0].metrics} == pytest.approx(results[0].metrics)
+    assert [path.name for path in (experiment.run_dir / "figures").iterdir()] == [f"examples_evaluate_{results[0].protocol.task}.html"]
     chosen = read_metric(experiment.run_dir, f"val/{metric}")
     assert chosen is not None and chosen[0] >= 0
     assert not list((experiment.run_dir / "checkpoints").glob("pretrain*"))  # the weights were given
