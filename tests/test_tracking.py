@@ -718,11 +718,14 @@ def test_a_sweep_is_one_parent_with_its_children_and_figures(tmp_path: Path, uri
     children = tracking.read_runs(uri, [run.experiment.fingerprint for run in runs])
     assert [child.tags["mlflow.parentRunId"] for child in children] == [parent] * 4
     assert children[0].tags["mlflow.runName"] == f"0.5 s100 (video_ratio seed, tiny {runs[0].experiment.fingerprint[:8]})"
+    assert [child.tags["cell.video_ratio"] for child in children] == ["0.5", "0.5", "0.9", "0.9"]
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
         stored = database.execute(
             "select key, step, value from metrics where run_uuid = ? order by key, timestamp, step", (parent,)
         ).fetchall()
         [(status,)] = database.execute("select status from runs where run_uuid = ?", (parent,)).fetchall()
+        [(note,)] = database.execute("select value from tags where run_uuid = ? and key = 'mlflow.note.content'", (parent,)).fetchall()
+    assert plan["question"] in note and f"python reports/build.py mask_ratio --sweep {plan['sweep_id']}" in note
     assert status == "FINISHED"
     assert [(step, value) for key, step, value in stored if key == "progress/best"] == [(1, 10), (2, 20), (3, 40), (4, 40)]
     assert [(step, value) for key, step, value in stored if key == "progress/finished"] == [(1, 1), (2, 2), (3, 3), (4, 4)]

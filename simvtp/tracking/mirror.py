@@ -294,6 +294,7 @@ def _tags(run_dir: Path, status: Mapping[str, Any], opened: _Opened) -> dict[str
         linked = "mlflow.parentRunId" in opened.tags and opened.tags.get("sweep_id") == sweep["sweep_id"]
         parents = [] if linked else opened.store.find({"sweep_id": sweep["sweep_id"], "role": "sweep"})
         tags |= {"sweep_id": sweep["sweep_id"], "ablation": sweep.get("ablation", "")}
+        tags |= {f"cell.{name.rpartition('.')[2]}": str(value) for name, value in sweep.get("cell", {}).items()}  # to group by
         tags |= {"mlflow.parentRunId": parents[0].run_id} if parents else {}
     if code:
         tags |= {

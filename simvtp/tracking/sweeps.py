@@ -23,6 +23,7 @@ from simvtp.tracking.store import Store, StoredRun, is_news
 
 log = logging.getLogger(__name__)
 
+NOTE = "mlflow.note.content"  # the tag that the tracker's page shows as description
 STATES = "states.json"  # artifact of the parent: what became of points that have no figure
 
 
@@ -125,7 +126,25 @@ def _parent(store: Store, plan: Mapping[str, Any], runtime: RuntimeConfig) -> St
     params = _params(plan)
     store.log_params(parent.run_id, {key: value for key, value in params.items() if key not in parent.params})
     _upload_text(store, parent, "plan.json", text, "plan_digest")
+    note = description(plan)
+    if parent.tags.get(NOTE) != note:
+        store.set_tags(parent.run_id, {NOTE: note})
     return parent
+
+
+def description(plan: Mapping[str, Any]) -> str:
+    """What the tracker's page of a sweep says above its charts (Markdown): the question, the paper, how to compare, where the report is."""
+    axes = "; ".join(f"{axis['label']} ({', '.join(map(str, axis['values']))})" for axis in plan["axes"])
+    build = f"python reports/build.py {plan['ablation']} --sweep {plan['sweep_id']}"
+    told = [
+        f"**{plan.get('title', plan['ablation'])}**: {plan.get('question', '')}".strip(": "),
+        f"Paper: {plan['paper_says']}" if plan.get("paper_says") else "",
+        f"Varied: {axes}." if axes else "",
+        f"Compared by `{plan['metric']}` ({plan.get('metric_label', '')}).",
+        f"Runs of one cell share the tag `cell_fingerprint`; each axis is a tag `cell.NAME`; filter: `tags.sweep_id = '{plan['sweep_id']}'`.",
+        f"Report: [reports/out/{plan['ablation']}/index.html](reports/out/{plan['ablation']}/index.html), written by `{build}`.",
+    ]
+    return "\n\n".join(filter(None, told))
 
 
 def _params(plan: Mapping[str, Any]) -> dict[str, Any]:
