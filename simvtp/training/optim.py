@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from simvtp.config import TrainConfig
+from simvtp.training.cut import is_cut
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
@@ -71,8 +71,8 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Norm of all gradients, before they are scaled down to `limit` (0 = leave them); 0-d tensor, no host sync."""
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if isinstance(norm, DTensor):  # gradients cut over the ranks: the norm of all parts
-        norm = norm.full_tensor()
+    if is_cut(norm):  # gradients cut over the ranks: the norm of all parts
+        norm = cast(Any, norm).full_tensor()
     if limit > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm

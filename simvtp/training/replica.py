@@ -13,18 +13,17 @@ import contextlib
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from simvtp.config import TrainConfig
 from simvtp.models.layers import Block
 from simvtp.training import distributed
+from simvtp.training.cut import is_cut
 from simvtp.training.optim import update_average
 
 State = dict[str, Any]
@@ -60,8 +59,8 @@ class Replica:
 
     def unsynchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Around forward and backward of a micro-batch: gradients are exchanged only after the last one."""
-        if isinstance(self.wrapped, FSDPModule):
-            self.wrapped.set_requires_gradient_sync(last)
+        if self.sharded:
+            cast(Any, self.wrapped).set_requires_gradient_sync(last)
             return contextlib.nullcontext()
         return distributed.unsynchronised(self.wrapped, last)
 
@@ -120,6 +119,8 @@ class Replica:
 
 def _cut(model: nn.Module, mesh: DeviceMesh) -> None:
     """Shard block by block, so that one block at a time is whole in memory, and then what is left."""
+    from torch.distributed.fsdp import fully_shard  # takes seconds to import, and few runs need it
+
     for module in model.modules():
         if isinstance(module, Block):
             fully_shard(module, mesh=mesh)
@@ -127,12 +128,12 @@ def _cut(model: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return cast(Any, tensor).to_local() if is_cut(tensor) else tensor
 
 
 def whole(value: Any) -> Any:
     """The same state with every shard gathered on the CPU; all ranks take part, rank 0 keeps the tensors and the others drop them."""
-    if isinstance(value, DTensor):
+    if is_cut(value):
         gathered = value.full_tensor()
         return gathered.cpu() if distributed.is_main() else None
     if isinstance(value, dict):
@@ -144,9 +145,12 @@ def whole(value: Any) -> Any:
 
 def _part(value: Tensor, like: Tensor) -> Tensor:
     """This rank's part of a whole tensor, cut as `like` is; the tensor itself where nothing is cut. No communication."""
-    if not isinstance(like, DTensor):
+    if not is_cut(like):
         return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    from torch.distributed.tensor import distribute_tensor
+
+    cut: Any = like
+    return distribute_tensor(value.to(like.device), cut.device_mesh, cut.placements, src_data_rank=None)
 
 
 def _load(module: nn.Module, state: State) -> None:

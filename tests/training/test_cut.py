@@ -1,0 +1,27 @@
+"""Starting does not pay for what only sharded runs need."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from simvtp.training.cut import is_cut
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_an_experiment_is_imported_without_tensors_that_are_cut() -> None:
+    program = (
+        "import sys, simvtp.experiment, simvtp.training.replica\n"
+        "print([name for name in ('torch.distributed.tensor', 'torch.distributed.fsdp', 'mlflow', 'optuna', 'av', 'decord') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_plain_things_are_not_cut() -> None:
+    assert not is_cut(torch.zeros(2)) and not is_cut({"a": 1}) and not is_cut(None)
+    importlib.import_module("torch.distributed.tensor")
+    assert not is_cut(torch.zeros(2))
