@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The tests and the demo start many processes on few cores: one torch thread each is fastest there.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-slow test-slurm lint types clean
+.PHONY: install demo test test-slow test-slurm bench lint types clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test-slow: install
 
 test-slurm: install
 	$(BIN)/python -m pytest -m slurm
+
+# Ratios of speed to the peers, beside the committed ones; BENCH=--strict fails after a drop of more than 15 %.
+bench: install
+	$(BIN)/python -m simvtp bench guard $(BENCH)
 
 lint: install
 	$(BIN)/ruff check .

@@ -81,7 +81,7 @@ TRANSFORMERS, RELEASED, OURS = "transformers", "released", "ours"
 
 
 def _our_loss(objectives: tuple[str, ...]) -> Callable[[nn.Module, Inputs], Tensor]:
-    objective = PretrainObjective(LossConfig(*(float(name in objectives) for name in OBJECTIVES)))  # the four weights come first
+    objective = PretrainObjective(LossConfig(**dict.fromkeys(set(OBJECTIVES) - set(objectives), 0.0)))  # type: ignore[arg-type]
 
     def loss(model: nn.Module, inputs: Inputs) -> Tensor:
         losses, _ = objective(model(inputs.batch, inputs.masks))

@@ -142,6 +142,22 @@ def memory(model: nn.Module, step: Callable[[], None], forward: Callable[[], Ten
         return sum(kept.values())
 
 
+def profile(step: Callable[[], None], device: torch.device, top: int = 10) -> list[tuple[str, float]]:
+    """[(operation, share of the time)] of one step, the longest first: time of the GPU's kernels, or of the CPU in each operation itself."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recording
+
+    on_gpu = device.type == "cuda"
+    step()
+    wait_for(device)
+    with recording(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as record:
+        step()
+        wait_for(device)
+    times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in record.key_averages()}
+    total = sum(times.values()) or 1.0
+    return [(name, time / total) for name, time in sorted(times.items(), key=lambda item: -item[1])[:top]]
+
+
 def largest_batch(fits: Callable[[int], bool], start: int, unit: int) -> int:
     """The largest multiple of `unit` that fits, to within an eighth of it; `start` must be a multiple of `unit`. 0: not even `unit`."""
     low, high = 0, start

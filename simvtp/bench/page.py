@@ -51,7 +51,14 @@ def step_page(title: str, plan: Plan, rows: Sequence[Row], device: torch.device)
         for other in rows
         if row.name == OURS != other.name and row.precision != other.precision == "fp32" and not other.compiled
     ]
-    return "\n".join([*lines, *([""] if across else []), *across]) + "\n"
+    profiles = [
+        f"Profile of {row.name} in {row.precision}{' compiled' if row.compiled else ''}: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in row.profile)
+        for row in rows
+        if row.profile
+    ]
+    further = [line for part in (across, profiles) for text in part for line in ("", text)]
+    return "\n".join([*lines, *further]) + "\n"
 
 
 def _line(row: Row, peer: Row, samples: int, device: torch.device) -> str:

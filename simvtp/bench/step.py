@@ -6,13 +6,13 @@ import gc
 import itertools
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from simvtp.bench.contestants import OURS, Contestant, agreement, line_up
-from simvtp.bench.measure import Timed, count_flops, largest_batch, matmul, memory, take_turns
+from simvtp.bench.measure import Timed, count_flops, largest_batch, matmul, memory, profile, take_turns
 from simvtp.bench.sizes import BATCHES, Inputs, make_inputs, model_size
 from simvtp.config import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
@@ -33,6 +33,8 @@ class Plan:
     rounds: int = 6
     seconds: float = 1.0
     largest: bool = False
+    profile: bool = False
+    ceiling: bool = True  # also measure that of matrix products
 
     @property
     def samples(self) -> int:
@@ -49,8 +51,9 @@ class Row:
     time: Timed
     flops: int  # a sample, forward and backward
     memory: int  # bytes
-    ceilings: list[float]  # FLOP/s of matrix products in this precision, a value a round
+    ceilings: list[float]  # FLOP/s of matrix products in this precision, a value a round; empty: not measured
     largest: int = 0  # 0: not measured
+    profile: list[tuple[str, float]] = field(default_factory=list)  # operations and their share of a step's time, where asked for
 
     def rate(self, samples: int) -> float:
         """Clips a second."""
@@ -93,7 +96,7 @@ def measure_step(plan: Plan, device: torch.device, say: Callable[[str], None] = 
         for step, (rival, precision, _) in zip(steps, variants, strict=True)
     ]
     ceilings: dict[str, list[float]] = {precision: [] for precision in plan.precisions}
-    probes = [_noting(matmul(device, HALF[precision]), ceilings[precision]) for precision in plan.precisions]
+    probes = [_noting(matmul(device, HALF[precision]), ceilings[precision]) for precision in plan.precisions if plan.ceiling]
     timed = take_turns([*steps, *probes], device, plan.rounds, plan.seconds, say=say)
     for values in ceilings.values():
         del values[: -plan.rounds]  # those of the warm-up
@@ -101,6 +104,9 @@ def measure_step(plan: Plan, device: torch.device, say: Callable[[str], None] = 
         Row(rival.name, precision, compiled, time, flops[rival.name], bytes_used, ceilings[precision])
         for (rival, precision, compiled), time, bytes_used in zip(variants, timed, used, strict=False)
     ]
+    if plan.profile:
+        for row, step in zip(rows, steps, strict=True):
+            row.profile = profile(step, device)
     if plan.largest and device.type == "cuda":
         del steps, variants, inputs, rivals
         _find_largest(plan, config, rows, device, say)

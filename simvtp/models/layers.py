@@ -108,9 +108,9 @@ class DropTokens(Drawing):
 
 
 class Row(NamedTuple):
-    """`count` sequences of `length` tokens each, among the rows of several such; keys as for `Attention`, or None."""
+    """`samples` sequences of `length` tokens each, among the rows of several such; keys as for `Attention`, or None."""
 
-    count: int
+    samples: int
     length: int
     keys: Tensor | None
 
@@ -143,9 +143,9 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.qkv.weight, bias)
         if not rows:
             return self.proj(self._mix(qkv, keys))
-        parts = qkv.split([row.count * row.length for row in rows])
+        parts = qkv.split([row.samples * row.length for row in rows])
         mixed_rows = [
-            self._mix(part.unflatten(0, (row.count, row.length)), row.keys).flatten(0, 1) for part, row in zip(parts, rows, strict=True)
+            self._mix(part.unflatten(0, (row.samples, row.length)), row.keys).flatten(0, 1) for part, row in zip(parts, rows, strict=True)
         ]
         return self.proj(torch.cat(mixed_rows))
 
@@ -216,11 +216,11 @@ class Blocks(nn.ModuleList):
 
     def together(self, sequences: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
         """The same for several (x, keys) of any lengths at once: every linear layer works on the tokens of all. Without drop path."""
-        rows = tuple(Row(*x.shape[:2], None if keys is None else keys[:, None, None, :]) for x, keys in sequences)
+        rows = tuple(Row(x.shape[0], x.shape[1], None if keys is None else keys[:, None, None, :]) for x, keys in sequences)
         x = torch.cat([x.flatten(0, 1) for x, _ in sequences])
         for block in cast(Iterator[Block], iter(self)):
             x = self._run(block, x, None, (None, None), rows, 0)
-        return [part.unflatten(0, row[:2]) for part, row in zip(x.split([row.count * row.length for row in rows]), rows, strict=True)]
+        return [part.unflatten(0, row[:2]) for part, row in zip(x.split([row.samples * row.length for row in rows]), rows, strict=True)]
 
     def _run(
         self, block: Block, x: Tensor, mask: Tensor | None, kept: tuple[Tensor | None, Tensor | None], rows: tuple[Row, ...], first: int

@@ -87,22 +87,8 @@ def test_flops_are_counted_as_the_model_says() -> None:
 
 def test_the_measurement_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "page.md"
-    arguments = [
-        "bench",
-        "step",
-        "--batch",
-        "4",
-        "--rounds",
-        "2",
-        "--seconds",
-        "0",
-        "--device",
-        "cpu",
-        "--precision",
-        "fp32,bf16",
-        "--out",
-        str(out),
-    ]
+    options = "--batch 4 --rounds 2 --seconds 0 --device cpu --profile --precision fp32,bf16"
+    arguments = ["bench", "step", *options.split(), "--out", str(out)]
     assert main(arguments) == 0
     text = out.read_text()
     assert text in capsys.readouterr().out
@@ -114,6 +100,7 @@ def test_the_measurement_from_the_command_line(tmp_path: Path, capsys: pytest.Ca
         ["| ours", "bf16"],
     ]
     assert "| commit | " in text and "ours in bf16 against released in fp32" in text
+    assert "Profile of ours in bf16: " in text
 
 
 def test_rows_hold_what_was_measured() -> None:
