@@ -203,6 +203,11 @@ class _Running:
             first_sample=first_sample,
         )
 
+    def draw_tuning(self, batch: Batch, step: int, first_sample: int) -> Masks:
+        """The same masks while fine-tuning (`finetune.masks`), of all frames."""
+        masks = replace(self.experiment.masks, frames="")
+        return replace(self, experiment=replace(self.experiment, masks=masks)).draw(batch, step, first_sample)
+
     def until_stopped(self, items: Iterator[Item]) -> Iterator[Item]:
         """The same items; ends with Stopped once that was asked for, or once the run directory is not ours any more."""
         with contextlib.closing(items):  # type: ignore[type-var]
@@ -339,7 +344,8 @@ def _train_task(running: _Running, name: str, task: Task) -> None:
     loader = together(lambda: task.loader(settings.train, name))
     model = task.build(unified)
     selection = prefix + task.selection
-    _train(running, name, settings.train, task.samples, model, task.objective(), loader, None, score, settings.evaluations, selection)
+    draw = running.draw_tuning if settings.masks else None
+    _train(running, name, settings.train, task.samples, model, task.objective(), loader, draw, score, settings.evaluations, selection)
 
 
 def _share(running: _Running, name: str, settings: TrainConfig, negatives: str) -> Share:
