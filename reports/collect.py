@@ -299,11 +299,11 @@ def _odd_values(runs: Iterable[Run], plan: Plan) -> Iterable[str]:
 
 
 def varied_fields(study: Study, key: str) -> dict[str, tuple[Any, ...]]:
-    """{field of the protocol: its values} that an axis of the sweep names and sets: frames, where it is frames that are compared. Each row
-    then says its own, and no cell may have two."""
+    """{field of the protocol: its values} that an axis of the sweep sets: one that is called after it (frames), or one of whole bundles of settings, which is
+    called as the ablation (methods that see other numbers of frames). A note tells the values, and no cell may have two."""
     found = {}
     for field_name in ("frames", "segments", "crops"):
-        axes = [number for number, axis in enumerate(study.plan.axes) if field_name in axis.key]
+        axes = [n for n, axis in enumerate(study.plan.axes) if field_name in axis.key or axis.key == study.plan.ablation]
         by_label: dict[Values, set[Any]] = {}
         for run in (run for run in study.runs if key in run.results):
             label = tuple(run.point.cell[number] for number in axes)

@@ -12,16 +12,15 @@ from reports.rebuilt import rebuilt_pictures, shown_cells
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
-R1 = {"simvtp": 14.0, "mac": 12.0, "frozen": 11.0}
+R1 = {"prediction, same samples": 14.0, "alignment": 12.0, "no mask, same samples": 11.0}
+AXIS = "prediction_vs_alignment"
 
 
 def study() -> Study:
-    axes = [{"key": "method", "label": "method", "values": list(R1)}]
-    cells = [{"method": name} for name in R1]
-    made = made_up.plan(
-        axes=axes, cells=cells, ablation="prediction_vs_alignment", published_optimum=None, seeds=(0, 1, 2), title="Methods"
-    )
-    return made_up.study(made, lambda cell, seed: R1[cell["method"]] + 0.1 * seed)
+    axes = [{"key": AXIS, "label": "arm", "values": list(R1)}]
+    cells = [{AXIS: name} for name in R1]
+    made = made_up.plan(axes=axes, cells=cells, ablation=AXIS, published_optimum=None, seeds=(0, 1, 2), title="Methods")
+    return made_up.study(made, lambda cell, seed: R1[cell[AXIS]] + 0.1 * seed)
 
 
 def test_size_cost_and_both_directions_stand_in_one_row() -> None:
@@ -29,10 +28,10 @@ def test_size_cost_and_both_directions_stand_in_one_row() -> None:
     assert kind_of(made.plan) is KINDS["prediction_vs_alignment"]
     (table,) = kind_of(made.plan).tables(made)
     heads = [(column.group, column.head) for column in table.columns]
-    assert heads[:5] == [("", "method"), ("", "n"), ("", "parameters"), ("", "GMAC"), ("", "CPU-hours")]
+    assert heads[:5] == [("", "arm"), ("", "n"), ("", "parameters"), ("", "GMAC"), ("", "CPU-hours")]
     assert heads[5:] == [(way, name) for way in ("text to video", "video to text") for name in ("R@1", "R@5", "R@10", "MdR")]
     first = [cell.text for cell in table.rows[0]]
-    assert first[:6] == ["simvtp", "3", "1.2 M", "0.17", "0.25", "14.1"] and table.rows[0][5].place == 1
+    assert first[:6] == ["prediction, same samples", "3", "1.2 M", "0.17", "0.25", "14.1"] and table.rows[0][5].place == 1
     assert any(note.startswith("Protocol: text-to-video and video-to-text retrieval on shapes") for note in table.notes)
 
 
@@ -44,9 +43,18 @@ def test_published_rows_have_tables_of_their_own_and_all_methods_stand_on_the_pa
     write_index(tmp_path)
     assert json.loads((tmp_path / "prediction_vs_alignment" / "provenance.json").read_text())["methods"] is True
     text = (tmp_path / "papers" / "tables.md").read_text()
-    assert all(f"method {name}" in text for name in R1)
+    assert all(f"arm {name}" in text for name in R1)
     claims = (tmp_path / "papers" / "claims.csv").read_text()
     assert next(line for line in claims.splitlines() if line.startswith("mac-frozen")).endswith(",supported")
+
+
+def test_methods_may_see_other_numbers_of_frames_and_the_table_says_so() -> None:
+    made = made_up.plan(
+        axes=[{"key": AXIS, "label": "arm", "values": list(R1)}], cells=[{AXIS: n} for n in R1], ablation=AXIS, published_optimum=None
+    )
+    runs = [made_up.run(p, made_up.result(10.0, frames=f)) for p, f in zip(made["points"], (8, 4, 4), strict=True)]
+    (table,) = KINDS[AXIS].tables(gather(made, runs))
+    assert "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal." in table.notes
 
 
 # ---- reconstructions --------------------------------------------------------------------------------------------------------
