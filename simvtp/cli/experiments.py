@@ -155,6 +155,9 @@ def _describe(options: argparse.Namespace) -> int:
 def _visualize(options: argparse.Namespace) -> int:
     from simvtp.experiment import visualize
 
-    for path in visualize(options.run_dir, samples=options.samples or 4, split=options.split, examples=options.samples or 8):
+    if options.samples < 0:
+        raise UserError(f"--samples {options.samples}: give a number of clips and items, at least 1.")
+    clips = max(2, options.samples or 4)  # matching (VTM) needs another clip beside each
+    for path in visualize(options.run_dir, samples=clips, split=options.split, examples=options.samples or 8):
         print(path)
     return 0
