@@ -9,7 +9,8 @@ Reconstruction sees what is masked in every cell. With a clean half the pass of 
 further pass is made.
 
 Command: `python sweeps/run.py contrastive_view` (four cells, called `text+video`).
-Cost: clean video puts all tubes through the encoder, at ratio 0.9 ten times as many; the pre-training takes about four times as long.
+Cost: clean video puts all tubes through the encoder, at ratio 0.9 ten times as many; on `tiny` the pre-training then
+takes 2.6 times as long (measured over 12 steps: 20.1 against 7.8 CPU seconds).
 """
 
 from __future__ import annotations
