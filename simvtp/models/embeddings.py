@@ -70,7 +70,10 @@ class TubeEmbedding(nn.Module):
         # Flipping the highest bit of a byte and reading it with a sign takes 128 off: centred values lose less in half precision.
         centred = (tubes ^ CENTRE).view(torch.int8)
         bias = self.proj.bias + (weight * (self.shift + CENTRE * self.scale)).sum(dim=1)
-        return F.linear(centred.to(_working_dtype(weight)), weight * self.scale, bias) + position
+        values, scale = centred.to(_working_dtype(weight)), self.scale
+        if values.dtype is torch.float16:  # the gradient of values above 100 leaves its range and would cost updates
+            values, scale = values / CENTRE, scale * CENTRE
+        return F.linear(values, weight * scale, bias) + position
 
 
 class TextEmbedding(Drawing):
