@@ -55,8 +55,8 @@ class DividedAttention(Attention):
         if kind == "all":
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
-            bias = F.pad(q.new_full((1, 1, 1, 1), cls_bias), (0, k.shape[2] - 1)) if cls_bias else None
-            cls = F.scaled_dot_product_attention(q[:, :, :1], k, v, attn_mask=bias)
+            own = F.pad(q.new_full((1, 1, 1, 1), cls_bias), (0, k.shape[2] - 1)) if cls_bias else None
+            cls = F.scaled_dot_product_attention(q[:, :, :1], k, v, attn_mask=own)
             mixed = torch.cat([cls, _patches(q, k, v, slots, kind, partners)], dim=2)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
