@@ -20,7 +20,9 @@ from torch import nn
 from simvtp import provenance
 from simvtp.config import Experiment, differences, to_dict
 from simvtp.errors import CheckpointError, ConfigError, UserError
-from simvtp.experiment import Say, finetuned_figures, open_experiment, take_weights, until_signal, zero_shot_figures
+from simvtp.experiment.running import Say, open_experiment, until_signal
+from simvtp.experiment.scoring import finetuned_figures, zero_shot_figures
+from simvtp.experiment.training import take_weights
 from simvtp.journal import read_json, write_atomically
 from simvtp.models import build_model
 from simvtp.results import Result

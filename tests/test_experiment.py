@@ -201,7 +201,7 @@ def test_who_waited_for_the_results_does_not_run_again(
     """The experiment is finished by another process between the first look and the moment the directory is ours."""
     experiment, results, _ = finished
     looks = iter([False, True])
-    monkeypatch.setattr("simvtp.experiment.is_finished", lambda experiment: next(looks))
+    monkeypatch.setattr("simvtp.experiment.stages.is_finished", lambda experiment: next(looks))
     lines = (experiment.run_dir / "journal.jsonl").read_bytes()
     assert run(experiment, say=lambda line: None, wait=True) == results
     assert (experiment.run_dir / "journal.jsonl").read_bytes() == lines
