@@ -163,17 +163,21 @@ def test_the_log_file_gets_changes_of_state_and_a_snapshot_now_and_then(tmp_path
     assert len(log) == MANY_LOGGED + 2 and log[-1].startswith("0 of 301 points finished, 301 running"), "only counted when there are many"
 
 
-def test_drawing_two_thousand_points_is_cheap(tmp_path: Path) -> None:
-    rows = [PointView(f"point {n}", RUNNING if n % 4 == 0 else WAITING, "pretrain", n, 5000, 1.0, node="n1") for n in range(2000)]
-    out = io.StringIO()
-    with Logged(Lines(Console(file=out, soft_wrap=True), every_s=0.0, many=10**6), tmp_path / "sweep.log") as display:
-        begun = time.process_time()
-        for _ in range(5):
-            display.show(view(*rows))
-            table(view(*rows), rows=40)
-        took = (time.process_time() - begun) / 5
-    assert "[1997/2000] point 1996" in out.getvalue()
-    assert took < 0.2, f"{took:.3f} s of CPU for one view"
+def test_the_work_of_a_view_grows_with_its_points_and_not_faster(tmp_path: Path) -> None:
+    def work(points: int) -> float:
+        """CPU seconds of one view: the least of five, so that other processes hardly matter."""
+        rows = [PointView(f"point {n}", RUNNING if n % 4 == 0 else WAITING, "pretrain", n, 5000, 1.0, node="n1") for n in range(points)]
+        out, took = io.StringIO(), []
+        with Logged(Lines(Console(file=out, soft_wrap=True), every_s=0.0, many=10**6), tmp_path / "sweep.log") as display:
+            for _ in range(5):
+                begun = time.process_time()
+                display.show(view(*rows))
+                table(view(*rows), rows=40)
+                took.append(time.process_time() - begun)
+        assert f"[{points - 3}/{points}] point {points - 4}" in out.getvalue()
+        return min(took)
+
+    assert work(4000) < 60 * work(400), "in proportion: 10 times; with the square: 100 times"
 
 
 def test_states_of_a_run_directory(tmp_path: Path) -> None:

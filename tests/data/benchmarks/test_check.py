@@ -191,7 +191,7 @@ def test_annotations_that_change_under_a_running_experiment_are_noticed(tmp_path
         (["data.protocol=1k-A"], "data.protocol=1k-A is for benchmarks"),
         (
             ["data.dataset=coco", "data.root=."],
-            "data.dataset=coco has images or GIFs, which data.reader=decord does not open: set data.reader=pyav",
+            "data.dataset=coco has images or GIFs, which data.reader=fast does not open: set data.reader=pyav",
         ),
     ],
 )
