@@ -17,6 +17,7 @@ from reports.metrics import metric_of
 from reports.plan import SEARCH, Values
 from reports.stats import Summary, summarise
 
+LONG_LABEL = 20  # letters; longer names stand below the axes, not beside them
 BACKWARD = 3  # operations of a training step, in forward passes: one forward, two backward
 
 
@@ -131,10 +132,12 @@ def draw(study: Study) -> Figure:
     """A mark with one standard deviation each way for each cell."""
     plan, places = study.plan, _places(study)
     named = len(places) <= len(MARKERS)
-    figure = Figure(figsize=(WIDTH, max(2.6, 1.2 + 0.17 * len(places) * named)), layout="constrained")
+    labels = [", ".join(axis.text(value) for axis, value in zip(plan.axes, cell, strict=True)) for cell, _, _ in places]
+    below = named and any(len(label) > LONG_LABEL for label in labels)  # beside the axes, long names would leave them no room
+    height = 2.4 + 0.19 * (len(places) + 1) if below else max(2.6, 1.2 + 0.17 * len(places) * named)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
-    for number, ((cell, spent, score), color) in enumerate(zip(places, palette(len(places)), strict=True)):
-        label = ", ".join(axis.text(value) for axis, value in zip(plan.axes, cell, strict=True))
+    for number, ((_, spent, score), label, color) in enumerate(zip(places, labels, palette(len(places)), strict=True)):
         axes.errorbar(
             spent.mean, score.mean, xerr=spent.std, yerr=score.std, fmt=MARKERS[number % len(MARKERS)], color=color, markersize=6,
             markeredgecolor="white", markeredgewidth=0.6, elinewidth=0.9, capsize=2.0, label=label,
@@ -143,10 +146,10 @@ def draw(study: Study) -> Figure:
     axes.set(xlabel=f"{unit} of a run", ylabel=plan.metric_label)
     if named:
         title = ", ".join(axis.label for axis in plan.axes)
-        figure.legend(title=title, loc="outside right upper", frameon=False, alignment="left")
+        figure.legend(title=title, loc="outside lower center" if below else "outside right upper", frameon=False, alignment="left")
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5 if below else 3))
     axes.margins(0.1)
     sns.despine(ax=axes)
     return figure
