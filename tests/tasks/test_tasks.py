@@ -162,6 +162,8 @@ def test_two_ranks_train_a_task_as_one_does(tmp_path: Path, shapes_cache: Path, 
     assert [value for *_, value in losses(together)] == pytest.approx([value for *_, value in losses(alone.run_dir)], rel=1e-5)
     one, two = (load_file(directory / "checkpoints" / "finetune.safetensors") for directory in (alone.run_dir, together))
     for name, value in one.items():
+        if name == "head.out.bias" and value.numel() == 1:
+            continue  # added to all candidates alike: its gradient is 0 but for rounding, which the optimizer makes as large as any step
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
     for mine, other in zip(load_results(together), results, strict=True):
         assert mine.metrics.keys() == other.metrics.keys() and mine.chance == other.chance
