@@ -221,9 +221,7 @@ class FinetuneConfig:
     segments: int = added(16)  # grounding: equal parts into which a video is cut, 2 to 64; a span is as fine as they are
     segment_frames: int = added(2)  # grounding: frames that are seen of each part
     masks: bool = added(False)  # retrieval: the masks of the pre-training stay on while fine-tuning; tests always see everything
-    spans: Literal["nms", "coverage"] = added(
-        "nms"
-    )  # grounding, from the second span on: after suppression, or what overlaps where none does
+    spans: Literal["nms", "coverage"] = added("nms")  # grounding, from the second span on: by suppression, or what the others miss
     probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only
     encoder: Literal["dual", "shared"] = added("dual")  # retrieval: two copies of the encoder as published, or one for both sides
     baseline: bool = added(False)  # train a second, blind model and put its figures beside the others

@@ -23,10 +23,7 @@ from simvtp.models import method_of
 from simvtp.rundir import Status
 from simvtp.tasks import Context, Task, open_task, open_zero_shot
 from simvtp.tasks.retrieval import Retrieval
-from simvtp.training.distributed import (
-    Launch,
-    together,
-)
+from simvtp.training.distributed import Launch, together
 from simvtp.training.preemption import StopFlag, stop_on_signals
 from simvtp.training.stage import Outcome
 

@@ -17,9 +17,7 @@ from simvtp.models import SimVTP
 from simvtp.results import Result
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
-from simvtp.training.distributed import (
-    on_main,
-)
+from simvtp.training.distributed import on_main
 from simvtp.training.meters import CostMeter
 
 

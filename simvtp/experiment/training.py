@@ -20,10 +20,7 @@ from simvtp.models.size import model_size
 from simvtp.results import Result
 from simvtp.settings import INITIAL, init_weights
 from simvtp.tasks import Task
-from simvtp.training.distributed import (
-    on_main,
-    together,
-)
+from simvtp.training.distributed import on_main, together
 from simvtp.training.loop import train
 from simvtp.training.objectives import Objective, PretrainObjective
 from simvtp.training.schedule import stage_steps

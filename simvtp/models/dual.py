@@ -32,7 +32,37 @@ class _Tower(nn.Module, Generic[Embedding]):
         self.fc_norm = nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS)
 
 
-class DualEncoder(nn.Module):
+class _RetrievalEncoder(nn.Module):
+    """What both ways to encode clips and texts apart have in common; the ways differ in their weights and in the two `embed` methods."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.vocab_size <= 0:
+            raise ConfigError(f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary.")
+        self.config = config
+
+    def initialise(self, seed: int) -> None:
+        """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
+        initialise(self, seed)
+
+    def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
+        """video_feature [B, D] and text_feature [B, D], not normalised; with `masks`, of the visible tubes and the masked text."""
+        input_ids = batch.input_ids if masks is None else masks.input_ids
+        return {
+            "video_feature": self.embed_video(batch.clips, None if masks is None else masks.visible),
+            "text_feature": self.embed_text(input_ids, batch.attention_mask),
+        }
+
+    def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
+        """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those tubes."""
+        raise NotImplementedError
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Word pieces [B, L] and where they are (bool [B, L]) -> [B, D]."""
+        raise NotImplementedError
+
+
+class DualEncoder(_RetrievalEncoder):
     """A video encoder and a text encoder; a feature is the mean over the tokens, then a LayerNorm of its own.
 
     `config.pooling` says whether padding counts in the text's mean (`with_pads` = released) or not (`content`, ours). Each copy
@@ -40,16 +70,9 @@ class DualEncoder(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        if config.vocab_size <= 0:
-            raise ConfigError(f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary.")
-        self.config = config
+        super().__init__(config)
         self.video_encoder = _Tower(TubeEmbedding(config), config)
         self.text_encoder = _Tower(TextEmbedding(config), config)
-
-    def initialise(self, seed: int) -> None:
-        """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
-        initialise(self, seed)
 
     @classmethod
     def from_unified(
@@ -79,14 +102,6 @@ class DualEncoder(nn.Module):
         dual.text_encoder.encoder.blocks.load_state_dict(one_side(model.encoder, "text").blocks.state_dict())
         return dual
 
-    def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
-        """video_feature [B, D] and text_feature [B, D], not normalised; with `masks`, of the visible tubes and the masked text."""
-        input_ids = batch.input_ids if masks is None else masks.input_ids
-        return {
-            "video_feature": self.embed_video(batch.clips, None if masks is None else masks.visible),
-            "text_feature": self.embed_text(input_ids, batch.attention_mask),
-        }
-
     def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
         """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those tubes."""
         tower = self.video_encoder
@@ -100,7 +115,7 @@ class DualEncoder(nn.Module):
         return tower.fc_norm(pool(tokens, attention_mask, self.config.pooling))
 
 
-class SharedEncoder(nn.Module):
+class SharedEncoder(_RetrievalEncoder):
     """One encoder for both sides (ours; the published way is `DualEncoder`): the features of the pre-training model, trained on.
 
     Blocks and final norm serve clips and texts alike, so it has about half the weights of the two copies, and before the first step its
@@ -108,17 +123,10 @@ class SharedEncoder(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        if config.vocab_size <= 0:
-            raise ConfigError(f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary.")
-        self.config = config
+        super().__init__(config)
         self.video_embedding = TubeEmbedding(config)
         self.text_embedding = TextEmbedding(config)
         self.encoder = Encoder(config)
-
-    def initialise(self, seed: int) -> None:
-        """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
-        initialise(self, seed)
 
     @classmethod
     def from_unified(cls, model: SimVTP, config: ModelConfig) -> SharedEncoder:
@@ -128,14 +136,6 @@ class SharedEncoder(nn.Module):
         for name in ("video_embedding", "text_embedding", "encoder"):
             getattr(shared, name).load_state_dict(getattr(model, name).state_dict())
         return shared
-
-    def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
-        """video_feature [B, D] and text_feature [B, D], not normalised; with `masks`, of the visible tubes and the masked text."""
-        input_ids = batch.input_ids if masks is None else masks.input_ids
-        return {
-            "video_feature": self.embed_video(batch.clips, None if masks is None else masks.visible),
-            "text_feature": self.embed_text(input_ids, batch.attention_mask),
-        }
 
     def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
         """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those tubes."""

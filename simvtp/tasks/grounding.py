@@ -13,7 +13,6 @@ trains on the sentence alone, `finetune.baseline=true` puts that beside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -59,7 +58,7 @@ class Grounding:
         tubelet = experiment.model.tubelet_size
         if self.segment_frames < 1 or self.segment_frames % tubelet:
             raise ConfigError(f"finetune.segment_frames={self.segment_frames}: must be a multiple of model.tubelet_size={tubelet}.")
-        self.context = _of_whole_videos(context, self.segments * self.segment_frames)
+        self.context = context.resampled(self.segments * self.segment_frames, WHOLE_VIDEO)
         records = open_annotations(experiment.data, experiment.runtime, "grounding")
         self.videos = records.videos
         wanted = dict.fromkeys(("train", tuning.selection, experiment.evaluate.split))
@@ -193,20 +192,6 @@ def predict(logits: Tensor, lengths: Numbers, spans: Literal["nms", "coverage"] 
             scores = expected[kept]
         found.append((shares[kept] * length, scores))
     return found
-
-
-def _of_whole_videos(context: Context, frames: int) -> Context:
-    """The context with samples of so many frames over the whole video, so that there is one window in time."""
-    experiment = context.experiment
-    return replace(
-        context,
-        experiment=replace(
-            experiment,
-            model=replace(experiment.model, frames=frames),
-            data=replace(experiment.data, stride=WHOLE_VIDEO),
-            evaluate=replace(experiment.evaluate, segments=1),
-        ),
-    )
 
 
 def _lengths(moments: Sequence[Moment], records: Benchmark, context: Context) -> dict[str, float]:

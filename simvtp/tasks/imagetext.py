@@ -31,9 +31,9 @@ class ImageText(Retrieval):
     kind = "image_text"
 
     def __init__(self, context: Context) -> None:
-        super().__init__(_of_stills(context, context.experiment.model.tubelet_size))
+        super().__init__(context.resampled(context.experiment.model.tubelet_size, STILL))
         # The matching head of the pre-trained model re-ranks; it takes clips of the length that it was trained with.
-        self.second_stage = _of_stills(context, context.experiment.model.frames)
+        self.second_stage = context.resampled(context.experiment.model.frames, STILL)
 
     def _protocol(self, split: str, setting: str, checkpoint: str) -> Protocol:
         return replace(super()._protocol(split, setting, checkpoint), frames=1)
@@ -44,17 +44,3 @@ class ImageText(Retrieval):
             plain = method_of(config).retrieval(model, config, drop_path=0.0, pooling=config.pooling, encoder="shared")
             return super()._embed(plain.eval(), split)
         return super()._embed(model, split)
-
-
-def _of_stills(context: Context, frames: int) -> Context:
-    """The context with so many times the middle frame of each clip, in one view in time."""
-    experiment = context.experiment
-    return replace(
-        context,
-        experiment=replace(
-            experiment,
-            model=replace(experiment.model, frames=frames),
-            data=replace(experiment.data, stride=STILL),
-            evaluate=replace(experiment.evaluate, segments=1),
-        ),
-    )

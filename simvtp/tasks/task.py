@@ -8,7 +8,7 @@ what is to be predicted travels in `Batch.targets`, and the model hands it on as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -83,6 +83,19 @@ class Context:
             say=self.say,
             check=self.check,
             annotate=annotate,
+        )
+
+    def resampled(self, frames: int, stride: int) -> Context:
+        """The same with samples of so many frames, so far apart (also `STILL`, `WHOLE_VIDEO`), in one window in time."""
+        experiment = self.experiment
+        return replace(
+            self,
+            experiment=replace(
+                experiment,
+                model=replace(experiment.model, frames=frames),
+                data=replace(experiment.data, stride=stride),
+                evaluate=replace(experiment.evaluate, segments=1),
+            ),
         )
 
     def view_loader(self, clips: Sequence[Clip]) -> ViewLoader:
