@@ -35,8 +35,10 @@ def build(
     seeds: Sequence[int] = (0,),
     full: bool = False,
 ) -> Ablation:
-    """One cell a share. Without shares: three for the recipe `tiny` (unless `full`), all six for any other."""
+    """One cell a share, compared with the whole data or else the largest share. Without shares: three for the recipe `tiny` (unless `full`),
+    all six for any other."""
     small = base.name == "tiny" and not full
+    shares = tuple(dict.fromkeys(fractions or (SMALL if small else FULL)))
     return Ablation(
         name="data_fraction",
         title="Share of the pre-training data",
@@ -46,8 +48,9 @@ def build(
             "of steps and fine-tuning sees all of its data; whether the paper held steps or epochs fixed is not known."
         ),
         base=base,
-        axes=(Axis(KEY, "share of the pre-training data", tuple(dict.fromkeys(fractions or (SMALL if small else FULL))), short="data"),),
+        axes=(Axis(KEY, "share of the pre-training data", shares, short="data"),),
         seeds=tuple(seeds),
         metric=retrieval_metric(base),
         metric_label="text-to-video R@1 (%)",
+        baseline={KEY: max(shares)},
     )

@@ -94,6 +94,7 @@ class Ablation:
         metric: tracked name of the figure in the table, `<Result.key>/<metric>`, for example `test/finetuned/t2v/R1`.
         metric_label: its name for people.
         published_optimum: the cell that the paper found best, or None.
+        baseline: the cell that the report compares the others with; None, or not in the grid: the published optimum, else the first cell.
         extra_points: cells outside the product, with a value for each axis.
         dataset: what the report calls the data; empty = taken from the base experiment.
     """
@@ -108,6 +109,7 @@ class Ablation:
     metric: str
     metric_label: str
     published_optimum: Cell | None = None
+    baseline: Cell | None = None
     extra_points: tuple[Cell, ...] = ()
     dataset: str = ""
 
@@ -193,6 +195,7 @@ class Ablation:
             "metric": self.metric,
             "metric_label": self.metric_label,
             "published_optimum": dict(self.published_optimum) if self.published_optimum else None,
+            "baseline": dict(self.baseline) if self.baseline in self.cells() else None,
             "points": [point.plan() for point in self.points()],
         }
 

@@ -48,5 +48,6 @@ STUDY = Variants(
     cells=cells,
     small=small,
     short="frames",
+    baseline=lambda base: _name(base.model.frames, base.data.stride),
 )
 build = STUDY.build

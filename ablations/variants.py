@@ -27,6 +27,8 @@ class Variants:
         cells: what there is to compare for a base experiment, in the order of the table.
         small: the cells that the recipe `tiny` runs where nothing else is asked for; None: all of them.
         short: what a progress line calls the axis.
+        baseline: the cell that the others are compared with, for a base experiment; None: the first of `cells`, whatever is run of them and
+            in which order.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Variants:
     cells: Callable[[Experiment], Cells]
     small: Callable[[Experiment], Sequence[str]] | None = None
     short: str = ""
+    baseline: Callable[[Experiment], str] | None = None
 
     def build(self, base: Experiment, cells: Sequence[str] | None = None, seeds: Sequence[int] = (0,), full: bool = False) -> Ablation:
         """The ablation. Without `cells`: the small choice for the recipe `tiny` (unless `full`), all for any other."""
@@ -56,4 +59,5 @@ class Variants:
             seeds=tuple(seeds),
             metric=retrieval_metric(base),
             metric_label="text-to-video R@1 (%)",
+            baseline={self.name: self.baseline(base) if self.baseline else next(iter(settings))},
         )

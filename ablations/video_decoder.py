@@ -44,5 +44,6 @@ STUDY = Variants(
     cells=cells,
     small=small,
     short="decoder",
+    baseline=lambda base: _name(base.model.decoder_depth, base.model.decoder_dim),
 )
 build = STUDY.build

@@ -86,6 +86,33 @@ def test_a_file_says_what_is_asked_expected_and_paid(name: str) -> None:
     assert len(row) == 1, f"docs/ablations.md has {len(row)} rows on {name}"
 
 
+# what each table is compared with, whatever its first cell is: the published or released setting, or else the base experiment's own
+BASELINES = {
+    "mask_ratio": {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75},
+    "losses": {"losses": "MVM+MLM+VTC+VTM"},
+    "data_fraction": {"data.fraction": 1.0},
+    "video_decoder": {"video_decoder": "depth 2 width 64"},
+    "frames_and_stride": {"frames_and_stride": "8x2"},
+    "contrastive_view": {"contrastive_view": "masked text+masked video"},
+    "fidelity": {"fidelity": "released"},
+    "schedule": {"schedule": "none"},
+}
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_report_compares_with_a_cell_that_means_something(name: str, full: bool) -> None:
+    plan = grid(name, tiny(), full=full).plan()
+    assert BASELINES[name] == (plan["baseline"] or plan["published_optimum"])
+    assert BASELINES[name] in [point["cell"] for point in plan["points"]]
+
+
+def test_the_baseline_does_not_depend_on_the_order_in_which_cells_are_named() -> None:
+    assert grid("pooling", tiny(), cells=["cls", "with_pads"]).plan()["baseline"] == {"pooling": "with_pads"}
+    assert grid("pooling", tiny(), cells=["cls", "content"]).plan()["baseline"] is None, "it is not in the grid"
+    assert grid("data_fraction", tiny(), fractions=[0.5, 0.1]).plan()["baseline"] == {"data.fraction": 0.5}, "the most there is"
+
+
 # ---- cells of some of them ---------------------------------------------------------------------------------------------------
 
 
