@@ -111,7 +111,7 @@ def _check_pretraining(reference: Reference, dtype: torch.dtype) -> Iterator[Dev
     names = import_state(model, reference.group("state/"), reference.path).names
     model.text_embedding.word.padding_idx = reference.config.get("pad_id", PAD_ID)
     outputs = model(_batch(reference, "in/input_ids_original"), _masks(reference, config))
-    target = normalise_tubes(outputs["video_pixels"])
+    target = normalise_tubes(outputs["video_pixels"], outputs["video_prediction"].dtype)
     temperature = reference.size("temperature")
     losses = torch.stack([
         masked_pixel_loss(outputs["video_prediction"], target),

@@ -42,8 +42,7 @@ class VideoAlone(nn.Module):
         model = self.model
         tubes = cut_tubes(batch.clips, model.config)
         seen = model.encoder(model.video_embedding(tubes, masks.visible))
-        pixels = take(tubes, masks.masked).to(model.video_embedding.proj.weight.dtype) / 255
-        return {"video_prediction": model.video_decoder(seen, masks.visible, masks.masked), "video_pixels": pixels}
+        return {"video_prediction": model.video_decoder(seen, masks.visible, masks.masked), "video_pixels": take(tubes, masks.masked)}
 
 
 @dataclass

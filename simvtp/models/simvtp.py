@@ -67,7 +67,7 @@ class SimVTP(nn.Module):
     def forward(self, batch: Batch, masks: Masks) -> dict[str, Tensor]:
         """Outputs of the wanted objectives.
 
-        mvm: video_prediction [B, M, P], video_pixels [B, M, P] (in [0, 1], the objective normalises them); while training, of
+        mvm: video_prediction [B, M, P], video_pixels uint8 [B, M, P] (the objective normalises them); while training, of
             round(decoded_share * M) masked tubes
         mlm: word_logits [B, K, W], word_labels [B, K]
         vtc: video_feature [B, D], text_feature [B, D] (pooled, not normalised); temperature_bias [1] if it is learned
@@ -81,7 +81,7 @@ class SimVTP(nn.Module):
             video, _ = passes.pair
             masked = rebuilt(masks.masked, self.config) if self.training and self.config.decoded_share < 1 else masks.masked
             outputs["video_prediction"] = self.video_decoder(video, masks.visible, masked)
-            outputs["video_pixels"] = take(passes.tubes, masked).to(self.video_embedding.proj.weight.dtype) / 255
+            outputs["video_pixels"] = take(passes.tubes, masked)
         if "mlm" in self.objectives:
             _, text = passes.pair
             outputs["word_logits"] = self.text_decoder(text, batch.attention_mask, masks.word_positions)

@@ -18,13 +18,11 @@ from simvtp.batch import Masks
 from simvtp.config import LossConfig
 from simvtp.training.losses import (
     contrastive_logits,
-    masked_pixel_loss,
     matching_labels,
     matching_loss,
-    normalise_tubes,
-    word_loss,
     word_share,
 )
+from simvtp.training.pieces import pixel_loss_in_pieces, word_loss_in_pieces
 
 COLDEST = 0.01  # a learned temperature does not fall below it
 
@@ -75,14 +73,13 @@ class PretrainObjective:
         report: Report = {}
         for name in self.config.wanted:
             if name == "mvm":
-                pixels = outputs["video_pixels"]
-                target = normalise_tubes(pixels) if self.config.mvm_target == "normalized" else pixels
-                plain["mvm"] = masked_pixel_loss(outputs["video_prediction"], target)
+                normalised = self.config.mvm_target == "normalized"
+                plain["mvm"] = pixel_loss_in_pieces(outputs["video_prediction"], outputs["video_pixels"], normalised)
             elif name == "mlm":
                 logits, labels = outputs["word_logits"], outputs["word_labels"]
                 share = (shares or whole_step(labels))["mlm"]
-                plain["mlm"] = word_loss(logits, labels, share)
-                report["acc/mlm"] = (logits.detach().argmax(dim=-1) == labels).sum() / share
+                plain["mlm"], right = word_loss_in_pieces(logits, labels, share)
+                report["acc/mlm"] = right / share
             elif name == "vtc":
                 temperature: float | Tensor = self.config.temperature
                 if "temperature_bias" in outputs:

@@ -87,7 +87,7 @@ def test_sizes_come_from_the_file(tmp_path: Path) -> None:
     places = torch.arange(20).repeat(5, 1)
     model = build_model(config).double()
     out = model(batch, replace(masks, word_positions=places, word_labels=labels))
-    target = normalise_tubes(out["video_pixels"])
+    target = normalise_tubes(out["video_pixels"], out["video_prediction"].dtype)
     losses = torch.stack([
         masked_pixel_loss(out["video_prediction"], target),
         word_loss(out["word_logits"], labels),

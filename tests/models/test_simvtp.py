@@ -42,7 +42,7 @@ def test_output_shapes() -> None:
         "video_prediction": (b, m, 384), "video_pixels": (b, m, 384), "word_logits": (b, k, 50), "word_labels": (b, k),
         "video_feature": (b, 24), "text_feature": (b, 24), "match_logits": (2 * b, 2), "negative_index": (b,),
     }  # fmt: skip
-    assert out["video_pixels"].min() >= 0 and out["video_pixels"].max() <= 1
+    assert out["video_pixels"].dtype is torch.uint8
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)

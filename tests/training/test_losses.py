@@ -39,6 +39,13 @@ def test_a_flat_tube_becomes_zero_not_nan() -> None:
     assert torch.equal(normalise_tubes(torch.full((1, 2, 12), 0.25)), torch.zeros(1, 2, 12))
 
 
+def test_bytes_are_normalised_as_their_shares_of_1_and_every_flat_tube_is_exactly_zero() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(normalise_tubes(pixels, torch.float64), normalise_tubes(pixels.double() / 255), rtol=1e-12, atol=1e-12)
+    flat = torch.arange(256, dtype=torch.uint8)[:, None].expand(256, 1536)
+    assert torch.equal(normalise_tubes(flat), torch.zeros(256, 1536))
+
+
 def test_pixel_loss_is_the_mean_square_in_full_precision() -> None:
     a, b = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 3, 4)
     torch.testing.assert_close(masked_pixel_loss(a, b), (a**2).mean())
