@@ -28,6 +28,7 @@ from simvtp.training.distributed import (
     telling_lost_ranks,
     threads_per_rank,
 )
+from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.preemption import StopFlag
 
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
@@ -56,6 +57,8 @@ def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate", wa
         torch.set_num_threads(threads)
     device = choose_device(experiment.runtime.device, launch)
     heard: Say = say if launch.rank == 0 else lambda line: None
+    if experiment.runtime.keep_memory and device.type == "cpu" and not keep_host_memory():
+        heard("runtime.keep_memory: this system's C library gives freed memory back at once, which costs time; training goes on")
     with distributed(device, launch), _owned(experiment.run_dir, wait, heard) as lease, until_signal() as stop:
         if on_main(lambda: is_finished(experiment)):  # another process finished it while this one waited
             return _known(experiment, heard) if launch.rank == 0 else []
