@@ -21,7 +21,7 @@ from reports.costs import cost_plots, costs_frame
 from reports.figures import draw_figures
 from reports.frames import metrics_frame
 from reports.kinds import kind_of
-from reports.page import ablation_page, index_page
+from reports.page import ablation_page, index_page, without_links
 from reports.papers import write_papers
 from reports.plan import ReportError
 from reports.rebuilt import rebuilt_pictures
@@ -31,7 +31,7 @@ from reports.shelf import read_records
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_json, write_atomically
-from simvtp.tracking import SweepRecord, list_sweeps, read_runs, resolve_uri
+from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
 
 EXAMPLES = """\
 examples:
@@ -64,6 +64,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweep", default="", metavar="ID", help="this sweep (default: the newest of each ablation)")
     parser.add_argument("--root", default=RuntimeConfig.root, metavar="DIR", help="folder of the runs (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("reports/out"), metavar="DIR", help="where to write (default: %(default)s)")
+    parser.add_argument(
+        "--no-upload",
+        action="store_true",
+        help="leave the tracker as it is (default: the page is put to the sweep's run, which links to it)",
+    )
     return parser
 
 
@@ -99,8 +104,18 @@ def _run(args: argparse.Namespace) -> int:
         folder = args.out / study.plan.ablation
         write_report(study, folder)
         write_index(args.out)
+        if not args.no_upload:
+            _upload(uri, sweep, folder / "index.html")
         _tell(study, folder)
     return status
+
+
+def _upload(uri: str, sweep: SweepRecord, page: Path) -> None:
+    """The page beside the sweep in the tracker; a tracker that may only be read costs a warning."""
+    try:
+        log_report(uri, sweep.run_id, sweep.plan, without_links(page.read_text(encoding="utf-8")))
+    except UserError as error:
+        print(f"warning: the page of {sweep.sweep_id} is not linked in the tracker (--no-upload: do not try): {error}", file=sys.stderr)
 
 
 def choose(sweeps: Sequence[SweepRecord], ablations: Sequence[str], sweep_id: str) -> list[SweepRecord]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby
@@ -78,6 +79,11 @@ def compare_page(
     """The page of two runs (`reports.contrast`); it lies in `folder`."""
     template = _environment().get_template("compare.html")
     return template.render(a=a, b=b, verdict=verdict, parts=parts, scores=scores, wins=wins, pictures=_shown(pictures, folder))
+
+
+def without_links(page: str) -> str:
+    """A page for a place where nothing lies beside it: links become their words."""
+    return re.sub(r"<a href=[^>]*>(.*?)</a>", r"\1", page, flags=re.DOTALL)
 
 
 def _shown(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:

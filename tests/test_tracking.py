@@ -725,6 +725,7 @@ def test_a_sweep_is_one_parent_with_its_children_and_figures(tmp_path: Path, uri
         ).fetchall()
         [(status,)] = database.execute("select status from runs where run_uuid = ?", (parent,)).fetchall()
         [(note,)] = database.execute("select value from tags where run_uuid = ? and key = 'mlflow.note.content'", (parent,)).fetchall()
+    assert "](" not in note, "there is no report yet, so no link"
     assert plan["question"] in note and f"python reports/build.py mask_ratio --sweep {plan['sweep_id']}" in note
     assert status == "FINISHED"
     assert [(step, value) for key, step, value in stored if key == "progress/best"] == [(1, 10), (2, 20), (3, 40), (4, 40)]

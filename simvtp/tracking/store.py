@@ -59,6 +59,7 @@ class StoredRun:
     params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, Point]
+    experiment_id: str = ""
 
 
 def is_news(point: Point, known: Point | None) -> bool:
@@ -286,4 +287,5 @@ def _stored(run: Any) -> StoredRun:
         params=dict(data.params),
         tags=dict(data.tags),
         metrics={point.key: point for point in points},
+        experiment_id=str(run.info.experiment_id),
     )

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 NOTE = "mlflow.note.content"  # the tag that the tracker's page shows as description
 STATES = "states.json"  # artifact of the parent: what became of points that have no figure
+PAGE = "report/index.html"  # artifact of the parent: the page of its report
+REPORT_DIGEST = "report_digest"  # tag of a parent that has this page
 
 
 def start_sweep(plan: Mapping[str, Any], runtime: RuntimeConfig) -> str | None:
@@ -62,6 +64,25 @@ def finish_sweep(
         patiently(store, lambda: _finish(store, plan, runtime, points, final))
     except UserError as error:
         log.warning("the figures of the sweep %s are not tracked: %s", plan["sweep_id"], error)
+
+
+def log_report(uri: str, run_id: str, plan: Mapping[str, Any], page: str) -> None:
+    """Put the page of a report to the parent run of its sweep, and a link to it into the description.
+
+    `page` is HTML that loads nothing and links to nothing: the tracker shows it in a frame that cannot leave it.
+
+    A page that is there already is not stored again. Raises TrackerError if the tracker cannot be reached or refuses.
+    """
+    store = Store(uri, create=False)
+    digest = hashlib.sha256(page.encode()).hexdigest()
+
+    def put() -> None:
+        parent = next(run for run in store.find({"sweep_id": plan["sweep_id"], "role": "sweep"}) if run.run_id == run_id)
+        if parent.tags.get(REPORT_DIGEST) != digest:
+            store.upload_text(run_id, page, PAGE)
+            store.set_tags(run_id, {REPORT_DIGEST: digest, NOTE: description(plan, _page_of(parent))})
+
+    patiently(store, put)
 
 
 def summarise(plan: Mapping[str, Any], root: Path) -> list[PointSummary]:
@@ -126,25 +147,34 @@ def _parent(store: Store, plan: Mapping[str, Any], runtime: RuntimeConfig) -> St
     params = _params(plan)
     store.log_params(parent.run_id, {key: value for key, value in params.items() if key not in parent.params})
     _upload_text(store, parent, "plan.json", text, "plan_digest")
-    note = description(plan)
+    note = description(plan, _page_of(parent) if REPORT_DIGEST in parent.tags else "")
     if parent.tags.get(NOTE) != note:
         store.set_tags(parent.run_id, {NOTE: note})
     return parent
 
 
-def description(plan: Mapping[str, Any]) -> str:
-    """What the tracker's page of a sweep says above its charts (Markdown): the question, the paper, how to compare, where the report is."""
+def description(plan: Mapping[str, Any], page: str = "") -> str:
+    """What the tracker's page of a sweep says above its charts (Markdown): the question, the paper, how to compare, where the report is.
+
+    `page`: address of the report within the tracker's pages, once it is there. A browser follows no link from them to a file on disk.
+    """
     axes = "; ".join(f"{axis['label']} ({', '.join(map(str, axis['values']))})" for axis in plan["axes"])
     build = f"python reports/build.py {plan['ablation']} --sweep {plan['sweep_id']}"
+    link = f"**[Report]({page})** · " if page else ""  # first of all: only the first lines can be clicked before "Show more"
     told = [
-        f"**{plan.get('title', plan['ablation'])}**: {plan.get('question', '')}".strip(": "),
+        link + f"**{plan.get('title', plan['ablation'])}**: {plan.get('question', '')}".strip(": "),
         f"Paper: {plan['paper_says']}" if plan.get("paper_says") else "",
         f"Varied: {axes}." if axes else "",
         f"Compared by `{plan['metric']}` ({plan.get('metric_label', '')}).",
         f"Runs of one cell share the tag `cell_fingerprint`; each axis is a tag `cell.NAME`; filter: `tags.sweep_id = '{plan['sweep_id']}'`.",
-        f"Report: [reports/out/{plan['ablation']}/index.html](reports/out/{plan['ablation']}/index.html), written by `{build}`.",
+        f"The report with its tables, figures and provenance: `reports/out/{plan['ablation']}/index.html`, written by `{build}`.",
     ]
     return "\n\n".join(filter(None, told))
+
+
+def _page_of(parent: StoredRun) -> str:
+    """Where the tracker shows the report's page: relative, so that it holds for any address and port under which the UI runs."""
+    return f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}/artifacts/{PAGE}"
 
 
 def _params(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The command on real stores, and what it writes."""
 
 import base64
+import contextlib
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +109,32 @@ def test_the_same_runs_give_the_same_bytes(tracked: tuple[Path, str], tmp_path: 
     first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_the_page_is_put_to_the_sweep_in_the_tracker_once_and_not_at_all_where_it_is_not_wanted(tmp_path: Path) -> None:
+    """Of a sweep that has not begun: what is in the page does not matter here."""
+    ablation = mask_ratio.build(override(get_recipe("tiny"), [f"runtime.root={tmp_path}"]))
+    run_id = tracking.start_sweep(ablation.plan(), ablation.base.runtime)
+    words = ["--root", str(tmp_path), "--out", str(tmp_path / "out")]
+
+    def pages() -> list[Path]:
+        return list(tmp_path.glob(f"mlflow-artifacts/*/{run_id}/artifacts/report/index.html"))
+
+    def note() -> str:
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+            [(text,)] = database.execute("select value from tags where key = 'mlflow.note.content' and run_uuid = ?", (run_id,)).fetchall()
+        return str(text)
+
+    assert main([*words, "--no-upload"]) == 0
+    assert pages() == [] and "](" not in note(), "no report, no link"
+    assert main(words) == 0
+    [page] = pages()
+    text, written = page.read_text(), page.stat().st_mtime_ns
+    assert "<table" in text and "table.tex" in text and "<a " not in text
+    link = f"**[Report](#/experiments/1/runs/{run_id}/artifacts/report/index.html)** · **Video and text mask ratio**"
+    assert note().startswith(link), "in front of all, since no more than the first lines can be clicked"
+    assert main(words) == 0 and page.stat().st_mtime_ns == written, "it is there already"
+    assert tracking.start_sweep(ablation.plan(), ablation.base.runtime) == run_id and note().startswith(link), "the link is kept"
 
 
 def test_a_sweep_without_a_finished_run_is_a_table_of_dashes(

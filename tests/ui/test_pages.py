@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from ablations import mask_ratio
+from reports.build import main as build_report
 from simvtp import tracking
 from simvtp.journal import write_atomically
 from simvtp.recipes import get_recipe
@@ -103,6 +104,7 @@ def mlflow_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, l
             ended(run, "cancelled", time.time())
         run.sync(final=True)
     tracking.finish_sweep(plan, where)
+    assert build_report(["--source", uri, "--out", str(root / "out")]) == 0
     command = tracking.ui_command(uri, 5600)
     address = tracking.ui_page(uri, where.tracking_experiment, command)
     with served(command, root / "server.log", f"{address.partition('/#')[0]}/health"):
@@ -169,6 +171,19 @@ def test_a_cancelled_run_says_so(page: Any, mlflow_ui: tuple[str, list[Run], str
     page.goto(f"{address.partition('/runs?')[0]}/runs/{cancelled.run_id}")
     page.wait_for_function("document.body.innerText.includes('cancelled')")
     assert re.search(r"state\s*:?\s*cancelled", page.inner_text("body"))
+
+
+def test_the_description_of_a_sweep_leads_to_its_report(page: Any, mlflow_ui: tuple[str, list[Run], str]) -> None:
+    address, _, parent = mlflow_ui
+    page.goto(f"{address.partition('/runs?')[0]}/runs/{parent}")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Report", exact=True).click()
+    report = opened.value
+    report.set_default_timeout(PATIENCE_S * 1000)
+    inside = report.frame_locator("iframe")
+    inside.locator("h1", has_text="Mask ratios").wait_for()
+    assert inside.locator("table").count() and inside.locator("a").count() == 0, "links cannot leave the frame, so there are none"
+    report.close()
 
 
 def test_optuna_dashboard_opens_the_study_of_a_sweep(page: Any, tmp_path: Path) -> None:
