@@ -51,16 +51,29 @@ def member_bytes(path: Path) -> io.BytesIO | None:
     found = MEMBER.fullmatch(str(path))
     if found is None:
         return None
-    try:
-        with open(found["shard"], "rb", buffering=0) as file:
-            content = os.pread(file.fileno(), int(found["length"]), int(found["offset"]))
-    except OSError as error:
-        raise DataError(f"{path} does not decode (its shard: {error.strerror or error}).") from None
-    if len(content) != int(found["length"]):
-        raise DataError(f"{path} does not decode (its shard ends after {len(content)} of {found['length']} bytes).")
+    content = _bytes(path, found, 0, int(found["length"]))
     if not hashlib.sha256(content).hexdigest().startswith(found["digest"]):
         raise DataError(f"{path} does not decode (its bytes are not those that were written: another checksum).")
     return io.BytesIO(content)
+
+
+def member_part(path: Path, first: int, end: int) -> bytes:
+    """The bytes [first, end) of a member whose checksum was compared before (`member_bytes`); errors as there."""
+    found = MEMBER.fullmatch(str(path))
+    if found is None or not 0 <= first <= end <= int(found["length"]):
+        raise DataError(f"{path} does not decode (it has no bytes {first} to {end}).")
+    return _bytes(path, found, first, end)
+
+
+def _bytes(path: Path, found: re.Match[str], first: int, end: int) -> bytes:
+    try:
+        with open(found["shard"], "rb", buffering=0) as file:
+            content = os.pread(file.fileno(), end - first, int(found["offset"]) + first)
+    except OSError as error:
+        raise DataError(f"{path} does not decode (its shard: {error.strerror or error}).") from None
+    if len(content) != end - first:
+        raise DataError(f"{path} does not decode (its shard ends after {len(content)} of {end - first} bytes).")
+    return content
 
 
 @dataclass(frozen=True)

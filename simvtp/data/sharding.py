@@ -129,7 +129,7 @@ def write_shards(
     document = {
         "format": FORMAT,
         "manifest": digest_of(source),
-        "target": {key: value for key, value in asdict(target).items() if (key, value) != ("store", "h264")},  # as before there was raw
+        "target": _in_plan(target),
         "max_per_shard": max_per_shard,
         "shards": [shard.name for shard in shards],
     }
@@ -175,6 +175,16 @@ def digest_of(manifest: Manifest) -> str:
 def key_of(number: int, name: str) -> str:
     """The name of a clip inside its shard: unique by its number; no dot (it would begin the extension), no slash, ASCII."""
     return f"{number:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:NAME_LENGTH]}"
+
+
+def _in_plan(target: Target) -> dict[str, Any]:
+    """What the plan says of the target. Of uncompressed frames it says what it always has, whatever H.264 is like today, so that shards which
+    were begun before can be gone on with."""
+    values = asdict(target)
+    if target.store == "raw":
+        del values["fastdecode"]
+        return {**values, "gop": 8}
+    return {key: value for key, value in values.items() if (key, value) not in (("store", "h264"), ("fastdecode", False))}
 
 
 def _claim(folder: Path, document: dict[str, Any]) -> None:

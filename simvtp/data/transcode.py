@@ -38,7 +38,8 @@ class Target:
         height, width: exactly this; what is too much of the longer side is cut off evenly at both ends.
         fps: frames per second; 0 keeps those of the source (60 at most).
         crf: x264 quality, lower is better.
-        gop: largest distance between key frames.
+        gop: largest distance between key frames; short, because four frames of a clip are read from four places.
+        fastdecode: see `H264Writer`.
         store: h264, or raw: frames as they are, uint8 [frames, height, width, 3].
     """
 
@@ -47,7 +48,8 @@ class Target:
     width: int = 0
     fps: float = 0.0
     crf: int = 18
-    gop: int = 8
+    gop: int = 4
+    fastdecode: bool = True
     store: Literal["h264", "raw"] = "h264"
 
     def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -142,7 +144,7 @@ def _transcode(path: Path, target: Target, start_s: float | None, end_s: float |
                 if writer is None:
                     turned = quarter_turns(shown) % 2 == 1
                     sizes = target.sizes(*((shown.width, shown.height) if turned else (shown.height, shown.width)))
-                    writer = _RawWriter(buffer) if target.store == "raw" else H264Writer(buffer, *sizes[1], fps, target.crf, target.gop)
+                    writer = _writer(target, buffer, sizes[1], fps)
                 writer.write(_middle(upright(shown, sizes[0]), *sizes[1]))
                 count += 1
         finally:
@@ -157,6 +159,12 @@ class _Writer(Protocol):
     def write(self, frame: np.ndarray) -> None: ...
 
     def close(self) -> None: ...
+
+
+def _writer(target: Target, buffer: io.BytesIO, size: tuple[int, int], fps: Fraction) -> _Writer:
+    if target.store == "raw":
+        return _RawWriter(buffer)
+    return H264Writer(buffer, *size, fps, target.crf, target.gop, target.fastdecode)
 
 
 class _RawWriter:
