@@ -20,14 +20,14 @@ from reports.comparisons import comparisons_frame
 from reports.costs import cost_plots, costs_frame
 from reports.figures import draw_figures
 from reports.frames import metrics_frame
+from reports.front import write_front
 from reports.kinds import kind_of
-from reports.page import ablation_page, index_page, without_links
+from reports.page import ablation_page, without_links
 from reports.papers import write_papers
 from reports.plan import ReportError
 from reports.rebuilt import rebuilt_pictures
 from reports.record import NAME as PROVENANCE
 from reports.record import record, to_json
-from reports.shelf import read_records
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import read_json, write_atomically
@@ -183,7 +183,7 @@ def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
 def write_index(out: Path) -> None:
     """The page that links all reports under `out`, and the one that sets them beside the papers."""
     write_papers(out)
-    write_atomically(out / "index.html", index_page(read_records(out)))
+    write_front(out)
 
 
 def _tell(study: Study, folder: Path) -> None:

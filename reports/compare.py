@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,13 +15,16 @@ from matplotlib.figure import Figure
 
 from reports.contrast import MISSING, Score, Section, Side, Wins, read_side, scores, sections, shared_curves, verdict, wins
 from reports.figures import WIDTH, Picture, house_style, save_figure
+from reports.front import write_front
 from reports.metrics import metric_of
 from reports.page import compare_page
 from reports.plan import ReportError
+from reports.shelf import COMPARISON, read_records
 from simvtp.config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.journal import write_atomically
 
+SHOWN = 4  # settings that the front page names
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = """\
 examples:
@@ -85,7 +89,7 @@ def find_run(text: str, root: Path) -> Path:
 
 
 def write_comparison(a: Side, b: Side, parts: Sequence[Section], found: Sequence[Score], won: Sequence[Wins], out: Path) -> None:
-    """The page with its figure."""
+    """The page with its figure, and what the front page of the reports beside it says of it."""
     out.mkdir(parents=True, exist_ok=True)
     names = shared_curves(a, b)
     pictures: list[Picture] = []
@@ -95,6 +99,10 @@ def write_comparison(a: Side, b: Side, parts: Sequence[Section], found: Sequence
             pictures.append(save_figure(draw_curves(a, b, names), "curves", title, title, out, f"runs {a.name} and {b.name}"))
     page = compare_page(a, b, verdict(a, b, found), parts, [_score_row(score) for score in found], won, pictures, out)
     write_atomically(out / "index.html", page)
+    told = {"first": a.name, "second": b.name, "differing": [row[0] for row in parts[0].rows[:SHOWN]], "verdict": verdict(a, b, found)}
+    write_atomically(out / COMPARISON, json.dumps(told, indent=1, ensure_ascii=False))
+    if read_records(out.parent):  # it lies among reports: their front page links to it
+        write_front(out.parent)
 
 
 def draw_curves(a: Side, b: Side, names: Sequence[str]) -> Figure:

@@ -100,9 +100,9 @@ def _shown(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def index_page(records: Sequence[Mapping[str, Any]]) -> str:
-    """Links to the pages of these ablations (provenance records), in the order given."""
-    return _environment().get_template("index.html").render(records=records)
+def index_page(records: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Links to the pages of these ablations (provenance records) and of comparisons of two runs, in the order given."""
+    return _environment().get_template("index.html").render(records=records, comparisons=comparisons)
 
 
 def head_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:

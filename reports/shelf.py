@@ -12,12 +12,18 @@ from reports.record import NAME
 from reports.stats import Summary, is_number, summarise
 from simvtp.journal import read_json
 
+COMPARISON = "comparison.json"
 Record = Mapping[str, Any]  # of one report, as `record.record` wrote it
 
 
 def read_records(out: Path) -> list[Record]:
-    """One for each report under `out`, by the name of its folder."""
-    return [read_json(path) for path in sorted(out.glob(f"*/{NAME}"))]
+    """One for each report under `out`, by the name of its folder. Run directories have a file of this name too, and are no reports."""
+    return [record for path in sorted(out.glob(f"*/{NAME}")) if "ablation" in (record := read_json(path))]
+
+
+def read_comparisons(out: Path) -> list[Record]:
+    """What `reports/compare.py` wrote of each comparison of two runs under `out` (`folder`: its name there), by name."""
+    return [{**read_json(path), "folder": path.parent.name} for path in sorted(out.glob(f"*/{COMPARISON}"))]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Two run directories side by side, without a tracker."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from reports import contrast
+from reports.build import write_index, write_report
 from reports.compare import main
 from simvtp.config import to_dict
 from simvtp.journal import Journal
@@ -99,6 +101,21 @@ def test_the_command_writes_a_page_and_says_the_same(pair: tuple[Path, Path], tm
     page = (out / "index.html").read_text()
     assert "masks.text_ratio" in page and "data:image/png;base64," in page and "src=" in page
     assert "Much better in" in page and (out / "curves.pdf").exists()
+
+
+def test_the_front_page_of_the_reports_beside_it_links_to_a_comparison(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    words = [str(pair[0]), str(pair[1]), "--out", str(site / "compare_one")]
+    assert main(words) == 0
+    assert not (site / "index.html").exists(), "there are no reports beside it, so the folder is somebody else's"
+    write_report(made_up.study(made_up.plan(), lambda cell, seed: 10.0), site / "mask_ratio")
+    assert main([*words[:-1], str(site / "compare_two")]) == 0
+    page = (site / "index.html").read_text()
+    links = re.findall(r'href="([^"]+)"', page)
+    assert "compare_one/index.html" in links and "compare_two/index.html" in links and "mask_ratio/index.html" in links
+    assert "masks.text_ratio" in page and "One run each says nothing" in page
+    write_index(site)
+    assert re.findall(r'href="([^"]+)"', (site / "index.html").read_text()) == links, "building the reports again keeps them"
 
 
 def test_the_last_value_of_a_step_counts(pair: tuple[Path, Path]) -> None:
