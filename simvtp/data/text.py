@@ -1,4 +1,4 @@
-"""Captions to WordPiece ids, through transformers' fast tokenizer.
+"""Captions to WordPiece ids, through a fast tokenizer: the builtin one, or one that transformers loads.
 
 `builtin` is a small vocabulary that ships with this package (`vocabulary.txt`, written for this project: letters, common pieces, the
 words of the embedded data set and common words of video captions). It needs no download and has a piece for every ASCII text.
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simvtp.data.wordpiece import WordPiece
 from simvtp.errors import UserError
 
 BUILTIN = "builtin"
@@ -66,7 +67,7 @@ class Tokenizer:
         if not captions:
             empty = torch.zeros(0, length, dtype=torch.int64)
             return TokenBatch(empty, empty.bool(), empty.clone())
-        coded = self._fast(list(captions), truncation=True, max_length=length, padding="max_length", split_special_tokens=True).encodings
+        coded = self._fast.encodings(captions, length)
         return TokenBatch(
             input_ids=torch.tensor([c.ids for c in coded]),
             attention_mask=torch.tensor([c.attention_mask for c in coded], dtype=torch.bool),
@@ -77,7 +78,27 @@ class Tokenizer:
         """Readable text of one row of ids; [CLS], [SEP] and [PAD] are left out, [MASK] and [UNK] are shown."""
         values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         hidden = {self.cls_id, self.sep_id, self.pad_id}
-        return self._fast.decode([i for i in values if i not in hidden], skip_special_tokens=False)
+        return self._fast.decode([i for i in values if i not in hidden])
+
+
+class _Foreign:
+    """A fast tokenizer of transformers, called as the builtin one is."""
+
+    def __init__(self, fast: Any) -> None:
+        self._fast = fast
+        for role in ("cls", "sep", "mask", "pad"):
+            setattr(self, f"{role}_token_id", getattr(fast, f"{role}_token_id", None))
+
+    def __len__(self) -> int:
+        return len(self._fast)
+
+    def encodings(self, captions: Sequence[str], length: int) -> Sequence[Any]:
+        coded = self._fast(list(captions), truncation=True, max_length=length, padding="max_length", split_special_tokens=True)
+        found: Sequence[Any] = coded.encodings
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._fast.decode(list(ids), skip_special_tokens=False))
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -88,18 +109,13 @@ def load_tokenizer(name: str) -> Tokenizer:
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are small; threads here only bring a warning at each fork
     try:
+        if name == BUILTIN:
+            return Tokenizer(WordPiece(VOCABULARY.read_text(encoding="utf-8").splitlines(), LONGEST_WORD), name)
         import transformers
     except ImportError as error:
         raise UserError(f"the tokenizer needs the package transformers, which does not import ({error}): run `make install`.") from error
-
     with _quiet():
-        if name == BUILTIN:
-            words = VOCABULARY.read_text(encoding="utf-8").splitlines()
-            fast = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, do_lower_case=True)  # type: ignore[attr-defined]  # made available lazily
-            fast.backend_tokenizer.model.max_input_chars_per_word = LONGEST_WORD
-        else:
-            fast = _load_foreign(transformers, name)
-    return Tokenizer(fast, name)
+        return Tokenizer(_Foreign(_load_foreign(transformers, name)), name)
 
 
 def _load_foreign(transformers: Any, name: str) -> Any:

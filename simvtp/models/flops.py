@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
 from simvtp.models.cells import rebuilt_count
 from simvtp.models.mac_flops import mac_forward_flops, mac_parameter_counts
 from simvtp.models.masking import word_slots
 from simvtp.models.simvtp import OBJECTIVES, SimVTP, shares_pair_pass
+from simvtp.models.skeleton import shapes_alone
 
 _PARTS = {
     "encoder": ("video_embedding", "encoder"),
@@ -32,7 +31,7 @@ def parameter_counts(config: ModelConfig, objectives: tuple[str, ...] = OBJECTIV
     """Parameters of each part; the tube embedding counts as encoder, the mask token as video decoder. No memory is used."""
     if config.method == "mac":
         return mac_parameter_counts(config)
-    with torch.device("meta"):
+    with shapes_alone():
         model = SimVTP(config, objectives)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():

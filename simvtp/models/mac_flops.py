@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
 from simvtp.models.mac import MAC
 from simvtp.models.mac_masks import kept_length
+from simvtp.models.skeleton import shapes_alone
 
 _PARTS = {
     "patch embedding": ("video_tower.embedding",),
@@ -20,7 +19,7 @@ _PARTS = {
 
 def mac_parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Parameters of each part. No memory is used."""
-    with torch.device("meta"):
+    with shapes_alone():
         model = MAC(config)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():

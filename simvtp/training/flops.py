@@ -1,7 +1,7 @@
 """Operations of a training step, counted, and the share of the device's peak that they make.
 
 They are counted by torch's own counter on a copy of the model without memory (device "meta"), forward and backward, with attention as plain
-matrix products and without what gradient checkpointing does twice. So every model is counted alike, and what is frozen costs no backward.
+matrix products and without what gradient checkpointing does twice. Where padding is left out, texts of the average length are counted. So every model is counted alike, and what is frozen costs no backward.
 The losses themselves are left out: they are small.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from simvtp.batch import Batch, Masks
-from simvtp.models import set_gradient_checkpointing
+from simvtp.models import set_gradient_checkpointing, set_packed_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,17 +51,36 @@ def weightless(model: nn.Module) -> nn.Module:
         held[id(buffer)] = torch.empty_like(buffer, device="meta")
     copied = copy.deepcopy(model, held)
     set_gradient_checkpointing(copied, False)
+    set_packed_text(copied, False)  # how many words there are is not known without values
     return copied
+
+
+def shapes_of(batch: Batch, masks: Masks | None, packed: bool = False) -> tuple[Batch, Masks | None]:
+    """The same without values and without memory, to be counted later; `packed`: with texts cut to their average length, rounded up."""
+    if packed:
+        mask = batch.attention_mask
+        length = math.ceil(float(mask.float().mean()) * mask.shape[-1])
+        batch = replace(
+            batch,
+            input_ids=batch.input_ids[..., :length],
+            attention_mask=mask[..., :length],
+            word_ids=batch.word_ids[..., :length],
+        )
+        masks = masks and replace(masks, input_ids=masks.input_ids[..., :length])
+    if masks is not None:
+        values = {f.name: getattr(masks, f.name) for f in fields(masks)}
+        masks = replace(masks, **{name: value.to("meta") for name, value in values.items() if isinstance(value, Tensor)})
+    return batch.to("meta"), masks
 
 
 def count_step(model: nn.Module, batch: Batch, masks: Masks | None) -> int | None:
     """Operations of forward and backward on `batch` by a `weightless` model; None, with a line in the log, where it cannot be counted."""
-    if masks is not None:
-        values = {f.name: getattr(masks, f.name) for f in fields(masks)}
-        masks = replace(masks, **{name: value.to("meta") for name, value in values.items() if isinstance(value, Tensor)})
+    from torch.utils.flop_counter import FlopCounterMode  # it imports torch's compiler at its first use: a second and more
+
+    batch, masks = shapes_of(batch, masks)
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            outputs = model(batch.to("meta"), masks)
+            outputs = model(batch, masks)
             sums = [value.float().sum() for value in outputs.values() if value.requires_grad]
             if sums:
                 torch.stack(sums).sum().backward()

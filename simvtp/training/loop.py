@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from simvtp.batch import Batch, Masks
 from simvtp.errors import DataError, Stopped, TrainingDiverged
 from simvtp.journal import Journal, read_json, write_atomically
-from simvtp.models import Place, set_gradient_checkpointing, set_merged_passes, set_place
+from simvtp.models import Place, leaves_padding_out, set_gradient_checkpointing, set_merged_passes, set_packed_text, set_place
 from simvtp.training import distributed
 from simvtp.training.checkpoint import read_state, sha256_of, unguarded, write_weights
-from simvtp.training.flops import count_step, speed_of, weightless
+from simvtp.training.flops import count_step, shapes_of, speed_of, weightless
 from simvtp.training.meters import CostMeter, Machine, Speed, Window
 from simvtp.training.objectives import Objective
 from simvtp.training.optim import build_optimizer, clip_gradients, set_rate
@@ -169,6 +169,8 @@ class _Run:
         self.replica = Replica(model, config, self.device, stage.shard)
         set_merged_passes(self.replica.model, stage.merge_passes)
         self.counted: nn.Module | None = weightless(model)  # until its operations are counted
+        set_packed_text(self.replica.model, stage.pack_text)
+        self.example: tuple[Batch, Masks | None] | None = None  # shapes of a micro-batch, to count them with
         self.flops: int | None = None  # of a step, over all ranks; None: not known
         set_gradient_checkpointing(self.replica.model, config.gradient_checkpointing)
         self.optimizer = build_optimizer(self.replica.model, config, self.device)
@@ -194,7 +196,8 @@ class _Run:
         """One update. Nothing here waits for the device, and all shapes are those of the step before."""
         step, count = self.progress.done, self.share.accumulate
         parts, masks = self._micro_batches(batch, step)
-        self._count(parts[0], masks[0])
+        if self.example is None:
+            self.example = shapes_of(parts[0], masks[0], packed=leaves_padding_out(self.replica.model))
         shares = self.objective.shares(masks)
         seed = step_seed(self.stage.seed, self.stage.name, step)
         for i in range(count):
@@ -212,10 +215,10 @@ class _Run:
         self.progress.done += 1
         self.speed.steps += 1
 
-    def _count(self, part: Batch, masks: Masks | None) -> None:
-        """Count the operations of a step, at the first one."""
-        if self.counted is not None:
-            flops = count_step(self.counted, part, masks)
+    def _count(self) -> None:
+        """Count the operations of a step, at the first log line: no step waits for it, and the speed is measured without it."""
+        if self.counted is not None and self.example is not None:
+            flops = count_step(self.counted, *self.example)
             self.flops = None if flops is None else flops * self.share.accumulate * self.share.ranks
             self.counted = None
 
@@ -267,6 +270,7 @@ class _Run:
         if self.scaler.is_enabled():
             metrics["loss_scale"] = float(self.scaler.get_scale())
         metrics |= self.speed.read(self.config.batch_size, total - done)
+        self._count()
         metrics |= speed_of(self.flops, metrics["speed/step_s"], self.share.ranks, self.device)
         metrics |= self.machine.sample()
         metrics |= self.measure() if self.measure else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable
 from typing import Any, cast
@@ -54,11 +55,31 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     return list(groups.values())
 
 
+def _unguarded(name: str) -> Any:
+    """torch's method itself, below what was wrapped around it."""
+    return inspect.unwrap(getattr(torch.optim.AdamW, name))
+
+
+class _AdamW(torch.optim.AdamW):
+    """torch's AdamW without its guard against being compiled.
+
+    torch wraps these methods so that torch.compile leaves them alone, and imports its whole compiler at the first call of one: seconds of
+    processor time at the start of each experiment. Only blocks are compiled here, never the optimizer. The methods are torch's own; where
+    a version of torch does not wrap one, nothing changes.
+    """
+
+    add_param_group = _unguarded("add_param_group")
+    zero_grad = _unguarded("zero_grad")
+    state_dict = _unguarded("state_dict")
+    load_state_dict = _unguarded("load_state_dict")
+    step = torch.no_grad()(_unguarded("step"))
+
+
 def build_optimizer(model: nn.Module, train: TrainConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`, in its fused form where torch has one for the device (CPU and CUDA)."""
     groups = parameter_groups(model, train.weight_decay, train.layer_decay)
     fused = device.type in ("cuda", "cpu")
-    return torch.optim.AdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), eps=train.eps, fused=fused)
+    return _AdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), eps=train.eps, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

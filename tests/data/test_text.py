@@ -1,5 +1,6 @@
 """The tokenizer: offline, whole on ASCII, fixed length, words told apart."""
 
+import random
 import string
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.text import VOCABULARY, Tokenizer, load_tokenizer
+from simvtp.data.text import LONGEST_WORD, VOCABULARY, Tokenizer, load_tokenizer
 from simvtp.errors import UserError
 
 
@@ -79,3 +80,23 @@ def test_a_name_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, monkeyp
         load_tokenizer("nobody/nothing")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_tokenizer(str(tmp_path))
+
+
+def test_the_builtin_tokenizer_codes_as_the_one_of_transformers_does(tokenizer: Tokenizer) -> None:
+    import transformers
+
+    words = VOCABULARY.read_text(encoding="utf-8").splitlines()
+    peer = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, do_lower_case=True)
+    peer.backend_tokenizer.model.max_input_chars_per_word = LONGEST_WORD
+    draw = random.Random(0)
+    signs = [*string.printable, *"éüßÑ中文日😀‑–’“\u200b\u0301", *words[:300], "[MASK]", "[SEP]", "[PAD]", *" " * 30]
+    for length in (3, 8, 24, 40):
+        texts = ["".join(draw.choices(signs, k=draw.randint(0, 40))) for _ in range(100)]
+        ours = tokenizer.encode(texts, length)
+        theirs = peer(texts, truncation=True, max_length=length, padding="max_length", split_special_tokens=True).encodings
+        assert ours.input_ids.tolist() == [coded.ids for coded in theirs]
+        assert ours.attention_mask.tolist() == [[bool(value) for value in coded.attention_mask] for coded in theirs]
+        assert ours.word_ids.tolist() == [[-1 if word is None else word for word in coded.word_ids] for coded in theirs]
+        hidden = {tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id}
+        for row in ours.input_ids:
+            assert tokenizer.decode(row) == peer.decode([i for i in row.tolist() if i not in hidden], skip_special_tokens=False)

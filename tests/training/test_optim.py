@@ -140,3 +140,29 @@ def test_published_sizes_have_a_group_for_every_parameter_at_vit_b_depth() -> No
         model = DualEncoder(ModelConfig(dim=48, heads=3))
     scales = {group["lr_scale"] for group in parameter_groups(model, 0.05, 0.75)}
     assert scales == {0.75**i for i in range(14)}
+
+
+def test_the_optimizer_is_that_of_torch_bit_for_bit_also_after_loading_its_state() -> None:
+    torch.manual_seed(0)
+    ours, theirs = make_model(), make_model()
+    theirs.load_state_dict(ours.state_dict())
+    train, device = TrainConfig(base_lr=1e-2), torch.device("cpu")
+    one = build_optimizer(ours, train, device)
+    other = torch.optim.AdamW(
+        parameter_groups(theirs, train.weight_decay), lr=train.lr, betas=(train.beta1, train.beta2), eps=train.eps, fused=True
+    )
+    assert isinstance(one, torch.optim.AdamW)
+    for turn in range(4):
+        for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            its.grad = mine.grad.clone()
+        one.step()
+        other.step()
+        one.zero_grad(set_to_none=True)
+        other.zero_grad(set_to_none=True)
+        assert all(torch.equal(mine, its) for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True))
+        assert all(mine.grad is None and mine.requires_grad for mine in ours.parameters())
+        if turn == 1:
+            state = one.state_dict()
+            one = build_optimizer(ours, train, device)
+            one.load_state_dict(state)

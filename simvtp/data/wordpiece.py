@@ -1,0 +1,48 @@
+"""The builtin WordPiece tokenizer, made by the library `tokenizers` that does the work inside transformers' fast tokenizers.
+
+It gives the ids of `transformers.BertTokenizerFast` on the same vocabulary, by a test. transformers itself takes most of a second of processor
+time to import, at each start of each experiment, so it is left to tokenizers that come from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+ROLES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+
+
+class WordPiece:
+    """Lower-case WordPiece over `words`, which must hold all five special tokens. Not safe to use from two threads at once."""
+
+    def __init__(self, words: Sequence[str], longest_word: int) -> None:
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+        numbers = {word: number for number, word in enumerate(words)}
+        self.cls_token_id, self.sep_token_id = numbers[ROLES["cls"]], numbers[ROLES["sep"]]
+        self.mask_token_id, self.pad_token_id = numbers[ROLES["mask"]], numbers[ROLES["pad"]]
+        model: Any = models.WordPiece(numbers, unk_token=ROLES["unk"], max_input_chars_per_word=longest_word)
+        coder: Any = Tokenizer(model)
+        coder.normalizer = normalizers.BertNormalizer(lowercase=True)
+        coder.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        coder.decoder = decoders.WordPiece(prefix="##")
+        coder.post_processor = processors.TemplateProcessing(
+            single=f"{ROLES['cls']} $A {ROLES['sep']}",
+            special_tokens=[(ROLES[role], numbers[ROLES[role]]) for role in ("cls", "sep")],
+        )
+        coder.add_special_tokens(list(ROLES.values()))
+        coder.encode_special_tokens = True  # written in a caption they are plain text
+        self._coder = coder
+
+    def __len__(self) -> int:
+        return int(self._coder.get_vocab_size(with_added_tokens=True))
+
+    def encodings(self, captions: Sequence[str], length: int) -> Sequence[Any]:
+        """One a caption, cut or padded to `length` pieces, with `ids`, `attention_mask` and `word_ids`."""
+        self._coder.enable_truncation(length)
+        self._coder.enable_padding(length=length, pad_id=self.pad_token_id, pad_token=ROLES["pad"])
+        found: Sequence[Any] = self._coder.encode_batch(list(captions))
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._coder.decode(list(ids), skip_special_tokens=False))

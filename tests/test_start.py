@@ -1,0 +1,42 @@
+"""What an experiment imports until its first step: nothing that only later parts of it need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.small import small_settings
+
+LATER = ("mlflow", "sqlalchemy", "alembic", "optuna", "submitit", "transformers", "torch._dynamo", "torch._inductor", "sympy", "matplotlib")
+PROGRAM = """
+import json, sys
+from simvtp.__main__ import main
+from simvtp.training import loop
+
+class Seen(BaseException):
+    pass
+
+step = loop._Run.step
+def first(run, batch):
+    step(run, batch)
+    print("LOADED", json.dumps(sorted(sys.modules)))
+    raise Seen
+
+loop._Run.step = first
+try:
+    main(sys.argv[1:])
+except Seen:
+    pass
+"""
+
+
+def test_the_first_step_needs_no_tracker_no_transformers_and_no_compiler(tmp_path: Path, shapes_cache: Path) -> None:
+    settings = small_settings(tmp_path, shapes_cache, "runtime.tracking_uri=", "runtime.sync_every_s=600")
+    done = subprocess.run([sys.executable, "-c", PROGRAM, "run", "tiny", *settings], capture_output=True, text=True)
+    told = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    assert told, done.stderr[-2000:]
+    loaded = set(json.loads(told[0].removeprefix("LOADED ")))
+    assert {"torch", "simvtp.training.loop", "tokenizers"} <= loaded
+    assert not loaded & set(LATER)
