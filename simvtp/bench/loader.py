@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from simvtp.bench.batches import LoaderSpeed, Source, bench_sources
 from simvtp.bench.films import FRAMES, RATE, make_films, write_manifest
 from simvtp.bench.measure import Timed, take_turns
 from simvtp.config import DataConfig, ModelConfig
-from simvtp.data.bench import LoaderSpeed, Source, bench_sources
 from simvtp.data.sharding import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.transcode import Target

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
+from simvtp.bench.batches import LoaderSpeed
 from simvtp.bench.loader import H264, JOBS, RAW, SIDE, STRIDE, Report, Settings
 from simvtp.bench.measure import Timed
 from simvtp.bench.page import conditions
-from simvtp.data.bench import LoaderSpeed
 
 MILLION_CLIPS = 1e6 / 1e12  # bytes of a clip -> terabytes of a million
 
@@ -81,10 +81,10 @@ def _loading(speeds: Sequence[LoaderSpeed], settings: Settings) -> list[str]:
         "| --- | --: | --: | --: | --: | --: |",
     ]
     for speed in speeds:
-        ratio = statistics.median(own / its for own, its in zip(speed.rates, first.rates, strict=True))
+        least, most = speed.extremes
         lines.append(
-            f"| {speed.name} | {speed.rate:.1f} ({min(speed.rates):.1f}–{max(speed.rates):.1f}) | {ratio:.2f} | "
-            f"{1000 * statistics.median(speed.cpu):.2f} | {f'{speed.wait:.0%} of steps of {1000 * settings.step_s:g} ms' if settings.step_s else '—'}"
+            f"| {speed.name} | {speed.rate:.1f} ({least:.1f}–{most:.1f}) | {speed.clip.ratio(first.clip)[0]:.2f} | "
+            f"{speed.cpu_ms:.2f} | {f'{speed.wait:.0%} of steps of {1000 * settings.step_s:g} ms' if settings.step_s else '—'}"
             f" | {1000 * settings.batch_size / speed.rate:.0f} ms |"
         )
     return lines

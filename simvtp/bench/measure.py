@@ -40,11 +40,17 @@ class Timed:
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
+def orders(count: int, rounds: int) -> Iterator[range]:
+    """The order of the contestants in each round: A B C, then C B A, so that what else the machine does falls on all of them."""
+    for turn in range(rounds):
+        yield range(count) if turn % 2 == 0 else range(count - 1, -1, -1)
+
+
 def take_turns(
     calls: Sequence[Callable[[], object]], device: torch.device, rounds: int, seconds: float = 0.0, warm_up: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Timed]:  # fmt: skip
-    """Time each call once a round, A B C then C B A, so that what else the machine does falls on all of them.
+    """Time each call once a round, in turns (`orders`).
 
     Args:
         seconds: a turn repeats its call until about so long has passed (from the time of the warm-up); 0: once.
@@ -62,9 +68,8 @@ def take_turns(
         repeats.append(max(1, round(seconds / taken)))
         say(f"  {place + 1} of {len(calls)} warm: {1000 * taken:.1f} ms, {repeats[-1]} calls a turn")
     timed = [Timed() for _ in calls]
-    for turn in range(rounds):
-        places = list(range(len(calls)))
-        for place in places if turn % 2 == 0 else reversed(places):
+    for turn, order in enumerate(orders(len(calls), rounds)):
+        for place in order:
             wait_for(device)
             began, used = time.perf_counter(), time.process_time()
             for _ in range(repeats[place]):

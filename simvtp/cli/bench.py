@@ -118,8 +118,8 @@ def _mac(options: argparse.Namespace) -> int:
 
 
 def _loader(options: argparse.Namespace) -> int:
+    from simvtp.bench.batches import bench_loader
     from simvtp.config import DataConfig, ModelConfig
-    from simvtp.data.bench import bench_loader
 
     if not options.sources:
         return _readers_and_stores(options)

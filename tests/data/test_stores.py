@@ -94,6 +94,20 @@ def test_what_cannot_be_sharded_is_one_sentence(
     assert not (tmp_path / "x").exists()
 
 
+def test_the_shard_command_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = make_clips(tmp_path, 2)
+    manifest = manifest_of(clips, tmp_path / "clips.csv")
+    for arguments, words in ((["--size", "63"], "--size 63"), (["--max-per-shard", "0"], "--max-per-shard"), (["--fps", "-1"], "--fps -1")):
+        assert main(["data", "shard", str(manifest), str(tmp_path / "out"), "--workers", "0", *arguments]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["data", "shard", str(manifest), str(tmp_path / "out"), "--workers", "0", "--size", "32x32", "--fps", "4"]) == 0
+    assert "2 of 2 clips in 1 shards, 0 failed" in capsys.readouterr().out
+    for clip in clips:
+        clip.path.unlink()
+    assert main(["data", "shard", str(manifest), str(tmp_path / "other"), "--workers", "0"]) == 1
+    assert "2 missing: there is no such file" in capsys.readouterr().out
+
+
 # ---- uncompressed frames --------------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,12 @@
-"""The benchmark of the loader: it measures what it says; how fast things are is not tested."""
+"""The benchmark of whole batches: it measures what it says; how fast things are is not tested."""
 
 from pathlib import Path
 
 import pytest
 
 from simvtp.__main__ import main
+from simvtp.bench.batches import TURNS, bench_loader
 from simvtp.config import DataConfig, ModelConfig
-from simvtp.data.bench import TURNS, bench_loader
 from simvtp.data.sharding import write_shards
 from tests.data.helpers import damage, make_clips
 from tests.data.test_bad_input import manifest_of
@@ -22,8 +22,9 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
     speeds = bench_loader([manifest, tmp_path / "out"], model, data, workers=0, batch_size=4, seconds=0.1, step_s=0.02, say=said.append)
     assert [speed.name for speed in speeds] == [str(manifest), str(tmp_path / "out")]
     for speed in speeds:
-        assert len(speed.rates) == len(speed.waits) == TURNS
-        assert all(0 < rate <= 4 / 0.02 for rate in speed.rates) and all(0 < wait < 1 for wait in speed.waits)
+        assert len(speed.clip.wall) == len(speed.clip.cpu) == len(speed.waits) == TURNS
+        least, most = speed.extremes
+        assert 0 < least <= speed.rate <= most <= 4 / 0.02 and all(0 < wait < 1 for wait in speed.waits)
     assert speeds[0].replaced >= 1 and speeds[1].replaced == 0
     assert (
         len(said) == 3
@@ -41,17 +42,3 @@ def test_the_command_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "clips/s" in capsys.readouterr().out
     assert main(["bench", "loader", str(tmp_path / "none.csv"), *small]) == 2
     assert "there is no such file" in capsys.readouterr().err
-
-
-def test_the_shard_command_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    clips = make_clips(tmp_path, 2)
-    manifest = manifest_of(clips, tmp_path / "clips.csv")
-    for arguments, words in ((["--size", "63"], "--size 63"), (["--max-per-shard", "0"], "--max-per-shard"), (["--fps", "-1"], "--fps -1")):
-        assert main(["data", "shard", str(manifest), str(tmp_path / "out"), "--workers", "0", *arguments]) == 2
-        assert words in capsys.readouterr().err
-    assert main(["data", "shard", str(manifest), str(tmp_path / "out"), "--workers", "0", "--size", "32x32", "--fps", "4"]) == 0
-    assert "2 of 2 clips in 1 shards, 0 failed" in capsys.readouterr().out
-    for clip in clips:
-        clip.path.unlink()
-    assert main(["data", "shard", str(manifest), str(tmp_path / "other"), "--workers", "0"]) == 1
-    assert "2 missing: there is no such file" in capsys.readouterr().out

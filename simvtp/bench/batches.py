@@ -1,8 +1,7 @@
-"""How fast batches come: from files, from shards, side by side.
+"""How fast whole batches come: from files, from shards, side by side.
 
-Loaders take turns of a few seconds, in an order that is turned round each time, so that what else the machine does falls on all of them;
-what is told is the median of the turns and, against the first source, the median of the ratios within a turn. On a machine that others
-use, compare with no workers: then the CPU time of a clip is told, too, which waits for nobody.
+Loaders take turns of a few seconds (`simvtp.bench.measure`). On a machine that others use, compare with no workers: then the CPU time of a
+clip is told, too, which waits for nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simvtp.bench.measure import Timed, orders
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.loader import TrainLoader
 from simvtp.data.manifest import read_manifest
@@ -38,14 +38,24 @@ class LoaderSpeed:
     """What was measured of one source, a value a turn."""
 
     name: str
-    rates: list[float] = field(default_factory=list)  # clips a second
+    clip: Timed = field(default_factory=Timed)  # a clip; the CPU time is this process's, which without workers does all there is to do
     waits: list[float] = field(default_factory=list)  # share of the time in which the consumer waited for data
-    cpu: list[float] = field(default_factory=list)  # seconds of this process a clip; without workers it does all there is to do
     replaced: int = 0
 
     @property
     def rate(self) -> float:
-        return statistics.median(self.rates)
+        """Clips a second."""
+        return 1 / self.clip.seconds
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """The least and the most clips a second of a turn."""
+        return 1 / max(self.clip.wall), 1 / min(self.clip.wall)
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of CPU time a clip."""
+        return 1000 * statistics.median(self.clip.cpu)
 
     @property
     def wait(self) -> float:
@@ -53,13 +63,12 @@ class LoaderSpeed:
 
     def line(self, batch_size: int, first: LoaderSpeed, workers: int, step_s: float) -> str:
         """One line for people."""
-        ratio = statistics.median(own / its for own, its in zip(self.rates, first.rates, strict=True))
-        cheaper = statistics.median(its / own for own, its in zip(self.cpu, first.cpu, strict=True))
+        least, most = self.extremes
         return (
-            f"{self.name}: {self.rate:.1f} clips/s ({min(self.rates):.1f} to {max(self.rates):.1f}), x{ratio:.2f}, "
+            f"{self.name}: {self.rate:.1f} clips/s ({least:.1f} to {most:.1f}), x{self.clip.ratio(first.clip)[0]:.2f}, "
             f"waiting {100 * self.wait:.0f} % of the time"
             + ("" if step_s else f"; enough for steps of {1000 * batch_size / self.rate:.0f} ms")
-            + ("" if workers else f"; {1000 * statistics.median(self.cpu):.2f} ms CPU a clip, x{cheaper:.2f}")
+            + ("" if workers else f"; {self.cpu_ms:.2f} ms CPU a clip, x{self.clip.ratio(first.clip, cpu=True)[0]:.2f}")
             + (f"; {self.replaced} samples replaced" if self.replaced else "")
         )
 
@@ -104,13 +113,12 @@ def bench_sources(
     tokenizer = load_tokenizer(sources[0].data.tokenizer)
     loaders = [_loader(source, tokenizer, model, workers, batch_size, copies) for source in sources]
     speeds = [LoaderSpeed(source.name) for source in sources]
-    for turn in range(turns):
-        places = range(len(loaders)) if turn % 2 == 0 else reversed(range(len(loaders)))
-        for place in places:
-            rate, wait, cpu = _turn(loaders[place], turn * STEPS_APART, seconds / turns, batch_size, step_s)
-            speeds[place].rates.append(rate)
+    for turn, order in enumerate(orders(len(loaders), turns)):
+        for place in order:
+            wall, cpu, wait = _turn(loaders[place], turn * STEPS_APART, seconds / turns, batch_size, step_s)
+            speeds[place].clip.wall.append(wall)
+            speeds[place].clip.cpu.append(cpu)
             speeds[place].waits.append(wait)
-            speeds[place].cpu.append(cpu)
             speeds[place].replaced = loaders[place].counters.replaced
     say(
         f"batches of {batch_size} clips, {model.frames} frames of {model.image_size} px, stride {sources[0].data.stride}, {sources[0].data.reader}, "
@@ -130,7 +138,7 @@ def _loader(source: Source, tokenizer: Tokenizer, model: ModelConfig, workers: i
 
 
 def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float) -> tuple[float, float, float]:
-    """(clips a second of the time spent waiting and stepping, share spent waiting, CPU seconds a clip) over at least one batch."""
+    """(seconds a clip spent waiting and stepping, CPU seconds a clip, share spent waiting) over at least one batch."""
     stream = loader.batches(start)
     waited = elapsed = 0.0
     count = 0
@@ -148,4 +156,4 @@ def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step
         used = time.process_time() - used
     finally:
         stream.close()  # type: ignore[attr-defined]
-    return count / elapsed, waited / elapsed, used / count
+    return elapsed / count, used / count, waited / elapsed
