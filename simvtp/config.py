@@ -261,6 +261,7 @@ class RuntimeConfig:
     sync_every_s: float = 20.0
     keep_memory: bool = added(True)  # on a CPU: keep what a step frees for the next one, instead of giving it back to the system
     merge_passes: bool = added(False)  # the encoder passes of a pre-training step in one call: fewer, larger operations, the same results
+    pack_text: Literal["auto", "on", "off"] = added("auto")  # leave padding out of the encoder; auto: on a CPU without torch.compile
     examples: int = added(8)  # test items on the example page of each task (figures/examples_*.html); 0 = no page
 
 

@@ -165,6 +165,10 @@ def check(experiment: Experiment) -> None:
         _require(getattr(losses, name) >= 0, f"losses.{name}", getattr(losses, name), "at least 0")
     _require(losses.temperature > 0, "losses.temperature", losses.temperature, "above 0")
     _check_sharding(experiment)
+    if experiment.runtime.pack_text == "on" and (experiment.pretrain.compile or experiment.finetune.train.compile):
+        raise ConfigError(
+            "runtime.pack_text=on gives each step another shape, for which compile=true would compile anew: set one of them off."
+        )
     micro = experiment.pretrain.batch_size // max(1, experiment.pretrain.accumulate)
     if "vtm" in losses.wanted and micro < 2:
         raise ConfigError(f"losses.vtm needs another clip as negative, but pretrain.batch_size/accumulate is {micro}: make it 2 or more.")

@@ -82,6 +82,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["model.encoders=two", "finetune.encoder=shared"], "needs one pre-trained encoder"),
         (["model.encoders=two", "model.init_video=x"], "leave it empty"),
         (["model.encoders=two", "runtime.shard=full"], "does not go with runtime.shard=full"),
+        (["runtime.pack_text=on", "pretrain.compile=true"], "runtime.pack_text=on gives each step another shape"),
         (["model.text_decoder_dim=32"], "set both or neither"),
         (["model.text_decoder_dim=33", "model.text_decoder_depth=1"], "not divisible by model.decoder_heads"),
         (["model.learned_temperature=true", "losses.vtc=0"], "is for the contrastive loss"),
@@ -153,7 +154,7 @@ def test_where_things_lie_does_not_change_the_fingerprint() -> None:
     experiment = get_recipe("tiny")
     for key, value in C.flatten(experiment.runtime).items():
         new = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else f"{value}x"
-        new = "full" if key == "shard" else new
+        new = {"shard": "full", "pack_text": "off"}.get(key, new)
         assert S.replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
     assert dataclasses.replace(experiment, name="other").fingerprint == experiment.fingerprint
 

@@ -19,7 +19,7 @@ from simvtp.bench.peer import build_peer
 from simvtp.bench.released import Released
 from simvtp.bench.sizes import Inputs
 from simvtp.config import LossConfig, ModelConfig, TrainConfig
-from simvtp.models import OBJECTIVES, SimVTP, build_model
+from simvtp.models import OBJECTIVES, SimVTP, build_model, set_packed_text
 from simvtp.models.embeddings import cut_tubes
 from simvtp.models.layers import take
 from simvtp.models.pretrained import import_state
@@ -70,6 +70,7 @@ class Contestant:
         """A copy that torch.compile has: ours by block, as in training, the others as a whole."""
         model = copy.deepcopy(self.model)
         if self.name == OURS:
+            set_packed_text(model, False)  # as in training: compiled blocks want one shape
             compile_blocks(model)
         else:
             model.compile()
@@ -113,6 +114,7 @@ def line_up(config: ModelConfig, what: str, device: torch.device, seed: int = 0)
         rivals = [Contestant(RELEASED, plain, _released_loss), Contestant(OURS, model, _our_loss(OBJECTIVES))]
     for rival in rivals:
         rival.model.to(device).train()
+        set_packed_text(rival.model, device.type == "cpu")  # runtime.pack_text=auto; the peers have nothing that could be packed
     return rivals
 
 

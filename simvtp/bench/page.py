@@ -39,7 +39,8 @@ def step_page(title: str, plan: Plan, rows: Sequence[Row], device: torch.device)
         f"Size {plan.size}, batch {plan.samples}, {'MVM alone' if plan.what == 'mvm' else 'all four losses'}; {plan.rounds} rounds in turns "
         "(A B C, C B A, …), medians; ratios are medians within a round, least and most in brackets. The same weights, batch, masks and fused "
         "AdamW for all; forward, backward and update. GFLOP: matrix products and attention, forward and backward, counted by torch. Ceiling: "
-        "square matrix products in the same precision, measured in the same rounds.", "",
+        "square matrix products in the same precision, measured in the same rounds."
+        + (f" Memory of the host kept between steps, for all: {'yes' if plan.keep_memory else 'no'}." if device.type == "cpu" else ""), "",
         f"| | precision | compiled | ms a step | clips/s | × peer, wall | × peer, CPU time | GFLOP a clip | GFLOP/s | of the ceiling | {kind} | largest batch |",
         "| --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
         *(_line(row, reference(list(rows), row), plan.samples, device) for row in rows),

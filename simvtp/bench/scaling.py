@@ -18,7 +18,9 @@ from simvtp.bench.step import HALF
 from simvtp.config import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError, UserError
 from simvtp.journal import write_atomically
+from simvtp.models import set_packed_text
 from simvtp.models.flops import forward_flops
+from simvtp.training.host_memory import keep_host_memory
 
 AXES: dict[str, dict[str, tuple[float, ...]]] = {
     "tiny": {
@@ -53,6 +55,8 @@ def measure_scaling(
     for axis in axes:
         if axis not in known:
             raise ConfigError(f"there is no axis '{axis}' to measure: choose among {', '.join(known)}.")
+    if device.type == "cpu":
+        keep_host_memory()
     points = []
     for axis in axes:
         say(f"{axis}: {', '.join(f'{value:g}' for value in known[axis])}")
@@ -81,6 +85,7 @@ def _prepare(
     """(a step, the memory it needs)."""
     inputs = make_inputs(config, masks, batch, device)
     ours = next(rival for rival in line_up(config, "all", device) if rival.name == OURS)
+    set_packed_text(ours.model, False)  # the operations beside it are counted with padding
     optimizer = ours.optimizer(device)
 
     def step() -> None:

@@ -16,9 +16,10 @@ from simvtp.bench.measure import Timed, count_flops, largest_batch, matmul, memo
 from simvtp.bench.sizes import BATCHES, Inputs, make_inputs, model_size
 from simvtp.config import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
+from simvtp.training.host_memory import keep_host_memory
 
 HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-COUNTED = 2  # samples of the batch whose operations are counted
+COUNTED = 8  # most samples whose operations are counted
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
     largest: bool = False
     profile: bool = False
     ceiling: bool = True  # also measure that of matrix products
+    keep_memory: bool = True  # on a CPU: as in training, see training/host_memory.py; for all contestants
 
     @property
     def samples(self) -> int:
@@ -75,14 +77,17 @@ def measure_step(plan: Plan, device: torch.device, say: Callable[[str], None] = 
         ConfigError: an unknown size or precision. UserError: transformers is needed and not installed.
     """
     config = config or model_size(plan.size)
+    if plan.keep_memory and device.type == "cpu":
+        keep_host_memory()
     for name in plan.precisions:
         if name not in HALF:
             raise ConfigError(f"there is no precision '{name}' to measure: choose one of {', '.join(HALF)}.")
-    losses = agreement(config, plan.what, make_inputs(config, MaskConfig(), COUNTED, torch.device("cpu")))
+    losses = agreement(config, plan.what, make_inputs(config, MaskConfig(), 2, torch.device("cpu")))
     say("losses before the first step: " + ", ".join(f"{name} {loss:.7g}" for name, loss in losses.items()))
     rivals = line_up(config, plan.what, device)
-    counted = make_inputs(config, MaskConfig(), COUNTED, device)
-    flops = {rival.name: sum(count_flops(_forward(rival, counted, None))) // COUNTED for rival in rivals}
+    samples = min(COUNTED, plan.samples)
+    counted = make_inputs(config, MaskConfig(), samples, device)
+    flops = {rival.name: sum(count_flops(_forward(rival, counted, None))) // samples for rival in rivals}
     for rival in rivals:
         rival.model.zero_grad(set_to_none=True)
     inputs = make_inputs(config, MaskConfig(), plan.samples, device)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simvtp.cli import add, speed
+from simvtp.cli import add, speed, start
 from simvtp.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def register(commands: Commands) -> None:
     loader.set_defaults(handle=_loader)
     _register_step(bench)
     speed.register(bench)
+    start.register(bench)
     _register_mac(bench)
 
 
@@ -53,6 +54,9 @@ def _register_step(bench: Commands) -> None:
     step.add_argument("--compile", default="off", choices=("off", "on", "both"))
     step.add_argument("--rounds", type=int, default=6, help="turns of each")
     step.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least one step")
+    step.add_argument(
+        "--give-back", action="store_true", help="on a CPU, give freed memory back as other programs do (runtime.keep_memory=false)"
+    )
     step.add_argument("--largest", action="store_true", help="also find the largest batch that fits (GPU)")
     step.add_argument("--profile", action="store_true", help="also say which operations the time of a step goes to")
     step.add_argument("--out", type=Path, default=None, help="write the page there")
@@ -76,6 +80,7 @@ def _step(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         largest=options.largest,
         profile=options.profile,
+        keep_memory=not options.give_back,
     )
     page = step_page(f"The training step, {options.what}, {options.size}", plan, measure_step(plan, device), device)
     print(page)

@@ -13,6 +13,7 @@ from simvtp.data.manifest import take_fraction
 from simvtp.data.order import Order
 from simvtp.errors import ConfigError, Stopped
 from simvtp.experiment.running import BLIND, Running
+from simvtp.experiment.starting import MODEL, mark, marking
 from simvtp.models import build_model, method_of
 from simvtp.models.pretrained import import_weights
 from simvtp.models.renaming import Conversion
@@ -141,6 +142,7 @@ def _train(
     epoch = Order(samples, settings.batch_size, experiment.seed).steps_per_epoch
     total = stage_steps(settings, epoch)
     on_main(lambda: running.status.update(stage=name, step=0, total_steps=total))
+    on_main(lambda: mark(running.status, MODEL))
     stage = Stage(
         name=name,
         train=settings,
@@ -155,6 +157,7 @@ def _train(
         keep=runtime.keep_checkpoints,
         micro_batch=runtime.micro_batch,
         merge_passes=runtime.merge_passes,
+        pack_text=_packs_text(running, settings),
         shard=runtime.shard == "full",
         evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations)) if evaluations else (),
         best=selection,
@@ -163,7 +166,7 @@ def _train(
         stage,
         model,
         objective,
-        loader.batches,
+        marking(loader.batches, running.status),
         draw,
         running.journal,
         evaluate=score,
@@ -178,3 +181,9 @@ def _train(
             f"stopped at step {outcome.step} of {total} of {name} ({running.stop.reason or 'another rank'}); the same command continues there."
         )
     running.models[name], running.outcomes[name] = model.eval(), outcome
+
+
+def _packs_text(running: Running, settings: TrainConfig) -> bool:
+    """runtime.pack_text; "auto" leaves a GPU alone, which would wait for the number of words, and compiled blocks, which want one shape."""
+    wanted = running.experiment.runtime.pack_text
+    return wanted == "on" or (wanted == "auto" and running.device.type == "cpu" and not settings.compile)

@@ -7,6 +7,7 @@ from torch import nn
 from simvtp.config import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.models.dual import DualEncoder
+from simvtp.models.encoder import leaves_padding_out, set_packed_text
 from simvtp.models.layers import Place, set_gradient_checkpointing, set_place
 from simvtp.models.mac import MAC, MACMethod
 from simvtp.models.method import Method, SimVTPMethod
@@ -21,9 +22,11 @@ __all__ = [
     "Place",
     "SimVTP",
     "build_model",
+    "leaves_padding_out",
     "method_of",
     "set_gradient_checkpointing",
     "set_merged_passes",
+    "set_packed_text",
     "set_place",
 ]
 

@@ -108,11 +108,31 @@ class DropTokens(Drawing):
 
 
 class Row(NamedTuple):
-    """`samples` sequences of `length` tokens each, among the rows of several such; keys as for `Attention`, or None."""
+    """`samples` sequences of up to `length` tokens each, among the rows of several such; keys as for `Attention`, or None.
+
+    With `places`, int64 [r], only the tokens at these places of the flattened sequences are there: padding is left out.
+    """
 
     samples: int
     length: int
     keys: Tensor | None
+    places: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many rows these sequences take."""
+        return self.samples * self.length if self.places is None else self.places.shape[0]
+
+    def padded(self, rows: Tensor) -> Tensor:
+        """Rows [r, D] -> [samples, length, D], 0 at padding that was left out."""
+        if self.places is not None:
+            rows = rows.new_zeros(self.samples * self.length, rows.shape[-1]).index_copy(0, self.places, rows)
+        return rows.unflatten(0, (self.samples, self.length))
+
+    def packed(self, sequences: Tensor) -> Tensor:
+        """[samples, length, D] -> rows [r, D]."""
+        rows = sequences.flatten(0, 1)
+        return rows if self.places is None else rows.index_select(0, self.places)
 
 
 class Attention(nn.Module):
@@ -143,11 +163,9 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.qkv.weight, bias)
         if not rows:
             return self.proj(self._mix(qkv, keys))
-        parts = qkv.split([row.samples * row.length for row in rows])
-        mixed_rows = [
-            self._mix(part.unflatten(0, (row.samples, row.length)), row.keys).flatten(0, 1) for part, row in zip(parts, rows, strict=True)
-        ]
-        return self.proj(torch.cat(mixed_rows))
+        parts = qkv.split([row.tokens for row in rows])
+        values = [row.packed(self._mix(row.padded(part), row.keys)) for part, row in zip(parts, rows, strict=True)]
+        return self.proj(values[0] if len(values) == 1 else torch.cat(values))
 
     def _mix(self, qkv: Tensor, keys: Tensor | None) -> Tensor:
         """Projected [B, S, 3D] -> values, mixed [B, S, D]."""
@@ -214,13 +232,25 @@ class Blocks(nn.ModuleList):
             x = self._run(block, x, mask, kept, (), first if i == len(self) - 1 else 0)
         return x if len(self) else x[:, first:]
 
-    def together(self, sequences: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
-        """The same for several (x, keys) of any lengths at once: every linear layer works on the tokens of all. Without drop path."""
-        rows = tuple(Row(x.shape[0], x.shape[1], None if keys is None else keys[:, None, None, :]) for x, keys in sequences)
-        x = torch.cat([x.flatten(0, 1) for x, _ in sequences])
+    def together(self, sequences: Sequence[tuple[Tensor, Tensor | None]], pack: bool = False) -> list[Tensor]:
+        """The same for several (x, keys) of any lengths at once: every linear layer works on the tokens of all. Without drop path.
+
+        With `pack`, padding is left out everywhere but inside the attention, and comes back as zeros.
+        """
+        rows = tuple(
+            Row(
+                x.shape[0],
+                x.shape[1],
+                None if keys is None else keys[:, None, None, :],
+                keys.flatten().nonzero()[:, 0] if pack and keys is not None else None,
+            )
+            for x, keys in sequences
+        )
+        parts = [row.packed(x) for row, (x, _) in zip(rows, sequences, strict=True)]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)
         for block in cast(Iterator[Block], iter(self)):
             x = self._run(block, x, None, (None, None), rows, 0)
-        return [part.unflatten(0, row[:2]) for part, row in zip(x.split([row.samples * row.length for row in rows]), rows, strict=True)]
+        return [row.padded(part) for part, row in zip(x.split([row.tokens for row in rows]), rows, strict=True)]
 
     def _run(
         self, block: Block, x: Tensor, mask: Tensor | None, kept: tuple[Tensor | None, Tensor | None], rows: tuple[Row, ...], first: int

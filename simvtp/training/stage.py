@@ -37,6 +37,7 @@ class Stage:
     keep: int = 2
     micro_batch: int = 0  # most samples that a rank takes at a time where train.accumulate is 0; 0 = its whole share
     merge_passes: bool = False  # the encoder passes of a step in one call
+    pack_text: bool = False  # leave the padding of texts out of the encoder
     shard: bool = False  # cut weights, gradients and optimizer state over the ranks
     evaluate_at: tuple[int, ...] = ()
     best: str = ""  # metric of `evaluate` by which the final weights are chosen, larger is better; "" = the last ones

@@ -17,7 +17,7 @@ from simvtp.bench.released import Released, own_name
 from simvtp.bench.sizes import make_inputs
 from simvtp.config import LossConfig, MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
-from simvtp.models import build_model
+from simvtp.models import build_model, set_packed_text
 from simvtp.models.flops import forward_flops
 from simvtp.training.objectives import PretrainObjective
 
@@ -78,7 +78,10 @@ def test_transformers_and_ours_have_the_same_loss_and_gradients() -> None:
 def test_flops_are_counted_as_the_model_says() -> None:
     inputs = make_inputs(SMALL, MaskConfig(), 4, CPU)
     (released, ours) = line_up(SMALL, "all", CPU)
+    packed = sum(count_flops(lambda: ours.loss(ours.model, inputs)))
+    set_packed_text(ours.model, False)
     forward, backward = count_flops(lambda: ours.loss(ours.model, inputs))
+    assert 0.7 * (forward + backward) < packed < 0.99 * (forward + backward)
     assert forward / 4 == pytest.approx(sum(forward_flops(SMALL, batch=4).values()), rel=0.02)
     assert 1.8 * forward < backward < 2.1 * forward
     plain = sum(count_flops(lambda: released.loss(released.model, inputs)))

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.config import LossConfig, MaskConfig, ModelConfig
-from simvtp.models import OBJECTIVES, SimVTP, build_model, set_gradient_checkpointing, set_merged_passes
+from simvtp.models import (
+    OBJECTIVES,
+    SimVTP,
+    build_model,
+    leaves_padding_out,
+    set_gradient_checkpointing,
+    set_merged_passes,
+    set_packed_text,
+)
 from simvtp.models.decoders import VideoDecoder
 from simvtp.models.embeddings import TubeEmbedding
 from simvtp.models.layers import Blocks, take
@@ -96,6 +104,48 @@ def test_passes_in_one_call_equal_one_call_each(size: str, options: dict[str, ob
     config = replace(SIZES[size], **options)  # type: ignore[arg-type]
     apart, merged = (losses_and_gradients(config, lambda model, on=on: set_merged_passes(model, on)) for on in (False, True))  # type: ignore[misc]
     assert_equal(merged, apart)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"contrastive_text": "clean"},
+        {"reuse_pair_pass": False, "pooling": "cls"},
+        {"vtm_negatives": "hard", "text_decoder_depth": 1},
+        {"encoders": "two"},
+        {"pooling": "with_pads"},
+        {"drop_path": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("merged", [False, True])
+def test_texts_without_their_padding_equal_padded_ones(size: str, options: dict[str, object], merged: bool) -> None:
+    config = replace(SIZES[size], **options)  # type: ignore[arg-type]
+
+    def change(model: SimVTP, packed: bool) -> None:
+        set_merged_passes(model, merged)
+        set_packed_text(model, packed)
+
+    ours, plain = (losses_and_gradients(config, lambda model, on=on: change(model, on)) for on in (True, False))  # type: ignore[misc]
+    assert_equal(ours, plain)
+
+
+@pytest.mark.parametrize(("options", "packed"), [({}, True), ({"pooling": "with_pads"}, False), ({"drop_path": 0.5}, False)], ids=str)
+def test_padding_takes_no_part_unless_it_counts(options: dict[str, object], packed: bool) -> None:
+    """Tokens that the MLPs of a step see, against those that are there."""
+    model = build_model(small(**options))
+    set_packed_text(model, True)
+    assert leaves_padding_out(model) == packed
+    batch = random_batch(model.config)
+    tokens: list[int] = []
+    model.encoder.blocks[0].mlp.register_forward_hook(lambda module, args, out: tokens.append(out.numel() // out.shape[-1]))
+    masks = masks_for(batch, model.config)
+    model(batch, masks)
+    visible, words = masks.visible.numel(), int(batch.attention_mask.sum()) if packed else batch.attention_mask.numel()
+    assert not batch.attention_mask.all()
+    assert sorted(tokens) == sorted([visible + words, visible, words, visible + words])
 
 
 def test_passes_in_one_call_are_one_call() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from simvtp.batch import Batch
 from simvtp.models import DualEncoder, set_gradient_checkpointing
 from simvtp.models.flops import forward_flops
-from simvtp.training.flops import count_step, peak, speed_of, weightless
+from simvtp.training.flops import count_step, peak, shapes_of, speed_of, weightless
 from tests.training.helpers import MASKS, MODEL, TRAIN, draw, lines, make_batch, make_model, pretrain
 
 
@@ -26,6 +27,16 @@ def test_a_step_costs_about_three_forward_passes() -> None:
     assert counted == pytest.approx(3 * forward - embedding, rel=0.01)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters()) and torch.equal(state, torch.get_rng_state())
+
+
+def test_left_out_padding_is_not_counted() -> None:
+    batch, model = make_batch(0), make_model()
+    masks, length = draw(batch, 0, 0), batch.input_ids.shape[1]
+    mask = (torch.arange(8)[:, None] % 2 == 0) | (torch.arange(length) < 2)  # full captions and empty ones in turns
+    packed = shapes_of(replace(batch, attention_mask=mask), masks, packed=True)
+    assert packed[0].input_ids.shape[1] == math.ceil(length * float(mask.float().mean())) < length
+    ours, all_padded = count_step(weightless(model), *packed), count_step(weightless(model), batch, masks)
+    assert ours is not None and all_padded is not None and ours < 0.99 * all_padded
 
 
 def test_what_is_frozen_costs_no_backward_and_recomputing_is_not_counted() -> None:
