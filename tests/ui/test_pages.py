@@ -176,8 +176,10 @@ def test_a_cancelled_run_says_so(page: Any, mlflow_ui: tuple[str, list[Run], str
 def test_the_description_of_a_sweep_leads_to_its_report(page: Any, mlflow_ui: tuple[str, list[Run], str]) -> None:
     address, _, parent = mlflow_ui
     page.goto(f"{address.partition('/runs?')[0]}/runs/{parent}")
-    with page.context.expect_page() as opened:
-        page.get_by_role("link", name="Report", exact=True).click()
+    link = page.get_by_role("link", name="Report", exact=True)
+    link.wait_for()
+    with page.context.expect_page(timeout=PATIENCE_S * 1000) as opened:
+        link.click()
     report = opened.value
     report.set_default_timeout(PATIENCE_S * 1000)
     inside = report.frame_locator("iframe")

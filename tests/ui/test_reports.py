@@ -17,13 +17,19 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (requirements-dev.txt)")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian's package: chromium)")]
 
-PAGES = ("index.html", "mask_ratio/index.html", "data_fraction/index.html", "papers/index.html")
+PAGES = ("index.html", "mask_ratio/index.html", "data_fraction/index.html", "prediction_vs_alignment/index.html", "papers/index.html")
 WIDTHS = {"wide": 1400, "phone": 360}
 
 # elements whose text is wider than they are, but for those that may be scrolled or that lie in one
 OVERFLOWING = """() => [...document.querySelectorAll('p, li, dd, dt, h1, h2, figcaption, td, th, a')]
   .filter(e => !e.closest('.scroll') && (e.scrollWidth > e.clientWidth + 1) && getComputedStyle(e).display !== 'inline')
   .map(e => e.textContent.slice(0, 60))"""
+# a table in a box does not widen the page on paper either: what sticks out is lost
+WIDER_THAN_PAPER = """() => [...document.querySelectorAll('table')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+  .map(e => e.textContent.trim().slice(0, 60))"""
+# on a phone the names of the rows leave room for figures, and stay in sight while these are scrolled
+ROW_NAMES = """() => [...document.querySelectorAll('.scroll tbody .label:first-child')].map(e =>
+  [e.offsetWidth <= innerWidth / 2, getComputedStyle(e).position])"""
 CUT_OFF = """() => [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1
   && !['auto', 'scroll'].includes(getComputedStyle(e).overflowX)).length"""
 
@@ -46,6 +52,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plan, lambda cell, seed: None if cell["data.fraction"] == 0.5 and seed else 10 + 5 * cell["data.fraction"] + seed
     )
     write_report(missing, out / "data_fraction")
+    arms = ["alignment", "prediction with a contrast beside it, same compute", "prediction with a contrast beside it, same samples"]
+    names = [{"key": "arm", "label": "arm and budget", "values": arms}]
+    plan = made_up.plan(
+        axes=names, cells=[{"arm": arm} for arm in arms], ablation="prediction_vs_alignment", published_optimum=None, seeds=(0, 1)
+    )
+    write_report(made_up.study(plan, lambda cell, seed: 10 + len(cell["arm"]) / 10 + seed), out / "prediction_vs_alignment")
     write_index(out)
     return out
 
@@ -74,6 +86,8 @@ def test_no_picture_is_missing_no_text_overflows_and_nothing_is_asked_of_the_net
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the {width} page"
         assert page.evaluate(OVERFLOWING) == [], name
         assert page.evaluate(CUT_OFF) == 0, name
+        if width == "phone":
+            assert all(row == [True, "sticky"] for row in page.evaluate(ROW_NAMES)), name
     page.close()
     assert not [url for url in asked if not re.match(r"(file:|data:)", url)]
 
@@ -94,5 +108,9 @@ def test_in_print_no_table_is_cut_off(browser: Any, site: Path) -> None:
         page.goto((site / name).as_uri())
         assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"), name
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), name
+        assert page.evaluate(WIDER_THAN_PAPER) == [], name
+        assert page.evaluate("() => [...document.images].filter(i => i.clientHeight > innerHeight).length") == 0, (
+            f"{name}: taller than a page"
+        )
     assert len(page.pdf(format="A4")) > 20_000
     page.close()
