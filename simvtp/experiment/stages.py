@@ -13,6 +13,7 @@ from simvtp import tracking
 from simvtp.config import Experiment
 from simvtp.experiment.running import Running, Say, open_experiment, until_signal
 from simvtp.experiment.scoring import evaluate, zero_shot
+from simvtp.experiment.starting import DATA, IMPORTED, mark
 from simvtp.experiment.training import finetune, pretrain
 from simvtp.journal import write_atomically
 from simvtp.lease import Lease, hold
@@ -88,7 +89,9 @@ def _run_stages(
     on_main(lambda: write_identity(experiment, directory))
     mirror = tracking.BackgroundMirror(directory, experiment.runtime) if writes else contextlib.nullcontext()
     with mirror, Status(directory, writes=writes, whole=whole, guard=guard) as status, telling_lost_ranks():
+        on_main(lambda: mark(status, IMPORTED))
         running = open_experiment(experiment, directory, device, launch, say, stop, status, guard)
+        on_main(lambda: mark(status, DATA))
         results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
         if whole:
             content = json.dumps([result.to_dict() for result in results])

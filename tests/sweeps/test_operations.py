@@ -323,13 +323,19 @@ def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(base: Experi
         process.communicate(timeout=120)
 
 
+# A shell that starts the tests in the background lets them, and what they start, ignore Ctrl-C.
+HEARS_CTRL_C = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def test_the_live_table_is_drawn_until_ctrl_c(grid: Ablation) -> None:
     write_plan(grid)
     make_run(grid, grid.points()[0])
     terminal, side = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
     command = [sys.executable, "sweeps/status.py", "--watch", "1", *root_of(grid)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=side, stdout=side, stderr=side, env=environment, close_fds=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEARS_CTRL_C, *command], cwd=ROOT, stdin=side, stdout=side, stderr=side, env=environment, close_fds=True
+    )
     os.close(side)
     seen = b""
     try:

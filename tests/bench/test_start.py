@@ -1,0 +1,44 @@
+"""`bench start`: a run tells how far it has come, and the page says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from simvtp.bench.start import MARKS, Plan, Starts, measure_start, start_page
+from simvtp.errors import UserError
+from simvtp.experiment import run
+from simvtp.experiment.starting import MARKS as TOLD
+from simvtp.rundir import read_status
+from tests.small import SETTINGS, small_experiment
+
+
+def test_a_run_tells_its_stages_in_their_order(tmp_path: Path, shapes_cache: Path) -> None:
+    experiment = small_experiment(tmp_path, shapes_cache)
+    run(experiment, until="pretrain", say=lambda line: None)
+    start = (read_status(experiment.run_dir) or {})["start"]
+    assert tuple(start) == TOLD == tuple(MARKS)
+    for value in ("time", "cpu_s"):
+        told = [start[name][value] for name in TOLD]
+        assert told == sorted(told)
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    page = start_page(Plan(sweep=False), Starts())
+    assert page.count("| — | — |") == 2 * len(MARKS) + 2 and "| commit |" in page
+
+
+def test_an_experiment_that_does_not_start_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="did not come to its first step; it said: .*no_such_setting"):
+        measure_start(Plan(overrides=("no_such_setting=1",), rounds=1))
+
+
+@pytest.mark.slow
+def test_the_start_of_a_run_and_of_a_sweeps_point_is_measured(shapes_cache: Path) -> None:
+    settings = tuple(text for text in SETTINGS if not text.startswith(("runtime.tracking_uri", "masks.", "pretrain.max_steps")))
+    plan = Plan(overrides=(*settings, f"runtime.cache={shapes_cache}"), rounds=1)
+    starts = measure_start(plan, say=lambda line: None)
+    for spent in (*starts.run.values(), *starts.point.values()):
+        assert len(spent.wall) == len(spent.cpu) == 1 and spent.wall[0] > 0 and spent.cpu[0] > 0
+    assert starts.tracker.wall[0] > 0 and "—" not in start_page(plan, starts).partition("| --- | --: | --: |")[2]
