@@ -1,7 +1,7 @@
 """A video that lies inside a tar shard, named like a file: `train-000003.tar#1536+20480:9f86d081884c7d65`.
 
 The name says where its bytes are (from byte 1536, 20480 of them) and how their sha256 begins. So a clip of a shard goes wherever a path
-goes, is read by one `pread` without unpacking anything, and bytes that changed since are noticed before a decoder makes frames of them.
+goes, is read by `pread` without unpacking anything, and bytes that changed since are noticed before a decoder makes frames of them.
 
 A name that ends in `@250x256x340` is that of raw pixels: 250 frames of 256 x 340, RGB, uint8. Of these only the wanted frames are read,
 so their checksum is compared when the whole clip is looked at (`data check`), not at each read.
