@@ -74,7 +74,8 @@ def test_the_points_are_possible_and_differ_only_in_what_is_compared(name: str, 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_cell_is_a_model_that_can_be_built(name: str) -> None:
     for point in grid(name, override(tiny(), ["model.vocab_size=60"]), full=True).points():
-        build_model(point.experiment.model, point.experiment.losses.wanted, 0)
+        model = build_model(point.experiment.model, point.experiment.losses.wanted, 0)
+        assert sum(weights.numel() for weights in model.parameters() if weights.requires_grad), point.name
 
 
 @pytest.mark.parametrize("name", GRIDS)
