@@ -27,8 +27,7 @@ import numpy as np
 
 from simvtp.data.member import file_of, member_bytes, member_part
 from simvtp.data.stored import StoredClip, stored_clip
-from simvtp.data.video import PyavReader, VideoInfo, decode_by_time, prepared, quarter_turns
-from simvtp.errors import UserError
+from simvtp.data.video import PyavReader, VideoInfo, decode_by_time, prepared, pyav, quarter_turns
 
 KEPT_FRAMES = 2_000_000  # time stamps in the tables that a process keeps, 16 MB
 TURNS = {0: (), 1: ("2",), 2: ("1", "1"), 3: ("1",)}  # arguments of FFmpeg's `transpose` by quarter turns counter-clockwise
@@ -59,7 +58,7 @@ class FastReader(PyavReader):
 
     @staticmethod
     def _open(path: Path, member: io.BytesIO | None = None) -> Any:
-        av = _pyav()
+        av = pyav("fast")
         options: Any = [dict(UNDECODED), dict(UNDECODED)]  # of the first two streams
         content: Any = member or member_bytes(path) or str(path)
         container: Any = av.open(content, stream_options=options)
@@ -84,7 +83,7 @@ class FastReader(PyavReader):
             return VideoInfo(len(packets), float(rate), *((width, height) if turns in (1, 3) else (height, width)))
 
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
-        _pyav()
+        pyav("fast")
         wanted = sorted(set(indices))
         rows, convert = _Rows(indices), Picture(size)
         known, content = self._known(path), None
@@ -159,15 +158,6 @@ class _Rows:
         if self._out is None or self._places:
             raise IndexError(f"frame {min(self._places, default=0)} is missing: the file is damaged or cut off")
         return self._out
-
-
-def _pyav() -> Any:
-    """PyAV; UserError without it."""
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(f"data.reader=fast, but PyAV does not import ({error}): install av or set data.reader=decord.") from error
-    return av
 
 
 def _inside(wanted: Sequence[int], count: int) -> None:

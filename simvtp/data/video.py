@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -116,6 +117,8 @@ def _or_data_error(path: Path, call: Callable[[], T]) -> T:
     raise DataError(f"{path} does not decode ({reason}).")
 
 
+OLDEST_PYAV = 17, 0, 1
+
 # decord 0.6 takes the padding of a line for a fourth colour where frames are 24, 48 or 72 pixels wide.
 TOO_NARROW = "The size must exactly match"
 
@@ -158,6 +161,18 @@ class DecordReader:
         return PyavReader().read(path, indices, size)
 
 
+def pyav(reader: str) -> Any:
+    """PyAV for the reader of that name; UserError if it is not there, or too old to be told not to start threads."""
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(f"data.reader={reader}, but PyAV does not import ({error}): install av or set data.reader=decord.") from error
+    if tuple(int(part) for part in re.findall(r"\d+", av.__version__)[:3]) < OLDEST_PYAV:
+        oldest = ".".join(str(part) for part in OLDEST_PYAV)
+        raise UserError(f"data.reader={reader} needs PyAV {oldest} or newer, not {av.__version__}: update av or set data.reader=decord.")
+    return av
+
+
 class PyavReader:
     """PyAV, exact by presentation time; see `simvtp.data.fast` for what comes from it and is faster.
 
@@ -169,11 +184,7 @@ class PyavReader:
 
     @staticmethod
     def _open(path: Path) -> Any:
-        try:
-            import av
-        except ImportError as error:
-            raise UserError(f"data.reader=pyav, but PyAV does not import ({error}): install av or set data.reader=decord.") from error
-        return prepared(av.open(member_bytes(path) or str(path)))
+        return prepared(pyav("pyav").open(member_bytes(path) or str(path)))
 
     def probe(self, path: Path) -> VideoInfo:
         with self._open(path) as container:

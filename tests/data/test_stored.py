@@ -161,3 +161,11 @@ def test_shards_begun_with_older_settings_are_gone_on_with_or_refused_in_one_sen
     stored(tmp_path, store="raw")
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert plan["target"] == {"short": 48, "height": 0, "width": 0, "fps": 0.0, "crf": 18, "gop": 8, "store": "raw"}
+
+
+@pytest.mark.parametrize("reader", ["fast", "pyav"])
+def test_a_pyav_that_is_too_old_is_one_sentence(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = film(tmp_path / "a.mp4")
+    monkeypatch.setattr(av, "__version__", "16.1.0")
+    with pytest.raises(UserError, match=rf"data.reader={reader} needs PyAV 17.0.1 or newer, not 16.1.0"):
+        read_frames(path, [0], get_reader(reader))
