@@ -73,7 +73,7 @@ def measure_scaling(
 def _at(axis: str, value: float, config: ModelConfig, batch: int) -> tuple[ModelConfig, MaskConfig, int]:
     if axis == "batch":
         return config, MaskConfig(), int(value)
-    if axis in {field.name for field in fields(MaskConfig)}:
+    if axis in ("video_ratio", "text_ratio"):
         return config, replace(MaskConfig(), **{axis: value}), batch  # type: ignore[arg-type]
     changed: dict[str, Any] = {axis: int(value)}
     return replace(config, **changed), MaskConfig(), batch
