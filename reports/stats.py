@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ class Summary:
     Attributes:
         mean: arithmetic mean.
         std: standard deviation of the sample (n - 1 in the denominator); None for one value.
-        interval: t-interval of the mean at 95 %; None for one value.
+        interval: t-interval of the mean at 95 %; None for one value, and where all are equal: a figure that is counted over few items is often
+            the same by chance, and an interval without width would call that certain.
     """
 
     n: int
@@ -52,7 +54,8 @@ def summarise(values: Iterable[float], confidence: float = 0.95) -> Summary | No
         return None
     if data.size == 1:
         return Summary(n=1, mean=float(data[0]), std=None, interval=None)
-    return Summary(n=data.size, mean=float(data.mean()), std=float(data.std(ddof=1)), interval=t_interval(data, confidence))
+    spread = float(data.std(ddof=1))
+    return Summary(n=data.size, mean=float(data.mean()), std=spread, interval=t_interval(data, confidence) if np.ptp(data) > 0 else None)
 
 
 def t_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
@@ -66,9 +69,11 @@ def difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95)
     """Welch's comparison of two samples (unequal variances). With a single value on a side there is no test, only the difference."""
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     mean = float(x.mean() - y.mean())
-    if min(x.size, y.size) < 2 or (x.std() == 0 and y.std() == 0):
+    if min(x.size, y.size) < 2 or (np.ptp(x) == 0 and np.ptp(y) == 0):
         return Difference(mean, None, None)
-    test = stats.ttest_ind(x, y, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one side may be all the same: the spread of the other is what there is
+        test = stats.ttest_ind(x, y, equal_var=False)
     low, high = test.confidence_interval(confidence)
     return Difference(mean, (float(low), float(high)), float(test.pvalue))
 

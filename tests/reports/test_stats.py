@@ -26,6 +26,14 @@ def test_one_value_has_no_spread_and_none_no_summary() -> None:
     assert stats.summarise([]) is None
 
 
+def test_equal_values_have_no_interval_and_are_compared_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    assert stats.summarise([9.1, 9.1, 9.1]) == stats.Summary(3, pytest.approx(9.1), 0.0, None)
+    assert stats.difference([9.1, 9.1], [9.1, 9.1]).p_value is None
+    low, high = stats.difference([9.1, 9.1], [0.0, 9.1]).interval or (0.0, 0.0)
+    assert low < 4.55 < high  # Welch on one degree of freedom
+    assert not recwarn.list
+
+
 def test_welch_against_a_worked_example() -> None:
     # by hand:
     # var(a) = 1, var(b) = 4, n = 3 each: standard error sqrt(5/3), degrees of freedom (5/3)^2 / ((1/3)^2/2 + (4/3)^2/2) = 2.9412
