@@ -22,6 +22,7 @@ from simvtp.errors import ConfigError
 from simvtp.models import build_model, method_of
 from simvtp.models.flops import forward_flops
 from simvtp.recipes import get_recipe
+from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.optim import build_optimizer
 
@@ -91,6 +92,8 @@ def measure_mac(plan: MacPlan, device: torch.device, say: Callable[[str], None] 
         raise ConfigError(f"size {plan.size}, precision {plan.precision}: choose of {', '.join(RECIPES)} and of {', '.join(HALF)}.")
     if len(plan.ratios) < 2 or len(set(plan.ratios)) < len(plan.ratios) or not all(0 <= ratio < 1 for ratio in plan.ratios):
         raise ConfigError(f"ratios {plan.ratios}: give two or more different ones in [0, 1).")
+    if device.type == "cpu":
+        keep_host_memory()  # as in training
     recipe = get_recipe(RECIPES[plan.size])
     config = replace(recipe.model, text_length=WORDS, vocab_size=recipe.model.vocab_size or 1000)
     masks = [replace(recipe.masks, video_ratio=ratio) for ratio in plan.ratios]
