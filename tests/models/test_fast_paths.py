@@ -71,7 +71,7 @@ def losses_and_gradients(config: ModelConfig, change: Callable[[SimVTP], object]
 def assert_equal(ours: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
     assert ours.keys() == plain.keys() and len(ours) > 40
     for name, value in plain.items():
-        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-5 * float(value.abs().max()), msg=name)
+        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-5 * float(value.detach().abs().max()), msg=name)
 
 
 def use(part: str, kind: type[nn.Module]) -> Callable[[SimVTP], object]:
