@@ -87,3 +87,8 @@ class Result:
     def line(self) -> str:
         """`test/finetuned/t2v: R1 21.5  R5 53.5 ...`"""
         return f"{self.key}: " + "  ".join(f"{name} {value:.1f}" for name, value in self.metrics.items())
+
+
+def rate_text(per_second: float) -> str:
+    """A rate for people: whole numbers from 10 on, below that two digits that count, so that a slow run is not told to stand still."""
+    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"

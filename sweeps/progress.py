@@ -24,7 +24,7 @@ from rich.table import Table
 
 from ablations.cost import share_done
 from simvtp.config import Experiment
-from simvtp.results import LOWER_IS_BETTER
+from simvtp.results import LOWER_IS_BETTER, rate_text
 from sweeps.rundir import ALIVE, CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STARTING, STOPPED, RunState, last_lines
 
 WAITING = "waiting"
@@ -217,7 +217,7 @@ def _facts(point: PointView) -> list[str]:
     if point.loss is not None:
         facts.append(f"loss {point.loss:.3g}")
     if point.clips_per_s is not None:
-        facts.append(f"{point.clips_per_s:.0f} clips/s")
+        facts.append(f"{rate_text(point.clips_per_s)} clips/s")
     if point.stage_eta_s is not None:
         facts.append(f"ETA {clock(point.stage_eta_s)}")
     if point.note and point.loss is None:
@@ -328,7 +328,7 @@ def numbers(point: PointView) -> tuple[str, str, str, str]:
     return (
         f"{point.step}/{point.total}" if point.total else "",
         "" if point.loss is None else f"{point.loss:.3g}",
-        "" if point.clips_per_s is None else f"{point.clips_per_s:.0f}",
+        "" if point.clips_per_s is None else rate_text(point.clips_per_s),
         "" if point.stage_eta_s is None else clock(point.stage_eta_s),
     )
 

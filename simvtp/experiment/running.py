@@ -20,6 +20,7 @@ from simvtp.data.text import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError
 from simvtp.journal import Journal
 from simvtp.models import method_of
+from simvtp.results import rate_text
 from simvtp.rundir import Status
 from simvtp.tasks import Context, Task, open_task, open_zero_shot
 from simvtp.tasks.retrieval import Retrieval
@@ -119,7 +120,7 @@ class Running:
         metrics, left = record["metrics"], int(record["metrics"]["speed/eta_s"])
         self.say(
             f"{record['stage']} {record['step']}/{record['total_steps']}  loss {metrics['loss/total']:.3f}  "
-            f"{metrics['speed/clips_per_s']:.0f} clips/s  data wait {100 * metrics['speed/data_wait_share']:.0f} %  "
+            f"{rate_text(metrics['speed/clips_per_s'])} clips/s  data wait {100 * metrics['speed/data_wait_share']:.0f} %  "
             f"{left // 60}:{left % 60:02d} left in this stage"
         )
 

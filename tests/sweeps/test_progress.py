@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ RUN = PointView("video 0.90 text 0.75", RUNNING, "pretrain", 120, 620, 3.21, 210
 def test_the_plain_line() -> None:
     rows = view(PointView("video 0.50 text 0.75", FINISHED), RUN, PointView("video 0.90 text 0.15", WAITING))
     assert line(RUN, 2, 3) == "[2/3] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10"
+    assert "· 0.098 clips/s ·" in line(replace(RUN, clips_per_s=0.0984), 2, 3)
     assert summary(rows) == "1 of 3 points finished, 1 running, 1 waiting · 3:10 so far · about 7:20 left"
     ended = view(PointView("a", FINISHED), PointView("b", CANCELLED), PointView("c", PRUNED), PointView("d", FAILED))
     assert summary(ended) == "1 of 4 points finished, 1 failed, 1 cancelled, 1 pruned · 3:10 so far"
