@@ -255,7 +255,7 @@ def test_finished_sweeps_are_left_out_unless_asked_for(grid: Ablation, capsys: p
     assert shown(grid.sweep_id) == shown(grid.sweep_id[:-2]) == [grid.sweep_id]
 
 
-def test_two_thousand_points_are_answered_in_less_than_two_seconds(tmp_path: Path) -> None:
+def test_two_thousand_points_are_answered_from_few_files_and_the_ends_of_journals(tmp_path: Path) -> None:
     root, points = tmp_path / "runs", []
     result = {"protocol": {"task": "retrieval", "dataset": "s", "split": "test", "setting": "finetuned", "direction": "t2v", "frames": 8, "segments": 1, "crops": 1, "ties": "pessimistic", "seed": 0, "checkpoint": "0"}, "metrics": {"R1": 50.0}, "chance": {"R1": 0.5}, "queries": 9, "gallery": 9, "ranks": list(range(200))}  # fmt: skip
     line = json.dumps({"kind": "metrics", "time": 1.0, "stage": "pretrain", "step": 1, "metrics": {"loss/total": 0.5}}) + "\n"
@@ -293,13 +293,29 @@ def test_two_thousand_points_are_answered_in_less_than_two_seconds(tmp_path: Pat
         root / "sweeps" / "big-00000000" / "plan.json",
         json.dumps(plan | {"seeds": [0], "metric": "test/finetuned/t2v/R1", "points": points}),
     )
-    process = subprocess.Popen([sys.executable, "sweeps/status.py", "--root", str(root)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    out = process.stdout.read()
-    _, code, used = os.wait4(process.pid, 0)
-    process.returncode = code
-    assert code == 0 and out.splitlines()[-1].startswith("1000 of 2000 points finished, 500 running, 500 failed · 2000.00 GPU-hours")
-    assert used.ru_utime + used.ru_stime < 2.0, "seconds of CPU, with the start of the interpreter"
+    # What takes the time on a shared file system is counted, not timed: files opened, and bytes read (docs/scale.md has the seconds).
+    counted = f"""
+import runpy, sys
+opened = 0
+def watch(event, arguments):
+    global opened
+    opened += event == "open" and str(arguments[0]).startswith({str(root)!r})
+sys.addaudithook(watch)
+read = lambda: int(open("/proc/self/io").readline().split()[1])
+sys.argv = ["status", "--root", {str(root)!r}]
+before = read()
+try:
+    runpy.run_path("sweeps/status.py", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+print(opened, read() - before, file=sys.stderr)
+"""
+    process = subprocess.run([sys.executable, "-c", counted], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1].startswith("1000 of 2000 points finished, 500 running, 500 failed · 2000.00 GPU-hours")
+    opened, read = map(int, process.stderr.split())
+    journals = 500 * 1000 * len(line)
+    assert 2000 <= opened <= 5 * 2000, f"{opened} files opened for 2,000 points"
+    assert read < journals / 2, f"{read} bytes read, {journals} of them lie in journals of which only the end is wanted"
 
 
 def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(base: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
