@@ -21,6 +21,7 @@ from ablations import (
     search,
     target,
     text_decoder,
+    token_merging,
     unified_encoder,
     video_decoder,
 )
@@ -44,6 +45,7 @@ ABLATIONS: dict[str, Callable[..., Ablation | Search]] = {
     "target": target.build,
     "decoder_masking": decoder_masking.build,
     "masks_per_clip": masks_per_clip.build,
+    "token_merging": token_merging.build,
     "fidelity": fidelity.build,
     "mac": mac.build,
     "prediction_vs_alignment": prediction_vs_alignment.build,

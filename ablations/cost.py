@@ -59,11 +59,12 @@ def pretraining_sample(experiment: Experiment) -> float:
     slots, height, width = model.grid
     masked = hidden_per_slot(model, masks) * {"random": 1, "frame": height * width}.get(masks.video_kind, slots)
     visible = model.tubes - masked
-    seen = visible if model.contrastive_video == "masked" else model.tubes
+    encoded = visible * (1 - model.merged_share)
+    embedded, seen = (visible, encoded) if model.contrastive_video == "masked" else (model.tubes, model.tubes)
     shared = model.reuse_pair_pass and model.contrastive_text == model.contrastive_video == "masked"
     work = 0.0
     if {"mvm", "mlm"} & set(wanted) or ("vtm" in wanted and shared):
-        work += _encoder(model, visible + model.text_length)
+        work += _encoder(model, encoded + model.text_length)
     if "vtc" in wanted or ("vtm" in wanted and model.vtm_negatives == "hard"):
         work += _encoder(model, seen) + _text(model)
     if "vtm" in wanted:
@@ -76,7 +77,7 @@ def pretraining_sample(experiment: Experiment) -> float:
         words = max(1.0, masks.text_ratio * (model.text_length - 2))
         width = (model.text_decoder_dim or model.decoder_dim) if model.text_decoder_depth else model.dim
         work += model.text_decoder_depth * _block(width, model.mlp_ratio, model.text_length) + words * width * model.vocab_size
-    return work + seen * model.tube_values * model.dim
+    return work + embedded * model.tube_values * model.dim
 
 
 def finetuning_sample(experiment: Experiment) -> float:

@@ -69,6 +69,7 @@ class ModelConfig:
     time_attention: Literal["rank", "nearest", "all"] = added("rank")  # mac: whom a patch sees over time where masks differ by frame
     cls_counts: Literal["per_frame", "once"] = added("per_frame")  # mac: how often CLS counts itself over space; once = Frozen's
     more_frames: Literal["zero", "interpolate"] = added("zero")  # mac: positions in time of weights that were trained on fewer frames
+    merged_share: float = added(0.0)  # of the visible tubes, that share a token with a similar one in pre-training's encoder; 0 = released
     fusion_blocks: int = added(0)  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
 
     @property

@@ -234,6 +234,7 @@ def _check_options(experiment: Experiment) -> None:
     """Wiring of SimVTP that the ablations vary: what each needs, and what it does not go with."""
     m, tuning = experiment.model, experiment.finetune
     _require(0 < m.decoded_share <= 1, "model.decoded_share", m.decoded_share, "in (0, 1]")
+    _require(0 <= m.merged_share <= 0.5, "model.merged_share", m.merged_share, "in [0, 0.5]: a tube is merged into one that stays")
     _require(0 <= m.fusion_blocks <= m.depth, "model.fusion_blocks", m.fusion_blocks, "from 0 (all) to model.depth")
     _require(m.text_decoder_dim >= 0, "model.text_decoder_dim", m.text_decoder_dim, "at least 0 (0 = model.decoder_dim)")
     if m.text_decoder_dim % m.decoder_heads:
@@ -308,7 +309,13 @@ def check_mac(experiment: Experiment) -> None:
         _require(frames <= model.frames, "masks.frames", masks.frames, f"of at most model.frames={model.frames} frames")
     if masks.text_mask == "drop" and (masks.text_rule, masks.text_kind) != ("exact", "token"):
         raise ConfigError("masks.text_mask=drop needs to know how many words remain: set masks.text_rule=exact masks.text_kind=token.")
-    for key, usual in (("learned_temperature", False), ("encoders", "one"), ("decoded_share", 1.0), ("contrastive_video", "masked")):
+    for key, usual in (
+        ("learned_temperature", False),
+        ("encoders", "one"),
+        ("decoded_share", 1.0),
+        ("merged_share", 0.0),
+        ("contrastive_video", "masked"),
+    ):
         if getattr(model, key) != usual:
             raise ConfigError(
                 f"model.{key}={getattr(model, key)} is wiring of SimVTP, which model.method=mac does not have: set it to {usual}."

@@ -75,6 +75,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["evaluate.dual_softmax=true", "evaluate.zero_shot=false", "finetune.task=qa"], "is for retrieval"),
         (["evaluate.rerank=16", "evaluate.zero_shot=false", "finetune.enabled=false"], "is for retrieval"),
         (["model.decoded_share=0"], "must be in (0, 1]"),
+        (["model.merged_share=0.6"], "must be in [0, 0.5]"),
         (["masks.text_span=0"], "must be at least 1"),
         (["model.encoders=two", "model.fusion_blocks=9"], "must be from 0 (all) to model.depth"),
         (["model.fusion_blocks=1"], "is for model.encoders=two"),

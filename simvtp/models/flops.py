@@ -13,6 +13,7 @@ from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
 from simvtp.models.cells import rebuilt_count
 from simvtp.models.mac_flops import mac_forward_flops, mac_parameter_counts
 from simvtp.models.masking import word_slots
+from simvtp.models.merging import merged_count
 from simvtp.models.simvtp import OBJECTIVES, SimVTP, shares_pair_pass
 from simvtp.models.skeleton import shapes_alone
 
@@ -53,16 +54,23 @@ def forward_flops(
     t, h, w = config.grid
     masked = hidden_per_slot(config, masks) * {"random": 1, "frame": h * w}.get(masks.video_kind, t)
     visible, length, words = config.tubes - masked, config.text_length, word_slots(config, masks)
-    contrasted = visible if config.contrastive_video == "masked" else config.tubes
+    merged = merged_count(visible, config.merged_share)
+    encoded = visible - merged
+    contrasted = encoded if config.contrastive_video == "masked" else config.tubes
     reuse = shares_pair_pass(config)
     matching = "vtm" in objectives
     hard = matching and config.vtm_negatives == "hard"
     single = "vtc" in objectives or hard
     pair = "mvm" in objectives or "mlm" in objectives or (matching and reuse)
 
-    embedded = visible * (pair or contrasted == visible) + config.tubes * ((single or matching) and contrasted != visible)
+    from_all = config.contrastive_video == "clean" and (single or matching)
+    masked_too = pair or not from_all
+    embedded = visible * masked_too + config.tubes * from_all
     counts = {"tube embedding": _linear(embedded, config.tube_values, config.dim) if pair or single or matching else 0}
-    counts["encoder, pair pass"] = pair * _pair(config, visible, length)
+    if merged and masked_too:
+        compared = _linear(visible // 2, config.tube_values, visible - visible // 2)  # in float64
+        counts["merging"] = compared + _linear(encoded, visible, config.dim)
+    counts["encoder, pair pass"] = pair * _pair(config, encoded, length)
     counts["encoder, video pass"] = single * _encoder(config, contrasted)
     counts["encoder, text pass"] = single * _encoder(config, length)
     counts["encoder, matching passes"] = matching * (1 if reuse else 2) * _pair(config, contrasted, length)

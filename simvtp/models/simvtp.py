@@ -26,6 +26,7 @@ from simvtp.models.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
 from simvtp.models.encoder import Encoder, pool
 from simvtp.models.experts import build_encoder
 from simvtp.models.layers import initialise, take
+from simvtp.models.merging import merge, merge_groups, merged_count
 
 OBJECTIVES = ("mvm", "mlm", "vtc", "vtm")
 HARD_NEGATIVE_TEMPERATURE = 0.05  # the published contrastive temperature, here only to weigh candidates
@@ -132,6 +133,11 @@ def _joined(video: Tensor, text: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([video, text.to(video.dtype)], dim=1), torch.cat([keys.new_ones(video.shape[:2]), keys], dim=1)
 
 
+def _unmerged(tokens: Tensor, groups: Tensor | None) -> Tensor:
+    """For each tube what came out of the token it was in: [B, G, D] -> [B, V, D]."""
+    return tokens if groups is None else take(tokens, groups)
+
+
 def set_merged_passes(model: nn.Module, on: bool) -> None:
     """Switch whether the encoder passes of a step run in one call, in every pre-training model inside `model`."""
     for module in model.modules():
@@ -174,15 +180,31 @@ class _Passes:
 
     @property
     @_once
+    def groups(self) -> Tensor | None:
+        """The token that each visible tube goes through the encoder in, int64 [B, V]; None: one of its own (`merged_share` is 0)."""
+        visible, config = self.masks.visible, self.model.config
+        return merge_groups(take(self.tubes, visible), visible, config) if merged_count(visible.shape[1], config.merged_share) else None
+
+    @property
+    @_once
     def video_tokens(self) -> Tensor:
-        """Embedded visible tubes [B, V, D]: the same in every pass."""
-        return self.model.video_embedding(self.tubes, self.masks.visible)
+        """Embedded visible tubes [B, V, D], those that were merged as one: the same in every pass."""
+        visible, groups = self.masks.visible, self.groups
+        tokens = self.model.video_embedding(self.tubes, visible)
+        if groups is None:
+            return tokens
+        return merge(tokens, groups, visible.shape[1] - merged_count(visible.shape[1], self.model.config.merged_share))
 
     @property
     @_once
     def contrast_tokens(self) -> Tensor:
         """The tubes that VTC and VTM see, embedded: the visible ones [B, V, D], or all [B, N, D] with `contrastive_video=clean`."""
         return self.video_tokens if self.model.config.contrastive_video == "masked" else self.model.video_embedding(self.tubes)
+
+    @property
+    def contrast_groups(self) -> Tensor | None:
+        """As `groups`, for `contrast_tokens`: where all tubes are seen none are merged."""
+        return self.groups if self.model.config.contrastive_video == "masked" else None
 
     def text_tokens(self, clean: bool) -> Tensor:
         """Embedded caption [B, L, D], with its words masked or clean.
@@ -202,9 +224,8 @@ class _Passes:
     @_once
     def pair(self) -> tuple[Tensor, Tensor]:
         """The pair pass of MVM and MLM, cut into its video part [B, V, D] and its text part [B, L, D]."""
-        tokens, _ = self._pair_output
-        visible = self.masks.visible.shape[1]
-        return tokens[:, :visible], tokens[:, visible:]
+        (tokens, _), words_from = self._pair_output, self.video_tokens.shape[1]
+        return _unmerged(tokens[:, :words_from], self.groups), tokens[:, words_from:]
 
     @property
     def _contrast_clean(self) -> bool:
@@ -224,7 +245,7 @@ class _Passes:
     @_once
     def video_feature(self) -> Tensor:
         """Mean over the tubes of the video-only pass [B, D]."""
-        return self._video_output.mean(dim=1)
+        return _unmerged(self._video_output, self.contrast_groups).mean(dim=1)
 
     @property
     @_once
@@ -280,11 +301,20 @@ class _Passes:
     @_once
     def match_features(self) -> Tensor:
         """Pooled pair passes [2B, D]: B positives, then B negatives (same text, another clip with that clip's own mask)."""
-        pooling, words_from = self.model.config.pooling, self.contrast_tokens.shape[1]
-        features = pool(*self._match_output, pooling, words_from)
-        if not shares_pair_pass(self.model.config):
-            return features
-        return torch.cat([pool(*self._pair_output, pooling, words_from), features])
+        own = self.contrast_groups
+        other = None if own is None else own.index_select(0, self.negative_index)
+        if shares_pair_pass(self.model.config):
+            return torch.cat([self._pooled(*self._pair_output, own), self._pooled(*self._match_output, other)])
+        return self._pooled(*self._match_output, None if own is None or other is None else torch.cat([own, other]))
+
+    def _pooled(self, tokens: Tensor, keys: Tensor, groups: Tensor | None) -> Tensor:
+        """What VTM sees of encoded pairs, [B, S, D] and their keys bool [B, S] -> [B, D]; each tube counts, merged or not."""
+        words_from = self.contrast_tokens.shape[1]
+        if groups is not None:
+            tokens = torch.cat([_unmerged(tokens[:, :words_from], groups), tokens[:, words_from:]], dim=1)
+            keys = torch.cat([keys.new_ones(groups.shape), keys[:, words_from:]], dim=1)
+            words_from = groups.shape[1]
+        return pool(tokens, keys, self.model.config.pooling, words_from)
 
     @property
     @_once

@@ -176,6 +176,7 @@ def test_what_costs_more_is_estimated_to_cost_more() -> None:
     assert work("pretrain", "masks.video_ratio=0.5") > 1.5
     assert work("pretrain", "model.contrastive_video=clean") > 2
     assert work("pretrain", "losses.mvm=0") < 0.7 and work("pretrain", "model.decoded_share=0.5") < 0.9
+    assert 0.5 < work("pretrain", "model.merged_share=0.5") < 0.95
     assert work("finetune", "finetune.task=choice", "finetune.candidates=5") > 4
     assert work("finetune", "finetune.task=action", "finetune.probe=linear") < 0.4
     assert stage_work(override(tiny(), ["finetune.init=initial"]))["pretrain"] == 0

@@ -97,6 +97,8 @@ def test_the_fast_part_equals_the_plain_one(size: str, part: str, kind: type[nn.
         {"reuse_pair_pass": False, "pooling": "with_pads"},
         {"vtm_negatives": "hard"},
         {"pooling": "cls"},
+        {"merged_share": 0.4},
+        {"merged_share": 0.4, "reuse_pair_pass": False, "vtm_negatives": "hard"},
     ],
     ids=str,
 )

@@ -33,6 +33,9 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"learned_temperature": True},
     {"text_decoder_depth": 1, "text_decoder_dim": 12},
     {"decoded_share": 0.5},
+    {"merged_share": 0.5},
+    {"merged_share": 0.3, "contrastive_video": "clean"},
+    {"merged_share": 0.3, "reuse_pair_pass": False},
     {"encoders": "two"},
     {"encoders": "two", "fusion_blocks": 1},
     {"pooling": "cls"},
@@ -123,7 +126,7 @@ def test_a_learned_temperature_begins_at_the_fixed_one_and_moves() -> None:
         learning.temperature_bias += step
     moved, report = objective(learning(batch, masks))
     assert report["temperature"] == pytest.approx(0.05 * 1.001, rel=1e-4)
-    assert float(moved["vtc"] - losses["vtc"]) == pytest.approx(slope * step, rel=0.05)
+    assert (moved["vtc"] - losses["vtc"]).item() == pytest.approx(slope * step, rel=0.05)
     assert float(learned_temperature(0.05, torch.tensor([-9.0]))) == pytest.approx(0.01)
     assert not hasattr(build_model(config, ("mvm", "mlm", "vtm")), "temperature_bias")
 
