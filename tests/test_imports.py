@@ -54,7 +54,14 @@ OWNERS = {
     "optuna": ("sweeps.study",),
     "submitit": ("sweeps.runner",),
     "decord": ("simvtp.data.video",),
-    "av": ("simvtp.data.video", "simvtp.data.fast", "simvtp.data.stored", "simvtp.data.transcode", "simvtp.bench.films"),
+    "av": (
+        "simvtp.data.pyav_reader",
+        "simvtp.data.encode",
+        "simvtp.data.fast",
+        "simvtp.data.stored",
+        "simvtp.data.transcode",
+        "simvtp.bench.films",
+    ),
     "torchcodec": ("simvtp.data.torchcodec_reader",),
     "transformers": ("simvtp.data.text", "simvtp.models.pretrained", "simvtp.bench.peer"),
 }

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from simvtp.data.video import VideoInfo, get_reader, probe
+from simvtp.data.reader import VideoInfo
+from simvtp.data.video import get_reader, probe
 from simvtp.errors import UserError
 
 FRAMES, RATE = 250, 25  # 10 seconds

@@ -18,10 +18,11 @@ from simvtp.bench.batches import LoaderSpeed, Source, bench_sources
 from simvtp.bench.films import FRAMES, RATE, make_films, write_manifest
 from simvtp.bench.measure import Timed, take_turns
 from simvtp.config import DataConfig, ModelConfig
+from simvtp.data.reader import Reader
 from simvtp.data.sharding import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.transcode import Target
-from simvtp.data.video import Reader, fit_short_side, get_reader, read_frames
+from simvtp.data.video import fit_short_side, get_reader, read_frames
 from simvtp.errors import UserError
 
 SIDE = 224

@@ -24,7 +24,8 @@ import numpy as np
 from simvtp.config import SAME_FRAMES
 from simvtp.data.member import file_of
 from simvtp.data.progress import Check, unasked, wait_for_lock
-from simvtp.data.video import Reader, VideoInfo, fit_short_side, probe, read_frames
+from simvtp.data.reader import Reader, VideoInfo
+from simvtp.data.video import fit_short_side, probe, read_frames
 from simvtp.data.workers import Guard, WorkerDied, guarded_map
 from simvtp.errors import DataError, UserError
 from simvtp.journal import write_atomically

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from simvtp.config import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
-from simvtp.data.manifest import SPLITS, Clip, Manifest, assign_splits, read_manifest
+from simvtp.data.clips import Clip, Manifest
+from simvtp.data.manifest import SPLITS, assign_splits, read_manifest
 from simvtp.data.progress import Check, Say, spoken, unasked
 from simvtp.data.records import Action, Benchmark, Moment, Question
 from simvtp.data.shards import read_shards

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from simvtp.data.member import file_of, member_bytes, member_part
+from simvtp.data.pyav_reader import PyavReader, decode_by_time, prepared, pyav, quarter_turns
+from simvtp.data.reader import VideoInfo
 from simvtp.data.stored import StoredClip, stored_clip
-from simvtp.data.video import PyavReader, VideoInfo, decode_by_time, prepared, pyav, quarter_turns
 
 KEPT_FRAMES = 2_000_000  # time stamps in the tables that a process keeps, 16 MB
 TURNS = {0: (), 1: ("2",), 2: ("1", "1"), 3: ("1",)}  # arguments of FFmpeg's `transpose` by quarter turns counter-clockwise

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simvtp.config import DataConfig
-from simvtp.data.manifest import Clip
+from simvtp.data.clips import Clip
 from simvtp.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from simvtp.data.manifest import read_manifest
 from simvtp.data.member import file_of
-from simvtp.data.video import Reader, VideoInfo, fit_short_side, get_reader, probe, read_frames
+from simvtp.data.reader import Reader, VideoInfo
+from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
 from simvtp.data.workers import Guard, WorkerDied, guarded_map
 from simvtp.errors import DataError
 

@@ -20,14 +20,14 @@ from simvtp.batch import Batch
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data import transforms
 from simvtp.data.augment import Augment
+from simvtp.data.clips import Clip
 from simvtp.data.health import JUDGED_FROM, Counters, Health
-from simvtp.data.manifest import Clip
 from simvtp.data.order import U_CAPTION, U_CROP, U_FLIP, U_WINDOW, Order, epoch_order, uniforms
 from simvtp.data.progress import Check, unasked
+from simvtp.data.reader import Reader
 from simvtp.data.sampling import eval_indices, train_indices
 from simvtp.data.source import ClipSource, Say, open_source, processes_for
 from simvtp.data.text import TokenBatch, Tokenizer
-from simvtp.data.video import Reader
 from simvtp.data.workers import Guard, Pipeline
 from simvtp.errors import DataError
 

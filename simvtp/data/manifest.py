@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from simvtp.data.clips import Clip, Manifest
+from simvtp.data.shards import is_shards, read_shards
 from simvtp.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -21,41 +23,6 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 REQUIRED = ("videoid", "path", "caption")
 OPTIONAL = ("split", "start_s", "end_s")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One video with its captions."""
-
-    id: str
-    path: Path
-    captions: tuple[str, ...]
-    split: str = ""  # train | val | test; empty until one is assigned
-    start_s: float | None = None  # the part of the video that is meant, in seconds; None = from its beginning
-    end_s: float | None = None  # None = to its end
-    measured: tuple[int, float, int, int] | None = None  # frames, frames per second, height, width, where an index knows them
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """The benchmark whose captions and splits these are."""
-
-    name: str
-    protocol: str  # empty where the benchmark has but one
-    notes: tuple[str, ...]  # what a reader of its figures should know
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a manifest holds. `clips` are in the order in which their ids first appear, captioned videos only."""
-
-    path: Path
-    clips: tuple[Clip, ...]
-    has_splits: bool
-    empty_captions: int  # rows that were dropped because their caption is empty
-    uncaptioned: tuple[str, ...]  # ids of the videos that were dropped because no caption was left
-    conflicts: tuple[str, ...] = ()  # ids that stand for several paths or splits; `read_manifest` raises unless told to collect them
-    source: Annotated | None = None  # of shards that were made of a benchmark, and of a benchmark itself
 
 
 def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest:
@@ -68,7 +35,6 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
     Raises:
         DataError: the file is missing, unreadable or empty, lacks a column, or contradicts itself; says what to do.
     """
-    from simvtp.data.shards import is_shards, read_shards  # they give a Manifest, too
 
     path = Path(path).expanduser()
     if is_shards(path):

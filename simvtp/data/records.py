@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from simvtp.data.manifest import SPLITS, Clip
+from simvtp.data.clips import Clip
+from simvtp.data.manifest import SPLITS
 from simvtp.errors import DataError
 
 TaskName = Literal["pretraining", "retrieval", "choice", "qa", "grounding", "action", "image_text"]

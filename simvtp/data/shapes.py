@@ -39,12 +39,12 @@ from pathlib import Path
 
 from simvtp.config import SHAPES_VERSION, ShapesConfig
 from simvtp.data import shapes_questions
+from simvtp.data.encode import encode_h264
 from simvtp.data.progress import Check, Say, unasked, wait_for_lock
 from simvtp.data.shapes_grammar import Statement, draw_caption, satisfies
 from simvtp.data.shapes_questions import GRAMMAR_WORDS
 from simvtp.data.shapes_render import render
 from simvtp.data.shapes_scene import FPS, SPLITS, Draw, Scene, draw_scene, place
-from simvtp.data.video import encode_h264
 from simvtp.data.workers import undisturbed
 from simvtp.errors import ConfigError, DataError
 

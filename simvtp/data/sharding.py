@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
-from simvtp.data.manifest import Annotated, Clip, Manifest, read_manifest
+from simvtp.data.clips import Annotated, Clip, Manifest
+from simvtp.data.manifest import read_manifest
 from simvtp.data.progress import Check, Say, unasked, wait_for_lock
 from simvtp.data.shards import FAILURES, FORMAT, PLAN, RAW_ENDING, SUMMARY
 from simvtp.data.transcode import FASTEST, KINDS, Steps, Target, Transcoded, Unusable, transcode

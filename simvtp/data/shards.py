@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.manifest import Annotated, Clip, Manifest
+from simvtp.data.clips import Annotated, Clip, Manifest
 from simvtp.data.member import member_path
 from simvtp.errors import DataError
 from simvtp.journal import read_json

@@ -12,10 +12,11 @@ import numpy as np
 
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.cache import DecodedCache, open_cache
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir
-from simvtp.data.manifest import Clip
 from simvtp.data.progress import Check, Say, spoken, unasked
-from simvtp.data.video import Reader, VideoInfo, fit_short_side, get_reader, probe, read_frames
+from simvtp.data.reader import Reader, VideoInfo
+from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
 from simvtp.data.workers import Guard, SharedTexts
 from simvtp.errors import DataError
 

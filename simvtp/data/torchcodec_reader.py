@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from simvtp.data.member import file_of, member_bytes
+from simvtp.data.reader import VideoInfo
 from simvtp.data.transforms import resize
-from simvtp.data.video import VideoInfo
 from simvtp.errors import UserError
 
 

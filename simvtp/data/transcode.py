@@ -15,8 +15,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from simvtp.data.encode import H264Writer
 from simvtp.data.member import file_of, member_bytes
-from simvtp.data.video import H264Writer, fit_short_side, quarter_turns, upright
+from simvtp.data.pyav_reader import quarter_turns, upright
+from simvtp.data.video import fit_short_side
 from simvtp.errors import DataError
 
 STEP = 32  # source frames between two yields

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from simvtp.config import Experiment
+from simvtp.data.clips import Clip
 from simvtp.data.loader import GREY, ViewLoader
-from simvtp.data.manifest import Clip
 
 Frames = NDArray[np.uint8]  # [T, H, W, 3]
 

@@ -16,8 +16,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from simvtp.config import Experiment
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
-from simvtp.data.manifest import Clip
 from simvtp.data.progress import Say
 from simvtp.evaluation.cards import GOOD_OVERLAP, luck
 from simvtp.evaluation.footage import Footage, make_footage

@@ -9,7 +9,8 @@ from simvtp.errors import ConfigError
 from simvtp.models.dual import DualEncoder
 from simvtp.models.encoder import leaves_padding_out, set_packed_text
 from simvtp.models.layers import Place, set_gradient_checkpointing, set_place
-from simvtp.models.mac import MAC, MACMethod
+from simvtp.models.mac import MAC
+from simvtp.models.mac_method import MACMethod
 from simvtp.models.method import Method, SimVTPMethod
 from simvtp.models.simvtp import OBJECTIVES, SimVTP, set_merged_passes
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from simvtp.config import TrainConfig
 from simvtp.data.annotations import open_annotations
+from simvtp.data.clips import Clip
 from simvtp.data.loader import TrainLoader
-from simvtp.data.manifest import Clip
 from simvtp.data.text import TokenBatch
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k

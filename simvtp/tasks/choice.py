@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.config import TrainConfig
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import require_captions
 from simvtp.data.loader import TrainLoader
-from simvtp.data.manifest import Clip, hash_unit
+from simvtp.data.manifest import hash_unit
 from simvtp.data.order import uniforms
 from simvtp.data.text import TokenBatch
 from simvtp.errors import DataError

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from simvtp.batch import Masks
 from simvtp.config import TrainConfig
 from simvtp.data.annotations import open_annotations
+from simvtp.data.clips import Clip
 from simvtp.data.loader import TrainLoader
-from simvtp.data.manifest import Clip
 from simvtp.data.records import Benchmark, Moment
 from simvtp.data.text import TokenBatch
 from simvtp.data.video import get_reader, probe

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from simvtp.data.annotations import open_annotations
 from simvtp.data.benchmarks import BENCHMARKS
+from simvtp.data.clips import Clip
 from simvtp.data.loader import text_batches
-from simvtp.data.manifest import Clip
 from simvtp.data.records import Question
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import choice_result

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from simvtp.config import TrainConfig
 from simvtp.data.annotations import open_annotations, order_of
+from simvtp.data.clips import Clip
 from simvtp.data.loader import TrainLoader
-from simvtp.data.manifest import Clip
 from simvtp.data.records import Question, QuestionKind
 from simvtp.data.text import TokenBatch
 from simvtp.errors import DataError

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from simvtp.data.manifest import Clip
+from simvtp.data.clips import Clip
 from simvtp.data.records import Moment, Question
 from simvtp.data.text import TokenBatch, Tokenizer
 from simvtp.errors import DataError

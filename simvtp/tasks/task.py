@@ -17,9 +17,9 @@ from torch import nn
 
 from simvtp.config import Experiment, TrainConfig
 from simvtp.data.augment import Augment
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.loader import Annotate, TrainLoader, ViewLoader
-from simvtp.data.manifest import Clip
 from simvtp.data.mixup import MixingLoader
 from simvtp.data.progress import Check, Say, unasked
 from simvtp.data.text import Tokenizer

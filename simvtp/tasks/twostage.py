@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from simvtp.data.manifest import Clip
+from simvtp.data.clips import Clip
 from simvtp.errors import ConfigError
 from simvtp.evaluation.rerank import MatchScores, score_reranked
 from simvtp.evaluation.retrieval import Embedded, score_dual_softmax

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from simvtp.data.manifest import Clip
-from simvtp.data.video import PyavReader, VideoInfo, encode_h264
+from simvtp.data.clips import Clip
+from simvtp.data.encode import encode_h264
+from simvtp.data.pyav_reader import PyavReader
+from simvtp.data.reader import VideoInfo
 
 
 def moving_square(number: int, frames: int = 16, height: int = 48, width: int = 64) -> np.ndarray:

@@ -29,9 +29,9 @@ from simvtp.data.augment import (
     apply,
     erased_box,
 )
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.loader import TrainLoader
-from simvtp.data.manifest import Clip
 from simvtp.data.order import uniforms
 from simvtp.data.text import load_tokenizer
 from simvtp.errors import ConfigError

@@ -17,14 +17,17 @@ import pytest
 import torch
 
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.data.clips import Clip
+from simvtp.data.encode import encode_h264
 from simvtp.data.inspect import check_manifest
 from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.manifest import Clip, read_manifest
+from simvtp.data.manifest import read_manifest
+from simvtp.data.pyav_reader import PyavReader
 from simvtp.data.sharding import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text import load_tokenizer
 from simvtp.data.transcode import Target
-from simvtp.data.video import PyavReader, encode_h264, fit_short_side, get_reader, probe, read_frames
+from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import DataError
 from tests.data.helpers import make_clips, moving_square
 

@@ -19,11 +19,13 @@ import torch
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data import cache as cache_module
 from simvtp.data.cache import DEAD, DIRECT, DecodedCache, open_cache
+from simvtp.data.clips import Clip
 from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.manifest import Clip
+from simvtp.data.pyav_reader import PyavReader
+from simvtp.data.reader import VideoInfo
 from simvtp.data.source import CACHE_FROM
 from simvtp.data.text import load_tokenizer
-from simvtp.data.video import PyavReader, VideoInfo, get_reader, read_frames
+from simvtp.data.video import get_reader, read_frames
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
 

@@ -117,7 +117,7 @@ def test_real_clips_too() -> None:
 
 
 def test_members_of_shards_too(tmp_path: Path) -> None:
-    from simvtp.data.manifest import Clip
+    from simvtp.data.clips import Clip
 
     clip = Clip("a", film(tmp_path / "a.mp4"), ("words",))
     write_shards(manifest_of([clip], tmp_path / "m.csv"), tmp_path / "out", workers=0, say=lambda line: None)

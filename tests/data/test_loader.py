@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from simvtp.batch import Batch
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.data.clips import Clip
 from simvtp.data.loader import GREY, TrainLoader, ViewLoader, text_batches
-from simvtp.data.manifest import Clip
 from simvtp.data.order import Order, epoch_order, uniforms
 from simvtp.data.text import Tokenizer, load_tokenizer
 from simvtp.errors import DataError

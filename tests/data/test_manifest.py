@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.config import DataConfig, RuntimeConfig, ShapesConfig
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir, open_dataset
-from simvtp.data.manifest import Clip, assign_splits, hash_unit, read_manifest, take_fraction
+from simvtp.data.manifest import assign_splits, hash_unit, read_manifest, take_fraction
 from simvtp.errors import ConfigError, DataError
 
 HEADER = "videoid,path,caption\n"

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
 from simvtp.data.inspect import check_manifest
 from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.manifest import Clip
 from simvtp.data.text import load_tokenizer
 from simvtp.data.video import get_reader, probe, read_frames
 

@@ -13,10 +13,11 @@ import torch
 
 from simvtp.batch import Batch
 from simvtp.config import DataConfig, Experiment, ModelConfig, RuntimeConfig, identity
+from simvtp.data.clips import Clip
 from simvtp.data.loader import TrainLoader
-from simvtp.data.manifest import Clip
+from simvtp.data.pyav_reader import PyavReader
+from simvtp.data.reader import VideoInfo
 from simvtp.data.text import load_tokenizer
-from simvtp.data.video import PyavReader, VideoInfo
 from simvtp.errors import ConfigError
 from simvtp.settings import check
 from tests.data.helpers import damage, make_clips

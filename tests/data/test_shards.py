@@ -23,16 +23,19 @@ import torch
 
 from simvtp.batch import Batch
 from simvtp.config import DataConfig, Experiment, ModelConfig, RuntimeConfig
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
+from simvtp.data.encode import encode_h264
 from simvtp.data.inspect import check_manifest
 from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.manifest import Clip, read_manifest
+from simvtp.data.manifest import read_manifest
 from simvtp.data.member import file_of, member_bytes
+from simvtp.data.pyav_reader import PyavReader
 from simvtp.data.sharding import Outcome, key_of, parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text import load_tokenizer
 from simvtp.data.transcode import Steps, Target, transcode
-from simvtp.data.video import PyavReader, encode_h264, get_reader, probe, read_frames
+from simvtp.data.video import get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError, UserError
 from simvtp.settings import finalise
 from tests.data.helpers import damage, make_clips, moving_square

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 from simvtp.data import fast
+from simvtp.data.clips import Clip
+from simvtp.data.encode import H264Writer, encode_h264
 from simvtp.data.fast import FastReader
-from simvtp.data.manifest import Clip
 from simvtp.data.member import member_bytes
 from simvtp.data.sharding import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.stored import stored_clip
 from simvtp.data.transcode import Target
-from simvtp.data.video import H264Writer, encode_h264, get_reader, probe, read_frames
+from simvtp.data.video import get_reader, probe, read_frames
 from simvtp.errors import DataError, UserError
 from tests.data.helpers import moving_square
 from tests.data.test_bad_input import manifest_of

@@ -15,16 +15,18 @@ import torch
 from simvtp.__main__ import main
 from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.benchmarks import open_benchmark
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
+from simvtp.data.encode import encode_h264
 from simvtp.data.inspect import check_manifest
 from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.manifest import Clip
 from simvtp.data.member import file_of, raw_clip
+from simvtp.data.pyav_reader import PyavReader
 from simvtp.data.sharding import parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text import load_tokenizer
 from simvtp.data.transcode import Target
-from simvtp.data.video import PyavReader, encode_h264, get_reader, probe, read_frames
+from simvtp.data.video import get_reader, probe, read_frames
 from simvtp.errors import DataError
 from tests.data.benchmarks import made
 from tests.data.helpers import make_clips, moving_square

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simvtp.data.video import encode_h264, fit_short_side, get_reader, probe, read_frames
+from simvtp.data.encode import encode_h264
+from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError
 from tests.data.helpers import damage, moving_square
 
@@ -94,7 +95,7 @@ def test_nothing_stays_open(video: tuple[Path, np.ndarray], name: str) -> None:
 ENCODE_SOME = """
 import hashlib, sys, numpy as np
 from pathlib import Path
-from simvtp.data.video import encode_h264
+from simvtp.data.encode import encode_h264
 from tests.data.helpers import moving_square
 for number, (height, width) in enumerate([(64, 64), (48, 64), (96, 96), (34, 50)]):
     frames = moving_square(number, 16, height, width) ^ np.random.default_rng(number).integers(0, 40, (16, height, width, 3), dtype=np.uint8)

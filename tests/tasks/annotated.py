@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simvtp.config import Experiment
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.manifest import Clip
-from simvtp.data.video import PyavReader
+from simvtp.data.pyav_reader import PyavReader
 
 
 def clips_of(experiment: Experiment, split: str) -> tuple[Clip, ...]:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from simvtp.batch import Batch
 from simvtp.config import Experiment, ModelConfig
 from simvtp.data.annotations import open_annotations
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.manifest import Clip
 from simvtp.data.text import load_tokenizer
 from simvtp.errors import ConfigError, DataError, Stopped
 from simvtp.evaluation.items import find_items, run_items

@@ -9,7 +9,7 @@ from pathlib import Path
 from simvtp.data.benchmarks import files
 from simvtp.data.benchmarks.karpathy import PYAV
 from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.manifest import Clip
+from simvtp.data.clips import Clip
 from simvtp.data.records import Benchmark
 
 FOLDERS = ("cc3m", "CC3M", "conceptual_captions")

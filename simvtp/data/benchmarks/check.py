@@ -8,8 +8,8 @@ from pathlib import Path
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark, resolve_protocol
 from simvtp.data.inspect import decode_all
+from simvtp.data.reader import Reader
 from simvtp.data.records import Benchmark
-from simvtp.data.video import Reader
 from simvtp.errors import DataError
 
 SHOWN = 5  # faults of a kind that are named where all are not asked for

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from simvtp.data.manifest import SPLITS, Clip, hash_unit
+from simvtp.data.clips import Clip
+from simvtp.data.manifest import SPLITS, hash_unit
 from simvtp.errors import DataError
 
 FOLDERS = ("", "annotations", "annotation", "annos", "metadata", "lists", "splits", "csv", "data")  # tried in this order, below the root

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from simvtp.data.benchmarks import files
 from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.manifest import Clip
+from simvtp.data.clips import Clip
 from simvtp.data.records import Benchmark, Question
 
 FOLDERS = ("LSMDC", "lsmdc", "task1", "task2", "annotations/task1", "annotations/task2")

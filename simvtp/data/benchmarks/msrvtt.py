@@ -9,7 +9,7 @@ from typing import Any
 
 from simvtp.data.benchmarks import files
 from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.manifest import Clip
+from simvtp.data.clips import Clip
 from simvtp.data.records import Benchmark
 from simvtp.errors import DataError
 

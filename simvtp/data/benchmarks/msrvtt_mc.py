@@ -11,7 +11,7 @@ from typing import Any
 from simvtp.data.benchmarks import files
 from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, open_msrvtt, video_finder
 from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.manifest import Clip
+from simvtp.data.clips import Clip
 from simvtp.data.records import Benchmark, Question
 from simvtp.errors import DataError
 
