@@ -137,7 +137,7 @@ def _score_row(score: Score) -> tuple[str, str, str, str, str]:
         gap = f"{score.second - score.first:+.{metric.decimals}f}".replace("-", "−")
     interval = score.remark
     if score.gap is not None and score.gap.interval is not None:
-        interval = f"[{metric.text(score.gap.interval[0])}, {metric.text(score.gap.interval[1])}]".replace("-", "−")
+        interval = metric.interval(score.gap.interval)
     return f"{score.key} {metric.label}", first, second, gap, interval
 
 

@@ -205,7 +205,7 @@ def _differences(metric: Metric, one: Comparison) -> list[Cell]:
 
 
 def _interval(metric: Metric, ends: tuple[float, float] | None) -> str:
-    return f"[{metric.text(ends[0])}, {metric.text(ends[1])}]".replace("-", "−") if ends else MISSING
+    return metric.interval(ends) if ends else MISSING
 
 
 def p_text(value: float) -> str:

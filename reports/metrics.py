@@ -22,6 +22,11 @@ class Metric:
     def text(self, value: float) -> str:
         return f"{value:.{self.decimals}f}"
 
+    def interval(self, ends: tuple[float, float]) -> str:
+        """`[−1.0, 4.4]`: both ends, the lower first, with a minus sign that is not a hyphen."""
+        low, high = sorted(ends)
+        return f"[{self.text(low)}, {self.text(high)}]".replace("-", "−")
+
     def guess(self, value: float) -> str:
         """What guessing gives, with the unit: two decimals, for chance is small."""
         return f"{value:.2f} {self.unit}".strip()

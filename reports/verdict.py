@@ -90,9 +90,9 @@ def _noise(study: Study, a: Values, b: Values | None, metric: Metric) -> list[st
     found = difference(x, y)
     if found.interval is None:
         return ["The seeds do not differ at all, so no interval can be given."]
-    low, high = sorted(value if metric.higher_is_better else -value for value in found.interval)
+    low, high = (value if metric.higher_is_better else -value for value in found.interval)
     text = (
-        f"95 % interval of this difference: [{metric.text(low)}, {metric.text(high)}] {_unit(metric)} (Welch, {len(x)} and {len(y)} seeds)"
+        f"95 % interval of this difference: {metric.interval((low, high))} {_unit(metric)} (Welch, {len(x)} and {len(y)} seeds)"
     ).replace("  ", " ")
     told = "it contains 0, so the two cannot be told apart" if low <= 0 <= high else "it does not contain 0"
     return [f"{text}; {told}. The best cell was picked after the fact, which makes any such interval too favourable."]
