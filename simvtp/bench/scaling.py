@@ -22,12 +22,16 @@ from simvtp.models import set_packed_text
 from simvtp.models.flops import forward_flops
 from simvtp.training.host_memory import keep_host_memory
 
+# Options that change the objective, and what they save: each is an ablation, too.
+OPTIONS: dict[str, tuple[float, ...]] = {"decoded_share": (0.25, 0.5, 1.0), "merged_share": (0.0, 0.25, 0.5)}
 AXES: dict[str, dict[str, tuple[float, ...]]] = {
     "tiny": {
+        **OPTIONS,
         "batch": (4, 8, 16, 32), "frames": (4, 8, 16), "image_size": (32, 64, 96), "video_ratio": (0.5, 0.75, 0.9, 0.95),
         "text_ratio": (0.15, 0.5, 0.75, 0.9), "depth": (2, 4, 8),
     },
     "base": {
+        **OPTIONS,
         "batch": (2, 8, 32, 64, 128, 256), "frames": (4, 8, 16, 32), "image_size": (112, 160, 224, 288), "video_ratio": (0.5, 0.75, 0.9, 0.95),
         "text_ratio": (0.15, 0.5, 0.75, 0.9), "depth": (4, 8, 12, 24),
     },
@@ -75,7 +79,7 @@ def _at(axis: str, value: float, config: ModelConfig, batch: int) -> tuple[Model
         return config, MaskConfig(), int(value)
     if axis in ("video_ratio", "text_ratio"):
         return config, replace(MaskConfig(), **{axis: value}), batch  # type: ignore[arg-type]
-    changed: dict[str, Any] = {axis: int(value)}
+    changed: dict[str, Any] = {axis: value if axis in OPTIONS else int(value)}
     return replace(config, **changed), MaskConfig(), batch
 
 

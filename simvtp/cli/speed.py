@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 def register(bench: Commands) -> None:
     scaling = bench.add_parser("scaling", help="time and memory of the training step over batch, frames, resolution, mask ratios and depth")
     scaling.add_argument("--size", default="tiny", choices=("tiny", "base"))
-    scaling.add_argument("--axes", default="batch,frames,image_size,video_ratio,text_ratio,depth", help="with commas")
+    scaling.add_argument(
+        "--axes", default="batch,frames,image_size,video_ratio,text_ratio,depth", help="with commas; also decoded_share, merged_share"
+    )
     scaling.add_argument("--batch", type=int, default=0, help="samples a step on the other axes; default: 32 (tiny), 4 (base)")
     scaling.add_argument("--precision", default="fp32")
     scaling.add_argument("--rounds", type=int, default=3)

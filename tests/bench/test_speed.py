@@ -22,18 +22,20 @@ CPU = torch.device("cpu")
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizes.SIZES, "tiny", SMALL)
     monkeypatch.setitem(measure.CEILING_SIZES, "cpu", (64,))
-    monkeypatch.setitem(scaling.AXES, "tiny", {"batch": (2, 4), "frames": (4, 8), "video_ratio": (0.5, 0.9), "depth": (1, 2)})
+    axes = {"batch": (2, 4), "frames": (4, 8), "video_ratio": (0.5, 0.9), "depth": (1, 2), "merged_share": (0.0, 0.5)}
+    monkeypatch.setitem(scaling.AXES, "tiny", axes)
 
 
 def test_curves_of_time_memory_and_operations(tmp_path: Path) -> None:
-    points = measure_scaling("tiny", ("batch", "frames", "video_ratio", "depth"), 3, "fp32", 1, CPU, say=lambda line: None)
+    points = measure_scaling("tiny", ("batch", "frames", "video_ratio", "depth", "merged_share"), 3, "fp32", 1, CPU, say=lambda line: None)
     by = {(point.axis, point.value): point for point in points}
-    assert len(by) == len(points) == 8 and all(point.seconds > 0 for point in points)
+    assert len(by) == len(points) == 10 and all(point.seconds > 0 for point in points)
     assert by["batch", 2].flops == 3 * 2 * sum(forward_flops(SMALL).values())
     assert by["batch", 4].bytes > 1.5 * by["batch", 2].bytes
     assert by["frames", 8].flops > 1.2 * by["frames", 4].flops and by["frames", 8].bytes > 1.2 * by["frames", 4].bytes
     assert by["video_ratio", 0.9].flops < by["video_ratio", 0.5].flops and by["video_ratio", 0.9].bytes < by["video_ratio", 0.5].bytes
     assert by["depth", 2].bytes > by["depth", 1].bytes
+    assert by["merged_share", 0.5].flops < by["merged_share", 0].flops and by["merged_share", 0.5].bytes < by["merged_share", 0].bytes
     table, picture = write_scaling(points, tmp_path, "test")
     with table.open() as file:
         read = list(csv.DictReader(file))
