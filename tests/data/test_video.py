@@ -12,9 +12,8 @@ import pytest
 from simvtp.data.encode import encode_h264
 from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError
-from tests.data.helpers import damage, moving_square
+from tests.data.helpers import READERS, damage, moving_square
 
-READERS = ("decord", "pyav", "fast")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,7 +49,7 @@ def test_readers_agree_to_the_bit_and_with_sequential_decoding(video: tuple[Path
 
 def test_resized_while_decoding(video: tuple[Path, np.ndarray]) -> None:
     path, _ = video
-    one, other, third = (read_frames(path, [0, 17], get_reader(name), (24, 32)) for name in READERS)
+    one, other, third, *_ = (read_frames(path, [0, 17], get_reader(name), (24, 32)) for name in READERS)
     assert np.array_equal(one, third)
     assert one.shape == other.shape == (2, 24, 32, 3)
     assert np.abs(one.astype(int) - other).mean() < 3
