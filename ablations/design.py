@@ -15,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from simvtp.checks import check
 from simvtp.config import MANIFEST_DATASETS, Experiment, flatten
 from simvtp.errors import ConfigError
-from simvtp.settings import check, finalise, replace_key
+from simvtp.settings import finalise, replace_key
 
 Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
 

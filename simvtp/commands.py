@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from simvtp.checks import RETRIEVALS
 from simvtp.config import MANIFEST_DATASETS, Experiment
 from simvtp.errors import ConfigError
 from simvtp.recipes import RECIPES, get_recipe
 from simvtp.rundir import load_experiment
-from simvtp.settings import RETRIEVALS, override
+from simvtp.settings import override
 from simvtp.tasks import TASKS
 
 

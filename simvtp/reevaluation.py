@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from simvtp import provenance
+from simvtp.checks import check
 from simvtp.config import Experiment, differences, to_dict
 from simvtp.errors import CheckpointError, ConfigError, UserError
 from simvtp.experiment.running import Say, open_experiment, until_signal
@@ -27,7 +28,7 @@ from simvtp.journal import read_json, write_atomically
 from simvtp.models import build_model
 from simvtp.results import Result
 from simvtp.rundir import Status, load_experiment, read_status
-from simvtp.settings import check, finalise, override
+from simvtp.settings import finalise, override
 from simvtp.training.checkpoint import sha256_of, unguarded
 from simvtp.training.distributed import Launch, choose_device, threads_per_rank
 from simvtp.training.stage import Outcome

@@ -11,11 +11,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("simvtp", "ablations", "sweeps", "reports")
 
 # What a room may import. The key is the longest matching prefix of the module's own name.
-GROUND = ("simvtp.errors", "simvtp.config", "simvtp.settings", "simvtp.batch", "simvtp.journal", "simvtp.results")
+GROUND = ("simvtp.errors", "simvtp.config", "simvtp.checks", "simvtp.settings", "simvtp.batch", "simvtp.journal", "simvtp.results")
 ALLOWED = {
     "simvtp.errors": (),
     "simvtp.config": ("simvtp.errors",),
-    "simvtp.settings": ("simvtp.config", "simvtp.errors", "simvtp.data.benchmarks"),
+    "simvtp.checks": ("simvtp.config", "simvtp.errors"),
+    "simvtp.settings": ("simvtp.config", "simvtp.checks", "simvtp.errors", "simvtp.data.benchmarks"),
     "simvtp.batch": (),
     "simvtp.results": (),
     "simvtp.journal": ("simvtp.errors",),

@@ -137,10 +137,11 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
+    from simvtp.checks import check
     from simvtp.experiment import with_vocabulary
     from simvtp.models.flops import describe
     from simvtp.recipes import get_recipe
-    from simvtp.settings import check, override
+    from simvtp.settings import override
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     check(experiment)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from simvtp.batch import Batch, Masks
+from simvtp.checks import INITIAL
 from simvtp.config import TrainConfig, to_dict
 from simvtp.data.loader import TrainLoader
 from simvtp.data.manifest import take_fraction
@@ -19,7 +20,7 @@ from simvtp.models.pretrained import import_weights
 from simvtp.models.renaming import Conversion
 from simvtp.models.size import model_size
 from simvtp.results import Result
-from simvtp.settings import INITIAL, init_weights
+from simvtp.settings import init_weights
 from simvtp.tasks import Task
 from simvtp.training.distributed import on_main, together
 from simvtp.training.loop import train

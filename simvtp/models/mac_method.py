@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from simvtp.batch import Batch, Masks
+from simvtp.checks import check_mac
 from simvtp.config import Experiment, MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.models.mac import MAC
 from simvtp.models.mac_masks import draw_frame_masks
 from simvtp.models.renaming import Conversion
-from simvtp.settings import check_mac
 
 
 class MACMethod:

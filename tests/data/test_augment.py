@@ -14,6 +14,7 @@ from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
+from simvtp.checks import check
 from simvtp.config import RuntimeConfig
 from simvtp.data.augment import (
     ATTEMPTS,
@@ -36,7 +37,7 @@ from simvtp.data.order import uniforms
 from simvtp.data.text import load_tokenizer
 from simvtp.errors import ConfigError
 from simvtp.recipes import get_recipe
-from simvtp.settings import check, override
+from simvtp.settings import override
 from simvtp.tasks.task import Context
 from tests.data.helpers import make_clips
 from tests.data.test_loader import DATA, MODEL

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
+from simvtp.checks import check
 from simvtp.config import DataConfig, Experiment, ModelConfig, RuntimeConfig, identity
 from simvtp.data.clips import Clip
 from simvtp.data.loader import TrainLoader
@@ -19,7 +20,6 @@ from simvtp.data.pyav_reader import PyavReader
 from simvtp.data.reader import VideoInfo
 from simvtp.data.text import load_tokenizer
 from simvtp.errors import ConfigError
-from simvtp.settings import check
 from tests.data.helpers import damage, make_clips
 
 MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from simvtp.batch import Batch
+from simvtp.checks import check
 from simvtp.config import MaskConfig, ModelConfig
 from simvtp.errors import CheckpointError, ConfigError
 from simvtp.models import MAC, build_model, method_of
@@ -23,7 +24,6 @@ from simvtp.models.mac_masks import FrameMasks, kept_length
 from simvtp.models.mac_weights import TEMPORAL, expand_frames
 from simvtp.models.pretrained import from_pretrained, import_state, import_weights, save_pretrained
 from simvtp.recipes import get_recipe
-from simvtp.settings import check
 from tests.models.small import random_batch
 
 CONFIG = ModelConfig(
