@@ -111,7 +111,7 @@ def _cells(claim: Mapping[str, Any], record: Record | None) -> Finding:
     worst = min(range(len(gaps)), key=lambda number: sign * gaps[number].mean)
     interval = gaps[worst].interval
     least = f"{'least ' if len(gaps) > 1 else ''}difference {gaps[worst].mean:+.{metric.decimals}f}"
-    ends = f", 95 % CI [{interval[0]:.{metric.decimals}f}, {interval[1]:.{metric.decimals}f}]" if interval else ""
+    ends = f", 95 % CI {metric.interval(interval)}" if interval else ""
     text = f"{words}{least}{ends}, {ours['n']} seeds".replace("-", "−")
     return _finding(claim, how, text, scale, SUPPORTED if holds else NOT_SUPPORTED)
 

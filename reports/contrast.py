@@ -302,4 +302,4 @@ def verdict(a: Side, b: Side, found: Sequence[Score]) -> str:
         return f"{text}; the items do not differ at all."
     low, high = score.gap.interval
     told = "not distinguishable on these test items" if low <= 0 <= high else "the two trained models differ on these test items"
-    return f"{text}; difference with 95 % CI over test items {metric.interval((low, high))}: {told}. One run each says nothing about their settings."
+    return f"{text}; difference with 95 % CI over test items {metric.interval(score.gap.interval)}: {told}. One run each says nothing about their settings."

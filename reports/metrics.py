@@ -23,8 +23,8 @@ class Metric:
         return f"{value:.{self.decimals}f}"
 
     def interval(self, ends: tuple[float, float]) -> str:
-        """`[−1.0, 4.4]`: both ends, the lower first, with a minus sign that is not a hyphen."""
-        low, high = sorted(ends)
+        """`[−1.0, 4.4]`, of (low, high), with a minus sign that is not a hyphen."""
+        low, high = ends
         return f"[{self.text(low)}, {self.text(high)}]".replace("-", "−")
 
     def guess(self, value: float) -> str:

@@ -90,7 +90,7 @@ def _noise(study: Study, a: Values, b: Values | None, metric: Metric) -> list[st
     found = difference(x, y)
     if found.interval is None:
         return ["The seeds do not differ at all, so no interval can be given."]
-    low, high = (value if metric.higher_is_better else -value for value in found.interval)
+    low, high = sorted(value if metric.higher_is_better else -value for value in found.interval)
     text = (
         f"95 % interval of this difference: {metric.interval((low, high))} {_unit(metric)} (Welch, {len(x)} and {len(y)} seeds)"
     ).replace("  ", " ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,6 @@ from simvtp.data.clips import Clip
 from simvtp.data.encode import encode_h264
 from simvtp.data.pyav_reader import PyavReader
 from simvtp.data.reader import VideoInfo
-from simvtp.data.video import get_reader, read_frames
-from simvtp.errors import DataError, UserError
 
 
 def moving_square(number: int, frames: int = 16, height: int = 48, width: int = 64) -> np.ndarray:
@@ -60,20 +57,3 @@ class TrickReader:
         if "crash" in path.name:
             os._exit(3)
         return PyavReader().read(path, indices, size)
-
-
-def _torchcodec() -> tuple[str, ...]:
-    """torchcodec, too, where it is installed and finds FFmpeg; it is no requirement."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        encode_h264(moving_square(0), path, 8)
-        try:
-            read_frames(path, [0], get_reader("torchcodec"))
-        except UserError as error:
-            if isinstance(error, DataError):
-                raise
-            return ()
-    return ("torchcodec",)
-
-
-READERS = ("decord", "pyav", "fast", *_torchcodec())

@@ -29,7 +29,8 @@ from simvtp.data.text import load_tokenizer
 from simvtp.data.transcode import Target
 from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import DataError
-from tests.data.helpers import READERS, make_clips, moving_square
+from tests.data.helpers import make_clips, moving_square
+from tests.data.readers import READERS
 
 MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
 DATA = DataConfig(stride=2, max_corrupt_share=0.5)

@@ -12,7 +12,8 @@ import pytest
 from simvtp.data.encode import encode_h264
 from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError
-from tests.data.helpers import READERS, damage, moving_square
+from tests.data.helpers import damage, moving_square
+from tests.data.readers import READERS
 
 ROOT = Path(__file__).resolve().parents[2]
 

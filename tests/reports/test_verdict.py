@@ -64,3 +64,10 @@ def test_fewer_ranks_are_better() -> None:
     text = said({LOW: 20.0, MID: 10.0, OTHER: 5.0, OPTIMUM: 10.0}, metric="test/finetuned/t2v/MdR", metric_label="MdR")
     assert "Best here: video mask ratio 0.5, text mask ratio 0.15, MdR 5.0 (one seed)." in text  # MdR = 100 / R@1 in these runs
     assert "That is 5.0 ranks better than the published optimum" in text
+
+
+def test_an_interval_of_ranks_has_its_lower_end_first() -> None:
+    close = {LOW: [20.0, 10.0, 15.0], MID: [5.0, 5.0, 5.1], OTHER: [5.0, 5.0, 5.2], OPTIMUM: [14.0, 10.2, 18.4]}
+    text = said(close, metric="test/finetuned/t2v/MdR", metric_label="MdR", seeds=(0, 1, 2))
+    low, high = (float(end.replace("−", "-")) for end in text.partition("of this difference: [")[2].partition("]")[0].split(", "))
+    assert low < 0 < high and "it contains 0, so the two cannot be told apart" in text
