@@ -11,10 +11,10 @@ from ablations import ABLATIONS
 from ablations.cost import cpu_minutes
 from ablations.design import Ablation
 from ablations.search import Search
-from ablations.state import Standing, standings
-from simvtp.config import Experiment, RuntimeConfig
+from ablations.sweep_progress import Standing, standings
+from simvtp.config.schema import Experiment, RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.recipes import get_recipe
+from simvtp.config.recipes import get_recipe
 
 
 def main(arguments: Sequence[str]) -> int:

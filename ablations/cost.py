@@ -1,13 +1,13 @@
 """What an experiment will cost, roughly, from its settings: enough to plan a grid and to say how much of a point is done.
 
-Counted are multiply-adds of the encoder and the decoders, from the numbers of tokens, without building a model (`simvtp.models.flops` counts
+Counted are multiply-adds of the encoder and the decoders, from the numbers of tokens, without building a model (`simvtp.models.flops.simvtp_flops` counts
 exactly and needs torch). Minutes are those counts over the speed that recipe `tiny` was measured to have. A small model spends much
 of its time outside of products, so that minutes are worth a factor of two either way, and differences between cells more than that.
 """
 
 from __future__ import annotations
 
-from simvtp.config import Experiment, ModelConfig, TrainConfig, hidden_per_slot
+from simvtp.config.schema import Experiment, ModelConfig, TrainConfig, hidden_per_slot
 
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 BACKWARD = 3  # a training step is about three forward passes

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablations.design import Ablation, Axis, retrieval_metric
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 
 KEY = "data.fraction"
 FULL = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 
 ALL, HALF = "all masked tubes", "half in running cells"
 

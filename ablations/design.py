@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from simvtp.checks import check
-from simvtp.config import MANIFEST_DATASETS, Experiment, flatten
+from simvtp.config.validation import check
+from simvtp.config.schema import MANIFEST_DATASETS, Experiment, flatten
 from simvtp.errors import ConfigError
-from simvtp.settings import finalise, replace_key
+from simvtp.config.overrides import finalise, replace_key
 
 Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
 
@@ -213,7 +213,7 @@ def dataset_name(experiment: Experiment) -> str:
 
 
 def retrieval_metric(experiment: Experiment, metric: str = "R1", direction: str = "t2v") -> str:
-    """Tracked name of the retrieval figure that an experiment ends with (see `simvtp.results.Result.key`)."""
+    """Tracked name of the retrieval figure that an experiment ends with (see `simvtp.runs.results.Result.key`)."""
     setting = "zero-shot"
     if experiment.finetune.enabled:
         setting = "finetuned-selected-on-test" if experiment.finetune.selection == "test" else "finetuned"

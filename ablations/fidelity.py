@@ -22,7 +22,7 @@ from typing import Any
 
 from ablations.design import Ablation
 from ablations.variants import Variants
-from simvtp.config import Experiment, flatten
+from simvtp.config.schema import Experiment, flatten
 from simvtp.errors import ConfigError
 
 BOTTOM = "released"

@@ -25,7 +25,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from ablations.design import Ablation, Axis, retrieval_metric
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
 
 OBJECTIVES = ("MVM", "MLM", "VTC", "VTM")

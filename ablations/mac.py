@@ -24,8 +24,8 @@ from typing import Any
 
 from ablations.design import Ablation
 from ablations.variants import Variants
-from simvtp.config import Experiment, TrainConfig
-from simvtp.recipes import mac as published
+from simvtp.config.schema import Experiment, TrainConfig
+from simvtp.config.recipes import mac as published
 
 VIDEO = (0.0, 0.3, 0.5, 0.75, 0.9)
 TEXT = (0.0, 0.3, 0.5, 0.75)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 
 MASKS = (1, 2, 4)
 

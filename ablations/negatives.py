@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:

@@ -21,8 +21,8 @@ from typing import Any
 
 from ablations.mac import as_mac
 from ablations.variants import Variants
-from simvtp.config import Experiment
-from simvtp.settings import replace_key
+from simvtp.config.schema import Experiment
+from simvtp.config.overrides import replace_key
 
 ALIGNMENT = "alignment"
 OTHERS = ("no mask", "prediction", "prediction + contrast")
@@ -47,8 +47,8 @@ def as_simvtp(base: Experiment, contrast: bool) -> dict[str, Any]:
 
 def operations(experiment: Experiment) -> int:
     """Forward operations of a sample of the pre-training."""
-    from simvtp.data.text import load_tokenizer
-    from simvtp.models.flops import forward_flops
+    from simvtp.data.text.tokenizer import load_tokenizer
+    from simvtp.models.flops.simvtp_flops import forward_flops
 
     tokenizer = experiment.data.tokenizer
     size = experiment.model.vocab_size or (load_tokenizer(tokenizer).vocab_size if tokenizer == "builtin" else VOCABULARY)

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.checks import INITIAL
-from simvtp.config import Experiment
+from simvtp.config.validation import INITIAL
+from simvtp.config.schema import Experiment
 
 NONE = "none"
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)

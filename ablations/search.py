@@ -26,10 +26,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ablations.design import Point, dataset_name, sweep_id
-from simvtp.checks import check
-from simvtp.config import Experiment, flatten
+from simvtp.config.validation import check
+from simvtp.config.schema import Experiment, flatten
 from simvtp.errors import ConfigError
-from simvtp.settings import finalise, replace_key
+from simvtp.config.overrides import finalise, replace_key
 
 DIGITS = 3  # significant digits of a proposed number: names stay short, and 0.8312345 is not another experiment than 0.831
 STARTUP = 10  # random points before TPE begins
@@ -90,7 +90,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search wants more or less of. `metric` is what `simvtp.scores.read_metric` knows."""
+    """What a search wants more or less of. `metric` is what `simvtp.runs.scores.read_metric` knows."""
 
     metric: str
     label: str

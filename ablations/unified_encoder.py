@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 
 ONE, TWO, LATE = "one", "two", "late fusion"
 

@@ -14,23 +14,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from reports import render
-from reports.collect import Study, gather
-from reports.comparisons import comparisons_frame
-from reports.costs import cost_plots, costs_frame
-from reports.figures import draw_figures
-from reports.frames import metrics_frame
-from reports.front import write_front
-from reports.kinds import kind_of
-from reports.page import ablation_page, without_links
-from reports.papers import write_papers
-from reports.plan import ReportError
-from reports.rebuilt import rebuilt_pictures
-from reports.record import NAME as PROVENANCE
-from reports.record import record, to_json
-from simvtp.config import RuntimeConfig
+from reports.output import render
+from reports.study.collect import Study, gather
+from reports.statistics.comparisons import comparisons_frame
+from reports.figures.costs import cost_plots, costs_frame
+from reports.figures.style import draw_figures
+from reports.output.dataframes import metrics_frame
+from reports.output.report_index import write_front
+from reports.kinds.registry import kind_of
+from reports.output.html_page import ablation_page, without_links
+from reports.papers.paper_tables import write_papers
+from reports.study.report_plan import ReportError
+from reports.figures.reconstructions import rebuilt_pictures
+from reports.study.study_provenance import NAME as PROVENANCE
+from reports.study.study_provenance import record, to_json
+from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.journal import read_json, write_atomically
+from simvtp.runs.journal import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
 
 EXAMPLES = """\

@@ -13,16 +13,16 @@ from typing import NoReturn
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from reports.contrast import MISSING, Score, Section, Side, Wins, read_side, scores, sections, shared_curves, verdict, wins
-from reports.figures import WIDTH, Picture, house_style, save_figure
-from reports.front import write_front
-from reports.metrics import metric_of
-from reports.page import compare_page
-from reports.plan import ReportError
-from reports.shelf import COMPARISON, read_records
-from simvtp.config import RuntimeConfig
+from reports.run_diff import MISSING, Score, Section, Side, Wins, read_side, scores, sections, shared_curves, verdict, wins
+from reports.figures.style import WIDTH, Picture, house_style, save_figure
+from reports.output.report_index import write_front
+from reports.output.metric_formats import metric_of
+from reports.output.html_page import compare_page
+from reports.study.report_plan import ReportError
+from reports.study.archive import COMPARISON, read_records
+from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.journal import write_atomically
+from simvtp.runs.journal import write_atomically
 
 SHOWN = 4  # settings that the front page names
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""Cancel the jobs of a sweep: `python sweeps/cancel.py --help`. How they are ended: `sweeps/ending.py`."""
+"""Cancel the jobs of a sweep: `python sweeps/cancel.py --help`. How they are ended: `sweeps/engine/terminate.py`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simvtp.errors import ConfigError, UserError
-from simvtp.journal import read_json
-from sweeps.ending import BY, Target, end_points
-from sweeps.overview import IDLE, Parser, SweepFolder, agreed, columns, controller, find_sweeps, state_of, survey
-from sweeps.rundir import ALIVE
-from sweeps.squeue import shared_queue
+from simvtp.runs.journal import read_json
+from sweeps.engine.terminate import BY, Target, end_points
+from sweeps.monitor.overview import IDLE, Parser, SweepFolder, agreed, columns, controller, find_sweeps, state_of, survey
+from sweeps.monitor.run_state import ALIVE
+from sweeps.runner.slurm_queue import shared_queue
 
 EXAMPLES = """\
 examples:

@@ -9,11 +9,11 @@ from itertools import groupby
 from pathlib import Path
 
 from simvtp.errors import UserError
-from sweeps.checkup import Finding, examine
-from sweeps.controller import only_controller
-from sweeps.overview import Parser, agreed, controller, find_sweeps, state_of
-from sweeps.rebuild import rebuild_study, rebuild_tracker, runtimes
-from sweeps.rundir import ALIVE
+from sweeps.repair.diagnose import Finding, examine
+from sweeps.engine.controller_lock import only_controller
+from sweeps.monitor.overview import Parser, agreed, controller, find_sweeps, state_of
+from sweeps.repair.rebuild import rebuild_study, rebuild_tracker, runtimes
+from sweeps.monitor.run_state import ALIVE
 
 EXAMPLES = """\
 examples:

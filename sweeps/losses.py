@@ -3,7 +3,7 @@
 import sys
 
 from ablations import losses
-from sweeps.command import AxisOption, Sweep, main
+from sweeps.cli.command import AxisOption, Sweep, main
 
 SWEEP = Sweep(
     name="losses",

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ablations import ABLATIONS
-from sweeps.command import main
-from sweeps.options import AxisOption, Sweep
+from sweeps.cli.command import main
+from sweeps.cli.options import AxisOption, Sweep
 
 CELLS = AxisOption("--cells", "cells", "names of the cells to compare, with commas (default: all; for tiny a choice)", str)
 WEIGHTS = AxisOption("--weights", "weights", "where to start from: video=PLACE, image=PLACE, text=PLACE", str, "KIND=PLACE,...")

@@ -6,9 +6,9 @@ from typing import Any
 
 from ablations import search
 from ablations.search import OBJECTIVES, PRUNERS, SAMPLERS, Search
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
-from sweeps.command import AxisOption, Sweep, main
+from sweeps.cli.command import AxisOption, Sweep, main
 
 SINGLE = ("trials", "pruner", "sampler", "sampler_seed")
 

@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.text import Text
 
 from simvtp.errors import UserError
-from sweeps.overview import Overview, Parser, Row, columns, find_sweeps, survey
-from sweeps.progress import WAITING, numbers, table
-from sweeps.rundir import ALIVE, FAILED, KILLED, failure_log
+from sweeps.monitor.overview import Overview, Parser, Row, columns, find_sweeps, survey
+from sweeps.monitor.live_progress import WAITING, numbers, table
+from sweeps.monitor.run_state import ALIVE, FAILED, KILLED, failure_log
 
 EXAMPLES = """\
 examples:

@@ -10,7 +10,7 @@ import safetensors
 import safetensors.torch
 
 from simvtp.__main__ import main
-from simvtp.recipes import RECIPES
+from simvtp.config.recipes import RECIPES
 from tests.small import small_settings
 
 FIXTURES = Path(__file__).parent / "fixtures"

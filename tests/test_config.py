@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp import checks
-from simvtp import config as C
-from simvtp import settings as S
+from simvtp.config import validation
+from simvtp.config import schema as C
+from simvtp.config import overrides as S
 from simvtp.errors import ConfigError
-from simvtp.recipes import RECIPES, get_recipe
+from simvtp.config.recipes import RECIPES, get_recipe
 
 
 def tiny(*assignments: str) -> C.Experiment:
@@ -25,7 +25,7 @@ def test_every_recipe_is_possible_and_survives_json(name: str) -> None:
     if experiment.data.dataset == "shapes":
         S.finalise(experiment)
     else:
-        checks.check(experiment)
+        validation.check(experiment)
     again = C.from_dict(json.loads(json.dumps(C.to_dict(experiment))))
     assert again == experiment
     assert again.fingerprint == experiment.fingerprint
@@ -99,9 +99,9 @@ def test_impossible_experiments_are_refused(assignments: list[str], words: str) 
 
 def test_a_ratio_that_leaves_no_visible_slot_is_refused() -> None:
     # 4 time slots: int(0.99 * 4) = 3 leaves one; a single slot cannot be hidden and kept.
-    checks.check(tiny("masks.video_kind=frame", "masks.video_ratio=0.99"))
+    validation.check(tiny("masks.video_kind=frame", "masks.video_ratio=0.99"))
     with pytest.raises(ConfigError, match="needs masked tubes"):
-        checks.check(tiny("masks.video_kind=frame", "model.frames=2", "masks.video_ratio=0.9"))
+        validation.check(tiny("masks.video_kind=frame", "model.frames=2", "masks.video_ratio=0.9"))
 
 
 @given(st.sampled_from([k for k in C.flatten(C.Experiment()) if not k.startswith("runtime.") and k != "name"]))
@@ -109,7 +109,7 @@ def test_a_ratio_that_leaves_no_visible_slot_is_refused() -> None:
 def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
     experiment = get_recipe("tiny")
     value = C.flatten(experiment)[key]
-    hint = checks._types()[key]
+    hint = validation._types()[key]
     if key in ("data.manifest", "data.root"):
         return  # their content counts, not their path: see the tests below
     if typing.get_origin(hint) is typing.Literal:
@@ -177,9 +177,9 @@ def test_a_run_of_a_version_with_other_runtime_settings_is_still_read() -> None:
     ],
 )
 def test_what_does_not_work_on_shards_is_refused(setting: str, message: str) -> None:
-    checks.check(S.override(get_recipe("tiny"), [setting]))
+    validation.check(S.override(get_recipe("tiny"), [setting]))
     with pytest.raises(ConfigError, match=message):
-        checks.check(S.override(get_recipe("tiny"), [setting, "runtime.shard=full"]))
+        validation.check(S.override(get_recipe("tiny"), [setting, "runtime.shard=full"]))
 
 
 def test_a_manifest_is_known_by_its_content(tmp_path) -> None:

@@ -13,12 +13,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError, DataError, Stopped, UserError
 from simvtp.experiment import run, visualize
-from simvtp.journal import read_journal
-from simvtp.lease import Fenced
-from simvtp.rundir import is_finished, load_experiment, load_results, read_status
+from simvtp.runs.journal import read_journal
+from simvtp.runs.lease import Fenced
+from simvtp.runs.rundir import is_finished, load_experiment, load_results, read_status
 from tests.small import small_experiment, small_settings
 from tests.training.helpers import free_port
 
@@ -271,7 +271,7 @@ def test_any_manifest_runs_with_several_captions_and_a_broken_clip(finished, tmp
 
 
 def run_settings(experiment):
-    from simvtp.settings import finalise
+    from simvtp.config.overrides import finalise
 
     return finalise(experiment)
 

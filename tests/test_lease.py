@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from simvtp.errors import UserError
-from simvtp.journal import Journal, read_journal
-from simvtp.lease import Fenced, attempts, hold, owner, start_mark
+from simvtp.runs.journal import Journal, read_journal
+from simvtp.runs.lease import Fenced, attempts, hold, owner, start_mark
 
 # Holds the directory and writes a journal line now and then, as a run does; says "held" first and "fenced" if it was replaced.
 WRITER = """

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
 from simvtp.experiment import run
-from simvtp.journal import read_journal
-from simvtp.recipes import get_recipe
-from simvtp.settings import override
+from simvtp.runs.journal import read_journal
+from simvtp.config.recipes import get_recipe
+from simvtp.config.overrides import override
 from tests.small import small_settings
 
 

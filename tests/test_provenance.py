@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simvtp import provenance
+from simvtp.runs import provenance
 
 
 def git(folder: Path, *arguments: str) -> str:

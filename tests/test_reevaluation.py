@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from simvtp.__main__ import main
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.experiment import run
-from simvtp.reevaluation import reevaluate
-from simvtp.results import Result
-from simvtp.settings import override
+from simvtp.experiment.reevaluation import reevaluate
+from simvtp.runs.results import Result
+from simvtp.config.overrides import override
 from tests.small import small_experiment
 
 

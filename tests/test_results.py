@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from reports.collect import gather
-from reports.plan import ReportError
-from simvtp.results import Protocol, Result, slug
+from reports.study.collect import gather
+from reports.study.report_plan import ReportError
+from simvtp.runs.results import Protocol, Result, slug
 from simvtp.tracking.address import metric_name
 from tests.reports import made_up
 

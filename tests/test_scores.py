@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from simvtp import experiment
-from simvtp.journal import Journal
-from simvtp.scores import SELECTION_METRIC, read_curve, read_metric
+from simvtp.runs.journal import Journal
+from simvtp.runs.scores import SELECTION_METRIC, read_curve, read_metric
 from simvtp.tasks.retrieval import Retrieval
 from tests.small import small_experiment
 
@@ -73,5 +73,5 @@ def test_a_run_that_has_measured_nothing(tmp_path: Path) -> None:
 
 
 def test_reading_needs_no_heavy_library() -> None:
-    program = "import sys; import simvtp.scores; print([name for name in ('torch', 'optuna', 'numpy') if name in sys.modules])"
+    program = "import sys; import simvtp.runs.scores; print([name for name in ('torch', 'optuna', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"

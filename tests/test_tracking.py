@@ -26,12 +26,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp import lease, provenance, tracking
-from simvtp.config import Experiment, RuntimeConfig, flatten, to_dict
+from simvtp.runs import lease, provenance
+from simvtp import tracking
+from simvtp.config.schema import Experiment, RuntimeConfig, flatten, to_dict
 from simvtp.errors import UserError
-from simvtp.journal import Journal, write_atomically
-from simvtp.recipes import get_recipe
-from simvtp.results import Protocol, Result
+from simvtp.runs.journal import Journal, write_atomically
+from simvtp.config.recipes import get_recipe
+from simvtp.runs.results import Protocol, Result
 from simvtp.tracking import BackgroundMirror, Mirror, PointSummary, TrackerError, address, background
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -827,7 +828,7 @@ def test_a_search_has_its_best_its_front_and_its_pruned_trials_and_no_means(tmp_
 
 
 def test_a_search_whose_other_trials_were_pruned_is_finished() -> None:
-    from simvtp.tracking.sweeps import _state
+    from simvtp.tracking.sweep_parent import _state
 
     assert _state([PointSummary("a", "finished"), PointSummary("b", "pruned")]) == "finished"
     assert _state([PointSummary("a", "finished"), PointSummary("b", "cancelled")]) == "stopped"

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from simvtp.bench.contestants import OURS, line_up
+from simvtp.bench.step.implementations import OURS, line_up
 from simvtp.bench.measure import memory, take_turns
-from simvtp.bench.sizes import BATCHES, make_inputs, model_size
-from simvtp.bench.step import HALF
-from simvtp.config import MaskConfig, ModelConfig
+from simvtp.bench.step.sizes import BATCHES, make_inputs, model_size
+from simvtp.bench.step.step_speed import HALF
+from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError, UserError
-from simvtp.journal import write_atomically
-from simvtp.models import set_packed_text
-from simvtp.models.flops import forward_flops
+from simvtp.runs.journal import write_atomically
+from simvtp.models.common.encoder import set_packed_text
+from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.host_memory import keep_host_memory
 
 # Options that change the objective, and what they save: each is an ablation, too.

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simvtp.cli import add, speed, start
+from simvtp.cli import add, speed, launch
 from simvtp.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
     loader.set_defaults(handle=_loader)
     _register_step(bench)
     speed.register(bench)
-    start.register(bench)
+    launch.register(bench)
     _register_mac(bench)
 
 
@@ -64,10 +64,10 @@ def _register_step(bench: Commands) -> None:
 
 
 def _step(options: argparse.Namespace) -> int:
-    from simvtp.bench.page import step_page
-    from simvtp.bench.step import Plan, measure_step
-    from simvtp.journal import write_atomically
-    from simvtp.training.distributed import choose_device
+    from simvtp.bench.step.step_page import step_page
+    from simvtp.bench.step.step_speed import Plan, measure_step
+    from simvtp.runs.journal import write_atomically
+    from simvtp.training.parallel.distributed import choose_device
 
     device = choose_device(options.device)
     plan = Plan(
@@ -104,10 +104,10 @@ def _register_mac(bench: Commands) -> None:
 
 
 def _mac(options: argparse.Namespace) -> int:
-    from simvtp.bench.mac import MacPlan, mac_page, measure_mac
+    from simvtp.bench.step.mac_speed import MacPlan, mac_page, measure_mac
     from simvtp.errors import ConfigError
-    from simvtp.journal import write_atomically
-    from simvtp.training.distributed import choose_device
+    from simvtp.runs.journal import write_atomically
+    from simvtp.training.parallel.distributed import choose_device
 
     try:
         ratios = tuple(float(text) for text in options.ratios.split(","))
@@ -123,8 +123,8 @@ def _mac(options: argparse.Namespace) -> int:
 
 
 def _loader(options: argparse.Namespace) -> int:
-    from simvtp.bench.batches import bench_loader
-    from simvtp.config import DataConfig, ModelConfig
+    from simvtp.bench.data_path.batch_speed import bench_loader
+    from simvtp.config.schema import DataConfig, ModelConfig
 
     if not options.sources:
         return _readers_and_stores(options)
@@ -144,9 +144,9 @@ def _readers_and_stores(options: argparse.Namespace) -> int:
     import tempfile
     import time
 
-    from simvtp.bench.loader import Settings, measure_loader
-    from simvtp.bench.loader_page import loader_page
-    from simvtp.journal import write_atomically
+    from simvtp.bench.data_path.loader_speed import Settings, measure_loader
+    from simvtp.bench.data_path.loader_page import loader_page
+    from simvtp.runs.journal import write_atomically
 
     if options.rounds < 1 or options.opens < 2:
         raise UserError("bench loader needs --rounds of at least 1 and --opens of at least 2.")

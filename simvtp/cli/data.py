@@ -51,7 +51,7 @@ def _register_shard(data: Commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from simvtp.data.benchmarks.check import table
+    from simvtp.data.benchmarks.check_benchmark import table
 
     print("\n".join(table()))
     return 0
@@ -59,8 +59,8 @@ def _list(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from simvtp.data.benchmarks import BENCHMARKS
-    from simvtp.data.benchmarks.check import check_benchmark
-    from simvtp.data.inspect import check_manifest
+    from simvtp.data.benchmarks.check_benchmark import check_benchmark
+    from simvtp.data.prepare.check_manifest import check_manifest
 
     decoding = {"reader": options.reader, "timeout": options.timeout, "workers": options.workers}
     if options.what in BENCHMARKS:
@@ -74,7 +74,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _shard(options: argparse.Namespace) -> int:
     from simvtp.data.benchmarks import BENCHMARKS
-    from simvtp.data.sharding import of_benchmark, parse_target, write_shards
+    from simvtp.data.prepare.write_shards import of_benchmark, parse_target, write_shards
 
     if (options.out is None) == (options.folder is None):
         raise UserError("data shard needs one folder to write to: --out DIR.")

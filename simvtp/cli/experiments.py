@@ -13,8 +13,8 @@ from simvtp.errors import UserError
 
 if TYPE_CHECKING:
     from simvtp.cli import Commands
-    from simvtp.config import Experiment
-    from simvtp.results import Result
+    from simvtp.config.schema import Experiment
+    from simvtp.runs.results import Result
 
 OVERRIDES = "any setting, for example masks.video_ratio=0.75"
 
@@ -64,17 +64,17 @@ def _register_finetune(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from simvtp.recipes import get_recipe
-    from simvtp.settings import override
+    from simvtp.config.recipes import get_recipe
+    from simvtp.config.overrides import override
 
     until = {"run": "evaluate", "pretrain": "pretrain"}[options.command]
     return _carry_out(override(get_recipe(options.recipe), options.overrides), until)
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from simvtp.commands import downstream
-    from simvtp.recipes import RECIPES, get_recipe
-    from simvtp.settings import override
+    from simvtp.experiment.finetune_command import downstream
+    from simvtp.config.recipes import RECIPES, get_recipe
+    from simvtp.config.overrides import override
 
     if not options.init:
         if options.task not in RECIPES:
@@ -86,8 +86,8 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from simvtp.reevaluation import reevaluate
-    from simvtp.rundir import load_experiment
+    from simvtp.experiment.reevaluation import reevaluate
+    from simvtp.runs.rundir import load_experiment
 
     if not options.overrides:
         return _carry_out(load_experiment(options.run_dir), "evaluate")
@@ -123,9 +123,9 @@ def _printed(measure: Callable[[], list[Result]]) -> int:
 
 
 def _settings(options: argparse.Namespace) -> int:
-    from simvtp.config import flatten
-    from simvtp.recipes import get_recipe
-    from simvtp.settings import finalise, override
+    from simvtp.config.schema import flatten
+    from simvtp.config.recipes import get_recipe
+    from simvtp.config.overrides import finalise, override
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     if experiment.data.dataset == "shapes" or experiment.data.manifest or experiment.data.root:
@@ -137,16 +137,16 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from simvtp.checks import check
+    from simvtp.config.validation import check
     from simvtp.experiment import with_vocabulary
-    from simvtp.models.flops import describe
-    from simvtp.recipes import get_recipe
-    from simvtp.settings import override
+    from simvtp.models.flops.simvtp_flops import describe
+    from simvtp.config.recipes import get_recipe
+    from simvtp.config.overrides import override
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     check(experiment)
     if not experiment.model.vocab_size:
-        from simvtp.data.text import load_tokenizer
+        from simvtp.data.text.tokenizer import load_tokenizer
 
         experiment = with_vocabulary(experiment, load_tokenizer(experiment.data.tokenizer))
     print(describe(experiment.model, experiment.masks, experiment.losses.wanted))

@@ -33,10 +33,10 @@ def register(bench: Commands) -> None:
 
 
 def _scaling(options: argparse.Namespace) -> int:
-    from simvtp.bench.page import conditions
+    from simvtp.bench.step.step_page import conditions
     from simvtp.bench.scaling import measure_scaling, write_scaling
-    from simvtp.journal import write_atomically
-    from simvtp.training.distributed import choose_device
+    from simvtp.runs.journal import write_atomically
+    from simvtp.training.parallel.distributed import choose_device
 
     device = choose_device(options.device)
     points = measure_scaling(options.size, options.axes.split(","), options.batch, options.precision, options.rounds, device)
@@ -48,9 +48,9 @@ def _scaling(options: argparse.Namespace) -> int:
 
 
 def _guard(options: argparse.Namespace) -> int:
-    from simvtp.bench.guard import COMMITTED, compare, measure_ratios, read_committed, write_committed
-    from simvtp.bench.page import conditions
-    from simvtp.training.distributed import choose_device
+    from simvtp.bench.regression_gate import COMMITTED, compare, measure_ratios, read_committed, write_committed
+    from simvtp.bench.step.step_page import conditions
+    from simvtp.training.parallel.distributed import choose_device
 
     device, path = choose_device(options.device), options.committed or COMMITTED
     committed = read_committed(path)

@@ -32,16 +32,16 @@ def register(commands: Commands) -> None:
 
 
 def _parity(options: argparse.Namespace) -> int:
-    from simvtp.parity import main as parity
+    from simvtp.experiment.parity import main as parity
 
     return parity(options.file)
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from simvtp.models import SimVTP
-    from simvtp.models.pretrained import import_weights, save_pretrained
-    from simvtp.recipes import get_recipe
-    from simvtp.settings import override
+    from simvtp.models.simvtp.simvtp_model import SimVTP
+    from simvtp.models.weights.pretrained import import_weights, save_pretrained
+    from simvtp.config.recipes import get_recipe
+    from simvtp.config.overrides import override
 
     model = SimVTP(override(get_recipe(options.recipe), options.overrides).model)
     model.initialise(seed=0)

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simvtp.config import DataConfig, RuntimeConfig
+from simvtp.config.schema import DataConfig, RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.datasets import cache_dir
 from simvtp.data.manifest import hash_unit, read_manifest
-from simvtp.data.records import Action, Benchmark, Moment, Question, QuestionKind, Span, TaskName
-from simvtp.data.shapes import shapes_folder
-from simvtp.data.shapes_questions import counting
-from simvtp.data.shapes_scene import FPS, MOTIONS
+from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question, QuestionKind, Span, TaskName
+from simvtp.data.shapes.generate import shapes_folder
+from simvtp.data.shapes.questions import counting
+from simvtp.data.shapes.scene import FPS, MOTIONS
 from simvtp.errors import DataError
 
 CANDIDATES = 4  # of a multiple-choice question of the embedded data set, where its category has so many answers

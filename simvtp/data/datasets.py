@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from simvtp.config import DataConfig, RuntimeConfig, split_shares
+from simvtp.config.schema import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.clips import Clip, Manifest
 from simvtp.data.manifest import SPLITS, assign_splits, read_manifest
 from simvtp.data.progress import Check, Say, spoken, unasked
-from simvtp.data.records import Action, Benchmark, Moment, Question
+from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.shards import read_shards
 from simvtp.errors import ConfigError, DataError
 
@@ -40,7 +40,7 @@ def cache_dir(runtime: RuntimeConfig) -> Path:
 
 
 def _shapes(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check) -> tuple[str, Manifest]:
-    from simvtp.data.shapes import ensure_shapes
+    from simvtp.data.shapes.generate import ensure_shapes
 
     report = spoken(say or log.info, check)
     path = ensure_shapes(

@@ -9,7 +9,7 @@
       summary.json          counts, and the sha256 of each index; written last: no summary, not finished
 
 A shard holds clips of one split (`clips-...` where the manifest has no splits). Nothing in these files tells when or where they were
-made, so the digest of the summary is that of the content, wherever the folder lies. `simvtp.data.sharding` writes them.
+made, so the digest of the summary is that of the content, wherever the folder lies. `simvtp.data.prepare.write_shards` writes them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.data.clips import Annotated, Clip, Manifest
-from simvtp.data.member import member_path
+from simvtp.data.video.tar_member import member_path
 from simvtp.errors import DataError
-from simvtp.journal import read_json
+from simvtp.runs.journal import read_json
 
 log = logging.getLogger(__name__)
 

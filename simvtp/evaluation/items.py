@@ -1,6 +1,6 @@
 """What came of each test item: the rank of its right candidate, its overlap, its error; and of some, what was predicted.
 
-`RUN_DIR/stages/items_<stage>.jsonl.gz`, one line for each figure that the stage measured (see `simvtp.results.Result`), in the same order,
+`RUN_DIR/stages/items_<stage>.jsonl.gz`, one line for each figure that the stage measured (see `simvtp.runs.results.Result`), in the same order,
 then those of baselines that were trained. Paired tests over test items read `outcomes`; the example pages (gallery.py) read `cards`, so
 that they need neither the model nor another pass over the test set. Runs of versions that wrote no such file have none: `run_items` is
 then empty. Read without torch.
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simvtp.errors import DataError
-from simvtp.journal import write_atomically
-from simvtp.results import Protocol, Result, slug
+from simvtp.runs.journal import write_atomically
+from simvtp.runs.results import Protocol, Result, slug
 
 STAGES = ("zero_shot", "evaluate")  # that measure figures
 

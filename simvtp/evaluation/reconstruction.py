@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import ModelConfig
-from simvtp.evaluation.mode import evaluating
-from simvtp.evaluation.picture import Line, Panel, Sheet, Word, draw_animation, draw_sheet, save_animation
-from simvtp.models.embeddings import cut_tubes
+from simvtp.config.schema import ModelConfig
+from simvtp.evaluation.eval_mode import evaluating
+from simvtp.evaluation.examples.sheets import Line, Panel, Sheet, Word, draw_animation, draw_sheet, save_animation
+from simvtp.models.common.embeddings import cut_tubes
 
 HIDDEN_COLOUR = (0.86, 0.88, 0.905)  # a light grey, kin to no natural picture
 STD_EPSILON = 1e-6  # as in the loss

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from simvtp.errors import ConfigError, TrainingDiverged
 from simvtp.evaluation.metrics import check_owners, cosines, ranks_of_features, unit_features
-from simvtp.evaluation.mode import evaluating
-from simvtp.evaluation.retrieval import DIRECTIONS, Embedded, results_of
-from simvtp.models import SimVTP
-from simvtp.results import Protocol, Result
+from simvtp.evaluation.eval_mode import evaluating
+from simvtp.evaluation.retrieval_evaluation import DIRECTIONS, Embedded, results_of
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.runs.results import Protocol, Result
 
 ScorePairs = Callable[[Tensor, Tensor], Tensor]  # numbers of queries int64 [P] and of candidates int64 [P] -> scores [P], larger is better
 SIMILARITIES_AT_ONCE = 2**24  # of a chunk of the first stage: 64 MiB of float32

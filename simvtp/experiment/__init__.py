@@ -8,8 +8,8 @@ checkpoint, that it had reached. A finished experiment is not run again.
 from __future__ import annotations
 
 from simvtp.experiment.pictures import visualize
-from simvtp.experiment.running import with_vocabulary
-from simvtp.experiment.scoring import beside
+from simvtp.experiment.context import with_vocabulary
+from simvtp.experiment.measuring import beside
 from simvtp.experiment.stages import STAGES, run
 
 __all__ = ["STAGES", "beside", "run", "visualize", "with_vocabulary"]

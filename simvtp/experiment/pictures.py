@@ -10,21 +10,18 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.data.datasets import open_dataset
-from simvtp.data.loader import ViewLoader
+from simvtp.data.loading.loader import ViewLoader
 from simvtp.errors import UserError
-from simvtp.evaluation.gallery import redraw_examples
+from simvtp.evaluation.examples.gallery import redraw_examples
 from simvtp.evaluation.reconstruction import draw_reconstructions
-from simvtp.experiment.running import Running, Say, open_experiment
-from simvtp.models import build_model
-from simvtp.rundir import Status, load_experiment
-from simvtp.training.checkpoint import unguarded
-from simvtp.training.distributed import (
-    Launch,
-    choose_device,
-)
-from simvtp.training.preemption import StopFlag
+from simvtp.experiment.context import Running, Say, open_experiment
+from simvtp.methods import build_model
+from simvtp.runs.rundir import Status, load_experiment
+from simvtp.training.checkpointing.checkpoint import unguarded
+from simvtp.training.parallel.distributed import Launch, choose_device
+from simvtp.training.checkpointing.preemption import StopFlag
 
 VISUALISED = 4  # samples in the pictures of each run
 

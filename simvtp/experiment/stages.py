@@ -10,27 +10,19 @@ from pathlib import Path
 import torch
 
 from simvtp import tracking
-from simvtp.config import Experiment
-from simvtp.experiment.running import Running, Say, open_experiment, until_signal
-from simvtp.experiment.scoring import evaluate, zero_shot
-from simvtp.experiment.starting import DATA, IMPORTED, mark
+from simvtp.config.schema import Experiment
+from simvtp.experiment.context import Running, Say, open_experiment, until_signal
+from simvtp.experiment.measuring import evaluate, zero_shot
+from simvtp.experiment.startup_timing import DATA, IMPORTED, mark
 from simvtp.experiment.training import finetune, pretrain
-from simvtp.journal import write_atomically
-from simvtp.lease import Lease, hold
-from simvtp.results import Result
-from simvtp.rundir import Status, is_finished, load_results, write_identity
-from simvtp.settings import finalise
-from simvtp.training.distributed import (
-    Launch,
-    choose_device,
-    distributed,
-    launch_from_environment,
-    on_main,
-    telling_lost_ranks,
-    threads_per_rank,
-)
+from simvtp.runs.journal import write_atomically
+from simvtp.runs.lease import Lease, hold
+from simvtp.runs.results import Result
+from simvtp.runs.rundir import Status, is_finished, load_results, write_identity
+from simvtp.config.overrides import finalise
+from simvtp.training.parallel.distributed import Launch, choose_device, distributed, launch_from_environment, on_main, telling_lost_ranks, threads_per_rank
 from simvtp.training.host_memory import keep_host_memory
-from simvtp.training.preemption import StopFlag
+from simvtp.training.checkpointing.preemption import StopFlag
 
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 

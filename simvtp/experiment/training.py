@@ -7,26 +7,26 @@ from collections.abc import Callable
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.checks import INITIAL
-from simvtp.config import TrainConfig, to_dict
-from simvtp.data.loader import TrainLoader
+from simvtp.config.validation import INITIAL
+from simvtp.config.schema import TrainConfig, to_dict
+from simvtp.data.loading.loader import TrainLoader
 from simvtp.data.manifest import take_fraction
-from simvtp.data.order import Order
+from simvtp.data.loading.sample_order import Order
 from simvtp.errors import ConfigError, Stopped
-from simvtp.experiment.running import BLIND, Running
-from simvtp.experiment.starting import MODEL, mark, marking
-from simvtp.models import build_model, method_of
-from simvtp.models.pretrained import import_weights
-from simvtp.models.renaming import Conversion
-from simvtp.models.size import model_size
-from simvtp.results import Result
-from simvtp.settings import init_weights
+from simvtp.experiment.context import BLIND, Running
+from simvtp.experiment.startup_timing import MODEL, mark, marking
+from simvtp.methods import build_model, method_of
+from simvtp.models.weights.pretrained import import_weights
+from simvtp.models.weights.state_dict_maps import Conversion
+from simvtp.models.flops.model_size import model_size
+from simvtp.runs.results import Result
+from simvtp.config.overrides import init_weights
 from simvtp.tasks import Task
-from simvtp.training.distributed import on_main, together
+from simvtp.training.parallel.distributed import on_main, together
 from simvtp.training.loop import train
 from simvtp.training.objectives import Objective, PretrainObjective
-from simvtp.training.schedule import stage_steps
-from simvtp.training.share import Share, share_batch
+from simvtp.training.lr_schedule import stage_steps
+from simvtp.training.parallel.batch_split import Share, share_batch
 from simvtp.training.stage import Outcome, Stage
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
-from simvtp.config import ModelConfig
+from simvtp.config.schema import ModelConfig
 from simvtp.errors import ConfigError
-from simvtp.models.dual import DualEncoder
-from simvtp.models.encoder import leaves_padding_out, set_packed_text
-from simvtp.models.layers import Place, set_gradient_checkpointing, set_place
-from simvtp.models.mac import MAC
-from simvtp.models.mac_method import MACMethod
-from simvtp.models.method import Method, SimVTPMethod
-from simvtp.models.simvtp import OBJECTIVES, SimVTP, set_merged_passes
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
+from simvtp.models.common.layers import Place, set_gradient_checkpointing, set_place
+from simvtp.models.mac.mac_model import MAC
+from simvtp.methods.mac_method import MACMethod
+from simvtp.methods.method import Method, SimVTPMethod
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP, set_merged_passes
 
 __all__ = [
     "MAC",

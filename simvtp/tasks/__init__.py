@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from simvtp.errors import ConfigError
-from simvtp.models import METHODS, method_of
+from simvtp.methods import METHODS, method_of
 from simvtp.tasks.action import ActionRecognition
 from simvtp.tasks.choice import CaptionChoice
 from simvtp.tasks.grounding import Grounding
 from simvtp.tasks.imagetext import ImageText, holds_images
-from simvtp.tasks.published import SimilarityChoice, is_published
+from simvtp.tasks.published_choice import SimilarityChoice, is_published
 from simvtp.tasks.qa import QuestionAnswering
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context, OpenTask, Task

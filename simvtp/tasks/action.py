@@ -1,7 +1,7 @@
 """Action recognition: one class for each video. Linear probe, attentive probe or full fine-tuning (`finetune.probe`); heads are ours.
 
 `finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates (`simvtp.training.optim`).
-`finetune.mixup` trains on mixtures of two clips (`simvtp.data.mixup`).
+`finetune.mixup` trains on mixtures of two clips (`simvtp.data.loading.mixup`).
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from simvtp.config import TrainConfig
+from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations
 from simvtp.data.clips import Clip
-from simvtp.data.loader import TrainLoader
-from simvtp.data.text import TokenBatch
+from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k
-from simvtp.evaluation.cards import Asked, Candidates, with_candidates
+from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
 from simvtp.evaluation.metrics import TIES
-from simvtp.models import SimVTP
-from simvtp.models.action import VideoClassifier
-from simvtp.results import Result
-from simvtp.tasks.objectives import Classification
-from simvtp.tasks.scoring import score_texts
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.downstream.action_model import VideoClassifier
+from simvtp.runs.results import Result
+from simvtp.tasks.task_objectives import Classification
+from simvtp.tasks.pair_scoring import score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Objective
 

@@ -12,24 +12,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from simvtp.config import TrainConfig
+from simvtp.config.schema import TrainConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import require_captions
-from simvtp.data.loader import TrainLoader
+from simvtp.data.loading.loader import TrainLoader
 from simvtp.data.manifest import hash_unit
-from simvtp.data.order import uniforms
-from simvtp.data.text import TokenBatch
+from simvtp.data.loading.sample_order import uniforms
+from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import accuracy, answer_ranks, chance_accuracy
-from simvtp.evaluation.cards import Asked, Candidates, with_candidates
+from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
 from simvtp.evaluation.metrics import TIES
-from simvtp.models import SimVTP
-from simvtp.models.pair import PairModel
-from simvtp.results import Result
-from simvtp.tasks.objectives import Classification
-from simvtp.tasks.published import published_choices, require_training_captions
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.downstream.cross_encoder import PairModel
+from simvtp.runs.results import Result
+from simvtp.tasks.task_objectives import Classification
+from simvtp.tasks.published_choice import published_choices, require_training_captions
 from simvtp.tasks.qa import padded, shaped
-from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.pair_scoring import score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Objective
 

@@ -21,26 +21,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.batch import Masks
-from simvtp.config import TrainConfig
+from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations
 from simvtp.data.clips import Clip
-from simvtp.data.loader import TrainLoader
-from simvtp.data.records import Benchmark, Moment
-from simvtp.data.text import TokenBatch
-from simvtp.data.video import get_reader, probe
+from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.benchmarks.records import Benchmark, Moment
+from simvtp.data.text.tokenizer import TokenBatch
+from simvtp.data.video.readers import get_reader, probe
 from simvtp.errors import ConfigError, DataError
-from simvtp.evaluation.cards import Asked, with_spans
-from simvtp.evaluation.spans import DEPTHS, Numbers, Prediction, Spans, cover, grounding_result, overlap, suppress
-from simvtp.models import SimVTP
-from simvtp.models.grounding import END, INSIDE, START, GroundingModel
-from simvtp.results import Result
-from simvtp.tasks.scoring import asked_clips, needed_length, score_texts
+from simvtp.evaluation.examples.example_cards import Asked, with_spans
+from simvtp.evaluation.temporal_spans import DEPTHS, Numbers, Prediction, Spans, cover, grounding_result, overlap, suppress
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.downstream.grounding_model import END, INSIDE, START, GroundingModel
+from simvtp.runs.results import Result
+from simvtp.tasks.pair_scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Losses, Objective, Report, Shares
 
 MOST_SEGMENTS = 64  # 2,080 candidates
 NMS = 0.5  # a candidate that overlaps by more with a better one is left out
-TIES = "pessimistic"  # see simvtp/evaluation/spans.py
+TIES = "pessimistic"  # see simvtp/evaluation/temporal_spans.py
 WHOLE_VIDEO = 10**9  # a stride that no video is long enough for: the frames are spread evenly from its first to its last one
 
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 from torch import nn
 
 from simvtp.data.benchmarks import BENCHMARKS
-from simvtp.data.sampling import STILL
-from simvtp.evaluation.retrieval import Embedded
-from simvtp.models import SimVTP, method_of
-from simvtp.results import Protocol
+from simvtp.data.loading.sampling import STILL
+from simvtp.evaluation.retrieval_evaluation import Embedded
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.methods import method_of
+from simvtp.runs.results import Protocol
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context
 

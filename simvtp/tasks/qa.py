@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from simvtp.config import TrainConfig
+from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations, order_of
 from simvtp.data.clips import Clip
-from simvtp.data.loader import TrainLoader
-from simvtp.data.records import Question, QuestionKind
-from simvtp.data.text import TokenBatch
+from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.benchmarks.records import Question, QuestionKind
+from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import (
     TGIF_COUNT_LIMITS,
@@ -36,13 +36,13 @@ from simvtp.evaluation.answers import (
     prior_count,
     round_counts,
 )
-from simvtp.evaluation.cards import Asked, Candidates, with_candidates, with_counts
+from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates, with_counts
 from simvtp.evaluation.metrics import TIES
-from simvtp.models import SimVTP
-from simvtp.models.pair import AnswerHead, PairModel
-from simvtp.results import Protocol, Result
-from simvtp.tasks.objectives import Classification, Regression
-from simvtp.tasks.scoring import asked_clips, needed_length, score_texts
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.downstream.cross_encoder import AnswerHead, PairModel
+from simvtp.runs.results import Protocol, Result
+from simvtp.tasks.task_objectives import Classification, Regression
+from simvtp.tasks.pair_scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Objective
 

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from simvtp.config import TrainConfig
+from simvtp.config.schema import TrainConfig
 from simvtp.data.datasets import require_captions
-from simvtp.data.loader import TrainLoader, text_batches
+from simvtp.data.loading.loader import TrainLoader, text_batches
 from simvtp.errors import ConfigError
-from simvtp.evaluation.cards import Shown, with_retrieved
+from simvtp.evaluation.examples.example_cards import Shown, with_retrieved
 from simvtp.evaluation.metrics import TIES
-from simvtp.evaluation.retrieval import DIRECTIONS, Embedded, embed_test_set, score
-from simvtp.models import method_of
-from simvtp.results import Protocol, Result
-from simvtp.scores import SELECTION_METRIC
+from simvtp.evaluation.retrieval_evaluation import DIRECTIONS, Embedded, embed_test_set, score
+from simvtp.methods import method_of
+from simvtp.runs.results import Protocol, Result
+from simvtp.runs.scores import SELECTION_METRIC
 from simvtp.tasks.task import Context
 from simvtp.tasks.twostage import Matcher, further_figures
 from simvtp.training.objectives import RetrievalObjective

@@ -15,16 +15,16 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from simvtp.config import Experiment, TrainConfig
-from simvtp.data.augment import Augment
+from simvtp.config.schema import Experiment, TrainConfig
+from simvtp.data.loading.augment import Augment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
-from simvtp.data.loader import Annotate, TrainLoader, ViewLoader
-from simvtp.data.mixup import MixingLoader
+from simvtp.data.loading.loader import Annotate, TrainLoader, ViewLoader
+from simvtp.data.loading.mixup import MixingLoader
 from simvtp.data.progress import Check, Say, unasked
-from simvtp.data.text import Tokenizer
-from simvtp.results import Protocol as Measured
-from simvtp.results import Result
+from simvtp.data.text.tokenizer import Tokenizer
+from simvtp.runs.results import Protocol as Measured
+from simvtp.runs.results import Result
 from simvtp.training.objectives import Objective
 
 Item = TypeVar("Item")

@@ -16,9 +16,9 @@ from torch import Tensor
 from simvtp.data.clips import Clip
 from simvtp.errors import ConfigError
 from simvtp.evaluation.rerank import MatchScores, score_reranked
-from simvtp.evaluation.retrieval import Embedded, score_dual_softmax
-from simvtp.models import SimVTP
-from simvtp.results import Protocol, Result
+from simvtp.evaluation.retrieval_evaluation import Embedded, score_dual_softmax
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.runs.results import Protocol, Result
 from simvtp.tasks.task import Context
 
 KEPT_BYTES = 2**31  # of decoded clips, for the second stage

@@ -11,7 +11,7 @@ from simvtp.tracking.background import BackgroundMirror
 from simvtp.tracking.mirror import Mirror, SyncReport
 from simvtp.tracking.reading import RunningRun, SweepRecord, TrackedRun, list_sweeps, read_runs, running_runs, ui_page
 from simvtp.tracking.store import prepare_store
-from simvtp.tracking.sweeps import finish_sweep, log_report, start_sweep, summarise, sync_all
+from simvtp.tracking.sweep_parent import finish_sweep, log_report, start_sweep, summarise, sync_all
 
 __all__ = [
     "BackgroundMirror",

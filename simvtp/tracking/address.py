@@ -15,9 +15,9 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from simvtp.config import RuntimeConfig
+from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.provenance import without_url_users
+from simvtp.runs.provenance import without_url_users
 
 OFF = "off"
 REPLAY = "`python -m simvtp sync` replays what is missing"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simvtp.results import LOWER_IS_BETTER
+from simvtp.runs.results import LOWER_IS_BETTER
 from simvtp.tracking.address import metric_name
 from simvtp.tracking.store import Point, finite
 

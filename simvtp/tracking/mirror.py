@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simvtp import provenance
-from simvtp.config import RuntimeConfig
+from simvtp.runs import provenance
+from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.journal import read_journal, read_json, write_atomically
-from simvtp.results import Result, slug
-from simvtp.scores import read_metric
+from simvtp.runs.journal import read_journal, read_json, write_atomically
+from simvtp.runs.results import Result, slug
+from simvtp.runs.scores import read_metric
 from simvtp.tracking.address import metric_name, resolve_uri, shown
-from simvtp.tracking.state import STATUS, read_optional, run_status
+from simvtp.tracking.tracked_state import STATUS, read_optional, run_status
 from simvtp.tracking.store import Point, Store, StoredRun, finite, is_news
 
 CURSOR = "mirror.json"

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from simvtp.results import Result
+from simvtp.runs.results import Result
 from simvtp.tracking.address import absolute_uri, shown
 from simvtp.tracking.store import Store, StoredRun
-from simvtp.tracking.sweeps import STATES
+from simvtp.tracking.sweep_parent import STATES
 
 log = logging.getLogger(__name__)
 

@@ -24,19 +24,21 @@ from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.errors import DataError, Stopped, TrainingDiverged
-from simvtp.journal import Journal, read_json, write_atomically
-from simvtp.models import Place, leaves_padding_out, set_gradient_checkpointing, set_merged_passes, set_packed_text, set_place
-from simvtp.training import distributed
-from simvtp.training.checkpoint import read_state, sha256_of, unguarded, write_weights
-from simvtp.training.flops import count_step, shapes_of, speed_of, weightless
+from simvtp.runs.journal import Journal, read_json, write_atomically
+from simvtp.models.common.layers import Place, set_gradient_checkpointing, set_place
+from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
+from simvtp.models.simvtp.simvtp_model import set_merged_passes
+from simvtp.training.parallel import distributed
+from simvtp.training.checkpointing.checkpoint import read_state, sha256_of, unguarded, write_weights
+from simvtp.training.step_flops import count_step, shapes_of, speed_of, weightless
 from simvtp.training.meters import CostMeter, Machine, Speed, Window
 from simvtp.training.objectives import Objective
 from simvtp.training.optim import build_optimizer, clip_gradients, set_rate
-from simvtp.training.preemption import StopFlag
-from simvtp.training.replica import Replica
-from simvtp.training.resume import Keeper, Progress
-from simvtp.training.schedule import stage_rate
-from simvtp.training.share import share_batch
+from simvtp.training.checkpointing.preemption import StopFlag
+from simvtp.training.parallel.parallel_model import Replica
+from simvtp.training.checkpointing.stage_checkpointer import Keeper, Progress
+from simvtp.training.lr_schedule import stage_rate
+from simvtp.training.parallel.batch_split import share_batch
 from simvtp.training.stage import Batches, Draw, Evaluate, Measure, OnLog, Outcome, Stage, step_seed
 
 _LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from simvtp.training.distributed import rank, sum_over_ranks, world
+from simvtp.training.parallel.distributed import rank, sum_over_ranks, world
 
 IGNORED = -100  # label of a word slot that is not used
 FLAT = 1e-6  # added to the deviation of a tube's pixels, which may be 0 (released behaviour)

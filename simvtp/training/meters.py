@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simvtp.training.distributed import min_over_ranks, sum_over_ranks, world
+from simvtp.training.parallel.distributed import min_over_ranks, sum_over_ranks, world
 
 
 class Window:

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simvtp.batch import Masks
-from simvtp.config import LossConfig
+from simvtp.config.schema import LossConfig
 from simvtp.training.losses import (
     contrastive_logits,
     matching_labels,
     matching_loss,
     word_share,
 )
-from simvtp.training.pieces import pixel_loss_in_pieces, word_loss_in_pieces
+from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
 
 COLDEST = 0.01  # a learned temperature does not fall below it
 

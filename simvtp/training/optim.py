@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from simvtp.config import TrainConfig
-from simvtp.training.cut import is_cut
+from simvtp.config.schema import TrainConfig
+from simvtp.training.parallel.dtensor import is_cut
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import TrainConfig
+from simvtp.config.schema import TrainConfig
 
 Batches = Callable[[int], Iterator[Batch]]  # (steps already done) -> this rank's batches from there on
 Draw = Callable[[Batch, int, int], Masks]  # (micro-batch on the device, step from 0, first sample within the global batch)

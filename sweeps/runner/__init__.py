@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ablations.design import Point
 from simvtp.errors import UserError
-from sweeps.freeze import Frozen
-from sweeps.rundir import RunState
-from sweeps.runner.base import EXECUTORS, Executor, Job, NotNow, Options
-from sweeps.squeue import state_of
+from sweeps.runner.code_snapshot import Frozen
+from sweeps.monitor.run_state import RunState
+from sweeps.runner.executor import EXECUTORS, Executor, Job, NotNow, Options
+from sweeps.runner.slurm_queue import state_of
 
 __all__ = ["EXECUTORS", "Executor", "Job", "NotNow", "Options", "make_executor", "point_state", "require_executor"]
 

@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Sequence
 
 from ablations.design import Point
-from simvtp.config import to_dict
-from sweeps.job import run_job
-from sweeps.runner.base import Job, Options, Recorded, send
+from simvtp.config.schema import to_dict
+from sweeps.runner.job import run_job
+from sweeps.runner.executor import Job, Options, Recorded, send
 
 
 class InProcess(Recorded):

@@ -21,13 +21,13 @@ from typing import Any
 import submitit
 
 from ablations.design import Point
-from simvtp.config import to_dict
+from simvtp.config.schema import to_dict
 from simvtp.errors import UserError
-from sweeps.freeze import Frozen
-from sweeps.rundir import process_mark
-from sweeps.runner.base import Job, Options, send, send_all
+from sweeps.runner.code_snapshot import Frozen
+from sweeps.monitor.run_state import process_mark
+from sweeps.runner.executor import Job, Options, send, send_all
 from sweeps.runner.point import PointJob
-from sweeps.squeue import alive
+from sweeps.runner.slurm_queue import alive
 
 LAUNCH_LOG = "launch.log"  # what the setup commands print
 LONG_MIN = 60 * 24 * 365  # submitit wants a limit, we want none

@@ -10,8 +10,8 @@ from typing import Any
 
 import submitit
 
-from sweeps.job import run_job
-from sweeps.rundir import STOPPED
+from sweeps.runner.job import run_job
+from sweeps.monitor.run_state import STOPPED
 
 REQUEUE_FOR_S = 100.0  # SLURM gives two minutes between its signal and the end
 

@@ -20,13 +20,13 @@ from typing import Any, NoReturn
 import submitit
 
 from ablations.design import Point
-from simvtp.config import to_dict
+from simvtp.config.schema import to_dict
 from simvtp.errors import UserError
-from simvtp.journal import read_json, write_atomically
-from sweeps.freeze import Frozen
-from sweeps.runner.base import Job, NotNow, Options, Recorded
+from simvtp.runs.journal import read_json, write_atomically
+from sweeps.runner.code_snapshot import Frozen
+from sweeps.runner.executor import Job, NotNow, Options, Recorded
 from sweeps.runner.point import PointJob
-from sweeps.squeue import cancel, shared_queue
+from sweeps.runner.slurm_queue import cancel, shared_queue
 
 DEFAULT_MIN = 24 * 60  # minutes
 ARRAY_MAX = 1000  # SLURM's own default of MaxArraySize is 1001

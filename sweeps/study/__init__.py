@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from ablations.design import Ablation, Point
 from ablations.search import Search
-from sweeps.study.file import repair_journal
+from sweeps.study.journal_file import repair_journal
 from sweeps.study.grid import GridStudy
-from sweeps.study.search import SearchStudy
+from sweeps.study.search_study import SearchStudy
 from sweeps.study.trials import Wanted
 
 __all__ = ["GridStudy", "SearchStudy", "Study", "open_study", "repair_journal"]

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablations.design import Point
 from simvtp.errors import UserError
-from sweeps.study.file import JournalFile, repair_journal
+from sweeps.study.journal_file import JournalFile, repair_journal
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

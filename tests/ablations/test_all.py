@@ -18,16 +18,16 @@ from ablations.__main__ import main as list_main
 from ablations.cost import STAGES, cpu_minutes, share_done, stage_work
 from ablations.design import Ablation
 from ablations.search import Search
-from ablations.state import standings
-from simvtp.config import Experiment, differences, flatten
+from ablations.sweep_progress import standings
+from simvtp.config.schema import Experiment, differences, flatten
 from simvtp.errors import ConfigError
-from simvtp.journal import write_atomically
-from simvtp.models import build_model
-from simvtp.recipes import base as base_recipe
-from simvtp.recipes import tiny
-from simvtp.settings import finalise, override
-from sweeps.command import main
-from sweeps.options import make_comparison, make_parser
+from simvtp.runs.journal import write_atomically
+from simvtp.methods import build_model
+from simvtp.config.recipes import base as base_recipe
+from simvtp.config.recipes import tiny
+from simvtp.config.overrides import finalise, override
+from sweeps.cli.command import main
+from sweeps.cli.options import make_comparison, make_parser
 from sweeps.run import start, sweep_for
 from tests.small import small_settings
 from tests.sweeps.jobs import result, status

@@ -8,9 +8,9 @@ import pytest
 from ablations import data_fraction
 from simvtp.errors import ConfigError
 from simvtp.experiment import run
-from simvtp.recipes import base as base_recipe
-from simvtp.recipes import tiny
-from simvtp.settings import override
+from simvtp.config.recipes import base as base_recipe
+from simvtp.config.recipes import tiny
+from simvtp.config.overrides import override
 from tests.small import small_experiment
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from ablations import losses
 from ablations.design import Ablation, Axis
-from simvtp.config import flatten
+from simvtp.config.schema import flatten
 from simvtp.errors import ConfigError
-from simvtp.models import build_model
-from simvtp.recipes import base as base_recipe
-from simvtp.recipes import tiny
-from simvtp.settings import override
+from simvtp.methods import build_model
+from simvtp.config.recipes import base as base_recipe
+from simvtp.config.recipes import tiny
+from simvtp.config.overrides import override
 
 
 def weights(ablation: Ablation) -> dict[str, dict[str, float]]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ablations import search
 from ablations.search import Parameter, default_space, read_space
 from simvtp.errors import ConfigError
-from simvtp.recipes import RECIPES, tiny
-from simvtp.settings import override
+from simvtp.config.recipes import RECIPES, tiny
+from simvtp.config.overrides import override
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False, allow_infinity=False)
 

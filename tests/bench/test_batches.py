@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from simvtp.__main__ import main
-from simvtp.bench.batches import TURNS, bench_loader
-from simvtp.config import DataConfig, ModelConfig
-from simvtp.data.sharding import write_shards
+from simvtp.bench.data_path.batch_speed import TURNS, bench_loader
+from simvtp.config.schema import DataConfig, ModelConfig
+from simvtp.data.prepare.write_shards import write_shards
 from tests.data.helpers import damage, make_clips
 from tests.data.test_bad_input import manifest_of
 

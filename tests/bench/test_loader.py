@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from simvtp.__main__ import main
-from simvtp.bench import films, loader
-from simvtp.bench.loader import H264, JOBS, RAW, Settings, measure_loader
-from simvtp.bench.loader_page import loader_page
-from simvtp.data.sharding import parse_target, write_shards
-from simvtp.data.video import get_reader, read_frames
+from simvtp.bench.data_path import sample_videos, loader_speed
+from simvtp.bench.data_path.loader_speed import H264, JOBS, RAW, Settings, measure_loader
+from simvtp.bench.data_path.loader_page import loader_page
+from simvtp.data.prepare.write_shards import parse_target, write_shards
+from simvtp.data.video.readers import get_reader, read_frames
 from tests.data.helpers import make_clips
 from tests.data.test_bad_input import manifest_of
 
@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (films, loader):
+    for module in (sample_videos, loader_speed):
         monkeypatch.setattr(module, "FRAMES", 80)
-    monkeypatch.setattr(films, "SIZES", ((48, 64),))
-    monkeypatch.setattr(loader, "SIDE", 32)
+    monkeypatch.setattr(sample_videos, "SIZES", ((48, 64),))
+    monkeypatch.setattr(loader_speed, "SIDE", 32)
 
 
 def test_all_readers_and_stores_are_measured(small: None, tmp_path: Path) -> None:
@@ -54,11 +54,11 @@ def test_all_readers_and_stores_are_measured(small: None, tmp_path: Path) -> Non
 
 
 def test_contestants_see_the_same_moments(small: None, tmp_path: Path) -> None:
-    path, info = films.make_films(tmp_path)["64x48 GOP 12"]
+    path, info = sample_videos.make_films(tmp_path)["64x48 GOP 12"]
     assert info.frames == 80
     reader = get_reader("pyav")
     for job in JOBS:
-        own, store = (loader._FromFile(path, reader, None, job, kept) for kept in (1, 4))
+        own, store = (loader_speed._FromFile(path, reader, None, job, kept) for kept in (1, 4))
         for moments, kept in itertools.islice(zip(own._moments, store._moments, strict=False), 20):
             assert len(moments) == (16 if job == JOBS[0] else 4) and max(moments) < 80
             assert kept == [min(19, moment // 4) for moment in moments]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simvtp.__main__ import main
-from simvtp.bench.mac import MacRow, ratio_for
+from simvtp.bench.step.mac_speed import MacRow, ratio_for
 from simvtp.bench.measure import Timed
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from simvtp.bench import guard, measure, scaling, sizes
+from simvtp.bench import regression_gate, measure, scaling
+from simvtp.bench.step import sizes
 from simvtp.bench.scaling import measure_scaling, write_scaling
 from simvtp.errors import ConfigError, UserError
-from simvtp.models.flops import forward_flops
+from simvtp.models.flops.simvtp_flops import forward_flops
 from tests.bench.test_step import SMALL
 
 CPU = torch.device("cpu")
@@ -46,19 +47,19 @@ def test_curves_of_time_memory_and_operations(tmp_path: Path) -> None:
 
 
 def test_the_guard_shows_a_drop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert guard.compare({"a": 1.0, "b": 0.84, "c": 2.0}, {"a": 1.1, "b": 1.0}) is False
+    assert regression_gate.compare({"a": 1.0, "b": 0.84, "c": 2.0}, {"a": 1.1, "b": 1.0}) is False
     first, second, third = capsys.readouterr().out.splitlines()
-    assert "\033" not in first and second.startswith(guard.RED) and "a drop of 16%" in second and third.endswith("committed —")
-    assert guard.compare({"b": 0.86}, {"b": 1.0})
+    assert "\033" not in first and second.startswith(regression_gate.RED) and "a drop of 16%" in second and third.endswith("committed —")
+    assert regression_gate.compare({"b": 0.86}, {"b": 1.0})
     path = tmp_path / "bench.json"
-    assert guard.read_committed(path) == {}
-    guard.write_committed(path, {"a": 1.23456}, {"commit": "x"})
-    assert guard.read_committed(path) == {"a": 1.235} and json.loads(path.read_text())["commit"] == "x"
+    assert regression_gate.read_committed(path) == {}
+    regression_gate.write_committed(path, {"a": 1.23456}, {"commit": "x"})
+    assert regression_gate.read_committed(path) == {"a": 1.235} and json.loads(path.read_text())["commit"] == "x"
     path.write_text("[]")
     with pytest.raises(UserError, match="--write"):
-        guard.read_committed(path)
+        regression_gate.read_committed(path)
 
 
 def test_the_guard_measures_the_whole_step() -> None:
-    ratios = guard.measure_ratios(CPU, {"all": guard.Plan(batch=2, rounds=2, seconds=0.0)})
+    ratios = regression_gate.measure_ratios(CPU, {"all": regression_gate.Plan(batch=2, rounds=2, seconds=0.0)})
     assert ratios.keys() == {"all"} and ratios["all"] > 0

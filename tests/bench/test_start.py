@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from simvtp.bench.start import MARKS, Plan, Starts, measure_start, start_page
+from simvtp.bench.start_up import MARKS, Plan, Starts, measure_start, start_page
 from simvtp.errors import UserError
 from simvtp.experiment import run
-from simvtp.experiment.starting import MARKS as TOLD
-from simvtp.rundir import read_status
+from simvtp.experiment.startup_timing import MARKS as TOLD
+from simvtp.runs.rundir import read_status
 from tests.small import SETTINGS, small_experiment
 
 

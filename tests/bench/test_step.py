@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from simvtp.__main__ import main
-from simvtp.bench import measure, sizes, step
-from simvtp.bench.contestants import line_up
+from simvtp.bench import measure
+from simvtp.bench.step import sizes, step_speed
+from simvtp.bench.step.implementations import line_up
 from simvtp.bench.measure import Timed, count_flops, largest_batch, take_turns
-from simvtp.bench.page import step_page
-from simvtp.bench.released import Released, own_name
-from simvtp.bench.sizes import make_inputs
-from simvtp.config import LossConfig, MaskConfig, ModelConfig
+from simvtp.bench.step.step_page import step_page
+from simvtp.bench.step.released_transcription import Released, own_name
+from simvtp.bench.step.sizes import make_inputs
+from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
-from simvtp.models import build_model, set_packed_text
-from simvtp.models.flops import forward_flops
+from simvtp.methods import build_model
+from simvtp.models.common.encoder import set_packed_text
+from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.objectives import PretrainObjective
 
 CPU = torch.device("cpu")
@@ -108,14 +110,14 @@ def test_the_measurement_from_the_command_line(tmp_path: Path, capsys: pytest.Ca
 
 def test_rows_hold_what_was_measured() -> None:
     pytest.importorskip("transformers")
-    plan = step.Plan(what="mvm", batch=3, rounds=3, seconds=0.0)
-    rows = step.measure_step(plan, CPU, say=lambda line: None)
+    plan = step_speed.Plan(what="mvm", batch=3, rounds=3, seconds=0.0)
+    rows = step_speed.measure_step(plan, CPU, say=lambda line: None)
     assert [row.name for row in rows] == ["transformers", "ours"]
     for row in rows:
         assert len(row.time.wall) == len(row.ceilings) == 3 and row.flops > 0 and row.memory > 0
         assert row.achieved(3) == pytest.approx(row.flops * 3 / row.time.seconds)
     assert rows[1].flops < rows[0].flops  # only visible tubes are embedded
-    assert step.reference(rows, rows[1]) is rows[0]
+    assert step_speed.reference(rows, rows[1]) is rows[0]
     assert "— |" in step_page("x", plan, rows, CPU)  # no largest batch on a CPU
 
 
@@ -135,6 +137,6 @@ def test_the_largest_batch_is_found() -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="fp8"):
-        step.measure_step(step.Plan(precisions=("fp8",)), CPU)
+        step_speed.measure_step(step_speed.Plan(precisions=("fp8",)), CPU)
     with pytest.raises(ConfigError, match="giant"):
         sizes.model_size("giant")

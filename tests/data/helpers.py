@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from simvtp.data.clips import Clip
-from simvtp.data.encode import encode_h264
-from simvtp.data.pyav_reader import PyavReader
-from simvtp.data.reader import VideoInfo
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.video.video_reader import VideoInfo
 
 
 def moving_square(number: int, frames: int = 16, height: int = 48, width: int = 64) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from simvtp.data.encode import encode_h264
-from simvtp.data.video import get_reader, read_frames
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.video.readers import get_reader, read_frames
 from simvtp.errors import DataError, UserError
 from tests.data.helpers import moving_square
 

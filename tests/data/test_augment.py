@@ -14,30 +14,17 @@ from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
-from simvtp.checks import check
-from simvtp.config import RuntimeConfig
-from simvtp.data.augment import (
-    ATTEMPTS,
-    BOX_UNIFORMS,
-    ERASED_AREA,
-    ERASED_ASPECT,
-    GREY,
-    OPERATIONS,
-    PER_OPERATION,
-    Augment,
-    Chosen,
-    Draw,
-    apply,
-    erased_box,
-)
+from simvtp.config.validation import check
+from simvtp.config.schema import RuntimeConfig
+from simvtp.data.loading.augment import ATTEMPTS, BOX_UNIFORMS, ERASED_AREA, ERASED_ASPECT, GREY, OPERATIONS, PER_OPERATION, Augment, Chosen, Draw, apply, erased_box
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
-from simvtp.data.loader import TrainLoader
-from simvtp.data.order import uniforms
-from simvtp.data.text import load_tokenizer
+from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.loading.sample_order import uniforms
+from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import ConfigError
-from simvtp.recipes import get_recipe
-from simvtp.settings import override
+from simvtp.config.recipes import get_recipe
+from simvtp.config.overrides import override
 from simvtp.tasks.task import Context
 from tests.data.helpers import make_clips
 from tests.data.test_loader import DATA, MODEL

@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
-from simvtp.data.encode import encode_h264
-from simvtp.data.inspect import check_manifest
-from simvtp.data.loader import TrainLoader, ViewLoader
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import read_manifest
-from simvtp.data.pyav_reader import PyavReader
-from simvtp.data.sharding import write_shards
+from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
-from simvtp.data.text import load_tokenizer
-from simvtp.data.transcode import Target
-from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
+from simvtp.data.text.tokenizer import load_tokenizer
+from simvtp.data.prepare.transcode import Target
+from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import DataError
 from tests.data.helpers import make_clips, moving_square
 from tests.data.readers import READERS

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
-from simvtp.data import cache as cache_module
-from simvtp.data.cache import DEAD, DIRECT, DecodedCache, open_cache
+from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.data.loading import frame_cache as cache_module
+from simvtp.data.loading.frame_cache import DEAD, DIRECT, DecodedCache, open_cache
 from simvtp.data.clips import Clip
-from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.pyav_reader import PyavReader
-from simvtp.data.reader import VideoInfo
-from simvtp.data.source import CACHE_FROM
-from simvtp.data.text import load_tokenizer
-from simvtp.data.video import get_reader, read_frames
+from simvtp.data.loading.loader import TrainLoader, ViewLoader
+from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.video.video_reader import VideoInfo
+from simvtp.data.loading.clip_source import CACHE_FROM
+from simvtp.data.text.tokenizer import load_tokenizer
+from simvtp.data.video.readers import get_reader, read_frames
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
 

@@ -16,11 +16,11 @@ import av
 import numpy as np
 import pytest
 
-from simvtp.config import DataConfig, Experiment
-from simvtp.data.fast import KEPT_FRAMES, FastReader
-from simvtp.data.sharding import write_shards
+from simvtp.config.schema import DataConfig, Experiment
+from simvtp.data.video.decord_compatible import KEPT_FRAMES, FastReader
+from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
-from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
+from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import DataError, UserError
 from tests.data.helpers import moving_square
 from tests.data.test_bad_input import manifest_of
@@ -136,7 +136,7 @@ def test_a_table_of_a_file_that_was_replaced_is_not_used(tmp_path: Path) -> None
 
 def test_tables_are_bounded_and_stay_in_their_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert KEPT_FRAMES >= 1_000_000
-    monkeypatch.setattr("simvtp.data.fast.KEPT_FRAMES", 3 * FRAMES)
+    monkeypatch.setattr("simvtp.data.video.decord_compatible.KEPT_FRAMES", 3 * FRAMES)
     reader = FastReader()
     film(tmp_path / "0.mp4")
     for number in range(6):

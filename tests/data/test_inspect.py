@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simvtp.data.encode import encode_h264
-from simvtp.data.inspect import check_manifest
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips, moving_square
 

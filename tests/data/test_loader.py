@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.batch import Batch
-from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
-from simvtp.data.loader import GREY, TrainLoader, ViewLoader, text_batches
-from simvtp.data.order import Order, epoch_order, uniforms
-from simvtp.data.text import Tokenizer, load_tokenizer
+from simvtp.data.loading.loader import GREY, TrainLoader, ViewLoader, text_batches
+from simvtp.data.loading.sample_order import Order, epoch_order, uniforms
+from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config import Experiment
-from simvtp.data.loader import TrainLoader
-from simvtp.data.mixup import MixingLoader, mix, mixing_share
+from simvtp.config.schema import Experiment
+from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.loading.mixup import MixingLoader, mix, mixing_share
 from simvtp.errors import ConfigError
-from simvtp.settings import finalise
+from simvtp.config.overrides import finalise
 from simvtp.tasks import open_task
-from simvtp.tasks.objectives import Classification
+from simvtp.tasks.task_objectives import Classification
 from tests.small import small_experiment
 from tests.tasks.test_tasks import context_of
 

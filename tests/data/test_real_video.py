@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.inspect import check_manifest
-from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.text import load_tokenizer
-from simvtp.data.video import get_reader, probe, read_frames
+from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.loading.loader import TrainLoader, ViewLoader
+from simvtp.data.text.tokenizer import load_tokenizer
+from simvtp.data.video.readers import get_reader, probe, read_frames
 
 MODEL = ModelConfig(image_size=112, frames=8, patch_size=16, text_length=16)
 HERE = RuntimeConfig(workers=1, device="cpu")

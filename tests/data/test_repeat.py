@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.checks import check
-from simvtp.config import DataConfig, Experiment, ModelConfig, RuntimeConfig, identity
+from simvtp.config.validation import check
+from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig, identity
 from simvtp.data.clips import Clip
-from simvtp.data.loader import TrainLoader
-from simvtp.data.pyav_reader import PyavReader
-from simvtp.data.reader import VideoInfo
-from simvtp.data.text import load_tokenizer
+from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.video.video_reader import VideoInfo
+from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import ConfigError
 from tests.data.helpers import damage, make_clips
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.sampling import STILL, eval_indices, train_indices, window_length
+from simvtp.data.loading.sampling import STILL, eval_indices, train_indices, window_length
 
 sizes = {"n": st.integers(1, 300), "frames": st.integers(1, 32), "stride": st.integers(1, 8)}
 many = settings(max_examples=150, deadline=None, derandomize=True)

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simvtp.config import ShapesConfig
-from simvtp.data import shapes
-from simvtp.data.shapes import GRAMMAR_WORDS, ensure_shapes, plan, shapes_folder
-from simvtp.data.shapes_grammar import ADJECTIVES, MAX_WORDS, MIN_WORDS, NOUNS, words_of
-from simvtp.data.shapes_questions import counting
-from simvtp.data.shapes_render import render
-from simvtp.data.shapes_scene import COLOURS, DIRECTIONS, MOTIONS, SHAPES, Background, Draw, Event, Scene, Thing
+from simvtp.config.schema import ShapesConfig
+from simvtp.data.shapes import generate
+from simvtp.data.shapes.generate import GRAMMAR_WORDS, ensure_shapes, plan, shapes_folder
+from simvtp.data.shapes.grammar import ADJECTIVES, MAX_WORDS, MIN_WORDS, NOUNS, words_of
+from simvtp.data.shapes.questions import counting
+from simvtp.data.shapes.render_scene import render
+from simvtp.data.shapes.scene import COLOURS, DIRECTIONS, MOTIONS, SHAPES, Background, Draw, Event, Scene, Thing
 from simvtp.errors import ConfigError, DataError
 
 SMALL = ShapesConfig(train=24, val=5, test=7)
@@ -77,7 +77,7 @@ def test_every_clip_is_a_real_video_of_the_asked_size_that_shows_its_scene(made:
         assert path.read_bytes()[4:8] == b"ftyp"
         frames = decode(path)
         assert frames.shape == (16, 64, 64, 3)
-        drawn = render(clip.scene, 64, SMALL.difficulty, Draw(SMALL.seed, clip.split, clip.index, 0, shapes.PURPOSE_PIXELS))
+        drawn = render(clip.scene, 64, SMALL.difficulty, Draw(SMALL.seed, clip.split, clip.index, 0, generate.PURPOSE_PIXELS))
         assert np.abs(frames.astype(int) - drawn).mean() < 8  # what the codec loses, mostly in colour
 
 
@@ -365,13 +365,13 @@ def test_more_clips_leave_the_first_ones_as_they_are() -> None:
 
 
 def test_more_test_clips_than_can_be_told_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "MAX_ATTEMPTS", 3)  # so that this comes soon; a tenth of all statements are test
+    monkeypatch.setattr(generate, "MAX_ATTEMPTS", 3)  # so that this comes soon; a tenth of all statements are test
     with pytest.raises(ConfigError, match=r"data\.shapes\.test=50: only \d+ clips"):
         plan(ShapesConfig(train=1, val=1, test=50))
 
 
 def test_the_vocabulary_of_the_builtin_tokenizer_holds_every_word() -> None:
-    path = Path(shapes.__file__).parent / "vocabulary.txt"
+    path = Path(generate.__file__).parent / "vocabulary.txt"
     assert not set(GRAMMAR_WORDS) - set(path.read_text(encoding="utf-8").split())
 
 
@@ -462,7 +462,7 @@ def test_colours_are_what_they_are_called() -> None:
 def many() -> tuple[dict[str, list[dict[str, str]]], dict[str, dict]]:
     """The tables of 200 clips, without the clips."""
     config = ShapesConfig(train=180, val=10, test=10, difficulty=0.7)
-    texts = shapes._tables(plan(config), config)
+    texts = generate._tables(plan(config), config)
     parsed = {name: list(csv.DictReader(text.splitlines())) for name, text in texts.items() if name.endswith(".csv")}
     return parsed, {record["videoid"]: record for record in map(json.loads, texts["records.jsonl"].splitlines())}
 

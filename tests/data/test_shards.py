@@ -22,22 +22,22 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.config import DataConfig, Experiment, ModelConfig, RuntimeConfig
+from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.encode import encode_h264
-from simvtp.data.inspect import check_manifest
-from simvtp.data.loader import TrainLoader, ViewLoader
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import read_manifest
-from simvtp.data.member import file_of, member_bytes
-from simvtp.data.pyav_reader import PyavReader
-from simvtp.data.sharding import Outcome, key_of, parse_target, write_shards
+from simvtp.data.video.tar_member import file_of, member_bytes
+from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.prepare.write_shards import Outcome, key_of, parse_target, write_shards
 from simvtp.data.shards import read_shards
-from simvtp.data.text import load_tokenizer
-from simvtp.data.transcode import Steps, Target, transcode
-from simvtp.data.video import get_reader, probe, read_frames
+from simvtp.data.text.tokenizer import load_tokenizer
+from simvtp.data.prepare.transcode import Steps, Target, transcode
+from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError, UserError
-from simvtp.settings import finalise
+from simvtp.config.overrides import finalise
 from tests.data.helpers import damage, make_clips, moving_square
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -346,7 +346,7 @@ def test_batches_are_those_of_the_files(shards: Path, tmp_path: Path, reader: st
 
 
 def test_views_and_the_cache_of_frames_are_those_of_the_files(own_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simvtp.data.source.CACHE_FROM", 4)
+    monkeypatch.setattr("simvtp.data.loading.clip_source.CACHE_FROM", 4)
     files, found = unpacked(own_shards, tmp_path / "files"), []
     for clips, cached in ((files, False), (read_shards(own_shards).clips, False), (read_shards(own_shards).clips, True)):
         runtime = replace(HERE, cache=str(tmp_path / "cache"), decoded_cache=cached)

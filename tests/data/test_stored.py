@@ -15,16 +15,16 @@ import av
 import numpy as np
 import pytest
 
-from simvtp.data import fast
+from simvtp.data.video import decord_compatible
 from simvtp.data.clips import Clip
-from simvtp.data.encode import H264Writer, encode_h264
-from simvtp.data.fast import FastReader
-from simvtp.data.member import member_bytes
-from simvtp.data.sharding import write_shards
+from simvtp.data.video.encode import H264Writer, encode_h264
+from simvtp.data.video.decord_compatible import FastReader
+from simvtp.data.video.tar_member import member_bytes
+from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
-from simvtp.data.stored import stored_clip
-from simvtp.data.transcode import Target
-from simvtp.data.video import get_reader, probe, read_frames
+from simvtp.data.video.h264_store import stored_clip
+from simvtp.data.prepare.transcode import Target
+from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.errors import DataError, UserError
 from tests.data.helpers import moving_square
 from tests.data.test_bad_input import manifest_of
@@ -72,7 +72,7 @@ def test_frames_are_those_of_the_same_file_read_plainly(how: dict[str, Any], tmp
 
 
 def test_only_what_is_needed_is_decoded() -> None:
-    from simvtp.data.stored import StoredClip
+    from simvtp.data.video.h264_store import StoredClip
 
     table = StoredClip(b"", np.arange(12, dtype=np.uint32), np.ones(12, np.uint32), np.array([0, 4, 8], np.int32))
     assert table.stretches([1]) == [(0, 2)]
@@ -82,7 +82,7 @@ def test_only_what_is_needed_is_decoded() -> None:
 
 def test_the_checksum_is_compared_once_and_again_when_the_shard_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, reader, looked = stored(tmp_path), FastReader(), []
-    monkeypatch.setattr(fast, "member_bytes", lambda path: looked.append(path) or member_bytes(path))
+    monkeypatch.setattr(decord_compatible, "member_bytes", lambda path: looked.append(path) or member_bytes(path))
     first = read_frames(clip.path, [1, 9], reader)
     assert np.array_equal(read_frames(clip.path, [1, 9], reader), first) and len(looked) == 1
     tar = tmp_path / "out" / "clips-000000.tar"

@@ -13,20 +13,20 @@ import pytest
 import torch
 
 from simvtp.__main__ import main
-from simvtp.config import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.benchmarks import open_benchmark
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.encode import encode_h264
-from simvtp.data.inspect import check_manifest
-from simvtp.data.loader import TrainLoader, ViewLoader
-from simvtp.data.member import file_of, raw_clip
-from simvtp.data.pyav_reader import PyavReader
-from simvtp.data.sharding import parse_target, write_shards
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.loading.loader import TrainLoader, ViewLoader
+from simvtp.data.video.tar_member import file_of, raw_clip
+from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.prepare.write_shards import parse_target, write_shards
 from simvtp.data.shards import read_shards
-from simvtp.data.text import load_tokenizer
-from simvtp.data.transcode import Target
-from simvtp.data.video import get_reader, probe, read_frames
+from simvtp.data.text.tokenizer import load_tokenizer
+from simvtp.data.prepare.transcode import Target
+from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.errors import DataError
 from tests.data.benchmarks import made
 from tests.data.helpers import make_clips, moving_square
@@ -206,6 +206,6 @@ def test_changed_and_cut_off_raw_shards_are_found(raw: Path, tmp_path: Path) -> 
 
 
 def test_a_raw_clip_of_more_than_a_gibibyte_is_left_out(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simvtp.data.transcode.LARGEST_RAW", 1000)
+    monkeypatch.setattr("simvtp.data.prepare.transcode.LARGEST_RAW", 1000)
     outcome = write_shards(films, tmp_path / "out", Target(short=36, store="raw"), workers=0, say=lambda line: None)
     assert (outcome.written, dict(outcome.failed)) == (0, {"large": 10})

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.text import LONGEST_WORD, VOCABULARY, Tokenizer, load_tokenizer
+from simvtp.data.text.tokenizer import LONGEST_WORD, VOCABULARY, Tokenizer, load_tokenizer
 from simvtp.errors import UserError
 
 

@@ -5,19 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.transforms import (
-    CROP_UNIFORMS,
-    SCALES,
-    center_box,
-    crop_and_resize,
-    eval_box,
-    flip,
-    multiscale_box,
-    random_resized_box,
-    read_side,
-    resize,
-    train_box,
-)
+from simvtp.data.loading.transforms import CROP_UNIFORMS, SCALES, center_box, crop_and_resize, eval_box, flip, multiscale_box, random_resized_box, read_side, resize, train_box
 from simvtp.errors import ConfigError
 
 many = settings(max_examples=150, deadline=None, derandomize=True)

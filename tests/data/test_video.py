@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simvtp.data.encode import encode_h264
-from simvtp.data.video import fit_short_side, get_reader, probe, read_frames
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError
 from tests.data.helpers import damage, moving_square
 from tests.data.readers import READERS

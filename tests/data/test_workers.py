@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from simvtp.data.workers import Guard, GuardedWorker, SharedTexts, WorkerDied, guarded_map
+from simvtp.data.loading.decode_workers import Guard, GuardedWorker, SharedTexts, WorkerDied, guarded_map
 from simvtp.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

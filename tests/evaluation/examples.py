@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from simvtp.evaluation.answers import answer_ranks
-from simvtp.evaluation.cards import Asked, Candidates, Shown, with_baseline, with_candidates, with_counts, with_retrieved, with_spans
-from simvtp.evaluation.footage import Footage, Frames, animation, strip
-from simvtp.evaluation.gallery import clips_of, sections, strips_of
+from simvtp.evaluation.examples.example_cards import Asked, Candidates, Shown, with_baseline, with_candidates, with_counts, with_retrieved, with_spans
+from simvtp.evaluation.examples.clip_previews import Footage, Frames, animation, strip
+from simvtp.evaluation.examples.gallery import clips_of, sections, strips_of
 from simvtp.evaluation.items import Items
-from simvtp.evaluation.retrieval import Embedded, score
-from simvtp.evaluation.spans import grounding_result
-from simvtp.results import Protocol, Result
+from simvtp.evaluation.retrieval_evaluation import Embedded, score
+from simvtp.evaluation.temporal_spans import grounding_result
+from simvtp.runs.results import Protocol, Result
 
 PROTOCOL = Protocol("retrieval", "shapes", "test", "finetuned", "t2v", 8, 1, 1, "pessimistic", 0, "ab" * 32)
 CLIPS = [f"clip {number:02}" for number in range(24)]

@@ -30,7 +30,7 @@ from simvtp.evaluation.answers import (
     round_counts,
     top_k,
 )
-from simvtp.results import Protocol, Result
+from simvtp.runs.results import Protocol, Result
 from simvtp.tracking.address import metric_name
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from simvtp.data.datasets import open_dataset
-from simvtp.evaluation.cards import HITS, all_items, chosen, luck
-from simvtp.evaluation.footage import SIDE, Footage, animation, make_footage, strip
-from simvtp.evaluation.gallery import RENDERERS, TITLES, clips_of, example_page, redraw_examples, sections, shown_items
+from simvtp.evaluation.examples.example_cards import HITS, all_items, chosen, luck
+from simvtp.evaluation.examples.clip_previews import SIDE, Footage, animation, make_footage, strip
+from simvtp.evaluation.examples.gallery import RENDERERS, TITLES, clips_of, example_page, redraw_examples, sections, shown_items
 from simvtp.evaluation.items import Items, items_path, read_items, write_items
 from simvtp.tasks import TASKS
 from tests.evaluation import examples

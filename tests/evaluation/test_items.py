@@ -14,8 +14,8 @@ from simvtp.errors import DataError
 from simvtp.evaluation import metrics
 from simvtp.evaluation.answers import accuracy, answer_ranks, top_k
 from simvtp.evaluation.items import Items, distinct, find_items, items_of, items_path, read_items, run_items, write_items
-from simvtp.evaluation.spans import DEPTHS, grounding_metrics
-from simvtp.results import Protocol, Result
+from simvtp.evaluation.temporal_spans import DEPTHS, grounding_metrics
+from simvtp.runs.results import Protocol, Result
 
 PROTOCOL = Protocol("retrieval", "shapes", "test", "finetuned", "t2v", 8, 1, 1, "pessimistic", 0, "ab" * 32)
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simvtp.batch import Batch
-from simvtp.config import MaskConfig, ModelConfig
-from simvtp.evaluation import picture, reconstruction
-from simvtp.evaluation.picture import Word
-from simvtp.models.embeddings import cut_tubes
-from simvtp.models.masking import draw_masks, full_view
-from simvtp.models.simvtp import SimVTP
+from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.evaluation.examples import sheets
+from simvtp.evaluation import reconstruction
+from simvtp.evaluation.examples.sheets import Word
+from simvtp.models.common.embeddings import cut_tubes
+from simvtp.models.common.masking import draw_masks, full_view
+from simvtp.models.simvtp.simvtp_model import SimVTP
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ball", "roll", "##s", "past", "the", "cube"]
 CAPTIONS = (["a", "red", "ball", "roll", "##s", "past", "the", "cube"], ["the", "cube"])
@@ -76,7 +77,7 @@ def test_true_statistics_invert_the_target() -> None:
     torch.testing.assert_close(reconstruction.with_true_statistics(target.flatten(1), truth), truth)
 
 
-def clip_panels(target: str = "normalized", content: str = "perfect") -> tuple[tuple[picture.Panel, ...], torch.Tensor, ModelConfig]:
+def clip_panels(target: str = "normalized", content: str = "perfect") -> tuple[tuple[sheets.Panel, ...], torch.Tensor, ModelConfig]:
     """Panels of one clip whose prediction is the target itself, or nothing; and which pixels are hidden, bool [T, H, W]."""
     config = make_config()
     batch = make_batch(config)
@@ -163,8 +164,8 @@ def test_lines_without_a_word_head_or_hidden_words() -> None:
 @PROPERTY
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=40), max_size=30), st.integers(60, 400))
 def test_wrapped_text_keeps_its_words_and_its_width(words: list[str], width: int) -> None:
-    font = picture._font(13)
-    lines = picture._wrap(" ".join(words), font, width)
+    font = sheets._font(13)
+    lines = sheets._wrap(" ".join(words), font, width)
     assert "".join(lines).replace(" ", "") == "".join(words)
     assert all(font.getlength(line) <= width for line in lines)
 
@@ -182,11 +183,11 @@ def test_wrapped_text_keeps_its_words_and_its_width(words: list[str], width: int
     )
 )
 def test_words_do_not_overlap(words: list[Word]) -> None:
-    font, width = picture._font(15), 500
-    placed = list(picture._place_words(tuple(words), font, width))
+    font, width = sheets._font(15), 500
+    placed = list(sheets._place_words(tuple(words), font, width))
     assert [word for _, _, word in placed] == words
     for (x, line, word), (next_x, next_line, following) in itertools.pairwise(placed):
-        end = x + font.getlength(word.text) + (8 if picture._MARKS[word.mark][1] else 0)
+        end = x + font.getlength(word.text) + (8 if sheets._MARKS[word.mark][1] else 0)
         if next_line == line:
             assert next_x >= end - 1e-6 and (following.glued or next_x > end)
         else:
@@ -195,14 +196,14 @@ def test_words_do_not_overlap(words: list[Word]) -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 3, 4, 5]), (16, [0, 3, 6, 9, 12, 15])])
 def test_frames_of_the_still_picture(count: int, expected: list[int]) -> None:
-    assert picture.chosen_frames(count) == expected
+    assert sheets.chosen_frames(count) == expected
 
 
 def test_a_page_is_as_high_as_its_text_and_keeps_its_margins() -> None:
     frames = np.zeros((1, 16, 16, 3), dtype=np.uint8)
-    line = picture.Line("Caption", tuple(Word(f"word{i}", "right") for i in range(600)))
-    sheet = picture.Sheet("title", "subtitle", (picture.Panel("Original", "a note", frames),), (line,), "footnote", ("frame 1",))
-    image = picture.draw_sheet(sheet)
+    line = sheets.Line("Caption", tuple(Word(f"word{i}", "right") for i in range(600)))
+    sheet = sheets.Sheet("title", "subtitle", (sheets.Panel("Original", "a note", frames),), (line,), "footnote", ("frame 1",))
+    image = sheets.draw_sheet(sheet)
     inked = np.argwhere((np.asarray(image) != 255).any(axis=2))
     (top, left), (bottom, right) = inked.min(axis=0), inked.max(axis=0)
     assert image.height > 1500

@@ -14,9 +14,9 @@ from simvtp.errors import ConfigError, TrainingDiverged
 from simvtp.evaluation import rerank as module
 from simvtp.evaluation.metrics import cosines, ranks_of_features, unit_features
 from simvtp.evaluation.rerank import MatchScores, make_shortlist, rerank, score_reranked
-from simvtp.evaluation.retrieval import Embedded, score
-from simvtp.models import SimVTP
-from simvtp.results import Protocol
+from simvtp.evaluation.retrieval_evaluation import Embedded, score
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.runs.results import Protocol
 from tests.models.small import CONFIG, masks_for, random_batch
 
 PROTOCOL = Protocol("retrieval", "shapes", "test", "zero-shot", "t2v", 4, 1, 1, "pessimistic", 0, "abc")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from simvtp.errors import DataError, TrainingDiverged
 from simvtp.evaluation.metrics import dual_softmax_ranks
-from simvtp.evaluation.mode import evaluating
-from simvtp.evaluation.retrieval import embed_test_set, evaluate_retrieval, score, score_dual_softmax
-from simvtp.results import Protocol, Result
+from simvtp.evaluation.eval_mode import evaluating
+from simvtp.evaluation.retrieval_evaluation import embed_test_set, evaluate_retrieval, score, score_dual_softmax
+from simvtp.runs.results import Protocol, Result
 
 PROTOCOL: dict[str, Any] = {
     "dataset": "shapes", "split": "test", "setting": "zero-shot", "frames": 2, "segments": 2, "crops": 1, "seed": 3, "checkpoint": "abc",

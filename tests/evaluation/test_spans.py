@@ -8,19 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.evaluation.spans import (
-    DEPTHS,
-    OVERLAPS,
-    chance,
-    grounding_metrics,
-    grounding_result,
-    overlap,
-    prior,
-    prior_spans,
-    relative,
-    suppress,
-)
-from simvtp.results import Protocol, Result
+from simvtp.evaluation.temporal_spans import DEPTHS, OVERLAPS, chance, grounding_metrics, grounding_result, overlap, prior, prior_spans, relative, suppress
+from simvtp.runs.results import Protocol, Result
 from simvtp.tracking.address import metric_name
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import MaskConfig, ModelConfig
-from simvtp.models.masking import draw_masks
+from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.models.common.masking import draw_masks
 
 CONFIG = ModelConfig(
     image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=24, depth=2, heads=2, decoder_dim=16, decoder_depth=2, decoder_heads=2,

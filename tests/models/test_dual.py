@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.checks import check
-from simvtp.config import FinetuneConfig, ModelConfig
+from simvtp.config.validation import check
+from simvtp.config.schema import FinetuneConfig, ModelConfig
 from simvtp.errors import ConfigError
-from simvtp.models import DualEncoder, build_model, method_of
-from simvtp.models.dual import SharedEncoder, retrieval_encoder
-from simvtp.recipes import get_recipe
-from simvtp.settings import override
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.methods import build_model, method_of
+from simvtp.models.downstream.retrieval_encoders import SharedEncoder, retrieval_encoder
+from simvtp.config.recipes import get_recipe
+from simvtp.config.overrides import override
 
 MODEL = ModelConfig(
     image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=16, depth=3, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=1,

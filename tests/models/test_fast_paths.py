@@ -9,20 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simvtp.config import LossConfig, MaskConfig, ModelConfig
-from simvtp.models import (
-    OBJECTIVES,
-    SimVTP,
-    build_model,
-    leaves_padding_out,
-    set_gradient_checkpointing,
-    set_merged_passes,
-    set_packed_text,
-)
-from simvtp.models.decoders import VideoDecoder
-from simvtp.models.embeddings import TubeEmbedding
-from simvtp.models.layers import Blocks, take
-from simvtp.models.masking import full_view
+from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP, set_merged_passes
+from simvtp.methods import build_model
+from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
+from simvtp.models.common.layers import set_gradient_checkpointing
+from simvtp.models.common.decoders import VideoDecoder
+from simvtp.models.common.embeddings import TubeEmbedding
+from simvtp.models.common.layers import Blocks, take
+from simvtp.models.common.masking import full_view
 from simvtp.training.objectives import PretrainObjective
 from tests.models.small import CONFIG, masks_for, random_batch, small
 

@@ -7,10 +7,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from simvtp.config import MaskConfig, ModelConfig
-from simvtp.models import OBJECTIVES, build_model
-from simvtp.models.flops import describe, forward_flops, parameter_counts
-from simvtp.recipes import huge, large, released, tiny
+from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES
+from simvtp.methods import build_model
+from simvtp.models.flops.simvtp_flops import describe, forward_flops, parameter_counts
+from simvtp.config.recipes import huge, large, released, tiny
 from tests.models.small import masks_for, random_batch, small
 
 SIZES = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.models import build_model
-from simvtp.models.masking import draw_masks
-from simvtp.recipes import released
+from simvtp.methods import build_model
+from simvtp.models.common.masking import draw_masks
+from simvtp.config.recipes import released
 from simvtp.training.losses import contrastive_loss, masked_pixel_loss, matching_loss, normalise_tubes, word_loss
 
 

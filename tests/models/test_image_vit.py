@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from simvtp.config import ModelConfig
+from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
-from simvtp.models import build_model
-from simvtp.models.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
-from simvtp.models.pretrained import import_state, import_weights, initialise_from
+from simvtp.methods import build_model
+from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
+from simvtp.models.weights.pretrained import import_state, import_weights, initialise_from
 from tests.models.test_pretrained import shaken
 
 CONFIG = ModelConfig(

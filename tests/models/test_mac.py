@@ -14,16 +14,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from simvtp.batch import Batch
-from simvtp.checks import check
-from simvtp.config import MaskConfig, ModelConfig
+from simvtp.config.validation import check
+from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.errors import CheckpointError, ConfigError
-from simvtp.models import MAC, build_model, method_of
-from simvtp.models.flops import describe, forward_flops, parameter_counts
-from simvtp.models.mac_layers import DividedBlock, nearest_partners
-from simvtp.models.mac_masks import FrameMasks, kept_length
-from simvtp.models.mac_weights import TEMPORAL, expand_frames
-from simvtp.models.pretrained import from_pretrained, import_state, import_weights, save_pretrained
-from simvtp.recipes import get_recipe
+from simvtp.models.mac.mac_model import MAC
+from simvtp.methods import build_model, method_of
+from simvtp.models.flops.simvtp_flops import describe, forward_flops, parameter_counts
+from simvtp.models.mac.mac_layers import DividedBlock, nearest_partners
+from simvtp.models.mac.mac_masks import FrameMasks, kept_length
+from simvtp.models.weights.mac_weights import TEMPORAL, expand_frames
+from simvtp.models.weights.pretrained import from_pretrained, import_state, import_weights, save_pretrained
+from simvtp.config.recipes import get_recipe
 from tests.models.small import random_batch
 
 CONFIG = ModelConfig(

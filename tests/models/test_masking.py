@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import MaskConfig, ModelConfig, hidden_per_slot
-from simvtp.models.masking import UNUSED, draw_masks, full_view, index_mask, philox, uniform, word_slots, words_to_hide
+from simvtp.config.schema import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.models.common.masking import UNUSED, draw_masks, full_view, index_mask, philox, uniform, word_slots, words_to_hide
 
 MASK_ID = 4
 PROPERTY = settings(max_examples=120, deadline=None, derandomize=True)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simvtp.batch import Batch
-from simvtp.config import ModelConfig
-from simvtp.models import build_model
-from simvtp.models.embeddings import cut_tubes
-from simvtp.models.layers import take
-from simvtp.models.merging import merge, merge_groups, merged_count
+from simvtp.config.schema import ModelConfig
+from simvtp.methods import build_model
+from simvtp.models.common.embeddings import cut_tubes
+from simvtp.models.common.layers import take
+from simvtp.models.common.token_merging import merge, merge_groups, merged_count
 from tests.models.small import CONFIG, masks_for, random_batch, small
 from tests.models.test_masking import PROPERTY
 

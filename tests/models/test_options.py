@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from simvtp.config import LossConfig, MaskConfig
-from simvtp.models import DualEncoder, build_model, set_gradient_checkpointing
-from simvtp.models.cells import rebuilt, rebuilt_count
-from simvtp.models.embeddings import cut_tubes
-from simvtp.models.encoder import Encoder, pool
-from simvtp.models.experts import TwoEncoders
-from simvtp.models.flops import forward_flops
-from simvtp.models.masking import draw_masks, full_view, word_slots, words_to_hide
+from simvtp.config.schema import LossConfig, MaskConfig
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.methods import build_model
+from simvtp.models.common.layers import set_gradient_checkpointing
+from simvtp.models.common.decoder_masking import rebuilt, rebuilt_count
+from simvtp.models.common.embeddings import cut_tubes
+from simvtp.models.common.encoder import Encoder, pool
+from simvtp.models.common.two_encoders import TwoEncoders
+from simvtp.models.flops.simvtp_flops import forward_flops
+from simvtp.models.common.masking import draw_masks, full_view, word_slots, words_to_hide
 from simvtp.training.objectives import PretrainObjective, learned_temperature
 from tests.models.small import CONFIG, MASKS, masks_for, random_batch, small
 from tests.models.test_masking import PROPERTY, draw, hidden_pieces, make_batch, make_model

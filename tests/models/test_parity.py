@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from simvtp.config import ModelConfig
+from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
-from simvtp.models import build_model
-from simvtp.models.pretrained import export_released
-from simvtp.parity import check_reference_file, main
+from simvtp.methods import build_model
+from simvtp.models.weights.pretrained import export_released
+from simvtp.experiment.parity import check_reference_file, main
 from simvtp.training.losses import contrastive_loss, masked_pixel_loss, matching_loss, normalise_tubes, word_loss
 from tests.models.small import masks_for, random_batch
 
@@ -149,6 +149,6 @@ def test_files_that_cannot_be_checked(tmp_path: Path) -> None:
 
 
 def test_runs_as_a_program() -> None:
-    program = f"import sys; from simvtp.parity import main; sys.exit(main({str(DUAL)!r}))"
+    program = f"import sys; from simvtp.experiment.parity import main; sys.exit(main({str(DUAL)!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=FIXTURES.parents[1])
     assert done.returncode == 0 and "8 of 8 comparisons hold" in done.stdout

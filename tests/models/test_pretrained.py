@@ -15,12 +15,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from simvtp.config import ModelConfig
+from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
-from simvtp.models import OBJECTIVES, DualEncoder, SimVTP, build_model
-from simvtp.models.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
-from simvtp.models.layers import take
-from simvtp.models.pretrained import export_released, from_pretrained, import_state, import_weights, initialise_from, save_pretrained
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.methods import build_model
+from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
+from simvtp.models.common.layers import take
+from simvtp.models.weights.pretrained import export_released, from_pretrained, import_state, import_weights, initialise_from, save_pretrained
 from simvtp.training.losses import masked_pixel_loss, normalise_tubes
 from tests.models.small import CONFIG, masks_for, random_batch, small
 from tests.models.test_parity import DUAL, PRETRAINING, read

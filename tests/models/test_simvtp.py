@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from simvtp.batch import Batch
-from simvtp.config import ModelConfig
+from simvtp.config.schema import ModelConfig
 from simvtp.errors import ConfigError
-from simvtp.models import OBJECTIVES, DualEncoder, SimVTP, build_model, set_gradient_checkpointing
-from simvtp.models.decoders import choose_negatives
-from simvtp.models.layers import DropPath, sine_cosine_table
-from simvtp.models.masking import full_view
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.methods import build_model
+from simvtp.models.common.layers import set_gradient_checkpointing
+from simvtp.models.common.decoders import choose_negatives
+from simvtp.models.common.layers import DropPath, sine_cosine_table
+from simvtp.models.common.masking import full_view
 from tests.models.small import CONFIG, masks_for, random_batch, small
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(OBJECTIVES, size)]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reports.collect import Study, gather
-from reports.kinds import kind_of
-from simvtp.results import Protocol, Result
+from reports.study.collect import Study, gather
+from reports.kinds.registry import kind_of
+from simvtp.runs.results import Protocol, Result
 from simvtp.tracking import TrackedRun
 
 VIDEO, TEXT = "masks.video_ratio", "masks.text_ratio"

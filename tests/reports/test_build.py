@@ -19,10 +19,10 @@ import pytest
 from ablations import mask_ratio
 from reports.build import main, write_index, write_report
 from simvtp import tracking
-from simvtp.config import Experiment, RuntimeConfig, to_dict
-from simvtp.journal import Journal, write_atomically
-from simvtp.recipes import get_recipe
-from simvtp.settings import override
+from simvtp.config.schema import Experiment, RuntimeConfig, to_dict
+from simvtp.runs.journal import Journal, write_atomically
+from simvtp.config.recipes import get_recipe
+from simvtp.config.overrides import override
 from simvtp.tracking import Mirror
 from tests.reports import made_up
 from tests.reports.made_up import all_results

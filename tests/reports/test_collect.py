@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from reports.collect import gather
-from reports.plan import Plan, ReportError
-from reports.tables import headline
+from reports.study.collect import gather
+from reports.study.report_plan import Plan, ReportError
+from reports.output.tables import headline
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO, all_results, result, run
 

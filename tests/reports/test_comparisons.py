@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from reports.build import write_report
-from reports.collect import Study, gather
-from reports.comparisons import BETTER, EQUAL, UNDECIDED, WORSE, baseline_of, compare, comparison_tables, sentence, verdict_lines
-from reports.paired import item_values
-from reports.verdict import sentences
+from reports.study.collect import Study, gather
+from reports.statistics.comparisons import BETTER, EQUAL, UNDECIDED, WORSE, baseline_of, compare, comparison_tables, sentence, verdict_lines
+from reports.statistics.paired_bootstrap import item_values
+from reports.statistics.verdict import sentences
 from simvtp.evaluation.items import Items, items_path, write_items
-from simvtp.results import Result
+from simvtp.runs.results import Result
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 

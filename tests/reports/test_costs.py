@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from reports.build import write_report
-from reports.collect import Study, gather
-from reports.costs import cost_plots, cost_tables, costs_frame, counted, draw
+from reports.study.collect import Study, gather
+from reports.figures.costs import cost_plots, cost_tables, costs_frame, counted, draw
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 

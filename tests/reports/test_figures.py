@@ -11,9 +11,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from reports import curves, figures, heat
-from reports.collect import Study
-from reports.kind import grid_plots
+from reports.figures import curves, style, heatmap as heat
+from reports.study.collect import Study
+from reports.kinds.report_kind import grid_plots
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -35,8 +35,8 @@ def gap() -> Study:
     return made_up.study(made_up.plan(), by_cell({(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): None, (0.9, 0.75): 14.96}))
 
 
-def drawn(study: Study, folder: Path) -> tuple[figures.Picture, ...]:
-    return figures.draw_figures(study, grid_plots(study), folder)
+def drawn(study: Study, folder: Path) -> tuple[style.Picture, ...]:
+    return style.draw_figures(study, grid_plots(study), folder)
 
 
 def words(axes: Any) -> list[str]:
@@ -55,7 +55,7 @@ def test_same_runs_same_bytes_fixed_size_and_fonts(tmp_path: Path) -> None:
     for one, two in zip(first, second, strict=True):
         assert one.pdf.read_bytes() == two.pdf.read_bytes() and one.png.read_bytes() == two.png.read_bytes()
         with Image.open(one.png) as image:
-            assert image.width == round(figures.WIDTH * figures.PNG_DPI) and "Creation Time" not in image.info
+            assert image.width == round(style.WIDTH * style.PNG_DPI) and "Creation Time" not in image.info
         content = one.pdf.read_bytes()
         assert b"/CreationDate" not in content and b"/FontFile2" in content and b"/Type3" not in content
 
@@ -83,7 +83,7 @@ def test_heat_map_says_the_spread_and_how_many_seeds_are_missing() -> None:
     assert "10.2\nn = 1" in found and "11.8\n± 1.0" in found
 
 
-@figures.house_style()
+@style.house_style()
 def test_no_number_leaves_its_cell() -> None:
     few = {VIDEO: 0.5, TEXT: 0.75}
     for ratios in ((0.5, 0.75), tuple(n / 20 for n in range(4, 19, 2)), tuple(n / 20 for n in range(4, 19))):
@@ -98,20 +98,20 @@ def test_no_number_leaves_its_cell() -> None:
 
 
 def test_numbers_stand_out_from_their_cells() -> None:
-    assert figures.contrast(figures.relative_luminance((1, 1, 1)), figures.relative_luminance((0, 0, 0))) == pytest.approx(21)
-    assert figures.relative_luminance((0.5, 0.5, 0.5)) == pytest.approx(0.214, abs=1e-3)
+    assert style.contrast(style.relative_luminance((1, 1, 1)), style.relative_luminance((0, 0, 0))) == pytest.approx(21)
+    assert style.relative_luminance((0.5, 0.5, 0.5)) == pytest.approx(0.214, abs=1e-3)
     ratios = tuple(n / 20 for n in range(4, 19))
     study = made_up.study(made_up.plan((0.5,), ratios), lambda cell, seed: 10 * cell[TEXT])
     axes = heat.heat_map(study).axes[0]
     colors = axes.collections[0].to_rgba(axes.collections[0].get_array().ravel())
     pairs = [
-        (figures.relative_luminance(to_rgb(text.get_color())), figures.relative_luminance(c))
+        (style.relative_luminance(to_rgb(text.get_color())), style.relative_luminance(c))
         for text, c in zip(axes.texts, colors, strict=True)
     ]
-    assert min(figures.contrast(*pair) for pair in pairs) > 3.9
+    assert min(style.contrast(*pair) for pair in pairs) > 3.9
 
 
-@figures.house_style()
+@style.house_style()
 def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
     many = tuple(n / 20 for n in range(3, 19))
     full = (0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from reports import curves, losses
-from reports.collect import Study
-from reports.kinds import GRID, KINDS, kind_of
-from reports.plan import ReportError
-from reports.render import escape
-from reports.tables import headline
+from reports.figures import curves
+from reports.kinds import losses_report
+from reports.study.collect import Study
+from reports.kinds.registry import GRID, KINDS, kind_of
+from reports.study.report_plan import ReportError
+from reports.output.render import escape
+from reports.output.tables import headline
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -45,7 +46,7 @@ def test_a_tick_for_each_loss_that_is_on() -> None:
     ],
 )
 def test_names_of_sets_are_read(name: str, found: dict[str, str] | None) -> None:
-    assert losses.parts(name) == found
+    assert losses_report.parts(name) == found
 
 
 def test_names_of_another_form_get_the_table_of_any_grid() -> None:

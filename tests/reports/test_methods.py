@@ -6,9 +6,9 @@ from pathlib import Path
 from PIL import Image
 
 from reports.build import write_index, write_report
-from reports.collect import Study, gather
-from reports.kinds import KINDS, kind_of
-from reports.rebuilt import rebuilt_pictures, shown_cells
+from reports.study.collect import Study, gather
+from reports.kinds.registry import KINDS, kind_of
+from reports.figures.reconstructions import rebuilt_pictures, shown_cells
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from reports.build import write_index, write_report
-from reports.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, judge, read_claims
-from reports.collect import Study
-from reports.layout import MISSING, Table
-from reports.papers import draw_efficiency, write_papers
-from reports.plan import ReportError
-from reports.published import METRICS, ROWS, beside_published, paper_tables
-from reports.record import record
-from reports.shelf import measured_rows
-from reports.verdict import sentences
+from reports.papers.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, judge, read_claims
+from reports.study.collect import Study
+from reports.output.layout import MISSING, Table
+from reports.papers.paper_tables import draw_efficiency, write_papers
+from reports.study.report_plan import ReportError
+from reports.papers.published import METRICS, ROWS, beside_published, paper_tables
+from reports.study.study_provenance import record
+from reports.study.archive import measured_rows
+from reports.statistics.verdict import sentences
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 

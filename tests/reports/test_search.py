@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from reports import search, search_figures
+from reports.kinds import search_report, search_figures
 from reports.build import write_report
-from reports.collect import Study, gather
-from reports.figures import house_style
-from reports.kinds import kind_of
-from reports.plan import Plan
-from reports.trials import best_first, objectives_of, pareto_front, trials_of
+from reports.study.collect import Study, gather
+from reports.figures.style import house_style
+from reports.kinds.registry import kind_of
+from reports.study.report_plan import Plan
+from reports.kinds.search_trials import best_first, objectives_of, pareto_front, trials_of
 from tests.reports import made_up
 from tests.reports.made_up import COST, QUALITY, SPACE, search_cells, search_plan, search_study
 
@@ -40,13 +40,13 @@ def test_objectives_are_improved_in_their_own_direction() -> None:
     ]
     study = gather(made, runs, kind_of(made).make_axis)
     assert [trial.number for trial in best_first(trials_of(study), objectives_of(study)[0])] == [1, 2, 0]
-    assert search.verdict(study)[0].startswith("Selected on val: trial 1 ")
+    assert search_report.verdict(study)[0].startswith("Selected on val: trial 1 ")
 
 
 def test_a_cost_named_first_does_not_become_the_quality() -> None:
     study = figures_for((10, 1.0), (12, 2.0), objectives=(COST, QUALITY), metric=COST["metric"], metric_label=COST["label"])
     assert [objective.metric for objective in objectives_of(study)] == [QUALITY["metric"], COST["metric"]]
-    assert "trial 1 " in search.verdict(study)[0]
+    assert "trial 1 " in search_report.verdict(study)[0]
 
 
 def test_the_best_is_selected_on_val_and_the_test_figure_is_the_one_to_quote() -> None:
@@ -57,13 +57,13 @@ def test_the_best_is_selected_on_val_and_the_test_figure_is_the_one_to_quote() -
         for point, val, test in zip(made["points"], (20.0, 10.0, 15.0), (5.0, 30.0, 25.0), strict=True)
     ]
     study = gather(made, runs, kind_of(made).make_axis)
-    first, second, *_ = search.verdict(study)
+    first, second, *_ = search_report.verdict(study)
     assert first.startswith("Selected on val: trial 0 (") and first.endswith("the best of 3 with R@1 20.0 % on val.")
     assert (
         second.startswith("On the test split it has R@1 5.0 % (guessing: 0.40 %): that is the figure to quote.")
         and "too favourable" in second
     )
-    (table,) = search.tables(study)
+    (table,) = search_report.tables(study)
     heads = [column.head for column in table.columns]
     val, test = heads.index("val R@1 (%)"), heads.index("R@1 on test")
     assert [(row[0].text, row[val].text, row[val].place, row[test].text, row[test].place) for row in table.rows] == [
@@ -85,17 +85,17 @@ def test_pruned_and_cancelled_trials_are_counted_and_never_a_figure(tmp_path: Pa
     assert record["states"] == {"finished": 2, "cancelled": 1, "failed": 1, "pruned": 2} and record["planned_points"] == 6
     assert [aside["state"] for aside in record["not_in_the_table_or_with_reservation"]] == ["pruned", "cancelled", "pruned", "failed"]
     assert [cell["mean"] for cell in record["cells"]] == [10, None, 12, None, None, None]
-    assert "2 of 6 trials finished, 1 of 6 trials cancelled, 1 of 6 trials failed, 2 of 6 trials pruned." in " ".join(search.verdict(study))
+    assert "2 of 6 trials finished, 1 of 6 trials cancelled, 1 of 6 trials failed, 2 of 6 trials pruned." in " ".join(search_report.verdict(study))
     page = (tmp_path / "index.html").read_text()
     assert "2 of 6 trials pruned" in page and "The paper" not in page
 
 
 def test_what_was_asked_for_beyond_is_told_and_a_search_without_figures_says_so() -> None:
-    assert "; 9 were asked for." in " ".join(search.verdict(figures_for((10, 1.0), (12, 2.0), trials=9)))
+    assert "; 9 were asked for." in " ".join(search_report.verdict(figures_for((10, 1.0), (12, 2.0), trials=9)))
     nothing = figures_for("running", "failed")
-    assert search.verdict(nothing)[0] == "No trial of this search has a figure yet, so there is nothing to say."
+    assert search_report.verdict(nothing)[0] == "No trial of this search has a figure yet, so there is nothing to say."
     assert search_figures.search_plots(nothing) == []
-    (table,) = search.tables(nothing)
+    (table,) = search_report.tables(nothing)
     assert table.rows == ()
 
 
@@ -160,7 +160,7 @@ def test_slices_show_each_varied_parameter_and_nothing_is_cut() -> None:
 
 def test_trials_stay_in_the_order_in_which_they_were_asked_for_and_values_are_short() -> None:
     cells = list(reversed(search_cells(5)))
-    plan = Plan.from_dict(search_plan(cells), search.make_axis)
+    plan = Plan.from_dict(search_plan(cells), search_report.make_axis)
     assert [dict(zip([p["key"] for p in SPACE], cell, strict=True)) for cell in plan.cells] == cells
     rate = plan.axes[1]
     assert rate.logarithmic and rate.text(0.000123456) == "0.000123" and rate.text(0.05) == "0.05"

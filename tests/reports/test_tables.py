@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from reports import render
-from reports.collect import gather
-from reports.frames import cells_frame, metrics_frame, points_frame
-from reports.layout import Cell
-from reports.tables import all_metrics, headline
+from reports.output import render
+from reports.study.collect import gather
+from reports.output.dataframes import cells_frame, metrics_frame, points_frame
+from reports.output.layout import Cell
+from reports.output.tables import all_metrics, headline
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 

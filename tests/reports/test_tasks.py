@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from reports import curves, losses, search
+from reports.figures import curves
+from reports.kinds import losses_report, search_report
 from reports.build import write_report
-from reports.collect import Study, gather, protocol_text
-from reports.frames import metrics_frame
-from reports.kinds import kind_of
-from reports.metrics import metric_of
-from reports.plan import ReportError
-from reports.tables import all_metrics, headline
-from reports.verdict import sentences
-from simvtp.results import Result
+from reports.study.collect import Study, gather, protocol_text
+from reports.output.dataframes import metrics_frame
+from reports.kinds.registry import kind_of
+from reports.output.metric_formats import metric_of
+from reports.study.report_plan import ReportError
+from reports.output.tables import all_metrics, headline
+from reports.statistics.verdict import sentences
+from simvtp.runs.results import Result
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO, action_result, count_result, grounding_result, qa_result
 
@@ -181,7 +182,7 @@ def test_sets_of_losses_are_drawn_beside_the_prior() -> None:
     cells = [{"losses": name} for name in axes[0]["values"]]
     made = made_up.plan(axes=axes, cells=cells, ablation="losses", published_optimum=None, metric=made_up.QA)
     study = made_up.task_study(made, lambda cell, seed: qa_result(28.0 + len(cell["losses"])))
-    figure = losses.dots(study)
+    figure = losses_report.dots(study)
     figure.draw_without_rendering()
     assert figure.axes[0].bbox.height > 0.4 * figure.dpi * len(cells) / 2  # the legend leaves the sets their room
     assert legend(figure) == ["chance (accuracy 6.25 %)", "prior (31.00 %)"]
@@ -194,7 +195,7 @@ def test_a_search_on_questions_quotes_the_test_figure_with_both_ways_of_guessing
         made_up.run(point, made_up.result(2.0, "zero-shot"), qa_result(test), metrics={"val/accuracy": val})
         for point, val, test in zip(made["points"], (50.0, 40.0), (35.0, 45.0), strict=True)
     ]
-    first, second, *_ = search.verdict(gather(made, runs, kind_of(made).make_axis))
+    first, second, *_ = search_report.verdict(gather(made, runs, kind_of(made).make_axis))
     assert first.startswith("Selected on val: trial 0 (")
     assert second.startswith("On the test split it has accuracy 35.0 % (guessing: 6.25 %, prior: 31.00 %): that is the figure to quote.")
 

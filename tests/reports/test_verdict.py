@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reports.verdict import sentences
+from reports.statistics.verdict import sentences
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 

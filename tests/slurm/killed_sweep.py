@@ -6,8 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from simvtp.journal import write_atomically
-from sweeps.command import main
+from simvtp.runs.journal import write_atomically
+from sweeps.cli.command import main
 from sweeps.mask_ratio import SWEEP
 from sweeps.runner import slurm
 

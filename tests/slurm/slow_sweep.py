@@ -2,7 +2,7 @@
 
 import sys
 
-from sweeps.command import main
+from sweeps.cli.command import main
 from sweeps.mask_ratio import SWEEP
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 from ablations import mask_ratio
 from ablations.design import Point
-from simvtp.config import Experiment
-from simvtp.journal import read_journal
-from simvtp.lease import Attempt, attempts
-from simvtp.recipes import get_recipe
-from simvtp.settings import override
+from simvtp.config.schema import Experiment
+from simvtp.runs.journal import read_journal
+from simvtp.runs.lease import Attempt, attempts
+from simvtp.config.recipes import get_recipe
+from simvtp.config.overrides import override
 from sweeps.runner.point import REQUEUE_FOR_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until

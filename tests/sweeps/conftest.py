@@ -7,9 +7,9 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
-from simvtp.config import Experiment
-from simvtp.recipes import tiny
-from simvtp.settings import override
+from simvtp.config.schema import Experiment
+from simvtp.config.recipes import tiny
+from simvtp.config.overrides import override
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = "tests.sweeps.jobs:run"

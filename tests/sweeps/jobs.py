@@ -16,10 +16,10 @@ import socket
 import time
 from pathlib import Path
 
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import TrainingDiverged
-from simvtp.journal import Journal, read_json, write_atomically
-from simvtp.results import Protocol, Result
+from simvtp.runs.journal import Journal, read_json, write_atomically
+from simvtp.runs.results import Protocol, Result
 
 STEP_S = 0.05
 

@@ -10,11 +10,11 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
-from simvtp.recipes import tiny
-from simvtp.settings import override
-from sweeps.command import main
+from simvtp.config.recipes import tiny
+from simvtp.config.overrides import override
+from sweeps.cli.command import main
 from sweeps.mask_ratio import SWEEP
-from sweeps.options import make_comparison, make_options, make_parser
+from sweeps.cli.options import make_comparison, make_options, make_parser
 from tests.sweeps.conftest import ENTRY, ROOT
 from tests.sweeps.jobs import result, status
 

@@ -19,12 +19,12 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Point
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import UserError
-from simvtp.journal import read_journal
-from simvtp.settings import override
-from sweeps.engine import Summary, run_sweep, sweep_folder
-from sweeps.rundir import ALIVE
+from simvtp.runs.journal import read_journal
+from simvtp.config.overrides import override
+from sweeps.engine.sweep_engine import Summary, run_sweep, sweep_folder
+from sweeps.monitor.run_state import ALIVE
 from sweeps.runner import Options, point_state
 from sweeps.runner.local import LocalJobs
 from sweeps.runner.point import PointJob
@@ -253,7 +253,7 @@ def test_a_second_controller_is_sent_away(grid: Ablation) -> None:
 def test_an_experiment_that_runs_by_hand_is_watched_and_not_started_again(base: Experiment) -> None:
     grid = mask_ratio.build(override(base, ["pretrain.max_steps=60"]), (0.9,), (0.75,))
     point = grid.points()[0]
-    program = "import sys; from ablations import mask_ratio; from simvtp.settings import override; from simvtp.recipes import tiny; from tests.sweeps.jobs import run; run(mask_ratio.build(override(tiny(), sys.argv[1:]), (0.9,), (0.75,)).points()[0].experiment)"
+    program = "import sys; from ablations import mask_ratio; from simvtp.config.overrides import override; from simvtp.config.recipes import tiny; from tests.sweeps.jobs import run; run(mask_ratio.build(override(tiny(), sys.argv[1:]), (0.9,), (0.75,)).points()[0].experiment)"
     by_hand = subprocess.Popen([sys.executable, "-c", program, f"runtime.root={base.runtime.root}", "pretrain.max_steps=60"], cwd=ROOT)
     wait_for(lambda: (point.run_dir / "status.json").exists())
     assert states(sweep(grid)) == ["finished"]

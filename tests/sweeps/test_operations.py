@@ -24,23 +24,23 @@ from ablations import mask_ratio
 from ablations.design import Ablation, Point
 from ablations.search import build as build_search
 from simvtp import tracking
-from simvtp.config import Experiment
-from simvtp.journal import Journal, read_journal, read_json, write_atomically
-from simvtp.lease import owner
-from simvtp.rundir import write_identity
-from simvtp.settings import override
+from simvtp.config.schema import Experiment
+from simvtp.runs.journal import Journal, read_journal, read_json, write_atomically
+from simvtp.runs.lease import owner
+from simvtp.runs.rundir import write_identity
+from simvtp.config.overrides import override
 from simvtp.tracking.store import Store
 from sweeps import cancel, doctor, status
-from sweeps.overview import controller, find_sweeps, survey
-from sweeps.rebuild import open_recorded, rebuild_study
-from sweeps.rundir import process_mark
-from sweeps.squeue import shared_queue, state_of
+from sweeps.monitor.overview import controller, find_sweeps, survey
+from sweeps.repair.rebuild import open_recorded, rebuild_study
+from sweeps.monitor.run_state import process_mark
+from sweeps.runner.slurm_queue import shared_queue, state_of
 from sweeps.study import open_study
 from tests.sweeps import jobs
 from tests.sweeps.conftest import ROOT
 
 HEAVY = ("torch", "optuna", "submitit", "mlflow", "pandas", "transformers")
-COMMAND = "import sys; from sweeps.command import main; from sweeps.mask_ratio import SWEEP; sys.exit(main(SWEEP, sys.argv[1:], 'tests.sweeps.jobs:run'))"
+COMMAND = "import sys; from sweeps.cli.command import main; from sweeps.mask_ratio import SWEEP; sys.exit(main(SWEEP, sys.argv[1:], 'tests.sweeps.jobs:run'))"
 QUIET = ["--tracking-uri", "off", "--no-report"]
 
 
@@ -691,7 +691,7 @@ def test_a_disk_that_is_full_or_cannot_be_written_is_said(
     assert doctor.main(["--root", "/proc", "--dry-run"]) == 1
     assert "/proc cannot be written" in capsys.readouterr().out
     write_plan(grid)
-    monkeypatch.setattr("sweeps.checkup.LITTLE_SPACE", 1 << 62)
+    monkeypatch.setattr("sweeps.repair.diagnose.LITTLE_SPACE", 1 << 62)
     code, out = doctor_says(capsys, grid, "--yes")
     assert code == 1 and "MB are free" in out and "to do: free some space" in out
 

@@ -11,25 +11,9 @@ from rich.console import Console
 
 from ablations.cost import share_done
 from ablations.design import Ablation
-from simvtp.journal import Journal
-from sweeps.progress import (
-    MANY_LOGGED,
-    WAITING,
-    Lines,
-    Logged,
-    PointView,
-    SweepView,
-    best_validation,
-    clock,
-    estimate,
-    journal_tail,
-    line,
-    look,
-    newest_metrics,
-    summary,
-    table,
-)
-from sweeps.rundir import CANCELLED, FAILED, FINISHED, PRUNED, RUNNING, last_lines, read_state
+from simvtp.runs.journal import Journal
+from sweeps.monitor.live_progress import MANY_LOGGED, WAITING, Lines, Logged, PointView, SweepView, best_validation, clock, estimate, journal_tail, line, look, newest_metrics, summary, table
+from sweeps.monitor.run_state import CANCELLED, FAILED, FINISHED, PRUNED, RUNNING, last_lines, read_state
 from tests.sweeps.jobs import status
 
 

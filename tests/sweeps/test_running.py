@@ -16,23 +16,23 @@ from ablations import mask_ratio
 from ablations.design import Ablation
 from ablations.search import Search
 from ablations.search import build as build_search
-from simvtp.config import Experiment, to_dict
+from simvtp.config.schema import Experiment, to_dict
 from simvtp.errors import ConfigError, RankLost, UserError
-from simvtp.lease import attempts, hold
-from simvtp.rundir import Status
-from simvtp.settings import override
-from sweeps.budget import Budget
-from sweeps.command import main
-from sweeps.continuing import Continuations, lost
-from sweeps.engine import run_sweep
-from sweeps.freeze import freeze
-from sweeps.job import run_job
+from simvtp.runs.lease import attempts, hold
+from simvtp.runs.rundir import Status
+from simvtp.config.overrides import override
+from sweeps.engine.budget import Budget
+from sweeps.cli.command import main
+from sweeps.engine.retry_policy import Continuations, lost
+from sweeps.engine.sweep_engine import run_sweep
+from sweeps.runner.code_snapshot import freeze
+from sweeps.runner.job import run_job
 from sweeps.mask_ratio import SWEEP
-from sweeps.options import make_options, read_arguments
-from sweeps.rundir import CANCELLED, FAILED, FINISHED, KILLED, PRUNED, RANK_FAILURE, STOPPED, RunState, gpu_hours, note_end, read_state
+from sweeps.cli.options import make_options, read_arguments
+from sweeps.monitor.run_state import CANCELLED, FAILED, FINISHED, KILLED, PRUNED, RANK_FAILURE, STOPPED, RunState, gpu_hours, note_end, read_state
 from sweeps.runner import Options
 from sweeps.runner.slurm import slurm_parameters
-from sweeps.squeue import _from_accounting, _from_controller
+from sweeps.runner.slurm_queue import _from_accounting, _from_controller
 from sweeps.study import open_study
 from tests.sweeps.conftest import ENTRY, ROOT, change
 
@@ -213,7 +213,7 @@ def test_a_rank_whose_fellow_has_gone_ends_as_a_lost_job(base: Experiment, monke
         with Status(experiment.run_dir, writes=True):
             raise RankLost("another process of this run has gone away")
 
-    monkeypatch.setattr("sweeps.job._load", lambda entry: lost_rank)
+    monkeypatch.setattr("sweeps.runner.job._load", lambda entry: lost_rank)
     with pytest.raises(RankLost):
         run_job(to_dict(base))
     assert read_state(base.run_dir, alive=False).state == KILLED
@@ -242,7 +242,7 @@ def test_a_cancelled_point_is_left_alone_until_it_is_asked_for(grid: Ablation, c
 
 
 def test_a_rank_that_fails_leaves_its_reason_and_ends_with_an_error(base: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    from simvtp.config import to_dict
+    from simvtp.config.schema import to_dict
 
     fails = change(mask_ratio.build(base, video_ratios=(0.5,), text_ratios=(0.5,)), "finetune.enabled=false").points()[0]
     monkeypatch.setenv("RANK", "1")

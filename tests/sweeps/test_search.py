@@ -14,9 +14,9 @@ import pytest
 from ablations import search
 from ablations.design import Point
 from ablations.search import Parameter, Search
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import UserError
-from simvtp.settings import override
+from simvtp.config.overrides import override
 from sweeps.study import SearchStudy
 from sweeps.study import open_study as open_any
 

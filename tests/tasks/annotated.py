@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.pyav_reader import PyavReader
+from simvtp.data.video.pyav_reader import PyavReader
 
 
 def clips_of(experiment: Experiment, split: str) -> tuple[Clip, ...]:

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from simvtp.batch import Batch
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.data.annotations import open_annotations
-from simvtp.data.records import Span
+from simvtp.data.benchmarks.records import Span
 from simvtp.errors import ConfigError, DataError
-from simvtp.evaluation.spans import grounding_metrics, overlap
-from simvtp.models import Place, build_model, set_place
-from simvtp.models.grounding import END, INSIDE, START, GroundingModel
+from simvtp.evaluation.temporal_spans import grounding_metrics, overlap
+from simvtp.models.common.layers import Place, set_place
+from simvtp.methods import build_model
+from simvtp.models.downstream.grounding_model import END, INSIDE, START, GroundingModel
 from simvtp.tasks import open_task
 from simvtp.tasks.grounding import Grounding, SpanLoss, _lengths, candidates, predict
 from tests.small import small_experiment
@@ -209,6 +210,6 @@ def test_the_new_settings_change_no_fingerprint_of_before(small: Experiment) -> 
     usual = replace(small, finetune=replace(small.finetune, segments=16))
     assert usual.fingerprint != small.fingerprint
     assert usual.fingerprint == replace(usual, finetune=replace(usual.finetune, segments=16, segment_frames=2)).fingerprint
-    from simvtp.config import identity
+    from simvtp.config.schema import identity
 
     assert not {"segments", "segment_frames"} & set(identity(usual)["finetune"])

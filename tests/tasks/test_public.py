@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from simvtp.config import Experiment
+from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import answer_ranks
 from simvtp.experiment import run
-from simvtp.models import build_model
-from simvtp.models.pretrained import import_weights
-from simvtp.recipes import get_recipe
-from simvtp.results import Result
-from simvtp.settings import finalise, override
+from simvtp.methods import build_model
+from simvtp.models.weights.pretrained import import_weights
+from simvtp.config.recipes import get_recipe
+from simvtp.runs.results import Result
+from simvtp.config.overrides import finalise, override
 from simvtp.tasks import TASKS, open_task, open_zero_shot
 from simvtp.tasks.imagetext import ImageText
-from simvtp.tasks.published import SimilarityChoice, published_choices
+from simvtp.tasks.published_choice import SimilarityChoice, published_choices
 from simvtp.tasks.retrieval import Retrieval
 from tests.small import small_experiment, small_settings
 from tests.tasks.annotated import (

@@ -14,25 +14,26 @@ import torch
 from safetensors.torch import load_file
 
 from simvtp.batch import Batch
-from simvtp.config import Experiment, ModelConfig
+from simvtp.config.schema import Experiment, ModelConfig
 from simvtp.data.annotations import open_annotations
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.text import load_tokenizer
+from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import ConfigError, DataError, Stopped
 from simvtp.evaluation.items import find_items, run_items
 from simvtp.experiment import run, with_vocabulary
-from simvtp.journal import read_journal
-from simvtp.models import Place, build_model, set_place
-from simvtp.models.action import VideoClassifier
-from simvtp.models.pair import PairModel
-from simvtp.rundir import load_results
-from simvtp.scores import read_metric
-from simvtp.settings import finalise
+from simvtp.runs.journal import read_journal
+from simvtp.models.common.layers import Place, set_place
+from simvtp.methods import build_model
+from simvtp.models.downstream.action_model import VideoClassifier
+from simvtp.models.downstream.cross_encoder import PairModel
+from simvtp.runs.rundir import load_results
+from simvtp.runs.scores import read_metric
+from simvtp.config.overrides import finalise
 from simvtp.tasks import TASKS, Context, open_task
 from simvtp.tasks.choice import different
 from simvtp.tasks.qa import QuestionAnswering, padded, shaped
-from simvtp.tasks.scoring import score_texts
+from simvtp.tasks.pair_scoring import score_texts
 from simvtp.training.optim import build_optimizer, set_rate
 from tests.small import small_experiment, small_settings
 

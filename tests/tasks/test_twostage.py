@@ -14,18 +14,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from simvtp.commands import downstream
-from simvtp.config import Experiment
-from simvtp.data.loader import ViewLoader
+from simvtp.experiment.finetune_command import downstream
+from simvtp.config.schema import Experiment
+from simvtp.data.loading.loader import ViewLoader
 from simvtp.errors import CheckpointError, ConfigError
 from simvtp.evaluation.metrics import ranks_of_matrix
 from simvtp.experiment import run
-from simvtp.models import build_model
-from simvtp.models.pretrained import import_weights
-from simvtp.results import Result
-from simvtp.rundir import load_results
-from simvtp.scores import read_metric
-from simvtp.settings import finalise
+from simvtp.methods import build_model
+from simvtp.models.weights.pretrained import import_weights
+from simvtp.runs.results import Result
+from simvtp.runs.rundir import load_results
+from simvtp.runs.scores import read_metric
+from simvtp.config.overrides import finalise
 from simvtp.tasks.twostage import CentreViews
 from simvtp.tracking.address import metric_name
 from tests.small import small_experiment, small_settings

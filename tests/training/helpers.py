@@ -14,15 +14,16 @@ from typing import Any
 import torch
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import LossConfig, MaskConfig, ModelConfig, TrainConfig, to_dict
-from simvtp.journal import Journal, read_journal
-from simvtp.models import SimVTP, build_model
-from simvtp.models.masking import draw_masks
-from simvtp.recipes import tiny
-from simvtp.training import distributed
+from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig, TrainConfig, to_dict
+from simvtp.runs.journal import Journal, read_journal
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.methods import build_model
+from simvtp.models.common.masking import draw_masks
+from simvtp.config.recipes import tiny
+from simvtp.training.parallel import distributed
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
-from simvtp.training.preemption import stop_on_signals
+from simvtp.training.checkpointing.preemption import stop_on_signals
 from simvtp.training.stage import Outcome, Stage
 
 MASK_ID = 3

@@ -17,7 +17,7 @@ import safetensors
 import torch
 
 from simvtp.errors import CheckpointError, UserError
-from simvtp.training.checkpoint import Checkpoints, random_state, read_state, set_random_state, sha256_of, write_weights
+from simvtp.training.checkpointing.checkpoint import Checkpoints, random_state, read_state, set_random_state, sha256_of, write_weights
 from tests.training.helpers import in_process, pretrain
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from simvtp.training.cut import is_cut
+from simvtp.training.parallel.dtensor import is_cut
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_an_experiment_is_imported_without_tensors_that_are_cut() -> None:
     program = (
-        "import sys, simvtp.experiment, simvtp.training.replica\n"
+        "import sys, simvtp.experiment, simvtp.training.parallel.parallel_model\n"
         "print([name for name in ('torch.distributed.tensor', 'torch.distributed.fsdp', 'mlflow', 'optuna', 'av', 'decord') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

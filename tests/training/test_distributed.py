@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import LossConfig
+from simvtp.config.schema import LossConfig
 from simvtp.errors import UserError
-from simvtp.models import DualEncoder
-from simvtp.training import distributed
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.training.parallel import distributed
 from simvtp.training.loop import train
 from simvtp.training.losses import contrastive_loss, word_loss
 from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
-from simvtp.training.preemption import StopFlag
+from simvtp.training.checkpointing.preemption import StopFlag
 from tests.training.helpers import MODEL, TRAIN, draw_with_negatives_of, free_port, make_batch, make_model, make_stage, metrics, on_ranks
 
 QUIET = replace(MODEL, text_dropout=0.0)
@@ -114,7 +114,7 @@ def test_local_negatives_and_a_rank_without_words(tmp_path: Path) -> None:
 
 def train_here(directory: Path, stop_at: int = 0, accumulate: int = 1, losses: LossConfig | None = None) -> torch.nn.Module:
     """The whole loop on this rank's share of the batches; rank 1 alone is asked to stop at the step `stop_at`."""
-    from simvtp.journal import Journal
+    from simvtp.runs.journal import Journal
 
     stop, size = StopFlag(), 8 // distributed.world()
 

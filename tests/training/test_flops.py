@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.models import DualEncoder, set_gradient_checkpointing
-from simvtp.models.flops import forward_flops
-from simvtp.training.flops import count_step, peak, shapes_of, speed_of, weightless
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.common.layers import set_gradient_checkpointing
+from simvtp.models.flops.simvtp_flops import forward_flops
+from simvtp.training.step_flops import count_step, peak, shapes_of, speed_of, weightless
 from tests.training.helpers import MASKS, MODEL, TRAIN, draw, lines, make_batch, make_model, pretrain
 
 

@@ -12,10 +12,10 @@ import torch
 
 from simvtp.batch import Batch
 from simvtp.errors import UserError
-from simvtp.journal import Journal
-from simvtp.lease import Fenced
-from simvtp.training import distributed
-from simvtp.training.checkpoint import Checkpoints
+from simvtp.runs.journal import Journal
+from simvtp.runs.lease import Fenced
+from simvtp.training.parallel import distributed
+from simvtp.training.checkpointing.checkpoint import Checkpoints
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
 from tests.training import helpers
@@ -87,7 +87,7 @@ def test_all_ranks_leave_when_the_run_was_taken_over(tmp_path: Path) -> None:
 
 
 def stop_after(steps: int) -> Any:
-    from simvtp.training.preemption import StopFlag
+    from simvtp.training.checkpointing.preemption import StopFlag
 
     stop = StopFlag()
 

@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from simvtp.batch import Batch
-from simvtp.config import LossConfig
+from simvtp.config.schema import LossConfig
 from simvtp.errors import ConfigError, DataError, TrainingDiverged
-from simvtp.models import DualEncoder, SimVTP
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.training.objectives import RetrievalObjective
 from simvtp.training.stage import Outcome, step_seed
 from tests.training import helpers
@@ -314,7 +315,7 @@ def test_half_precision_trains_close_to_full(tmp_path: Path, precision: str) -> 
 
 
 def test_fp16_skips_an_overflowing_update_and_resumes_its_scale(tmp_path: Path) -> None:
-    from simvtp.training.preemption import StopFlag
+    from simvtp.training.checkpointing.preemption import StopFlag
 
     stop = StopFlag()
     stop.set("test")

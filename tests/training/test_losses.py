@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.config import LossConfig
+from simvtp.config.schema import LossConfig
 from simvtp.training.losses import (
     contrastive_loss,
     masked_pixel_loss,

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from simvtp.batch import Batch, Masks
-from simvtp.config import LossConfig, MaskConfig
-from simvtp.journal import Journal
-from simvtp.models import build_model, method_of
-from simvtp.training import distributed
+from simvtp.config.schema import LossConfig, MaskConfig
+from simvtp.runs.journal import Journal
+from simvtp.methods import build_model, method_of
+from simvtp.training.parallel import distributed
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
 from tests.training import helpers

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config import ModelConfig, TrainConfig
-from simvtp.models import DualEncoder
+from simvtp.config.schema import ModelConfig, TrainConfig
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.training.optim import build_optimizer, clip_gradients, decays, parameter_groups, set_rate, update_average
-from simvtp.training.schedule import learning_rate, stage_rate, stage_steps
+from simvtp.training.lr_schedule import learning_rate, stage_rate, stage_steps
 from tests.training.helpers import MODEL, make_model
 
 

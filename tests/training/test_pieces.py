@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simvtp.training import pieces
+from simvtp.training import chunked_losses
 from simvtp.training.losses import IGNORED, as_share, masked_pixel_loss, normalise_tubes, word_loss
-from simvtp.training.pieces import pixel_loss_in_pieces, word_loss_in_pieces
+from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
 
 PIECES = [1, 7 * 24, 2**17]  # values in a piece: less than a row, some rows, everything
 
@@ -23,7 +23,7 @@ def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
 @pytest.mark.parametrize("values", PIECES)
 @pytest.mark.parametrize("normalised", [True, False])
 def test_pixel_loss(values: int, normalised: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "CACHED", values)
+    monkeypatch.setattr(chunked_losses, "CACHED", values)
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, 5, 24), dtype=torch.uint8, generator=g)
     guess = torch.randn(3, 5, 24, dtype=torch.float64, generator=g).requires_grad_()
@@ -43,7 +43,7 @@ def test_pixel_loss_of_shares_is_that_of_bytes() -> None:
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=4), st.integers(0, 99), st.sampled_from(PIECES))
 def test_word_loss(scored: list[int], seed: int, values: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "CACHED", values)
+        patch.setattr(chunked_losses, "CACHED", values)
         g = torch.Generator().manual_seed(seed)
         logits = (9 * torch.randn(4, 3, 24, dtype=torch.float64, generator=g)).requires_grad_()
         words = torch.randint(0, 24, (4, 3), generator=g)

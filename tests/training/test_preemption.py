@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from simvtp.errors import Stopped
-from simvtp.training.preemption import STOP_SIGNALS, stop_on_signals
+from simvtp.training.checkpointing.preemption import STOP_SIGNALS, stop_on_signals
 from tests.training.helpers import in_process, pretrain
 
 

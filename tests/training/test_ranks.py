@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
-from simvtp.config import LossConfig
-from simvtp.journal import Journal
-from simvtp.models import DualEncoder
-from simvtp.training import distributed
+from simvtp.config.schema import LossConfig
+from simvtp.runs.journal import Journal
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.training.parallel import distributed
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective, RetrievalObjective
-from simvtp.training.preemption import StopFlag
-from simvtp.training.replica import Replica
+from simvtp.training.checkpointing.preemption import StopFlag
+from simvtp.training.parallel.parallel_model import Replica
 from tests.training.helpers import (
     TRAIN,
     draw_with_negatives_of,

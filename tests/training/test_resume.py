@@ -113,7 +113,7 @@ def test_a_signal_from_outside_at_any_moment(tmp_path: Path, unbroken: Path, nam
 
 
 def test_a_stopped_stage_says_so_and_loses_no_step(tmp_path: Path) -> None:
-    from simvtp.training.preemption import StopFlag
+    from simvtp.training.checkpointing.preemption import StopFlag
 
     stop, seen = StopFlag(), []
 
@@ -156,7 +156,7 @@ def test_a_stop_during_an_evaluation_saves_the_step_and_evaluates_again(tmp_path
 
 
 def test_a_stop_before_an_evaluation_does_not_wait_for_it(tmp_path: Path, unbroken: Path) -> None:
-    from simvtp.training.preemption import StopFlag
+    from simvtp.training.checkpointing.preemption import StopFlag
 
     stop, scored = StopFlag(), []
 
@@ -224,7 +224,7 @@ def test_a_finished_stage_is_not_run_again_and_gives_its_weights(tmp_path: Path)
 
 
 def test_what_came_before_the_stage_stays_in_the_journal(tmp_path: Path) -> None:
-    from simvtp.journal import Journal
+    from simvtp.runs.journal import Journal
 
     journal = Journal(tmp_path / "journal.jsonl")
     journal.write("event", message="before")
@@ -238,8 +238,8 @@ def test_what_came_before_the_stage_stays_in_the_journal(tmp_path: Path) -> None
 
 
 def test_a_checkpoint_of_another_configuration_names_the_fields(tmp_path: Path) -> None:
-    from simvtp.config import to_dict
-    from simvtp.recipes import tiny
+    from simvtp.config.schema import to_dict
+    from simvtp.config.recipes import tiny
 
     process = in_process(run, tmp_path, "batch:10")
     process.join(120)

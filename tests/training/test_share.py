@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from simvtp.config import TrainConfig
+from simvtp.config.schema import TrainConfig
 from simvtp.errors import ConfigError
-from simvtp.training.share import Share, share_batch
+from simvtp.training.parallel.batch_split import Share, share_batch
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from simvtp.errors import UserError
-from simvtp.training.checkpoint import Checkpoints
-from simvtp.training.writer import Writer, snapshot
+from simvtp.training.checkpointing.checkpoint import Checkpoints
+from simvtp.training.checkpointing.background_writer import Writer, snapshot
 from tests.training import helpers
 from tests.training.helpers import pretrain
 

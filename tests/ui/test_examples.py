@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from simvtp.evaluation.cards import all_items
-from simvtp.evaluation.gallery import example_page, sections
+from simvtp.evaluation.examples.example_cards import all_items
+from simvtp.evaluation.examples.gallery import example_page, sections
 from tests.evaluation.examples import KINDS, footage_for
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -24,9 +24,9 @@ import pytest
 from ablations import mask_ratio
 from reports.build import main as build_report
 from simvtp import tracking
-from simvtp.journal import write_atomically
-from simvtp.recipes import get_recipe
-from simvtp.settings import override
+from simvtp.runs.journal import write_atomically
+from simvtp.config.recipes import get_recipe
+from simvtp.config.overrides import override
 from sweeps.study import open_study
 from tests.test_tracking import ROOT, Run, ended, make_plan, make_result, make_sweep
 

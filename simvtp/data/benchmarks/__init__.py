@@ -19,14 +19,14 @@ from simvtp.data.benchmarks.msrvtt_mc import MSRVTT_MC
 from simvtp.data.benchmarks.msrvtt_qa import MSRVTT_QA
 from simvtp.data.benchmarks.msvd import MSVD
 from simvtp.data.benchmarks.msvd_qa import MSVD_QA
-from simvtp.data.benchmarks.reader import BenchmarkReader
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader
 from simvtp.data.benchmarks.ssv2 import SSV2
 from simvtp.data.benchmarks.tacos import TACOS
 from simvtp.data.benchmarks.tgif_qa import TGIF_QA
 from simvtp.data.benchmarks.ucf101 import UCF101
 from simvtp.data.benchmarks.vatex import VATEX
 from simvtp.data.benchmarks.webvid import WEBVID
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks.records import Benchmark
 from simvtp.errors import ConfigError
 
 BENCHMARKS: dict[str, BenchmarkReader] = {

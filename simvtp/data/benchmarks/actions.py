@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
-from simvtp.data.records import Action, Benchmark
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.records import Action, Benchmark
 
 
 def make_benchmark(
@@ -26,14 +26,14 @@ def make_benchmark(
             training videos.
     """
     splits = {split: [a.video for a in actions if a.split == split] for split in ("train", "val", "test")}
-    files.require_apart(splits, f"{name} {protocol}")
-    read = files.count_splits(actions)
+    annotation_files.require_apart(splits, f"{name} {protocol}")
+    read = annotation_files.count_splits(actions)
     said = list(notes)
     if not splits["val"]:
         groups = {video: group(video) for video in splits["train"]}
-        held = files.hold_out(groups.values())
+        held = annotation_files.hold_out(groups.values())
         actions = [replace(a, split="val") if a.split == "train" and groups[a.video] in held else a for a in actions]
         count = sum(a.split == "val" for a in actions)
         apart = f", {len(held)} recordings with all their parts" if len(set(groups.values())) < len(groups) else ""
-        said.append(files.held_out_note(count, len(groups)) + apart)
+        said.append(annotation_files.held_out_note(count, len(groups)) + apart)
     return Benchmark(name, "action", protocol, videos, actions=tuple(actions), labels=tuple(labels), notes=tuple(said), read=read)

@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
+from simvtp.data.benchmarks import annotation_files
 from simvtp.data.benchmarks.karpathy import PYAV
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.clips import Clip
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("cc3m", "CC3M", "conceptual_captions")
 LISTED = {"train": ("cc3m_training_success_full.tsv",), "test": ("cc3m_validation_success_full.tsv",)}
@@ -29,15 +29,15 @@ def open_cc3m(root: Path, protocol: str) -> Benchmark:
     clips: list[Clip] = []
     notes = []
     for split in ("train", "test"):
-        listed = files.find_if_there(root, LISTED[split], FOLDERS)
+        listed = annotation_files.find_if_there(root, LISTED[split], FOLDERS)
         found, note = (
-            _read_listed(root, listed, split) if listed else _read_official(root, files.find(root, OFFICIAL[split], FOLDERS), split)
+            _read_listed(root, listed, split) if listed else _read_official(root, annotation_files.find(root, OFFICIAL[split], FOLDERS), split)
         )
         clips += found
         notes.append(note)
-    read = files.count_splits(clips)
-    files.require_apart({split: [clip.id for clip in clips if clip.split == split] for split in ("train", "test")}, "cc3m")
-    moved, note = files.select_from_train(clips, VAL_SHARE)
+    read = annotation_files.count_splits(clips)
+    annotation_files.require_apart({split: [clip.id for clip in clips if clip.split == split] for split in ("train", "test")}, "cc3m")
+    moved, note = annotation_files.select_from_train(clips, VAL_SHARE)
     notes += [f"test is the official validation file; {note}", PYAV]
     videos = {clip.id: clip.path for clip in moved}
     return Benchmark("cc3m", "pretraining", protocol, videos, clips=moved, notes=tuple(notes), read=read)
@@ -45,7 +45,7 @@ def open_cc3m(root: Path, protocol: str) -> Benchmark:
 
 def _read_listed(root: Path, path: Path, split: str) -> tuple[list[Clip], str]:
     """The list of what was downloaded: a header, then the caption and the file's name."""
-    rows = files.read_text(path).split("\n")
+    rows = annotation_files.read_text(path).split("\n")
     folder = _folder(root, split)
     clips = []
     for number, line in enumerate(rows[1:], start=2):
@@ -53,18 +53,18 @@ def _read_listed(root: Path, path: Path, split: str) -> tuple[list[Clip], str]:
         if not line.strip():
             continue
         if len(cells) < 2 or not cells[0].strip() or not cells[1].strip():
-            files.refuse(path, f"has no caption and file name in its first two TAB-separated columns in line {number}")
+            annotation_files.refuse(path, f"has no caption and file name in its first two TAB-separated columns in line {number}")
         name = cells[1].strip()
         clips.append(Clip(f"{split}/{name}", folder / name, (cells[0].strip(),), split))
-    files.require_unique([clip.id for clip in clips], path, "images")
+    annotation_files.require_unique([clip.id for clip in clips], path, "images")
     return clips, f"{split}: the images that {path.name} lists"
 
 
 def _read_official(root: Path, path: Path, split: str) -> tuple[list[Clip], str]:
-    rows = files.read_bare_table(path, ("caption", "url"))
+    rows = annotation_files.read_bare_table(path, ("caption", "url"))
     empty = sum(not caption or not url for caption, url in rows)
     if empty:
-        files.refuse(path, f"has {empty} rows without a caption or without a URL")
+        annotation_files.refuse(path, f"has {empty} rows without a caption or without a URL")
     name, place = _naming(root, split, [url for _, url in rows[:TRIED]])
     clips = [Clip(f"{split}/{number}", place(number, url), (caption,), split) for number, (caption, url) in enumerate(rows)]
     return clips, f"{split}: files are expected as {name}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
+from simvtp.data.benchmarks import annotation_files
 from simvtp.data.benchmarks.moments import MomentCollector
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("Charades", "charades", "charades_sta", "Charades-STA")
 VIDEO_FOLDERS = ("Charades_v1_480", "Charades_v1", "videos")
@@ -17,31 +17,31 @@ def open_charades_sta(root: Path, protocol: str) -> Benchmark:
     collector = MomentCollector()
     notes: list[str] = []
     for split in ("train", "test"):
-        path = files.find(root, [f"charades_sta_{split}.txt"], FOLDERS)
+        path = annotation_files.find(root, [f"charades_sta_{split}.txt"], FOLDERS)
         lengths = _read_lengths(root, split)
         if not lengths:
             notes.append(
                 f"{split}: no Charades_v1_{split}.csv, so the lengths of the videos are not known and spans are not cut at their end"
             )
-        for number, line in enumerate(files.read_lines(path), start=1):
+        for number, line in enumerate(annotation_files.read_lines(path), start=1):
             head, marks, sentence = line.partition("##")
             words = head.split()
             if not marks or len(words) != 3:
-                files.refuse(path, f"has a line {number} that is not 'VIDEO START END##SENTENCE': '{line[:60]}'")
-            start, end = (files.number(word, path, f"a time in line {number}") for word in words[1:])
+                annotation_files.refuse(path, f"has a line {number} that is not 'VIDEO START END##SENTENCE': '{line[:60]}'")
+            start, end = (annotation_files.number(word, path, f"a time in line {number}") for word in words[1:])
             collector.add(split, words[0], sentence, start, end, lengths.get(words[0]))
-    files.require_apart(collector.videos, "charades_sta")
-    finder = files.VideoFinder(root, VIDEO_FOLDERS)
+    annotation_files.require_apart(collector.videos, "charades_sta")
+    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in collector.videos.values() for video in ids}
     return collector.benchmark("charades_sta", protocol, videos, tuple(notes))
 
 
 def _read_lengths(root: Path, split: str) -> dict[str, float]:
     """Seconds by video, from the table of Charades itself if it is there."""
-    path = files.find_if_there(root, [f"Charades_v1_{split}.csv"], FOLDERS)
+    path = annotation_files.find_if_there(root, [f"Charades_v1_{split}.csv"], FOLDERS)
     if path is None:
         return {}
-    return {row["id"]: files.number(row["length"], path, f"the length of {row['id']}") for row in files.read_table(path, ["id", "length"])}
+    return {row["id"]: annotation_files.number(row["length"], path, f"the length of {row['id']}") for row in annotation_files.read_table(path, ["id", "length"])}
 
 
 CHARADES_STA = BenchmarkReader(

@@ -6,9 +6,9 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("DiDeMo", "didemo", "LocalizingMoments/data")
 LIST_FOLDERS = ("ce_lists", "DiDeMo", "didemo")
@@ -25,32 +25,32 @@ def open_didemo(root: Path, protocol: str) -> Benchmark:
         ["the sentences of a video are joined to one paragraph, in the order of the file; long ones are cut at model.text_length"],
     )
     for split in SPLITS:
-        path = files.find(root, [f"{split}_data.json"], FOLDERS)
+        path = annotation_files.find(root, [f"{split}_data.json"], FOLDERS)
         sentences = _read_sentences(path)
         read[split] = sum(map(len, sentences.values()))
         splits[split] = list(sentences)
         if protocol == "paragraph-ce":
-            place = files.find(root, [f"{split}_list.txt"], LIST_FOLDERS)
-            splits[split] = files.read_lines(place)
-            files.require_unique(splits[split], place, "videos")
-            files.require_known(splits[split], sentences, split, path)
+            place = annotation_files.find(root, [f"{split}_list.txt"], LIST_FOLDERS)
+            splits[split] = annotation_files.read_lines(place)
+            annotation_files.require_unique(splits[split], place, "videos")
+            annotation_files.require_known(splits[split], sentences, split, path)
             notes.append(f"{split}: {len(splits[split])} of {len(sentences)} annotated videos are in {place.name}")
         paragraphs |= {video: [" ".join(several)] for video, several in sentences.items()}
-    files.require_apart(splits, "didemo")
-    finder = files.VideoFinder(root, VIDEO_FOLDERS)
+    annotation_files.require_apart(splits, "didemo")
+    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in splits.values() for video in ids}
-    clips = tuple(replace(clip, end_s=ANNOTATED_S) for clip in files.make_clips(splits, paragraphs, videos, root))
+    clips = tuple(replace(clip, end_s=ANNOTATED_S) for clip in annotation_files.make_clips(splits, paragraphs, videos, root))
     notes.append(f"the sentences speak of the first {ANNOTATED_S:g} s of a video; longer ones are cut there")
     return Benchmark("didemo", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read)
 
 
 def _read_sentences(path: Path) -> dict[str, list[str]]:
-    rows = files.listed(files.read_json(path), path, "the file")
-    files.require_unique([files.get(row, "annotation_id", path, "an annotation") for row in rows], path, "annotation_ids")
+    rows = annotation_files.listed(annotation_files.read_json(path), path, "the file")
+    annotation_files.require_unique([annotation_files.get(row, "annotation_id", path, "an annotation") for row in rows], path, "annotation_ids")
     sentences: defaultdict[str, list[str]] = defaultdict(list)
     for row in rows:
-        video = files.text(files.get(row, "video", path, "an annotation"), path, "a video")
-        sentences[video].append(files.text(files.get(row, "description", path, "an annotation"), path, "a description"))
+        video = annotation_files.text(annotation_files.get(row, "video", path, "an annotation"), path, "a video")
+        sentences[video].append(annotation_files.text(annotation_files.get(row, "description", path, "an annotation"), path, "a description"))
     return dict(sentences)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
+from simvtp.data.benchmarks import annotation_files
 from simvtp.data.benchmarks.actions import make_benchmark
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.records import Action, Benchmark
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.records import Action, Benchmark
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 VIDEO_FOLDERS = ("videos", "videos_train", "videos_val", "train", "val", "validation", "train_256", "val_256")
@@ -23,20 +23,20 @@ def open_kinetics(root: Path, protocol: str) -> Benchmark:
     actions: list[Action] = []
     places: dict[str, str] = {}
     for split, several in names.items():
-        path = files.find(root, several, folders)
-        rows = files.read_table(path, COLUMNS)
+        path = annotation_files.find(root, several, folders)
+        rows = annotation_files.read_table(path, COLUMNS)
         found = [Action(_clip_name(row, path), row["label"], split) for row in rows]
-        files.require_unique([action.video for action in found], path, "clips")
+        annotation_files.require_unique([action.video for action in found], path, "clips")
         if not all(action.label for action in found):
-            files.refuse(path, "has rows without a label")
+            annotation_files.refuse(path, "has rows without a label")
         places |= {
             action.video: f"{row['split'] or split}/{action.label}/{action.video}.mp4" for action, row in zip(found, rows, strict=True)
         }
         actions += found
     labels = sorted({action.label for action in actions})
     if len(labels) != int(size):
-        files.refuse(path.parent, f"has lists of {len(labels)} classes; protocol {protocol} needs {size}")
-    finder = files.VideoFinder(root, VIDEO_FOLDERS)
+        annotation_files.refuse(path.parent, f"has lists of {len(labels)} classes; protocol {protocol} needs {size}")
+    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {name: finder.path(name, place, others=[name[:11]]) for name, place in places.items()}
     notes = ("test is the official validation split, as is usual", "many of the YouTube videos are gone: figures depend on which are left")
     return make_benchmark("kinetics", protocol, actions, labels, videos, notes, group=lambda name: name[:11])
@@ -44,7 +44,7 @@ def open_kinetics(root: Path, protocol: str) -> Benchmark:
 
 def _clip_name(row: dict[str, str], path: Path) -> str:
     """As the official downloads name the files: id, start and end in six digits each."""
-    start, end = (int(files.number(row[key], path, f"{key} of {row['youtube_id']}")) for key in ("time_start", "time_end"))
+    start, end = (int(annotation_files.number(row[key], path, f"{key} of {row['youtube_id']}")) for key in ("time_start", "time_end"))
     return f"{row['youtube_id']}_{start:06d}_{end:06d}"
 
 

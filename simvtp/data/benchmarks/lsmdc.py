@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.clips import Clip
-from simvtp.data.records import Benchmark, Question
+from simvtp.data.benchmarks.records import Benchmark, Question
 
 FOLDERS = ("LSMDC", "lsmdc", "task1", "task2", "annotations/task1", "annotations/task2")
 VIDEO_FOLDERS = ("LSMDC_Videos", "videos", "avi", "clips")
@@ -34,21 +34,21 @@ def open_lsmdc(root: Path, protocol: str) -> Benchmark:
     captions: dict[str, list[str]] = {}
     notes, read = [], {}
     for split, names in RETRIEVAL.items():
-        path = files.find(root, names, FOLDERS)
-        rows = files.read_bare_table(path, (*TIMES, "sentence"))
+        path = annotation_files.find(root, names, FOLDERS)
+        rows = annotation_files.read_bare_table(path, (*TIMES, "sentence"))
         read[split] = len(rows)
         several: defaultdict[str, list[str]] = defaultdict(list)
         for row in rows:
             several[row[0]].append(row[-1])
         if split == "test":
-            files.require_unique([row[0] for row in rows], path, "clips")
+            annotation_files.require_unique([row[0] for row in rows], path, "clips")
         elif len(several) < len(rows):
             notes.append(f"{split}: {len(rows)} sentences of {len(several)} clips; a clip that comes again has several captions")
         splits[split] = list(several)
         captions |= several
-    files.require_apart(splits, "lsmdc")
+    annotation_files.require_apart(splits, "lsmdc")
     videos = _videos(root, [name for ids in splits.values() for name in ids])
-    clips = files.make_clips(splits, captions, videos, root)
+    clips = annotation_files.make_clips(splits, captions, videos, root)
     return Benchmark("lsmdc", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read)
 
 
@@ -56,23 +56,23 @@ def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
     questions: list[Question] = []
     splits: dict[str, list[str]] = {}
     for split, name in CHOICE.items():
-        path = files.find(root, [name], FOLDERS)
+        path = annotation_files.find(root, [name], FOLDERS)
         # The training and validation files have the right sentence first and no index; the test file is shuffled and has one (1 to 5).
         shuffled = split == "test"
-        rows = files.read_bare_table(path, (*TIMES, *OPTIONS, "answer") if shuffled else (*TIMES, *OPTIONS))
+        rows = annotation_files.read_bare_table(path, (*TIMES, *OPTIONS, "answer") if shuffled else (*TIMES, *OPTIONS))
         for number, row in enumerate(rows, start=1):
             right = "1"
             if shuffled:
                 right = row[-1]
                 if right not in ("1", "2", "3", "4", "5"):
-                    files.refuse(path, f"has '{right}' in row {number} where the answer should be 1 to 5")
+                    annotation_files.refuse(path, f"has '{right}' in row {number} where the answer should be 1 to 5")
             candidates = tuple(row[len(TIMES) : len(TIMES) + 5])
             if not all(candidates):
-                files.refuse(path, f"has an empty sentence in row {number}")
+                annotation_files.refuse(path, f"has an empty sentence in row {number}")
             answer = candidates[int(right) - 1]
             questions.append(Question(f"{split}-{number}", row[0], "", answer, candidates, "choice", split))
         splits[split] = list(dict.fromkeys(row[0] for row in rows))
-    files.require_apart(splits, "lsmdc_mc")
+    annotation_files.require_apart(splits, "lsmdc_mc")
     videos = _videos(root, [name for ids in splits.values() for name in ids])
     notes = (
         "there is no question, only five sentences, of which one describes the clip; answer is the text of the right one",
@@ -86,7 +86,7 @@ def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
         clips=_captioned(questions, videos, root),
         questions=tuple(questions),
         notes=notes,
-        read=files.count_splits(questions),
+        read=annotation_files.count_splits(questions),
     )
 
 
@@ -99,12 +99,12 @@ def _captioned(questions: Sequence[Question], videos: Mapping[str, Path], root: 
             if question.video not in captions:
                 splits[question.split].append(question.video)
             captions[question.video].append(question.answer)
-    return files.make_clips(splits, captions, videos, root)
+    return annotation_files.make_clips(splits, captions, videos, root)
 
 
 def _videos(root: Path, clips: list[str]) -> dict[str, Path]:
     """Clips lie in a folder by movie: 1004_Juno_00.00.32.690-00.00.37.013 in 1004_Juno."""
-    finder = files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     return {clip: finder.path(clip, f"{clip.rpartition('_')[0]}/{clip}.avi") for clip in clips}
 
 

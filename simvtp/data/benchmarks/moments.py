@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
-from simvtp.data.records import Benchmark, Moment, Span
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.records import Benchmark, Moment, Span
 
 ROUNDING_S = 0.01  # times are given in hundredths of a second
 
@@ -55,7 +55,7 @@ class MomentCollector:
         moments = tuple(self.moments)
         if "val" not in self._read:
             train = list(self.videos["train"])
-            held = files.hold_out(train)
+            held = annotation_files.hold_out(train)
             moments = tuple(replace(m, split="val") if m.split == "train" and m.video in held else m for m in moments)
-            said.append(files.held_out_note(len(held), len(train)))
+            said.append(annotation_files.held_out_note(len(held), len(train)))
         return Benchmark(name, "grounding", protocol, videos, moments=moments, notes=tuple(said), read=dict(self._read))

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.benchmarks import files
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.clips import Clip
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks.records import Benchmark
 from simvtp.errors import DataError
 
 FOLDERS = ("msrvtt_data", "MSRVTT", "msrvtt", "videodatainfo", "annotation", "high-quality/structured-symlinks", "ce_lists")
@@ -31,9 +31,9 @@ LISTS: dict[str, dict[str, tuple[str, ...]]] = {
 OFFICIAL_SPLITS = {"train": "train", "validate": "val", "val": "val", "test": "test"}
 
 
-def video_finder(root: Path) -> files.VideoFinder:
+def video_finder(root: Path) -> annotation_files.VideoFinder:
     """Where `video0` ... `video9999` lie; also for the benchmarks that ask about the same videos."""
-    return files.VideoFinder(root, VIDEO_FOLDERS)
+    return annotation_files.VideoFinder(root, VIDEO_FOLDERS)
 
 
 def open_msrvtt(root: Path, protocol: str) -> Benchmark:
@@ -43,24 +43,24 @@ def open_msrvtt(root: Path, protocol: str) -> Benchmark:
         sentences = _read_test_pairs(root)
     splits: dict[str, list[str]] = {}
     for split, names in LISTS[protocol].items():
-        if protocol == "full" and files.find_if_there(root, names, FOLDERS) is None and set(official.values()) >= {"train", "val", "test"}:
+        if protocol == "full" and annotation_files.find_if_there(root, names, FOLDERS) is None and set(official.values()) >= {"train", "val", "test"}:
             splits[split] = [video for video, of in official.items() if of == split]
             continue
-        path = files.find(root, names, FOLDERS)
+        path = annotation_files.find(root, names, FOLDERS)
         splits[split] = read_ids(path)
-        files.require_known(splits[split], captions, split, annotations)
+        annotation_files.require_known(splits[split], captions, split, annotations)
     if sentences:
         splits["test"] = list(sentences)
-    files.require_apart(splits, f"msrvtt {protocol}")
+    annotation_files.require_apart(splits, f"msrvtt {protocol}")
     finder = video_finder(root)
     videos = {video: finder.path(video) for ids in splits.values() for video in ids}
     trained = {split: ids for split, ids in splits.items() if not (split == "test" and sentences)}
-    clips = files.make_clips(trained, captions, videos, annotations)
+    clips = annotation_files.make_clips(trained, captions, videos, annotations)
     clips += tuple(Clip(video, videos[video], (sentence,), "test") for video, sentence in sentences.items())
-    read = files.count_splits(clips)
+    read = annotation_files.count_splits(clips)
     notes = []
     if "val" not in splits:
-        clips, note = files.select_from_train(clips)
+        clips, note = annotation_files.select_from_train(clips)
         notes.append(note)
     notes.append(
         "test: one caption a video, the one that JSFusion drew"
@@ -73,33 +73,33 @@ def open_msrvtt(root: Path, protocol: str) -> Benchmark:
 def read_ids(path: Path) -> list[str]:
     """Ids of a list: one a line, or the column `video_id` of a csv. DataError if one comes twice."""
     table = path.suffix == ".csv"
-    ids = [row["video_id"] for row in files.read_table(path, ["video_id"])] if table else files.read_lines(path)
-    files.require_unique(ids, path, "videos")
+    ids = [row["video_id"] for row in annotation_files.read_table(path, ["video_id"])] if table else annotation_files.read_lines(path)
+    annotation_files.require_unique(ids, path, "videos")
     return ids
 
 
 def _read_test_pairs(root: Path) -> dict[str, str]:
-    path = files.find(root, TEST_1K_A, FOLDERS)
-    rows = files.read_table(path, ["video_id", "sentence"])
-    files.require_unique([row["video_id"] for row in rows], path, "videos")
+    path = annotation_files.find(root, TEST_1K_A, FOLDERS)
+    rows = annotation_files.read_table(path, ["video_id", "sentence"])
+    annotation_files.require_unique([row["video_id"] for row in rows], path, "videos")
     bare = [row["video_id"] for row in rows if not row["sentence"]]
     if bare:
-        files.refuse(path, f"has no sentence for {len(bare)} videos: {files.few(bare)}")
+        annotation_files.refuse(path, f"has no sentence for {len(bare)} videos: {annotation_files.few(bare)}")
     return {row["video_id"]: row["sentence"] for row in rows}
 
 
 def _read_captions(root: Path) -> tuple[dict[str, list[str]], dict[str, str], Path]:
     """Captions by video, the official split of each video as far as the file says, and the (first) file."""
-    path = files.find_if_there(root, CAPTIONS, FOLDERS)
+    path = annotation_files.find_if_there(root, CAPTIONS, FOLDERS)
     if path is not None:
         return *_read_official([path]), path
-    found = [path for names in OFFICIAL if (path := files.find_if_there(root, names, FOLDERS))]
+    found = [path for names in OFFICIAL if (path := annotation_files.find_if_there(root, names, FOLDERS))]
     if found:
         return *_read_official(found), found[0]
-    path = files.find_if_there(root, ("MSR_VTT.json",), FOLDERS)
+    path = annotation_files.find_if_there(root, ("MSR_VTT.json",), FOLDERS)
     if path is not None:
         return _read_coco_style(path), {}, path
-    files.find(root, (*CAPTIONS, *OFFICIAL[0], "MSR_VTT.json"), FOLDERS)
+    annotation_files.find(root, (*CAPTIONS, *OFFICIAL[0], "MSR_VTT.json"), FOLDERS)
     raise DataError(f"no captions below {root}.")
 
 
@@ -107,26 +107,26 @@ def _read_official(paths: list[Path]) -> tuple[dict[str, list[str]], dict[str, s
     captions: defaultdict[str, list[str]] = defaultdict(list)
     official: dict[str, str] = {}
     for path in paths:
-        content = files.read_json(path)
-        videos = files.listed(files.get(content, "videos", path, "the file"), path, "'videos'")
-        ids = [files.text(files.get(video, "video_id", path, "a video"), path, "a video_id") for video in videos]
-        files.require_unique(ids, path, "videos")
+        content = annotation_files.read_json(path)
+        videos = annotation_files.listed(annotation_files.get(content, "videos", path, "the file"), path, "'videos'")
+        ids = [annotation_files.text(annotation_files.get(video, "video_id", path, "a video"), path, "a video_id") for video in videos]
+        annotation_files.require_unique(ids, path, "videos")
         for name, video in zip(ids, videos, strict=True):
             split = OFFICIAL_SPLITS.get(str(video.get("split", "")))
             if split:
                 official[name] = split
-        for sentence in files.listed(files.get(content, "sentences", path, "the file"), path, "'sentences'"):
-            name = files.text(files.get(sentence, "video_id", path, "a sentence"), path, "a video_id")
-            captions[name].append(files.text(files.get(sentence, "caption", path, "a sentence"), path, "a caption"))
+        for sentence in annotation_files.listed(annotation_files.get(content, "sentences", path, "the file"), path, "'sentences'"):
+            name = annotation_files.text(annotation_files.get(sentence, "video_id", path, "a sentence"), path, "a video_id")
+            captions[name].append(annotation_files.text(annotation_files.get(sentence, "caption", path, "a sentence"), path, "a caption"))
     return dict(captions), official
 
 
 def _read_coco_style(path: Path) -> dict[str, list[str]]:
     captions: defaultdict[str, list[str]] = defaultdict(list)
-    content: Any = files.read_json(path)
-    for row in files.listed(files.get(content, "annotations", path, "the file"), path, "'annotations'"):
-        name = files.text(files.get(row, "image_id", path, "an annotation"), path, "an image_id")
-        captions[name].append(files.text(files.get(row, "caption", path, "an annotation"), path, "a caption"))
+    content: Any = annotation_files.read_json(path)
+    for row in annotation_files.listed(annotation_files.get(content, "annotations", path, "the file"), path, "'annotations'"):
+        name = annotation_files.text(annotation_files.get(row, "image_id", path, "an annotation"), path, "an image_id")
+        captions[name].append(annotation_files.text(annotation_files.get(row, "caption", path, "an annotation"), path, "a caption"))
     return dict(captions)
 
 

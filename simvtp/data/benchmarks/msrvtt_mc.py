@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.benchmarks import files
+from simvtp.data.benchmarks import annotation_files
 from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, open_msrvtt, video_finder
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.clips import Clip
-from simvtp.data.records import Benchmark, Question
+from simvtp.data.benchmarks.records import Benchmark, Question
 from simvtp.errors import DataError
 
 FILES = ("MSR_MC_test.csv", "msrvtt_mc_test.jsonl", "mc_test.jsonl")
@@ -20,17 +20,17 @@ OPTIONS = ("a1", "a2", "a3", "a4", "a5")
 
 
 def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
-    path = files.find(root, FILES, (*FOLDERS, "msrvtt_mc", "MSRVTT-QA"))
+    path = annotation_files.find(root, FILES, (*FOLDERS, "msrvtt_mc", "MSRVTT-QA"))
     rows = _read_lines(path) if path.suffix == ".jsonl" else _read_table(path)
-    files.require_unique([name for name, *_ in rows], path, "questions")
+    annotation_files.require_unique([name for name, *_ in rows], path, "questions")
     questions = []
     for name, video, candidates, right in rows:
         if not right.isdigit() or int(right) >= len(candidates) or not all(candidates):
-            files.refuse(path, f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 to 4 of five sentences")
+            annotation_files.refuse(path, f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 to 4 of five sentences")
         questions.append(Question(name, video, "", candidates[int(right)], candidates, "choice", "test"))
     finder = video_finder(root)
     clips, note = _captions(root)
-    files.require_apart({"test": [q.video for q in questions], "train and val": [clip.id for clip in clips]}, "msrvtt_mc")
+    annotation_files.require_apart({"test": [q.video for q in questions], "train and val": [clip.id for clip in clips]}, "msrvtt_mc")
     videos = {clip.id: clip.path for clip in clips} | {question.video: finder.path(question.video) for question in questions}
     return Benchmark(
         "msrvtt_mc",
@@ -40,7 +40,7 @@ def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
         clips=clips,
         questions=tuple(questions),
         notes=(note,),
-        read=files.count_splits(questions),
+        read=annotation_files.count_splits(questions),
     )
 
 
@@ -59,7 +59,7 @@ Row = tuple[str, str, tuple[str, ...], str]  # id, video, sentences, number of t
 
 
 def _read_table(path: Path) -> list[Row]:
-    rows = files.read_table(path, ["vid_key", *OPTIONS, "answer"], tab=True)
+    rows = annotation_files.read_table(path, ["vid_key", *OPTIONS, "answer"], tab=True)
     return [(row["vid_key"], row["vid_key"].replace("msr", "video", 1), tuple(row[key] for key in OPTIONS), row["answer"]) for row in rows]
 
 
@@ -67,14 +67,14 @@ def _read_lines(path: Path) -> list[Row]:
     def row(number: int, entry: Any) -> Row:
         what = f"line {number}"
         options = tuple(
-            files.text(option, path, f"an option in {what}")
-            for option in files.listed(files.get(entry, "options", path, what), path, f"'options' in {what}")
+            annotation_files.text(option, path, f"an option in {what}")
+            for option in annotation_files.listed(annotation_files.get(entry, "options", path, what), path, f"'options' in {what}")
         )
-        video = files.text(files.get(entry, "clip_name", path, what), path, f"the clip_name in {what}")
-        answer = files.text(files.get(entry, "answer", path, what), path, f"the answer in {what}")
+        video = annotation_files.text(annotation_files.get(entry, "clip_name", path, what), path, f"the clip_name in {what}")
+        answer = annotation_files.text(annotation_files.get(entry, "answer", path, what), path, f"the answer in {what}")
         return str(entry.get("qid", number)), video, options, answer
 
-    return [row(number, entry) for number, entry in enumerate(files.read_json_lines(path), start=1)]
+    return [row(number, entry) for number, entry in enumerate(annotation_files.read_json_lines(path), start=1)]
 
 
 MSRVTT_MC = BenchmarkReader(

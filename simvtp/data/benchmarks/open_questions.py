@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.benchmarks import files
-from simvtp.data.records import Question
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.records import Question
 
 SPLITS = ("train", "val", "test")
 KINDS = ("what", "who", "how", "when", "where")  # by the first word, as the benchmarks themselves report them
@@ -26,14 +26,14 @@ def read_questions(
     notes: list[str] = []
     forms = set()
     for split in SPLITS:
-        path = files.find(root, names[split], folders)
+        path = annotation_files.find(root, names[split], folders)
         forms.add(path.suffix)
         rows = _read(path)
         ids = [name for name, *_ in rows]
-        files.require_unique(ids, path, "questions")
+        annotation_files.require_unique(ids, path, "questions")
         bare = [name for name, _, text, answer in rows if not text or not answer]
         if bare:
-            files.refuse(path, f"has {len(bare)} questions without words or without an answer: {files.few(bare)}")
+            annotation_files.refuse(path, f"has {len(bare)} questions without words or without an answer: {annotation_files.few(bare)}")
         for name, place, text, answer in rows:
             first = text.split()[0].lower()
             category = first if first in KINDS else "other"
@@ -46,14 +46,14 @@ def read_questions(
 def _read(path: Path) -> list[tuple[str, str, str, str]]:
     """(id, video, question, answer) of each row."""
     if path.suffix == ".csv":
-        rows = files.read_table(path, ["video", "question", "answer", "qid"])
+        rows = annotation_files.read_table(path, ["video", "question", "answer", "qid"])
         return [(row["qid"], row["video"], row["question"], row["answer"]) for row in rows]
-    entries: list[Any] = files.read_json_lines(path) if path.suffix == ".jsonl" else files.listed(files.read_json(path), path, "the file")
+    entries: list[Any] = annotation_files.read_json_lines(path) if path.suffix == ".jsonl" else annotation_files.listed(annotation_files.read_json(path), path, "the file")
     found = []
     for number, entry in enumerate(entries, start=1):
         what = f"question {number}"
         video, question, answer = (
-            files.text(files.get(entry, key, path, what), path, f"'{key}' of {what}") for key in ("video_id", "question", "answer")
+            annotation_files.text(annotation_files.get(entry, key, path, what), path, f"'{key}' of {what}") for key in ("video_id", "question", "answer")
         )
         found.append((str(entry.get("id", entry.get("question_id", number))), video, question, answer))
     return found

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
+from simvtp.data.benchmarks import annotation_files
 from simvtp.data.benchmarks.moments import MomentCollector
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("TACoS", "tacos")
 VIDEO_FOLDERS = ("videos", "MPII-Cooking-2", "TACoS_Videos")
@@ -16,30 +16,30 @@ VIDEO_FOLDERS = ("videos", "MPII-Cooking-2", "TACoS_Videos")
 def open_tacos(root: Path, protocol: str) -> Benchmark:
     collector = MomentCollector()
     for split in ("train", "val", "test"):
-        path = files.find(root, [f"{split}.json"], FOLDERS)
-        content = files.read_json(path)
+        path = annotation_files.find(root, [f"{split}.json"], FOLDERS)
+        content = annotation_files.read_json(path)
         if not isinstance(content, dict) or not content:
-            files.refuse(path, f"holds {type(content).__name__} where videos with their sentences are expected")
+            annotation_files.refuse(path, f"holds {type(content).__name__} where videos with their sentences are expected")
         for video, entry in content.items():
             _add(collector, split, video, entry, path)
-    files.require_apart(collector.videos, "tacos")
-    finder = files.VideoFinder(root, VIDEO_FOLDERS)
+    annotation_files.require_apart(collector.videos, "tacos")
+    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in collector.videos.values() for video in ids}
     return collector.benchmark("tacos", protocol, videos)
 
 
 def _add(collector: MomentCollector, split: str, video: str, entry: object, path: Path) -> None:
-    sentences = files.listed(files.get(entry, "sentences", path, video), path, f"'sentences' of {video}")
-    spans = files.listed(files.get(entry, "timestamps", path, video), path, f"'timestamps' of {video}")
-    fps = files.number(files.get(entry, "fps", path, video), path, f"the fps of {video}")
-    frames = files.number(files.get(entry, "num_frames", path, video), path, f"the num_frames of {video}")
+    sentences = annotation_files.listed(annotation_files.get(entry, "sentences", path, video), path, f"'sentences' of {video}")
+    spans = annotation_files.listed(annotation_files.get(entry, "timestamps", path, video), path, f"'timestamps' of {video}")
+    fps = annotation_files.number(annotation_files.get(entry, "fps", path, video), path, f"the fps of {video}")
+    frames = annotation_files.number(annotation_files.get(entry, "num_frames", path, video), path, f"the num_frames of {video}")
     if fps <= 0 or len(sentences) != len(spans) or any(not isinstance(span, list) or len(span) != 2 for span in spans):
-        files.refuse(
+        annotation_files.refuse(
             path, f"has {len(sentences)} sentences, {len(spans)} timestamps and fps {fps} of {video}; each sentence needs [first, last]"
         )
     for sentence, span in zip(sentences, spans, strict=True):
-        first, last = (files.number(value, path, f"a timestamp of {video}") for value in span)
-        collector.add(split, video, files.text(sentence, path, f"a sentence of {video}"), first / fps, last / fps, frames / fps)
+        first, last = (annotation_files.number(value, path, f"a timestamp of {video}") for value in span)
+        collector.add(split, video, annotation_files.text(sentence, path, f"a sentence of {video}"), first / fps, last / fps, frames / fps)
 
 
 TACOS = BenchmarkReader(

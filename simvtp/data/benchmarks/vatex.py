@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("VATEX", "vatex")
 VIDEO_FOLDERS = ("videos", "vatex_videos", "train", "val", "validation", "test", "public_test")
@@ -24,26 +24,26 @@ def open_vatex(root: Path, protocol: str) -> Benchmark:
     for split, names in FILES.items():
         if protocol == "hgr" and split == "test":
             continue
-        path = files.find(root, names, FOLDERS)
-        rows = files.listed(files.read_json(path), path, "the file")
-        ids = [files.text(files.get(row, "videoID", path, "a clip"), path, "a videoID") for row in rows]
-        files.require_unique(ids, path, "clips")
+        path = annotation_files.find(root, names, FOLDERS)
+        rows = annotation_files.listed(annotation_files.read_json(path), path, "the file")
+        ids = [annotation_files.text(annotation_files.get(row, "videoID", path, "a clip"), path, "a videoID") for row in rows]
+        annotation_files.require_unique(ids, path, "clips")
         splits[split] = ids
         for name, row in zip(ids, rows, strict=True):
-            sentences = files.listed(files.get(row, "enCap", path, name), path, f"'enCap' of {name}")
-            captions[name] = [files.text(sentence, path, f"a caption of {name}") for sentence in sentences]
+            sentences = annotation_files.listed(annotation_files.get(row, "enCap", path, name), path, f"'enCap' of {name}")
+            captions[name] = [annotation_files.text(sentence, path, f"a caption of {name}") for sentence in sentences]
     if protocol == "hgr":
         for split in ("val", "test"):
-            place = files.find(root, [f"{split}_list.txt"], FOLDERS)
-            splits[split] = files.read_lines(place)
-            files.require_unique(splits[split], place, "clips")
-            files.require_known(splits[split], captions, split, place)
+            place = annotation_files.find(root, [f"{split}_list.txt"], FOLDERS)
+            splits[split] = annotation_files.read_lines(place)
+            annotation_files.require_unique(splits[split], place, "clips")
+            annotation_files.require_known(splits[split], captions, split, place)
         notes.append("val and test are the two halves of the official validation split, as listed (test is not the official one)")
-    files.require_apart(splits, "vatex")
-    finder = files.VideoFinder(root, VIDEO_FOLDERS)
+    annotation_files.require_apart(splits, "vatex")
+    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {name: finder.path(name, others=[name[:11]]) for ids in splits.values() for name in ids}
-    clips = files.make_clips(splits, captions, videos, root)
-    return Benchmark("vatex", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=files.count_splits(clips))
+    clips = annotation_files.make_clips(splits, captions, videos, root)
+    return Benchmark("vatex", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=annotation_files.count_splits(clips))
 
 
 VATEX = BenchmarkReader(

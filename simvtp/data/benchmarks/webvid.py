@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from simvtp.data.benchmarks import files
-from simvtp.data.benchmarks.reader import BenchmarkReader, Source
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("WebVid", "webvid", "metadata")
 VIDEO_FOLDERS = ("videos", "data/videos", "WebVid/videos")
@@ -23,27 +23,27 @@ def open_webvid(root: Path, protocol: str) -> Benchmark:
     notes, read = [], {}
     place = _layout(root)
     for split, part in (("train", "train"), ("test", "val")):
-        path = files.find(root, [f"results_{protocol}_{part}.csv", f"webvid_{protocol}_{part}.csv"], FOLDERS)
+        path = annotation_files.find(root, [f"results_{protocol}_{part}.csv", f"webvid_{protocol}_{part}.csv"], FOLDERS)
         several: dict[str, list[str]] = {}
         rows = bare = 0
-        for row in files.iterate_table(path, COLUMNS):
+        for row in annotation_files.iterate_table(path, COLUMNS):
             rows += 1
             if not row["videoid"]:
-                files.refuse(path, "has rows without a videoid")
+                annotation_files.refuse(path, "has rows without a videoid")
             if not row["name"]:
                 bare += 1
                 continue
             several.setdefault(row["videoid"], []).append(row["name"])
             videos[row["videoid"]] = place(row)
         if not several:
-            files.refuse(path, "has no row with text")
+            annotation_files.refuse(path, "has no row with text")
         read[split] = rows
         if bare or len(several) + bare < rows:
             notes.append(f"{split}: {rows} rows, {bare} without text left out, {len(several)} videos (rows of one video are its captions)")
         splits[split] = list(several)
         captions |= several
-    files.require_apart(splits, f"webvid {protocol}")
-    clips, note = files.select_from_train(files.make_clips(splits, captions, videos, root), VAL_SHARE)
+    annotation_files.require_apart(splits, f"webvid {protocol}")
+    clips, note = annotation_files.select_from_train(annotation_files.make_clips(splits, captions, videos, root), VAL_SHARE)
     notes += [f"test is the official val file; {note}", "its videos are no longer offered by their publisher; many links are dead"]
     return Benchmark("webvid", "pretraining", protocol, videos, clips=clips, notes=tuple(notes), read=read)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from simvtp.__main__ import main
-from simvtp.config import DataConfig, RuntimeConfig
+from simvtp.config.schema import DataConfig, RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, annotation_digest
-from simvtp.data.benchmarks.check import check_benchmark
+from simvtp.data.benchmarks.check_benchmark import check_benchmark
 from simvtp.data.datasets import open_dataset, require_captions
 from simvtp.errors import ConfigError, DataError
-from simvtp.recipes import get_recipe
-from simvtp.settings import finalise, override
+from simvtp.config.recipes import get_recipe
+from simvtp.config.overrides import finalise, override
 from tests.data.benchmarks.made import MADE, msrvtt, msvd, tgif_qa
 from tests.data.helpers import damage, make_clips
 

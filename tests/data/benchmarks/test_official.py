@@ -10,7 +10,7 @@ import pytest
 
 from simvtp.data.benchmarks import open_benchmark
 from simvtp.data.benchmarks.msrvtt import read_ids
-from simvtp.data.records import Benchmark
+from simvtp.data.benchmarks.records import Benchmark
 from tests.data.benchmarks.made import write_json
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "annotations"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
-from simvtp.data.benchmarks.files import VAL_SHARE
+from simvtp.data.benchmarks.annotation_files import VAL_SHARE
 from simvtp.data.clips import Clip
-from simvtp.data.records import Benchmark, Moment, Question, Span
+from simvtp.data.benchmarks.records import Benchmark, Moment, Question, Span
 from simvtp.errors import ConfigError, DataError
 from tests.data.benchmarks.made import (
     MADE,

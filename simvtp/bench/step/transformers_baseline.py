@@ -1,0 +1,32 @@
+"""VideoMAE of the package transformers, which trains MVM alone: the peer that our MVM is measured against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from simvtp.config.schema import ModelConfig
+from simvtp.errors import UserError
+from simvtp.models.common.layers import BLOCK_NORM_EPS
+
+
+def build_peer(config: ModelConfig, **options: Any) -> nn.Module:
+    """`VideoMAEForPreTraining` of these sizes, with the released norms and transformers' own choice of attention; random weights.
+
+    Raises UserError where transformers is not installed.
+    """
+    try:
+        from transformers import VideoMAEConfig, VideoMAEForPreTraining
+    except ImportError as error:
+        raise UserError("transformers is not installed here: without it, measure with `--against released`.") from error
+    hidden, width = round(config.dim * config.mlp_ratio), config.decoder_dim
+    settings = VideoMAEConfig(
+        image_size=config.image_size, patch_size=config.patch_size, num_frames=config.frames, tubelet_size=config.tubelet_size,
+        hidden_size=config.dim, num_hidden_layers=config.depth, num_attention_heads=config.heads, intermediate_size=hidden,
+        layer_norm_eps=BLOCK_NORM_EPS, use_mean_pooling=False, norm_pix_loss=True, decoder_hidden_size=width,
+        decoder_num_hidden_layers=config.decoder_depth, decoder_num_attention_heads=config.decoder_heads,
+        decoder_intermediate_size=round(width * config.mlp_ratio), **options,
+    )  # fmt: skip
+    model: nn.Module = VideoMAEForPreTraining(settings)
+    return model

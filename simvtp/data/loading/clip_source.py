@@ -1,0 +1,115 @@
+"""Frames of clips by number, from their files or from the cache of decoded frames: the same bytes from both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.data.loading.frame_cache import DecodedCache, open_cache
+from simvtp.data.clips import Clip
+from simvtp.data.datasets import cache_dir
+from simvtp.data.progress import Check, Say, spoken, unasked
+from simvtp.data.video.video_reader import Reader, VideoInfo
+from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
+from simvtp.data.loading.decode_workers import Guard, SharedTexts
+from simvtp.errors import DataError
+
+log = logging.getLogger(__name__)
+
+CACHE_FROM = 64  # clips; fewer are decoded each time, and leave no cache behind
+SMALL_CLIP = 250_000  # pixels (frames x size x size) up to which a cached sample costs less than handing it between processes
+
+
+@dataclass
+class ClipSource:
+    """Picklable: workers take it along."""
+
+    paths: SharedTexts
+    reader: Reader
+    side: int  # short side at which frames are read; smaller videos are not enlarged
+    cache: DecodedCache | None = None
+    parts: np.ndarray | None = None  # float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole videos
+    measured: np.ndarray | None = None  # float64 [clips, 4]: frames, frames per second, height, width; None = each is opened to see
+    _infos: dict[int, VideoInfo] = field(default_factory=dict, repr=False)  # of this process
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_infos": {}}
+
+    def path(self, clip: int) -> Path:
+        return Path(self.paths[clip])
+
+    def read(self, clip: int, choose: Callable[[int], Sequence[int] | np.ndarray], guard: Guard) -> np.ndarray:
+        """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many. DataError if it does not decode.
+
+        Of a clip that is a part of a video, only the frames of that part count, at the video's average rate.
+        """
+        if self.cache is not None and self.cache.holds(clip):
+            return self.cache.read(clip, choose(self.cache.length(clip)))
+        path = self.path(clip)
+        info = self._info(clip, guard)
+        size = fit_short_side(info.height, info.width, self.side)
+        first, last = self._part(clip, info)
+        chosen = [first + int(i) for i in choose(last - first)]
+        with guard.decoding(clip):
+            return read_frames(path, chosen, self.reader, None if size == (info.height, info.width) else size)
+
+    def _info(self, clip: int, guard: Guard) -> VideoInfo:
+        if self.measured is not None:
+            frames, fps, height, width = self.measured[clip].tolist()
+            return VideoInfo(int(frames), fps, int(height), int(width))
+        if clip not in self._infos:
+            with guard.decoding(clip):
+                self._infos[clip] = probe(self.path(clip), self.reader)
+        return self._infos[clip]
+
+    def _part(self, clip: int, info: VideoInfo) -> tuple[int, int]:
+        """First frame of the clip, and the one after its last."""
+        if self.parts is None or not np.isfinite(self.parts[clip]).any() or info.fps <= 0:
+            return 0, info.frames
+        start, end = self.parts[clip]
+        first = 0 if np.isnan(start) else round(start * info.fps)
+        if first >= info.frames:
+            raise DataError(f"{self.path(clip)} ends after {info.frames / info.fps:.2f} s, before the part that begins at {start:g} s.")
+        last = info.frames if np.isnan(end) else min(info.frames, round(end * info.fps))
+        return first, max(first + 1, last)
+
+
+def open_source(
+    clips: Sequence[Clip],
+    data: DataConfig,
+    runtime: RuntimeConfig,
+    side: int,
+    reader: Reader | None = None,
+    say: Say | None = None,
+    check: Check = unasked,
+) -> ClipSource:
+    """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache wants one and the clips are not few."""
+    reader = reader or get_reader(data.reader)
+    cache = None
+    parts = _parts_of(clips)
+    if runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None:  # the cache holds whole videos
+        folder = cache_dir(runtime) / "decoded"
+        progress = spoken(say or log.info, check)
+        paths = [clip.path for clip in clips]
+        cache = open_cache(paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check)
+    known = [clip.measured for clip in clips if clip.measured is not None]
+    measured = np.array(known, np.float64) if len(known) == len(clips) else None
+    return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache, parts, measured)
+
+
+def _parts_of(clips: Sequence[Clip]) -> np.ndarray | None:
+    if all(clip.start_s is None and clip.end_s is None for clip in clips):
+        return None
+    return np.array([(clip.start_s, clip.end_s) for clip in clips], np.float64)  # None becomes NaN
+
+
+def processes_for(runtime: RuntimeConfig, source: ClipSource, model: ModelConfig) -> int:
+    """How many workers pay: none where a sample is a small slice of the cache."""
+    small = model.frames * model.image_size**2 <= SMALL_CLIP
+    return 0 if source.cache is not None and small else runtime.workers

@@ -1,0 +1,58 @@
+"""torchcodec as a reader, for those who have it (the only import of torchcodec). Not among the requirements: its wheels fit one version of
+torch each, and it needs the shared libraries of FFmpeg on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simvtp.data.video.tar_member import file_of, member_bytes
+from simvtp.data.video.video_reader import VideoInfo
+from simvtp.data.loading.transforms import resize
+from simvtp.errors import UserError
+
+
+class TorchcodecReader:
+    """torchcodec on the CPU, exact seeking, one thread. Frames are resized after decoding, with antialiasing: other pixels than decord's
+    where they are made smaller, so the fingerprint tells the two apart."""
+
+    name = "torchcodec"
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        try:
+            from torchcodec.decoders import VideoDecoder
+        except (ImportError, OSError, RuntimeError) as error:
+            raise _missing(error) from None
+        if not file_of(path).is_file():
+            raise FileNotFoundError("there is no such file")
+        content = member_bytes(path)
+        source = content.getvalue() if content else str(path)
+        try:
+            return VideoDecoder(source, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        except RuntimeError as error:
+            if "libtorchcodec" in str(error):  # its libraries, which it loads now, do not find those of FFmpeg: the file is not to blame
+                raise _missing(error) from None
+            raise
+
+    def probe(self, path: Path) -> VideoInfo:
+        video = self._open(path)
+        height, width = video[0].shape[:2]
+        rate = Fraction(video.metadata.average_fps or 0).limit_denominator(100_000)  # 29.999999999999996 is 30
+        return VideoInfo(int(video.metadata.num_frames), float(rate), int(height), int(width))
+
+    def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        frames: np.ndarray = self._open(path).get_frames_at(indices=list(indices)).data.numpy()
+        return frames if size is None else resize(frames, *size)
+
+
+def _missing(error: BaseException) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"data.reader=torchcodec, but torchcodec does not import ({reason}): install the version that fits this torch, and FFmpeg's "
+        "shared libraries, or set data.reader=fast."
+    )

@@ -1,0 +1,78 @@
+"""What an experiment needs of a method: how its model is built, started, masked and fine-tuned for retrieval.
+
+A pre-trained model of any method has `embed_video(uint8 [B, T, H, W, 3]) -> [B, D]` and `embed_text(ids, mask) -> [B, D]`, and is called
+as model(batch, masks) -> outputs named as `PretrainObjective` wants them. The training loop, the sweeps and the reports know no method.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import nn
+
+from simvtp.batch import Batch, Masks
+from simvtp.config.schema import Experiment, MaskConfig, ModelConfig
+from simvtp.models.downstream.retrieval_encoders import Sides, retrieval_encoder
+from simvtp.models.common.masking import draw_masks
+from simvtp.models.weights.state_dict_maps import Conversion
+from simvtp.models.simvtp.simvtp_model import SimVTP
+
+
+class Method(Protocol):
+    """A way of pre-training.
+
+    Attributes:
+        pair: whether its model has a pair encoder (`encode_pair`, `match`); tasks that need one refuse the others.
+    """
+
+    pair: bool
+
+    def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> nn.Module:
+        """The model for the wanted objectives, with initial weights by `seed`."""
+        ...
+
+    def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
+        """Load `config.init_video` and `config.init_text` (either may be empty); returns what was loaded, in order."""
+        ...
+
+    def draw(self, batch: Batch, config: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int) -> Masks:
+        """The masks of a batch; see `masking.draw_masks`."""
+        ...
+
+    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: Sides = "dual") -> nn.Module:
+        """What retrieval fine-tunes, from a pre-trained model: a module with `video_feature` and `text_feature` [B, D] as outputs.
+
+        `drop_path`, `pooling` and `encoder` are those of `finetune`; `config` may ask for fewer frames than the model was trained with.
+        """
+        ...
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise ConfigError for settings that this method does not have."""
+        ...
+
+
+class SimVTPMethod:
+    """Masked video-text pre-training with one encoder (models/simvtp.py)."""
+
+    pair = True
+
+    def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> SimVTP:
+        model = SimVTP(config, wanted)
+        model.initialise(seed)
+        return model
+
+    def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
+        from simvtp.models.weights.pretrained import initialise_from  # which itself needs the methods
+
+        return initialise_from(model, config)
+
+    def draw(self, batch: Batch, config: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int) -> Masks:
+        return draw_masks(batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample)
+
+    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: Sides = "dual") -> nn.Module:
+        """Two copies of the unified encoder (method notes 1.8), or one for both sides (ours)."""
+        assert isinstance(model, SimVTP)
+        return retrieval_encoder(model, config, drop_path=drop_path, pooling=pooling, encoder=encoder)
+
+    def check(self, experiment: Experiment) -> None:
+        return None

@@ -1,0 +1,59 @@
+"""Parameters and forward operations of MAC by part, from the sizes alone; counted as in models/flops.py."""
+
+from __future__ import annotations
+
+from simvtp.config.schema import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.models.mac.mac_model import MAC
+from simvtp.models.mac.mac_masks import kept_length
+from simvtp.models.flops.meta_init import shapes_alone
+
+_PARTS = {
+    "patch embedding": ("video_tower.embedding",),
+    "time attention": ("time_attn", "time_norm"),
+    "text embedding": ("text_tower.embedding",),
+    "text tower": ("text_tower",),
+    "projections": ("video_projection", "text_projection"),
+    "video tower, the rest": ("video_tower",),
+}
+
+
+def mac_parameter_counts(config: ModelConfig) -> dict[str, int]:
+    """Parameters of each part. No memory is used."""
+    with shapes_alone():
+        model = MAC(config)
+    counts = dict.fromkeys(_PARTS, 0)
+    for name, parameter in model.named_parameters():
+        part = next(part for part, pieces in _PARTS.items() if any(f"{piece}." in f"{name}." for piece in pieces))
+        counts[part] += parameter.numel()
+    return counts
+
+
+def mac_forward_flops(config: ModelConfig, masks: MaskConfig | None = None, slots: int = 0) -> dict[str, int]:
+    """Operations of one forward pass per sample, by part; `slots`: frames that are seen (0 = all)."""
+    masks = masks or MaskConfig()
+    _, height, width = config.grid
+    slots = slots or config.grid[0]
+    each = height * width - hidden_per_slot(config, masks)  # visible patches of a slot
+    patches, dim, hidden = slots * each, config.dim, round(config.dim * config.mlp_ratio)
+    tokens, length = patches + 1, kept_length(config.text_length, masks)
+    cls = _attention(1, tokens, dim)
+    space = _linear(tokens, dim, 4 * dim) + cls + slots * _attention(each, each + 1, dim)
+    over_time = _attention(tokens, tokens, dim) if config.time_attention == "all" else cls + patches * _attention(1, slots + 1, dim)
+    mlp = 2 * _linear(tokens, dim, hidden)
+    text = _linear(length, dim, 4 * dim) + _attention(length, length, dim) + 2 * _linear(length, dim, hidden)
+    return {
+        "patch embedding": _linear(patches, config.tube_values, dim),
+        "video tower, space and MLP": config.depth * (space + mlp),
+        "video tower, time": config.depth * (_linear(tokens, dim, 4 * dim) + over_time),
+        "text tower": config.text_depth * text,
+        "projections": 2 * _linear(1, dim, config.projection),
+    }
+
+
+def _linear(rows: int, inputs: int, outputs: int) -> int:
+    return 2 * rows * inputs * outputs
+
+
+def _attention(queries: int, keys: int, width: int) -> int:
+    """Scores and mix."""
+    return 4 * queries * keys * width

@@ -1,0 +1,103 @@
+"""The code of a submission, frozen: a job that starts an hour later runs what was submitted, not what the working tree has become.
+
+The packages are copied once per content to `<root>/sweeps/code/<digest>/` and put in front of the import path of the jobs; requeued jobs
+find them there too. The commit and the uncommitted changes are recorded beside (see `simvtp.runs.provenance`); this copy holds both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from simvtp.errors import UserError
+
+PACKAGES = ("simvtp", "ablations", "sweeps")  # what a job imports; the reports are built by the controller
+LARGEST = 4 * 2**20  # bytes: packages hold code and word lists, not data
+SKIPPED = {"__pycache__"}
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A copy of the code. `digest`: sha256 of all names and contents."""
+
+    path: Path
+    digest: str
+
+    def environment(self) -> dict[str, str]:
+        """Variables that make a Python process import this copy, whatever folder it starts in."""
+        before = os.environ.get("PYTHONPATH", "")
+        return {"PYTHONPATH": f"{self.path}{os.pathsep}{before}" if before else str(self.path), "PYTHONSAFEPATH": "1"}
+
+
+def freeze(root: Path, entry: str, source: Path | None = None, write: bool = True) -> Frozen:
+    """Copy the packages (and that of `entry`) below `root`, unless this content lies there already.
+
+    Args:
+        root: folder of the runs.
+        entry: `module:function`; a top-level package beside ours is copied with its Python files.
+        source: folder that holds the packages; None = where this one lies.
+        write: False: only say where the copy would lie.
+
+    Raises UserError if the disk cannot be written.
+    """
+    source = source or Path(__file__).resolve().parents[1]
+    files = _files(source, entry.partition(".")[0].partition(":")[0])
+    contents = {str(path.relative_to(source)): path.read_bytes() for path in files}
+    digest = hashlib.sha256()
+    for name, content in contents.items():
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    target = root / "sweeps" / "code" / digest.hexdigest()[:16]
+    if write:
+        if not _whole(target, contents):
+            _write(target, contents)
+        os.utime(target)  # the newest use, for the one who cleans up
+    return Frozen(target, digest.hexdigest())
+
+
+def _files(source: Path, extra: str) -> list[Path]:
+    found = []
+    for package in dict.fromkeys((*PACKAGES, extra)):
+        if not (source / package).is_dir():
+            continue  # the entry may be a module that is installed elsewhere
+        for path in sorted((source / package).rglob("*")):
+            ours = package in PACKAGES or path.suffix == ".py"
+            if path.is_file() and ours and not SKIPPED & set(path.parts) and path.stat().st_size <= LARGEST:
+                found.append(path)
+    return found
+
+
+def _whole(target: Path, contents: dict[str, bytes]) -> bool:
+    """Whether the copy is there and was not changed by hand."""
+    try:
+        return all((target / name).read_bytes() == content for name, content in contents.items())
+    except OSError:
+        return False
+
+
+def _write(target: Path, contents: dict[str, bytes]) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for name, content in contents.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            path.chmod(0o444)  # a reminder: editing it would change what queued jobs run
+        if target.exists():  # damaged or edited: kept aside, queued jobs get the whole one
+            target.rename(target.with_name(f"{target.name}.changed-{int(time.time())}"))
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not _whole(target, contents):
+                raise  # else another controller was faster
+    except OSError as error:
+        raise UserError(
+            f"cannot copy the code to {target}: {error.strerror or error}; free some space or choose another --root."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary)
