@@ -1,4 +1,6 @@
-"""WHAT is compared. One module a paper table, and one for the search; `ABLATIONS` names the function that builds each."""
+"""WHAT is compared. One module a paper table, and one for the search; `ABLATIONS` names the
+function that builds each.
+"""
 
 from collections.abc import Callable
 

@@ -1,4 +1,6 @@
-"""`python -m ablations list`: the comparisons that exist, what each asks, and how far its runs are. Running them is the work of `sweeps`."""
+"""`python -m ablations list`: the comparisons that exist, what each asks, and how far its runs are.
+Running them is the work of `sweeps`.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +14,46 @@ from ablations.cost import cpu_minutes
 from ablations.design import Ablation
 from ablations.search import Search
 from ablations.sweep_progress import Standing, standings
+from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment, RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.config.recipes import get_recipe
 
 
 def main(arguments: Sequence[str]) -> int:
     """List all ablations, or those that are named; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m ablations", description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("command", nargs="?", choices=["list"], default="list", help="show the ablations")
-    parser.add_argument("names", nargs="*", metavar="ABLATION", help=f"only these (default: all): {', '.join(ABLATIONS)}")
-    parser.add_argument("--recipe", default="tiny", metavar="NAME", help="the base experiment whose grids are shown (default: tiny)")
-    parser.add_argument("--root", type=Path, default=Path(RuntimeConfig.root), metavar="DIR", help="folder of the runs (default: runs)")
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations", description=__doc__.partition("\n")[0] if __doc__ else ""
+    )
+    parser.add_argument(
+        "command", nargs="?", choices=["list"], default="list", help="show the ablations"
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="ABLATION",
+        help=f"only these (default: all): {', '.join(ABLATIONS)}",
+    )
+    parser.add_argument(
+        "--recipe",
+        default="tiny",
+        metavar="NAME",
+        help="the base experiment whose grids are shown (default: tiny)",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(RuntimeConfig.root),
+        metavar="DIR",
+        help="folder of the runs (default: runs)",
+    )
     args = parser.parse_args(arguments)
     try:
         base = get_recipe(args.recipe)
         unknown = [name for name in args.names if name not in ABLATIONS]
         if unknown:
-            raise UserError(f"there is no ablation '{unknown[0]}': choose of {', '.join(ABLATIONS)}.")
+            raise UserError(
+                f"there is no ablation '{unknown[0]}': choose of {', '.join(ABLATIONS)}."
+            )
         found = standings(args.root)
         for name in args.names or ABLATIONS:
             print(describe(name, base, found.get(name, ())))
@@ -57,7 +81,9 @@ def describe(name: str, base: Experiment, sweeps: Sequence[Standing]) -> str:
 def _size(comparison: Ablation | Search) -> str:
     if isinstance(comparison, Search):
         return "; ".join(f"{parameter.label} {parameter.words}" for parameter in comparison.space)
-    sizes = " x ".join(f"{axis.label} ({', '.join(map(str, axis.values))})" for axis in comparison.axes)
+    sizes = " x ".join(
+        f"{axis.label} ({', '.join(map(str, axis.values))})" for axis in comparison.axes
+    )
     if comparison.base.name != "tiny":
         return f"{sizes}, {len(comparison.cells())} cells"
     minutes = sum(cpu_minutes(point.experiment) for point in comparison.points())

@@ -1,21 +1,23 @@
 """How much data: the share of the training videos that pre-training sees.
 
-Question: how does retrieval grow with the data of the pre-training?
-The paper: 10 % of WebVid-2M gives 43.8 R@1 on MSR-VTT 1k-A after fine-tuning, all of it 53.6. Direction to expect if that holds: the
-figure grows with the share, and does so less and less.
+Question: how does retrieval grow with the data of the pre-training? The paper: 10 % of WebVid-2M
+gives 43.8 R@1 on MSR-VTT 1k-A after fine-tuning, all of it 53.6. Direction to expect if that holds:
+the figure grows with the share, and does so less and less.
 
-What is held fixed: the shares are nested (10 % lies inside 25 %, chosen by hash of the id); fine-tuning always sees its whole training
-split, as in the paper, where both are different data sets; every cell takes the **same number of steps**, those of the whole
-data, so a small share is seen more often. So the table asks what more different pairs are worth at equal compute. At equal
-epochs, 1 % of the data would also mean 1 % of the steps, and the table would say mostly that untrained models retrieve badly. Which
-of the two the paper did is not known.
+What is held fixed: the shares are nested (10 % lies inside 25 %, chosen by hash of the id);
+fine-tuning always sees its whole training split, as in the paper, where both are different data
+sets; every cell takes the **same number of steps**, those of the whole data, so a small share is
+seen more often. So the table asks what more different pairs are worth at equal compute. At equal
+epochs, 1 % of the data would also mean 1 % of the steps, and the table would say mostly that
+untrained models retrieve badly. Which of the two the paper did is not known.
 
-Where pre-training and fine-tuning share one data set (the embedded one), fine-tuning shows all of its pairs even to the smallest cell:
-differences are then smaller than with a pre-training set of its own.
+Where pre-training and fine-tuning share one data set (the embedded one), fine-tuning shows all of
+its pairs even to the smallest cell: differences are then smaller than with a pre-training set of
+its own.
 
-Command: `python sweeps/data_fraction.py` (recipe `tiny`: 10, 50 and 100 %), `python sweeps/data_fraction.py --full-grid` (all six).
-Cost: a run of the recipe for each cell and seed, whatever the share.
-"""
+Command: `python sweeps/data_fraction.py` (recipe `tiny`: 10, 50 and 100 %), `python
+sweeps/data_fraction.py --full-grid` (all six). Cost: a run of the recipe for each cell and seed,
+whatever the share."""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ def build(
     seeds: Sequence[int] = (0,),
     full: bool = False,
 ) -> Ablation:
-    """One cell a share, compared with the whole data or else the largest share. Without shares: three for the recipe `tiny` (unless `full`),
-    all six for any other."""
+    """One cell a share, compared with the whole data or else the largest share. Without shares:
+    three for the recipe `tiny` (unless `full`), all six for any other."""
     small = base.name == "tiny" and not full
     shares = tuple(dict.fromkeys(fractions or (SMALL if small else FULL)))
     return Ablation(

@@ -1,8 +1,9 @@
 """Which masked tubes are rebuilt: all of them, or half of them in running cells.
 
-Question: can the decoder's work be halved at no loss?
-The paper: rebuilds all masked tubes. Figures for fewer: unknown; running cells come from VideoMAE V2 (arXiv 2303.16727), which
-reports about the same accuracy in action recognition for less time. Direction to expect: no difference in retrieval, less time.
+Question: can the decoder's work be halved at no loss? The paper: rebuilds all masked tubes. Figures
+for fewer: unknown; running cells come from VideoMAE V2 (arXiv 2303.16727), which reports about the
+same accuracy in action recognition for less time. Direction to expect: no difference in retrieval,
+less time.
 
 Command: `python sweeps/run.py decoder_masking` (all and a half), `--full-grid` (a quarter as well).
 Cost: a run of the recipe for each cell and seed, less what the decoder is spared.

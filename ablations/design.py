@@ -1,8 +1,7 @@
 """What an ablation is: a base experiment, axes and seeds, expanded to experiments without repeats.
 
-Nothing is run here. The same `Ablation` is used by `sweeps` (which runs its points) and, through `plan()`, by `reports` (which
-lays out the table and knows which cells are missing).
-"""
+Nothing is run here. The same `Ablation` is used by `sweeps` (which runs its points) and, through
+`plan()`, by `reports` (which lays out the table and knows which cells are missing)."""
 
 from __future__ import annotations
 
@@ -15,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from simvtp.config.validation import check
+from simvtp.config.overrides import replace_key
 from simvtp.config.schema import MANIFEST_DATASETS, Experiment, flatten
+from simvtp.config.validation import check
 from simvtp.errors import ConfigError
-from simvtp.config.overrides import finalise, replace_key
+from simvtp.resolve import finalise
 
 Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
 
@@ -27,11 +27,11 @@ Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
 class Axis:
     """What is varied: one setting, or several at a time.
 
-    Attributes:
-        key: the setting; for an axis with `settings` a name for the table, which no setting needs to have.
-        values: of the setting; for an axis with `settings` the names of the bundles. A cell holds the value or the name.
-        short: what a progress line calls it ("video" for "video mask ratio").
-        settings: what each name sets: {"MVM+MLM": {"losses.vtc": 0, "losses.vtm": 0, ...}}. Empty: a value is one of `key`.
+    Attributes: key: the setting; for an axis with `settings` a name for the table, which no setting
+        needs to have. values: of the setting; for an axis with `settings` the names of the bundles.
+        A cell holds the value or the name. short: what a progress line calls it ("video" for "video
+        mask ratio"). settings: what each name sets: {"MVM+MLM": {"losses.vtc": 0, "losses.vtm": 0,
+        ...}}. Empty: a value is one of `key`.
     """
 
     key: str
@@ -86,18 +86,15 @@ class Point:
 class Ablation:
     """A comparison of experiments.
 
-    Attributes:
-        name: short name, the first part of the sweep id and the argument of the report.
-        title, question, paper_says: what the report prints above the table.
-        base: the experiment that every point starts from.
-        axes: the settings that are varied; the points are their product.
-        seeds: each cell is run once per seed.
-        metric: tracked name of the figure in the table, `<Result.key>/<metric>`, for example `test/finetuned/t2v/R1`.
-        metric_label: its name for people.
-        published_optimum: the cell that the paper found best, or None.
-        baseline: the cell that the report compares the others with; None, or not in the grid: the published optimum, else the first cell.
-        extra_points: cells outside the product, with a value for each axis.
-        dataset: what the report calls the data; empty = taken from the base experiment.
+    Attributes: name: short name, the first part of the sweep id and the argument of the report.
+        title, question, paper_says: what the report prints above the table. base: the experiment
+        that every point starts from. axes: the settings that are varied; the points are their
+        product. seeds: each cell is run once per seed. metric: tracked name of the figure in the
+        table, `<Result.key>/<metric>`, for example `test/finetuned/t2v/R1`. metric_label: its name
+        for people. published_optimum: the cell that the paper found best, or None. baseline: the
+        cell that the report compares the others with; None, or not in the grid: the published
+        optimum, else the first cell. extra_points: cells outside the product, with a value for each
+        axis. dataset: what the report calls the data; empty = taken from the base experiment.
     """
 
     name: str
@@ -119,7 +116,9 @@ class Ablation:
             raise ConfigError(f"the ablation '{self.name}' has no seed: give at least one.")
         for axis in self.axes:
             if not axis.values:
-                raise ConfigError(f"the axis {axis.key} of the ablation '{self.name}' has no value: give at least one.")
+                raise ConfigError(
+                    f"the axis {axis.key} of the ablation '{self.name}' has no value: give at least one."
+                )
         keys = {axis.key for axis in self.axes}
         for cell in self.extra_points:
             if set(cell) != keys:
@@ -129,20 +128,26 @@ class Ablation:
         for axis in (axis for axis in self.axes if axis.settings):
             for value in (*axis.values, *(cell[axis.key] for cell in self.extra_points)):
                 if value not in axis.settings:
-                    raise ConfigError(f"the axis {axis.key} of the ablation '{self.name}' has no settings for its value '{value}'.")
+                    raise ConfigError(
+                        f"the axis {axis.key} of the ablation '{self.name}' has no settings for its value '{value}'."
+                    )
 
     def cells(self) -> tuple[dict[str, Any], ...]:
         """The product of the axes, then the extra points; repeats left out."""
         product = itertools.product(*(axis.values for axis in self.axes))
         extra = (tuple(cell[axis.key] for axis in self.axes) for cell in self.extra_points)
-        return tuple(dict(zip([axis.key for axis in self.axes], values, strict=True)) for values in dict.fromkeys((*product, *extra)))
+        return tuple(
+            dict(zip([axis.key for axis in self.axes], values, strict=True))
+            for values in dict.fromkeys((*product, *extra))
+        )
 
     def points(self) -> tuple[Point, ...]:
-        """All points, first by seed and then by cell, so that a whole table with one seed is there early.
+        """All points, first by seed and then by cell, so that a whole table with one seed is there
+        early.
 
-        Points that come to the same experiment (equal fingerprints) are listed once. The base must be possible by itself; a
-        combination that cannot be run raises ConfigError with the name of the point.
-        """
+        Points that come to the same experiment (equal fingerprints) are listed once. The base must
+        be possible by itself; a combination that cannot be run raises ConfigError with the name of
+        the point."""
         return self._points
 
     @cached_property
@@ -166,9 +171,13 @@ class Ablation:
             else:
                 experiment = finalise(experiment)
         except ConfigError as error:
-            raise ConfigError(f"the point '{name}' of the ablation '{self.name}' is impossible: {error}") from None
+            raise ConfigError(
+                f"the point '{name}' of the ablation '{self.name}' is impossible: {error}"
+            ) from None
         resolved = flatten(experiment)
-        shown = {axis.key: cell[axis.key] if axis.settings else resolved[axis.key] for axis in self.axes}
+        shown = {
+            axis.key: cell[axis.key] if axis.settings else resolved[axis.key] for axis in self.axes
+        }
         return Point(shown, seed, experiment, name)
 
     def point_name(self, cell: Cell, seed: int) -> str:
@@ -191,7 +200,10 @@ class Ablation:
             "paper_says": self.paper_says,
             "dataset": self.dataset or dataset_name(self.base),
             "recipe": self.base.name,
-            "axes": [{"key": axis.key, "label": axis.label, "values": list(axis.values)} for axis in self.axes],
+            "axes": [
+                {"key": axis.key, "label": axis.label, "values": list(axis.values)}
+                for axis in self.axes
+            ],
             "seeds": list(dict.fromkeys(self.seeds)),
             "metric": self.metric,
             "metric_label": self.metric_label,
@@ -207,16 +219,22 @@ def sweep_id(name: str, fingerprints: Sequence[str]) -> str:
 
 
 def dataset_name(experiment: Experiment) -> str:
-    """`shapes`, or the manifest's file name without its ending: what the results' protocol calls the data, on every machine."""
+    """`shapes`, or the manifest's file name without its ending: what the results' protocol calls
+    the data, on every machine.
+    """
     data = experiment.data
     return Path(data.manifest).stem if data.dataset in MANIFEST_DATASETS else data.dataset
 
 
 def retrieval_metric(experiment: Experiment, metric: str = "R1", direction: str = "t2v") -> str:
-    """Tracked name of the retrieval figure that an experiment ends with (see `simvtp.runs.results.Result.key`)."""
+    """Tracked name of the retrieval figure that an experiment ends with (see
+    `simvtp.runs.results.Result.key`).
+    """
     setting = "zero-shot"
     if experiment.finetune.enabled:
-        setting = "finetuned-selected-on-test" if experiment.finetune.selection == "test" else "finetuned"
+        setting = (
+            "finetuned-selected-on-test" if experiment.finetune.selection == "test" else "finetuned"
+        )
     return f"{experiment.evaluate.split}/{setting}/{direction}/{metric}"
 
 

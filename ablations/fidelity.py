@@ -1,15 +1,17 @@
 """From the released behaviour to ours: a ladder on which one defect after the other is repaired.
 
-Question: what does each repair give, and is there one that loses something?
-The paper: nothing; its figures are those of the released behaviour, or of something near it. Direction to expect: each rung at or above the one
-below. A rung that goes down says that what we call a defect was none.
+Question: what does each repair give, and is there one that loses something? The paper: nothing; its
+figures are those of the released behaviour, or of something near it. Direction to expect: each rung
+at or above the one below. A rung that goes down says that what we call a defect was none.
 
-The top of the ladder is the base experiment; at the bottom stands the same experiment with every defect of the released implementation that
-can change a figure of one machine: padding in the mean, local negatives, text masked at random in number, masked text for VTC and VTM,
-a pass of its own for VTM's positives (with other dropout), no clipping, fp32. A defect that the base experiment has as well is no
-rung. Left out: choosing the best epoch on the test split, whose figures share no column with others (`finetune.selection=test`), and
-what ends a run rather than changes it. On one rank local and global negatives coincide: that rung then shows nothing but chance
-in what is not bitwise equal, and the small grid leaves it out.
+The top of the ladder is the base experiment; at the bottom stands the same experiment with every
+defect of the released implementation that can change a figure of one machine: padding in the mean,
+local negatives, text masked at random in number, masked text for VTC and VTM, a pass of its own for
+VTM's positives (with other dropout), no clipping, fp32. A defect that the base experiment has as
+well is no rung. Left out: choosing the best epoch on the test split, whose figures share no column
+with others (`finetune.selection=test`), and what ends a run rather than changes it. On one rank
+local and global negatives coincide: that rung then shows nothing but chance in what is not bitwise
+equal, and the small grid leaves it out.
 
 Command: `python sweeps/run.py fidelity` (the ladder), `--full-grid` (and each repair alone).
 Cost: a run of the recipe for each rung and seed.
@@ -41,13 +43,19 @@ REPAIRS: Mapping[str, Mapping[str, Any]] = {  # what each repair takes away: the
 def rungs(base: Experiment) -> Sequence[str]:
     """The repairs that the base experiment has, in order."""
     own = flatten(base)
-    return [name for name, released in REPAIRS.items() if any(own[key] != value for key, value in released.items())]
+    return [
+        name
+        for name, released in REPAIRS.items()
+        if any(own[key] != value for key, value in released.items())
+    ]
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     repairs = rungs(base)
     if not repairs:
-        raise ConfigError(f"recipe {base.name} has no defect repaired: there is no ladder to climb; choose another one, such as base.")
+        raise ConfigError(
+            f"recipe {base.name} has no defect repaired: there is no ladder to climb; choose another one, such as base."
+        )
     found = {BOTTOM: _with(base, ())}
     for number, name in enumerate(repairs, 1):
         found[f"+ {name}"] = _with(base, repairs[:number])
@@ -56,7 +64,9 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
 
 def small(base: Experiment) -> Sequence[str]:
     """The ladder alone, without the rung that one rank cannot show."""
-    return [name for name in cells(base) if not name.startswith("only") and name != f"+ {NEGATIVES}"]
+    return [
+        name for name in cells(base) if not name.startswith("only") and name != f"+ {NEGATIVES}"
+    ]
 
 
 def ladder(base: Experiment) -> Sequence[str]:
@@ -66,7 +76,11 @@ def ladder(base: Experiment) -> Sequence[str]:
 def _with(base: Experiment, repaired: Sequence[str]) -> Mapping[str, Any]:
     """Every setting of the ladder: ours where it is repaired, else as released."""
     own = flatten(base)
-    return {key: own[key] if name in repaired else value for name in rungs(base) for key, value in REPAIRS[name].items()}
+    return {
+        key: own[key] if name in repaired else value
+        for name in rungs(base)
+        for key, value in REPAIRS[name].items()
+    }
 
 
 STUDY = Variants(
@@ -81,6 +95,13 @@ STUDY = Variants(
 )
 
 
-def build(base: Experiment, cells: Sequence[str] | None = None, seeds: Sequence[int] = (0,), full: bool = False) -> Ablation:
+def build(
+    base: Experiment,
+    cells: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    full: bool = False,
+) -> Ablation:
     """The ladder; with `full` each repair alone as well."""
-    return STUDY.build(base, cells or (None if full or base.name == "tiny" else ladder(base)), seeds, full)
+    return STUDY.build(
+        base, cells or (None if full or base.name == "tiny" else ladder(base)), seeds, full
+    )

@@ -1,21 +1,27 @@
 """Which objectives: subsets of MVM, MLM, VTC and VTM, and their weights.
 
-MVM predicts hidden video tubes, MLM hidden words; VTC pulls features of a pair together, VTM tells right pairs from wrong ones.
-Question: what does each objective add, and can the reconstructing ones (MVM, MLM) or the aligning ones (VTC, VTM) do alone?
-The paper: all four with weight 1; VTC and VTM help "significantly". No figure of any subset is known. Direction to expect if that
-holds: MVM+MLM is lowest, adding VTC or VTM raises it, all four are best. On a small data set it may come out otherwise.
+MVM predicts hidden video tubes, MLM hidden words; VTC pulls features of a pair together, VTM tells
+right pairs from wrong ones. Question: what does each objective add, and can the reconstructing ones
+(MVM, MLM) or the aligning ones (VTC, VTM) do alone? The paper: all four with weight 1; VTC and VTM
+help "significantly". No figure of any subset is known. Direction to expect if that holds: MVM+MLM
+is lowest, adding VTC or VTM raises it, all four are best. On a small data set it may come out
+otherwise.
 
-Eleven of the fifteen subsets are sensible, because a neighbour in the table answers a question with them: each objective alone (what
-does it carry by itself?), all but one (what is lost without it?), the reconstructing pair, the aligning pair, and all four. The other
-four pairs mix one of each kind and answer nothing that these do not; `--subsets MVM+VTC` runs them all the same. VTM without VTC is
-allowed: it needs a wrong clip for each text, which is drawn at random, not by VTC similarity. At least one objective must be on.
+Eleven of the fifteen subsets are sensible, because a neighbour in the table answers a question with
+them: each objective alone (what does it carry by itself?), all but one (what is lost without it?),
+the reconstructing pair, the aligning pair, and all four. The other four pairs mix one of each kind
+and answer nothing that these do not; `--subsets MVM+VTC` runs them all the same. VTM without VTC is
+allowed: it needs a wrong clip for each text, which is drawn at random, not by VTC similarity. At
+least one objective must be on.
 
-An objective that is off costs nothing: its decoder or head is not built. The figure of the table is retrieval after fine-tuning, which
-trains the features of every cell with the same contrastive loss; without VTC the zero-shot figures are those of features that were
-never trained to be compared, and are no measure of the pre-training.
+An objective that is off costs nothing: its decoder or head is not built. The figure of the table is
+retrieval after fine-tuning, which trains the features of every cell with the same contrastive loss;
+without VTC the zero-shot figures are those of features that were never trained to be compared, and
+are no measure of the pre-training.
 
-Command: `python sweeps/losses.py` (recipe `tiny`: the four subsets of the paper's claim),
-         `python sweeps/losses.py --full-grid` (eleven), `python sweeps/losses.py --weights vtc=0.5,1,2 --subsets MVM+MLM+VTC+VTM`.
+Command: `python sweeps/losses.py` (recipe `tiny`: the four subsets of the paper's claim), `python
+         sweeps/losses.py --full-grid` (eleven), `python sweeps/losses.py --weights vtc=0.5,1,2
+         --subsets MVM+MLM+VTC+VTM`.
 Cost: at most a run of the recipe for each cell and seed.
 """
 
@@ -35,7 +41,10 @@ SENSIBLE = (
     *OBJECTIVES,
     "MVM+MLM",
     "VTC+VTM",
-    *("+".join(name for name in OBJECTIVES if name != left_out) for left_out in reversed(OBJECTIVES)),
+    *(
+        "+".join(name for name in OBJECTIVES if name != left_out)
+        for left_out in reversed(OBJECTIVES)
+    ),
     ALL,
 )
 
@@ -47,11 +56,12 @@ def build(
     seeds: Sequence[int] = (0,),
     full: bool = False,
 ) -> Ablation:
-    """One cell a subset, and one more for each weight other than 1 that is given for an objective in it.
+    """One cell a subset, and one more for each weight other than 1 that is given for an objective
+    in it.
 
-    Args:
-        subsets: names such as `MVM+MLM`, in any order of the parts; default: four for the recipe `tiny` (unless `full`), else eleven.
-        weights: `vtc=0.5,1,2`, with commas also between objectives; the weights of several objectives are combined.
+    Args: subsets: names such as `MVM+MLM`, in any order of the parts; default: four for the recipe
+        `tiny` (unless `full`), else eleven. weights: `vtc=0.5,1,2`, with commas also between
+        objectives; the weights of several objectives are combined.
     """
     small = base.name == "tiny" and not full
     wanted = [read_subset(name) for name in subsets or (SMALL if small else SENSIBLE)]
@@ -60,7 +70,9 @@ def build(
     for subset in wanted:
         for values in itertools.product(*(variants.get(name, (1.0,)) for name in subset)):
             on = dict(zip(subset, values, strict=True))
-            settings[cell_name(on)] = {f"losses.{name.lower()}": on.get(name, 0.0) for name in OBJECTIVES}
+            settings[cell_name(on)] = {
+                f"losses.{name.lower()}": on.get(name, 0.0) for name in OBJECTIVES
+            }
     return Ablation(
         name="losses",
         title="Objectives of the pre-training",
@@ -76,8 +88,14 @@ def build(
 
 
 def cell_name(weights: Mapping[str, float]) -> str:
-    """`MVM+MLM+0.5 VTC`: the objectives that are on, in the order of the paper, with weights other than 1."""
-    return "+".join(name if weights[name] == 1 else f"{weights[name]:g} {name}" for name in OBJECTIVES if name in weights)
+    """`MVM+MLM+0.5 VTC`: the objectives that are on, in the order of the paper, with weights other
+    than 1.
+    """
+    return "+".join(
+        name if weights[name] == 1 else f"{weights[name]:g} {name}"
+        for name in OBJECTIVES
+        if name in weights
+    )
 
 
 def read_subset(text: str) -> tuple[str, ...]:

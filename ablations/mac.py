@@ -1,20 +1,22 @@
 """MAC, one change at a time: how much is hidden, how, from whom, and of how many frames.
 
-Question: which of MAC's unpublished choices matter: video ratio, text ratio, kind of mask, [MASK] or dropping, frames, data, masks while tuning?
-The paper: masks "a high ratio" of patches, each frame its own, and replaces words by [MASK]; ratios, and masks at fine-tuning, are not known.
-It claims 60 % fewer operations, pre-training three times as fast and 4 % better retrieval than without masks. Figures of cells: unknown; the one
-published row is MSR-VTT 1k-A, 38.9 / 63.1 / 73.9, MdR 3. Direction to expect if that holds: a ratio near 0.6 at or above 0, falling at 0.9;
-per-frame at or above tube; masks that stay on while fine-tuning below the full view.
+Question: which of MAC's unpublished choices matter: video ratio, text ratio, kind of mask, [MASK]
+or dropping, frames, data, masks while tuning? The paper: masks "a high ratio" of patches, each
+frame its own, and replaces words by [MASK]; ratios, and masks at fine-tuning, are not known. It
+claims 60 % fewer operations, pre-training three times as fast and 4 % better retrieval than without
+masks. Figures of cells: unknown; the one published row is MSR-VTT 1k-A, 38.9 / 63.1 / 73.9, MdR 3.
+Direction to expect if that holds: a ratio near 0.6 at or above 0, falling at 0.9; per-frame at or
+above tube; masks that stay on while fine-tuning below the full view.
 
-Cells are changes of the first one, `as recipe` (video 0.6 per frame, text 0.15 by [MASK], all frames): `video 0.75`, `text 0.5`,
-`video 0.9 text 0.5` (of the joint grid), `tube`, `block`, `words dropped`, `2 frames`, `1 then all frames`, `data 0.1`, `masks while tuning`,
-`no mask` (Frozen), `time rank|nearest|all` (whom a patch sees over time). The base may be a recipe of MAC or of SimVTP; of the latter, the
-model is turned into MAC of the same width, with a frame where it has a tube.
+Cells are changes of the first one, `as recipe` (video 0.6 per frame, text 0.15 by [MASK], all
+frames): `video 0.75`, `text 0.5`, `video 0.9 text 0.5` (of the joint grid), `tube`, `block`, `words
+dropped`, `2 frames`, `1 then all frames`, `data 0.1`, `masks while tuning`, `no mask` (Frozen),
+`time rank|nearest|all` (whom a patch sees over time). The base may be a recipe of MAC or of SimVTP;
+of the latter, the model is turned into MAC of the same width, with a frame where it has a tube.
 
-Command: `python sweeps/run.py mac --recipe tiny_mac --seeds 0,1,2` (ten cells), `--full-grid` (all), `--cells "tube,block"`; the joint grid at its
-finest is `python sweeps/mask_ratio.py --recipe tiny_mac`.
-Cost: a run of the recipe for each cell and seed; cells that hide less cost more.
-"""
+Command: `python sweeps/run.py mac --recipe tiny_mac --seeds 0,1,2` (ten cells), `--full-grid`
+(all), `--cells "tube,block"`; the joint grid at its finest is `python sweeps/mask_ratio.py --recipe
+tiny_mac`. Cost: a run of the recipe for each cell and seed; cells that hide less cost more."""
 
 from __future__ import annotations
 
@@ -24,17 +26,30 @@ from typing import Any
 
 from ablations.design import Ablation
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment, TrainConfig
 from simvtp.config.recipes import mac as published
+from simvtp.config.schema import Experiment, TrainConfig
 
 VIDEO = (0.0, 0.3, 0.5, 0.75, 0.9)
 TEXT = (0.0, 0.3, 0.5, 0.75)
 RECIPE = "as recipe"
-SMALL = (RECIPE, "no mask", "video 0.75", "video 0.9", "text 0", "text 0.5", "tube", "block", "words dropped", "masks while tuning")
+SMALL = (
+    RECIPE,
+    "no mask",
+    "video 0.75",
+    "video 0.9",
+    "text 0",
+    "text 0.5",
+    "tube",
+    "block",
+    "words dropped",
+    "masks while tuning",
+)
 
 
 def as_mac(base: Experiment) -> dict[str, Any]:
-    """What turns `base` into MAC with the masks of the recipe: a frame for each time slot, the same window, the contrastive loss alone."""
+    """What turns `base` into MAC with the masks of the recipe: a frame for each time slot, the same
+    window, the contrastive loss alone.
+    """
     recipe = published()
     model, masks = base.model, recipe.masks
     settings: dict[str, Any] = {
@@ -58,7 +73,9 @@ def frame_stages(base: Experiment, frames: int) -> str:
 
 
 def pretraining_steps(base: Experiment) -> int:
-    """Steps of the pre-training; where the number of clips is not known, as if they were those of the embedded data set."""
+    """Steps of the pre-training; where the number of clips is not known, as if they were those of
+    the embedded data set.
+    """
     train: TrainConfig = base.pretrain
     return train.max_steps or round(train.epochs * (base.data.shapes.train // train.batch_size))
 
@@ -67,16 +84,24 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     start = as_mac(base)
     frames = start.get("model.frames", base.model.frames)
     stride = start.get("data.stride", base.data.stride)
-    changes: dict[str, dict[str, Any]] = {RECIPE: {}, "no mask": {"masks.video_ratio": 0.0, "masks.text_ratio": 0.0}}
+    changes: dict[str, dict[str, Any]] = {
+        RECIPE: {},
+        "no mask": {"masks.video_ratio": 0.0, "masks.text_ratio": 0.0},
+    }
     changes |= {f"video {ratio:g}": {"masks.video_ratio": ratio} for ratio in VIDEO}
     changes |= {f"text {ratio:g}": {"masks.text_ratio": ratio} for ratio in TEXT}
     changes |= {
-        f"video {video:g} text {text:g}": {"masks.video_ratio": video, "masks.text_ratio": text} for video in VIDEO[2:] for text in TEXT[2:]
+        f"video {video:g} text {text:g}": {"masks.video_ratio": video, "masks.text_ratio": text}
+        for video in VIDEO[2:]
+        for text in TEXT[2:]
     }
     changes |= {kind: {"masks.video_kind": kind} for kind in ("tube", "block")}
     changes["words dropped"] = {"masks.text_mask": "drop"}
     changes |= {
-        f"{count} frame{'s' * (count > 1)}": {"model.frames": count, "data.stride": stride * frames // count}
+        f"{count} frame{'s' * (count > 1)}": {
+            "model.frames": count,
+            "data.stride": stride * frames // count,
+        }
         for count in (1, 2, 4, 8)
         if count != frames and count <= 2 * frames
     }
@@ -100,7 +125,14 @@ STUDY = Variants(
 )
 
 
-def build(base: Experiment, cells: Sequence[str] | None = None, seeds: Sequence[int] = (0,), full: bool = False) -> Ablation:
+def build(
+    base: Experiment,
+    cells: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    full: bool = False,
+) -> Ablation:
     """As `Variants.build`; `tiny_mac` has the small choice as well."""
     small = not full and base.name in ("tiny", "tiny_mac")
-    return replace(STUDY, small=None).build(base, cells or (SMALL if small else None), seeds, full=True)
+    return replace(STUDY, small=None).build(
+        base, cells or (SMALL if small else None), seeds, full=True
+    )

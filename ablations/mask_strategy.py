@@ -1,16 +1,19 @@
 """How to hide: which tubes and which words go together when some are masked.
 
-Question: does it matter whether tubes, single places, whole moments or rectangles are hidden, and words, pieces or runs of words?
-The paper: tubes for video and single words for text (abstract, figure 2). Figures for other strategies: unknown.
-Direction to expect: tubes above random places (a hidden place can be copied from the frame before); whole moments lowest for short clips;
-whole words and spans slightly above pieces, which can be guessed from the rest of their word. The ratios are those of the base experiment.
+Question: does it matter whether tubes, single places, whole moments or rectangles are hidden, and
+words, pieces or runs of words? The paper: tubes for video and single words for text (abstract,
+figure 2). Figures for other strategies: unknown. Direction to expect: tubes above random places (a
+hidden place can be copied from the frame before); whole moments lowest for short clips; whole words
+and spans slightly above pieces, which can be guessed from the rest of their word. The ratios are
+those of the base experiment.
 
-Cells are called `video+text`. Video: tube (the same places in every time slot), random, per_frame (each slot its own, the same number), block
-(a rectangle, the same in every slot), frame (whole time slots). Text: token (pieces), word (whole words), span (runs of three words).
+Cells are called `video+text`. Video: tube (the same places in every time slot), random, per_frame
+(each slot its own, the same number), block (a rectangle, the same in every slot), frame (whole time
+slots). Text: token (pieces), word (whole words), span (runs of three words).
 
-Command: `python sweeps/run.py mask_strategy` (recipe `tiny`: each strategy beside the published other one, 7 cells), `--full-grid` (15).
-Cost: a run of the recipe for each cell and seed, whatever the strategy.
-"""
+Command: `python sweeps/run.py mask_strategy` (recipe `tiny`: each strategy beside the published
+other one, 7 cells), `--full-grid` (15). Cost: a run of the recipe for each cell and seed, whatever
+the strategy."""
 
 from __future__ import annotations
 
@@ -25,7 +28,11 @@ TEXT = ("token", "word", "span")
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {f"{video}+{text}": {"masks.video_kind": video, "masks.text_kind": text} for video in VIDEO for text in TEXT}
+    return {
+        f"{video}+{text}": {"masks.video_kind": video, "masks.text_kind": text}
+        for video in VIDEO
+        for text in TEXT
+    }
 
 
 def small(base: Experiment) -> Sequence[str]:

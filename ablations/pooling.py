@@ -1,12 +1,14 @@
 """One vector for a caption: the mean with the padding, the mean of its content, or its [CLS].
 
-Question: what does it cost that the released implementation averages over the padding too?
-The paper: does not say; the released implementation takes the mean over all positions, padding included, and no [CLS] for video.
-Figures: unknown. Direction to expect: content above with_pads (the padding's share of the mean says how short a caption is, not
-what it says); [CLS], whose vector nothing has trained before, at or below the content mean on little data.
+Question: what does it cost that the released implementation averages over the padding too? The
+paper: does not say; the released implementation takes the mean over all positions, padding
+included, and no [CLS] for video. Figures: unknown. Direction to expect: content above with_pads
+(the padding's share of the mean says how short a caption is, not what it says); [CLS], whose vector
+nothing has trained before, at or below the content mean on little data.
 
-The same pooling in pre-training (VTC, and VTM for pairs) and in fine-tuning. The video has no [CLS]: its vector is the mean of its tubes in every
-cell, and `cls` means the text's [CLS] for texts and for pairs.
+The same pooling in pre-training (VTC, and VTM for pairs) and in fine-tuning. The video has no
+[CLS]: its vector is the mean of its tubes in every cell, and `cls` means the text's [CLS] for texts
+and for pairs.
 
 Command: `python sweeps/run.py pooling` (three cells).
 Cost: a run of the recipe for each cell and seed.
@@ -22,7 +24,10 @@ from simvtp.config.schema import Experiment
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {kind: {"model.pooling": kind, "finetune.pooling": kind} for kind in ("with_pads", "content", "cls")}
+    return {
+        kind: {"model.pooling": kind, "finetune.pooling": kind}
+        for kind in ("with_pads", "content", "cls")
+    }
 
 
 STUDY = Variants(

@@ -1,18 +1,22 @@
 """Masked then aligned, or masked then predicted: what is the masked view used for?
 
-Question: with the same data, is it better to align masked views (MAC) or to rebuild what is masked (SimVTP without, and with, contrast)?
-The paper: MAC claims that masked-then-alignment is enough and cheaper than masked-then-prediction; no figure of that comparison is known.
-Direction to expect if that holds: alignment at or above prediction for the same samples, and clearly above for the same operations.
-Retrieval is itself an alignment, which favours arms that were pre-trained to align; the same fine-tuning follows in each arm.
+Question: with the same data, is it better to align masked views (MAC) or to rebuild what is masked
+(SimVTP without, and with, contrast)? The paper: MAC claims that masked-then-alignment is enough and
+cheaper than masked-then-prediction; no figure of that comparison is known. Direction to expect if
+that holds: alignment at or above prediction for the same samples, and clearly above for the same
+operations. Retrieval is itself an alignment, which favours arms that were pre-trained to align; the
+same fine-tuning follows in each arm.
 
-Arms: `alignment` (MAC), `no mask` (Frozen: alignment without masks), `prediction` (SimVTP: MVM + MLM), `prediction + contrast` (with VTC).
-Each of the last three twice: `same samples` takes the steps and batches of `alignment`; `same compute` as many steps as cost the forward operations
-of `alignment` (models/flops.py; a backward pass costs each arm about twice its forward pass, so that the ratio holds for training). Arms of SimVTP
-are as in recipe `tiny`: tubes of two frames, as many time slots and tokens as MAC has frames and patches, 90 % and 75 % hidden.
+Arms: `alignment` (MAC), `no mask` (Frozen: alignment without masks), `prediction` (SimVTP: MVM +
+MLM), `prediction + contrast` (with VTC). Each of the last three twice: `same samples` takes the
+steps and batches of `alignment`; `same compute` as many steps as cost the forward operations of
+`alignment` (models/flops.py; a backward pass costs each arm about twice its forward pass, so that
+the ratio holds for training). Arms of SimVTP are as in recipe `tiny`: tubes of two frames, as many
+time slots and tokens as MAC has frames and patches, 90 % and 75 % hidden.
 
-Command: `python sweeps/run.py prediction_vs_alignment --recipe tiny_mac --seeds 0,1,2` (seven cells).
-Cost: at most a run of the recipe for each cell and seed; `no mask` costs about twice that in its pre-training.
-"""
+Command: `python sweeps/run.py prediction_vs_alignment --recipe tiny_mac --seeds 0,1,2` (seven
+cells). Cost: at most a run of the recipe for each cell and seed; `no mask` costs about twice that
+in its pre-training."""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ from typing import Any
 
 from ablations.mac import as_mac
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
 from simvtp.config.overrides import replace_key
+from simvtp.config.schema import Experiment
 
 ALIGNMENT = "alignment"
 OTHERS = ("no mask", "prediction", "prediction + contrast")
@@ -30,7 +34,9 @@ VOCABULARY = 30522  # where the size is the tokenizer's and that is not asked he
 
 
 def as_simvtp(base: Experiment, contrast: bool) -> dict[str, Any]:
-    """What turns `base` into SimVTP with the published masks: a tube of two frames for each time slot, the same window."""
+    """What turns `base` into SimVTP with the published masks: a tube of two frames for each time
+    slot, the same window.
+    """
     model = base.model
     settings: dict[str, Any] = {
         "masks.video_ratio": 0.9, "masks.video_kind": "tube", "masks.text_ratio": 0.75, "masks.text_kind": "token", "masks.text_rule": "exact",
@@ -51,7 +57,9 @@ def operations(experiment: Experiment) -> int:
     from simvtp.models.flops.simvtp_flops import forward_flops
 
     tokenizer = experiment.data.tokenizer
-    size = experiment.model.vocab_size or (load_tokenizer(tokenizer).vocab_size if tokenizer == "builtin" else VOCABULARY)
+    size = experiment.model.vocab_size or (
+        load_tokenizer(tokenizer).vocab_size if tokenizer == "builtin" else VOCABULARY
+    )
     sized = replace_key(experiment, "model.vocab_size", size)
     return sum(forward_flops(sized.model, sized.masks, sized.losses.wanted).values())
 
@@ -69,7 +77,9 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
         share = budget / operations(_changed(base, settings))
         steps = base.pretrain.max_steps
         length = (
-            {"pretrain.max_steps": max(1, round(steps * share))} if steps else {"pretrain.epochs": round(base.pretrain.epochs * share, 4)}
+            {"pretrain.max_steps": max(1, round(steps * share))}
+            if steps
+            else {"pretrain.epochs": round(base.pretrain.epochs * share, 4)}
         )
         found[f"{name}, same samples"] = settings
         found[f"{name}, same compute"] = {**settings, **length}

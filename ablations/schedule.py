@@ -1,14 +1,16 @@
 """How long to pre-train: no pre-training at all, and some multiples of the recipe's epochs.
 
-Question: what does pre-training give, and how much of it is enough?
-The paper: 200 epochs of WebVid-2M; figures for shorter schedules, and for none, are unknown. Direction to expect: any pre-training far above none,
-then slowly upwards. Masked autoencoders gain for longer than contrastive models.
+Question: what does pre-training give, and how much of it is enough? The paper: 200 epochs of
+WebVid-2M; figures for shorter schedules, and for none, are unknown. Direction to expect: any
+pre-training far above none, then slowly upwards. Masked autoencoders gain for longer than
+contrastive models.
 
-Each cell has a whole schedule of its own (warm-up, then cosine to the end), not a part of a longer one. Fine-tuning is the same in all.
+Each cell has a whole schedule of its own (warm-up, then cosine to the end), not a part of a longer
+one. Fine-tuning is the same in all.
 
-Command: `python sweeps/run.py schedule` (recipe `tiny`: none, half, once, twice its epochs), `--full-grid` (up to four times).
-Cost: in proportion to the epochs: on `tiny`, four times the epochs are about two and a half times the run.
-"""
+Command: `python sweeps/run.py schedule` (recipe `tiny`: none, half, once, twice its epochs),
+`--full-grid` (up to four times). Cost: in proportion to the epochs: on `tiny`, four times the
+epochs are about two and a half times the run."""
 
 from __future__ import annotations
 
@@ -16,15 +18,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.validation import INITIAL
 from simvtp.config.schema import Experiment
+from simvtp.config.validation import INITIAL
 
 NONE = "none"
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {NONE: {"finetune.init": INITIAL}} | {_name(base, share): _length(base, share) for share in SHARES}
+    return {NONE: {"finetune.init": INITIAL}} | {
+        _name(base, share): _length(base, share) for share in SHARES
+    }
 
 
 def small(base: Experiment) -> Sequence[str]:
@@ -39,7 +43,9 @@ def _length(base: Experiment, share: float) -> Mapping[str, Any]:
 
 def _name(base: Experiment, share: float) -> str:
     (key, length), *_ = _length(base, share).items()
-    return f"{length:g} {'steps' if key.endswith('steps') else 'epochs' if length != 1 else 'epoch'}"
+    return (
+        f"{length:g} {'steps' if key.endswith('steps') else 'epochs' if length != 1 else 'epoch'}"
+    )
 
 
 STUDY = Variants(

@@ -1,14 +1,17 @@
 """A search instead of a grid: which settings retrieve best, where nobody has a table in mind?
 
-Question: which mask ratios, loss weights, learning rate and decoder size retrieve best, and what does a good figure cost?
-Expected: no figure is known. A search of a few dozen points of the recipe `tiny` says where to look, not what is true: the figures of
-its points are single runs, and the best of many single runs is too good by chance. Run the winner again with several seeds.
+Question: which mask ratios, loss weights, learning rate and decoder size retrieve best, and what
+does a good figure cost? Expected: no figure is known. A search of a few dozen points of the recipe
+`tiny` says where to look, not what is true: the figures of its points are single runs, and the best
+of many single runs is too good by chance. Run the winner again with several seeds.
 
-A search looks at the val split only: its figure is the val R@1 of the fine-tuning step that was selected (on val as well). The test
-figures of its points are measured too, and must not be used to choose.
+A search looks at the val split only: its figure is the val R@1 of the fine-tuning step that was
+selected (on val as well). The test figures of its points are measured too, and must not be used to
+choose.
 
-Pruning saves fine-tuning only: the figures that a pruner compares are those of the evaluations during fine-tuning, so every point
-pays its whole pre-training. With two objectives nothing is pruned (which of two half-finished points is worse has no answer).
+Pruning saves fine-tuning only: the figures that a pruner compares are those of the evaluations
+during fine-tuning, so every point pays its whole pre-training. With two objectives nothing is
+pruned (which of two half-finished points is worse has no answer).
 
 Command: `python sweeps/search.py --trials 30`, `python sweeps/search.py --objectives quality,cost`.
 Cost: `--trials` times a run of the recipe.
@@ -26,12 +29,15 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ablations.design import Point, dataset_name, sweep_id
-from simvtp.config.validation import check
+from simvtp.config.overrides import replace_key
 from simvtp.config.schema import Experiment, flatten
+from simvtp.config.validation import check
 from simvtp.errors import ConfigError
-from simvtp.config.overrides import finalise, replace_key
+from simvtp.resolve import finalise
 
-DIGITS = 3  # significant digits of a proposed number: names stay short, and 0.8312345 is not another experiment than 0.831
+# significant digits of a proposed number: names stay short, and 0.8312345 is not another experiment
+# than 0.831
+DIGITS = 3
 STARTUP = 10  # random points before TPE begins
 WEIGHTS = ("mvm", "mlm", "vtc", "vtm")
 
@@ -52,11 +58,17 @@ class Parameter:
     def __post_init__(self) -> None:
         if self.kind == "choice":
             if not self.choices:
-                raise ConfigError(f"{self.key} has no choice: give at least one, such as {self.key}=2,4.")
+                raise ConfigError(
+                    f"{self.key} has no choice: give at least one, such as {self.key}=2,4."
+                )
         elif not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
-            raise ConfigError(f"{self.key}={self.low:g}:{self.high:g}: a range goes from a lower to a higher number.")
+            raise ConfigError(
+                f"{self.key}={self.low:g}:{self.high:g}: a range goes from a lower to a higher number."
+            )
         elif self.log and self.low <= 0:
-            raise ConfigError(f"{self.key}={self.low:g}:{self.high:g}:log: a range with a logarithmic scale must begin above 0.")
+            raise ConfigError(
+                f"{self.key}={self.low:g}:{self.high:g}:log: a range with a logarithmic scale must begin above 0."
+            )
 
     @property
     def name(self) -> str:
@@ -71,7 +83,9 @@ class Parameter:
         return f"{self.low:g} to {self.high:g}{' (log scale)' if self.log else ''}"
 
     def rounded(self, value: Any) -> Any:
-        """The nearest value that is proposed: a float of few digits inside the range, a whole number, one of the choices."""
+        """The nearest value that is proposed: a float of few digits inside the range, a whole
+        number, one of the choices.
+        """
         if self.kind == "choice":
             return value
         if self.kind == "int":
@@ -109,13 +123,10 @@ SAMPLERS = ("tpe", "random")
 class Search:
     """A search over settings.
 
-    Attributes:
-        space: what is searched; no key twice.
-        objectives: the first one is the quality that tables and progress lines show; a second one gives a Pareto front.
-        trials: how many points to run in total. Not part of the identity: asking for more continues the search.
-        seed: of the sampler.
-        seeds: one seed, of every experiment.
-        startup: random points before TPE begins.
+    Attributes: space: what is searched; no key twice. objectives: the first one is the quality that
+        tables and progress lines show; a second one gives a Pareto front. trials: how many points
+        to run in total. Not part of the identity: asking for more continues the search. seed: of
+        the sampler. seeds: one seed, of every experiment. startup: random points before TPE begins.
     """
 
     name: str
@@ -140,14 +151,22 @@ class Search:
         for key in keys:
             if key not in known or key == "seed" or key.startswith("runtime.") or key == "name":
                 replace_key(self.base, key, known.get(key))  # says what the setting may have meant
-                raise ConfigError(f"{key} cannot be searched: it does not change what is learnt, or is drawn by the seed.")
+                raise ConfigError(
+                    f"{key} cannot be searched: it does not change what is learnt, or is drawn by the seed."
+                )
         if self.sampler not in SAMPLERS or self.pruner not in PRUNERS:
-            raise ConfigError(f"a search has one of the samplers {', '.join(SAMPLERS)} and one of the pruners {', '.join(PRUNERS)}.")
+            raise ConfigError(
+                f"a search has one of the samplers {', '.join(SAMPLERS)} and one of the pruners {', '.join(PRUNERS)}."
+            )
         if len(self.seeds) != 1:
-            raise ConfigError("a search runs each point with one seed; run the best point again with several seeds afterwards.")
+            raise ConfigError(
+                "a search runs each point with one seed; run the best point again with several seeds afterwards."
+            )
         if self.trials < 1 or self.startup < 1:
             raise ConfigError("a search needs at least one trial.")
-        if len(self.objectives) not in (1, 2) or len({objective.metric for objective in self.objectives}) < len(self.objectives):
+        if len(self.objectives) not in (1, 2) or len(
+            {objective.metric for objective in self.objectives}
+        ) < len(self.objectives):
             raise ConfigError("a search has one objective, or two different ones.")
         self._check_protocol()
 
@@ -159,7 +178,9 @@ class Search:
                 "so that the test split stays unseen."
             )
         if self.pruner != "none" and len(self.objectives) > 1:
-            raise ConfigError(f"--pruner {self.pruner} needs one objective: with two there is no order by which to prune.")
+            raise ConfigError(
+                f"--pruner {self.pruner} needs one objective: with two there is no order by which to prune."
+            )
         if self.pruner != "none" and finetune.evaluations < 2:
             raise ConfigError(
                 f"--pruner {self.pruner} compares points while they are fine-tuned, but finetune.evaluations={finetune.evaluations} "
@@ -183,18 +204,26 @@ class Search:
 
     @cached_property
     def sweep_id(self) -> str:
-        """The same search has the same id, on any machine, whatever its number of trials and whatever was proposed so far."""
+        """The same search has the same id, on any machine, whatever its number of trials and
+        whatever was proposed so far.
+        """
         about = {
             "base": dataclasses.replace(self._base, seed=self.seeds[0]).fingerprint,
-            "space": sorted((parameter.plan() for parameter in self.space), key=lambda plan: str(plan["key"])),
+            "space": sorted(
+                (parameter.plan() for parameter in self.space), key=lambda plan: str(plan["key"])
+            ),
             "objectives": [dataclasses.asdict(objective) for objective in self.objectives],
             "sampler": self._sampler_plan(),
             "pruner": self._pruner_plan(),
         }
-        return sweep_id(self.name, [hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()])
+        return sweep_id(
+            self.name, [hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()]
+        )
 
     def plan(self, points: Sequence[Point] = ()) -> dict[str, Any]:
-        """All that a report needs to know, as plain JSON values; `points` are those that were proposed so far."""
+        """All that a report needs to know, as plain JSON values; `points` are those that were
+        proposed so far.
+        """
         return {
             "kind": "search",
             "sweep_id": self.sweep_id,
@@ -213,7 +242,14 @@ class Search:
             "sampler": self._sampler_plan(),
             "pruner": self._pruner_plan(),
             "trials": self.trials,
-            "axes": [{"key": p.key, "label": p.label, "values": _distinct(point.cell[p.key] for point in points)} for p in self.space],
+            "axes": [
+                {
+                    "key": p.key,
+                    "label": p.label,
+                    "values": _distinct(point.cell[p.key] for point in points),
+                }
+                for p in self.space
+            ],
             "points": [point.plan() for point in points],
         }
 
@@ -221,7 +257,10 @@ class Search:
         return {"name": self.sampler, "seed": self.seed, "startup": self.startup}
 
     def _pruner_plan(self) -> dict[str, Any]:
-        return {"name": self.pruner, "evaluations": self.evaluations if self.pruner != "none" else 0}
+        return {
+            "name": self.pruner,
+            "evaluations": self.evaluations if self.pruner != "none" else 0,
+        }
 
     # ---- points
 
@@ -237,9 +276,13 @@ class Search:
         return self._parameters[key].rounded(value)
 
     def point(self, params: Mapping[str, Any]) -> Point:
-        """The point of these values, rounded. ConfigError if they make no possible experiment (a width that no head divides)."""
+        """The point of these values, rounded. ConfigError if they make no possible experiment (a
+        width that no head divides).
+        """
         if set(params) != set(self._parameters):
-            raise ConfigError(f"a point of the search '{self.name}' has a value for each of {', '.join(self._parameters)}.")
+            raise ConfigError(
+                f"a point of the search '{self.name}' has a value for each of {', '.join(self._parameters)}."
+            )
         cell = {key: parameter.rounded(params[key]) for key, parameter in self._parameters.items()}
         seed = self.seeds[0]
         experiment = dataclasses.replace(self._base, seed=seed)
@@ -249,11 +292,15 @@ class Search:
             check(experiment)
         else:
             experiment = finalise(experiment)
-        name = " ".join(f"{self._parameters[key].name} {_word(value)}" for key, value in cell.items())
+        name = " ".join(
+            f"{self._parameters[key].name} {_word(value)}" for key, value in cell.items()
+        )
         return Point(cell, seed, experiment, name)
 
     def first(self) -> Point | None:
-        """The base itself, as the first point: what the search has to beat. None where the base lies outside of the space."""
+        """The base itself, as the first point: what the search has to beat. None where the base
+        lies outside of the space.
+        """
         known = flatten(self._base)
         values = {key: known[key] for key in self._parameters}
         if not all(self._parameters[key].contains(value) for key, value in values.items()):
@@ -271,18 +318,25 @@ def build(
     sampler_seed: int = 0,
     seeds: Sequence[int] = (0,),
 ) -> Search:
-    """The search over ratios, loss weights, learning rate and decoder size, with `space` changed by `read_space`.
+    """The search over ratios, loss weights, learning rate and decoder size, with `space` changed by
+    `read_space`.
 
-    `cost` among the objectives means GPU-hours, and CPU-hours for a base that is meant for a machine without GPU: the recipe `tiny`, or
-    runtime.device=cpu. `gpu_hours` and `cpu_hours` can be named as well.
-    """
+    `cost` among the objectives means GPU-hours, and CPU-hours for a base that is meant for a
+    machine without GPU: the recipe `tiny`, or runtime.device=cpu. `gpu_hours` and `cpu_hours` can
+    be named as well."""
     words = [word.strip() for word in _joined(objectives).split(",") if word.strip()]
     for word in words:
         if word not in OBJECTIVES:
-            raise ConfigError(f"there is no objective '{word}': choose from {', '.join(OBJECTIVES)}.")
+            raise ConfigError(
+                f"there is no objective '{word}': choose from {', '.join(OBJECTIVES)}."
+            )
     if "quality" not in words:
-        raise ConfigError("a search needs the objective quality: the cheapest settings alone are those that learn nothing.")
-    words.sort(key=lambda word: word != "quality")  # it comes first: tables and progress lines show it
+        raise ConfigError(
+            "a search needs the objective quality: the cheapest settings alone are those that learn nothing."
+        )
+    words.sort(
+        key=lambda word: word != "quality"
+    )  # it comes first: tables and progress lines show it
     cost = CPU_HOURS if base.name == "tiny" or base.runtime.device == "cpu" else GPU_HOURS
     named = {"quality": QUALITY, "cost": cost, "gpu_hours": GPU_HOURS, "cpu_hours": CPU_HOURS}
     return Search(
@@ -301,29 +355,54 @@ def build(
 
 
 def default_space(base: Experiment) -> tuple[Parameter, ...]:
-    """What is searched if the user says nothing. Ranges around the base: learning rate 1/10 to 3 times, decoder half to twice.
+    """What is searched if the user says nothing. Ranges around the base: learning rate 1/10 to 3
+    times, decoder half to twice.
 
-    Weights range around 1; leaving an objective out altogether is the question of the loss table, not of a search. What the base does not
-    use is not searched: the weight of an objective that is off, a mask that hides nothing, the decoder without MVM.
-    """
+    Weights range around 1; leaving an objective out altogether is the question of the loss table,
+    not of a search. What the base does not use is not searched: the weight of an objective that is
+    off, a mask that hides nothing, the decoder without MVM."""
     lr, depth, width = base.pretrain.base_lr, base.model.decoder_depth, base.model.decoder_dim
-    step = 2 * base.model.decoder_heads  # a width must be shared out evenly to the heads, and sine-cosine positions need pairs
-    widths = tuple(dict.fromkeys(max(step, round(width * factor / step) * step) for factor in (0.5, 1, 2)))
+    step = (
+        2 * base.model.decoder_heads
+    )  # a width must be shared out evenly to the heads, and sine-cosine positions need pairs
+    widths = tuple(
+        dict.fromkeys(max(step, round(width * factor / step) * step) for factor in (0.5, 1, 2))
+    )
     found = [
         Parameter("masks.video_ratio", "video mask ratio", "float", 0.3, 0.95, short="video"),
         Parameter("masks.text_ratio", "text mask ratio", "float", 0.1, 0.9, short="text"),
-        *(Parameter(f"losses.{name}", f"{name.upper()} weight", "float", 0.1, 4.0, log=True, short=name) for name in WEIGHTS),
-        Parameter("pretrain.base_lr", "learning rate", "float", _digits(lr / 10), _digits(lr * 3), log=True, short="lr"),
+        *(
+            Parameter(
+                f"losses.{name}", f"{name.upper()} weight", "float", 0.1, 4.0, log=True, short=name
+            )
+            for name in WEIGHTS
+        ),
+        Parameter(
+            "pretrain.base_lr",
+            "learning rate",
+            "float",
+            _digits(lr / 10),
+            _digits(lr * 3),
+            log=True,
+            short="lr",
+        ),
         Parameter("model.decoder_depth", "decoder depth", "int", 1, 2 * depth, short="depth"),
         Parameter("model.decoder_dim", "decoder width", "choice", choices=widths, short="width"),
     ]
-    decoder = ("model.decoder_depth", "model.decoder_dim") if "mvm" not in base.losses.wanted else ()
+    decoder = (
+        ("model.decoder_depth", "model.decoder_dim") if "mvm" not in base.losses.wanted else ()
+    )
     known = flatten(base)
-    return tuple(parameter for parameter in found if known[parameter.key] and parameter.key not in decoder)
+    return tuple(
+        parameter for parameter in found if known[parameter.key] and parameter.key not in decoder
+    )
 
 
-def read_space(texts: Sequence[str] | str, space: Sequence[Parameter], base: Experiment) -> tuple[Parameter, ...]:
-    """`space` changed by `key=low:high[:log]`, `key=a,b,c` (choices) and `key=value` (fixed, out of the search), with commas between.
+def read_space(
+    texts: Sequence[str] | str, space: Sequence[Parameter], base: Experiment
+) -> tuple[Parameter, ...]:
+    """`space` changed by `key=low:high[:log]`, `key=a,b,c` (choices) and `key=value` (fixed, out of
+    the search), with commas between.
 
     A key that is not in `space` is added to it. ConfigError with one sentence for anything else.
     """
@@ -356,7 +435,9 @@ def _parameter(before: Parameter, values: list[str], base: Experiment) -> Parame
     key, label, short = before.key, before.label, before.short
     low, sign, rest = values[0].partition(":")
     if len(values) > 1 or not sign:
-        typed = tuple(dict.fromkeys(flatten(replace_key(base, key, value))[key] for value in values))
+        typed = tuple(
+            dict.fromkeys(flatten(replace_key(base, key, value))[key] for value in values)
+        )
         return Parameter(key, label, "choice", choices=typed, short=short)
     high, _, scale = rest.partition(":")
     try:
@@ -364,9 +445,23 @@ def _parameter(before: Parameter, values: list[str], base: Experiment) -> Parame
     except ValueError:
         numbers = math.nan, math.nan
     whole = isinstance(flatten(base)[key], int)
-    if any(math.isnan(number) for number in numbers) or scale not in ("", "log") or not isinstance(flatten(base)[key], int | float):
-        raise ConfigError(f"--space {key}={values[0]}: write {key}=low:high or {key}=low:high:log with two numbers.")
-    return Parameter(key, label, "int" if whole else "float", numbers[0], numbers[1], log=scale == "log", short=short)
+    if (
+        any(math.isnan(number) for number in numbers)
+        or scale not in ("", "log")
+        or not isinstance(flatten(base)[key], int | float)
+    ):
+        raise ConfigError(
+            f"--space {key}={values[0]}: write {key}=low:high or {key}=low:high:log with two numbers."
+        )
+    return Parameter(
+        key,
+        label,
+        "int" if whole else "float",
+        numbers[0],
+        numbers[1],
+        log=scale == "log",
+        short=short,
+    )
 
 
 def _joined(texts: Sequence[str] | str) -> str:

@@ -1,7 +1,8 @@
-"""Where the comparisons stand: points finished of those planned, and the best cell so far, read from the folder of the runs.
+"""Where the comparisons stand: points finished of those planned, and the best cell so far, read
+from the folder of the runs.
 
-Only plans, results and states are read, and nothing of torch, so that looking costs a second for hundreds of points.
-"""
+Only plans, results and states are read, and nothing of torch, so that looking costs a second for
+hundreds of points."""
 
 from __future__ import annotations
 
@@ -35,20 +36,32 @@ class Standing:
 
     @property
     def line(self) -> str:
-        """`mask_ratio-1a2b3c4d (tiny on shapes): 3 of 4 points finished, best video_ratio 0.9 text_ratio 0.75: 19.53 (2 seeds)`"""
-        return f"{self.sweep_id} ({self.recipe} on {self.dataset}): {self.finished} of {self.points} points finished" + (
-            f", best {self.best}" if self.best else ""
+        """`mask_ratio-1a2b3c4d (tiny on shapes): 3 of 4 points finished, best video_ratio 0.9
+        text_ratio 0.75: 19.53 (2 seeds)`
+        """
+        return (
+            f"{self.sweep_id} ({self.recipe} on {self.dataset}): {self.finished} of {self.points} points finished"
+            + (f", best {self.best}" if self.best else "")
         )
 
 
 def standings(root: Path) -> dict[str, list[Standing]]:
-    """The sweeps under `root` by the name of their ablation, the oldest first. A plan that cannot be read is left out."""
+    """The sweeps under `root` by the name of their ablation, the oldest first. A plan that cannot
+    be read is left out.
+    """
     found: dict[str, list[Standing]] = defaultdict(list)
-    for path in sorted(root.glob("sweeps/*/plan.json"), key=lambda path: (path.stat().st_mtime, path)):
+    for path in sorted(
+        root.glob("sweeps/*/plan.json"), key=lambda path: (path.stat().st_mtime, path)
+    ):
         try:
             plan = read_json(path)
             found[str(plan["ablation"])].append(_standing(plan, path.parent.name, root))
-        except (OSError, ValueError, KeyError, TypeError):  # half written, or of another version: python sweeps/doctor.py speaks of it
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # half written, or of another version: python sweeps/doctor.py speaks of it
             continue
     return dict(found)
 
@@ -65,7 +78,12 @@ def _standing(plan: Mapping[str, Any], sweep_id: str, root: Path) -> Standing:
             figures[_words(point["cell"])].append(measured[0])
     finished = sum(map(len, figures.values()))
     return Standing(
-        sweep_id, str(plan.get("recipe", "?")), str(plan.get("dataset", "?")), len(fingerprints), finished, _best(figures, plan["metric"])
+        sweep_id,
+        str(plan.get("recipe", "?")),
+        str(plan.get("dataset", "?")),
+        len(fingerprints),
+        finished,
+        _best(figures, plan["metric"]),
     )
 
 
@@ -73,7 +91,9 @@ def _best(figures: Mapping[str, list[float]], metric: str) -> str:
     if not figures:
         return ""
     means = {cell: sum(values) / len(values) for cell, values in figures.items()}
-    cell = (min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max)(means, key=lambda name: means[name])
+    cell = (min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max)(
+        means, key=lambda name: means[name]
+    )
     seeds = len(figures[cell])
     return f"{cell}: {means[cell]:.2f} ({seeds} seed{'s' * (seeds > 1)})"
 

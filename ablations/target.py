@@ -1,9 +1,11 @@
 """What masked tubes are rebuilt as: pixels normalised in each tube, or raw pixels.
 
-Question: does it help that a tube's own brightness and contrast need not be predicted?
-The paper: normalised (released behaviour, as MAE and VideoMAE). Figures: unknown. Direction to expect: normalised above raw.
+Question: does it help that a tube's own brightness and contrast need not be predicted? The paper:
+normalised (released behaviour, as MAE and VideoMAE). Figures: unknown. Direction to expect:
+normalised above raw.
 
-The two losses are not on one scale: they are not to be compared with each other, the retrieval figures are. The weight of MVM is 1 in both.
+The two losses are not on one scale: they are not to be compared with each other, the retrieval
+figures are. The weight of MVM is 1 in both.
 
 Command: `python sweeps/run.py target` (two cells).
 Cost: a run of the recipe for each cell and seed.
@@ -19,7 +21,10 @@ from simvtp.config.schema import Experiment
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {"normalised pixels": {"losses.mvm_target": "normalized"}, "raw pixels": {"losses.mvm_target": "raw"}}
+    return {
+        "normalised pixels": {"losses.mvm_target": "normalized"},
+        "raw pixels": {"losses.mvm_target": "raw"},
+    }
 
 
 STUDY = Variants(

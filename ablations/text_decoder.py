@@ -1,14 +1,14 @@
 """How much decoder the words need: a linear head, or blocks of some depth and width before it.
 
-Question: does a text decoder of its own take work off the encoder, or does it take away what the encoder should learn?
-The paper: figure 2 draws a text decoder and says nothing of its depth; the released implementation has one linear layer ("linear").
-Figures: unknown. Direction to expect: unknown; if words behave as pixels do in masked autoencoders, some depth helps features that
-are fine-tuned little, and hardly those that are fine-tuned long.
+Question: does a text decoder of its own take work off the encoder, or does it take away what the
+encoder should learn? The paper: figure 2 draws a text decoder and says nothing of its depth; the
+released implementation has one linear layer ("linear"). Figures: unknown. Direction to expect:
+unknown; if words behave as pixels do in masked autoencoders, some depth helps features that are
+fine-tuned little, and hardly those that are fine-tuned long.
 
-Command: `python sweeps/run.py text_decoder` (recipe `tiny`: linear, depth 1 and 2), `--full-grid` (depth 1, 2, 4; width of the video decoder
-and of the encoder).
-Cost: a run of the recipe for each cell and seed; a block more costs a few per cent of the pre-training.
-"""
+Command: `python sweeps/run.py text_decoder` (recipe `tiny`: linear, depth 1 and 2), `--full-grid`
+(depth 1, 2, 4; width of the video decoder and of the encoder). Cost: a run of the recipe for each
+cell and seed; a block more costs a few per cent of the pre-training."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ LINEAR = "linear"
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {LINEAR: {"model.text_decoder_depth": 0, "model.text_decoder_dim": 0}}
+    found: dict[str, Mapping[str, Any]] = {
+        LINEAR: {"model.text_decoder_depth": 0, "model.text_decoder_dim": 0}
+    }
     for width in dict.fromkeys((base.model.decoder_dim, base.model.dim)):
-        found |= {_name(depth, width): {"model.text_decoder_depth": depth, "model.text_decoder_dim": width} for depth in DEPTHS}
+        found |= {
+            _name(depth, width): {
+                "model.text_decoder_depth": depth,
+                "model.text_decoder_dim": width,
+            }
+            for depth in DEPTHS
+        }
     return found
 
 

@@ -1,9 +1,10 @@
 """Whether visible tubes that look alike may share one token in the encoder.
 
-Question: what is left to save in the few visible tubes, and what does it cost?
-The paper: one token a visible tube. Figures for fewer: unknown; token merging comes from ToMe (arXiv 2210.09461), which reports little loss
-of accuracy for up to twice the speed on whole videos. Direction to expect: less time, and a loss that grows with the share, since 90 % of
-the tubes are gone already; with it, how redundant visible tubes still are.
+Question: what is left to save in the few visible tubes, and what does it cost? The paper: one token
+a visible tube. Figures for fewer: unknown; token merging comes from ToMe (arXiv 2210.09461), which
+reports little loss of accuracy for up to twice the speed on whole videos. Direction to expect: less
+time, and a loss that grows with the share, since 90 % of the tubes are gone already; with it, how
+redundant visible tubes still are.
 
 Command: `python sweeps/run.py token_merging` (none and a half), `--full-grid` (a quarter as well).
 Cost: a run of the recipe for each cell and seed, less what the encoder is spared.

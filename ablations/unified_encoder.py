@@ -1,16 +1,18 @@
 """One encoder for video, text and pairs, or two: the paper's name for itself.
 
-Question: does sharing all weights between video and text help, and does it matter how early the two sides of a pair meet?
-The paper: one encoder (abstract, figure 2). Figures for two: unknown. Direction to expect: with little data one encoder is as good with half
-the weights; late fusion loses some matching and gains nothing in retrieval, which compares sides that were encoded apart.
+Question: does sharing all weights between video and text help, and does it matter how early the two
+sides of a pair meet? The paper: one encoder (abstract, figure 2). Figures for two: unknown.
+Direction to expect: with little data one encoder is as good with half the weights; late fusion
+loses some matching and gains nothing in retrieval, which compares sides that were encoded apart.
 
-Two encoders: each side has weights of its own in every block, and in a pair each token attends to both sides from the first block on (`two`)
-or in the last third of the blocks only (`late fusion`). So the cells differ in nothing but sharing and the place of
-fusion; two encoders have twice the weights at the same operations. No cell starts from a video checkpoint, which fits one encoder only.
+Two encoders: each side has weights of its own in every block, and in a pair each token attends to
+both sides from the first block on (`two`) or in the last third of the blocks only (`late fusion`).
+So the cells differ in nothing but sharing and the place of fusion; two encoders have twice the
+weights at the same operations. No cell starts from a video checkpoint, which fits one encoder only.
 
-Command: `python sweeps/run.py unified_encoder` (three cells), `--full-grid` (fusion in the last block alone as well).
-Cost: a run of the recipe for each cell and seed; memory for twice the weights of the encoder.
-"""
+Command: `python sweeps/run.py unified_encoder` (three cells), `--full-grid` (fusion in the last
+block alone as well). Cost: a run of the recipe for each cell and seed; memory for twice the weights
+of the encoder."""
 
 from __future__ import annotations
 

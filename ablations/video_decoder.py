@@ -1,13 +1,13 @@
 """How much decoder the pixels need: depth and width of the video decoder.
 
-Question: how small may the video decoder be before the pre-training suffers, and does a larger one help?
-The paper: 4 blocks of width 384, as VideoMAE has (released behaviour). Figures for other sizes: unknown. VideoMAE, from
-which it comes, settles on 4 (its figures were not checked again). Direction to expect: flat around the published size.
+Question: how small may the video decoder be before the pre-training suffers, and does a larger one
+help? The paper: 4 blocks of width 384, as VideoMAE has (released behaviour). Figures for other
+sizes: unknown. VideoMAE, from which it comes, settles on 4 (its figures were not checked again).
+Direction to expect: flat around the published size.
 
-Command: `python sweeps/run.py video_decoder` (recipe `tiny`: depth 1, 2, 4 at its width), `--full-grid` (depth 1, 2, 4, 8 and half, the same
-and twice the width).
-Cost: the decoder sees all tubes: twice the width is up to twice the time of the pre-training.
-"""
+Command: `python sweeps/run.py video_decoder` (recipe `tiny`: depth 1, 2, 4 at its width),
+`--full-grid` (depth 1, 2, 4, 8 and half, the same and twice the width). Cost: the decoder sees all
+tubes: twice the width is up to twice the time of the pre-training."""
 
 from __future__ import annotations
 
@@ -22,9 +22,17 @@ DEPTHS = (1, 2, 4, 8)
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     model = base.model
-    widths = [width for width in (model.decoder_dim // 2, model.decoder_dim, model.decoder_dim * 2) if width % model.decoder_heads == 0]
+    widths = [
+        width
+        for width in (model.decoder_dim // 2, model.decoder_dim, model.decoder_dim * 2)
+        if width % model.decoder_heads == 0
+    ]
     depths = sorted({*DEPTHS, model.decoder_depth})
-    return {_name(depth, width): {"model.decoder_depth": depth, "model.decoder_dim": width} for width in widths for depth in depths}
+    return {
+        _name(depth, width): {"model.decoder_depth": depth, "model.decoder_dim": width}
+        for width in widths
+        for depth in depths
+    }
 
 
 def small(base: Experiment) -> Sequence[str]:

@@ -1,4 +1,6 @@
-"""Two runs side by side, from their directories alone: settings, code, data, environment, results, curves, and each test item."""
+"""Two runs side by side, from their directories alone: settings, code, data, environment, results,
+curves, and each test item.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from reports.study.collect import Run
 from reports.output.metric_formats import metric_of
 from reports.statistics.paired_bootstrap import item_values
-from reports.study.report_plan import Point, ReportError
 from reports.statistics.seed_statistics import Difference, is_number, paired_bootstrap
+from reports.study.collect import Run
+from reports.study.report_plan import Point, ReportError
 from simvtp.runs.journal import read_journal, read_json
 from simvtp.runs.results import Result
 
@@ -49,7 +51,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Score:
-    """One figure of both runs; `gap` is second minus first, over the items where both kept them. `remark` says why it is none."""
+    """One figure of both runs; `gap` is second minus first, over the items where both kept them.
+    `remark` says why it is none.
+    """
 
     key: str
     metric: str
@@ -61,7 +65,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Wins:
-    """Who was right on which items of a result. `lost` and `won`: (item, first's figure, second's), those that changed most."""
+    """Who was right on which items of a result. `lost` and `won`: (item, first's figure, second's),
+    those that changed most.
+    """
 
     key: str
     metric: str
@@ -83,7 +89,9 @@ def read_side(folder: Path) -> Side:
         config = dict(_flat(identity["experiment"]))
         name = identity["fingerprint"][:12]
     except (ValueError, KeyError, TypeError) as error:
-        raise ReportError(f"the files of '{folder}' cannot be read ({type(error).__name__}: {error}): they were damaged.") from error
+        raise ReportError(
+            f"the files of '{folder}' cannot be read ({type(error).__name__}: {error}): they were damaged."
+        ) from error
     patch = folder / "diff.patch"
     return Side(
         folder=folder,
@@ -110,26 +118,36 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, An
 
 
 def _curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Series of losses and of validation figures; a step that was written again after a restart counts once, the last time."""
+    """Series of losses and of validation figures; a step that was written again after a restart
+    counts once, the last time.
+    """
     found: dict[str, dict[int, float]] = {}
     if path.exists():
         for _, line in read_journal(path, 0):
             for name, value in line["metrics"].items() if line["kind"] == "metrics" else ():
                 if name.startswith(("loss/", "val/")) and value is not None and is_number(value):
-                    found.setdefault(f"{line['stage']}/{name}", {})[int(line["step"])] = float(value)
+                    found.setdefault(f"{line['stage']}/{name}", {})[int(line["step"])] = float(
+                        value
+                    )
     return {name: sorted(points.items()) for name, points in found.items()}
 
 
-# ---- what differs -----------------------------------------------------------------------------------------------------------
+# ---- what differs --------------------------------------------------------------------------------
 
 
 def sections(a: Side, b: Side, repository: Path) -> tuple[Section, ...]:
     """Settings, code, data and environment; `repository`: where git may know the commits."""
-    keys = [key for key in dict.fromkeys((*a.config, *b.config)) if a.config.get(key) != b.config.get(key)]
+    keys = [
+        key
+        for key in dict.fromkeys((*a.config, *b.config))
+        if a.config.get(key) != b.config.get(key)
+    ]
     place = [key for key in keys if key.startswith("runtime.") or key == "name"]
     data = [key for key in keys if key.startswith(_DATA)]
     rest = [key for key in keys if key not in place and key not in data]
-    where = f"Names and places, which change no figure, differ in {', '.join(place)}." if place else ""
+    where = (
+        f"Names and places, which change no figure, differ in {', '.join(place)}." if place else ""
+    )
     return (
         Section("Settings", _rows(rest, a.config, b.config), where),
         _code(a, b, repository),
@@ -138,7 +156,9 @@ def sections(a: Side, b: Side, repository: Path) -> tuple[Section, ...]:
     )
 
 
-def _rows(keys: Iterable[str], a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+def _rows(
+    keys: Iterable[str], a: Mapping[str, Any], b: Mapping[str, Any]
+) -> tuple[tuple[str, str, str], ...]:
     return tuple((key, _text(a.get(key)), _text(b.get(key))) for key in keys)
 
 
@@ -149,7 +169,14 @@ def _text(value: Any) -> str:
 
 
 def _code(a: Side, b: Side, repository: Path) -> Section:
-    first, second = ({"commit": s.provenance.get("commit", "")[:10], "branch": s.provenance.get("branch"), **_changes(s)} for s in (a, b))
+    first, second = (
+        {
+            "commit": s.provenance.get("commit", "")[:10],
+            "branch": s.provenance.get("branch"),
+            **_changes(s),
+        }
+        for s in (a, b)
+    )
     rows = tuple(row for row in _rows(first, first, second) if row[1] != row[2])
     remark = ""
     if a.patch != b.patch:
@@ -161,15 +188,29 @@ def _code(a: Side, b: Side, repository: Path) -> Section:
 
 
 def _changes(side: Side) -> dict[str, str]:
-    lines = sum(line.startswith(("+", "-")) and not line.startswith(("+++", "---")) for line in side.patch.splitlines())
-    return {"uncommitted changes": f"{lines} lines" if side.patch else "none" if side.provenance else ""}
+    lines = sum(
+        line.startswith(("+", "-")) and not line.startswith(("+++", "---"))
+        for line in side.patch.splitlines()
+    )
+    return {
+        "uncommitted changes": f"{lines} lines" if side.patch else "none" if side.provenance else ""
+    }
 
 
 def _changed_files(repository: Path, commits: Sequence[str]) -> str:
     """What git says lies between two commits; a sentence if it does not know them."""
     if not all(commits):
         return "One run has no commit on record."
-    command = ["git", "--no-optional-locks", "-C", str(repository), "diff", "--name-only", *commits, "--"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(repository),
+        "diff",
+        "--name-only",
+        *commits,
+        "--",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -185,7 +226,10 @@ def _protocols(a: Side, b: Side) -> tuple[tuple[str, str, str], ...]:
     """Where results of one name were measured in different ways."""
     rows = []
     for key in (key for key in a.results if key in b.results):
-        first, second = ({**vars(side.results[key].protocol), "queries": side.results[key].queries} for side in (a, b))
+        first, second = (
+            {**vars(side.results[key].protocol), "queries": side.results[key].queries}
+            for side in (a, b)
+        )
         rows += [
             (f"{key}: {name}", _text(first[name]), _text(second[name]))
             for name in first
@@ -199,14 +243,20 @@ def _environment(a: Side, b: Side) -> Section:
     first, second = ({**{n: s.provenance.get(n) for n in names}, **_packages(s)} for s in (a, b))
     keys = [key for key in dict.fromkeys((*first, *second)) if first.get(key) != second.get(key)]
     missing = [side.name for side in (a, b) if not side.provenance]
-    return Section("Environment", _rows(keys, first, second), f"No provenance on record: {', '.join(missing)}." if missing else "")
+    return Section(
+        "Environment",
+        _rows(keys, first, second),
+        f"No provenance on record: {', '.join(missing)}." if missing else "",
+    )
 
 
 def _packages(side: Side) -> dict[str, Any]:
-    return {f"package {name}": version for name, version in side.provenance.get("packages", {}).items()}
+    return {
+        f"package {name}": version for name, version in side.provenance.get("packages", {}).items()
+    }
 
 
-# ---- what came out ----------------------------------------------------------------------------------------------------------
+# ---- what came out -------------------------------------------------------------------------------
 
 
 def scores(a: Side, b: Side) -> tuple[Score, ...]:
@@ -214,7 +264,9 @@ def scores(a: Side, b: Side) -> tuple[Score, ...]:
     made = []
     for key in dict.fromkeys((*a.results, *b.results)):
         first, second = a.results.get(key), b.results.get(key)
-        for name in dict.fromkeys((*(first.metrics if first else ()), *(second.metrics if second else ()))):
+        for name in dict.fromkeys(
+            (*(first.metrics if first else ()), *(second.metrics if second else ()))
+        ):
             values = [result.metrics.get(name) if result else None for result in (first, second)]
             gap, remark = _gap(a, b, key, name)
             made.append(Score(key, name, *values, gap, remark))
@@ -235,9 +287,11 @@ def _gap(a: Side, b: Side, key: str, name: str) -> tuple[Difference | None, str]
 
 
 def _comparable(result: Result) -> dict[str, Any]:
-    return {name: value for name, value in vars(result.protocol).items() if name not in ("seed", "checkpoint")} | {
-        "gallery": result.gallery
-    }
+    return {
+        name: value
+        for name, value in vars(result.protocol).items()
+        if name not in ("seed", "checkpoint")
+    } | {"gallery": result.gallery}
 
 
 def _test_set(side: Side) -> list[Any]:
@@ -256,10 +310,14 @@ def as_run(side: Side) -> Run:
 
 
 def wins(a: Side, b: Side) -> tuple[Wins, ...]:
-    """For each result that counts right answers: who was right where, and the items whose figure changed most."""
+    """For each result that counts right answers: who was right where, and the items whose figure
+    changed most.
+    """
     made = []
     for key in (key for key in a.results if key in b.results):
-        name = next((name for name in ("R1", "accuracy", "top1") if name in a.results[key].metrics), "")
+        name = next(
+            (name for name in ("R1", "accuracy", "top1") if name in a.results[key].metrics), ""
+        )
         _, remark = _gap(a, b, key, name) if name else (None, "none")
         if remark:
             continue
@@ -267,8 +325,18 @@ def wins(a: Side, b: Side) -> tuple[Wins, ...]:
         assert first is not None and second is not None, "asked above"
         right, left = second[1] > 0, first[1] > 0
         ranks = _ranks(a, b, key)
-        counts = [int(np.sum(mask)) for mask in (left & right, left & ~right, ~left & right, ~left & ~right)]
-        made.append(Wins(key, name, *counts, *(_changed(first[0], ranks, sign) if ranks else () for sign in (1, -1))))
+        counts = [
+            int(np.sum(mask))
+            for mask in (left & right, left & ~right, ~left & right, ~left & ~right)
+        ]
+        made.append(
+            Wins(
+                key,
+                name,
+                *counts,
+                *(_changed(first[0], ranks, sign) if ranks else () for sign in (1, -1)),
+            )
+        )
     return tuple(made)
 
 
@@ -277,8 +345,12 @@ def _ranks(a: Side, b: Side, key: str) -> list[np.ndarray] | None:
     return found if len(found[0]) == len(found[1]) > 0 else None
 
 
-def _changed(ids: Sequence[str], ranks: Sequence[np.ndarray], sign: int) -> tuple[tuple[str, float, float], ...]:
-    """Items whose rank rose most from the first to the second run (sign 1: the second does worse), or fell most (-1)."""
+def _changed(
+    ids: Sequence[str], ranks: Sequence[np.ndarray], sign: int
+) -> tuple[tuple[str, float, float], ...]:
+    """Items whose rank rose most from the first to the second run (sign 1: the second does worse),
+    or fell most (-1).
+    """
     gap = sign * (ranks[1] - ranks[0])
     order = sorted(range(len(gap)), key=lambda number: (-gap[number], number))[:SHOWN_ITEMS]
     return tuple((ids[n], float(ranks[0][n]), float(ranks[1][n])) for n in order if gap[n] > 0)
@@ -286,8 +358,14 @@ def _changed(ids: Sequence[str], ranks: Sequence[np.ndarray], sign: int) -> tupl
 
 def shared_curves(a: Side, b: Side) -> list[str]:
     """Names of the series that both have, the total losses and the figures of validation first."""
-    both = [name for name in a.curves if name in b.curves and max(len(a.curves[name]), len(b.curves[name])) > 1]
-    return sorted(both, key=lambda name: ("loss/total" not in name, "/val/" not in name, name))[:_CURVES]
+    both = [
+        name
+        for name in a.curves
+        if name in b.curves and max(len(a.curves[name]), len(b.curves[name])) > 1
+    ]
+    return sorted(both, key=lambda name: ("loss/total" not in name, "/val/" not in name, name))[
+        :_CURVES
+    ]
 
 
 def verdict(a: Side, b: Side, found: Sequence[Score]) -> str:
@@ -301,5 +379,9 @@ def verdict(a: Side, b: Side, found: Sequence[Score]) -> str:
     if score.gap.interval is None:
         return f"{text}; the items do not differ at all."
     low, high = score.gap.interval
-    told = "not distinguishable on these test items" if low <= 0 <= high else "the two trained models differ on these test items"
+    told = (
+        "not distinguishable on these test items"
+        if low <= 0 <= high
+        else "the two trained models differ on these test items"
+    )
     return f"{text}; difference with 95 % CI over test items {metric.interval(score.gap.interval)}: {told}. One run each says nothing about their settings."

@@ -1,6 +1,7 @@
 """`python -m simvtp COMMAND`: one experiment, its data, its pictures, its checks.
 
-The commands stand in `simvtp/cli`; what can go wrong for reasons outside the code ends in one sentence and status 2.
+The commands stand in `simvtp/cli`; what can go wrong for reasons outside the code ends in one
+sentence and status 2.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="python -m simvtp", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m simvtp",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in GROUPS:
@@ -45,11 +49,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """As argparse does, but settings may also stand behind options: `finetune qa --init RUN key=value`."""
+    """As argparse does, but settings may also stand behind options: `finetune qa --init RUN
+    key=value`.
+    """
     top = parser()
     options, rest = top.parse_known_args(arguments)
     if rest:
-        if not hasattr(options, "overrides") or any(text.startswith("-") or "=" not in text for text in rest):
+        if not hasattr(options, "overrides") or any(
+            text.startswith("-") or "=" not in text for text in rest
+        ):
             top.error(f"unrecognized arguments: {' '.join(rest)}")
         options.overrides = [*options.overrides, *rest]
     return options

@@ -1,7 +1,8 @@
 """What travels from the loader to the model: names, shapes, dtypes.
 
-Legend used in every model file: B batch, T frames, H W pixels, N tubes (space-time tokens), V visible tubes, M masked tubes
-(N = V + M), L text length, K slots for masked words, P values in one tube (tubelet * patch * patch * 3), D width, W vocabulary.
+Legend used in every model file: B batch, T frames, H W pixels, N tubes (space-time tokens), V
+visible tubes, M masked tubes (N = V + M), L text length, K slots for masked words, P values in one
+tube (tubelet * patch * patch * 3), D width, W vocabulary.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ class Batch:
 
     Attributes:
         clips: uint8 [B, T, H, W, 3], RGB.
-        input_ids: int64 [B, L], WordPiece ids with [CLS] first and [SEP] after the last word, then padding.
+        input_ids: int64 [B, L], WordPiece ids with [CLS] first and [SEP] after the last word, then
+            padding.
         attention_mask: bool [B, L], True where there is a token, False where there is padding.
-        word_ids: int64 [B, L], index of the word that a piece belongs to; -1 for [CLS], [SEP] and padding.
+        word_ids: int64 [B, L], index of the word that a piece belongs to; -1 for [CLS], [SEP] and
+            padding.
         sample_ids: the B names of the samples (`videoid`), for messages.
-        targets: [B, ...] what a downstream task is to predict, as the task defines it; None in pre-training and retrieval.
+        targets: [B, ...] what a downstream task is to predict, as the task defines it; None in
+            pre-training and retrieval.
 
     A task may ask with several texts for each clip: then the three text tensors are [B, C, L].
     """
@@ -41,7 +45,9 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on `device`."""
-        return self._with({name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors()})
+        return self._with(
+            {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors()}
+        )
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, so that the copy to a GPU overlaps with work."""
@@ -71,10 +77,13 @@ class Masks:
         visible: int64 [B, V], indices of the visible tubes in (t, h, w) order, ascending.
         masked: int64 [B, M], indices of the masked tubes, ascending; V + M = N.
         input_ids: int64 [B, L], the caption with `[MASK]` at the masked words.
-        word_positions: int64 [B, K], positions in the caption of the masked words; slots that are not used point to 0.
-        word_labels: int64 [B, K], the original ids at these positions; -100 in slots that are not used.
+        word_positions: int64 [B, K], positions in the caption of the masked words; slots that are
+            not used point to 0.
+        word_labels: int64 [B, K], the original ids at these positions; -100 in slots that are not
+            used.
         negative_noise: float32 [B, B], standard Gumbel noise that picks the VTM negatives.
-        negative_index: int64 [B] or None; a given choice of negatives (parity files), which overrides the noise.
+        negative_index: int64 [B] or None; a given choice of negatives (parity files), which
+            overrides the noise.
     """
 
     visible: Tensor

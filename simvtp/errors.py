@@ -1,12 +1,15 @@
 """Errors that a user can mend.
 
-Each message is one sentence (or two) that says what is wrong, where, and what to do. The command line prints it without a
-traceback and exits with status 2; anything else is a defect of this project and keeps its traceback.
+Each message is one sentence (or two) that says what is wrong, where, and what to do. The command
+line prints it without a traceback and exits with status 2; anything else is a defect of this
+project and keeps its traceback.
 """
 
 
 class UserError(Exception):
-    """Something outside the code is wrong: a setting, a file, a disk, a server. The message is meant for the user."""
+    """Something outside the code is wrong: a setting, a file, a disk, a server. The message is
+    meant for the user.
+    """
 
 
 class ConfigError(UserError):
@@ -26,8 +29,12 @@ class TrainingDiverged(UserError):
 
 
 class RankLost(UserError):
-    """Another process of a run that several processes share has gone away. That is no failure of the run: it continues."""
+    """Another process of a run that several processes share has gone away. That is no failure of
+    the run: it continues.
+    """
 
 
 class Stopped(UserError):
-    """The process was asked to stop; what was reached is saved, and the same call continues from there."""
+    """The process was asked to stop; what was reached is saved, and the same call continues from
+    there.
+    """

@@ -9,11 +9,11 @@ from itertools import groupby
 from pathlib import Path
 
 from simvtp.errors import UserError
-from sweeps.repair.diagnose import Finding, examine
 from sweeps.engine.controller_lock import only_controller
 from sweeps.monitor.overview import Parser, agreed, controller, find_sweeps, state_of
-from sweeps.repair.rebuild import rebuild_study, rebuild_tracker, runtimes
 from sweeps.monitor.run_state import ALIVE
+from sweeps.repair.diagnose import Finding, examine
+from sweeps.repair.rebuild import rebuild_study, rebuild_tracker, runtimes
 
 EXAMPLES = """\
 examples:
@@ -31,12 +31,20 @@ Exit status: 0 nothing wrong or all of it mended, 1 something is left, 2 bad inp
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    parser = Parser("doctor", "Find what is wrong with runs and sweeps, say what would be done, and mend it.", EXAMPLES)
+    parser = Parser(
+        "doctor",
+        "Find what is wrong with runs and sweeps, say what would be done, and mend it.",
+        EXAMPLES,
+    )
     parser.add_root()
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--yes", action="store_true", help="do not ask")
     how.add_argument("--dry-run", action="store_true", help="change nothing")
-    parser.add_argument("--rebuild", action="store_true", help="studies and MLflow store anew; the old ones are kept as NAME.old-TIME")
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="studies and MLflow store anew; the old ones are kept as NAME.old-TIME",
+    )
     args = parser.parse_args(arguments)
     try:
         if args.rebuild:
@@ -58,7 +66,11 @@ def _mend(root: Path, yes: bool, dry_run: bool) -> int:
         print(f"Nothing is wrong under {root}.")
         return 0
     wrong = [finding for finding in findings if not finding.minor]
-    able = [finding for finding in findings if finding.mend and not finding.held and (yes or not finding.minor)]
+    able = [
+        finding
+        for finding in findings
+        if finding.mend and not finding.held and (yes or not finding.minor)
+    ]
     left = len([finding for finding in wrong if finding not in able])
     if dry_run or not able:
         print(f"\n{len(wrong)} thing(s) are wrong; nothing was changed.")
@@ -69,7 +81,9 @@ def _mend(root: Path, yes: bool, dry_run: bool) -> int:
     failed = 0
     for _, some in groupby(able, key=lambda finding: finding.place):
         failed += _mend_place(list(some))
-    print(f"\n{len(able) - failed} thing(s) mended{f', {left + failed} left' if left + failed else ''}.")
+    print(
+        f"\n{len(able) - failed} thing(s) mended{f', {left + failed} left' if left + failed else ''}."
+    )
     return 1 if left + failed else 0
 
 
@@ -91,20 +105,31 @@ def _mend_place(findings: list[Finding]) -> int:
                 finding.mend()
                 done += 1
     except (UserError, OSError) as error:
-        print(f"not mended: {findings[done].what if done < len(findings) else findings[-1].what}: {error}", file=sys.stderr)
+        print(
+            f"not mended: {findings[done].what if done < len(findings) else findings[-1].what}: {error}",
+            file=sys.stderr,
+        )
     return len(findings) - done
 
 
 def _rebuild(root: Path, yes: bool, dry_run: bool) -> int:
-    """Studies of all sweeps whose command is not running; the tracker, if nothing at all runs (it would be written meanwhile)."""
+    """Studies of all sweeps whose command is not running; the tracker, if nothing at all runs (it
+    would be written meanwhile).
+    """
     sweeps = find_sweeps(root)
     free = [sweep for sweep in sweeps if not controller(sweep.folder)]
     alive = [run_dir.name for run_dir in runtimes(root) if state_of(run_dir).state in ALIVE]
     for sweep in sweeps:
-        what = "make its study anew" if sweep in free else f"left alone: it is being run by {controller(sweep.folder)}"
+        what = (
+            "make its study anew"
+            if sweep in free
+            else f"left alone: it is being run by {controller(sweep.folder)}"
+        )
         print(f"- {sweep.sweep_id}: {what}")
     tracker = not alive and len(free) == len(sweeps)
-    print(f"- tracker: {'make it anew from all run directories' if tracker else 'left alone: jobs or sweeps are running'}")
+    print(
+        f"- tracker: {'make it anew from all run directories' if tracker else 'left alone: jobs or sweeps are running'}"
+    )
     if dry_run or not (yes or agreed("Go ahead? The old ones are kept beside.")):
         print("Nothing was changed.")
         return 0 if dry_run else 1

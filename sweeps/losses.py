@@ -15,7 +15,12 @@ SWEEP = Sweep(
             f"sets of objectives (default: {', '.join(losses.SMALL)} for tiny, else all eleven sensible ones)",
             read=str,
         ),
-        AxisOption("--weights", "weights", "weights to try for an objective, such as vtc=0.5,1,2 (default: 1)", read=str),
+        AxisOption(
+            "--weights",
+            "weights",
+            "weights to try for an objective, such as vtc=0.5,1,2 (default: 1)",
+            read=str,
+        ),
     ),
     description="Which objectives: subsets of MVM, MLM, VTC and VTM, and their weights. As published: all four with weight 1.",
     examples="  python sweeps/losses.py --subsets MVM+MLM+VTC+VTM --weights vtc=0.5,1,2\n",

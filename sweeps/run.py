@@ -1,8 +1,7 @@
 """Any ablation by its name: `python sweeps/run.py ABLATION --help`, `python sweeps/run.py --list`.
 
-An ablation with a script of its own (`mask_ratio`, `losses`, `data_fraction`, `search`) has its options here as well; the others choose
-their cells by `--cells`.
-"""
+An ablation with a script of its own (`mask_ratio`, `losses`, `data_fraction`, `search`) has its
+options here as well; the others choose their cells by `--cells`."""
 
 from __future__ import annotations
 
@@ -17,8 +16,19 @@ from ablations import ABLATIONS
 from sweeps.cli.command import main
 from sweeps.cli.options import AxisOption, Sweep
 
-CELLS = AxisOption("--cells", "cells", "names of the cells to compare, with commas (default: all; for tiny a choice)", str)
-WEIGHTS = AxisOption("--weights", "weights", "where to start from: video=PLACE, image=PLACE, text=PLACE", str, "KIND=PLACE,...")
+CELLS = AxisOption(
+    "--cells",
+    "cells",
+    "names of the cells to compare, with commas (default: all; for tiny a choice)",
+    str,
+)
+WEIGHTS = AxisOption(
+    "--weights",
+    "weights",
+    "where to start from: video=PLACE, image=PLACE, text=PLACE",
+    str,
+    "KIND=PLACE,...",
+)
 PROGRAM = "run"
 
 
@@ -39,9 +49,13 @@ def sweep_for(name: str) -> Sweep:
 
 
 def start(arguments: Sequence[str]) -> int:
-    """Run the ablation that the first argument names with the rest of them; returns the exit status."""
+    """Run the ablation that the first argument names with the rest of them; returns the exit
+    status.
+    """
     if not arguments or arguments[0] in ("-h", "--help", "--list"):
-        print("python sweeps/run.py ABLATION [options]; --help after the name lists its options. Ablations:")
+        print(
+            "python sweeps/run.py ABLATION [options]; --help after the name lists its options. Ablations:"
+        )
         print("\n".join(f"  {name}" for name in ABLATIONS))
         print("python -m ablations list: what each asks, its grid, and how far it is.")
         return 0

@@ -1,4 +1,6 @@
-"""A search over masks, loss weights, learning rate and decoder size: `python sweeps/search.py --help`."""
+"""A search over masks, loss weights, learning rate and decoder size: `python sweeps/search.py
+--help`.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -27,7 +29,13 @@ SWEEP = Sweep(
     name="search",
     build=build,
     axes=(
-        AxisOption("--trials", "trials", "points in all; a larger number continues the search (default: 20)", int, "N"),
+        AxisOption(
+            "--trials",
+            "trials",
+            "points in all; a larger number continues the search (default: 20)",
+            int,
+            "N",
+        ),
         AxisOption(
             "--space",
             "space",
@@ -36,10 +44,30 @@ SWEEP = Sweep(
             str,
             "key=low:high,...",
         ),
-        AxisOption("--objectives", "objectives", f"one or two of {', '.join(OBJECTIVES)} (default: quality)", str, "A[,B]"),
-        AxisOption("--pruner", "pruner", f"ends bad points early: {', '.join(PRUNERS)} (default: none)", str, "NAME"),
-        AxisOption("--sampler", "sampler", f"what proposes points: {', '.join(SAMPLERS)} (default: tpe)", str, "NAME"),
-        AxisOption("--sampler-seed", "sampler_seed", "seed of the proposals (default: 0)", int, "N"),
+        AxisOption(
+            "--objectives",
+            "objectives",
+            f"one or two of {', '.join(OBJECTIVES)} (default: quality)",
+            str,
+            "A[,B]",
+        ),
+        AxisOption(
+            "--pruner",
+            "pruner",
+            f"ends bad points early: {', '.join(PRUNERS)} (default: none)",
+            str,
+            "NAME",
+        ),
+        AxisOption(
+            "--sampler",
+            "sampler",
+            f"what proposes points: {', '.join(SAMPLERS)} (default: tpe)",
+            str,
+            "NAME",
+        ),
+        AxisOption(
+            "--sampler-seed", "sampler_seed", "seed of the proposals (default: 0)", int, "N"
+        ),
     ),
     search=True,
     description="Which settings retrieve best on the val split: TPE over ratios, loss weights, learning rate and decoder size.",

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from simvtp.config.schema import Experiment
-from simvtp.config.recipes import get_recipe
 from simvtp.config.overrides import override
+from simvtp.config.recipes import get_recipe
+from simvtp.config.schema import Experiment
 
 SETTINGS = (
     "model.image_size=32", "model.patch_size=8", "model.frames=4", "model.dim=32", "model.depth=1", "model.heads=2",

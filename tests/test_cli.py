@@ -17,7 +17,9 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run the command in this process; it must end with status 2 and exactly one line on standard error."""
+    """Run the command in this process; it must end with status 2 and exactly one line on standard
+    error.
+    """
     assert main(list(arguments)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -37,8 +39,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["data.tokenizer=./no/such/folder"], "tokenizer"),
     ],
 )
-def test_settings(capsys, tmp_path: Path, shapes_cache: Path, settings: list[str], words: str) -> None:
-    assert words.split(":")[0] in refused(capsys, "run", "tiny", *small_settings(tmp_path, shapes_cache), *settings)
+def test_settings(
+    capsys, tmp_path: Path, shapes_cache: Path, settings: list[str], words: str
+) -> None:
+    assert words.split(":")[0] in refused(
+        capsys, "run", "tiny", *small_settings(tmp_path, shapes_cache), *settings
+    )
 
 
 def test_unknown_recipe(capsys) -> None:
@@ -57,19 +63,25 @@ def test_unknown_recipe(capsys) -> None:
 def test_manifests(capsys, tmp_path: Path, shapes_cache: Path, content: str, words: str) -> None:
     manifest = tmp_path / "clips.csv"
     manifest.write_text(content)
-    settings = small_settings(tmp_path / "runs", shapes_cache, "data.dataset=manifest", f"data.manifest={manifest}")
+    settings = small_settings(
+        tmp_path / "runs", shapes_cache, "data.dataset=manifest", f"data.manifest={manifest}"
+    )
     message = refused(capsys, "run", "tiny", *settings)
     assert words in message and "clips.csv" in message
 
 
-def test_a_clip_that_does_not_decode_is_named_when_there_are_too_many(capsys, tmp_path: Path, shapes_cache: Path) -> None:
+def test_a_clip_that_does_not_decode_is_named_when_there_are_too_many(
+    capsys, tmp_path: Path, shapes_cache: Path
+) -> None:
     manifest = tmp_path / "clips.csv"
     rows = []
     for number in range(30):
         (tmp_path / f"{number}.mp4").write_bytes(b"no video")
         rows.append(f"{number},{number}.mp4,a caption,{('train', 'val', 'test')[number % 3]}\n")
     manifest.write_text("videoid,path,caption,split\n" + "".join(rows))
-    settings = small_settings(tmp_path / "runs", shapes_cache, "data.dataset=manifest", f"data.manifest={manifest}")
+    settings = small_settings(
+        tmp_path / "runs", shapes_cache, "data.dataset=manifest", f"data.manifest={manifest}"
+    )
     assert ".mp4" in refused(capsys, "run", "tiny", *settings)
 
 
@@ -82,17 +94,33 @@ def test_looking_at_what_is_no_run(capsys, tmp_path: Path) -> None:
 
 def test_weights_of_another_size_name_what_differs(capsys, tmp_path: Path) -> None:
     with safetensors.safe_open(FIXTURES / "simvtp_released_a.safetensors", "pt") as file:
-        state = {name.removeprefix("state/"): file.get_tensor(name) for name in file.keys() if name.startswith("state/")}  # noqa: SIM118
+        state = {
+            name.removeprefix("state/"): file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118
+            if name.startswith("state/")
+        }
     safetensors.torch.save_file(state, tmp_path / "other.safetensors")
     message = refused(capsys, "convert", str(tmp_path / "other.safetensors"), str(tmp_path / "out"))
     assert "other.safetensors" in message
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unreachable_tracker_costs_a_warning_and_loses_nothing(tmp_path: Path, shapes_cache: Path) -> None:
-    """Port 9 answers nobody: the run ends well, its journal is whole, and the warning says how to replay it."""
-    settings = [*small_settings(tmp_path, shapes_cache, "finetune.enabled=false"), "runtime.tracking_uri=http://127.0.0.1:9"]
-    done = subprocess.run([sys.executable, "-m", "simvtp", "run", "tiny", *settings], capture_output=True, text=True, timeout=240)
+def test_an_unreachable_tracker_costs_a_warning_and_loses_nothing(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
+    """Port 9 answers nobody: the run ends well, its journal is whole, and the warning says how to
+    replay it.
+    """
+    settings = [
+        *small_settings(tmp_path, shapes_cache, "finetune.enabled=false"),
+        "runtime.tracking_uri=http://127.0.0.1:9",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "simvtp", "run", "tiny", *settings],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     assert "simvtp sync" in done.stderr + done.stdout
     assert next(tmp_path.glob("*/results.json")).stat().st_size > 100
@@ -110,10 +138,23 @@ def test_parity_command(capsys) -> None:
 
 
 def test_every_command_has_help() -> None:
-    done = subprocess.run([sys.executable, "-m", "simvtp", "--help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "simvtp", "--help"], capture_output=True, text=True
+    )
     assert done.returncode == 0
     listed = re.findall(r"^    ([a-z]+)(?: |$)", done.stdout, flags=re.MULTILINE)
-    assert {"run", "pretrain", "finetune", "evaluate", "visualize", "data", "bench", "parity", "convert", "sync"} <= set(listed)
+    assert {
+        "run",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "visualize",
+        "data",
+        "bench",
+        "parity",
+        "convert",
+        "sync",
+    } <= set(listed)
     for command in listed:
         with pytest.raises(SystemExit) as left:
             main([command, "--help"])

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.config import validation
-from simvtp.config import schema as C
 from simvtp.config import overrides as S
-from simvtp.errors import ConfigError
+from simvtp.config import schema as C
+from simvtp.config import validation
 from simvtp.config.recipes import RECIPES, get_recipe
+from simvtp.errors import ConfigError
 
 
 def tiny(*assignments: str) -> C.Experiment:
@@ -62,7 +62,10 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["model.frames=7"], "not divisible by model.tubelet_size"),
         (["model.image_size=60"], "not divisible by model.patch_size"),
         (["model.heads=5"], "not divisible by model.heads"),
-        (["losses.mvm=0", "losses.mlm=0", "losses.vtc=0", "losses.vtm=0"], "nothing would be learnt"),
+        (
+            ["losses.mvm=0", "losses.mlm=0", "losses.vtc=0", "losses.vtm=0"],
+            "nothing would be learnt",
+        ),
         (["losses.vtm=-1"], "must be at least 0"),
         (["pretrain.batch_size=1"], "another clip as negative"),
         (["pretrain.accumulate=5"], "not divisible by pretrain.accumulate"),
@@ -73,8 +76,14 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["runtime.workers=-1"], "must be at least 0"),
         (["evaluate.rerank=-1"], "must be at least 0"),
         (["evaluate.rerank=16", "losses.vtm=0"], "needs the matching head, but losses.vtm=0"),
-        (["evaluate.dual_softmax=true", "evaluate.zero_shot=false", "finetune.task=qa"], "is for retrieval"),
-        (["evaluate.rerank=16", "evaluate.zero_shot=false", "finetune.enabled=false"], "is for retrieval"),
+        (
+            ["evaluate.dual_softmax=true", "evaluate.zero_shot=false", "finetune.task=qa"],
+            "is for retrieval",
+        ),
+        (
+            ["evaluate.rerank=16", "evaluate.zero_shot=false", "finetune.enabled=false"],
+            "is for retrieval",
+        ),
         (["model.decoded_share=0"], "must be in (0, 1]"),
         (["model.merged_share=0.6"], "must be in [0, 0.5]"),
         (["masks.text_span=0"], "must be at least 1"),
@@ -84,9 +93,15 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
         (["model.encoders=two", "finetune.encoder=shared"], "needs one pre-trained encoder"),
         (["model.encoders=two", "model.init_video=x"], "leave it empty"),
         (["model.encoders=two", "runtime.shard=full"], "does not go with runtime.shard=full"),
-        (["runtime.pack_text=on", "pretrain.compile=true"], "runtime.pack_text=on gives each step another shape"),
+        (
+            ["runtime.pack_text=on", "pretrain.compile=true"],
+            "runtime.pack_text=on gives each step another shape",
+        ),
         (["model.text_decoder_dim=32"], "set both or neither"),
-        (["model.text_decoder_dim=33", "model.text_decoder_depth=1"], "not divisible by model.decoder_heads"),
+        (
+            ["model.text_decoder_dim=33", "model.text_decoder_depth=1"],
+            "not divisible by model.decoder_heads",
+        ),
         (["model.learned_temperature=true", "losses.vtc=0"], "is for the contrastive loss"),
     ],
 )
@@ -104,7 +119,11 @@ def test_a_ratio_that_leaves_no_visible_slot_is_refused() -> None:
         validation.check(tiny("masks.video_kind=frame", "model.frames=2", "masks.video_ratio=0.9"))
 
 
-@given(st.sampled_from([k for k in C.flatten(C.Experiment()) if not k.startswith("runtime.") and k != "name"]))
+@given(
+    st.sampled_from(
+        [k for k in C.flatten(C.Experiment()) if not k.startswith("runtime.") and k != "name"]
+    )
+)
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
     experiment = get_recipe("tiny")
@@ -132,7 +151,11 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
             ["data.fraction=0.25", "seed=3", "masks.video_ratio=0.5"],
             "399da51d37c22582730be32dfb1774223a6c4e12eb162717f3242444a2796a97",
         ),
-        ("tiny", ["data.dataset=manifest", "data.manifest_digest=ab"], "dffa84c972288d925657ed409f8b2a492f850c6c4331e59f9c7d895eb3f639bd"),
+        (
+            "tiny",
+            ["data.dataset=manifest", "data.manifest_digest=ab"],
+            "dffa84c972288d925657ed409f8b2a492f850c6c4331e59f9c7d895eb3f639bd",
+        ),
         (
             "released",
             ["finetune.rand_augment=0", "finetune.random_erasing=0"],
@@ -140,8 +163,12 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
         ),
     ],
 )
-def test_new_settings_leave_the_fingerprints_of_older_experiments_alone(recipe: str, assignments: list[str], fingerprint: str) -> None:
-    """Taken before there were benchmarks, tasks and augmentation: a finished run on somebody's disk is found again."""
+def test_new_settings_leave_the_fingerprints_of_older_experiments_alone(
+    recipe: str, assignments: list[str], fingerprint: str
+) -> None:
+    """Taken before there were benchmarks, tasks and augmentation: a finished run on somebody's disk
+    is found again.
+    """
     assert S.override(get_recipe(recipe), assignments).fingerprint == fingerprint
 
 
@@ -155,9 +182,17 @@ def test_an_experiment_stored_before_a_setting_was_added_is_still_read() -> None
 def test_where_things_lie_does_not_change_the_fingerprint() -> None:
     experiment = get_recipe("tiny")
     for key, value in C.flatten(experiment.runtime).items():
-        new = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else f"{value}x"
+        new = (
+            (not value)
+            if isinstance(value, bool)
+            else value + 1
+            if isinstance(value, (int, float))
+            else f"{value}x"
+        )
         new = {"shard": "full", "pack_text": "off"}.get(key, new)
-        assert S.replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
+        assert (
+            S.replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
+        )
     assert dataclasses.replace(experiment, name="other").fingerprint == experiment.fingerprint
 
 
@@ -172,8 +207,14 @@ def test_a_run_of_a_version_with_other_runtime_settings_is_still_read() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("pretrain.precision=fp16", "pretrain.precision=fp16 does not go with runtime.shard=full .*bf16"),
-        ("finetune.train.compile=true", "finetune.train.compile=true does not go with runtime.shard=full"),
+        (
+            "pretrain.precision=fp16",
+            "pretrain.precision=fp16 does not go with runtime.shard=full .*bf16",
+        ),
+        (
+            "finetune.train.compile=true",
+            "finetune.train.compile=true does not go with runtime.shard=full",
+        ),
     ],
 )
 def test_what_does_not_work_on_shards_is_refused(setting: str, message: str) -> None:
@@ -184,14 +225,25 @@ def test_what_does_not_work_on_shards_is_refused(setting: str, message: str) -> 
 
 def test_a_manifest_is_known_by_its_content(tmp_path) -> None:
     prints = []
-    for name, text in (("a.csv", "videoid,path,caption\n1,1.mp4,x\n"), ("b.csv", "videoid,path,caption\n1,1.mp4,x\n"), ("c.csv", "other")):
+    for name, text in (
+        ("a.csv", "videoid,path,caption\n1,1.mp4,x\n"),
+        ("b.csv", "videoid,path,caption\n1,1.mp4,x\n"),
+        ("c.csv", "other"),
+    ):
         (tmp_path / name).write_text(text)
-        prints.append(S.finalise(tiny("data.dataset=manifest", f"data.manifest={tmp_path / name}")).fingerprint)
+        prints.append(
+            S.finalise(
+                tiny("data.dataset=manifest", f"data.manifest={tmp_path / name}")
+            ).fingerprint
+        )
     assert prints[0] == prints[1] != prints[2]
 
 
 def test_whole_floats_and_integers_are_the_same_setting() -> None:
-    assert tiny("losses.vtm=1").fingerprint == dataclasses.replace(tiny(), losses=C.LossConfig(vtm=1)).fingerprint
+    assert (
+        tiny("losses.vtm=1").fingerprint
+        == dataclasses.replace(tiny(), losses=C.LossConfig(vtm=1)).fingerprint
+    )
 
 
 def test_a_stored_experiment_of_another_version_is_refused() -> None:
@@ -203,7 +255,9 @@ def test_a_stored_experiment_of_another_version_is_refused() -> None:
 
 
 def test_differences_name_the_fields() -> None:
-    assert C.differences(tiny(), tiny("model.depth=2", "runtime.workers=5")) == {"model.depth": (3, 2)}
+    assert C.differences(tiny(), tiny("model.depth=2", "runtime.workers=5")) == {
+        "model.depth": (3, 2)
+    }
 
 
 def test_published_mask_count() -> None:

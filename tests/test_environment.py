@@ -10,14 +10,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_torch_torchvision_and_timm_match() -> None:
-    """A torchvision built for another torch fails here with `operator torchvision::nms does not exist`."""
+    """A torchvision built for another torch fails here with `operator torchvision::nms does not
+    exist`.
+    """
     timm = pytest.importorskip("timm", reason="timm is not installed")
     model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
     assert model.num_features == 192
 
 
 def test_every_requirement_is_installed() -> None:
-    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    lines = [
+        line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()
+    ]
     names = [re.split(r"[<>=!;\s]", line)[0] for line in lines if line]
     assert len(names) > 10
     missing = [name for name in names if name != "decord" and not _installed(name)]

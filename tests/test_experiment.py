@@ -1,4 +1,6 @@
-"""One experiment end to end: results with protocols, nothing run twice, killed anywhere and continued exactly."""
+"""One experiment end to end: results with protocols, nothing run twice, killed anywhere and
+continued exactly.
+"""
 
 import json
 import os
@@ -33,10 +35,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path):
 
 def test_results_carry_their_protocol(finished) -> None:
     experiment, results, _ = finished
-    assert [result.key for result in results] == ["test/zero-shot/t2v", "test/zero-shot/v2t", "test/finetuned/t2v", "test/finetuned/v2t"]
+    assert [result.key for result in results] == [
+        "test/zero-shot/t2v",
+        "test/zero-shot/v2t",
+        "test/finetuned/t2v",
+        "test/finetuned/v2t",
+    ]
     for result in results:
         protocol = result.protocol
-        assert (protocol.dataset, protocol.split, protocol.frames, protocol.segments, protocol.crops) == ("shapes", "test", 4, 1, 1)
+        assert (
+            protocol.dataset,
+            protocol.split,
+            protocol.frames,
+            protocol.segments,
+            protocol.crops,
+        ) == ("shapes", "test", 4, 1, 1)
         assert result.queries == result.gallery == 8
         assert set(result.metrics) == {"R1", "R5", "R10", "R50", "MdR", "MnR"}
         assert result.chance["R1"] == pytest.approx(12.5)
@@ -54,7 +67,11 @@ def test_the_run_directory_tells_the_whole_story(finished) -> None:
     assert status is not None and status["state"] == "finished" and status["cpu_hours"] > 0
     assert load_results(experiment.run_dir) == results
     assert load_experiment(experiment.run_dir).fingerprint == experiment.fingerprint
-    kinds = [(line["stage"], line["step"]) for _, line in read_journal(experiment.run_dir / "journal.jsonl") if line["kind"] == "metrics"]
+    kinds = [
+        (line["stage"], line["step"])
+        for _, line in read_journal(experiment.run_dir / "journal.jsonl")
+        if line["kind"] == "metrics"
+    ]
     assert [step for stage, step in kinds if stage == "pretrain"] == [2, 4, 6]
     assert list((experiment.run_dir / "figures").glob("*.png"))
     assert json.loads((experiment.run_dir / "provenance.json").read_text())["packages"]["torch"]
@@ -75,14 +92,20 @@ def test_pictures_can_be_drawn_again_without_changing_the_run(finished) -> None:
     experiment, _, _ = finished
     status = (experiment.run_dir / "status.json").read_bytes()
     paths = visualize(experiment.run_dir, samples=2, say=lambda line: None)
-    assert {path.suffix for path in paths} == {".png", ".gif", ".html"} and all(path.stat().st_size > 1000 for path in paths)
+    assert {path.suffix for path in paths} == {".png", ".gif", ".html"} and all(
+        path.stat().st_size > 1000 for path in paths
+    )
     pages = [path.name for path in paths if path.suffix == ".html"]
     assert pages == ["examples_zero_shot_retrieval.html", "examples_evaluate_retrieval.html"]
     assert (experiment.run_dir / "status.json").read_bytes() == status
 
 
-def test_kill_at_any_moment_then_the_same_command_gives_the_same_bits(finished, tmp_path: Path, shapes_cache: Path) -> None:
-    """SIGKILL when the journal reaches a given line, twice (in pre-training and in fine-tuning), then to the end."""
+def test_kill_at_any_moment_then_the_same_command_gives_the_same_bits(
+    finished, tmp_path: Path, shapes_cache: Path
+) -> None:
+    """SIGKILL when the journal reaches a given line, twice (in pre-training and in fine-tuning),
+    then to the end.
+    """
     whole, _, _ = finished
     settings = small_settings(tmp_path, shapes_cache)
     run_dir = tmp_path / whole.run_dir.name
@@ -90,7 +113,9 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_bits(finished, 
     kills = 0
     for lines_before_kill in (2, 6, None):
         with subprocess.Popen(
-            [sys.executable, "-m", "simvtp", "run", "tiny", *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "simvtp", "run", "tiny", *settings],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         ) as process:
             while lines_before_kill and process.poll() is None:
                 if journal.exists() and journal.read_bytes().count(b"\n") >= lines_before_kill:
@@ -103,7 +128,9 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_bits(finished, 
     assert kills == 2
     for stage in ("pretrain", "finetune"):
         killed = safetensors.torch.load_file(run_dir / "checkpoints" / f"{stage}.safetensors")
-        straight = safetensors.torch.load_file(whole.run_dir / "checkpoints" / f"{stage}.safetensors")
+        straight = safetensors.torch.load_file(
+            whole.run_dir / "checkpoints" / f"{stage}.safetensors"
+        )
         assert killed.keys() == straight.keys()
         assert all(torch.equal(killed[name], straight[name]) for name in killed)
 
@@ -111,11 +138,18 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_bits(finished, 
 
 
 def test_sigterm_saves_and_the_next_call_continues(tmp_path: Path, shapes_cache: Path) -> None:
-    settings = small_settings(tmp_path, shapes_cache, "pretrain.max_steps=2000", "runtime.checkpoint_every=1000")
+    settings = small_settings(
+        tmp_path, shapes_cache, "pretrain.max_steps=2000", "runtime.checkpoint_every=1000"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "simvtp", "run", "tiny", *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-m", "simvtp", "run", "tiny", *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
-        while not any(tmp_path.glob("*/journal.jsonl")) or not next(tmp_path.glob("*/journal.jsonl")).stat().st_size:
+        while (
+            not any(tmp_path.glob("*/journal.jsonl"))
+            or not next(tmp_path.glob("*/journal.jsonl")).stat().st_size
+        ):
             assert process.poll() is None
             time.sleep(0.05)
         process.terminate()
@@ -142,15 +176,31 @@ def story(experiment: Experiment) -> list[tuple]:
     """The journal without what depends on the clock."""
     lines = [line for _, line in read_journal(experiment.run_dir / "journal.jsonl")]
     return [
-        (line["kind"], line.get("stage"), line.get("step"), line.get("metrics", {}).get("loss/total"), line.get("result")) for line in lines
+        (
+            line["kind"],
+            line.get("stage"),
+            line.get("step"),
+            line.get("metrics", {}).get("loss/total"),
+            line.get("result"),
+        )
+        for line in lines
     ]
 
 
 @pytest.mark.parametrize(
-    ("when", "stage"), [("pretrain 6/6", "zero_shot"), ("finetune 4/4", "finetune"), ("embedded data set: making", "")]
+    ("when", "stage"),
+    [
+        ("pretrain 6/6", "zero_shot"),
+        ("finetune 4/4", "finetune"),
+        ("embedded data set: making", ""),
+    ],
 )
-def test_a_request_to_stop_is_heard_between_training_steps(finished, tmp_path: Path, shapes_cache: Path, when: str, stage: str) -> None:
-    """While the test split is scored, while the selection split is, and while the data set is made: nothing is lost."""
+def test_a_request_to_stop_is_heard_between_training_steps(
+    finished, tmp_path: Path, shapes_cache: Path, when: str, stage: str
+) -> None:
+    """While the test split is scored, while the selection split is, and while the data set is made:
+    nothing is lost.
+    """
     cache = shapes_cache if stage else tmp_path / "cache"
     experiment = small_experiment(tmp_path / "runs", cache)
 
@@ -177,13 +227,24 @@ def test_each_stage_says_how_its_batch_is_cut(finished) -> None:
 
 def test_matching_needs_two_samples_at_a_time(tmp_path: Path, shapes_cache: Path) -> None:
     settings = ["pretrain.accumulate=0", "runtime.micro_batch=1"]
-    with pytest.raises(ConfigError, match="losses.vtm needs another clip as negative, but a rank takes one sample at a time"):
-        run(small_experiment(tmp_path, shapes_cache, *settings), say=lambda line: None, until="pretrain")
+    with pytest.raises(
+        ConfigError,
+        match="losses.vtm needs another clip as negative, but a rank takes one sample at a time",
+    ):
+        run(
+            small_experiment(tmp_path, shapes_cache, *settings),
+            say=lambda line: None,
+            until="pretrain",
+        )
 
 
-def test_a_second_process_is_kept_out_or_waits(finished, tmp_path: Path, shapes_cache: Path) -> None:
+def test_a_second_process_is_kept_out_or_waits(
+    finished, tmp_path: Path, shapes_cache: Path
+) -> None:
     experiment = small_experiment(tmp_path, shapes_cache)
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(experiment.run_dir), "8"], stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(experiment.run_dir), "8"], stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         with pytest.raises(UserError, match="works on this experiment"):
             run(experiment, say=lambda line: None)
@@ -198,7 +259,9 @@ def test_a_second_process_is_kept_out_or_waits(finished, tmp_path: Path, shapes_
 def test_who_waited_for_the_results_does_not_run_again(
     finished, tmp_path: Path, shapes_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The experiment is finished by another process between the first look and the moment the directory is ours."""
+    """The experiment is finished by another process between the first look and the moment the
+    directory is ours.
+    """
     experiment, results, _ = finished
     looks = iter([False, True])
     monkeypatch.setattr("simvtp.experiment.stages.is_finished", lambda experiment: next(looks))
@@ -207,9 +270,15 @@ def test_who_waited_for_the_results_does_not_run_again(
     assert (experiment.run_dir / "journal.jsonl").read_bytes() == lines
 
 
-def test_whoever_was_replaced_writes_nothing_more(finished, tmp_path: Path, shapes_cache: Path) -> None:
-    """While one process trains, the directory goes to another attempt: the first one stops as such and leaves every file alone."""
-    experiment = small_experiment(tmp_path, shapes_cache, "pretrain.max_steps=60", "runtime.checkpoint_every=10")
+def test_whoever_was_replaced_writes_nothing_more(
+    finished, tmp_path: Path, shapes_cache: Path
+) -> None:
+    """While one process trains, the directory goes to another attempt: the first one stops as such
+    and leaves every file alone.
+    """
+    experiment = small_experiment(
+        tmp_path, shapes_cache, "pretrain.max_steps=60", "runtime.checkpoint_every=10"
+    )
     files: dict[Path, bytes] = {}
 
     def content() -> dict[Path, bytes]:
@@ -224,9 +293,13 @@ def test_whoever_was_replaced_writes_nothing_more(finished, tmp_path: Path, shap
     with pytest.raises(Fenced, match="was taken over"):
         run(experiment, say=take_over)
     assert files and content() == files
-    results = run(experiment, say=lambda line: None)  # the next attempt continues from what the first one had saved
+    results = run(
+        experiment, say=lambda line: None
+    )  # the next attempt continues from what the first one had saved
     lines = [
-        line for _, line in read_journal(experiment.run_dir / "journal.jsonl") if line["kind"] == "metrics" and "lr" in line["metrics"]
+        line
+        for _, line in read_journal(experiment.run_dir / "journal.jsonl")
+        if line["kind"] == "metrics" and "lr" in line["metrics"]
     ]
     assert [line["step"] for line in lines if line["stage"] == "pretrain"] == list(range(2, 61, 2))
     assert len(results) == 4
@@ -241,8 +314,12 @@ def test_another_seed_is_another_run(finished, tmp_path: Path, shapes_cache: Pat
     assert again[0].protocol.checkpoint != results[0].protocol.checkpoint
 
 
-def test_any_manifest_runs_with_several_captions_and_a_broken_clip(finished, tmp_path: Path, shapes_cache: Path) -> None:
-    """A manifest of one's own: split by id, several captions a video, one corrupt clip that is replaced and counted."""
+def test_any_manifest_runs_with_several_captions_and_a_broken_clip(
+    finished, tmp_path: Path, shapes_cache: Path
+) -> None:
+    """A manifest of one's own: split by id, several captions a video, one corrupt clip that is
+    replaced and counted.
+    """
     rows = pd.read_csv(next(shapes_cache.glob("shapes-*")) / "manifest.csv")
     folder = next(shapes_cache.glob("shapes-*"))
     rows["path"] = [str(folder / path) for path in rows["path"]]
@@ -250,7 +327,12 @@ def test_any_manifest_runs_with_several_captions_and_a_broken_clip(finished, tmp
     broken = tmp_path / "broken.mp4"
     manifest = tmp_path / "clips.csv"
     rows.to_csv(manifest, index=False)
-    base = ["data.dataset=manifest", f"data.manifest={manifest}", "data.splits=0.5/0.25/0.25", "data.max_corrupt_share=0.5"]
+    base = [
+        "data.dataset=manifest",
+        f"data.manifest={manifest}",
+        "data.splits=0.5/0.25/0.25",
+        "data.max_corrupt_share=0.5",
+    ]
     results = run(small_experiment(tmp_path / "runs", shapes_cache, *base), say=lambda line: None)
     assert results[0].queries > results[0].gallery  # several captions for each video
     assert results[0].protocol.dataset != "shapes"
@@ -267,16 +349,23 @@ def test_any_manifest_runs_with_several_captions_and_a_broken_clip(finished, tmp
     experiment = small_experiment(tmp_path / "runs", shapes_cache, *base)
     run(experiment, say=lambda line: None)
     with pytest.raises(DataError, match=r"broken\.mp4"):
-        run(small_experiment(tmp_path / "runs", shapes_cache, *base, "data.on_corrupt=raise", "seed=5"), say=lambda line: None)
+        run(
+            small_experiment(
+                tmp_path / "runs", shapes_cache, *base, "data.on_corrupt=raise", "seed=5"
+            ),
+            say=lambda line: None,
+        )
 
 
 def run_settings(experiment):
-    from simvtp.config.overrides import finalise
+    from simvtp.resolve import finalise
 
     return finalise(experiment)
 
 
-def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tmp_path: Path, shapes_cache: Path) -> None:
+def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
     with pytest.raises(ConfigError, match="smaller than the"):
         run(small_experiment(tmp_path, shapes_cache, "model.vocab_size=10"), say=lambda line: None)
     status = [read_status(path.parent) for path in tmp_path.glob("*/status.json")]
@@ -287,25 +376,59 @@ def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tmp_path: Path, sha
 @pytest.mark.parametrize("shard", ["none", "full"])
 def test_two_ranks_run_a_whole_experiment(tmp_path: Path, shapes_cache: Path, shard: str) -> None:
     """torchrun, end to end: one journal, one set of results, and no process left waiting."""
-    settings = small_settings(tmp_path, shapes_cache, "losses.vtm=0", f"runtime.shard={shard}")  # VTM's negatives are those of a rank
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "simvtp", "run", "tiny"]
-    done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    settings = small_settings(
+        tmp_path, shapes_cache, "losses.vtm=0", f"runtime.shard={shard}"
+    )  # VTM's negatives are those of a rank
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "simvtp",
+        "run",
+        "tiny",
+    ]
+    done = subprocess.run(
+        [*command, *settings],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 ranks x 1 accumulation step x 4 samples; contrastive negatives from 8 samples") == 2
+    assert (
+        done.stdout.count(
+            "2 ranks x 1 accumulation step x 4 samples; contrastive negatives from 8 samples"
+        )
+        == 2
+    )
     alone = small_experiment(tmp_path / "alone", shapes_cache, "losses.vtm=0")
     run(alone, say=lambda line: None)
 
     def losses(root: Path) -> list[float]:
         lines = (line for _, line in read_journal(next(root.glob("*/journal.jsonl"))))
-        return [line["metrics"]["loss/total"] for line in lines if line["kind"] == "metrics" and "loss/total" in line["metrics"]]
+        return [
+            line["metrics"]["loss/total"]
+            for line in lines
+            if line["kind"] == "metrics" and "loss/total" in line["metrics"]
+        ]
 
     assert losses(tmp_path) == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
 
 
 @pytest.mark.slow
-def test_two_ranks_stop_together_while_one_of_them_scores(tmp_path: Path, shapes_cache: Path) -> None:
-    """A batch system sends its signal to every process of the job: rank 0 scores, the other waits for it, and both leave."""
-    settings = small_settings(tmp_path, shapes_cache, "losses.vtm=0", "evaluate.batch_size=1", "finetune.enabled=false")
+def test_two_ranks_stop_together_while_one_of_them_scores(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
+    """A batch system sends its signal to every process of the job: rank 0 scores, the other waits
+    for it, and both leave.
+    """
+    settings = small_settings(
+        tmp_path, shapes_cache, "losses.vtm=0", "evaluate.batch_size=1", "finetune.enabled=false"
+    )
     port = free_port()
     ranks = [
         subprocess.Popen(

@@ -11,12 +11,25 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("simvtp", "ablations", "sweeps", "reports")
 
 # What a room may import. The key is the longest matching prefix of the module's own name.
-GROUND = ("simvtp.errors", "simvtp.config.schema", "simvtp.config.validation", "simvtp.config.overrides", "simvtp.batch", "simvtp.runs.journal", "simvtp.runs.results")
+GROUND = (
+    "simvtp.errors",
+    "simvtp.config.schema",
+    "simvtp.config.validation",
+    "simvtp.config.overrides",
+    "simvtp.batch",
+    "simvtp.runs.journal",
+    "simvtp.runs.results",
+)
 ALLOWED = {
     "simvtp.errors": (),
     "simvtp.config.schema": ("simvtp.errors",),
     "simvtp.config.validation": ("simvtp.config.schema", "simvtp.errors"),
-    "simvtp.config.overrides": ("simvtp.config.schema", "simvtp.config.validation", "simvtp.errors", "simvtp.data.benchmarks"),
+    "simvtp.config.overrides": (
+        "simvtp.config.schema",
+        "simvtp.config.validation",
+        "simvtp.errors",
+        "simvtp.data.benchmarks",
+    ),
     "simvtp.batch": (),
     "simvtp.runs.results": (),
     "simvtp.runs.journal": ("simvtp.errors",),
@@ -36,9 +49,23 @@ ALLOWED = {
         "simvtp.runs.scores",
         "simvtp.tasks",
     ),
-    "simvtp.bench": (*GROUND, "simvtp.models", "simvtp.training", "simvtp.data", "simvtp.runs.provenance", "simvtp.config.recipes", "simvtp.bench"),
+    "simvtp.bench": (
+        *GROUND,
+        "simvtp.models",
+        "simvtp.training",
+        "simvtp.data",
+        "simvtp.runs.provenance",
+        "simvtp.config.recipes",
+        "simvtp.bench",
+    ),
     "simvtp.runs.provenance": GROUND,
-    "simvtp.tracking": (*GROUND, "simvtp.tracking", "simvtp.runs.provenance", "simvtp.runs.scores", "simvtp.runs.lease"),
+    "simvtp.tracking": (
+        *GROUND,
+        "simvtp.tracking",
+        "simvtp.runs.provenance",
+        "simvtp.runs.scores",
+        "simvtp.runs.lease",
+    ),
     "simvtp.runs.rundir": (*GROUND, "simvtp.runs.provenance", "simvtp.runs.lease"),
     "simvtp.experiment.parity": (*GROUND, "simvtp.models", "simvtp.training"),
     "simvtp.experiment": ("simvtp",),
@@ -64,7 +91,11 @@ OWNERS = {
         "simvtp.bench.data_path.sample_videos",
     ),
     "torchcodec": ("simvtp.data.video.torchcodec_reader",),
-    "transformers": ("simvtp.data.text.tokenizer", "simvtp.models.weights.pretrained", "simvtp.bench.step.transformers_baseline"),
+    "transformers": (
+        "simvtp.data.text.tokenizer",
+        "simvtp.models.weights.pretrained",
+        "simvtp.bench.step.transformers_baseline",
+    ),
 }
 
 
@@ -83,7 +114,9 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: write absolute imports, so that the arrows can be read"
+            assert node.level == 0, (
+                f"{path}: write absolute imports, so that the arrows can be read"
+            )
             base = node.module or ""
             names.update(f"{base}.{alias.name}" for alias in node.names)
     return names
@@ -99,7 +132,9 @@ def rule_for(module: str) -> tuple[str, ...]:
     return ALLOWED[max(keys, key=len)]
 
 
-@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_imports_run_one_way(module: str, path: Path) -> None:
     if module == "simvtp":
         return
@@ -111,18 +146,42 @@ def test_imports_run_one_way(module: str, path: Path) -> None:
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_each_heavy_library_has_one_owner(library: str) -> None:
-    users = [module for module, path in modules() if any(name.split(".")[0] == library for name in imported(path))]
+    users = [
+        module
+        for module, path in modules()
+        if any(name.split(".")[0] == library for name in imported(path))
+    ]
     wrong = [module for module in users if not inside(module, OWNERS[library])]
     assert not wrong, f"{library} is imported by {wrong}; its owner is {OWNERS[library]}"
 
 
 def test_training_core_imports_without_the_heavy_libraries() -> None:
     """A GPU node may have torch and little else."""
-    blocked = ("mlflow", "optuna", "submitit", "decord", "av", "transformers", "timm", "pandas", "psutil", "rich")
+    blocked = (
+        "mlflow",
+        "optuna",
+        "submitit",
+        "decord",
+        "av",
+        "transformers",
+        "timm",
+        "pandas",
+        "psutil",
+        "rich",
+    )
     core = [
         name
         for name, _ in modules()
-        if inside(name, ("simvtp.models", "simvtp.data", "simvtp.training", "simvtp.evaluation", "simvtp.tasks"))
+        if inside(
+            name,
+            (
+                "simvtp.models",
+                "simvtp.data",
+                "simvtp.training",
+                "simvtp.evaluation",
+                "simvtp.tasks",
+            ),
+        )
     ]
     program = (
         "import sys, importlib\n"

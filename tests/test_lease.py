@@ -1,4 +1,6 @@
-"""One owner of a run directory, whoever else lives: with real processes, stopped and killed at bad moments."""
+"""One owner of a run directory, whoever else lives: with real processes, stopped and killed at bad
+moments.
+"""
 
 import json
 import os
@@ -15,7 +17,8 @@ from simvtp.errors import UserError
 from simvtp.runs.journal import Journal, read_journal
 from simvtp.runs.lease import Fenced, attempts, hold, owner, start_mark
 
-# Holds the directory and writes a journal line now and then, as a run does; says "held" first and "fenced" if it was replaced.
+# Holds the directory and writes a journal line now and then, as a run does; says "held" first and
+# "fenced" if it was replaced.
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -35,11 +38,21 @@ except Fenced:
 """
 
 
-def writer(folder: Path, name: str, lines: int, *, wait: bool = False, job: str = "", restart: int = 0) -> subprocess.Popen[str]:
+def writer(
+    folder: Path, name: str, lines: int, *, wait: bool = False, job: str = "", restart: int = 0
+) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
     if job:
         environment |= {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restart)}
-    command = [sys.executable, "-c", WRITER, str(folder), name, str(lines), "wait" if wait else "refuse"]
+    command = [
+        sys.executable,
+        "-c",
+        WRITER,
+        str(folder),
+        name,
+        str(lines),
+        "wait" if wait else "refuse",
+    ]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
@@ -53,7 +66,9 @@ def lines_of(folder: Path) -> list[tuple[str, int]]:
     return [(line["message"], line["number"]) for _, line in read_journal(folder / "journal.jsonl")]
 
 
-def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_one_stops_itself(tmp_path: Path) -> None:
+def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_one_stops_itself(
+    tmp_path: Path,
+) -> None:
     old = writer(tmp_path, "old", 1000, job="7", restart=0)
     expect(old, "held")
     time.sleep(0.3)
@@ -63,11 +78,15 @@ def test_a_later_start_of_the_same_job_takes_over_and_the_earlier_one_stops_itse
     assert old.wait(10) == 3 and new.wait(10) == 0
     written = lines_of(tmp_path)
     first_new = written.index(("new", 0))
-    assert [name for name, _ in written[first_new:]] == ["new"] * 10, "the replaced attempt wrote after the takeover"
+    assert [name for name, _ in written[first_new:]] == ["new"] * 10, (
+        "the replaced attempt wrote after the takeover"
+    )
     assert [a.restart for a in attempts(tmp_path)] == [0, 1] and owner(tmp_path) is None
 
 
-def test_an_attempt_that_slept_through_the_takeover_changes_nothing_when_it_wakes(tmp_path: Path) -> None:
+def test_an_attempt_that_slept_through_the_takeover_changes_nothing_when_it_wakes(
+    tmp_path: Path,
+) -> None:
     old = writer(tmp_path, "old", 1000, job="7", restart=0)
     expect(old, "held")
     time.sleep(0.3)
@@ -83,7 +102,9 @@ def test_an_attempt_that_slept_through_the_takeover_changes_nothing_when_it_wake
 
 
 def test_what_a_replaced_attempt_has_open_is_no_longer_the_journal(tmp_path: Path) -> None:
-    stale = Journal(tmp_path / "journal.jsonl")  # without a guard: the moment between its check and its write
+    stale = Journal(
+        tmp_path / "journal.jsonl"
+    )  # without a guard: the moment between its check and its write
     stale.write("event", message="early")
     mark = stale.mark()
     with hold(tmp_path):
@@ -94,7 +115,10 @@ def test_what_a_replaced_attempt_has_open_is_no_longer_the_journal(tmp_path: Pat
         journal.write("event", message="new")
         assert journal.matches(mark) and not journal.matches(stale.mark())
         stale.cut_back(0)
-    assert [line["message"] for _, line in read_journal(tmp_path / "journal.jsonl")] == ["early", "new"]
+    assert [line["message"] for _, line in read_journal(tmp_path / "journal.jsonl")] == [
+        "early",
+        "new",
+    ]
 
 
 def test_a_stale_start_does_not_take_back_what_a_later_one_owns(tmp_path: Path) -> None:
@@ -129,7 +153,9 @@ def test_a_killed_owner_is_replaced_at_once(tmp_path: Path) -> None:
     assert attempts(tmp_path)[0].ended is not None
 
 
-def test_an_owner_on_another_machine_counts_as_dead_only_after_it_was_silent(tmp_path: Path) -> None:
+def test_an_owner_on_another_machine_counts_as_dead_only_after_it_was_silent(
+    tmp_path: Path,
+) -> None:
     with hold(tmp_path) as lease:
         content = json.loads((tmp_path / "lease" / "00000001.json").read_text())
     elsewhere = tmp_path / "lease" / "00000002.json"
@@ -141,7 +167,10 @@ def test_an_owner_on_another_machine_counts_as_dead_only_after_it_was_silent(tmp
 
 
 def test_of_many_that_come_at_once_one_writes_at_a_time(tmp_path: Path) -> None:
-    racers = [writer(tmp_path, f"racer {number}", 4, wait=True, job=str(number + 1)) for number in range(6)]
+    racers = [
+        writer(tmp_path, f"racer {number}", 4, wait=True, job=str(number + 1))
+        for number in range(6)
+    ]
     assert [racer.wait(60) for racer in racers] == [0] * 6
     names = [name for name, _ in lines_of(tmp_path)]
     runs = [name for number, name in enumerate(names) if number == 0 or names[number - 1] != name]
@@ -160,7 +189,10 @@ def test_the_same_process_may_hold_it_twice(tmp_path: Path) -> None:
 
 def test_a_lost_lease_is_told_to_those_who_asked(tmp_path: Path) -> None:
     told: list[bool] = []
-    with hold(tmp_path), hold(tmp_path, beat_s=0.05) as lease:  # as a job does, and the experiment inside it
+    with (
+        hold(tmp_path),
+        hold(tmp_path, beat_s=0.05) as lease,
+    ):  # as a job does, and the experiment inside it
         lease.on_lost(lambda: told.append(True))
         lease.check()
         (tmp_path / "lease" / "00000001.json").unlink()

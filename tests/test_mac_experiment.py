@@ -7,26 +7,34 @@ from pathlib import Path
 
 import pytest
 
+from simvtp.config.overrides import override
+from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
 from simvtp.experiment import run
 from simvtp.runs.journal import read_journal
-from simvtp.config.recipes import get_recipe
-from simvtp.config.overrides import override
 from tests.small import small_settings
 
 
 def small(root: Path, *more: str) -> Experiment:
-    return override(get_recipe("tiny_mac"), small_settings(root, root / "cache", "masks.frames=1:3", *more))
+    return override(
+        get_recipe("tiny_mac"), small_settings(root, root / "cache", "masks.frames=1:3", *more)
+    )
 
 
 def losses(experiment: Experiment, stage: str) -> list[float]:
-    lines = [line for _, line in read_journal(experiment.run_dir / "journal.jsonl") if line["kind"] == "metrics" and line["stage"] == stage]
+    lines = [
+        line
+        for _, line in read_journal(experiment.run_dir / "journal.jsonl")
+        if line["kind"] == "metrics" and line["stage"] == stage
+    ]
     return [line["metrics"]["loss/vtc"] for line in lines if "loss/vtc" in line["metrics"]]
 
 
 def test_an_experiment_of_mac_from_end_to_end(tmp_path: Path) -> None:
-    """Zero-shot and fine-tuned figures of both directions; masks that stay on change the fine-tuning and nothing before it."""
+    """Zero-shot and fine-tuned figures of both directions; masks that stay on change the
+    fine-tuning and nothing before it.
+    """
     experiment = small(tmp_path)
     results = run(experiment, say=lambda line: None)
     assert [result.key for result in results] == [
@@ -40,7 +48,8 @@ def test_an_experiment_of_mac_from_end_to_end(tmp_path: Path) -> None:
 
 def test_tasks_that_need_a_pair_encoder_refuse_it_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"finetune.task=qa needs a pair encoder, which model.method=mac does not have: .*finetune.task=retrieval\."
+        ConfigError,
+        match=r"finetune.task=qa needs a pair encoder, which model.method=mac does not have: .*finetune.task=retrieval\.",
     ):
         run(small(tmp_path, "finetune.task=qa"), say=lambda line: None)
     with pytest.raises(ConfigError, match="losses.vtm=0"):

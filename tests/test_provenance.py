@@ -12,8 +12,22 @@ from simvtp.runs import provenance
 
 
 def git(folder: Path, *arguments: str) -> str:
-    settings = ("-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=trunk", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", *settings, "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    settings = (
+        "-c",
+        "user.name=T",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "init.defaultBranch=trunk",
+        "-c",
+        "commit.gpgsign=false",
+    )
+    done = subprocess.run(
+        ["git", *settings, "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.strip()
 
 
@@ -44,7 +58,9 @@ def test_clean_repository(repository: Path, tmp_path: Path) -> None:
 def test_a_folder_below_the_top_sees_the_whole_repository(repository: Path) -> None:
     (repository / "deep").mkdir()
     (repository / "code.py").write_text("x = 2\n")
-    assert provenance.capture(repository / "deep").diff == provenance.capture(repository).diff != b""
+    assert (
+        provenance.capture(repository / "deep").diff == provenance.capture(repository).diff != b""
+    )
 
 
 def test_the_patch_rebuilds_the_code_that_ran(repository: Path, tmp_path: Path) -> None:
@@ -71,7 +87,11 @@ def test_the_patch_rebuilds_the_code_that_ran(repository: Path, tmp_path: Path) 
 def test_the_users_diff_settings_do_not_change_the_patch(repository: Path) -> None:
     (repository / "code.py").write_text("x = 2\n")
     plain = provenance.capture(repository).diff
-    for setting in (("diff.noprefix", "true"), ("diff.external", "/bin/true"), ("color.ui", "always")):
+    for setting in (
+        ("diff.noprefix", "true"),
+        ("diff.external", "/bin/true"),
+        ("color.ui", "always"),
+    ):
         git(repository, "config", *setting)
     assert provenance.capture(repository).diff == plain
 
@@ -90,20 +110,30 @@ def test_a_later_clean_capture_removes_the_old_patch(repository: Path, tmp_path:
     assert not (tmp_path / "run" / "diff.patch").exists()
 
 
-def test_without_a_repository_the_record_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_repository_the_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     record = provenance.capture(tmp_path)
     assert record.commit == "" and not record.dirty and "no git repository" in record.note
     assert record.packages["numpy"] and record.python
     provenance.write(tmp_path / "run", record)
-    assert "no git repository" in json.loads((tmp_path / "run" / "provenance.json").read_text())["note"]
+    assert (
+        "no git repository"
+        in json.loads((tmp_path / "run" / "provenance.json").read_text())["note"]
+    )
 
 
 def test_a_repository_without_commits(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "a.py").write_text("1\n")
     record = provenance.capture(tmp_path)
-    assert record.commit == "" and record.dirty and record.untracked == ("a.py",) and "no commit" in record.note
+    assert (
+        record.commit == ""
+        and record.dirty
+        and record.untracked == ("a.py",)
+        and "no commit" in record.note
+    )
 
 
 def test_without_git_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +141,9 @@ def test_without_git_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "git is not installed" in provenance.capture(tmp_path).note
 
 
-def test_no_credentials_in_the_record(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_in_the_record(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = "hunter2-do-not-keep"
     for name in (
         "SLURM_JWT",
@@ -125,21 +157,31 @@ def test_no_credentials_in_the_record(repository: Path, tmp_path: Path, monkeypa
         monkeypatch.setenv(name, secret)
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(sys, "argv", ["run", f"runtime.tracking_uri=https://me:{secret}@tracker.example.org/x"])
+    monkeypatch.setattr(
+        sys, "argv", ["run", f"runtime.tracking_uri=https://me:{secret}@tracker.example.org/x"]
+    )
     record = provenance.capture(repository)
     provenance.write(tmp_path / "run", record)
     stored = (tmp_path / "run" / "provenance.json").read_text()
     assert secret not in stored
     kept = json.loads(stored)
-    assert {"SLURM_JOB_ID": "4711", "CUDA_VISIBLE_DEVICES": "0,1"}.items() <= kept["environment"].items()
-    assert all(key.startswith("SLURM_") or key == "CUDA_VISIBLE_DEVICES" for key in kept["environment"])
+    assert {"SLURM_JOB_ID": "4711", "CUDA_VISIBLE_DEVICES": "0,1"}.items() <= kept[
+        "environment"
+    ].items()
+    assert all(
+        key.startswith("SLURM_") or key == "CUDA_VISIBLE_DEVICES" for key in kept["environment"]
+    )
     assert kept["argv"][1] == "runtime.tracking_uri=https://***@tracker.example.org/x"
 
 
 def test_the_default_repository_is_the_one_of_this_package() -> None:
     record = provenance.capture()
     top = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"], cwd=Path(provenance.__file__).parent, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--show-toplevel"],
+        cwd=Path(provenance.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert record.repository == top.stdout.strip()
     assert record.cores == os.cpu_count()

@@ -1,4 +1,6 @@
-"""Results of every task carry their protocol, old records still load, and metric names are legal in MLflow."""
+"""Results of every task carry their protocol, old records still load, and metric names are legal in
+MLflow.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from simvtp.runs.results import Protocol, Result, slug
 from simvtp.tracking.address import metric_name
 from tests.reports import made_up
 
-RETRIEVAL = Protocol("retrieval", "msrvtt", "test", "finetuned", "t2v", 16, 3, 3, "pessimistic", 0, "ab" * 32)
+RETRIEVAL = Protocol(
+    "retrieval", "msrvtt", "test", "finetuned", "t2v", 16, 3, 3, "pessimistic", 0, "ab" * 32
+)
 QA = replace(RETRIEVAL, task="qa", direction="", variant="open-ended")
 
 
@@ -26,18 +30,32 @@ def result(protocol: Protocol, **changes: Any) -> Result:
     ("protocol", "key"),
     [
         (RETRIEVAL, "test/finetuned/t2v"),
-        (replace(RETRIEVAL, setting="finetuned, selected on test", direction="v2t"), "test/finetuned-selected-on-test/v2t"),
+        (
+            replace(RETRIEVAL, setting="finetuned, selected on test", direction="v2t"),
+            "test/finetuned-selected-on-test/v2t",
+        ),
         (replace(RETRIEVAL, variant="1k-A"), "test/finetuned/t2v"),
-        (replace(RETRIEVAL, setting="zero-shot, re-ranked top 16"), "test/zero-shot-re-ranked-top-16/t2v"),
+        (
+            replace(RETRIEVAL, setting="zero-shot, re-ranked top 16"),
+            "test/zero-shot-re-ranked-top-16/t2v",
+        ),
         (replace(RETRIEVAL, task="image_text", direction="t2i"), "test/finetuned/t2i"),
         (QA, "test/finetuned/qa/open-ended"),
         (replace(QA, variant=""), "test/finetuned/qa"),
-        (replace(QA, task="grounding", variant="NMS 0.5, @seg"), "test/finetuned/grounding/NMS-0.5-seg"),
-        (replace(QA, task="action", variant="split 1", setting="linear probe"), "test/linear-probe/action/split-1"),
+        (
+            replace(QA, task="grounding", variant="NMS 0.5, @seg"),
+            "test/finetuned/grounding/NMS-0.5-seg",
+        ),
+        (
+            replace(QA, task="action", variant="split 1", setting="linear probe"),
+            "test/linear-probe/action/split-1",
+        ),
     ],
 )
 def test_keys(protocol: Protocol, key: str) -> None:
-    assert result(protocol).key == key == metric_name(key), "the name in the tracker is the name in the plan"
+    assert result(protocol).key == key == metric_name(key), (
+        "the name in the tracker is the name in the plan"
+    )
 
 
 def test_what_a_record_of_today_holds_comes_back() -> None:
@@ -58,7 +76,9 @@ def test_records_without_the_newer_fields_load() -> None:
 
 def test_a_slug_holds_no_separator() -> None:
     assert slug("what / is?") == "what-is" and slug("..") == "" and slug("Ü?") == ""
-    assert metric_name(f"test/finetuned/qa/accuracy-{slug('how many? @2,3')}").endswith("accuracy-how-many-2-3")
+    assert metric_name(f"test/finetuned/qa/accuracy-{slug('how many? @2,3')}").endswith(
+        "accuracy-how-many-2-3"
+    )
 
 
 @pytest.mark.parametrize("other", [{"variant": "full"}, {"dataset": "msvd"}, {"task": "paragraph"}])
@@ -67,12 +87,24 @@ def test_a_report_keeps_variants_of_a_benchmark_apart(other: dict[str, str]) -> 
     made = made_up.plan()
     first = made_up.result(10.0, variant="1k-A", dataset="msrvtt")
     second = made_up.result(11.0, **{"variant": "1k-A", "dataset": "msrvtt", **other})
-    runs = [made_up.run(made["points"][0], first, run_id="aaa"), made_up.run(made["points"][1], second, run_id="bbb")]
-    with pytest.raises(ReportError, match=rf"two protocols.*{next(iter(other))} .*aaa.*{other[next(iter(other))]} .*bbb"):
+    runs = [
+        made_up.run(made["points"][0], first, run_id="aaa"),
+        made_up.run(made["points"][1], second, run_id="bbb"),
+    ]
+    with pytest.raises(
+        ReportError,
+        match=rf"two protocols.*{next(iter(other))} .*aaa.*{other[next(iter(other))]} .*bbb",
+    ):
         gather(made, runs)
 
 
 def test_a_report_finds_the_figure_of_any_task() -> None:
     made = made_up.plan(metric="test/finetuned/qa/open-ended/accuracy", metric_label="accuracy (%)")
-    study = gather(made, [made_up.run(point, result(QA), run_id=f"run{i}") for i, point in enumerate(made["points"])])
+    study = gather(
+        made,
+        [
+            made_up.run(point, result(QA), run_id=f"run{i}")
+            for i, point in enumerate(made["points"])
+        ],
+    )
     assert study.values(study.plan.cells[0], *study.plan.column) == {0: 41.5}

@@ -31,7 +31,10 @@ def test_the_figures_of_a_finished_run(finished: Path) -> None:
         for r in json.loads((finished / "results.json").read_text())
     }
     expected = results["test/finetuned/t2v"]
-    assert read_metric(finished, "test/finetuned/t2v/R1") == (expected["metrics"]["R1"], expected["chance"]["R1"])
+    assert read_metric(finished, "test/finetuned/t2v/R1") == (
+        expected["metrics"]["R1"],
+        expected["chance"]["R1"],
+    )
     assert read_metric(finished, "test/zero-shot/v2t/MnR") is not None
     status = json.loads((finished / "status.json").read_text())
     cost = read_metric(finished, "cost/cpu_hours")
@@ -54,12 +57,19 @@ def test_of_equal_steps_the_first_is_the_selected_one(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     for step, mean, figure in ((10, 20.0, 1.0), (20, 30.0, 2.0), (30, 30.0, 3.0)):
         journal.write("metrics", stage="finetune", step=step, metrics={"loss/total": 1.0})
-        journal.write("metrics", stage="finetune", step=step, metrics={SELECTION_METRIC: mean, "val/t2v/R1": figure})
+        journal.write(
+            "metrics",
+            stage="finetune",
+            step=step,
+            metrics={SELECTION_METRIC: mean, "val/t2v/R1": figure},
+        )
     journal.close()
     value = read_metric(tmp_path, "val/t2v/R1")
     assert value is not None and value[0] == 2.0
     with open(journal.path, "ab") as file:
-        file.write(b'{"kind":"metrics","step":40,"metrics":{"val/t2v/R1":9')  # torn by a crash, or being written
+        file.write(
+            b'{"kind":"metrics","step":40,"metrics":{"val/t2v/R1":9'
+        )  # torn by a crash, or being written
     assert read_curve(tmp_path, "val/t2v/R1") == [(10, 1.0), (20, 2.0), (30, 3.0)]
 
 
@@ -68,10 +78,18 @@ def test_a_run_that_has_measured_nothing(tmp_path: Path) -> None:
         assert read_metric(tmp_path / "nowhere", metric) is None
     (tmp_path / "results.json").write_text("[{]")
     (tmp_path / "status.json").write_text("")
-    assert read_metric(tmp_path, "test/finetuned/t2v/R1") is None and read_metric(tmp_path, "cost/gpu_hours") is None
+    assert (
+        read_metric(tmp_path, "test/finetuned/t2v/R1") is None
+        and read_metric(tmp_path, "cost/gpu_hours") is None
+    )
     assert read_curve(tmp_path, "val/t2v/R1") == []
 
 
 def test_reading_needs_no_heavy_library() -> None:
     program = "import sys; import simvtp.runs.scores; print([name for name in ('torch', 'optuna', 'numpy') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from tests.small import small_settings
 
-LATER = ("mlflow", "sqlalchemy", "alembic", "optuna", "submitit", "transformers", "torch._dynamo", "torch._inductor", "sympy", "matplotlib")
+LATER = (
+    "mlflow",
+    "sqlalchemy",
+    "alembic",
+    "optuna",
+    "submitit",
+    "transformers",
+    "torch._dynamo",
+    "torch._inductor",
+    "sympy",
+    "matplotlib",
+)
 PROGRAM = """
 import json, sys
 from simvtp.__main__ import main
@@ -32,9 +43,15 @@ except Seen:
 """
 
 
-def test_the_first_step_needs_no_tracker_no_transformers_and_no_compiler(tmp_path: Path, shapes_cache: Path) -> None:
-    settings = small_settings(tmp_path, shapes_cache, "runtime.tracking_uri=", "runtime.sync_every_s=600")
-    done = subprocess.run([sys.executable, "-c", PROGRAM, "run", "tiny", *settings], capture_output=True, text=True)
+def test_the_first_step_needs_no_tracker_no_transformers_and_no_compiler(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
+    settings = small_settings(
+        tmp_path, shapes_cache, "runtime.tracking_uri=", "runtime.sync_every_s=600"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "run", "tiny", *settings], capture_output=True, text=True
+    )
     told = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
     assert told, done.stderr[-2000:]
     loaded = set(json.loads(told[0].removeprefix("LOADED ")))

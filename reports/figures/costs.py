@@ -1,4 +1,6 @@
-"""What each cell cost: hours over all restarts, samples seen, size and operations of the model; and the score against the cost."""
+"""What each cell cost: hours over all restarts, samples seen, size and operations of the model; and
+the score against the cost.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reports.study.collect import Run, Study
 from reports.figures.style import MARKERS, WIDTH, Plot, palette, spread_words
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
-from reports.study.report_plan import SEARCH, Values
 from reports.statistics.seed_statistics import Summary, summarise
+from reports.study.collect import Run, Study
+from reports.study.report_plan import SEARCH, Values
 
 LONG_LABEL = 20  # letters; longer names stand below the axes, not beside them
 BACKWARD = 3  # operations of a training step, in forward passes: one forward, two backward
@@ -37,11 +39,27 @@ _FIGURES: dict[str, tuple[str, Callable[[Run], float | None], Callable[[float], 
     # name: (head, value of a run, how it is written)
     "cpu_hours": ("CPU-hours", lambda run: run.cpu_hours, lambda value: f"{value:.3g}"),
     "gpu_hours": ("GPU-hours", lambda run: run.gpu_hours, lambda value: f"{value:.3g}"),
-    "pretrain_samples": ("pre-trained on", lambda run: run.samples.get("pretrain"), lambda value: counted(value)),
-    "finetune_samples": ("fine-tuned on", lambda run: run.samples.get("finetune"), lambda value: counted(value)),
+    "pretrain_samples": (
+        "pre-trained on",
+        lambda run: run.samples.get("pretrain"),
+        lambda value: counted(value),
+    ),
+    "finetune_samples": (
+        "fine-tuned on",
+        lambda run: run.samples.get("finetune"),
+        lambda value: counted(value),
+    ),
     "parameters": ("parameters", lambda run: run.parameters, lambda value: counted(value)),
-    "forward_gmac": ("GMAC", lambda run: None if run.forward_flops is None else run.forward_flops / 2e9, lambda value: f"{value:.3g}"),
-    "pretraining_flops": ("FLOPs of pre-training", pretraining_flops, lambda value: f"{value:.2e}".replace("e+", "e")),
+    "forward_gmac": (
+        "GMAC",
+        lambda run: None if run.forward_flops is None else run.forward_flops / 2e9,
+        lambda value: f"{value:.3g}",
+    ),
+    "pretraining_flops": (
+        "FLOPs of pre-training",
+        pretraining_flops,
+        lambda value: f"{value:.2e}".replace("e+", "e"),
+    ),
 }
 
 
@@ -54,13 +72,19 @@ def counted(value: float) -> str:
 
 
 def cost_tables(study: Study) -> tuple[Table, ...]:
-    """A row for each planned cell, means over its runs; nothing for a search, whose tables have the hours of each trial."""
+    """A row for each planned cell, means over its runs; nothing for a search, whose tables have the
+    hours of each trial.
+    """
     plan = study.plan
     if plan.kind == SEARCH or not study.runs:
         return ()
     key, name = plan.column
     metric = metric_of(name)
-    columns = [*(Column(axis.label, is_label=True) for axis in plan.axes), Column("n"), Column(metric.label)]
+    columns = [
+        *(Column(axis.label, is_label=True) for axis in plan.axes),
+        Column("n"),
+        Column(metric.label),
+    ]
     columns += [Column(head) for head, _, _ in _FIGURES.values()]
     rows = []
     for cell in plan.cells:
@@ -77,8 +101,18 @@ def cost_tables(study: Study) -> tuple[Table, ...]:
         notes.append(f"{MISSING}: no finished run, or the run did not note it.")
     machines = sorted({run.hardware for run in study.runs if run.hardware})
     if len(machines) > 1:
-        notes.append(f"The runs ran on different machines, so their hours are not comparable: {'; '.join(machines)}.")
-    return (Table(f"{plan.ablation}_costs", f"{plan.title}: what the cells cost.", tuple(columns), tuple(rows), tuple(notes)),)
+        notes.append(
+            f"The runs ran on different machines, so their hours are not comparable: {'; '.join(machines)}."
+        )
+    return (
+        Table(
+            f"{plan.ablation}_costs",
+            f"{plan.title}: what the cells cost.",
+            tuple(columns),
+            tuple(rows),
+            tuple(notes),
+        ),
+    )
 
 
 def _cells(study: Study, cell: Values) -> list[Cell]:
@@ -93,7 +127,11 @@ def means(runs: Sequence[Run]) -> list[float | None]:
     made = []
     for _, value_of, _ in _FIGURES.values():
         values = [value_of(run) for run in runs]
-        made.append(None if not values or None in values else fmean(value for value in values if value is not None))
+        made.append(
+            None
+            if not values or None in values
+            else fmean(value for value in values if value is not None)
+        )
     return made
 
 
@@ -102,11 +140,15 @@ def costs_frame(study: Study) -> pd.DataFrame:
     rows = []
     for cell in study.plan.cells:
         labels = {axis.key: value for axis, value in zip(study.plan.axes, cell, strict=True)}
-        rows.append(labels | {"n": len(study.by_cell[cell])} | dict(zip(_FIGURES, means(study.by_cell[cell]), strict=True)))
+        rows.append(
+            labels
+            | {"n": len(study.by_cell[cell])}
+            | dict(zip(_FIGURES, means(study.by_cell[cell]), strict=True))
+        )
     return pd.DataFrame(rows)
 
 
-# ---- figure -----------------------------------------------------------------------------------------------------------------
+# ---- figure --------------------------------------------------------------------------------------
 
 
 def cost_plots(study: Study) -> list[Plot]:
@@ -115,14 +157,24 @@ def cost_plots(study: Study) -> list[Plot]:
         return []
     unit = "GPU-hours" if any(run.gpu_hours for run in study.runs) else "CPU-hours"
     title = f"{study.plan.metric_label} against the cost of a run in {unit}{spread_words(study)}."
-    return [Plot("score_against_cost", title, ("Hours over all stages and restarts; up and to the left is better.",), draw)]
+    return [
+        Plot(
+            "score_against_cost",
+            title,
+            ("Hours over all stages and restarts; up and to the left is better.",),
+            draw,
+        )
+    ]
 
 
 def _places(study: Study) -> list[tuple[Values, Summary, Summary]]:
     """(cell, hours of its runs, score) of each cell that has both."""
     found = []
     for cell in study.plan.cells:
-        score, spent = study.summary(cell, *study.plan.column), summarise(hours(run) for run in study.by_cell[cell])
+        score, spent = (
+            study.summary(cell, *study.plan.column),
+            summarise(hours(run) for run in study.by_cell[cell]),
+        )
         if score is not None and spent is not None and spent.mean > 0:
             found.append((cell, spent, score))
     return found
@@ -132,12 +184,19 @@ def draw(study: Study) -> Figure:
     """A mark with one standard deviation each way for each cell."""
     plan, places = study.plan, _places(study)
     named = len(places) <= len(MARKERS)
-    labels = [", ".join(axis.text(value) for axis, value in zip(plan.axes, cell, strict=True)) for cell, _, _ in places]
-    below = named and any(len(label) > LONG_LABEL for label in labels)  # beside the axes, long names would leave them no room
+    labels = [
+        ", ".join(axis.text(value) for axis, value in zip(plan.axes, cell, strict=True))
+        for cell, _, _ in places
+    ]
+    below = named and any(
+        len(label) > LONG_LABEL for label in labels
+    )  # beside the axes, long names would leave them no room
     height = 2.4 + 0.19 * (len(places) + 1) if below else max(2.6, 1.2 + 0.17 * len(places) * named)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
-    for number, ((_, spent, score), label, color) in enumerate(zip(places, labels, palette(len(places)), strict=True)):
+    for number, ((_, spent, score), label, color) in enumerate(
+        zip(places, labels, palette(len(places)), strict=True)
+    ):
         axes.errorbar(
             spent.mean, score.mean, xerr=spent.std, yerr=score.std, fmt=MARKERS[number % len(MARKERS)], color=color, markersize=6,
             markeredgecolor="white", markeredgewidth=0.6, elinewidth=0.9, capsize=2.0, label=label,
@@ -146,7 +205,12 @@ def draw(study: Study) -> Figure:
     axes.set(xlabel=f"{unit} of a run", ylabel=plan.metric_label)
     if named:
         title = ", ".join(axis.label for axis in plan.axes)
-        figure.legend(title=title, loc="outside lower center" if below else "outside right upper", frameon=False, alignment="left")
+        figure.legend(
+            title=title,
+            loc="outside lower center" if below else "outside right upper",
+            frameon=False,
+            alignment="left",
+        )
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(5 if below else 3))

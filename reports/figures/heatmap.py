@@ -12,11 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from reports.study.collect import Study
-from reports.figures.style import INK, LETTER, WIDTH, Plot, contrast, relative_luminance, spread_words, turn
+from reports.figures.style import (
+    INK,
+    LETTER,
+    WIDTH,
+    Plot,
+    contrast,
+    relative_luminance,
+    spread_words,
+    turn,
+)
 from reports.output.layout import DAGGER, MISSING, Cell
-from reports.study.report_plan import Values
 from reports.output.tables import figures
+from reports.study.collect import Study
+from reports.study.report_plan import Values
 
 
 def heat_plot(study: Study) -> Plot:
@@ -27,7 +36,9 @@ def heat_plot(study: Study) -> Plot:
     if any(cell.place == 1 for cell in made):
         reading.append("Outlined: best, ranked on the rounded means.")
     if plan.published_optimum in plan.cells:
-        reading.append(f"{DAGGER}: the published optimum ({plan.describe(plan.published_optimum)}).")
+        reading.append(
+            f"{DAGGER}: the published optimum ({plan.describe(plan.published_optimum)})."
+        )
     if any(cell.text == MISSING for cell in made):
         reading.append(f"Hatched ({MISSING}): planned, no figure from a finished run.")
     title = f"{plan.metric_label} over {first.label} and {second.label}{spread_words(study)}."
@@ -35,16 +46,24 @@ def heat_plot(study: Study) -> Plot:
 
 
 def heat_map(study: Study) -> Figure:
-    """First axis down, second across; the best cell is framed, planned cells without a figure are hatched."""
+    """First axis down, second across; the best cell is framed, planned cells without a figure are
+    hatched.
+    """
     plan = study.plan
     down, across = plan.axes
-    frame = [(row, column) for row in reversed(down.values) for column in across.values]  # the larger ratio on top
+    frame = [
+        (row, column) for row in reversed(down.values) for column in across.values
+    ]  # the larger ratio on top
     shape = (len(down.values), len(across.values))
     summaries = [study.summary(cell, *plan.column) for cell in frame]
     means = np.array([summary.mean if summary else np.nan for summary in summaries]).reshape(shape)
-    words = np.array([_annotation(cell) for cell in figures(study, frame, *plan.column)], dtype=object).reshape(shape)
+    words = np.array(
+        [_annotation(cell) for cell in figures(study, frame, *plan.column)], dtype=object
+    ).reshape(shape)
     spread = any("\n" in text for text in words.flat)
-    tall = max(1.65, (0.44 if spread else 0.34) * shape[0])  # at least the length of the colour bar's label
+    tall = max(
+        1.65, (0.44 if spread else 0.34) * shape[0]
+    )  # at least the length of the colour bar's label
     room = (WIDTH - 1.2) / shape[1]  # inches, of a column
     figure = Figure(figsize=(WIDTH, 0.95 + tall), layout="constrained")
     axes = figure.subplots()
@@ -77,7 +96,9 @@ def heat_map(study: Study) -> Figure:
 
 
 def _color_range(means: np.ndarray) -> dict[str, float]:
-    """All cells equal (or a single one): some range, so that the colour bar has one. Nothing measured: any range."""
+    """All cells equal (or a single one): some range, so that the colour bar has one. Nothing
+    measured: any range.
+    """
     if not np.isfinite(means).any():
         return {"vmin": 0.0, "vmax": 1.0}
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
@@ -85,42 +106,84 @@ def _color_range(means: np.ndarray) -> dict[str, float]:
 
 
 def _ink_by_contrast(axes: Axes, means: np.ndarray) -> None:
-    """Dark or white numbers, whichever stands out more from the cell; seaborn changes to dark only on the very light ones."""
+    """Dark or white numbers, whichever stands out more from the cell; seaborn changes to dark only
+    on the very light ones.
+    """
     mesh = axes.collections[0]
     for text in axes.texts:  # seaborn writes one for each measured cell, at its middle
         x, y = text.get_position()
         background = relative_luminance(mesh.to_rgba(means[int(y), int(x)]))
-        text.set_color(max((INK, "white"), key=lambda ink: contrast(relative_luminance(to_rgb(ink)), background)))
+        text.set_color(
+            max(
+                (INK, "white"),
+                key=lambda ink: contrast(relative_luminance(to_rgb(ink)), background),
+            )
+        )
 
 
 def _annotation(cell: Cell) -> str:
     """The mean, below it the standard deviation and, where seeds are missing, their number."""
     counts = [f"n = {mark.strip('()')}" for mark in cell.marks if mark.startswith("(")]
     daggers = "".join(mark for mark in cell.marks if not mark.startswith("("))
-    return "\n".join([f"{cell.text}{daggers}", *([f"± {cell.spread}"] if cell.spread else []), *counts])
+    return "\n".join(
+        [f"{cell.text}{daggers}", *([f"± {cell.spread}"] if cell.spread else []), *counts]
+    )
 
 
 def _annotation_size(words: np.ndarray, room: float, columns: int) -> float:
-    """Points: the house's size, or less where columns are narrow, so that no number leaves its cell."""
+    """Points: the house's size, or less where columns are narrow, so that no number leaves its
+    cell.
+    """
     longest = max((len(line) for text in words.flat for line in text.split("\n")), default=0)
     return min(8.0 if columns <= 6 else 7.0, 72 * (room - 0.05) / (LETTER * max(longest, 1)))
 
 
-def _mark_cells(study: Study, axes: Axes, frame: list[Values], shape: tuple[int, int]) -> list[Patch]:
+def _mark_cells(
+    study: Study, axes: Axes, frame: list[Values], shape: tuple[int, int]
+) -> list[Patch]:
     """Frames the best cells and hatches the missing ones; returns what the legend needs."""
     made = figures(study, frame, *study.plan.column)
     handles: dict[str, Patch | Line2D] = {}
     for number, (cell, place) in enumerate(zip(made, np.ndindex(shape), strict=True)):
         y, x = place
         if cell.text == MISSING:
-            style = {"facecolor": "#f2f2f2", "edgecolor": "#b5b5b5", "hatch": "////", "linewidth": 0}
+            style = {
+                "facecolor": "#f2f2f2",
+                "edgecolor": "#b5b5b5",
+                "hatch": "////",
+                "linewidth": 0,
+            }
             axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, **style))
-            words = axes.text(x + 0.5, y + 0.5, _annotation(cell), ha="center", va="center", color=INK, fontsize=9)
-            words.set_path_effects([matplotlib.patheffects.withStroke(linewidth=3, foreground="#f2f2f2")])
+            words = axes.text(
+                x + 0.5, y + 0.5, _annotation(cell), ha="center", va="center", color=INK, fontsize=9
+            )
+            words.set_path_effects(
+                [matplotlib.patheffects.withStroke(linewidth=3, foreground="#f2f2f2")]
+            )
             handles["missing"] = Patch(**style, label="planned, no figure")
         if cell.place == 1:
-            axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, edgecolor="#d55e00", linewidth=2.0, zorder=5))
-            handles["best"] = Patch(facecolor="none", edgecolor="#d55e00", linewidth=2.0, label="best (rounded mean)")
+            axes.add_patch(
+                Rectangle(
+                    (x + 0.03, y + 0.03),
+                    0.94,
+                    0.94,
+                    fill=False,
+                    edgecolor="#d55e00",
+                    linewidth=2.0,
+                    zorder=5,
+                )
+            )
+            handles["best"] = Patch(
+                facecolor="none", edgecolor="#d55e00", linewidth=2.0, label="best (rounded mean)"
+            )
         if frame[number] == study.plan.published_optimum and cell.marks:
-            handles["optimum"] = Line2D([], [], linestyle="none", marker=r"$\dagger$", color=INK, markersize=6, label="published optimum")
+            handles["optimum"] = Line2D(
+                [],
+                [],
+                linestyle="none",
+                marker=r"$\dagger$",
+                color=INK,
+                markersize=6,
+                label="published optimum",
+            )
     return [handles[key] for key in ("best", "optimum", "missing") if key in handles]

@@ -1,8 +1,8 @@
-"""What all figures share: sizes, fonts, inks, captions, and writing them as PDF for the paper and PNG for the page.
+"""What all figures share: sizes, fonts, inks, captions, and writing them as PDF for the paper and
+PNG for the page.
 
-The same runs give the same bytes. The figures themselves are in `heat`, `curves` and `search_figures`; which of them a report has is
-said by its kind (`kinds`).
-"""
+The same runs give the same bytes. The figures themselves are in `heat`, `curves` and
+`search_figures`; which of them a report has is said by its kind (`kinds`)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.study.collect import Study, protocol_text
 from reports.output.metric_formats import metric_of, range_text
 from reports.output.tables import seeds_text
+from reports.study.collect import Study, protocol_text
 from simvtp.runs.journal import write_atomically
 
 WIDTH = 4.75  # inches; the line of a LaTeX article is 4.77, so the figure is set unscaled
@@ -31,7 +31,18 @@ PNG_DPI = 200
 INK = "#222222"
 PALE = "#9aa3ad"
 TICK_SIZE = 8.5  # points
-MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "d")  # all filled: thin ones vanish at print size
+MARKERS = (
+    "o",
+    "s",
+    "^",
+    "D",
+    "v",
+    "p",
+    "<",
+    ">",
+    "h",
+    "d",
+)  # all filled: thin ones vanish at print size
 _BASELINE_INKS = ("#8a4fa0", "#8c6d31", "#4f6d8c")
 LETTER = 0.6  # mean width of a letter, of the font size
 _STYLE = {
@@ -52,7 +63,9 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in both formats, with the words that go below it and those for people who do not see it."""
+    """A figure in both formats, with the words that go below it and those for people who do not see
+    it.
+    """
 
     name: str
     png: Path
@@ -63,7 +76,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure before it is drawn: the first sentence of its caption, how to read it, and the function that draws it."""
+    """A figure before it is drawn: the first sentence of its caption, how to read it, and the
+    function that draws it.
+    """
 
     name: str
     title: str
@@ -81,7 +96,12 @@ def draw_figures(study: Study, plots: Sequence[Plot], folder: Path) -> tuple[Pic
 def house_style() -> Iterator[None]:
     """Sizes and fonts, within the block only."""
     # set_theme and the user's matplotlibrc would leave traces in the process or in the bytes
-    with matplotlib.rc_context(), matplotlib.style.context(["default", sns.axes_style("ticks"), sns.plotting_context("paper"), _STYLE]):
+    with (
+        matplotlib.rc_context(),
+        matplotlib.style.context(
+            ["default", sns.axes_style("ticks"), sns.plotting_context("paper"), _STYLE]
+        ),
+    ):
         yield
 
 
@@ -91,11 +111,22 @@ def _saved(plot: Plot, study: Study, folder: Path) -> Picture:
     return save_figure(plot.draw(study), plot.name, plot.title, caption, folder, subject)
 
 
-def save_figure(figure: Figure, name: str, title: str, caption: str, folder: Path, subject: str) -> Picture:
-    """Write a figure in both formats; without dates and versions, so that the same figure gives the same bytes."""
+def save_figure(
+    figure: Figure, name: str, title: str, caption: str, folder: Path, subject: str
+) -> Picture:
+    """Write a figure in both formats; without dates and versions, so that the same figure gives the
+    same bytes.
+    """
     pdf, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Title": title, "Subject": subject})
-    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None, "Title": title, "Description": subject})
+    figure.savefig(
+        pdf, format="pdf", metadata={"CreationDate": None, "Title": title, "Subject": subject}
+    )
+    figure.savefig(
+        png,
+        format="png",
+        dpi=PNG_DPI,
+        metadata={"Software": None, "Title": title, "Description": subject},
+    )
     paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
     write_atomically(paths[0], png.getvalue())
     write_atomically(paths[1], pdf.getvalue())
@@ -127,7 +158,9 @@ def text_width(letters: int) -> float:
 def turn(labels: list[str], room: float) -> dict[str, Any]:
     """Labels lie flat if the longest fits into so many inches, else they are turned."""
     return (
-        {"rotation": 0} if text_width(max(map(len, labels))) + 0.06 <= room else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        {"rotation": 0}
+        if text_width(max(map(len, labels))) + 0.06 <= room
+        else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     )
 
 
@@ -141,21 +174,27 @@ def spread_words(study: Study) -> str:
     return f"; mean and standard deviation over {words} seeds"
 
 
-def baseline_lines(study: Study, line: Callable[..., object], band: Callable[..., object], between: str = "\n") -> list[Line2D]:
-    """Draws what each baseline of the plan's metric gives, dash-dotted; a band between two lines where it differs between cells.
+def baseline_lines(
+    study: Study, line: Callable[..., object], band: Callable[..., object], between: str = "\n"
+) -> list[Line2D]:
+    """Draws what each baseline of the plan's metric gives, dash-dotted; a band between two lines
+    where it differs between cells.
 
-    `line`, `band`: `axhline` and `axhspan` of the axes, or `axvline` and `axvspan`. Returns the entries of the legend, `between`: what separates a
-    name from its figure there.
-    """
+    `line`, `band`: `axhline` and `axhspan` of the axes, or `axvline` and `axvspan`. Returns the
+    entries of the legend, `between`: what separates a name from its figure there."""
     metric, handles = metric_of(study.plan.column[1]), []
-    for (name, cells), color in zip(study.baselines(*study.plan.column).items(), itertools.cycle(_BASELINE_INKS), strict=False):
+    for (name, cells), color in zip(
+        study.baselines(*study.plan.column).items(), itertools.cycle(_BASELINE_INKS), strict=False
+    ):
         low, high = min(cells.values()), max(cells.values())
         style: dict[str, Any] = {"linestyle": (0, (6, 2, 1, 2)), "color": color, "linewidth": 1.1}
         for level in dict.fromkeys((low, high)):
             line(level, zorder=0, **style)
         if high > low:
             band(low, high, color=color, alpha=0.08, linewidth=0, zorder=0)
-        handles.append(Line2D([], [], **style, label=f"{name}{between}({range_text(metric, cells.values())})"))
+        handles.append(
+            Line2D([], [], **style, label=f"{name}{between}({range_text(metric, cells.values())})")
+        )
     return handles
 
 

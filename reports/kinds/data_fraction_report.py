@@ -1,4 +1,6 @@
-"""How much data: a curve over shares of the training data, equal ratios equally far apart, and a table."""
+"""How much data: a curve over shares of the training data, equal ratios equally far apart, and a
+table.
+"""
 
 from __future__ import annotations
 

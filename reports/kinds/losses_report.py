@@ -1,4 +1,6 @@
-"""Which losses: a table with a tick for each loss that is on, and the figures of the subsets below each other."""
+"""Which losses: a table with a tick for each loss that is on, and the figures of the subsets below
+each other.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,25 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.study.collect import Study
 from reports.figures.style import WIDTH, Plot, baseline_lines, spread_words
 from reports.kinds.report_kind import Kind, grid_plots
 from reports.output.layout import DAGGER, TICK, Cell, Column, Table
 from reports.output.metric_formats import metric_of
+from reports.output.tables import (
+    baselines_text,
+    chance_text,
+    figures,
+    headline,
+    headline_table,
+    seed_count,
+)
+from reports.study.collect import Study
 from reports.study.report_plan import Values
-from reports.output.tables import baselines_text, chance_text, figures, headline, headline_table, seed_count
 
 # one part of a name: `MVM`, or with a weight `0.5 VTC`, `VTC×0.5`, `VTC=0.5`
-_PART = re.compile(r"(?:(?P<before>[\d.]+)\s*[×x*]?\s*)?(?P<loss>[A-Za-z]+)(?:\s*[×x*=:]\s*(?P<after>[\d.]+))?")
+_PART = re.compile(
+    r"(?:(?P<before>[\d.]+)\s*[×x*]?\s*)?(?P<loss>[A-Za-z]+)(?:\s*[×x*=:]\s*(?P<after>[\d.]+))?"
+)
 
 
 def parts(name: str) -> dict[str, str] | None:
@@ -27,7 +38,9 @@ def parts(name: str) -> dict[str, str] | None:
     found = [_PART.fullmatch(part.strip()) for part in name.split("+")]
     if not all(found):
         return None
-    return {match["loss"].upper(): match["before"] or match["after"] or TICK for match in found if match}
+    return {
+        match["loss"].upper(): match["before"] or match["after"] or TICK for match in found if match
+    }
 
 
 def tables(study: Study) -> tuple[Table, ...]:
@@ -37,12 +50,18 @@ def tables(study: Study) -> tuple[Table, ...]:
     if len(plan.axes) != 1 or not all(read.values()):
         return headline(study)
     names = list(dict.fromkeys(loss for on in read.values() for loss in on or ()))
-    columns = [*(Column(name, is_label=True) for name in names), Column(plan.metric_label), Column("n")]
+    columns = [
+        *(Column(name, is_label=True) for name in names),
+        Column(plan.metric_label),
+        Column("n"),
+    ]
     made = figures(study, plan.cells, *plan.column)  # the published optimum is marked at its figure
     rows = []
     for cell, figure in zip(plan.cells, made, strict=True):
         ticks = [Cell((read[cell] or {}).get(name, "")) for name in names]
-        rows.append((*ticks, figure, seed_count(study, cell, len(study.values(cell, *plan.column)))))
+        rows.append(
+            (*ticks, figure, seed_count(study, cell, len(study.values(cell, *plan.column))))
+        )
     return (headline_table(study, columns, rows),)
 
 
@@ -70,7 +89,10 @@ def dots(study: Study) -> Figure:
     places = np.arange(len(summaries))[::-1]
     color = sns.color_palette("colorblind")[0]
     others = len(study.baselines(key, name))  # each has an entry in the legend
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(summaries) + 0.22 * math.ceil(others / 2)), layout="constrained")
+    figure = Figure(
+        figsize=(WIDTH, 0.9 + 0.24 * len(summaries) + 0.22 * math.ceil(others / 2)),
+        layout="constrained",
+    )
     axes = figure.subplots()
     for place, summary in zip(places, summaries, strict=True):
         if summary is not None:
@@ -86,7 +108,10 @@ def dots(study: Study) -> Figure:
                 capsize=2.5,
             )
     marks = [DAGGER if cell == plan.published_optimum else "" for cell in plan.cells]
-    axes.set_yticks(places, [f"{_name(study, cell)}{mark}" for cell, mark in zip(plan.cells, marks, strict=True)])
+    axes.set_yticks(
+        places,
+        [f"{_name(study, cell)}{mark}" for cell, mark in zip(plan.cells, marks, strict=True)],
+    )
     axes.set(xlabel=plan.metric_label, ylim=(-0.6, len(summaries) - 0.4))
     axes.grid(axis="both", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -100,7 +125,9 @@ def dots(study: Study) -> Figure:
         if metric_of(name).higher_is_better:
             axes.set_xlim(left=min(0.0, chance))
     if handles:
-        figure.legend(handles=handles, loc="outside lower right", ncols=min(2, len(handles)), frameon=False)
+        figure.legend(
+            handles=handles, loc="outside lower right", ncols=min(2, len(handles)), frameon=False
+        )
     axes.tick_params(axis="y", length=0)
     sns.despine(ax=axes, left=True)
     return figure

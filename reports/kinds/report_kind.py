@@ -1,4 +1,6 @@
-"""What a kind of report is: the parts in which the report of a grid, of a search ... differ. `kinds` lists them."""
+"""What a kind of report is: the parts in which the report of a grid, of a search ... differ.
+`kinds` lists them.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.study.collect import MakeAxis, Study
-from reports.statistics.comparisons import comparison_tables
 from reports.figures.costs import cost_tables
 from reports.figures.curves import curve_plots
+from reports.figures.heatmap import heat_plot
 from reports.figures.style import Plot
 from reports.output.dataframes import cells_frame, points_frame
-from reports.figures.heatmap import heat_plot
 from reports.output.layout import Table
-from reports.study.report_plan import plain_axis
-from reports.papers.published import beside_published
 from reports.output.tables import all_metrics, headline
+from reports.papers.published import beside_published
+from reports.statistics.comparisons import comparison_tables
 from reports.statistics.verdict import sentences
+from reports.study.collect import MakeAxis, Study
+from reports.study.report_plan import plain_axis
 
 
 def grid_plots(study: Study) -> list[Plot]:
@@ -30,17 +32,15 @@ def grid_plots(study: Study) -> list[Plot]:
 class Kind:
     """The parts of a report; by default those of a grid.
 
-    Attributes:
-        make_axis: how the values of an axis are written and where they lie in a picture.
-        tables: what stands at the top, and in table.md and table.tex.
-        more: what stands below and in all.md and all.tex; called with `by_direction`: a table for each direction, for narrow pages.
-        costs: what each cell cost; in costs.md, costs.tex.
-        plots: the figures, before that of score against cost, which every kind but a search has.
-        comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
-        published: what the paper prints for each cell, mostly a dash; in published.md, published.tex.
-        verdict: plain sentences on what came out.
-        methods: whether the cells are methods, which then all stand beside the papers' rows.
-        points, cells: table.csv (a row for each planned point) and all.csv.
+    Attributes: make_axis: how the values of an axis are written and where they lie in a picture.
+        tables: what stands at the top, and in table.md and table.tex. more: what stands below and
+        in all.md and all.tex; called with `by_direction`: a table for each direction, for narrow
+        pages. costs: what each cell cost; in costs.md, costs.tex. plots: the figures, before that
+        of score against cost, which every kind but a search has. comparisons: each cell against a
+        baseline, with tests; in comparisons.md, comparisons.tex. published: what the paper prints
+        for each cell, mostly a dash; in published.md, published.tex. verdict: plain sentences on
+        what came out. methods: whether the cells are methods, which then all stand beside the
+        papers' rows. points, cells: table.csv (a row for each planned point) and all.csv.
     """
 
     make_axis: MakeAxis = plain_axis

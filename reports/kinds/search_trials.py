@@ -1,4 +1,5 @@
-"""The trials of a search: what each had, in the order in which they were asked for, and which of them nothing else beats.
+"""The trials of a search: what each had, in the order in which they were asked for, and which of
+them nothing else beats.
 
 A trial ran once. Trials are never averaged: they differ in their settings, not in their seed.
 """
@@ -8,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.study.collect import Run, Study
 from reports.output.metric_formats import metric_of
+from reports.study.collect import Run, Study
 from reports.study.report_plan import Objective, Values
 from simvtp.tracking import pareto
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a search; `number` counts from 0. Only a finished trial has `values` (of the objectives) and a `test` figure."""
+    """One point of a search; `number` counts from 0. Only a finished trial has `values` (of the
+    objectives) and a `test` figure.
+    """
 
     number: int
     cell: Values
@@ -31,18 +34,25 @@ class Trial:
 
 
 def objectives_of(study: Study) -> tuple[Objective, ...]:
-    """What the search improves, a figure of quality before a cost; without objectives in the plan that is its metric."""
+    """What the search improves, a figure of quality before a cost; without objectives in the plan
+    that is its metric.
+    """
     plan = study.plan
     if not plan.objectives:
-        return (Objective(plan.metric, plan.metric_label, metric_of(plan.column[1]).higher_is_better),)
-    return tuple(sorted(plan.objectives, key=lambda objective: objective.metric.startswith("cost/")))
+        return (
+            Objective(plan.metric, plan.metric_label, metric_of(plan.column[1]).higher_is_better),
+        )
+    return tuple(
+        sorted(plan.objectives, key=lambda objective: objective.metric.startswith("cost/"))
+    )
 
 
 def test_column(study: Study) -> tuple[str, str] | None:
-    """The result on the test split that belongs to the first objective: same direction, fine-tuned rather than zero-shot.
+    """The result on the test split that belongs to the first objective: same direction, fine-tuned
+    rather than zero-shot.
 
-    `val/t2v/R1` belongs to a result `.../t2v`, and `val/accuracy`, of a task without directions, to any that has the metric.
-    """
+    `val/t2v/R1` belongs to a result `.../t2v`, and `val/accuracy`, of a task without directions, to
+    any that has the metric."""
     key, name = objectives_of(study)[0].column
     direction = key.rpartition("/")[2] if "/" in key else ""
     having = [k for k in study.keys if name in study.example(k).metrics]  # type: ignore[union-attr]
@@ -58,18 +68,32 @@ def trials_of(study: Study) -> tuple[Trial, ...]:
         run = next(iter(study.by_cell[point.cell]), None)
         values = tuple(study.values(point.cell, *column).get(point.seed) for column in columns)
         figure = study.values(point.cell, *test).get(point.seed) if test else None
-        made.append(Trial(number, point.cell, study.state_of[point.fingerprint], run, values, figure))
+        made.append(
+            Trial(number, point.cell, study.state_of[point.fingerprint], run, values, figure)
+        )
     return tuple(made)
 
 
 def best_first(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
     """Trials with a figure of quality, the best first; of equal ones the earlier."""
     measured = [(trial.values[0], trial) for trial in trials if trial.values[0] is not None]
-    return [trial for _, trial in sorted(measured, key=lambda pair: (-pair[0] if objective.maximise else pair[0], pair[1].number))]
+    return [
+        trial
+        for _, trial in sorted(
+            measured, key=lambda pair: (-pair[0] if objective.maximise else pair[0], pair[1].number)
+        )
+    ]
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """Trials that no other beats: none is at least as good in all objectives and better in one. Equal trials are all in it."""
+    """Trials that no other beats: none is at least as good in all objectives and better in one.
+    Equal trials are all in it.
+    """
     signs = [1 if objective.maximise else -1 for objective in objectives]
     whole = [trial for trial in trials if trial.complete]
-    return [whole[number] for number in pareto([[sign * (v or 0.0) for sign, v in zip(signs, t.values, strict=True)] for t in whole])]
+    return [
+        whole[number]
+        for number in pareto(
+            [[sign * (v or 0.0) for sign, v in zip(signs, t.values, strict=True)] for t in whole]
+        )
+    ]

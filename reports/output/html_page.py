@@ -1,4 +1,6 @@
-"""The HTML page of one ablation and the index of all. Each page is one file that loads nothing: pictures are embedded."""
+"""The HTML page of one ablation and the index of all. Each page is one file that loads nothing:
+pictures are embedded.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from reports.study.collect import Study
 from reports.output.layout import Column, Table
-from reports.study.study_provenance import cost
 from reports.output.tables import states_text
+from reports.study.collect import Study
+from reports.study.study_provenance import cost
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 
 
 class Picture(Protocol):
@@ -41,7 +43,9 @@ def ablation_page(
     folder: Path,
     files: Sequence[str],
 ) -> str:
-    """The page that lies in `folder`, beside the `files` that it links to. `sections`: comparisons, published, costs."""
+    """The page that lies in `folder`, beside the `files` that it links to. `sections`: comparisons,
+    published, costs.
+    """
     template = _environment().get_template("ablation.html")
     return template.render(
         study=study,
@@ -60,10 +64,18 @@ def ablation_page(
     )
 
 
-def papers_page(tables: Sequence[Table], claims: Table, pictures: Sequence[Picture], folder: Path, files: Sequence[str]) -> str:
+def papers_page(
+    tables: Sequence[Table],
+    claims: Table,
+    pictures: Sequence[Picture],
+    folder: Path,
+    files: Sequence[str],
+) -> str:
     """The page of the papers' tables and claims; it lies in `folder`."""
     template = _environment().get_template("papers.html")
-    return template.render(tables=tables, claims=claims, pictures=_shown(pictures, folder), files=files)
+    return template.render(
+        tables=tables, claims=claims, pictures=_shown(pictures, folder), files=files
+    )
 
 
 def compare_page(
@@ -78,7 +90,15 @@ def compare_page(
 ) -> str:
     """The page of two runs (`reports.run_diff`); it lies in `folder`."""
     template = _environment().get_template("compare.html")
-    return template.render(a=a, b=b, verdict=verdict, parts=parts, scores=scores, wins=wins, pictures=_shown(pictures, folder))
+    return template.render(
+        a=a,
+        b=b,
+        verdict=verdict,
+        parts=parts,
+        scores=scores,
+        wins=wins,
+        pictures=_shown(pictures, folder),
+    )
 
 
 def without_links(page: str) -> str:
@@ -100,22 +120,37 @@ def _shown(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def index_page(records: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Links to the pages of these ablations (provenance records) and of comparisons of two runs, in the order given."""
-    return _environment().get_template("index.html").render(records=records, comparisons=comparisons)
+def index_page(
+    records: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Links to the pages of these ablations (provenance records) and of comparisons of two runs, in
+    the order given.
+    """
+    return (
+        _environment().get_template("index.html").render(records=records, comparisons=comparisons)
+    )
 
 
 def head_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    """The upper line of a table's head: (common head, number of columns); empty if no column has one."""
+    """The upper line of a table's head: (common head, number of columns); empty if no column has
+    one.
+    """
     if not any(column.group for column in columns):
         return []
-    return [(group, len(list(members))) for group, members in groupby(columns, key=lambda column: column.group)]
+    return [
+        (group, len(list(members)))
+        for group, members in groupby(columns, key=lambda column: column.group)
+    ]
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["head_groups"] = head_groups
     return environment

@@ -14,11 +14,10 @@ TICK = "✓"
 class Cell:
     """One place of a table.
 
-    Attributes:
-        text: the label, or the mean as it is printed; empty where nothing was planned, a dash where something is missing.
-        spread: standard deviation as it is printed; empty if there is a single value.
-        place: 1 = best of its group, 2 = second best.
-        marks: short superscripts: a dagger, or the number of seeds where some are missing.
+    Attributes: text: the label, or the mean as it is printed; empty where nothing was planned, a
+        dash where something is missing. spread: standard deviation as it is printed; empty if there
+        is a single value. place: 1 = best of its group, 2 = second best. marks: short superscripts:
+        a dagger, or the number of seeds where some are missing.
     """
 
     text: str = ""
@@ -29,8 +28,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A head, under a common head for neighbouring columns of one `group`. Labels are set to the left, figures to the right. `width`: of a
-    column of running text, as a share of the line; 0 = as wide as its longest entry."""
+    """A head, under a common head for neighbouring columns of one `group`. Labels are set to the
+    left, figures to the right. `width`: of a column of running text, as a share of the line; 0 = as
+    wide as its longest entry."""
 
     head: str
     group: str = ""

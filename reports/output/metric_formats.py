@@ -11,7 +11,9 @@ from simvtp.runs.results import LOWER_IS_BETTER
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written and which way is better. `share`: it is the share of test queries that were answered well."""
+    """How a metric is written and which way is better. `share`: it is the share of test queries
+    that were answered well.
+    """
 
     label: str
     unit: str
@@ -46,7 +48,9 @@ METRICS = {
     "MSE-raw": Metric("MSE (not rounded)", "", 2, False),
     "mIoU": Metric("mIoU", "%", 1, True),
 }
-_AT_OVERLAP = re.compile(r"R(\d+)-IoU([\d.]+)")  # share of sentences with such an overlap among the first spans
+_AT_OVERLAP = re.compile(
+    r"R(\d+)-IoU([\d.]+)"
+)  # share of sentences with such an overlap among the first spans
 OF_CATEGORY = "accuracy-"
 
 
@@ -67,13 +71,17 @@ def baseline_name(name: str) -> str:
 
 
 def range_text(metric: Metric, values: Iterable[float]) -> str:
-    """`31.00 %`, or from the lowest to the highest where they differ as printed: `28.00 to 31.00 %`."""
+    """`31.00 %`, or from the lowest to the highest where they differ as printed: `28.00 to 31.00
+    %`.
+    """
     return f"{ends(values, 2)} {metric.unit}".strip()
 
 
 def ends(values: Iterable[float], decimals: int) -> str:
     ordered = sorted(values)
-    return " to ".join(dict.fromkeys(f"{value:.{decimals}f}" for value in (ordered[0], ordered[-1])))
+    return " to ".join(
+        dict.fromkeys(f"{value:.{decimals}f}" for value in (ordered[0], ordered[-1]))
+    )
 
 
 def capital(text: str) -> str:

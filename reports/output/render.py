@@ -24,14 +24,28 @@ def markdown(tables: Iterable[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    frame = pd.DataFrame([[markdown_cell(cell) for cell in row] for row in table.rows], columns=_heads(table.columns))
+    frame = pd.DataFrame(
+        [[markdown_cell(cell) for cell in row] for row in table.rows], columns=_heads(table.columns)
+    )
     sides = ["left" if column.is_label else "right" for column in table.columns]
     body = frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
-    return "\n".join([f"**{table.caption}**", "", body, "", *(f"{note}  " for note in table.notes[:-1]), table.notes[-1], ""])
+    return "\n".join(
+        [
+            f"**{table.caption}**",
+            "",
+            body,
+            "",
+            *(f"{note}  " for note in table.notes[:-1]),
+            table.notes[-1],
+            "",
+        ]
+    )
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
-    """Markdown has one line for heads. A single group goes into the corner; with several, each head names its own."""
+    """Markdown has one line for heads. A single group goes into the corner; with several, each head
+    names its own.
+    """
     groups = list(dict.fromkeys(column.group for column in columns if column.group))
     if len(groups) != 1:
         return [f"{column.group} {column.head}".strip() for column in columns]
@@ -48,7 +62,9 @@ def markdown_cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text for pdflatex with its standard fonts: letters of other scripts, which these lack, become question marks."""
+    """Plain text for pdflatex with its standard fonts: letters of other scripts, which these lack,
+    become question marks.
+    """
     return "".join(_LATEX.get(character) or _latin(character) for character in text)
 
 
@@ -63,7 +79,10 @@ def latex(tables: Iterable[Table], comments: Sequence[str] = ()) -> str:
 
     Needs array, booktabs and graphicx (texlive-latex-base and -recommended have them).
     """
-    head = [r"\usepackage{array,booktabs,graphicx} in the preamble, then \input this file.", *comments]
+    head = [
+        r"\usepackage{array,booktabs,graphicx} in the preamble, then \input this file.",
+        *comments,
+    ]
     return "\n".join([*(f"% {line}" for line in head), *(_latex(table) for table in tables)])
 
 
@@ -72,7 +91,8 @@ def _latex(table: Table) -> str:
     return "\n".join(
         [
             r"\begin{table}[tb]",
-            r"\centering" + (r"\footnotesize" if any(column.width for column in table.columns) else ""),
+            r"\centering"
+            + (r"\footnotesize" if any(column.width for column in table.columns) else ""),
             rf"\caption{{{escape(table.caption)}}}",
             rf"\label{{tab:{table.name}}}",
             r"\sbox0{%",
@@ -90,8 +110,13 @@ def _tabular(table: Table) -> str:
     grouped = any(column.group for column in table.columns)
     heads: list[str] | pd.MultiIndex = [escape(column.head) for column in table.columns]
     if grouped:
-        heads = pd.MultiIndex.from_tuples([(escape(column.group), escape(column.head)) for column in table.columns])
-    body = [[_latex_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+        heads = pd.MultiIndex.from_tuples(
+            [(escape(column.group), escape(column.head)) for column in table.columns]
+        )
+    body = [
+        [_latex_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
     frame = pd.DataFrame(body, columns=heads)
     wrap = {0: "", 1: "textbf:--rwrap;", 2: "underline:--rwrap;"}
     css = pd.DataFrame([[wrap[cell.place] for cell in row] for row in table.rows], columns=heads)

@@ -1,4 +1,6 @@
-"""The front page of a folder of reports: links to all of them, and to the comparisons of two runs that lie beside them."""
+"""The front page of a folder of reports: links to all of them, and to the comparisons of two runs
+that lie beside them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What the papers print, with its sources and doubts, beside what was measured here: never in one column, and nothing is filled in.
+"""What the papers print, with its sources and doubts, beside what was measured here: never in one
+column, and nothing is filled in.
 
-`ablations/published.csv` has whole rows of comparisons, `ablations/published_cells.csv` single cells of ablations.
-"""
+`ablations/published.csv` has whole rows of comparisons, `ablations/published_cells.csv` single
+cells of ablations."""
 
 from __future__ import annotations
 
@@ -11,18 +12,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.study.collect import Study
 from reports.output.layout import DOUBLE_DAGGER, MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
-from reports.study.report_plan import SEARCH, Values
-from reports.study.archive import Measured
 from reports.output.tables import cell_labels, figures, seed_count
+from reports.study.archive import Measured
+from reports.study.collect import Study
+from reports.study.report_plan import SEARCH, Values
 
-FOLDER = Path(__file__).resolve().parents[1] / "ablations"
+FOLDER = Path(__file__).resolve().parents[2] / "ablations"
 ROWS, CELLS = FOLDER / "published.csv", FOLDER / "published_cells.csv"
 METRICS = ("R1", "R5", "R10", "MdR")
 PROTOCOL = "MSR-VTT 1k-A, fine-tuned, text to video"
-SIMVTP = ("HERO", "AVLnet", "Frozen", "OA-Trans", "RegionLearner", "LocVTP", "BridgeFormer", "SimVTP")
+SIMVTP = (
+    "HERO",
+    "AVLnet",
+    "Frozen",
+    "OA-Trans",
+    "RegionLearner",
+    "LocVTP",
+    "BridgeFormer",
+    "SimVTP",
+)
 TENTH, WHOLE = "SimVTP (10% of WebVid2M)", "SimVTP"  # rows of the data-efficiency curve
 
 
@@ -43,7 +53,11 @@ class Row:
 def read_rows(path: Path = ROWS) -> list[Row]:
     """The fine-tuned text-to-video rows on MSR-VTT 1k-A, in the order of the file."""
     with open(path, newline="", encoding="utf-8") as file:
-        found = [r for r in csv.DictReader(file) if (r["dataset"], r["split"], r["setting"], r["direction"]) == _MSRVTT]
+        found = [
+            r
+            for r in csv.DictReader(file)
+            if (r["dataset"], r["split"], r["setting"], r["direction"]) == _MSRVTT
+        ]
     columns = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MdR": "MdR"}
     return [
         Row(
@@ -69,8 +83,12 @@ def simvtp_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def mac_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of MAC's Table 1 that are known: those with it as source, and those whose note says what it prints. MAC comes last."""
-    found = [row for row in rows if row.source == "MAC Table 1" or "MAC's Table 1 prints" in row.note]
+    """The rows of MAC's Table 1 that are known: those with it as source, and those whose note says
+    what it prints. MAC comes last.
+    """
+    found = [
+        row for row in rows if row.source == "MAC Table 1" or "MAC's Table 1 prints" in row.note
+    ]
     return sorted(found, key=lambda row: (row.method == "MAC", _number(row.figures["R1"])))
 
 
@@ -79,56 +97,104 @@ def _number(text: str) -> float:
 
 
 def paper_tables(measured: Sequence[Measured], path: Path = ROWS) -> tuple[Table, ...]:
-    """Both comparisons on MSR-VTT, each followed by the rows that were measured here, in columns of their own."""
+    """Both comparisons on MSR-VTT, each followed by the rows that were measured here, in columns of
+    their own.
+    """
     rows = read_rows(path)
     mac = mac_rows(rows)
-    short = f"{len(mac)} of the 16 rows of the paper's table are in our sources." if len(mac) < 16 else ""
+    short = (
+        f"{len(mac)} of the 16 rows of the paper's table are in our sources."
+        if len(mac) < 16
+        else ""
+    )
     return (
-        _comparison("published_simvtp", "SimVTP's comparison on MSR-VTT 1k-A", simvtp_rows(rows), measured, ""),
+        _comparison(
+            "published_simvtp",
+            "SimVTP's comparison on MSR-VTT 1k-A",
+            simvtp_rows(rows),
+            measured,
+            "",
+        ),
         _comparison("published_mac", "MAC's comparison on MSR-VTT 1k-A", mac, measured, short),
     )
 
 
-def _comparison(name: str, title: str, rows: Sequence[Row], measured: Sequence[Measured], remark: str) -> Table:
+def _comparison(
+    name: str, title: str, rows: Sequence[Row], measured: Sequence[Measured], remark: str
+) -> Table:
     protocols = list(dict.fromkeys(row.protocol for row in measured))
     published = [Column(metric_of(metric).label, "published") for metric in METRICS]
     here = [_here_columns(number, len(protocols)) for number in range(1, len(protocols) + 1)]
-    columns = [Column("method", is_label=True), Column("visual init", is_label=True), Column("pre-training data", is_label=True)]
-    columns += [Column("pairs"), Column("frames"), *published, *(column for group in here for column in group)]
+    columns = [
+        Column("method", is_label=True),
+        Column("visual init", is_label=True),
+        Column("pre-training data", is_label=True),
+    ]
+    columns += [
+        Column("pairs"),
+        Column("frames"),
+        *published,
+        *(column for group in here for column in group),
+    ]
     names = _short_names(measured)
     notes_of = list(dict.fromkeys(row.note for row in rows if row.note))
     made = []
     for row in rows:
         marks = (f"({notes_of.index(row.note) + 1})",) if row.note else ()
-        labels = [Cell(row.method, marks=marks), *(Cell(text or MISSING) for text in (row.visual_init, row.pretrain_data))]
+        labels = [
+            Cell(row.method, marks=marks),
+            *(Cell(text or MISSING) for text in (row.visual_init, row.pretrain_data)),
+        ]
         sizes = [Cell(text or MISSING) for text in (row.pairs, row.frames)]
-        made.append((*labels, *sizes, *(Cell(row.figures[metric] or MISSING) for metric in METRICS), *[Cell()] * 5 * len(protocols)))
+        made.append(
+            (
+                *labels,
+                *sizes,
+                *(Cell(row.figures[metric] or MISSING) for metric in METRICS),
+                *[Cell()] * 5 * len(protocols),
+            )
+        )
     for one, short in zip(measured, names, strict=True):
         before = protocols.index(one.protocol)
         labels = [Cell(short, marks=(DOUBLE_DAGGER,)), *[Cell()] * 4, *[Cell()] * len(METRICS)]
         after = len(protocols) - before - 1
         made.append((*labels, *[Cell()] * 5 * before, *_here(one), *[Cell()] * 5 * after))
     sources = list(dict.fromkeys(row.source for row in rows))
-    by_source = [f"{source}: {', '.join(row.method for row in rows if row.source == source)}" for source in sources]
+    by_source = [
+        f"{source}: {', '.join(row.method for row in rows if row.source == source)}"
+        for source in sources
+    ]
     notes = [
-        f"Published ({PROTOCOL}): copied as printed, not measured here. " + f"{MISSING}: not known. {remark}".strip(),
+        f"Published ({PROTOCOL}): copied as printed, not measured here. "
+        + f"{MISSING}: not known. {remark}".strip(),
         f"Sources. {'; '.join(by_source)}.",
         *(f"({number}) {note}." for number, note in enumerate(notes_of, 1)),
     ]
     if measured:
-        notes.append(f"{DOUBLE_DAGGER}: measured here, mean ± standard deviation over n seeds; on other data, so nothing is ranked across.")
-        notes += [f"{short}: {one.label.partition(': ')[2]}." for one, short in zip(measured, names, strict=True)]
-        notes += [f"Measured here{_which(number, len(protocols))}: {text}." for number, text in enumerate(protocols, 1)]
+        notes.append(
+            f"{DOUBLE_DAGGER}: measured here, mean ± standard deviation over n seeds; on other data, so nothing is ranked across."
+        )
+        notes += [
+            f"{short}: {one.label.partition(': ')[2]}."
+            for one, short in zip(measured, names, strict=True)
+        ]
+        notes += [
+            f"Measured here{_which(number, len(protocols))}: {text}."
+            for number, text in enumerate(protocols, 1)
+        ]
     else:
         notes.append("Nothing was measured here yet that could stand beside these rows.")
-    return Table(name, f"{title}, fine-tuned, text to video.", tuple(columns), tuple(made), tuple(notes))
+    return Table(
+        name, f"{title}, fine-tuned, text to video.", tuple(columns), tuple(made), tuple(notes)
+    )
 
 
 def _short_names(measured: Sequence[Measured]) -> list[str]:
     """`ours, tiny`: the recipe, numbered where it comes more than once."""
     recipes = [one.label.partition(":")[0] for one in measured]
     return [
-        f"ours, {recipe}" + (f" {recipes[: number + 1].count(recipe)}" if recipes.count(recipe) > 1 else "")
+        f"ours, {recipe}"
+        + (f" {recipes[: number + 1].count(recipe)}" if recipes.count(recipe) > 1 else "")
         for number, recipe in enumerate(recipes)
     ]
 
@@ -151,7 +217,7 @@ def _here(one: Measured) -> list[Cell]:
     return [*cells, Cell(str(one.seeds))]
 
 
-# ---- cells of ablations -----------------------------------------------------------------------------------------------------
+# ---- cells of ablations --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -169,11 +235,18 @@ class PublishedCell:
 def read_cells(ablation: str, path: Path = CELLS) -> list[PublishedCell]:
     with open(path, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["ablation"] == ablation]
-    return [PublishedCell(json.loads(r["cell"]), r["metric"], r["value"], r["protocol"], r["source"], r["note"]) for r in rows]
+    return [
+        PublishedCell(
+            json.loads(r["cell"]), r["metric"], r["value"], r["protocol"], r["source"], r["note"]
+        )
+        for r in rows
+    ]
 
 
 def beside_published(study: Study, path: Path = CELLS) -> tuple[Table, ...]:
-    """A row for each cell: what was measured here, and in a column of its own what the paper prints for it, mostly a dash."""
+    """A row for each cell: what was measured here, and in a column of its own what the paper prints
+    for it, mostly a dash.
+    """
     plan = study.plan
     if plan.kind == SEARCH or not plan.paper_says:
         return ()
@@ -190,7 +263,9 @@ def beside_published(study: Study, path: Path = CELLS) -> tuple[Table, ...]:
     for cell, figure in zip(plan.cells, made, strict=True):
         printed = _printed(study, cell, known)
         count = seed_count(study, cell, len(study.values(cell, key, name)))
-        rows.append((*cell_labels(study, cell), figure, count, Cell(printed.value if printed else MISSING)))
+        rows.append(
+            (*cell_labels(study, cell), figure, count, Cell(printed.value if printed else MISSING))
+        )
     notes = [
         f"{MISSING} in the published column: the paper's figure is not known; in the measured one: no figure from a finished run.",
         f"Published: {PROTOCOL}. The two columns are different protocols on different data: nothing is ranked across them.",
@@ -201,7 +276,9 @@ def beside_published(study: Study, path: Path = CELLS) -> tuple[Table, ...]:
         ),
     ]
     caption = f"{plan.title}: measured here beside what the paper prints."
-    return (Table(f"{plan.ablation}_published", caption, tuple(columns), tuple(rows), tuple(notes)),)
+    return (
+        Table(f"{plan.ablation}_published", caption, tuple(columns), tuple(rows), tuple(notes)),
+    )
 
 
 def _printed(study: Study, cell: Values, known: Sequence[PublishedCell]) -> PublishedCell | None:

@@ -1,9 +1,10 @@
-"""Each cell against the baseline cell: Welch over the seeds, a paired bootstrap over the test items, Holm over the table.
+"""Each cell against the baseline cell: Welch over the seeds, a paired bootstrap over the test
+items, Holm over the table.
 
-The two answer different questions. Welch over the seeds: would another training come out the same way? The bootstrap over the items: would
-the same trained models come out the same way on other test items? Only the first says something about a setting, so only it decides
-between "better", "worse" and "not distinguishable"; with one seed nothing is decided.
-"""
+The two answer different questions. Welch over the seeds: would another training come out the same
+way? The bootstrap over the items: would the same trained models come out the same way on other test
+items? Only the first says something about a setting, so only it decides between "better", "worse"
+and "not distinguishable"; with one seed nothing is decided."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from reports.study.collect import Study
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import Metric, capital, metric_of
 from reports.statistics.paired_bootstrap import paired, why_unpaired
-from reports.study.report_plan import SEARCH, Values
 from reports.statistics.seed_statistics import Difference, Summary, difference, holm
+from reports.study.collect import Study
+from reports.study.report_plan import SEARCH, Values
 
 LEVEL = 0.05
 BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "not distinguishable", "no test"
@@ -27,10 +28,10 @@ BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "not distinguishable", "no 
 class Comparison:
     """One cell against the baseline.
 
-    Attributes:
-        seeds, p_seeds: difference of the means and Welch's interval; its p-value after Holm's correction.
-        items, p_items: the same by the paired bootstrap over test items; None where it cannot be had.
-        outcome: BETTER, WORSE or EQUAL by p_seeds; UNDECIDED where a side has a single seed or the seeds do not differ.
+    Attributes: seeds, p_seeds: difference of the means and Welch's interval; its p-value after
+        Holm's correction. items, p_items: the same by the paired bootstrap over test items; None
+        where it cannot be had. outcome: BETTER, WORSE or EQUAL by p_seeds; UNDECIDED where a side
+        has a single seed or the seeds do not differ.
     """
 
     cell: Values
@@ -45,14 +46,20 @@ class Comparison:
 
 
 def baseline_of(study: Study) -> Values | None:
-    """The cell that the others are compared with: the plan's baseline, else the published optimum, else the first; of those measured."""
+    """The cell that the others are compared with: the plan's baseline, else the published optimum,
+    else the first; of those measured.
+    """
     plan = study.plan
-    wanted = [cell for cell in (plan.baseline, plan.published_optimum, *plan.cells) if cell is not None]
+    wanted = [
+        cell for cell in (plan.baseline, plan.published_optimum, *plan.cells) if cell is not None
+    ]
     return next((cell for cell in wanted if study.values(cell, *plan.column)), None)
 
 
 def compare(study: Study) -> tuple[Comparison, ...]:
-    """All measured cells but the baseline, in the order of the plan. Nothing for a search: its trials are no repeats of settings."""
+    """All measured cells but the baseline, in the order of the plan. Nothing for a search: its
+    trials are no repeats of settings.
+    """
     if "comparisons" not in study.kept:
         study.kept["comparisons"] = _compare(study)
     return study.kept["comparisons"]  # type: ignore[no-any-return]
@@ -94,12 +101,14 @@ def _outcome(found: Difference, p_value: float | None, higher_is_better: bool) -
     return BETTER if (found.mean > 0) == higher_is_better else WORSE
 
 
-# ---- words ------------------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------
 
 
 def names(study: Study, cell: Values, other: Values) -> tuple[str, str]:
     """Both cells by what differs: `text mask ratio 0.75` and `0.15`."""
-    differing = [(axis, a, b) for axis, a, b in zip(study.plan.axes, cell, other, strict=True) if a != b]
+    differing = [
+        (axis, a, b) for axis, a, b in zip(study.plan.axes, cell, other, strict=True) if a != b
+    ]
     first = ", ".join(f"{axis.label} {axis.text(a)}" for axis, a, _ in differing)
     if len(differing) == 1:
         axis, _, b = differing[0]
@@ -143,7 +152,9 @@ def signed(metric: Metric, value: float) -> str:
 
 
 def verdict_lines(study: Study, most: int = 4) -> list[str]:
-    """The sentences of a small table; of a large one how many cells differ from the baseline, and the clearest."""
+    """The sentences of a small table; of a large one how many cells differ from the baseline, and
+    the clearest.
+    """
     found = compare(study)
     told = [one for one in found if one.outcome != UNDECIDED]
     if not told:  # one seed, which is told elsewhere
@@ -154,25 +165,44 @@ def verdict_lines(study: Study, most: int = 4) -> list[str]:
     parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     clearest = min(told, key=lambda one: (one.p_seeds or 0.0, -abs(one.seeds.mean)))
     more = [capital(sentence(study, clearest))] if clearest.outcome != EQUAL else []
-    return [f"Of {len(told)} cells against {study.plan.describe(found[0].baseline)}: {parts}.", *more]
+    return [
+        f"Of {len(told)} cells against {study.plan.describe(found[0].baseline)}: {parts}.",
+        *more,
+    ]
 
 
-# ---- table ------------------------------------------------------------------------------------------------------------------
+# ---- table ---------------------------------------------------------------------------------------
 
 
 def comparison_tables(study: Study) -> tuple[Table, ...]:
-    """A row for each measured cell: its mean with the t-interval, and its difference to the baseline by both tests."""
+    """A row for each measured cell: its mean with the t-interval, and its difference to the
+    baseline by both tests.
+    """
     found = compare(study)
     if not found:
         return ()
     plan, metric = study.plan, metric_of(study.plan.column[1])
     groups = ("over seeds (Welch)", "over test items (bootstrap)")
-    columns = [*(Column(axis.label, is_label=True) for axis in plan.axes), Column("n"), Column("mean"), Column("95 % CI")]
-    columns += [Column(head, group) for group in groups for head in ("difference", "95 % CI", "p (Holm)")]
+    columns = [
+        *(Column(axis.label, is_label=True) for axis in plan.axes),
+        Column("n"),
+        Column("mean"),
+        Column("95 % CI"),
+    ]
+    columns += [
+        Column(head, group) for group in groups for head in ("difference", "95 % CI", "p (Holm)")
+    ]
     columns += [Column("verdict", is_label=True)]
     unpaired = any(one.items is None for one in found)
-    rows = [_row(study, metric, found[0].baseline, found[0].other, [Cell("baseline"), *[Cell()] * 5], "")]
-    rows += [_row(study, metric, one.cell, one.summary, _differences(metric, one), one.outcome) for one in found]
+    rows = [
+        _row(
+            study, metric, found[0].baseline, found[0].other, [Cell("baseline"), *[Cell()] * 5], ""
+        )
+    ]
+    rows += [
+        _row(study, metric, one.cell, one.summary, _differences(metric, one), one.outcome)
+        for one in found
+    ]
     notes = [
         f"Difference of the means to the baseline ({plan.describe(found[0].baseline)}) in {metric.label}; 95 % intervals of one difference.",
         "Mean: Student's t-interval over the seeds. p-values are corrected by Holm's method over the rows, for each test by itself.",
@@ -180,18 +210,32 @@ def comparison_tables(study: Study) -> tuple[Table, ...]:
         "Over test items: these trained models on other test items; it says nothing of another training.",
     ]
     if unpaired:
-        reason = why_unpaired(study, *plan.column, [found[0].baseline, *(one.cell for one in found if one.items is None)])
+        reason = why_unpaired(
+            study,
+            *plan.column,
+            [found[0].baseline, *(one.cell for one in found if one.items is None)],
+        )
         notes.append(f"{MISSING} over test items: {reason}.")
     if any(one.p_seeds is None for one in found):
-        notes.append(f"{MISSING} over seeds: no test, for a cell has a single seed or its seeds do not differ.")
+        notes.append(
+            f"{MISSING} over seeds: no test, for a cell has a single seed or its seeds do not differ."
+        )
     caption = f"{plan.title}: {plan.metric_label}, each cell against the baseline."
-    return (Table(f"{plan.ablation}_comparisons", caption, tuple(columns), tuple(rows), tuple(notes)),)
+    return (
+        Table(f"{plan.ablation}_comparisons", caption, tuple(columns), tuple(rows), tuple(notes)),
+    )
 
 
-def _row(study: Study, metric: Metric, cell: Values, summary: Summary, middle: list[Cell], verdict: str) -> tuple[Cell, ...]:
+def _row(
+    study: Study, metric: Metric, cell: Values, summary: Summary, middle: list[Cell], verdict: str
+) -> tuple[Cell, ...]:
     labels = [Cell(axis.text(value)) for axis, value in zip(study.plan.axes, cell, strict=True)]
     spread = "" if summary.std is None else metric.text(summary.std)
-    figures = [Cell(str(summary.n)), Cell(metric.text(summary.mean), spread), Cell(_interval(metric, summary.interval))]
+    figures = [
+        Cell(str(summary.n)),
+        Cell(metric.text(summary.mean), spread),
+        Cell(_interval(metric, summary.interval)),
+    ]
     return (*labels, *figures, *middle, Cell(verdict))
 
 
@@ -218,16 +262,30 @@ def comparisons_frame(study: Study) -> pd.DataFrame:
     rows = []
     for one in compare(study):
         row = {axis.key: value for axis, value in zip(study.plan.axes, one.cell, strict=True)}
-        row |= {f"baseline.{axis.key}": value for axis, value in zip(study.plan.axes, one.baseline, strict=True)}
+        row |= {
+            f"baseline.{axis.key}": value
+            for axis, value in zip(study.plan.axes, one.baseline, strict=True)
+        }
         rows.append(row | as_numbers(one))
-    return pd.DataFrame(rows, columns=list(rows[0]) if rows else [axis.key for axis in study.plan.axes])
+    return pd.DataFrame(
+        rows, columns=list(rows[0]) if rows else [axis.key for axis in study.plan.axes]
+    )
 
 
 def as_numbers(one: Comparison) -> dict[str, Any]:
     """What was compared, as plain values; None where there is no test."""
-    values: dict[str, Any] = {"n": one.summary.n, "baseline_n": one.other.n, "mean": one.summary.mean, "baseline_mean": one.other.mean}
+    values: dict[str, Any] = {
+        "n": one.summary.n,
+        "baseline_n": one.other.n,
+        "mean": one.summary.mean,
+        "baseline_mean": one.other.mean,
+    }
     for name, found, p in (("seeds", one.seeds, one.p_seeds), ("items", one.items, one.p_items)):
         low, high = found.interval if found and found.interval else (None, None)
-        values |= {f"{name}_difference": found.mean if found else None, f"{name}_low": low, f"{name}_high": high}
+        values |= {
+            f"{name}_difference": found.mean if found else None,
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
         values |= {f"{name}_p": found.p_value if found else None, f"{name}_p_holm": p}
     return values | {"outcome": one.outcome}

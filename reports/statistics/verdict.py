@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 
-from reports.study.collect import Study, units
-from reports.statistics.comparisons import verdict_lines
 from reports.output.metric_formats import Metric, baseline_name, metric_of, range_text
-from reports.study.report_plan import Values
+from reports.statistics.comparisons import verdict_lines
 from reports.statistics.seed_statistics import difference, places, rounded
+from reports.study.collect import Study, units
+from reports.study.report_plan import Values
 
 HARDLY = 2.0  # a figure below this multiple of chance is called hardly above chance
 
 
 def sentences(study: Study) -> tuple[str, ...]:
-    """Best cell, its distance to the published optimum, what this may be worth, and what is missing."""
+    """Best cell, its distance to the published optimum, what this may be worth, and what is
+    missing.
+    """
     plan = study.plan
     key, name = plan.column
     metric = metric_of(name)
@@ -23,15 +25,21 @@ def sentences(study: Study) -> tuple[str, ...]:
         return ("No run of this sweep has finished yet, so there is nothing to say.",)
     if len(measured) == 1:
         (cell,) = measured
-        told = [f"Only one cell has a figure so far: {plan.describe(cell)}, {figure_text(study, cell)}."]
+        told = [
+            f"Only one cell has a figure so far: {plan.describe(cell)}, {figure_text(study, cell)}."
+        ]
         return (*told, *_chance(study, metric), *_missing(study, len(measured)))
-    order = places([summary.mean for summary in measured.values()], metric.decimals, metric.higher_is_better)
+    order = places(
+        [summary.mean for summary in measured.values()], metric.decimals, metric.higher_is_better
+    )
     best = [cell for cell, place in zip(measured, order, strict=True) if place == 1]
     second = [cell for cell, place in zip(measured, order, strict=True) if place == 2]
     if len(best) == 1:
         told = [f"Best here: {plan.describe(best[0])}, {figure_text(study, best[0])}."]
     else:
-        told = [f"{len(best)} cells share the best figure ({metric.text(measured[best[0]].mean)}): {'; '.join(map(plan.describe, best))}."]
+        told = [
+            f"{len(best)} cells share the best figure ({metric.text(measured[best[0]].mean)}): {'; '.join(map(plan.describe, best))}."
+        ]
     optimum = plan.published_optimum
     other = None
     if optimum in measured and optimum not in best:
@@ -40,16 +48,27 @@ def sentences(study: Study) -> tuple[str, ...]:
             f"That is {_gap(study, best[0], other, metric)} than the published optimum, {plan.describe(other)}, which has {figure_text(study, other)}."
         )
     elif optimum in best:
-        also = "That is the published optimum." if len(best) == 1 else "The published optimum is among them."
+        also = (
+            "That is the published optimum."
+            if len(best) == 1
+            else "The published optimum is among them."
+        )
         other = second[0] if second else None
-        told.append(f"{also} It is {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)})." if other else also)
+        told.append(
+            f"{also} It is {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)})."
+            if other
+            else also
+        )
     else:
         other = second[0] if second else None
         if optimum:
             why = "has no figure yet" if study.planned(optimum) else "is not in this grid"
             told.append(f"The published optimum ({plan.describe(optimum)}) {why}.")
         if other:
-            told.insert(1, f"That is {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)}).")
+            told.insert(
+                1,
+                f"That is {_gap(study, best[0], other, metric)} than the second best ({plan.describe(other)}).",
+            )
     told += [*_noise(study, best[0], other, metric), *verdict_lines(study)]
     return (*told, *_chance(study, metric), *_missing(study, len(measured)))
 
@@ -75,9 +94,13 @@ def _unit(metric: Metric) -> str:
 
 def _gap(study: Study, a: Values, b: Values, metric: Metric) -> str:
     """`2.3 points better`: the difference of the unrounded means."""
-    gap = difference(_means(study, a), _means(study, b)).mean * (1 if metric.higher_is_better else -1)
+    gap = difference(_means(study, a), _means(study, b)).mean * (
+        1 if metric.higher_is_better else -1
+    )
     if rounded(gap, metric.decimals) == 0:
-        return f"less than {metric.text(10**-metric.decimals)} {_unit(metric)} better".replace("  ", " ")
+        return f"less than {metric.text(10**-metric.decimals)} {_unit(metric)} better".replace(
+            "  ", " "
+        )
     return f"{metric.text(gap)} {_unit(metric)} better".replace("  ", " ")
 
 
@@ -86,7 +109,9 @@ def _noise(study: Study, a: Values, b: Values | None, metric: Metric) -> list[st
         return []
     x, y = _means(study, a), _means(study, b)
     if min(len(x), len(y)) == 1:
-        return [f"One seed: differences of this size may be noise.{_sampling_error(study, a, metric)}"]
+        return [
+            f"One seed: differences of this size may be noise.{_sampling_error(study, a, metric)}"
+        ]
     found = difference(x, y)
     if found.interval is None:
         return ["The seeds do not differ at all, so no interval can be given."]
@@ -94,8 +119,14 @@ def _noise(study: Study, a: Values, b: Values | None, metric: Metric) -> list[st
     text = (
         f"95 % interval of this difference: {metric.interval((low, high))} {_unit(metric)} (Welch, {len(x)} and {len(y)} seeds)"
     ).replace("  ", " ")
-    told = "it contains 0, so the two cannot be told apart" if low <= 0 <= high else "it does not contain 0"
-    return [f"{text}; {told}. The best cell was picked after the fact, which makes any such interval too favourable."]
+    told = (
+        "it contains 0, so the two cannot be told apart"
+        if low <= 0 <= high
+        else "it does not contain 0"
+    )
+    return [
+        f"{text}; {told}. The best cell was picked after the fact, which makes any such interval too favourable."
+    ]
 
 
 def _sampling_error(study: Study, cell: Values, metric: Metric) -> str:
@@ -112,7 +143,9 @@ def _sampling_error(study: Study, cell: Values, metric: Metric) -> str:
 
 
 def _chance(study: Study, metric: Metric) -> list[str]:
-    """How far the cells lie above chance, for metrics in per cent and errors, then how many are no better than each baseline."""
+    """How far the cells lie above chance, for metrics in per cent and errors, then how many are no
+    better than each baseline.
+    """
     return [*_above_chance(study, metric), *_against_baselines(study, metric)]
 
 
@@ -124,13 +157,21 @@ def _above_chance(study: Study, metric: Metric) -> list[str]:
         return _below_chance(study, metric, chance)
     if metric.unit != "%" or not chance:
         return []
-    ratios = [study.summary(cell, key, name).mean / chance for cell in study.plan.cells if study.summary(cell, key, name)]  # type: ignore[union-attr]
+    ratios = [
+        study.summary(cell, key, name).mean / chance
+        for cell in study.plan.cells
+        if study.summary(cell, key, name)
+    ]  # type: ignore[union-attr]
     low, high = f"{min(ratios):.1f}", f"{max(ratios):.1f}"
     text = f"Guessing would give {chance:.2f} %; the cells reach {low if low == high else f'{low} to {high}'} times that."
     weak = sum(ratio < HARDLY for ratio in ratios)
     if weak == len(ratios):
         return [f"{text} None is clearly above chance, so the comparison says nothing."]
-    return [f"{text} {weak} of {len(ratios)} cells {'is' if weak == 1 else 'are'} hardly above chance." if weak else text]
+    return [
+        f"{text} {weak} of {len(ratios)} cells {'is' if weak == 1 else 'are'} hardly above chance."
+        if weak
+        else text
+    ]
 
 
 def _below_chance(study: Study, metric: Metric, chance: float) -> list[str]:
@@ -140,7 +181,11 @@ def _below_chance(study: Study, metric: Metric, chance: float) -> list[str]:
     weak = sum(mean >= chance for mean in means)
     if weak == len(means):
         return [f"{text} None is better than guessing, so the comparison says nothing."]
-    return [f"{text} {weak} of {len(means)} cells {'is' if weak == 1 else 'are'} no better." if weak else text]
+    return [
+        f"{text} {weak} of {len(means)} cells {'is' if weak == 1 else 'are'} no better."
+        if weak
+        else text
+    ]
 
 
 def _against_baselines(study: Study, metric: Metric) -> list[str]:
@@ -149,14 +194,27 @@ def _against_baselines(study: Study, metric: Metric) -> list[str]:
     for name, values in study.baselines(*study.plan.column).items():
         text = f"{baseline_name(name)}: {metric.label} {range_text(metric, values.values())}"
         sign = 1 if metric.higher_is_better else -1
-        pairs = [(s.mean, value) for cell, value in values.items() if (s := study.summary(cell, *study.plan.column))]
-        weak = sum(sign * (rounded(mean, metric.decimals) - rounded(value, metric.decimals)) <= 0 for mean, value in pairs)
+        pairs = [
+            (s.mean, value)
+            for cell, value in values.items()
+            if (s := study.summary(cell, *study.plan.column))
+        ]
+        weak = sum(
+            sign * (rounded(mean, metric.decimals) - rounded(value, metric.decimals)) <= 0
+            for mean, value in pairs
+        )
         if weak == len(pairs):
-            told.append(f"{text}; no cell is better, so nothing here shows that the video was of use.")
+            told.append(
+                f"{text}; no cell is better, so nothing here shows that the video was of use."
+            )
         elif weak:
-            told.append(f"{text}; {weak} of {len(pairs)} cells {'is' if weak == 1 else 'are'} no better.")
+            told.append(
+                f"{text}; {weak} of {len(pairs)} cells {'is' if weak == 1 else 'are'} no better."
+            )
         else:
-            told.append(f"{text}; {'the cell is' if len(pairs) == 1 else f'all {len(pairs)} cells are'} better.")
+            told.append(
+                f"{text}; {'the cell is' if len(pairs) == 1 else f'all {len(pairs)} cells are'} better."
+            )
     return told
 
 

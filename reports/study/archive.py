@@ -1,5 +1,5 @@
-"""The reports that lie in a folder: their provenance files, read back. Pages over several reports are made of these alone, so that they
-can be built again without the tracker and say the same."""
+"""The reports that lie in a folder: their provenance files, read back. Pages over several reports
+are made of these alone, so that they can be built again without the tracker and say the same."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.study.study_provenance import NAME
 from reports.statistics.seed_statistics import Summary, is_number, summarise
+from reports.study.study_provenance import NAME
 from simvtp.runs.journal import read_json
 
 COMPARISON = "comparison.json"
@@ -17,13 +17,24 @@ Record = Mapping[str, Any]  # of one report, as `record.record` wrote it
 
 
 def read_records(out: Path) -> list[Record]:
-    """One for each report under `out`, by the name of its folder. Run directories have a file of this name too, and are no reports."""
-    return [record for path in sorted(out.glob(f"*/{NAME}")) if "ablation" in (record := read_json(path))]
+    """One for each report under `out`, by the name of its folder. Run directories have a file of
+    this name too, and are no reports.
+    """
+    return [
+        record
+        for path in sorted(out.glob(f"*/{NAME}"))
+        if "ablation" in (record := read_json(path))
+    ]
 
 
 def read_comparisons(out: Path) -> list[Record]:
-    """What `reports/compare.py` wrote of each comparison of two runs under `out` (`folder`: its name there), by name."""
-    return [{**read_json(path), "folder": path.parent.name} for path in sorted(out.glob(f"*/{COMPARISON}"))]
+    """What `reports/compare.py` wrote of each comparison of two runs under `out` (`folder`: its
+    name there), by name.
+    """
+    return [
+        {**read_json(path), "folder": path.parent.name}
+        for path in sorted(out.glob(f"*/{COMPARISON}"))
+    ]
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,9 @@ def measured_cell(record: Record, cell: Mapping[str, Any], key: str) -> Measured
         cell=found["cell"],
         fingerprint=runs[0]["cell_fingerprint"],
         protocol=record["protocols"][key]["text"],
-        figures={name: summary for name, numbers in values.items() if (summary := summarise(numbers))},
+        figures={
+            name: summary for name, numbers in values.items() if (summary := summarise(numbers))
+        },
         seeds=len(runs),
         cpu_hours=sum(run["cpu_hours"] for run in runs),
         gpu_hours=sum(run["gpu_hours"] for run in runs),
@@ -76,8 +89,8 @@ def measured_cell(record: Record, cell: Mapping[str, Any], key: str) -> Measured
 
 
 def chosen_cells(record: Record) -> list[Mapping[str, Any]]:
-    """Which cells of a report stand beside published rows: those it compares as methods, else the one of the published setting; none of a
-    search. So no row is picked by its figure."""
+    """Which cells of a report stand beside published rows: those it compares as methods, else the
+    one of the published setting; none of a search. So no row is picked by its figure."""
     cells = [cell["cell"] for cell in record["cells"] if cell["n"]]
     if record.get("kind") == "search" or not cells:
         return []
@@ -86,12 +99,18 @@ def chosen_cells(record: Record) -> list[Mapping[str, Any]]:
     return [cell for cell in cells if cell == record["published_optimum"]]
 
 
-def measured_rows(records: Sequence[Record], task: str = "retrieval", direction: str = "t2v") -> list[Measured]:
+def measured_rows(
+    records: Sequence[Record], task: str = "retrieval", direction: str = "t2v"
+) -> list[Measured]:
     """The chosen cells of all reports on this task, fine-tuned, each experiment once."""
     rows: dict[tuple[str, str], Measured] = {}
     for record in records:
         for key, protocol in record["protocols"].items():
-            if protocol["task"] != task or protocol["direction"] != direction or protocol["setting"].partition(",")[0] != "finetuned":
+            if (
+                protocol["task"] != task
+                or protocol["direction"] != direction
+                or protocol["setting"].partition(",")[0] != "finetuned"
+            ):
                 continue
             for cell in chosen_cells(record):
                 row = measured_cell(record, cell, key)

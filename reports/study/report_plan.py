@@ -9,7 +9,17 @@ from typing import Any
 
 from simvtp.errors import UserError
 
-SCHEMA = ("sweep_id", "ablation", "title", "question", "axes", "seeds", "metric", "metric_label", "points")
+SCHEMA = (
+    "sweep_id",
+    "ablation",
+    "title",
+    "question",
+    "axes",
+    "seeds",
+    "metric",
+    "metric_label",
+    "points",
+)
 SEARCH = "search"  # `kind` in plan.json; a plan without a kind is a grid
 Values = tuple[Any, ...]  # the values of one cell, in the order of the axes
 
@@ -33,7 +43,9 @@ class Axis:
 
     @property
     def numeric(self) -> bool:
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        return all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in self.values
+        )
 
     @property
     def logarithmic(self) -> bool:
@@ -42,8 +54,12 @@ class Axis:
 
     def text(self, value: Any) -> str:
         """A value as the reader sees it: the floats of one axis with equally many decimals."""
-        if isinstance(value, float) or (self.numeric and any(isinstance(v, float) for v in self.values)):
-            decimals = max(len(f"{float(v):.6f}".rstrip("0").partition(".")[2]) for v in (*self.values, value))
+        if isinstance(value, float) or (
+            self.numeric and any(isinstance(v, float) for v in self.values)
+        ):
+            decimals = max(
+                len(f"{float(v):.6f}".rstrip("0").partition(".")[2]) for v in (*self.values, value)
+            )
             return f"{float(value):.{decimals}f}"
         if isinstance(value, bool):
             return "on" if value else "off"
@@ -80,8 +96,8 @@ class Point:
 class Plan:
     """What a sweep set out to measure (plan.json).
 
-    `objectives`, `sampler`, `pruner` and `trials` (how many were asked for) are those of a search; a grid has none. `baseline` may be None.
-    """
+    `objectives`, `sampler`, `pruner` and `trials` (how many were asked for) are those of a search;
+    a grid has none. `baseline` may be None."""
 
     sweep_id: str
     ablation: str
@@ -104,15 +120,30 @@ class Plan:
     baseline: Values | None = None  # the cell that others are compared with
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any], make_axis: Callable[[Mapping[str, Any], Mapping[str, Any]], Axis] | None = None) -> Plan:
-        """Read plan.json; a plan that lacks a key raises ReportError. `make_axis`: from (axis, whole plan), where a kind has its own."""
+    def from_dict(
+        values: Mapping[str, Any],
+        make_axis: Callable[[Mapping[str, Any], Mapping[str, Any]], Axis] | None = None,
+    ) -> Plan:
+        """Read plan.json; a plan that lacks a key raises ReportError. `make_axis`: from (axis,
+        whole plan), where a kind has its own.
+        """
         missing = [key for key in SCHEMA if key not in values]
         if missing:
-            raise ReportError(f"the plan of sweep {values.get('sweep_id', '?')} lacks {', '.join(missing)}: submit the sweep again.")
+            raise ReportError(
+                f"the plan of sweep {values.get('sweep_id', '?')} lacks {', '.join(missing)}: submit the sweep again."
+            )
         make = make_axis or plain_axis
-        axes = tuple(_with_used(make(axis, values), [p["cell"].get(axis["key"]) for p in values["points"]]) for axis in values["axes"])
+        axes = tuple(
+            _with_used(make(axis, values), [p["cell"].get(axis["key"]) for p in values["points"]])
+            for axis in values["axes"]
+        )
         points = tuple(
-            Point(tuple(hashable(p["cell"].get(axis.key)) for axis in axes), p["seed"], p["fingerprint"], p.get("cell_fingerprint", ""))
+            Point(
+                tuple(hashable(p["cell"].get(axis.key)) for axis in axes),
+                p["seed"],
+                p["fingerprint"],
+                p.get("cell_fingerprint", ""),
+            )
             for p in values["points"]
         )
         optimum, baseline = values.get("published_optimum"), values.get("baseline")
@@ -128,10 +159,15 @@ class Plan:
             seeds=tuple(values["seeds"]),
             metric=values["metric"],
             metric_label=values["metric_label"],
-            published_optimum=tuple(hashable(optimum[axis.key]) for axis in axes) if optimum else None,
+            published_optimum=tuple(hashable(optimum[axis.key]) for axis in axes)
+            if optimum
+            else None,
             points=points,
             kind=values.get("kind", ""),
-            objectives=tuple(Objective(o["metric"], o["label"], o["direction"] == "maximize") for o in values.get("objectives", ())),
+            objectives=tuple(
+                Objective(o["metric"], o["label"], o["direction"] == "maximize")
+                for o in values.get("objectives", ())
+            ),
             sampler=_named(values.get("sampler")),
             pruner=_named(values.get("pruner")),
             trials=int(values.get("trials", 0)),
@@ -140,11 +176,20 @@ class Plan:
 
     @cached_property
     def cells(self) -> tuple[Values, ...]:
-        """The planned cells, each once, in the order of the axes' values; those of a search in the order in which they were asked for."""
+        """The planned cells, each once, in the order of the axes' values; those of a search in the
+        order in which they were asked for.
+        """
         planned = dict.fromkeys(point.cell for point in self.points)
         if self.kind == SEARCH:
             return tuple(planned)
-        return tuple(sorted(planned, key=lambda cell: [axis.values.index(value) for axis, value in zip(self.axes, cell, strict=True)]))
+        return tuple(
+            sorted(
+                planned,
+                key=lambda cell: [
+                    axis.values.index(value) for axis, value in zip(self.axes, cell, strict=True)
+                ],
+            )
+        )
 
     @property
     def column(self) -> tuple[str, str]:
@@ -154,7 +199,11 @@ class Plan:
 
     def describe(self, cell: Values) -> str:
         """`video mask ratio 0.90, text mask ratio 0.75`."""
-        return ", ".join(f"{axis.label} {axis.text(value)}" for axis, value in zip(self.axes, cell, strict=True) if value is not None)
+        return ", ".join(
+            f"{axis.label} {axis.text(value)}"
+            for axis, value in zip(self.axes, cell, strict=True)
+            if value is not None
+        )
 
 
 def plain_axis(axis: Mapping[str, Any], plan: Mapping[str, Any]) -> Axis:
@@ -168,7 +217,9 @@ def hashable(value: Any) -> Any:
 
 def _with_used(axis: Axis, used: Iterable[Any]) -> Axis:
     """An axis with the values of its grid and, at their place, those that only extra points have."""
-    values = tuple(dict.fromkeys((*axis.values, *(hashable(value) for value in used if value is not None))))
+    values = tuple(
+        dict.fromkeys((*axis.values, *(hashable(value) for value in used if value is not None)))
+    )
     built = replace(axis, values=values)
     return replace(built, values=tuple(sorted(values))) if built.numeric else built
 

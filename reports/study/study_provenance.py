@@ -1,4 +1,6 @@
-"""The provenance file: for each cell of the table what was measured, by which runs, from which code, on what and at which cost."""
+"""The provenance file: for each cell of the table what was measured, by which runs, from which
+code, on what and at which cost.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from reports.study.collect import Aside, Run, Study, protocol_text
 from reports.statistics.comparisons import as_numbers, baseline_of, compare
-from reports.study.report_plan import SEARCH, Values
 from reports.statistics.seed_statistics import is_number
+from reports.study.collect import Aside, Run, Study, protocol_text
+from reports.study.report_plan import SEARCH, Values
 
 NAME = "provenance.json"
 
 
 def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) -> dict[str, Any]:
-    """All of it as plain JSON values. No time and no place of building: the same runs give the same file.
+    """All of it as plain JSON values. No time and no place of building: the same runs give the same
+    file.
 
     `figures`: names of the figures' files beside it.
     """
@@ -33,12 +36,16 @@ def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) ->
         "metric": plan.metric,
         **_search(study),
         "seeds": list(plan.seeds),
-        "published_optimum": _cell(study, plan.published_optimum) if plan.published_optimum else None,
+        "published_optimum": _cell(study, plan.published_optimum)
+        if plan.published_optimum
+        else None,
         "protocols": {key: _protocol(study, key) for key in study.keys},
         "planned_points": len(plan.points),
         "states": study.states,
         "baseline": _cell(study, baseline) if baseline else None,
-        "comparisons": [{"cell": _cell(study, one.cell), **as_numbers(one)} for one in compare(study)],
+        "comparisons": [
+            {"cell": _cell(study, one.cell), **as_numbers(one)} for one in compare(study)
+        ],
         "cells": [_cell_record(study, cell) for cell in plan.cells],
         "cost": cost(study.runs),
         "not_in_the_table_or_with_reservation": [_aside(study, aside) for aside in study.asides],
@@ -53,7 +60,10 @@ def to_json(values: dict[str, Any]) -> str:
 
 def cost(runs: Sequence[Run]) -> dict[str, float]:
     """Hours over all restarts of these runs."""
-    return {"cpu_hours": round(sum(run.cpu_hours for run in runs), 4), "gpu_hours": round(sum(run.gpu_hours for run in runs), 4)}
+    return {
+        "cpu_hours": round(sum(run.cpu_hours for run in runs), 4),
+        "gpu_hours": round(sum(run.gpu_hours for run in runs), 4),
+    }
 
 
 def _search(study: Study) -> dict[str, Any]:
@@ -62,8 +72,17 @@ def _search(study: Study) -> dict[str, Any]:
     if plan.kind != SEARCH:
         return {}
     directions = {True: "maximize", False: "minimize"}
-    objectives = [{"metric": o.metric, "label": o.label, "direction": directions[o.maximise]} for o in plan.objectives]
-    return {"kind": SEARCH, "objectives": objectives, "sampler": plan.sampler, "pruner": plan.pruner, "trials_asked_for": plan.trials}
+    objectives = [
+        {"metric": o.metric, "label": o.label, "direction": directions[o.maximise]}
+        for o in plan.objectives
+    ]
+    return {
+        "kind": SEARCH,
+        "objectives": objectives,
+        "sampler": plan.sampler,
+        "pruner": plan.pruner,
+        "trials_asked_for": plan.trials,
+    }
 
 
 def _cell(study: Study, cell: Values) -> dict[str, Any]:
@@ -73,8 +92,17 @@ def _cell(study: Study, cell: Values) -> dict[str, Any]:
 def _protocol(study: Study, key: str) -> dict[str, Any]:
     result = study.example(key)
     assert result is not None, "keys are those of measured results"
-    fields = {name: value for name, value in dataclasses.asdict(result.protocol).items() if name not in ("seed", "checkpoint")}
-    return fields | {"queries": result.queries, "gallery": result.gallery, "chance": result.chance, "text": protocol_text(result)}
+    fields = {
+        name: value
+        for name, value in dataclasses.asdict(result.protocol).items()
+        if name not in ("seed", "checkpoint")
+    }
+    return fields | {
+        "queries": result.queries,
+        "gallery": result.gallery,
+        "chance": result.chance,
+        "text": protocol_text(result),
+    }
 
 
 def _cell_record(study: Study, cell: Values) -> dict[str, Any]:
@@ -98,10 +126,15 @@ def _run(study: Study, run: Run) -> dict[str, Any]:
     cell, seed = run.point.cell, run.point.seed
     results = {}
     for key, result in run.results.items():
-        figures = {name: study.values(cell, key, name).get(seed) for name in result.metrics}  # None = no number
+        figures = {
+            name: study.values(cell, key, name).get(seed) for name in result.metrics
+        }  # None = no number
         results[key] = {"metrics": figures, "checkpoint": result.protocol.checkpoint}
         if result.baselines:
-            numbers = {name: {k: v if is_number(v) else None for k, v in values.items()} for name, values in result.baselines.items()}
+            numbers = {
+                name: {k: v if is_number(v) else None for k, v in values.items()}
+                for name, values in result.baselines.items()
+            }
             results[key]["baselines"] = numbers
     return {
         "run_id": run.run_id,

@@ -1,4 +1,6 @@
-"""How a thing is measured: time in turns, operations, memory, and the ceiling that the machine sets."""
+"""How a thing is measured: time in turns, operations, memory, and the ceiling that the machine
+sets.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def wait_for(device: torch.device) -> None:
 
 @dataclass
 class Timed:
-    """Seconds of one call, a value a round: of the clock, and of this process on all its cores (which waits for nobody)."""
+    """Seconds of one call, a value a round: of the clock, and of this process on all its cores
+    (which waits for nobody).
+    """
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -35,13 +39,19 @@ class Timed:
 
     def ratio(self, other: Timed, cpu: bool = False) -> tuple[float, float, float]:
         """How many times as fast as `other`: (median, least, most) of the ratios within a round."""
-        pairs = zip(self.cpu, other.cpu, strict=True) if cpu else zip(self.wall, other.wall, strict=True)
+        pairs = (
+            zip(self.cpu, other.cpu, strict=True)
+            if cpu
+            else zip(self.wall, other.wall, strict=True)
+        )
         ratios = [its / own for own, its in pairs]
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def orders(count: int, rounds: int) -> Iterator[range]:
-    """The order of the contestants in each round: A B C, then C B A, so that what else the machine does falls on all of them."""
+    """The order of the contestants in each round: A B C, then C B A, so that what else the machine
+    does falls on all of them.
+    """
     for turn in range(rounds):
         yield range(count) if turn % 2 == 0 else range(count - 1, -1, -1)
 
@@ -53,7 +63,8 @@ def take_turns(
     """Time each call once a round, in turns (`orders`).
 
     Args:
-        seconds: a turn repeats its call until about so long has passed (from the time of the warm-up); 0: once.
+        seconds: a turn repeats its call until about so long has passed (from the time of the
+            warm-up); 0: once.
         warm_up: calls of each before the first round, which do not count.
     """
     repeats = []
@@ -66,7 +77,9 @@ def take_turns(
         wait_for(device)
         taken = time.perf_counter() - began
         repeats.append(max(1, round(seconds / taken)))
-        say(f"  {place + 1} of {len(calls)} warm: {1000 * taken:.1f} ms, {repeats[-1]} calls a turn")
+        say(
+            f"  {place + 1} of {len(calls)} warm: {1000 * taken:.1f} ms, {repeats[-1]} calls a turn"
+        )
     timed = [Timed() for _ in calls]
     for turn, order in enumerate(orders(len(calls), rounds)):
         for place in order:
@@ -82,10 +95,16 @@ def take_turns(
 
 
 def matmul(device: torch.device, half: torch.dtype | None) -> Callable[[], float]:
-    """A function that measures the matmul ceiling now: the best FLOP/s of square products in this precision."""
+    """A function that measures the matmul ceiling now: the best FLOP/s of square products in this
+    precision.
+    """
     dtype = half or torch.float32
     pairs = [
-        (torch.randn(n, n, device=device, dtype=dtype), torch.randn(n, n, device=device, dtype=dtype)) for n in CEILING_SIZES[device.type]
+        (
+            torch.randn(n, n, device=device, dtype=dtype),
+            torch.randn(n, n, device=device, dtype=dtype),
+        )
+        for n in CEILING_SIZES[device.type]
     ]
 
     def ceiling() -> float:
@@ -106,7 +125,9 @@ def matmul(device: torch.device, half: torch.dtype | None) -> Callable[[], float
 
 
 def count_flops(work: Callable[[], Tensor]) -> tuple[int, int]:
-    """Operations (forward, backward) of making a loss, by torch's counter; attention through plain matrix products, which it knows everywhere."""
+    """Operations (forward, backward) of making a loss, by torch's counter; attention through plain
+    matrix products, which it knows everywhere.
+    """
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward:
             loss = work()
@@ -133,8 +154,12 @@ def _counting_saved(model: nn.Module) -> Iterator[dict[int, int]]:
         yield kept
 
 
-def memory(model: nn.Module, step: Callable[[], None], forward: Callable[[], Tensor], device: torch.device) -> int:
-    """Bytes: on a GPU the peak of a whole step; on a CPU, where no peak can be had, what a forward pass keeps for its backward pass."""
+def memory(
+    model: nn.Module, step: Callable[[], None], forward: Callable[[], Tensor], device: torch.device
+) -> int:
+    """Bytes: on a GPU the peak of a whole step; on a CPU, where no peak can be had, what a forward
+    pass keeps for its backward pass.
+    """
     if device.type == "cuda":
         step()
         wait_for(device)
@@ -147,24 +172,38 @@ def memory(model: nn.Module, step: Callable[[], None], forward: Callable[[], Ten
         return sum(kept.values())
 
 
-def profile(step: Callable[[], None], device: torch.device, top: int = 10) -> list[tuple[str, float]]:
-    """[(operation, share of the time)] of one step, the longest first: time of the GPU's kernels, or of the CPU in each operation itself."""
+def profile(
+    step: Callable[[], None], device: torch.device, top: int = 10
+) -> list[tuple[str, float]]:
+    """[(operation, share of the time)] of one step, the longest first: time of the GPU's kernels,
+    or of the CPU in each operation itself.
+    """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recording
 
     on_gpu = device.type == "cuda"
     step()
     wait_for(device)
-    with recording(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as record:
+    with recording(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    ) as record:
         step()
         wait_for(device)
-    times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in record.key_averages()}
+    times = {
+        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        for event in record.key_averages()
+    }
     total = sum(times.values()) or 1.0
-    return [(name, time / total) for name, time in sorted(times.items(), key=lambda item: -item[1])[:top]]
+    return [
+        (name, time / total)
+        for name, time in sorted(times.items(), key=lambda item: -item[1])[:top]
+    ]
 
 
 def largest_batch(fits: Callable[[int], bool], start: int, unit: int) -> int:
-    """The largest multiple of `unit` that fits, to within an eighth of it; `start` must be a multiple of `unit`. 0: not even `unit`."""
+    """The largest multiple of `unit` that fits, to within an eighth of it; `start` must be a
+    multiple of `unit`. 0: not even `unit`.
+    """
     low, high = 0, start
     while fits(high):
         low, high = high, 2 * high

@@ -1,6 +1,8 @@
-"""Are we still as much faster as we were? Ratios to the peers, measured anew and compared with committed ones: `make bench`.
+"""Are we still as much faster as we were? Ratios to the peers, measured anew and compared with
+committed ones: `make bench`.
 
-Only ratios are compared, never seconds, and on a CPU those of CPU time: other work on the machine falls on both sides of a ratio.
+Only ratios are compared, never seconds, and on a CPU those of CPU time: other work on the machine
+falls on both sides of a ratio.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ from simvtp.runs.journal import write_atomically
 
 DROP = 0.15  # of a ratio, that is shown in red
 RED, PLAIN = "\033[31m", "\033[0m"
-COMMITTED = Path("reports/measured/bench.json")
+COMMITTED = Path("results/bench.json")
 PLANS = {
-    "all four losses against the released structure, tiny, fp32": Plan(what="all", batch=8, rounds=3, seconds=0.0, ceiling=False),
-    "MVM alone against transformers, tiny, fp32": Plan(what="mvm", batch=8, rounds=5, seconds=0.0, ceiling=False),
+    "all four losses against the released structure, tiny, fp32": Plan(
+        what="all", batch=8, rounds=3, seconds=0.0, ceiling=False
+    ),
+    "MVM alone against transformers, tiny, fp32": Plan(
+        what="mvm", batch=8, rounds=5, seconds=0.0, ceiling=False
+    ),
 }
 
 
@@ -35,7 +41,9 @@ def measure_ratios(device: torch.device, plans: Mapping[str, Plan] = PLANS) -> d
     return ratios
 
 
-def compare(ratios: Mapping[str, float], committed: Mapping[str, float], say: Callable[[str], None] = print) -> bool:
+def compare(
+    ratios: Mapping[str, float], committed: Mapping[str, float], say: Callable[[str], None] = print
+) -> bool:
     """Say each ratio beside the committed one; True if none has dropped by more than `DROP`."""
     held = True
     for name, ratio in ratios.items():
@@ -48,13 +56,19 @@ def compare(ratios: Mapping[str, float], committed: Mapping[str, float], say: Ca
 
 
 def read_committed(path: Path) -> dict[str, float]:
-    """The ratios of an earlier measurement; none where there is no file. Raises UserError for a file that holds something else."""
+    """The ratios of an earlier measurement; none where there is no file. Raises UserError for a
+    file that holds something else.
+    """
     if not path.exists():
         return {}
     try:
-        return {name: float(ratio) for name, ratio in json.loads(path.read_text())["ratios"].items()}
+        return {
+            name: float(ratio) for name, ratio in json.loads(path.read_text())["ratios"].items()
+        }
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} does not hold ratios of an earlier measurement: write it anew with --write.") from error
+        raise UserError(
+            f"{path} does not hold ratios of an earlier measurement: write it anew with --write."
+        ) from error
 
 
 def write_committed(path: Path, ratios: Mapping[str, float], conditions: Mapping[str, str]) -> None:

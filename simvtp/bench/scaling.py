@@ -1,4 +1,6 @@
-"""How time and memory of our training step grow, one size at a time, beside the count of operations: `python -m simvtp bench scaling`."""
+"""How time and memory of our training step grow, one size at a time, beside the count of
+operations: `python -m simvtp bench scaling`.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,22 @@ from typing import Any
 
 import torch
 
-from simvtp.bench.step.implementations import OURS, line_up
 from simvtp.bench.measure import memory, take_turns
+from simvtp.bench.step.implementations import OURS, line_up
 from simvtp.bench.step.sizes import BATCHES, make_inputs, model_size
 from simvtp.bench.step.step_speed import HALF
 from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError, UserError
-from simvtp.runs.journal import write_atomically
 from simvtp.models.common.encoder import set_packed_text
 from simvtp.models.flops.simvtp_flops import forward_flops
+from simvtp.runs.journal import write_atomically
 from simvtp.training.host_memory import keep_host_memory
 
 # Options that change the objective, and what they save: each is an ablation, too.
-OPTIONS: dict[str, tuple[float, ...]] = {"decoded_share": (0.25, 0.5, 1.0), "merged_share": (0.0, 0.25, 0.5)}
+OPTIONS: dict[str, tuple[float, ...]] = {
+    "decoded_share": (0.25, 0.5, 1.0),
+    "merged_share": (0.0, 0.25, 0.5),
+}
 AXES: dict[str, dict[str, tuple[float, ...]]] = {
     "tiny": {
         **OPTIONS,
@@ -40,7 +45,9 @@ AXES: dict[str, dict[str, tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Point:
-    """One size: what a step took (median of the rounds), the memory it needed, and the operations of its forward pass times three."""
+    """One size: what a step took (median of the rounds), the memory it needed, and the operations
+    of its forward pass times three.
+    """
 
     axis: str
     value: float
@@ -50,15 +57,27 @@ class Point:
 
 
 def measure_scaling(
-    size: str, axes: Sequence[str], batch: int, precision: str, rounds: int, device: torch.device, say: Callable[[str], None] = print
+    size: str,
+    axes: Sequence[str],
+    batch: int,
+    precision: str,
+    rounds: int,
+    device: torch.device,
+    say: Callable[[str], None] = print,
 ) -> list[Point]:
-    """Measure the points of each axis in turns; everything but the axis is that of the size. Raises ConfigError for an unknown name."""
+    """Measure the points of each axis in turns; everything but the axis is that of the size. Raises
+    ConfigError for an unknown name.
+    """
     config, known = model_size(size), AXES[size]
     if precision not in HALF:
-        raise ConfigError(f"there is no precision '{precision}' to measure: choose one of {', '.join(HALF)}.")
+        raise ConfigError(
+            f"there is no precision '{precision}' to measure: choose one of {', '.join(HALF)}."
+        )
     for axis in axes:
         if axis not in known:
-            raise ConfigError(f"there is no axis '{axis}' to measure: choose among {', '.join(known)}.")
+            raise ConfigError(
+                f"there is no axis '{axis}' to measure: choose among {', '.join(known)}."
+            )
     if device.type == "cpu":
         keep_host_memory()
     points = []
@@ -67,14 +86,18 @@ def measure_scaling(
         settings = [_at(axis, value, config, batch or BATCHES[size]) for value in known[axis]]
         measured = [_prepare(*setting, HALF[precision], device) for setting in settings]
         timed = take_turns([step for step, _ in measured], device, rounds)
-        for value, (sizes, masks, count), time, (_, used) in zip(known[axis], settings, timed, measured, strict=True):
+        for value, (sizes, masks, count), time, (_, used) in zip(
+            known[axis], settings, timed, measured, strict=True
+        ):
             flops = 3 * count * sum(forward_flops(sizes, masks, batch=count).values())
             points.append(Point(axis, value, time.seconds, used, flops))
         del measured
     return points
 
 
-def _at(axis: str, value: float, config: ModelConfig, batch: int) -> tuple[ModelConfig, MaskConfig, int]:
+def _at(
+    axis: str, value: float, config: ModelConfig, batch: int
+) -> tuple[ModelConfig, MaskConfig, int]:
     if axis == "batch":
         return config, MaskConfig(), int(value)
     if axis in ("video_ratio", "text_ratio"):
@@ -84,7 +107,11 @@ def _at(axis: str, value: float, config: ModelConfig, batch: int) -> tuple[Model
 
 
 def _prepare(
-    config: ModelConfig, masks: MaskConfig, batch: int, half: torch.dtype | None, device: torch.device
+    config: ModelConfig,
+    masks: MaskConfig,
+    batch: int,
+    half: torch.dtype | None,
+    device: torch.device,
 ) -> tuple[Callable[[], None], int]:
     """(a step, the memory it needs)."""
     inputs = make_inputs(config, masks, batch, device)
@@ -99,7 +126,9 @@ def _prepare(
 
 
 def write_scaling(points: Sequence[Point], folder: Path, title: str) -> list[Path]:
-    """`scaling.csv` and `scaling.png` in `folder`; raises UserError, after the table is written, where matplotlib is not installed."""
+    """`scaling.csv` and `scaling.png` in `folder`; raises UserError, after the table is written,
+    where matplotlib is not installed.
+    """
     text = io.StringIO()
     table = csv.DictWriter(text, [field.name for field in fields(Point)])
     table.writeheader()
@@ -108,7 +137,9 @@ def write_scaling(points: Sequence[Point], folder: Path, title: str) -> list[Pat
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(f"{folder / 'scaling.csv'} is written; the figure needs matplotlib, which is not installed here.") from error
+        raise UserError(
+            f"{folder / 'scaling.csv'} is written; the figure needs matplotlib, which is not installed here."
+        ) from error
     axes = list(dict.fromkeys(point.axis for point in points))
     figure = Figure(figsize=(3.2 * len(axes), 5.6), layout="constrained")
     panels = figure.subplots(2, len(axes), squeeze=False)
@@ -118,9 +149,16 @@ def write_scaling(points: Sequence[Point], folder: Path, title: str) -> list[Pat
         values = [point.value for point in own]
         scale = own[-1].seconds / own[-1].flops
         panels[0][column].plot(values, [point.seconds for point in own], "o-", label="measured")
-        panels[0][column].plot(values, [point.flops * scale for point in own], "--", label="operations, scaled to the last point")
+        panels[0][column].plot(
+            values,
+            [point.flops * scale for point in own],
+            "--",
+            label="operations, scaled to the last point",
+        )
         panels[1][column].plot(values, [point.bytes / 2**20 for point in own], "o-")
-        panels[0][column].set(xlabel=axis, ylim=(0, None), ylabel="" if column else "seconds a step")
+        panels[0][column].set(
+            xlabel=axis, ylim=(0, None), ylabel="" if column else "seconds a step"
+        )
         panels[1][column].set(xlabel=axis, ylim=(0, None), ylabel="" if column else "MiB")
     panels[0][0].legend(fontsize="small")
     image = io.BytesIO()

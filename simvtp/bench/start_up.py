@@ -1,7 +1,9 @@
-"""How long an experiment takes from its command to its first training step, on this machine: `python -m simvtp bench start`.
+"""How long an experiment takes from its command to its first training step, on this machine:
+`python -m simvtp bench start`.
 
-Each measurement is a program of its own, started anew. What it has come to and when, it tells itself in its status.json (see
-`simvtp.experiment.startup_timing`); nothing is patched and nothing is guessed from outside.
+Each measurement is a program of its own, started anew. What it has come to and when, it tells
+itself in its status.json (see `simvtp.experiment.startup_timing`); nothing is patched and nothing
+is guessed from outside.
 """
 
 from __future__ import annotations
@@ -24,10 +26,28 @@ from simvtp.bench.step.step_page import conditions
 from simvtp.errors import UserError
 from simvtp.runs.journal import read_json
 
-MARKS = {"imported": "imports done", "data": "data ready", "model": "model built", "first_step": "first step begins"}
+MARKS = {
+    "imported": "imports done",
+    "data": "data ready",
+    "model": "model built",
+    "first_step": "first step begins",
+}
 FIRST_STEP = "first_step"
-SHORT = ("pretrain.max_steps=1", "runtime.sync_every_s=600")  # the tracker is written to once, at the end
-POINT = ("--video-ratios", "0.9", "--text-ratios", "0.75", "--parallel", "1", "--executor", "local", "--no-report")
+SHORT = (
+    "pretrain.max_steps=1",
+    "runtime.sync_every_s=600",
+)  # the tracker is written to once, at the end
+POINT = (
+    "--video-ratios",
+    "0.9",
+    "--text-ratios",
+    "0.75",
+    "--parallel",
+    "1",
+    "--executor",
+    "local",
+    "--no-report",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,9 @@ class Spent:
 
 @dataclass
 class Starts:
-    """What was measured. `run` and `point`: mark -> seconds since the command, or since the submission of the sweep's job."""
+    """What was measured. `run` and `point`: mark -> seconds since the command, or since the
+    submission of the sweep's job.
+    """
 
     run: dict[str, Spent] = field(default_factory=lambda: {name: Spent() for name in MARKS})
     point: dict[str, Spent] = field(default_factory=lambda: {name: Spent() for name in MARKS})
@@ -63,7 +85,9 @@ class Starts:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A program that has ended: when it was started, the processor seconds of it and its children, and what it left."""
+    """A program that has ended: when it was started, the processor seconds of it and its children,
+    and what it left.
+    """
 
     began: float
     cpu_s: float
@@ -75,7 +99,8 @@ class _Ended:
 
 
 def measure_start(plan: Plan, say: Callable[[str], None] = print) -> Starts:
-    """Start the experiment again and again. The first start, which makes data that is missing, does not count.
+    """Start the experiment again and again. The first start, which makes data that is missing, does
+    not count.
 
     Raises UserError if the experiment does not come to its first step.
     """
@@ -90,39 +115,83 @@ def measure_start(plan: Plan, say: Callable[[str], None] = print) -> Starts:
                 pair[tracked] = _run(plan, folder / f"{number}-{tracked}", tracked=tracked)
             _add(found.run, pair[True].status["start"], pair[True].began)
             written = (pair[True].run_dir / "mirror.json").stat().st_mtime
-            found.tracker.add(written - pair[True].status["updated"], pair[True].cpu_s - pair[False].cpu_s)
+            found.tracker.add(
+                written - pair[True].status["updated"], pair[True].cpu_s - pair[False].cpu_s
+            )
             if plan.sweep:
                 ended = _point(plan, folder / f"{number}-sweep")
-                _add(found.point, ended.status["start"], read_json(ended.run_dir / "job.json")["submitted"])
+                _add(
+                    found.point,
+                    ended.status["start"],
+                    read_json(ended.run_dir / "job.json")["submitted"],
+                )
             say(f"  round {number + 1} of {plan.rounds}")
     return found
 
 
-def _add(spent: Mapping[str, Spent], start: Mapping[str, Mapping[str, float]], began: float) -> None:
+def _add(
+    spent: Mapping[str, Spent], start: Mapping[str, Mapping[str, float]], began: float
+) -> None:
     for name in MARKS:
         spent[name].add(start[name]["time"] - began, start[name]["cpu_s"])
 
 
 def _run(plan: Plan, root: Path, tracked: bool) -> _Ended:
     """The pre-training of one step; with the tracker in `root`, or with none."""
-    tracker = f"runtime.tracking_uri=sqlite:///{root / 'mlflow.db'}" if tracked else "runtime.tracking_uri=off"
-    return _carried_out(["simvtp", "pretrain", plan.recipe, *plan.overrides, *SHORT, f"runtime.root={root}", tracker], root)
+    tracker = (
+        f"runtime.tracking_uri=sqlite:///{root / 'mlflow.db'}"
+        if tracked
+        else "runtime.tracking_uri=off"
+    )
+    return _carried_out(
+        [
+            "simvtp",
+            "pretrain",
+            plan.recipe,
+            *plan.overrides,
+            *SHORT,
+            f"runtime.root={root}",
+            tracker,
+        ],
+        root,
+    )
 
 
 def _point(plan: Plan, root: Path) -> _Ended:
     """A sweep of one point, which goes on to its end: with one step of fine-tuning."""
-    words = ["sweeps.run", "mask_ratio", "--recipe", plan.recipe, *POINT, "--root", str(root), "--tracking-uri", "off"]
-    return _carried_out([*words, *plan.overrides, *SHORT, "finetune.train.max_steps=1", "finetune.evaluations=1"], root)
+    words = [
+        "sweeps.run",
+        "mask_ratio",
+        "--recipe",
+        plan.recipe,
+        *POINT,
+        "--root",
+        str(root),
+        "--tracking-uri",
+        "off",
+    ]
+    return _carried_out(
+        [*words, *plan.overrides, *SHORT, "finetune.train.max_steps=1", "finetune.evaluations=1"],
+        root,
+    )
 
 
 def _carried_out(words: Sequence[str], root: Path) -> _Ended:
     used, began = _children(), time.time()
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *words], capture_output=True, text=True, check=False
+    )
     cpu_s = _children() - used
-    reached = [path.parent for path in root.glob("*/status.json") if FIRST_STEP in read_json(path).get("start", {})]
+    reached = [
+        path.parent
+        for path in root.glob("*/status.json")
+        if FIRST_STEP in read_json(path).get("start", {})
+    ]
     if not reached:
         said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise UserError(f"bench start: the experiment did not come to its first step; it said: {said[-1] if said else 'nothing'}")
+        raise UserError(
+            f"bench start: the experiment did not come to its first step; it said: {said[-1] if said else 'nothing'}"
+        )
     return _Ended(began, cpu_s, reached[0])
 
 
@@ -137,7 +206,9 @@ def start_page(plan: Plan, starts: Starts) -> str:
     compiled = Path(importlib.util.cache_from_source(torch.__file__)).exists()
     settings = " ".join((plan.recipe, *plan.overrides))
     overhead = Spent()
-    for one, other in zip(_pairs(starts.point[FIRST_STEP]), _pairs(starts.run[FIRST_STEP]), strict=False):
+    for one, other in zip(
+        _pairs(starts.point[FIRST_STEP]), _pairs(starts.run[FIRST_STEP]), strict=False
+    ):
         overhead.add(one[0] - other[0], one[1] - other[1])
     rows = [
         *((f"`run`: {name}", starts.run[mark]) for mark, name in MARKS.items()),
@@ -162,4 +233,6 @@ def _pairs(spent: Spent) -> zip[tuple[float, float]]:
 
 
 def _told(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "—"
+    return (
+        f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "—"
+    )

@@ -1,4 +1,5 @@
-"""The commands of `python -m simvtp`, a few lines each over the library. One module a group; each registers its own parsers.
+"""The commands of `python -m simvtp`, a few lines each over the library. One module a group; each
+registers its own parsers.
 
 A parser of a command has `handle`, the function that carries it out and returns the exit status.
 """

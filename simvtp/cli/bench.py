@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simvtp.cli import add, speed, launch
+from simvtp.cli import add, launch, speed
 from simvtp.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,25 +16,48 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     command = add(commands, "bench", "measure how fast parts of the machinery are on this machine")
     bench = command.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
-    loader = bench.add_parser("loader", help="clips a second and share of time waiting, of manifests and folders of shards in turns")
+    loader = bench.add_parser(
+        "loader",
+        help="clips a second and share of time waiting, of manifests and folders of shards in turns",
+    )
     loader.add_argument(
         "sources",
         nargs="*",
         type=Path,
         help="manifests or folders of shards; the others are compared with the first. None: films are made, and all readers and stores compared",
     )
-    loader.add_argument("--rounds", type=int, default=8, help="without sources: turns of each reader on each film")
-    loader.add_argument("--opens", type=int, default=2000, help="without sources: opens over which memory is watched")
-    loader.add_argument("--folder", type=Path, help="without sources: where films and stores are made and kept; default: a temporary one")
-    loader.add_argument("--out", type=Path, help="without sources: write the page there, a file or a folder")
+    loader.add_argument(
+        "--rounds", type=int, default=8, help="without sources: turns of each reader on each film"
+    )
+    loader.add_argument(
+        "--opens",
+        type=int,
+        default=2000,
+        help="without sources: opens over which memory is watched",
+    )
+    loader.add_argument(
+        "--folder",
+        type=Path,
+        help="without sources: where films and stores are made and kept; default: a temporary one",
+    )
+    loader.add_argument(
+        "--out", type=Path, help="without sources: write the page there, a file or a folder"
+    )
     loader.add_argument("--workers", type=int, default=2)
     loader.add_argument("--seconds", type=float, default=20.0, help="for each source")
     loader.add_argument("--batch-size", type=int, default=8)
-    loader.add_argument("--step-ms", type=float, default=0.0, help="what a training step takes; the loaders work on meanwhile")
+    loader.add_argument(
+        "--step-ms",
+        type=float,
+        default=0.0,
+        help="what a training step takes; the loaders work on meanwhile",
+    )
     loader.add_argument("--size", type=int, default=224)
     loader.add_argument("--frames", type=int, default=16)
     loader.add_argument("--stride", type=int, default=4)
-    loader.add_argument("--reader", default="fast", choices=("fast", "decord", "pyav", "torchcodec"))
+    loader.add_argument(
+        "--reader", default="fast", choices=("fast", "decord", "pyav", "torchcodec")
+    )
     loader.set_defaults(handle=_loader)
     _register_step(bench)
     speed.register(bench)
@@ -43,22 +66,40 @@ def register(commands: Commands) -> None:
 
 
 def _register_step(bench: Commands) -> None:
-    step = bench.add_parser("step", help="the training step beside transformers' VideoMAE (MVM) and the released structure (all losses)")
+    step = bench.add_parser(
+        "step",
+        help="the training step beside transformers' VideoMAE (MVM) and the released structure (all losses)",
+    )
     step.add_argument("--size", default="tiny", choices=("tiny", "base"))
     step.add_argument(
-        "--what", default="all", choices=("mvm", "all"), help="MVM alone against transformers, or all losses against released"
+        "--what",
+        default="all",
+        choices=("mvm", "all"),
+        help="MVM alone against transformers, or all losses against released",
     )
-    step.add_argument("--batch", type=int, default=0, help="samples a step; default: 32 (tiny), 4 (base)")
+    step.add_argument(
+        "--batch", type=int, default=0, help="samples a step; default: 32 (tiny), 4 (base)"
+    )
     step.add_argument("--device", default="auto")
-    step.add_argument("--precision", default="fp32", help="one or more of fp32, bf16, fp16, with commas")
+    step.add_argument(
+        "--precision", default="fp32", help="one or more of fp32, bf16, fp16, with commas"
+    )
     step.add_argument("--compile", default="off", choices=("off", "on", "both"))
     step.add_argument("--rounds", type=int, default=6, help="turns of each")
     step.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least one step")
     step.add_argument(
-        "--give-back", action="store_true", help="on a CPU, give freed memory back as other programs do (runtime.keep_memory=false)"
+        "--give-back",
+        action="store_true",
+        help="on a CPU, give freed memory back as other programs do (runtime.keep_memory=false)",
     )
-    step.add_argument("--largest", action="store_true", help="also find the largest batch that fits (GPU)")
-    step.add_argument("--profile", action="store_true", help="also say which operations the time of a step goes to")
+    step.add_argument(
+        "--largest", action="store_true", help="also find the largest batch that fits (GPU)"
+    )
+    step.add_argument(
+        "--profile",
+        action="store_true",
+        help="also say which operations the time of a step goes to",
+    )
     step.add_argument("--out", type=Path, default=None, help="write the page there")
     step.set_defaults(handle=_step)
 
@@ -82,7 +123,12 @@ def _step(options: argparse.Namespace) -> int:
         profile=options.profile,
         keep_memory=not options.give_back,
     )
-    page = step_page(f"The training step, {options.what}, {options.size}", plan, measure_step(plan, device), device)
+    page = step_page(
+        f"The training step, {options.what}, {options.size}",
+        plan,
+        measure_step(plan, device),
+        device,
+    )
     print(page)
     if options.out:
         write_atomically(options.out, page)
@@ -90,15 +136,26 @@ def _step(options: argparse.Namespace) -> int:
 
 
 def _register_mac(bench: Commands) -> None:
-    mac = bench.add_parser("mac", help="what masks save MAC: operations, time, memory and largest batch at several ratios, in turns")
+    mac = bench.add_parser(
+        "mac",
+        help="what masks save MAC: operations, time, memory and largest batch at several ratios, in turns",
+    )
     mac.add_argument("--size", default="tiny", choices=("tiny", "base"))
-    mac.add_argument("--ratios", default="0,0.6,0.7,0.75,0.8,0.9", help="with commas; the first is what the others are compared with")
-    mac.add_argument("--batch", type=int, default=0, help="samples a step; default: 32 (tiny), 4 (base)")
+    mac.add_argument(
+        "--ratios",
+        default="0,0.6,0.7,0.75,0.8,0.9",
+        help="with commas; the first is what the others are compared with",
+    )
+    mac.add_argument(
+        "--batch", type=int, default=0, help="samples a step; default: 32 (tiny), 4 (base)"
+    )
     mac.add_argument("--device", default="auto")
     mac.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     mac.add_argument("--rounds", type=int, default=6, help="turns of each")
     mac.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least one step")
-    mac.add_argument("--memory", type=float, default=16.0, help="GiB for which the largest batch is reckoned")
+    mac.add_argument(
+        "--memory", type=float, default=16.0, help="GiB for which the largest batch is reckoned"
+    )
     mac.add_argument("--out", type=Path, default=None, help="write the page there")
     mac.set_defaults(handle=_mac)
 
@@ -112,9 +169,19 @@ def _mac(options: argparse.Namespace) -> int:
     try:
         ratios = tuple(float(text) for text in options.ratios.split(","))
     except ValueError:
-        raise ConfigError(f"--ratios {options.ratios}: write numbers with commas between.") from None
+        raise ConfigError(
+            f"--ratios {options.ratios}: write numbers with commas between."
+        ) from None
     device = choose_device(options.device)
-    plan = MacPlan(options.size, ratios, options.batch, options.precision, options.rounds, options.seconds, options.memory)
+    plan = MacPlan(
+        options.size,
+        ratios,
+        options.batch,
+        options.precision,
+        options.rounds,
+        options.seconds,
+        options.memory,
+    )
     page = mac_page(plan, measure_mac(plan, device), device)
     print(page)
     if options.out:
@@ -144,8 +211,8 @@ def _readers_and_stores(options: argparse.Namespace) -> int:
     import tempfile
     import time
 
-    from simvtp.bench.data_path.loader_speed import Settings, measure_loader
     from simvtp.bench.data_path.loader_page import loader_page
+    from simvtp.bench.data_path.loader_speed import Settings, measure_loader
     from simvtp.runs.journal import write_atomically
 
     if options.rounds < 1 or options.opens < 2:
@@ -163,6 +230,10 @@ def _readers_and_stores(options: argparse.Namespace) -> int:
         page = loader_page(measure_loader(settings), settings)
     print(page)
     if options.out:
-        place = options.out / f"{time.strftime('%Y-%m-%d', time.gmtime())}-loader.md" if options.out.suffix != ".md" else options.out
+        place = (
+            options.out / f"{time.strftime('%Y-%m-%d', time.gmtime())}-loader.md"
+            if options.out.suffix != ".md"
+            else options.out
+        )
         write_atomically(place, page)
     return 0

@@ -16,37 +16,92 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     command = add(commands, "data", "look at data before training on it")
     data = command.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    listing = data.add_parser("list", help="the benchmarks that are read from their own annotation files, with tasks and protocols")
+    listing = data.add_parser(
+        "list",
+        help="the benchmarks that are read from their own annotation files, with tasks and protocols",
+    )
     listing.set_defaults(handle=_list)
-    check = data.add_parser("check", help="say which videos of a manifest or benchmark are missing, corrupt, too short or uncaptioned")
-    check.add_argument("what", help="a manifest (every clip is decoded), or the name of a benchmark as `data list` has it")
-    check.add_argument("--root", type=Path, help="of a benchmark: the folder with its annotation files and videos")
-    check.add_argument("--protocol", default="", help="of a benchmark: whose videos are looked for; default: the first that is possible")
-    check.add_argument("--decode", action="store_true", help="of a benchmark: also decode every frame of every video")
+    check = data.add_parser(
+        "check",
+        help="say which videos of a manifest or benchmark are missing, corrupt, too short or uncaptioned",
+    )
+    check.add_argument(
+        "what",
+        help="a manifest (every clip is decoded), or the name of a benchmark as `data list` has it",
+    )
+    check.add_argument(
+        "--root", type=Path, help="of a benchmark: the folder with its annotation files and videos"
+    )
+    check.add_argument(
+        "--protocol",
+        default="",
+        help="of a benchmark: whose videos are looked for; default: the first that is possible",
+    )
+    check.add_argument(
+        "--decode",
+        action="store_true",
+        help="of a benchmark: also decode every frame of every video",
+    )
     check.add_argument("--reader", default="fast", choices=("fast", "decord", "pyav", "torchcodec"))
-    check.add_argument("--timeout", type=float, default=30.0, help="seconds after which a decode counts as hanging")
+    check.add_argument(
+        "--timeout", type=float, default=30.0, help="seconds after which a decode counts as hanging"
+    )
     check.add_argument("--workers", type=int, default=2)
-    check.add_argument("--frames", type=int, default=16, help="clips with fewer frames are reported as too short")
+    check.add_argument(
+        "--frames", type=int, default=16, help="clips with fewer frames are reported as too short"
+    )
     check.set_defaults(handle=_check)
     _register_shard(data)
 
 
 def _register_shard(data: Commands) -> None:
     shard = data.add_parser(
-        "shard", help="clips of a manifest or benchmark, cut and encoded at the training size, into tar shards; goes on after a kill"
+        "shard",
+        help="clips of a manifest or benchmark, cut and encoded at the training size, into tar shards; goes on after a kill",
     )
-    shard.add_argument("what", help="a manifest, or the name of a benchmark with captions as `data list` has it")
+    shard.add_argument(
+        "what", help="a manifest, or the name of a benchmark with captions as `data list` has it"
+    )
     shard.add_argument("folder", type=Path, nargs="?", help="the same as --out")
-    shard.add_argument("--out", type=Path, help="folder of the shards; train on it with data.dataset=shards data.manifest=OUT")
-    shard.add_argument("--root", type=Path, help="of a benchmark: the folder with its annotation files and videos")
-    shard.add_argument("--protocol", default="", help="of a benchmark: which videos and splits; default: its first")
-    shard.add_argument("--store", default="h264", choices=("h264", "raw"), help="raw: uncompressed frames, large and fast; default h264")
-    shard.add_argument("--size", default="256", help="short side in pixels (never enlarged), or WIDTHxHEIGHT (cut to fit); default 256")
-    shard.add_argument("--fps", type=float, default=0.0, help="frames per second; default: those of each source, 60 at most")
-    shard.add_argument("--crf", type=int, default=18, help="x264 quality, lower is better and larger")
+    shard.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the shards; train on it with data.dataset=shards data.manifest=OUT",
+    )
+    shard.add_argument(
+        "--root", type=Path, help="of a benchmark: the folder with its annotation files and videos"
+    )
+    shard.add_argument(
+        "--protocol", default="", help="of a benchmark: which videos and splits; default: its first"
+    )
+    shard.add_argument(
+        "--store",
+        default="h264",
+        choices=("h264", "raw"),
+        help="raw: uncompressed frames, large and fast; default h264",
+    )
+    shard.add_argument(
+        "--size",
+        default="256",
+        help="short side in pixels (never enlarged), or WIDTHxHEIGHT (cut to fit); default 256",
+    )
+    shard.add_argument(
+        "--fps",
+        type=float,
+        default=0.0,
+        help="frames per second; default: those of each source, 60 at most",
+    )
+    shard.add_argument(
+        "--crf", type=int, default=18, help="x264 quality, lower is better and larger"
+    )
     shard.add_argument("--max-per-shard", type=int, default=1000)
     shard.add_argument("--workers", type=int, default=2)
-    shard.add_argument("--timeout", type=float, default=60.0, help="seconds after which 32 frames that are not there count as hanging")
+    shard.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        help="seconds after which 32 frames that are not there count as hanging",
+    )
     shard.set_defaults(handle=_shard)
 
 
@@ -65,10 +120,20 @@ def _check(options: argparse.Namespace) -> int:
     decoding = {"reader": options.reader, "timeout": options.timeout, "workers": options.workers}
     if options.what in BENCHMARKS:
         if options.root is None:
-            raise UserError(f"data check {options.what} needs --root DIR, the folder with its annotation files and videos.")
-        return 0 if check_benchmark(options.what, options.root, options.protocol, options.decode, **decoding).ok else 1
+            raise UserError(
+                f"data check {options.what} needs --root DIR, the folder with its annotation files and videos."
+            )
+        return (
+            0
+            if check_benchmark(
+                options.what, options.root, options.protocol, options.decode, **decoding
+            ).ok
+            else 1
+        )
     if options.root is not None or options.protocol:
-        raise UserError(f"there is no benchmark '{options.what}'; choose one of {', '.join(BENCHMARKS)}.")
+        raise UserError(
+            f"there is no benchmark '{options.what}'; choose one of {', '.join(BENCHMARKS)}."
+        )
     return 0 if check_manifest(options.what, frames=options.frames, **decoding).ok else 1
 
 
@@ -82,10 +147,14 @@ def _shard(options: argparse.Namespace) -> int:
     source = options.what
     if source in BENCHMARKS:
         if options.root is None:
-            raise UserError(f"data shard {source} needs --root DIR, the folder with its annotation files and videos.")
+            raise UserError(
+                f"data shard {source} needs --root DIR, the folder with its annotation files and videos."
+            )
         source = of_benchmark(source, options.root, options.protocol)
     elif options.root is not None or options.protocol:
         raise UserError(f"there is no benchmark '{source}'; choose one of {', '.join(BENCHMARKS)}.")
     out = options.out or options.folder
-    outcome = write_shards(source, out, target, options.max_per_shard, options.workers, options.timeout)
+    outcome = write_shards(
+        source, out, target, options.max_per_shard, options.workers, options.timeout
+    )
     return 0 if outcome.written else 1

@@ -23,7 +23,11 @@ def register(commands: Commands) -> None:
     from_recipe = (
         ("run", _run, "one experiment from its settings to its results"),
         ("pretrain", _run, "the same, but stop after pre-training"),
-        ("settings", _settings, "print all settings of a recipe with the overrides applied, and its fingerprint"),
+        (
+            "settings",
+            _settings,
+            "print all settings of a recipe with the overrides applied, and its fingerprint",
+        ),
         ("describe", _describe, "parameters and forward FLOPs of the model, part by part"),
     )
     for name, handle, help in from_recipe:
@@ -39,49 +43,93 @@ def register(commands: Commands) -> None:
         "the figures of a run on its test split, what is missing of the run is done first; with settings, a finished run's weights again",
     )
     command.add_argument("run_dir", type=Path)
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="evaluate.* only, for example evaluate.rerank=16")
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="evaluate.* only, for example evaluate.rerank=16",
+    )
     command.set_defaults(handle=_evaluate)
 
-    command = add(commands, "visualize", "what a pre-training rebuilds (PNG, GIF), and what was right and wrong in each test (HTML)")
+    command = add(
+        commands,
+        "visualize",
+        "what a pre-training rebuilds (PNG, GIF), and what was right and wrong in each test (HTML)",
+    )
     command.add_argument("run_dir", type=Path)
-    command.add_argument("--samples", type=int, default=0, help="clips that are rebuilt (default 4), items on each test's page (default 8)")
-    command.add_argument("--split", default="test", choices=("train", "val", "test"), help="whose clips are rebuilt")
+    command.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        help="clips that are rebuilt (default 4), items on each test's page (default 8)",
+    )
+    command.add_argument(
+        "--split", default="test", choices=("train", "val", "test"), help="whose clips are rebuilt"
+    )
     command.set_defaults(handle=_visualize)
 
 
 def _register_finetune(commands: Commands) -> None:
     command = add(
-        commands, "finetune", "fine-tune pre-trained weights on a task and test it; or a recipe, up to the end of its fine-tuning"
+        commands,
+        "finetune",
+        "fine-tune pre-trained weights on a task and test it; or a recipe, up to the end of its fine-tuning",
     )
-    command.add_argument("task", help="retrieval, qa, choice, action, ... (without --init: the name of a recipe)")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, for example finetune.train.epochs=2")
-    command.add_argument("--init", default="", help="a run directory, a weights file, an exported model, or 'initial' for no pre-training")
     command.add_argument(
-        "--recipe", default="", help="fine-tuning settings; default: <recipe of the run>_<task> if there is one, else the run's"
+        "task", help="retrieval, qa, choice, action, ... (without --init: the name of a recipe)"
     )
-    command.add_argument("--data", default="", help="a manifest, or the name of a data set; default: that of the run or recipe")
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="any setting, for example finetune.train.epochs=2",
+    )
+    command.add_argument(
+        "--init",
+        default="",
+        help="a run directory, a weights file, an exported model, or 'initial' for no pre-training",
+    )
+    command.add_argument(
+        "--recipe",
+        default="",
+        help="fine-tuning settings; default: <recipe of the run>_<task> if there is one, else the run's",
+    )
+    command.add_argument(
+        "--data",
+        default="",
+        help="a manifest, or the name of a data set; default: that of the run or recipe",
+    )
     command.set_defaults(handle=_finetune)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from simvtp.config.recipes import get_recipe
     from simvtp.config.overrides import override
+    from simvtp.config.recipes import get_recipe
 
     until = {"run": "evaluate", "pretrain": "pretrain"}[options.command]
     return _carry_out(override(get_recipe(options.recipe), options.overrides), until)
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from simvtp.experiment.finetune_command import downstream
-    from simvtp.config.recipes import RECIPES, get_recipe
     from simvtp.config.overrides import override
+    from simvtp.config.recipes import RECIPES, get_recipe
+    from simvtp.experiment.finetune_command import downstream
 
     if not options.init:
         if options.task not in RECIPES:
-            raise UserError(f"finetune {options.task}: say with --init which run or weights to start from (`initial` for none).")
+            raise UserError(
+                f"finetune {options.task}: say with --init which run or weights to start from (`initial` for none)."
+            )
         return _carry_out(override(get_recipe(options.task), options.overrides), "finetune")
     return _carry_out(
-        downstream(options.task, options.init, recipe=options.recipe, data=options.data, overrides=options.overrides), "evaluate"
+        downstream(
+            options.task,
+            options.init,
+            recipe=options.recipe,
+            data=options.data,
+            overrides=options.overrides,
+        ),
+        "evaluate",
     )
 
 
@@ -123,9 +171,10 @@ def _printed(measure: Callable[[], list[Result]]) -> int:
 
 
 def _settings(options: argparse.Namespace) -> int:
-    from simvtp.config.schema import flatten
+    from simvtp.config.overrides import override
     from simvtp.config.recipes import get_recipe
-    from simvtp.config.overrides import finalise, override
+    from simvtp.config.schema import flatten
+    from simvtp.resolve import finalise
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     if experiment.data.dataset == "shapes" or experiment.data.manifest or experiment.data.root:
@@ -137,11 +186,11 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
+    from simvtp.config.overrides import override
+    from simvtp.config.recipes import get_recipe
     from simvtp.config.validation import check
     from simvtp.experiment import with_vocabulary
     from simvtp.models.flops.simvtp_flops import describe
-    from simvtp.config.recipes import get_recipe
-    from simvtp.config.overrides import override
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     check(experiment)
@@ -157,8 +206,12 @@ def _visualize(options: argparse.Namespace) -> int:
     from simvtp.experiment import visualize
 
     if options.samples < 0:
-        raise UserError(f"--samples {options.samples}: give a number of clips and items, at least 1.")
+        raise UserError(
+            f"--samples {options.samples}: give a number of clips and items, at least 1."
+        )
     clips = max(2, options.samples or 4)  # matching (VTM) needs another clip beside each
-    for path in visualize(options.run_dir, samples=clips, split=options.split, examples=options.samples or 8):
+    for path in visualize(
+        options.run_dir, samples=clips, split=options.split, examples=options.samples or 8
+    ):
         print(path)
     return 0

@@ -13,12 +13,21 @@ if TYPE_CHECKING:
 
 
 def register(bench: Commands) -> None:
-    start = bench.add_parser("start", help="seconds from the command to the first training step, of `run` and of a sweep's point")
+    start = bench.add_parser(
+        "start",
+        help="seconds from the command to the first training step, of `run` and of a sweep's point",
+    )
     start.add_argument("--recipe", default="tiny")
     start.add_argument("--rounds", type=int, default=5)
-    start.add_argument("--no-sweep", action="store_true", help="leave out the point of a sweep, which goes on to its end each time")
+    start.add_argument(
+        "--no-sweep",
+        action="store_true",
+        help="leave out the point of a sweep, which goes on to its end each time",
+    )
     start.add_argument("--out", type=Path, default=None, help="write the page there")
-    start.add_argument("overrides", nargs="*", metavar="key=value", help="any setting of the recipe")
+    start.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="any setting of the recipe"
+    )
     start.set_defaults(handle=_start)
 
 

@@ -14,20 +14,36 @@ if TYPE_CHECKING:
 
 
 def register(commands: Commands) -> None:
-    command = add(commands, "parity", "compare this implementation with a reference file of the released behaviour")
+    command = add(
+        commands,
+        "parity",
+        "compare this implementation with a reference file of the released behaviour",
+    )
     command.add_argument("file", type=Path)
     command.set_defaults(handle=_parity)
 
-    command = add(commands, "convert", "released-style or VideoMAE weights to a folder of this project (safetensors + config)")
+    command = add(
+        commands,
+        "convert",
+        "released-style or VideoMAE weights to a folder of this project (safetensors + config)",
+    )
     command.add_argument("source", help="a .safetensors or .pth file, or a folder")
     command.add_argument("target", type=Path)
-    command.add_argument("--recipe", default="released", help="the recipe whose model has these sizes")
+    command.add_argument(
+        "--recipe", default="released", help="the recipe whose model has these sizes"
+    )
     command.add_argument("overrides", nargs="*", metavar="key=value")
     command.set_defaults(handle=_convert)
 
-    command = add(commands, "sync", "replay the journals of all runs into the tracker; a second time adds nothing")
+    command = add(
+        commands,
+        "sync",
+        "replay the journals of all runs into the tracker; a second time adds nothing",
+    )
     command.add_argument("root", type=Path, nargs="?", default=Path("runs"))
-    command.add_argument("--tracking-uri", default="", help="default: $MLFLOW_TRACKING_URI, or the store under ROOT")
+    command.add_argument(
+        "--tracking-uri", default="", help="default: $MLFLOW_TRACKING_URI, or the store under ROOT"
+    )
     command.set_defaults(handle=_sync)
 
 
@@ -38,10 +54,11 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from simvtp.models.simvtp.simvtp_model import SimVTP
-    from simvtp.models.weights.pretrained import import_weights, save_pretrained
-    from simvtp.config.recipes import get_recipe
     from simvtp.config.overrides import override
+    from simvtp.config.recipes import get_recipe
+    from simvtp.methods.exported_model import save_pretrained
+    from simvtp.models.simvtp.simvtp_model import SimVTP
+    from simvtp.models.weights.pretrained import import_weights
 
     model = SimVTP(override(get_recipe(options.recipe), options.overrides).model)
     model.initialise(seed=0)
@@ -55,7 +72,9 @@ def _sync(options: argparse.Namespace) -> int:
     from simvtp.tracking import sync_all
 
     if not options.root.is_dir():
-        raise UserError(f"there is no folder '{options.root}' with runs: give the folder as in runtime.root.")
+        raise UserError(
+            f"there is no folder '{options.root}' with runs: give the folder as in runtime.root."
+        )
     reports = sync_all(options.root, options.tracking_uri or None)
     for report in reports:
         print(report)

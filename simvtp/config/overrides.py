@@ -1,16 +1,16 @@
-"""Changing settings by name, and filling in what depends on files. What is refused, and why: `simvtp.config.validation`."""
+"""Changing settings by name, and filling in what depends on files. What is refused, and why:
+`simvtp.config.validation`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from simvtp.config.validation import INITIAL, check, read_value
-from simvtp.config.schema import MANIFEST_DATASETS, OWN_DATASETS, DataConfig, Experiment, flatten
+from simvtp.config.schema import Experiment, flatten
+from simvtp.config.validation import read_value
 from simvtp.errors import ConfigError
 
 
@@ -19,18 +19,26 @@ def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
     for text in assignments:
         key, sign, value = text.partition("=")
         if not sign:
-            raise ConfigError(f"'{text}' is not a setting: write key=value, for example masks.video_ratio=0.5.")
+            raise ConfigError(
+                f"'{text}' is not a setting: write key=value, for example masks.video_ratio=0.5."
+            )
         experiment = replace_key(experiment, key.strip(), value.strip())
     return experiment
 
 
 def replace_key(experiment: Experiment, key: str, value: Any) -> Experiment:
-    """A copy with one setting changed; `value` may be text, which is read by the type of the setting."""
+    """A copy with one setting changed; `value` may be text, which is read by the type of the
+    setting.
+    """
     known = flatten(experiment)
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         inside = [k for k in known if k.startswith(key + ".")]
-        hint = f"it is a group; its settings are {', '.join(inside)}" if inside else f"did you mean '{near[0]}'?"
+        hint = (
+            f"it is a group; its settings are {', '.join(inside)}"
+            if inside
+            else f"did you mean '{near[0]}'?"
+        )
         raise ConfigError(f"there is no setting '{key}': {hint}")
     return _replace_path(experiment, key.split("."), value, key)
 
@@ -38,66 +46,7 @@ def replace_key(experiment: Experiment, key: str, value: Any) -> Experiment:
 def _replace_path(node: Any, path: list[str], value: Any, key: str) -> Any:
     head, rest = path[0], path[1:]
     if rest:
-        return dataclasses.replace(node, **{head: _replace_path(getattr(node, head), rest, value, key)})
-    return dataclasses.replace(node, **{head: read_value(key, value)})
-
-
-def finalise(experiment: Experiment) -> Experiment:
-    """Fill in what depends on files (the digest of a manifest or of a benchmark's annotations), check everything, return the result."""
-    data = experiment.data
-    if data.dataset in MANIFEST_DATASETS:
-        if not data.manifest:
-            raise ConfigError(
-                f"data.dataset={data.dataset} needs data.manifest=PATH: a CSV or Parquet file with videoid, path, caption, or a folder of shards."
-            )
-        path = Path(data.manifest).expanduser()
-        if path.is_dir():
-            path = path / "summary.json"  # of a folder of shards: holds the digests of all that is in it
-            if not path.is_file():
-                raise ConfigError(
-                    f"data.manifest={data.manifest}: the folder holds no finished shards; `python -m simvtp data shard` makes them."
-                )
-        if not path.is_file():
-            raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        data = dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
-    elif data.dataset not in OWN_DATASETS:
-        data = _with_annotations(data)
-    tuning = experiment.finetune
-    if tuning.init and tuning.init != INITIAL:
-        weights = init_weights(tuning.init)
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        tuning = dataclasses.replace(tuning, init=str(Path(tuning.init).expanduser().resolve()), init_digest=digest)
-    experiment = dataclasses.replace(experiment, data=data, finetune=tuning)
-    check(experiment)
-    return experiment
-
-
-def _with_annotations(data: DataConfig) -> DataConfig:
-    """Protocol, absolute root and digest of a benchmark; an unknown name is left to `open_dataset`, which lists those that there are."""
-    from simvtp.data.benchmarks import BENCHMARKS, annotation_digest, resolve_protocol
-
-    if data.dataset not in BENCHMARKS:
-        return data
-    protocol = resolve_protocol(data.dataset, data.protocol)
-    if not data.root:
-        raise ConfigError(f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos.")
-    needed = BENCHMARKS[data.dataset].needs_reader
-    if needed and data.reader != needed:
-        raise ConfigError(
-            f"data.dataset={data.dataset} has images or GIFs, which data.reader={data.reader} does not open: set data.reader={needed}."
+        return dataclasses.replace(
+            node, **{head: _replace_path(getattr(node, head), rest, value, key)}
         )
-    root = str(Path(data.root).expanduser().resolve())
-    digest = annotation_digest(data.dataset, root, protocol)
-    return dataclasses.replace(data, root=root, protocol=protocol, manifest_digest=digest)
-
-
-def init_weights(init: str) -> Path:
-    """The weights that `finetune.init` names: those at the end of a run's pre-training, a file, or those in a folder that was exported."""
-    path = Path(init).expanduser()
-    places = [path] if path.is_file() else [path / "checkpoints" / "pretrain.safetensors", path / "model.safetensors"]
-    for place in places:
-        if place.is_file():
-            return place
-    hint = "its pre-training has not ended" if (path / "experiment.json").is_file() else "there is no such file, run or exported model"
-    raise ConfigError(f"finetune.init={init}: {hint}; looked for {' and '.join(map(str, places))}.")
+    return dataclasses.replace(node, **{head: read_value(key, value)})

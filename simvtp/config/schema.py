@@ -1,8 +1,10 @@
-"""One experiment as one tree of frozen dataclasses: settings, overrides, checks and the fingerprint.
+"""One experiment as one tree of frozen dataclasses: settings, overrides, checks and the
+fingerprint.
 
-The fingerprint is the sha256 of the *whole resolved* tree plus a schema version, without `runtime` (where things lie and how
-many workers carry them does not change what is computed) and with the content of a manifest in place of its path. It names the
-run directory and tags the tracked run, so the same experiment is found again on any machine.
+The fingerprint is the sha256 of the *whole resolved* tree plus a schema version, without `runtime`
+(where things lie and how many workers carry them does not change what is computed) and with the
+content of a manifest in place of its path. It names the run directory and tags the tracked run, so
+the same experiment is found again on any machine.
 """
 
 from __future__ import annotations
@@ -19,15 +21,26 @@ from typing import Any, Literal
 from simvtp.errors import ConfigError
 
 SCHEMA_VERSION = 1
-SHAPES_VERSION = 1  # of the generator of the embedded data set: another version makes other clips or captions from the same settings
-MANIFEST_DATASETS = ("manifest", "shards")  # data sets that are read from a file which the user names
-SAME_FRAMES = {"fast": "decord"}  # data.reader -> the reader whose frames it gives, bit for bit: to the fingerprint they are one
-OWN_DATASETS = ("shapes", *MANIFEST_DATASETS)  # any other name is that of a benchmark, which is read from a folder
+# of the generator of the embedded data set: another version makes other clips or captions from the
+# same settings
+SHAPES_VERSION = 1
+MANIFEST_DATASETS = (
+    "manifest",
+    "shards",
+)  # data sets that are read from a file which the user names
+SAME_FRAMES = {
+    "fast": "decord"
+}  # data.reader -> the reader whose frames it gives, bit for bit: to the fingerprint they are one
+OWN_DATASETS = (
+    "shapes",
+    *MANIFEST_DATASETS,
+)  # any other name is that of a benchmark, which is read from a folder
 
 
 def added(default: Any) -> Any:
-    """A setting that is younger than SCHEMA_VERSION: while it has its default value it is no part of the fingerprint, so that experiments
-    from before it was there are found again; stored experiments may lack it."""
+    """A setting that is younger than SCHEMA_VERSION: while it has its default value it is no part
+    of the fingerprint, so that experiments from before it was there are found again; stored
+    experiments may lack it."""
     return field(default=default, metadata={"added": True})
 
 
@@ -53,24 +66,50 @@ class ModelConfig:
     max_text_positions: int = 512
     text_dropout: float = 0.1
     drop_path: float = 0.0
-    pooling: Literal["content", "with_pads", "cls"] = "content"  # with_pads = released: padding counts in the text mean; cls: [CLS] alone
-    contrastive_text: Literal["masked", "clean"] = "masked"  # the text that VTC and VTM see; masked = released
-    reuse_pair_pass: bool = True  # VTM positives from the MVM/MLM pass; False = released (a second pass)
+    pooling: Literal["content", "with_pads", "cls"] = (
+        "content"  # with_pads = released: padding counts in the text mean; cls: [CLS] alone
+    )
+    contrastive_text: Literal["masked", "clean"] = (
+        "masked"  # the text that VTC and VTM see; masked = released
+    )
+    reuse_pair_pass: bool = (
+        True  # VTM positives from the MVM/MLM pass; False = released (a second pass)
+    )
     vtm_negatives: Literal["random", "hard"] = "random"  # random = released
-    init_video: str = ""  # folder or hub name of a VideoMAE checkpoint, or a released-style checkpoint file
+    init_video: str = (
+        ""  # folder or hub name of a VideoMAE checkpoint, or a released-style checkpoint file
+    )
     init_text: str = ""  # folder or hub name of a BERT checkpoint (only its embeddings are used)
-    contrastive_video: Literal["masked", "clean"] = added("masked")  # the tubes that VTC and VTM see; clean = all; masked = released
-    learned_temperature: bool = added(False)  # VTC: losses.temperature is where it begins; False = released
+    contrastive_video: Literal["masked", "clean"] = added(
+        "masked"
+    )  # the tubes that VTC and VTM see; clean = all; masked = released
+    learned_temperature: bool = added(
+        False
+    )  # VTC: losses.temperature is where it begins; False = released
     text_decoder_dim: int = added(0)  # width of a text decoder that has depth; 0 = decoder_dim
-    decoded_share: float = added(1.0)  # of the masked tubes, chosen in running cells, that the video decoder rebuilds while training
-    encoders: Literal["one", "two"] = added("one")  # two: video and text have weights of their own in every block; one = released
+    decoded_share: float = added(
+        1.0
+    )  # of the masked tubes, chosen in running cells, that the video decoder rebuilds while training
+    encoders: Literal["one", "two"] = added(
+        "one"
+    )  # two: video and text have weights of their own in every block; one = released
     text_depth: int = added(6)  # mac: blocks of the text tower
     projection: int = added(256)  # mac: width of the two features
-    time_attention: Literal["rank", "nearest", "all"] = added("rank")  # mac: whom a patch sees over time where masks differ by frame
-    cls_counts: Literal["per_frame", "once"] = added("per_frame")  # mac: how often CLS counts itself over space; once = Frozen's
-    more_frames: Literal["zero", "interpolate"] = added("zero")  # mac: positions in time of weights that were trained on fewer frames
-    merged_share: float = added(0.0)  # of the visible tubes, that share a token with a similar one in pre-training's encoder; 0 = released
-    fusion_blocks: int = added(0)  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
+    time_attention: Literal["rank", "nearest", "all"] = added(
+        "rank"
+    )  # mac: whom a patch sees over time where masks differ by frame
+    cls_counts: Literal["per_frame", "once"] = added(
+        "per_frame"
+    )  # mac: how often CLS counts itself over space; once = Frozen's
+    more_frames: Literal["zero", "interpolate"] = added(
+        "zero"
+    )  # mac: positions in time of weights that were trained on fewer frames
+    merged_share: float = added(
+        0.0
+    )  # of the visible tubes, that share a token with a similar one in pre-training's encoder; 0 = released
+    fusion_blocks: int = added(
+        0
+    )  # encoders=two: in how many blocks, the last ones, a pair's two sides attend to one another; 0 = all
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -94,12 +133,22 @@ class MaskConfig:
     """What is hidden during pre-training (method notes 1.2)."""
 
     video_ratio: float = 0.9
-    video_kind: Literal["tube", "random", "frame", "per_frame", "block"] = "tube"  # per_frame, block: docs/mac.md
+    video_kind: Literal["tube", "random", "frame", "per_frame", "block"] = (
+        "tube"  # per_frame, block: docs/mac.md
+    )
     text_ratio: float = 0.75
-    text_kind: Literal["token", "word", "span"] = "token"  # word = whole words; span = runs of text_span whole words
-    text_rule: Literal["exact", "bernoulli"] = "exact"  # bernoulli = released; exact hides round(ratio * words), at least one
-    text_mask: Literal["replace", "drop"] = added("replace")  # mac: hidden words become [MASK], or are left out
-    frames: str = added("")  # mac: frames of a clip that are seen, with the number of steps: 1:2000,2:1000; afterwards all of model.frames
+    text_kind: Literal["token", "word", "span"] = (
+        "token"  # word = whole words; span = runs of text_span whole words
+    )
+    text_rule: Literal["exact", "bernoulli"] = (
+        "exact"  # bernoulli = released; exact hides round(ratio * words), at least one
+    )
+    text_mask: Literal["replace", "drop"] = added(
+        "replace"
+    )  # mac: hidden words become [MASK], or are left out
+    frames: str = added(
+        ""
+    )  # mac: frames of a clip that are seen, with the number of steps: 1:2000,2:1000; afterwards all of model.frames
     text_span: int = added(3)  # words in a run, where text_kind is span
 
 
@@ -112,7 +161,9 @@ class LossConfig:
     vtc: float = 1.0
     vtm: float = 1.0
     temperature: float = 0.05
-    vtc_negatives: Literal["global", "local"] = "global"  # local = released: this rank's samples only
+    vtc_negatives: Literal["global", "local"] = (
+        "global"  # local = released: this rank's samples only
+    )
     mvm_target: Literal["normalized", "raw"] = "normalized"
 
     @property
@@ -130,7 +181,9 @@ class ShapesConfig:
     test: int = 256
     image_size: int = 64
     frames: int = 16
-    difficulty: float = 0.5  # 0 = plain background and full captions; 1 = busy background, sparse captions
+    difficulty: float = (
+        0.5  # 0 = plain background and full captions; 1 = busy background, sparse captions
+    )
     seed: int = 0
 
 
@@ -140,30 +193,49 @@ class DataConfig:
 
     dataset: str = "shapes"
     manifest: str = ""  # for dataset=manifest: CSV or Parquet with videoid, path, caption
-    root: str = added("")  # for the name of a benchmark (`python -m simvtp data list`): the folder with its annotation files and videos
+    root: str = added(
+        ""
+    )  # for the name of a benchmark (`python -m simvtp data list`): the folder with its annotation files and videos
     protocol: str = added("")  # of the benchmark; empty = its first
-    manifest_digest: str = ""  # filled in by `finalise`: sha256 of the manifest or annotations, so that their content is the identity
+    # filled in by `finalise`: sha256 of the manifest or annotations, so that their content is the
+    # identity
+    manifest_digest: str = ""
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
-    splits: str = "0.8/0.1/0.1"  # train/val/test shares by hash of the id, where the manifest has no `split` column
-    fraction: float = 1.0  # nested share of the training videos that pre-training sees, by hash of the id; steps are those of all videos
+    # train/val/test shares by hash of the id, where the manifest has no `split` column
+    splits: str = "0.8/0.1/0.1"
+    # nested share of the training videos that pre-training sees, by hash of the id; steps are those
+    # of all videos
+    fraction: float = 1.0
     stride: int = 4  # frames between two sampled frames
-    train_crop: Literal["multiscale", "center", "random_resized"] = "multiscale"  # multiscale = released pre-training
+    train_crop: Literal["multiscale", "center", "random_resized"] = (
+        "multiscale"  # multiscale = released pre-training
+    )
     flip: float = 0.0
-    reader: Literal["fast", "decord", "pyav", "torchcodec"] = "fast"  # fast = the frames of decord, bit for bit (see `SAME_FRAMES`)
-    repeat: int = added(1)  # training: batches in a row that are made of the same decoded clips, each with its own crops, masks, captions
+    reader: Literal["fast", "decord", "pyav", "torchcodec"] = (
+        "fast"  # fast = the frames of decord, bit for bit (see `SAME_FRAMES`)
+    )
+    repeat: int = added(
+        1
+    )  # training: batches in a row that are made of the same decoded clips, each with its own crops, masks, captions
     tokenizer: str = "builtin"  # builtin, a folder, or a hub name such as bert-base-uncased
-    on_corrupt: Literal["replace", "raise"] = "replace"  # raise = released: one bad clip ends the run
+    on_corrupt: Literal["replace", "raise"] = (
+        "replace"  # raise = released: one bad clip ends the run
+    )
     max_corrupt_share: float = 0.05
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training stage. `batch_size` is global (over all ranks and accumulation steps); lr = base_lr * batch_size / 256."""
+    """One training stage. `batch_size` is global (over all ranks and accumulation steps); lr =
+    base_lr * batch_size / 256.
+    """
 
     epochs: float = 200.0
     max_steps: int = 0  # above 0: exactly so many steps, whatever the epochs
     batch_size: int = 1024
-    accumulate: int = 1  # micro-batches per rank and step; 0 = derived from the ranks and runtime.micro_batch
+    accumulate: int = (
+        1  # micro-batches per rank and step; 0 = derived from the ranks and runtime.micro_batch
+    )
     base_lr: float = 1.5e-4
     base_min_lr: float = 1e-5
     warmup_share: float = 0.2  # of all steps, linear from 0
@@ -189,16 +261,22 @@ class TrainConfig:
 
 def _published_finetuning() -> TrainConfig:
     """Method notes 1.8: MSR-VTT retrieval fine-tuning."""
-    return TrainConfig(epochs=100, batch_size=64, base_lr=3e-4, base_min_lr=1e-6, warmup_share=0.05, beta2=0.999)
+    return TrainConfig(
+        epochs=100, batch_size=64, base_lr=3e-4, base_min_lr=1e-6, warmup_share=0.05, beta2=0.999
+    )
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tuning on a task (`simvtp.tasks`). Defaults: retrieval with two copies of the encoder as published (method notes 1.8)."""
+    """Fine-tuning on a task (`simvtp.tasks`). Defaults: retrieval with two copies of the encoder as
+    published (method notes 1.8).
+    """
 
     enabled: bool = True
     train: TrainConfig = field(default_factory=_published_finetuning)
-    selection: Literal["val", "test"] = "val"  # split on which the best epoch is chosen; test = released protocol
+    selection: Literal["val", "test"] = (
+        "val"  # split on which the best epoch is chosen; test = released protocol
+    )
     evaluations: int = 5  # how often, evenly spread, the selection split is scored
     drop_path: float = 0.1
     train_crop: Literal["multiscale", "center", "random_resized"] = "random_resized"
@@ -207,38 +285,74 @@ class FinetuneConfig:
     vtc_negatives: Literal["global", "local"] = "global"
     pooling: Literal["content", "with_pads", "cls"] = "content"
     task: str = added("retrieval")  # a name in simvtp/tasks
-    init: str = added("")  # "": this experiment's pre-training; else none is done here: initial (model.init_*), a run directory or weights
-    init_digest: str = added("")  # filled in by `finalise`: sha256 of the weights of `init`, so that their content is the identity
+    init: str = added(
+        ""
+    )  # "": this experiment's pre-training; else none is done here: initial (model.init_*), a run directory or weights
+    init_digest: str = added(
+        ""
+    )  # filled in by `finalise`: sha256 of the weights of `init`, so that their content is the identity
     blind: bool = added(False)  # the video is hidden: what the text alone gives
-    questions: Literal["open", "choice", "count"] = added("open")  # form of the embedded data set's questions; a benchmark has its own
-    answers: int = added(0)  # size of the answer vocabulary, the most frequent of training; 0 = all of them
-    candidates: int = added(5)  # captions among which the task choice chooses where the data set does not give them
-    drop_tubes: float = added(0.0)  # qa, choice, grounding: share of tubes left out of a training sample; scoring sees all
-    rand_augment: int = added(0)  # RandAugment: operations drawn for a clip, each done with probability 0.5; 0 = off, released: 4
+    questions: Literal["open", "choice", "count"] = added(
+        "open"
+    )  # form of the embedded data set's questions; a benchmark has its own
+    answers: int = added(
+        0
+    )  # size of the answer vocabulary, the most frequent of training; 0 = all of them
+    candidates: int = added(
+        5
+    )  # captions among which the task choice chooses where the data set does not give them
+    drop_tubes: float = added(
+        0.0
+    )  # qa, choice, grounding: share of tubes left out of a training sample; scoring sees all
+    rand_augment: int = added(
+        0
+    )  # RandAugment: operations drawn for a clip, each done with probability 0.5; 0 = off, released: 4
     rand_magnitude: float = added(7.0)  # mean strength of these operations, 0 to 10
     rand_spread: float = added(0.5)  # standard deviation of that strength
-    random_erasing: float = added(0.0)  # probability that a box of the clip is filled with noise; 0 = off, released: 0.25
-    mixup: float = added(0.0)  # action recognition: alpha of the mixtures of two clips, up to 1; 0 = off
-    segments: int = added(16)  # grounding: equal parts into which a video is cut, 2 to 64; a span is as fine as they are
+    random_erasing: float = added(
+        0.0
+    )  # probability that a box of the clip is filled with noise; 0 = off, released: 0.25
+    mixup: float = added(
+        0.0
+    )  # action recognition: alpha of the mixtures of two clips, up to 1; 0 = off
+    segments: int = added(
+        16
+    )  # grounding: equal parts into which a video is cut, 2 to 64; a span is as fine as they are
     segment_frames: int = added(2)  # grounding: frames that are seen of each part
-    masks: bool = added(False)  # retrieval: the masks of the pre-training stay on while fine-tuning; tests always see everything
-    spans: Literal["nms", "coverage"] = added("nms")  # grounding, from the second span on: by suppression, or what the others miss
-    probe: Literal["none", "linear", "attentive"] = added("none")  # action recognition: train a head on the frozen encoder only
-    encoder: Literal["dual", "shared"] = added("dual")  # retrieval: two copies of the encoder as published, or one for both sides
-    baseline: bool = added(False)  # train a second, blind model and put its figures beside the others
+    masks: bool = added(
+        False
+    )  # retrieval: the masks of the pre-training stay on while fine-tuning; tests always see everything
+    spans: Literal["nms", "coverage"] = added(
+        "nms"
+    )  # grounding, from the second span on: by suppression, or what the others miss
+    probe: Literal["none", "linear", "attentive"] = added(
+        "none"
+    )  # action recognition: train a head on the frozen encoder only
+    encoder: Literal["dual", "shared"] = added(
+        "dual"
+    )  # retrieval: two copies of the encoder as published, or one for both sides
+    baseline: bool = added(
+        False
+    )  # train a second, blind model and put its figures beside the others
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How retrieval is measured: features averaged over temporal segments x spatial crops (method notes 1.8)."""
+    """How retrieval is measured: features averaged over temporal segments x spatial crops (method
+    notes 1.8).
+    """
 
     split: Literal["val", "test"] = "test"
     zero_shot: bool = True
     segments: int = 3
     crops: int = 3
     batch_size: int = 16
-    rerank: int = added(0)  # above 0: also figures after the pre-trained matching head has re-ranked the first so many candidates
-    dual_softmax: bool = added(False)  # also figures after dual-softmax, which looks at all queries at once
+    rerank: int = added(
+        0
+    )  # above 0: also figures after the pre-trained matching head has re-ranked the first so many candidates
+    dual_softmax: bool = added(
+        False
+    )  # also figures after dual-softmax, which looks at all queries at once
 
 
 @dataclass(frozen=True)
@@ -252,18 +366,29 @@ class RuntimeConfig:
     device: str = "auto"
     workers: int = 2
     threads: int = 0  # torch threads; 0 = torch's own choice
-    micro_batch: int = 0  # most samples a rank takes at a time where accumulate=0; 0 = its whole share of the batch
-    shard: Literal["none", "full"] = "none"  # full: weights, gradients and optimizer state are cut over the ranks (FSDP2)
+    # most samples a rank takes at a time where accumulate=0; 0 = its whole share of the batch
+    micro_batch: int = 0
+    shard: Literal["none", "full"] = (
+        "none"  # full: weights, gradients and optimizer state are cut over the ranks (FSDP2)
+    )
     log_every: int = 10
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     decode_timeout_s: float = 30.0
     decoded_cache: bool = False  # keep decoded, resized frames on disk (small data sets)
     sync_every_s: float = 20.0
-    keep_memory: bool = added(True)  # on a CPU: keep what a step frees for the next one, instead of giving it back to the system
-    merge_passes: bool = added(False)  # the encoder passes of a pre-training step in one call: fewer, larger operations, the same results
-    pack_text: Literal["auto", "on", "off"] = added("auto")  # leave padding out of the encoder; auto: on a CPU without torch.compile
-    examples: int = added(8)  # test items on the example page of each task (figures/examples_*.html); 0 = no page
+    keep_memory: bool = added(
+        True
+    )  # on a CPU: keep what a step frees for the next one, instead of giving it back to the system
+    merge_passes: bool = added(
+        False
+    )  # the encoder passes of a pre-training step in one call: fewer, larger operations, the same results
+    pack_text: Literal["auto", "on", "off"] = added(
+        "auto"
+    )  # leave padding out of the encoder; auto: on a CPU without torch.compile
+    examples: int = added(
+        8
+    )  # test items on the example page of each task (figures/examples_*.html); 0 = no page
 
 
 @dataclass(frozen=True)
@@ -296,7 +421,7 @@ class Experiment:
         return Path(self.runtime.root) / self.fingerprint[:12]
 
 
-# ---- trees, names, values -------------------------------------------------------------------------------------------------
+# ---- trees, names, values ------------------------------------------------------------------------
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -319,13 +444,17 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any], kind: type = Experiment) -> Any:
     """Rebuild a config from `to_dict`; unknown or missing keys raise ConfigError.
 
-    Except in `runtime`: what carried a run is no part of it, so there another version's keys are passed over and missing ones take
-    their defaults. So do settings that came later and by their default change no fingerprint (`added`).
+    Except in `runtime`: what carried a run is no part of it, so there another version's keys are
+    passed over and missing ones take their defaults. So do settings that came later and by their
+    default change no fingerprint (`added`).
     """
     known = typing.get_type_hints(kind)
     values = {**{f.name: f.default for f in dataclasses.fields(kind) if _is_added(f)}, **values}
     if kind is RuntimeConfig:
-        values = {**dataclasses.asdict(RuntimeConfig()), **{key: value for key, value in values.items() if key in known}}
+        values = {
+            **dataclasses.asdict(RuntimeConfig()),
+            **{key: value for key, value in values.items() if key in known},
+        }
     unknown, missing = set(values) - set(known), set(known) - set(values)
     if unknown or missing:
         raise ConfigError(
@@ -333,7 +462,9 @@ def from_dict(values: Mapping[str, Any], kind: type = Experiment) -> Any:
             "it was written by another version of simvtp, run the experiment again or use that version."
         )
     built = {
-        key: from_dict(values[key], typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else values[key]
+        key: from_dict(values[key], typing.cast(type, hint))
+        if dataclasses.is_dataclass(hint)
+        else values[key]
         for key, hint in known.items()
     }
     return kind(**built)
@@ -343,7 +474,9 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     """What the fingerprint is taken of."""
     tree = _identifying(experiment)
     del tree["runtime"], tree["name"]
-    tree["finetune"].pop("init" if experiment.finetune.init_digest else "", None)  # its content counts, not where it lies
+    tree["finetune"].pop(
+        "init" if experiment.finetune.init_digest else "", None
+    )  # its content counts, not where it lies
     data = tree["data"]
     data.pop("root", None)
     data["reader"] = SAME_FRAMES.get(data["reader"], data["reader"])
@@ -373,7 +506,11 @@ def _is_added(f: dataclasses.Field[Any]) -> bool:
 def differences(a: Experiment, b: Experiment) -> dict[str, tuple[Any, Any]]:
     """Settings that matter and differ: `{"model.depth": (4, 12)}`."""
     left, right = flatten(a), flatten(b)
-    return {k: (left[k], right[k]) for k in left if left[k] != right[k] and not k.startswith("runtime.") and k != "name"}
+    return {
+        k: (left[k], right[k])
+        for k in left
+        if left[k] != right[k] and not k.startswith("runtime.") and k != "name"
+    }
 
 
 def _digest(tree: Mapping[str, Any]) -> str:
@@ -390,28 +527,40 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-# ---- what follows from settings -----------------------------------------------------------------------------------------------
+# ---- what follows from settings ------------------------------------------------------------------
 
 
 def mask_units(model: ModelConfig, masks: MaskConfig) -> int:
-    """Among how many units the video mask chooses: places of a time slot, tubes of the clip (random) or time slots (frame)."""
+    """Among how many units the video mask chooses: places of a time slot, tubes of the clip
+    (random) or time slots (frame).
+    """
     t, h, w = model.grid
     return {"random": t * h * w, "frame": t}.get(masks.video_kind, h * w)
 
 
 def frame_curriculum(schedule: str) -> tuple[tuple[int, int], ...]:
-    """`masks.frames` as (frames, step before which it holds): `1:2000,2:1000` is (1, 2000), (2, 3000); ConfigError if it is not such a text."""
+    """`masks.frames` as (frames, step before which it holds): `1:2000,2:1000` is (1, 2000), (2,
+    3000); ConfigError if it is not such a text.
+    """
     stages: list[tuple[int, int]] = []
     for part in schedule.split(",") if schedule else ():
         frames, sign, steps = part.partition(":")
-        if not sign or not frames.strip().isdigit() or not steps.strip().isdigit() or int(frames) < 1:
-            raise ConfigError(f"masks.frames={schedule}: write frames:steps with commas between, for example 1:2000,2:1000.")
+        if (
+            not sign
+            or not frames.strip().isdigit()
+            or not steps.strip().isdigit()
+            or int(frames) < 1
+        ):
+            raise ConfigError(
+                f"masks.frames={schedule}: write frames:steps with commas between, for example 1:2000,2:1000."
+            )
         stages.append((int(frames), int(steps) + (stages[-1][1] if stages else 0)))
     return tuple(stages)
 
 
 def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
-    """How many units the video mask hides: places of a time slot (tube, per_frame, block), tubes of the clip (random), time slots (frame).
+    """How many units the video mask hides: places of a time slot (tube, per_frame, block), tubes of
+    the clip (random), time slots (frame).
 
     Counts as released: int(ratio * places), so 0.9 of 196 is 176.
     """
@@ -425,5 +574,7 @@ def split_shares(data: DataConfig) -> tuple[float, float, float]:
     except ValueError:
         shares = ()
     if len(shares) != 3 or any(s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"data.splits={data.splits}: must be three shares of train/val/test with sum 1, for example 0.8/0.1/0.1.")
+        raise ConfigError(
+            f"data.splits={data.splits}: must be three shares of train/val/test with sum 1, for example 0.8/0.1/0.1."
+        )
     return shares[0], shares[1], shares[2]

@@ -1,4 +1,6 @@
-"""Questions, moments and actions of a data set: those of a benchmark's files, or those that came with the embedded data set."""
+"""Questions, moments and actions of a data set: those of a benchmark's files, or those that came
+with the embedded data set.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,36 @@ from typing import Any
 
 from simvtp.config.schema import DataConfig, RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
+from simvtp.data.benchmarks.records import (
+    Action,
+    Benchmark,
+    Moment,
+    Question,
+    QuestionKind,
+    Span,
+    TaskName,
+)
 from simvtp.data.datasets import cache_dir
 from simvtp.data.manifest import hash_unit, read_manifest
-from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question, QuestionKind, Span, TaskName
 from simvtp.data.shapes.generate import shapes_folder
 from simvtp.data.shapes.questions import counting
 from simvtp.data.shapes.scene import FPS, MOTIONS
 from simvtp.errors import DataError
 
-CANDIDATES = 4  # of a multiple-choice question of the embedded data set, where its category has so many answers
+# of a multiple-choice question of the embedded data set, where its category has so many answers
+CANDIDATES = 4
 CHOICE_TASKS = ("qa", "choice")  # benchmarks that hold questions
 
 
-def open_annotations(data: DataConfig, runtime: RuntimeConfig, task: TaskName, kind: QuestionKind = "open") -> Benchmark:
+def open_annotations(
+    data: DataConfig, runtime: RuntimeConfig, task: TaskName, kind: QuestionKind = "open"
+) -> Benchmark:
     """What `data.dataset` holds for a task.
 
     Args:
         task: qa, choice, action or grounding.
-        kind: which form the questions of the embedded data set take; a benchmark's questions have the form that they have.
+        kind: which form the questions of the embedded data set take; a benchmark's questions have
+            the form that they have.
 
     Raises DataError if the data set holds nothing for the task, or a file is missing.
     """
@@ -38,22 +52,42 @@ def open_annotations(data: DataConfig, runtime: RuntimeConfig, task: TaskName, k
             f"data.dataset={data.dataset} has captions only: for {task} name a benchmark (`python -m simvtp data list`) or shapes."
         )
     benchmark = open_benchmark(data.dataset, data.root, data.protocol)
-    found = {"qa": benchmark.questions, "choice": benchmark.questions, "action": benchmark.actions, "grounding": benchmark.moments}[task]
+    found = {
+        "qa": benchmark.questions,
+        "choice": benchmark.questions,
+        "action": benchmark.actions,
+        "grounding": benchmark.moments,
+    }[task]
     if not found:
-        fitting = [name for name, reader in BENCHMARKS.items() if reader.task == task or {reader.task, task} == set(CHOICE_TASKS)]
-        raise DataError(f"{data.dataset} is annotated for {benchmark.task}, not for {task}; choose one of shapes, {', '.join(fitting)}.")
+        fitting = [
+            name
+            for name, reader in BENCHMARKS.items()
+            if reader.task == task or {reader.task, task} == set(CHOICE_TASKS)
+        ]
+        raise DataError(
+            f"{data.dataset} is annotated for {benchmark.task}, not for {task}; choose one of shapes, {', '.join(fitting)}."
+        )
     return benchmark
 
 
-# ---- the embedded data set --------------------------------------------------------------------------------------------------
+# ---- the embedded data set -----------------------------------------------------------------------
 
 
 def _shapes(folder: Path, task: TaskName, kind: QuestionKind) -> Benchmark:
     clips = read_manifest(folder / "manifest.csv").clips
-    common = {"name": "shapes", "task": task, "protocol": kind if task == "qa" else "", "videos": {clip.id: clip.path for clip in clips}}
+    common = {
+        "name": "shapes",
+        "task": task,
+        "protocol": kind if task == "qa" else "",
+        "videos": {clip.id: clip.path for clip in clips},
+    }
     if task == "action":
         rows = _rows(folder / "actions.csv")
-        return Benchmark(**common, actions=tuple(Action(r["videoid"], r["label"], r["split"]) for r in rows), labels=MOTIONS)  # type: ignore[arg-type]
+        return Benchmark(
+            **common,  # type: ignore[arg-type]
+            actions=tuple(Action(r["videoid"], r["label"], r["split"]) for r in rows),
+            labels=MOTIONS,
+        )
     if task == "grounding":
         lengths = {record["videoid"]: record["frames"] / FPS for record in _records(folder)}
         moments = (
@@ -69,7 +103,9 @@ def _shapes(folder: Path, task: TaskName, kind: QuestionKind) -> Benchmark:
 
 
 def _questions(rows: list[dict[str, str]], kind: QuestionKind) -> tuple[Question, ...]:
-    """The questions in the form asked for; a candidate is any answer that its category has in the training split."""
+    """The questions in the form asked for; a candidate is any answer that its category has in the
+    training split.
+    """
     answers: dict[str, list[str]] = {}
     for row in rows:
         if row["split"] == "train" and row["answer"] not in answers.setdefault(row["kind"], []):
@@ -77,22 +113,50 @@ def _questions(rows: list[dict[str, str]], kind: QuestionKind) -> tuple[Question
     found = []
     for number, row in enumerate(rows):
         name, answer, category = f"{row['videoid']}#{number}", row["answer"], row["kind"]
-        candidates = _candidates(name, answer, answers.get(category, [])) if kind == "choice" else ()
-        found.append(Question(name, row["videoid"], row["question"], answer, candidates, kind, row["split"], category))
+        candidates = (
+            _candidates(name, answer, answers.get(category, [])) if kind == "choice" else ()
+        )
+        found.append(
+            Question(
+                name,
+                row["videoid"],
+                row["question"],
+                answer,
+                candidates,
+                kind,
+                row["split"],
+                category,
+            )
+        )
     return tuple(found)
 
 
 def _counting(records: list[dict[str, Any]]) -> tuple[Question, ...]:
-    """All counting questions about each clip: read off the scenes, as questions.csv has too few to learn from."""
+    """All counting questions about each clip: read off the scenes, as questions.csv has too few to
+    learn from.
+    """
     return tuple(
-        Question(f"{record['videoid']}#{number}", record["videoid"], text, str(answer), (), "count", record["split"], category)
+        Question(
+            f"{record['videoid']}#{number}",
+            record["videoid"],
+            text,
+            str(answer),
+            (),
+            "count",
+            record["split"],
+            category,
+        )
         for record in records
-        for number, (category, text, answer) in enumerate(counting(record["videoid"], record["objects"]))
+        for number, (category, text, answer) in enumerate(
+            counting(record["videoid"], record["objects"])
+        )
     )
 
 
 def _candidates(name: str, answer: str, known: list[str]) -> tuple[str, ...]:
-    """The answer and others of its category, in an order that a hash of the question's name decides."""
+    """The answer and others of its category, in an order that a hash of the question's name
+    decides.
+    """
 
     def luck(text: str) -> float:
         return hash_unit(f"candidate {text}", name)
@@ -107,7 +171,9 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): remove its folder, and it is made again.") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): remove its folder, and it is made again."
+        ) from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -115,7 +181,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): remove its folder, and it is made again.") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): remove its folder, and it is made again."
+        ) from error
 
 
 def order_of(texts: Mapping[str, int]) -> tuple[str, ...]:

@@ -14,9 +14,13 @@ class Clip:
     path: Path
     captions: tuple[str, ...]
     split: str = ""  # train | val | test; empty until one is assigned
-    start_s: float | None = None  # the part of the video that is meant, in seconds; None = from its beginning
+    start_s: float | None = (
+        None  # the part of the video that is meant, in seconds; None = from its beginning
+    )
     end_s: float | None = None  # None = to its end
-    measured: tuple[int, float, int, int] | None = None  # frames, frames per second, height, width, where an index knows them
+    measured: tuple[int, float, int, int] | None = (
+        None  # frames, frames per second, height, width, where an index knows them
+    )
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,18 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest holds. `clips` are in the order in which their ids first appear, captioned videos only."""
+    """What a manifest holds. `clips` are in the order in which their ids first appear, captioned
+    videos only.
+    """
 
     path: Path
     clips: tuple[Clip, ...]
     has_splits: bool
     empty_captions: int  # rows that were dropped because their caption is empty
     uncaptioned: tuple[str, ...]  # ids of the videos that were dropped because no caption was left
-    conflicts: tuple[str, ...] = ()  # ids that stand for several paths or splits; `read_manifest` raises unless told to collect them
-    source: Annotated | None = None  # of shards that were made of a benchmark, and of a benchmark itself
+    conflicts: tuple[
+        str, ...
+    ] = ()  # ids that stand for several paths or splits; `read_manifest` raises unless told to collect them
+    source: Annotated | None = (
+        None  # of shards that were made of a benchmark, and of a benchmark itself
+    )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from simvtp.config.schema import DataConfig, RuntimeConfig, split_shares
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
+from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.clips import Clip, Manifest
 from simvtp.data.manifest import SPLITS, assign_splits, read_manifest
 from simvtp.data.progress import Check, Say, spoken, unasked
-from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.shards import read_shards
 from simvtp.errors import ConfigError, DataError
 
@@ -33,13 +33,17 @@ class Dataset:
 
 
 def cache_dir(runtime: RuntimeConfig) -> Path:
-    """Where generated and decoded data lie: `runtime.cache`, else $SIMVTP_CACHE, else the user's cache folder."""
+    """Where generated and decoded data lie: `runtime.cache`, else $SIMVTP_CACHE, else the user's
+    cache folder.
+    """
     if runtime.cache or os.environ.get("SIMVTP_CACHE"):
         return Path(runtime.cache or os.environ["SIMVTP_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "simvtp"
 
 
-def _shapes(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check) -> tuple[str, Manifest]:
+def _shapes(
+    data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check
+) -> tuple[str, Manifest]:
     from simvtp.data.shapes.generate import ensure_shapes
 
     report = spoken(say or log.info, check)
@@ -54,30 +58,43 @@ def _shapes(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Ch
     return "shapes", read_manifest(path)
 
 
-def _manifest(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check) -> tuple[str, Manifest]:
+def _manifest(
+    data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check
+) -> tuple[str, Manifest]:
     if not data.manifest:
-        raise ConfigError("data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, path, caption.")
+        raise ConfigError(
+            "data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, path, caption."
+        )
     return Path(data.manifest).stem, read_manifest(data.manifest)
 
 
-def _shards(data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check) -> tuple[str, Manifest]:
+def _shards(
+    data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check
+) -> tuple[str, Manifest]:
     if not data.manifest:
-        raise ConfigError("data.dataset=shards needs data.manifest=FOLDER, made by `python -m simvtp data shard MANIFEST FOLDER`.")
+        raise ConfigError(
+            "data.dataset=shards needs data.manifest=FOLDER, made by `python -m simvtp data shard MANIFEST FOLDER`."
+        )
     manifest = read_shards(Path(data.manifest).expanduser())
     return manifest.path.name, manifest
 
 
-DATASETS: dict[str, Callable[[DataConfig, RuntimeConfig, Say | None, Check], tuple[str, Manifest]]] = {
+DATASETS: dict[
+    str, Callable[[DataConfig, RuntimeConfig, Say | None, Check], tuple[str, Manifest]]
+] = {
     "shapes": _shapes,
     "manifest": _manifest,
     "shards": _shards,
 }
 
 
-def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = None, check: Check = unasked) -> Dataset:
+def open_dataset(
+    data: DataConfig, runtime: RuntimeConfig, say: Say | None = None, check: Check = unasked
+) -> Dataset:
     """The clips of `data.dataset`, by split. Makes the embedded data set if it is not there yet.
 
-    `check` is asked now and then while that takes long, and may raise to end it. Splits are the manifest's own `split` column, else by hash of the id with the shares `data.splits`.
+    `check` is asked now and then while that takes long, and may raise to end it. Splits are the
+    manifest's own `split` column, else by hash of the id with the shares `data.splits`.
 
     A benchmark has its own splits; its `data.protocol` chooses among their variants.
 
@@ -89,11 +106,17 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
         return _open_benchmark(data, say)
     if data.dataset not in DATASETS:
         known = ", ".join((*DATASETS, *BENCHMARKS))
-        raise ConfigError(f"data.dataset={data.dataset}: there is no such data set; choose one of {known}.")
+        raise ConfigError(
+            f"data.dataset={data.dataset}: there is no such data set; choose one of {known}."
+        )
     name, manifest = DATASETS[data.dataset](data, runtime, say, check)
     if manifest.empty_captions and say:
-        say(f"{manifest.path}: {manifest.empty_captions} rows without a caption left out, and {len(manifest.uncaptioned)} videos with them")
-    clips = manifest.clips if manifest.has_splits else assign_splits(manifest.clips, split_shares(data))
+        say(
+            f"{manifest.path}: {manifest.empty_captions} rows without a caption left out, and {len(manifest.uncaptioned)} videos with them"
+        )
+    clips = (
+        manifest.clips if manifest.has_splits else assign_splits(manifest.clips, split_shares(data))
+    )
     splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
     for split, members in splits.items():
         if not members:
@@ -104,18 +127,27 @@ def open_dataset(data: DataConfig, runtime: RuntimeConfig, say: Say | None = Non
             )
             raise DataError(f"the {split} split of {manifest.path} is empty: {remedy}.")
     if manifest.source is not None:  # its figures are the benchmark's
-        notes = (*manifest.source.notes, f"read from shards ({name}), whose clips were encoded anew")
+        notes = (
+            *manifest.source.notes,
+            f"read from shards ({name}), whose clips were encoded anew",
+        )
         return Dataset(manifest.source.name, splits, manifest.source.protocol, notes)
     return Dataset(name, splits)
 
 
 def _open_benchmark(data: DataConfig, say: Say | None) -> Dataset:
-    """A benchmark as a data set; the videos of one that is not annotated with captions are clips without any (see `require_captions`)."""
+    """A benchmark as a data set; the videos of one that is not annotated with captions are clips
+    without any (see `require_captions`).
+    """
     if not data.root:
-        raise ConfigError(f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos.")
+        raise ConfigError(
+            f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos."
+        )
     benchmark = open_benchmark(data.dataset, data.root, data.protocol)
     if data.manifest_digest and data.manifest_digest != benchmark.digest:
-        raise DataError(f"the annotations of {data.dataset} below {data.root} are not those that the experiment was started with.")
+        raise DataError(
+            f"the annotations of {data.dataset} below {data.root} are not those that the experiment was started with."
+        )
     clips = (*benchmark.clips, *_uncaptioned(benchmark))
     splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
     empty = [split for split, members in splits.items() if not members]
@@ -129,8 +161,14 @@ def _open_benchmark(data: DataConfig, say: Say | None) -> Dataset:
 
 
 def _uncaptioned(benchmark: Benchmark) -> tuple[Clip, ...]:
-    """The videos that are asked about and have no caption, each in the split of its questions, moments or classes."""
-    records: tuple[Question | Moment | Action, ...] = (*benchmark.questions, *benchmark.moments, *benchmark.actions)
+    """The videos that are asked about and have no caption, each in the split of its questions,
+    moments or classes.
+    """
+    records: tuple[Question | Moment | Action, ...] = (
+        *benchmark.questions,
+        *benchmark.moments,
+        *benchmark.actions,
+    )
     captioned = {clip.id for clip in benchmark.clips}
     found = {(record.video, record.split) for record in records if record.video not in captioned}
     return tuple(Clip(video, benchmark.videos[video], (), split) for video, split in sorted(found))

@@ -1,9 +1,10 @@
 """Manifests: which videos, with which captions, in which split.
 
-A manifest is a CSV or Parquet file with the columns `videoid`, `path`, `caption` and, if wished, `split` (train, val or test). Several
-rows of one video are several captions of it. Paths are relative to the manifest's folder. The columns `start_s` and `end_s`, if there,
-say which part of the video is meant, in seconds (empty = from its beginning, to its end). Other columns are ignored. A folder of shards
-(`simvtp.data.shards`) is read like a manifest.
+A manifest is a CSV or Parquet file with the columns `videoid`, `path`, `caption` and, if wished,
+`split` (train, val or test). Several rows of one video are several captions of it. Paths are
+relative to the manifest's folder. The columns `start_s` and `end_s`, if there, say which part of
+the video is meant, in seconds (empty = from its beginning, to its end). Other columns are ignored.
+A folder of shards (`simvtp.data.shards`) is read like a manifest.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
 
     Args:
         path: CSV or Parquet (by the ending `.parquet` or `.pq`), or a folder of shards.
-        collect_conflicts: list ids with several paths or splits in `conflicts` (their first row counts) rather than raise.
+        collect_conflicts: list ids with several paths or splits in `conflicts` (their first row
+            counts) rather than raise.
 
     Raises:
-        DataError: the file is missing, unreadable or empty, lacks a column, or contradicts itself; says what to do.
+        DataError: the file is missing, unreadable or empty, lacks a column, or contradicts itself;
+            says what to do.
     """
 
     path = Path(path).expanduser()
@@ -42,14 +45,20 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
     columns = _read_columns(path)
     has_splits = "split" in columns
     none = [""] * len(columns["videoid"])
-    rows = zip(*(columns[name] for name in REQUIRED), *(columns.get(name, none) for name in OPTIONAL), strict=True)
+    rows = zip(
+        *(columns[name] for name in REQUIRED),
+        *(columns.get(name, none) for name in OPTIONAL),
+        strict=True,
+    )
     places: dict[str, tuple[str, str, str, str]] = {}
     captions: dict[str, list[str]] = {}
     conflicts: dict[str, str] = {}
     empty = 0
     for number, (name, place, caption, split, start, end) in enumerate(rows, start=2):
         if not name or not place:
-            raise DataError(f"manifest {path}: row {number} has no {'videoid' if not name else 'path'}; fill it in or remove the row.")
+            raise DataError(
+                f"manifest {path}: row {number} has no {'videoid' if not name else 'path'}; fill it in or remove the row."
+            )
         if has_splits and split not in SPLITS:
             raise DataError(
                 f"manifest {path}: row {number} has split '{split}'; it must be one of {', '.join(SPLITS)} (or drop the column)."
@@ -57,7 +66,11 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
         here = place, split, start, end
         first = places.setdefault(name, here)
         if first != here:
-            what, one, other = next(found for found in zip(("path", *OPTIONAL), first, here, strict=True) if found[1] != found[2])
+            what, one, other = next(
+                found
+                for found in zip(("path", *OPTIONAL), first, here, strict=True)
+                if found[1] != found[2]
+            )
             conflicts.setdefault(
                 name,
                 f"two {what}{'' if what.endswith('_s') else 's'}, {' and '.join(sorted((one, other)) if what == 'path' else (one, other))}",
@@ -69,7 +82,9 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
             empty += 1
     if conflicts and not collect_conflicts:
         name, reason = next(iter(conflicts.items()))
-        raise DataError(f"manifest {path}: videoid '{name}' has {reason} ({len(conflicts)} such ids); give each video its own id.")
+        raise DataError(
+            f"manifest {path}: videoid '{name}' has {reason} ({len(conflicts)} such ids); give each video its own id."
+        )
     uncaptioned = tuple(name for name in places if not captions[name])
     folder = path.resolve().parent
     clips = tuple(
@@ -80,7 +95,12 @@ def read_manifest(path: Path | str, collect_conflicts: bool = False) -> Manifest
     if not clips:
         raise DataError(f"manifest {path} has no row with a caption; add captions, one row each.")
     if empty:
-        log.warning("%s: %d rows without a caption were left out (%d videos had no other caption)", path, empty, len(uncaptioned))
+        log.warning(
+            "%s: %d rows without a caption were left out (%d videos had no other caption)",
+            path,
+            empty,
+            len(uncaptioned),
+        )
     return Manifest(path, clips, has_splits, empty, uncaptioned, tuple(conflicts))
 
 
@@ -102,14 +122,26 @@ def _read_columns(path: Path) -> dict[str, list[str]]:
     import pandas as pd
 
     if not path.is_file():
-        raise DataError(f"manifest {path}: there is no such file; give a CSV or Parquet file with the columns {', '.join(REQUIRED)}.")
+        raise DataError(
+            f"manifest {path}: there is no such file; give a CSV or Parquet file with the columns {', '.join(REQUIRED)}."
+        )
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (ValueError, OSError, ImportError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise DataError(f"manifest {path} cannot be read as a table ({str(error).strip() or type(error).__name__}).") from error
+            table = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
+            )
+    except (
+        ValueError,
+        OSError,
+        ImportError,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+    ) as error:
+        raise DataError(
+            f"manifest {path} cannot be read as a table ({str(error).strip() or type(error).__name__})."
+        ) from error
     table.columns = [str(name).strip() for name in table.columns]
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
@@ -120,11 +152,16 @@ def _read_columns(path: Path) -> dict[str, list[str]]:
     if table.empty:
         raise DataError(f"manifest {path} has column names but no rows; add one row per caption.")
     wanted = [*REQUIRED, *(name for name in OPTIONAL if name in table.columns)]
-    return {name: ["" if pd.isna(value) else str(value).strip() for value in table[name]] for name in wanted}
+    return {
+        name: ["" if pd.isna(value) else str(value).strip() for value in table[name]]
+        for name in wanted
+    }
 
 
 def hash_unit(purpose: str, name: str) -> float:
-    """A number in [0, 1) that depends on nothing but the two texts: the same on every machine, independent between purposes."""
+    """A number in [0, 1) that depends on nothing but the two texts: the same on every machine,
+    independent between purposes.
+    """
     digest = hashlib.sha256(f"{purpose}\0{name}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) * 2.0**-53
 
@@ -133,8 +170,8 @@ def assign_splits(clips: Iterable[Clip], shares: tuple[float, float, float]) -> 
     """Give each clip train, val or test by the hash of its id.
 
     Args:
-        shares: of train, val and test, with sum 1. They are expected shares: each clip is decided on its own, so that adding clips moves
-            no other clip to another split.
+        shares: of train, val and test, with sum 1. They are expected shares: each clip is decided
+            on its own, so that adding clips moves no other clip to another split.
     """
     train, val, _ = shares
 
@@ -146,9 +183,13 @@ def assign_splits(clips: Iterable[Clip], shares: tuple[float, float, float]) -> 
 
 
 def take_fraction(clips: Sequence[Clip], fraction: float) -> tuple[Clip, ...]:
-    """The round(fraction * n) clips (at least one) whose ids hash lowest, in their given order: 10 % lies inside 25 % inside 100 %."""
+    """The round(fraction * n) clips (at least one) whose ids hash lowest, in their given order: 10
+    % lies inside 25 % inside 100 %.
+    """
     if fraction >= 1 or not clips:
         return tuple(clips)
     count = max(1, round(fraction * len(clips)))
-    chosen = sorted(range(len(clips)), key=lambda i: (hash_unit("fraction", clips[i].id), clips[i].id))[:count]
+    chosen = sorted(
+        range(len(clips)), key=lambda i: (hash_unit("fraction", clips[i].id), clips[i].id)
+    )[:count]
     return tuple(clips[i] for i in sorted(chosen))

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import IO, Any
 
 Say = Callable[[str], None]
-Check = Callable[[], None]  # raises if the process was asked to stop; what is prepared so far stays, the next call makes the rest
+Check = Callable[
+    [], None
+]  # raises if the process was asked to stop; what is prepared so far stays, the next call makes the rest
 SAY_EVERY_S = 2.0
 LOCK_EVERY_S = 0.2
 
@@ -18,7 +20,9 @@ def unasked() -> None:
 
 
 def wait_for_lock(file: IO[Any], check: Check) -> None:
-    """Wait for another process to release the lock of `file`. (A plain flock call would go on waiting after a signal.)"""
+    """Wait for another process to release the lock of `file`. (A plain flock call would go on
+    waiting after a signal.)
+    """
     while True:
         check()
         try:

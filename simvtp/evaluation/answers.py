@@ -1,13 +1,16 @@
-"""Question answering, multiple choice and action recognition: accuracies of scored candidates, counts, and what guessing gives.
+"""Question answering, multiple choice and action recognition: accuracies of scored candidates,
+counts, and what guessing gives.
 
-All three give each candidate (answer of the vocabulary, choice, class) a score and ask for the rank of the right one. All accuracies
-are in per cent. Ties are pessimistic, as in retrieval: a wrong candidate with the score of the right one counts as before it, so a
-model that scores all alike is never right. An answer that the vocabulary lacks (number -1) is never right either and stays in the
+All three give each candidate (answer of the vocabulary, choice, class) a score and ask for the rank
+of the right one. All accuracies are in per cent. Ties are pessimistic, as in retrieval: a wrong
+candidate with the score of the right one counts as before it, so a model that scores all alike is
+never right. An answer that the vocabulary lacks (number -1) is never right either and stays in the
 average.
 
-Two ways of guessing stand beside each figure: `chance`, a uniformly random candidate, and `prior`, the candidate that is most often
-right in training. A model that ignores the video can reach the prior (a question's words help it further: a text-only model is a
-baseline to be trained, not to be computed here).
+Two ways of guessing stand beside each figure: `chance`, a uniformly random candidate, and `prior`,
+the candidate that is most often right in training. A model that ignores the video can reach the
+prior (a question's words help it further: a text-only model is a baseline to be trained, not to be
+computed here).
 """
 
 from __future__ import annotations
@@ -22,10 +25,13 @@ from simvtp.runs.results import Protocol, Result, slug
 
 PRIOR, CATEGORY_PRIOR = "prior", "prior of the category"  # names in `Result.baselines`
 UNKNOWN = -1  # number of an answer that is not among the candidates
-TGIF_COUNT_LIMITS = (1, 10)  # to which published figures on TGIF-QA clamp a predicted count (the annotated answers go from 0 to 10)
+TGIF_COUNT_LIMITS = (
+    1,
+    10,
+)  # to which published figures on TGIF-QA clamp a predicted count (the annotated answers go from 0 to 10)
 
 
-# ---- candidates -----------------------------------------------------------------------------------------------------------
+# ---- candidates ----------------------------------------------------------------------------------
 
 
 def answer_ranks(scores: Tensor, right: Tensor, candidates: Tensor | None = None) -> Tensor:
@@ -47,7 +53,9 @@ def answer_ranks(scores: Tensor, right: Tensor, candidates: Tensor | None = None
     place = right.clamp(min=0)[:, None]
     absent = (known & ~there.gather(1, place)[:, 0]).nonzero()
     if len(absent):
-        raise DataError(f"the right answer of question number {int(absent[0])} is not among its candidates.")
+        raise DataError(
+            f"the right answer of question number {int(absent[0])} is not among its candidates."
+        )
     broken = (scores.isnan() & there).any(dim=1).nonzero()
     if len(broken):
         raise TrainingDiverged(
@@ -66,7 +74,9 @@ def _check_right(right: Tensor, queries: int, candidates: int) -> None:
     if queries == 0:
         raise DataError("the test set has no question: choose another split.")
     if int(right.min()) < UNKNOWN or int(right.max()) >= candidates:
-        raise DataError(f"a question has answer number {int(right.max())}, but there are {candidates} candidates (numbers from 0).")
+        raise DataError(
+            f"a question has answer number {int(right.max())}, but there are {candidates} candidates (numbers from 0)."
+        )
 
 
 def accuracy(ranks: Tensor, categories: Sequence[str] = ()) -> dict[str, float]:
@@ -80,13 +90,16 @@ def top_k(ranks: Tensor, depths: Sequence[int] = (1, 5)) -> dict[str, float]:
 
 
 def _by_category(hits: Tensor, categories: Sequence[str]) -> dict[str, float]:
-    """Mean of `hits` [Q] (shares of 1) in per cent, of all and of each category; categories in alphabetical order.
+    """Mean of `hits` [Q] (shares of 1) in per cent, of all and of each category; categories in
+    alphabetical order.
 
     Categories that differ only in characters that a metric's name may not hold are one.
     """
     metrics = {"accuracy": float(100 * hits.mean())}
     if categories and len(categories) != len(hits):
-        raise DataError(f"{len(hits)} questions were scored, but {len(categories)} have a category.")
+        raise DataError(
+            f"{len(hits)} questions were scored, but {len(categories)} have a category."
+        )
     names = [slug(category) for category in categories]
     for name in sorted({name for name in names if name}):
         of_it = torch.tensor([other == name for other in names])
@@ -94,15 +107,21 @@ def _by_category(hits: Tensor, categories: Sequence[str]) -> dict[str, float]:
     return metrics
 
 
-# ---- guessing among candidates --------------------------------------------------------------------------------------------
+# ---- guessing among candidates -------------------------------------------------------------------
 
 
-def chance_accuracy(right: Tensor, candidates: int | Tensor, categories: Sequence[str] = ()) -> dict[str, float]:
-    """What a uniformly random candidate gives, keys of `accuracy`. candidates: number of them, for all queries or int [Q]."""
+def chance_accuracy(
+    right: Tensor, candidates: int | Tensor, categories: Sequence[str] = ()
+) -> dict[str, float]:
+    """What a uniformly random candidate gives, keys of `accuracy`. candidates: number of them, for
+    all queries or int [Q].
+    """
     return _by_category(_chance_hits(right, candidates, 1), categories)
 
 
-def chance_top_k(right: Tensor, candidates: int | Tensor, depths: Sequence[int] = (1, 5)) -> dict[str, float]:
+def chance_top_k(
+    right: Tensor, candidates: int | Tensor, depths: Sequence[int] = (1, 5)
+) -> dict[str, float]:
     """What a random order of the candidates gives, keys of `top_k`."""
     return {f"top{k}": float(100 * _chance_hits(right, candidates, k).mean()) for k in depths}
 
@@ -113,12 +132,17 @@ def _chance_hits(right: Tensor, candidates: int | Tensor, depth: int) -> Tensor:
 
 
 def prior_accuracy(
-    training: Tensor, right: Tensor, candidates: int, categories: Sequence[str] = (), training_categories: Sequence[str] = ()
+    training: Tensor,
+    right: Tensor,
+    candidates: int,
+    categories: Sequence[str] = (),
+    training_categories: Sequence[str] = (),
 ) -> dict[str, float]:
     """What the most frequent answer of training gives, keys of `accuracy`.
 
-    With `training_categories` it is the most frequent one *of the question's category* (for a category that training lacks: of all),
-    which is what the kind of a question tells. Answers of equal frequency are ordered at random: the figures are expectations.
+    With `training_categories` it is the most frequent one *of the question's category* (for a
+    category that training lacks: of all), which is what the kind of a question tells. Answers of
+    equal frequency are ordered at random: the figures are expectations.
 
     Args:
         training: int64 [T], the right answers of training; UNKNOWN ones do not count.
@@ -128,26 +152,39 @@ def prior_accuracy(
     if not training_categories:
         return _by_category(_prior_hits(_counts(training, candidates), right, 1), categories)
     if len(training_categories) != len(training) or len(categories) != len(right):
-        raise DataError("the prior of each category needs a category for every question of training and test.")
+        raise DataError(
+            "the prior of each category needs a category for every question of training and test."
+        )
     hits = torch.zeros(len(right), dtype=torch.float64)
     for category in sorted(set(categories)):
         asked = torch.tensor([other == category for other in categories])
         seen = torch.tensor([other == category for other in training_categories])
         counts = _counts(training[seen], candidates)
-        hits[asked] = _prior_hits(counts if int(counts.sum()) else _counts(training, candidates), right[asked], 1)
+        hits[asked] = _prior_hits(
+            counts if int(counts.sum()) else _counts(training, candidates), right[asked], 1
+        )
     return _by_category(hits, categories)
 
 
-def prior_top_k(training: Tensor, right: Tensor, candidates: int, depths: Sequence[int] = (1, 5)) -> dict[str, float]:
+def prior_top_k(
+    training: Tensor, right: Tensor, candidates: int, depths: Sequence[int] = (1, 5)
+) -> dict[str, float]:
     """What the order of the classes by their frequency in training gives, keys of `top_k`."""
     counts = _counts(training, candidates)
     return {f"top{k}": float(100 * _prior_hits(counts, right, k).mean()) for k in depths}
 
 
-def prior_choice(frequencies: Tensor, right: Tensor, candidates: Tensor | None = None, categories: Sequence[str] = ()) -> dict[str, float]:
-    """Multiple choice: what choosing the candidate whose text was most often right in training gives, keys of `accuracy`.
+def prior_choice(
+    frequencies: Tensor,
+    right: Tensor,
+    candidates: Tensor | None = None,
+    categories: Sequence[str] = (),
+) -> dict[str, float]:
+    """Multiple choice: what choosing the candidate whose text was most often right in training
+    gives, keys of `accuracy`.
 
-    frequencies: int [Q, A], how often each candidate was the right answer of a training question; candidates: see `answer_ranks`.
+    frequencies: int [Q, A], how often each candidate was the right answer of a training question;
+    candidates: see `answer_ranks`.
     """
     _check_right(right, *frequencies.shape)
     there = torch.ones_like(frequencies, dtype=torch.bool) if candidates is None else candidates
@@ -160,11 +197,14 @@ def _counts(answers: Tensor, candidates: int) -> Tensor:
 
 
 def _prior_hits(counts: Tensor, right: Tensor, depth: int) -> Tensor:
-    """P(the right one is among the first `depth` by frequency), equal frequencies in random order. counts: [A], or [Q, A]."""
+    """P(the right one is among the first `depth` by frequency), equal frequencies in random order.
+    counts: [A], or [Q, A].
+    """
     known = right != UNKNOWN
     place = right.clamp(min=0)
     if counts.dim() == 1:
-        # Sorted once for all queries: a vocabulary of thousands and as many questions would make a large table.
+        # Sorted once for all queries: a vocabulary of thousands and as many questions would make a
+        # large table.
         ordered = counts.sort().values
         own = counts[place]
         upto = torch.searchsorted(ordered, own, right=True)
@@ -176,7 +216,7 @@ def _prior_hits(counts: Tensor, right: Tensor, depth: int) -> Tensor:
     return torch.where(known, share, 0.0)
 
 
-# ---- counts ---------------------------------------------------------------------------------------------------------------
+# ---- counts --------------------------------------------------------------------------------------
 
 
 def round_counts(predicted: Tensor, limits: tuple[int, int]) -> Tensor:
@@ -184,12 +224,17 @@ def round_counts(predicted: Tensor, limits: tuple[int, int]) -> Tensor:
     predicted = predicted.detach().cpu().double()
     broken = (~predicted.isfinite()).nonzero()
     if len(broken):
-        raise TrainingDiverged(f"the predicted count of question number {int(broken[0])} is not a number.")
+        raise TrainingDiverged(
+            f"the predicted count of question number {int(broken[0])} is not a number."
+        )
     return (predicted + 0.5).floor().clamp(*limits).long()
 
 
-def count_metrics(predicted: Tensor, truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS) -> dict[str, float]:
-    """`accuracy` (per cent) and `MSE` of the rounded counts, as TGIF-QA is reported, and `MSE-raw` of the counts as predicted.
+def count_metrics(
+    predicted: Tensor, truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS
+) -> dict[str, float]:
+    """`accuracy` (per cent) and `MSE` of the rounded counts, as TGIF-QA is reported, and `MSE-raw`
+    of the counts as predicted.
 
     Args:
         predicted: [Q] real numbers.
@@ -197,7 +242,9 @@ def count_metrics(predicted: Tensor, truth: Tensor, limits: tuple[int, int] = TG
         limits: smallest and largest count that a prediction is clamped to after rounding.
     """
     if predicted.shape != truth.shape or not len(truth):
-        raise DataError(f"{len(truth)} counting questions have an answer, but {len(predicted)} were predicted.")
+        raise DataError(
+            f"{len(truth)} counting questions have an answer, but {len(predicted)} were predicted."
+        )
     rounded, truth = round_counts(predicted, limits), truth.cpu()
     return {
         "accuracy": float(100 * (rounded == truth).double().mean()),
@@ -207,24 +254,32 @@ def count_metrics(predicted: Tensor, truth: Tensor, limits: tuple[int, int] = TG
 
 
 def chance_count(truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS) -> dict[str, float]:
-    """What a uniformly random whole number within the limits gives, as exact expectations; keys of `count_metrics`."""
+    """What a uniformly random whole number within the limits gives, as exact expectations; keys of
+    `count_metrics`.
+    """
     numbers = torch.arange(limits[0], limits[1] + 1)
     apart = (numbers[None] - truth.cpu()[:, None]).double()
     error = float(apart.square().mean())
     return {"accuracy": float(100 * (apart == 0).double().mean()), "MSE": error, "MSE-raw": error}
 
 
-def prior_count(training: Tensor, truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS) -> dict[str, float]:
-    """What one number for all gives: for `accuracy` the most frequent count of training (the smallest of several), for the errors the mean."""
+def prior_count(
+    training: Tensor, truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS
+) -> dict[str, float]:
+    """What one number for all gives: for `accuracy` the most frequent count of training (the
+    smallest of several), for the errors the mean.
+    """
     frequent = training.mode().values if len(training) else None
     if frequent is None:
-        raise DataError("the training split has no counting question: there is no prior to be had from it.")
+        raise DataError(
+            "the training split has no counting question: there is no prior to be had from it."
+        )
     hits = count_metrics(frequent.double().expand(len(truth)), truth, limits)
     errors = count_metrics(training.double().mean().expand(len(truth)), truth, limits)
     return {"accuracy": hits["accuracy"], "MSE": errors["MSE"], "MSE-raw": errors["MSE-raw"]}
 
 
-# ---- results --------------------------------------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------
 
 
 def open_ended_result(
@@ -236,13 +291,25 @@ def open_ended_result(
     categories: Sequence[str] = (),
     training_categories: Sequence[str] = (),
 ) -> Result:
-    """Open-ended questions: scores [Q, A] over the answer vocabulary, numbers of the right answers of test [Q] and training [T]."""
+    """Open-ended questions: scores [Q, A] over the answer vocabulary, numbers of the right answers
+    of test [Q] and training [T].
+    """
     ranks, size = answer_ranks(scores, right), scores.shape[1]
     baselines = {PRIOR: prior_accuracy(training, right, size, categories)}
     if training_categories:
-        baselines[CATEGORY_PRIOR] = prior_accuracy(training, right, size, categories, training_categories)
+        baselines[CATEGORY_PRIOR] = prior_accuracy(
+            training, right, size, categories, training_categories
+        )
     chances = chance_accuracy(right, size, categories)
-    return Result(protocol, accuracy(ranks, categories), chances, len(ranks), size, tuple(ranks.tolist()), baselines=baselines)
+    return Result(
+        protocol,
+        accuracy(ranks, categories),
+        chances,
+        len(ranks),
+        size,
+        tuple(ranks.tolist()),
+        baselines=baselines,
+    )
 
 
 def choice_result(
@@ -254,25 +321,63 @@ def choice_result(
     frequencies: Tensor | None = None,
     categories: Sequence[str] = (),
 ) -> Result:
-    """Multiple choice: scores [Q, A] of the candidates; `candidates` and `frequencies` (none: no prior) as for `prior_choice`."""
+    """Multiple choice: scores [Q, A] of the candidates; `candidates` and `frequencies` (none: no
+    prior) as for `prior_choice`.
+    """
     ranks, size = answer_ranks(scores, right, candidates), scores.shape[1]
     numbers = size if candidates is None else candidates.sum(dim=1)
-    baselines = {} if frequencies is None else {PRIOR: prior_choice(frequencies, right, candidates, categories)}
+    baselines = (
+        {}
+        if frequencies is None
+        else {PRIOR: prior_choice(frequencies, right, candidates, categories)}
+    )
     chances = chance_accuracy(right, numbers, categories)
-    return Result(protocol, accuracy(ranks, categories), chances, len(ranks), size, tuple(ranks.tolist()), baselines=baselines)
+    return Result(
+        protocol,
+        accuracy(ranks, categories),
+        chances,
+        len(ranks),
+        size,
+        tuple(ranks.tolist()),
+        baselines=baselines,
+    )
 
 
 def count_result(
-    protocol: Protocol, predicted: Tensor, truth: Tensor, training: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS
+    protocol: Protocol,
+    predicted: Tensor,
+    truth: Tensor,
+    training: Tensor,
+    limits: tuple[int, int] = TGIF_COUNT_LIMITS,
 ) -> Result:
-    """Counting: predicted real numbers [Q], true counts of test [Q] and training [T]; `Result.scores` are the numbers as predicted."""
+    """Counting: predicted real numbers [Q], true counts of test [Q] and training [T];
+    `Result.scores` are the numbers as predicted.
+    """
     metrics, chances = count_metrics(predicted, truth, limits), chance_count(truth, limits)
     baselines = {PRIOR: prior_count(training, truth, limits)}
-    return Result(protocol, metrics, chances, len(truth), 0, scores=tuple(predicted.tolist()), baselines=baselines)
+    return Result(
+        protocol,
+        metrics,
+        chances,
+        len(truth),
+        0,
+        scores=tuple(predicted.tolist()),
+        baselines=baselines,
+    )
 
 
 def action_result(protocol: Protocol, scores: Tensor, right: Tensor, training: Tensor) -> Result:
-    """Action recognition: scores [Q, A] of the classes, numbers of the right classes of test [Q] and training [T]."""
+    """Action recognition: scores [Q, A] of the classes, numbers of the right classes of test [Q]
+    and training [T].
+    """
     ranks, size = answer_ranks(scores, right), scores.shape[1]
     baselines = {PRIOR: prior_top_k(training, right, size)}
-    return Result(protocol, top_k(ranks), chance_top_k(right, size), len(ranks), size, tuple(ranks.tolist()), baselines=baselines)
+    return Result(
+        protocol,
+        top_k(ranks),
+        chance_top_k(right, size),
+        len(ranks),
+        size,
+        tuple(ranks.tolist()),
+        baselines=baselines,
+    )

@@ -11,7 +11,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off and no gradients inside the block; afterwards each module is in the mode that it was in."""
+    """Dropout off and no gradients inside the block; afterwards each module is in the mode that it
+    was in.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

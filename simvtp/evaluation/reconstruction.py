@@ -1,15 +1,17 @@
 """What a pre-training model fills in: hidden tubes and hidden words, as pictures.
 
-A model that predicts normalised tubes (method notes 1.5) says how the pixels of a tube differ, not how bright the tube is or how
-strong its contrast. To show it, a brightness and contrast must come from somewhere, and that choice decides how good the picture
-looks. So both are drawn, and labelled:
+A model that predicts normalised tubes (method notes 1.5) says how the pixels of a tube differ, not
+how bright the tube is or how strong its contrast. To show it, a brightness and contrast must come
+from somewhere, and that choice decides how good the picture looks. So both are drawn, and labelled:
 
-* as predicted: every hidden tube gets the average brightness and contrast of the clip's *visible* tubes, for each colour channel.
-  Nothing hidden is used.
-* with the true patch statistics: every hidden tube gets its *own* mean and deviation, which the model did not predict. This is
-  how reconstructions are usually published. Even a prediction of nothing looks like a coarse version of the clip then.
+* as predicted: every hidden tube gets the average brightness and contrast of the clip's *visible*
+  tubes, for each colour channel. Nothing hidden is used.
+* with the true patch statistics: every hidden tube gets its *own* mean and deviation, which the
+  model did not predict. This is how reconstructions are usually published. Even a prediction of
+  nothing looks like a coarse version of the clip then.
 
-For both, the peak signal-to-noise ratio over the hidden pixels stands beside that of flat tubes (a prediction of nothing).
+For both, the peak signal-to-noise ratio over the hidden pixels stands beside that of flat tubes (a
+prediction of nothing).
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ from torch import Tensor, nn
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import ModelConfig
 from simvtp.evaluation.eval_mode import evaluating
-from simvtp.evaluation.examples.sheets import Line, Panel, Sheet, Word, draw_animation, draw_sheet, save_animation
+from simvtp.evaluation.examples.sheets import (
+    Line,
+    Panel,
+    Sheet,
+    Word,
+    draw_animation,
+    draw_sheet,
+    save_animation,
+)
 from simvtp.models.common.embeddings import cut_tubes
 
 HIDDEN_COLOUR = (0.86, 0.88, 0.905)  # a light grey, kin to no natural picture
@@ -38,23 +48,35 @@ class Decoder(Protocol):
 
 
 def draw_reconstructions(
-    model: nn.Module, batch: Batch, masks: Masks, tokenizer: Decoder, out_dir: Path, mvm_target: Literal["normalized", "raw"]
+    model: nn.Module,
+    batch: Batch,
+    masks: Masks,
+    tokenizer: Decoder,
+    out_dir: Path,
+    mvm_target: Literal["normalized", "raw"],
 ) -> list[Path]:
     """Draw what `model` fills in: a PNG and an animated GIF for each sample.
 
     Args:
-        model: a `SimVTP`. Without the mvm (or mlm) objective, the rebuilt frames (or words) are left out.
-        batch, masks: a few samples on the model's device (two or more, if the model has the vtm objective).
+        model: a `SimVTP`. Without the mvm (or mlm) objective, the rebuilt frames (or words) are
+            left out.
+        batch, masks: a few samples on the model's device (two or more, if the model has the vtm
+            objective).
         tokenizer: turns ids into text.
         out_dir: made if needed; files are `reconstruction_<number>_<sample id>.png` and `.gif`.
-        mvm_target: what the model was trained to predict. With "raw" it predicts pixels, and there is one rebuilt row.
+        mvm_target: what the model was trained to predict. With "raw" it predicts pixels, and there
+            is one rebuilt row.
 
     Returns:
         The files, sample by sample, PNG first.
     """
     config: ModelConfig = model.config  # type: ignore[assignment]
     with evaluating(model):
-        outputs = {name: value.float().cpu() for name, value in model(batch, masks).items() if name in ("video_prediction", "word_logits")}
+        outputs = {
+            name: value.float().cpu()
+            for name, value in model(batch, masks).items()
+            if name in ("video_prediction", "word_logits")
+        }
     tubes = cut_tubes(batch.clips.cpu(), config).float() / 255
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -79,39 +101,53 @@ def draw_reconstructions(
     return paths
 
 
-# ---- frames ---------------------------------------------------------------------------------------------------------------
+# ---- frames --------------------------------------------------------------------------------------
 
 
 def join_tubes(tubes: Tensor, config: ModelConfig) -> Tensor:
     """Inverse of `cut_tubes` for one clip: [N, P] -> [T, H, W, 3]."""
     t, h, w = config.grid
     cut = tubes.view(t, h, w, config.tubelet_size, config.patch_size, config.patch_size, 3)
-    return cut.permute(0, 3, 1, 4, 2, 5, 6).reshape(config.frames, config.image_size, config.image_size, 3)
+    return cut.permute(0, 3, 1, 4, 2, 5, 6).reshape(
+        config.frames, config.image_size, config.image_size, 3
+    )
 
 
 def tube_statistics(tubes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation of each tube and colour channel: [n, P] -> two of [n, 1, 3]."""
+    """Mean and unbiased standard deviation of each tube and colour channel: [n, P] -> two of [n, 1,
+    3].
+    """
     values = tubes.unflatten(-1, (-1, 3))
     deviation, mean = torch.std_mean(values, dim=-2, correction=1, keepdim=True)
     return mean, deviation
 
 
 def with_true_statistics(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Normalised prediction [M, P] with the mean and deviation of the true tubes [M, P] put back: the inverse of the loss's target."""
+    """Normalised prediction [M, P] with the mean and deviation of the true tubes [M, P] put back:
+    the inverse of the loss's target.
+    """
     mean, deviation = tube_statistics(truth)
     return (prediction.unflatten(-1, (-1, 3)) * (deviation + STD_EPSILON) + mean).flatten(-2)
 
 
 def with_visible_statistics(prediction: Tensor, visible: Tensor) -> Tensor:
-    """Normalised prediction [M, P] with the average mean and deviation of the visible tubes [V, P], the same for every tube."""
+    """Normalised prediction [M, P] with the average mean and deviation of the visible tubes [V, P],
+    the same for every tube.
+    """
     mean, deviation = (statistic.mean(dim=0) for statistic in tube_statistics(visible))
     return (prediction.unflatten(-1, (-1, 3)) * (deviation + STD_EPSILON) + mean).flatten(-2)
 
 
 def _panels(
-    tubes: Tensor, hidden: Tensor, prediction: Tensor | None, config: ModelConfig, target: Literal["normalized", "raw"]
+    tubes: Tensor,
+    hidden: Tensor,
+    prediction: Tensor | None,
+    config: ModelConfig,
+    target: Literal["normalized", "raw"],
 ) -> tuple[Panel, ...]:
-    """Original, masked, and the rebuilt versions of one clip; `tubes` [N, P] in [0, 1], `prediction` [M, P]."""
+    """Original, masked, and the rebuilt versions of one clip; `tubes` [N, P] in [0, 1],
+    `prediction` [M, P].
+    """
 
     def panel(title: str, note: str, content: Tensor | None) -> Panel:
         filled = tubes if content is None else tubes.index_copy(0, hidden, content)
@@ -124,7 +160,14 @@ def _panels(
     if prediction is None or not len(hidden):
         return tuple(panels)
     if target == "raw":
-        return (*panels, panel("Rebuilt, as predicted", f"pixels as the model gives them\n{_quality(prediction, truth)}", prediction))
+        return (
+            *panels,
+            panel(
+                "Rebuilt, as predicted",
+                f"pixels as the model gives them\n{_quality(prediction, truth)}",
+                prediction,
+            ),
+        )
     visible = tubes[torch.ones(len(tubes), dtype=torch.bool).index_fill(0, hidden, False)]
     nothing = torch.zeros_like(prediction)
     for title, note, content, flat in (
@@ -141,7 +184,13 @@ def _panels(
             with_true_statistics(nothing, truth),
         ),
     ):
-        panels.append(panel(title, f"{note}\n{_quality(content, truth)}\n(flat tubes: {_decibel(flat, truth)})", content))
+        panels.append(
+            panel(
+                title,
+                f"{note}\n{_quality(content, truth)}\n(flat tubes: {_decibel(flat, truth)})",
+                content,
+            )
+        )
     return tuple(panels)
 
 
@@ -157,7 +206,9 @@ def _quality(content: Tensor, truth: Tensor) -> str:
 def _footnote(rebuilt: bool, filled: bool, target: Literal["normalized", "raw"]) -> str:
     parts = []
     if rebuilt:
-        parts.append("Visible tubes are copied from the original. PSNR is taken over the hidden tubes.")
+        parts.append(
+            "Visible tubes are copied from the original. PSNR is taken over the hidden tubes."
+        )
     if rebuilt and target == "normalized":
         parts.append(
             "The model predicts each tube normalised to mean 0 and deviation 1, so it says nothing about a tube's brightness and contrast. "
@@ -169,11 +220,15 @@ def _footnote(rebuilt: bool, filled: bool, target: Literal["normalized", "raw"])
     return " ".join(parts)
 
 
-# ---- captions -------------------------------------------------------------------------------------------------------------
+# ---- captions ------------------------------------------------------------------------------------
 
 
-def _caption_lines(batch: Batch, masks: Masks, row: int, logits: Tensor | None, tokenizer: Decoder) -> tuple[tuple[Line, ...], str]:
-    """The caption, the masked and the filled-in caption of one sample, and a phrase on how much of it is hidden."""
+def _caption_lines(
+    batch: Batch, masks: Masks, row: int, logits: Tensor | None, tokenizer: Decoder
+) -> tuple[tuple[Line, ...], str]:
+    """The caption, the masked and the filled-in caption of one sample, and a phrase on how much of
+    it is hidden.
+    """
     word_ids, ids = batch.word_ids[row].tolist(), batch.input_ids[row].tolist()
     places = [place for place, word in enumerate(word_ids) if word >= 0]
     used = masks.word_labels[row] >= 0

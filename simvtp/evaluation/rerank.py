@@ -1,12 +1,15 @@
-"""Two-stage retrieval: a dual encoder ranks the whole gallery, the pair encoder's matching head re-ranks the first k of it.
+"""Two-stage retrieval: a dual encoder ranks the whole gallery, the pair encoder's matching head
+re-ranks the first k of it.
 
-The first stage compares features and is cheap for any gallery; the second puts each query and candidate through the encoder together,
-which only pays for a short list. Within the list the pair scores decide; whatever is outside keeps its first-stage order behind the
-list, so a right candidate that the first stage put at rank 40 stays at rank 40 when 16 are re-ranked.
+The first stage compares features and is cheap for any gallery; the second puts each query and
+candidate through the encoder together, which only pays for a short list. Within the list the pair
+scores decide; whatever is outside keeps its first-stage order behind the list, so a right candidate
+that the first stage put at rank 40 stays at rank 40 when 16 are re-ranked.
 
-Ties are pessimistic in both stages: at equal similarity wrong candidates enter the list first, at equal pair score they come first.
-The second stage is timed apart from the first, and the figures carry the setting `<setting>, re-ranked top k`: they share no column
-with figures of one stage. How the published method used its matching head for retrieval is not known: this is ours.
+Ties are pessimistic in both stages: at equal similarity wrong candidates enter the list first, at
+equal pair score they come first. The second stage is timed apart from the first, and the figures
+carry the setting `<setting>, re-ranked top k`: they share no column with figures of one stage. How
+the published method used its matching head for retrieval is not known: this is ours.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ import torch
 from torch import Tensor
 
 from simvtp.errors import ConfigError, TrainingDiverged
-from simvtp.evaluation.metrics import check_owners, cosines, ranks_of_features, unit_features
 from simvtp.evaluation.eval_mode import evaluating
+from simvtp.evaluation.metrics import check_owners, cosines, ranks_of_features, unit_features
 from simvtp.evaluation.retrieval_evaluation import DIRECTIONS, Embedded, results_of
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol, Result
 
-ScorePairs = Callable[[Tensor, Tensor], Tensor]  # numbers of queries int64 [P] and of candidates int64 [P] -> scores [P], larger is better
+ScorePairs = Callable[
+    [Tensor, Tensor], Tensor
+]  # numbers of queries int64 [P] and of candidates int64 [P] -> scores [P], larger is better
 SIMILARITIES_AT_ONCE = 2**24  # of a chunk of the first stage: 64 MiB of float32
 
 
@@ -47,7 +52,9 @@ class Shortlist:
 
 @dataclass(frozen=True)
 class Reranked:
-    """What the second stage made of a short list: `candidates`, `right` and `scores` [Q, k], best first, and the ranks [Q]."""
+    """What the second stage made of a short list: `candidates`, `right` and `scores` [Q, k], best
+    first, and the ranks [Q].
+    """
 
     candidates: Tensor
     right: Tensor
@@ -62,8 +69,9 @@ class TwoStages:
     Attributes:
         results: (t2v, v2t).
         lists: the re-ranked lists of both directions, for looking at them.
-        seconds: wall-clock seconds per query: `t2v/first_stage_s` (embedding the query and searching the gallery, which is embedded
-            beforehand), `t2v/second_stage_s` (scoring and sorting its k pairs), and the same for v2t; of images t2i and i2t.
+        seconds: wall-clock seconds per query: `t2v/first_stage_s` (embedding the query and
+            searching the gallery, which is embedded beforehand), `t2v/second_stage_s` (scoring and
+            sorting its k pairs), and the same for v2t; of images t2i and i2t.
     """
 
     results: tuple[Result, Result]
@@ -71,12 +79,20 @@ class TwoStages:
     seconds: dict[str, float]
 
 
-def make_shortlist(queries: Tensor, gallery: Tensor, query_owners: Tensor, gallery_owners: Tensor, ranks: Tensor, k: int) -> Shortlist:
+def make_shortlist(
+    queries: Tensor,
+    gallery: Tensor,
+    query_owners: Tensor,
+    gallery_owners: Tensor,
+    ranks: Tensor,
+    k: int,
+) -> Shortlist:
     """The k most similar candidates of each query, without holding the matrix.
 
     Args:
         queries, gallery: [Q, D] and [G, D] of `metrics.unit_features`.
-        query_owners, gallery_owners: int64 [Q] and [G]; a candidate is right for a query if both have the same owner.
+        query_owners, gallery_owners: int64 [Q] and [G]; a candidate is right for a query if both
+            have the same owner.
         ranks: int64 [Q], first-stage ranks (`metrics.ranks_of_features`).
         k: length of the lists; cut to the gallery.
     """
@@ -94,14 +110,19 @@ def make_shortlist(queries: Tensor, gallery: Tensor, query_owners: Tensor, galle
 
 
 def _first(block: Tensor, query_owners: Tensor, gallery_owners: Tensor, k: int) -> Tensor:
-    """The first k columns of each row: the larger first, among equals the wrong ones first, then the lower numbers."""
+    """The first k columns of each row: the larger first, among equals the wrong ones first, then
+    the lower numbers.
+    """
     values, columns = block.topk(k, dim=1)
     order = _order(values, gallery_owners[columns] == query_owners[:, None], columns)
     columns = columns.gather(1, order)
-    # `topk` takes any of the columns that share the last place of the list: such rows are sorted by the rule.
+    # `topk` takes any of the columns that share the last place of the list: such rows are sorted by
+    # the rule.
     for row in ((block >= values[:, -1:]).sum(dim=1) > k).nonzero()[:, 0].tolist():
         sharing = (block[row] >= values[row, -1]).nonzero()[:, 0]
-        best = _order(block[row, sharing], gallery_owners[sharing] == query_owners[row], sharing)[:k]
+        best = _order(block[row, sharing], gallery_owners[sharing] == query_owners[row], sharing)[
+            :k
+        ]
         columns[row] = sharing[best]
     return columns
 
@@ -122,11 +143,20 @@ def rerank(shortlist: Shortlist, score_pairs: ScorePairs, *, pairs_per_batch: in
     """
     queries, k = shortlist.candidates.shape
     numbers = torch.arange(queries).repeat_interleave(k)
-    pairs = zip(numbers.split(pairs_per_batch), shortlist.candidates.flatten().split(pairs_per_batch), strict=True)
-    scores = torch.cat([_scored(score_pairs, query, candidate) for query, candidate in pairs]).view(queries, k)
+    pairs = zip(
+        numbers.split(pairs_per_batch),
+        shortlist.candidates.flatten().split(pairs_per_batch),
+        strict=True,
+    )
+    scores = torch.cat([_scored(score_pairs, query, candidate) for query, candidate in pairs]).view(
+        queries, k
+    )
     order = _order(scores, shortlist.right, shortlist.candidates)
-    candidates, right, scores = (x.gather(1, order) for x in (shortlist.candidates, shortlist.right, scores))
-    # In the sorted list the first right one stands behind all wrong ones with a score as good as its own.
+    candidates, right, scores = (
+        x.gather(1, order) for x in (shortlist.candidates, shortlist.right, scores)
+    )
+    # In the sorted list the first right one stands behind all wrong ones with a score as good as
+    # its own.
     ranks = torch.where(right.any(dim=1), 1 + right.int().argmax(dim=1), shortlist.ranks)
     return Reranked(candidates, right, scores, ranks)
 
@@ -134,7 +164,9 @@ def rerank(shortlist: Shortlist, score_pairs: ScorePairs, *, pairs_per_batch: in
 def _scored(score_pairs: ScorePairs, queries: Tensor, candidates: Tensor) -> Tensor:
     scores = score_pairs(queries, candidates).detach().float().cpu()
     if scores.shape != queries.shape:
-        raise ValueError(f"{len(queries)} pairs need as many scores, not an array of shape {tuple(scores.shape)}")
+        raise ValueError(
+            f"{len(queries)} pairs need as many scores, not an array of shape {tuple(scores.shape)}"
+        )
     broken = scores.isnan().nonzero()
     if len(broken):
         number = int(broken[0])
@@ -145,19 +177,30 @@ def _scored(score_pairs: ScorePairs, queries: Tensor, candidates: Tensor) -> Ten
     return scores
 
 
-def score_reranked(embedded: Embedded, score_pairs: ScorePairs, protocol: Protocol, *, k: int, pairs_per_batch: int = 64) -> TwoStages:
+def score_reranked(
+    embedded: Embedded,
+    score_pairs: ScorePairs,
+    protocol: Protocol,
+    *,
+    k: int,
+    pairs_per_batch: int = 64,
+) -> TwoStages:
     """Both stages in both directions, timed.
 
     Args:
         embedded: the test set as features of the first stage's model.
         score_pairs: called with numbers of *captions* and of *videos* in both directions.
-        protocol: of the first stage; where another model scores the pairs, `checkpoint` names both (`<first>+<second>`).
+        protocol: of the first stage; where another model scores the pairs, `checkpoint` names both
+            (`<first>+<second>`).
         k: how many candidates are re-ranked.
     """
     owners, numbers = embedded.owners, torch.arange(len(embedded.videos))
     check_owners(owners, len(embedded.texts), len(embedded.videos))
     first = ranks_of_features(embedded.texts, embedded.videos, owners)
-    texts, videos = unit_features(embedded.texts, "caption"), unit_features(embedded.videos, "video")
+    texts, videos = (
+        unit_features(embedded.texts, "caption"),
+        unit_features(embedded.videos, "video"),
+    )
 
     def of_video(query: Tensor, candidate: Tensor) -> Tensor:
         return score_pairs(candidate, query)
@@ -168,7 +211,15 @@ def score_reranked(embedded: Embedded, score_pairs: ScorePairs, protocol: Protoc
         back: (videos, texts, numbers, owners, first[1], of_video, embedded.video_seconds),
     }
     seconds, lists = {}, []
-    for direction, (queries, gallery, query_owners, gallery_owners, ranks, pair_scores, embedding_seconds) in sides.items():
+    for direction, (
+        queries,
+        gallery,
+        query_owners,
+        gallery_owners,
+        ranks,
+        pair_scores,
+        embedding_seconds,
+    ) in sides.items():
         began = time.perf_counter()
         shortlist = make_shortlist(queries, gallery, query_owners, gallery_owners, ranks, k)
         between = time.perf_counter()
@@ -186,7 +237,8 @@ class MatchScores:
 
     Attributes:
         model: with the matching head (losses.vtm above 0).
-        clips: numbers of videos int64 [n] -> uint8 [n, T, H, W, 3], one view each; called once a batch, each video named once.
+        clips: numbers of videos int64 [n] -> uint8 [n, T, H, W, 3], one view each; called once a
+            batch, each video named once.
         input_ids, attention_mask: of all captions, [C, L].
     """
 
@@ -199,6 +251,9 @@ class MatchScores:
     def __call__(self, captions: Tensor, videos: Tensor) -> Tensor:
         once, place = videos.unique(return_inverse=True)
         clips = self.clips(once).to(self.device)[place.to(self.device)]
-        ids, mask = self.input_ids[captions].to(self.device), self.attention_mask[captions].to(self.device)
+        ids, mask = (
+            self.input_ids[captions].to(self.device),
+            self.attention_mask[captions].to(self.device),
+        )
         with evaluating(self.model):
             return self.model.match(clips, ids, mask)

@@ -1,11 +1,13 @@
-"""Text-video retrieval of one model on one test set, both directions, with the protocol written on each figure.
+"""Text-video retrieval of one model on one test set, both directions, with the protocol written on
+each figure.
 
-A video may be seen in several views (temporal segments x spatial crops, method notes 1.8). Its feature is the plain mean of the
-pooled, not normalised features of its views, and the cosine is taken after that ("averaged", released behaviour; whether the
-released code normalised before averaging is not known, the order is our choice). With one view both orders are the same.
+A video may be seen in several views (temporal segments x spatial crops, method notes 1.8). Its
+feature is the plain mean of the pooled, not normalised features of its views, and the cosine is
+taken after that ("averaged", released behaviour; whether the released code normalised before
+averaging is not known, the order is our choice). With one view both orders are the same.
 
-Embedding and scoring are two steps (`embed_test_set`, `score`), so that one pass over the videos serves plain, dual-softmax and
-re-ranked (rerank.py) figures.
+Embedding and scoring are two steps (`embed_test_set`, `score`), so that one pass over the videos
+serves plain, dual-softmax and re-ranked (rerank.py) figures.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.errors import DataError
-from simvtp.evaluation.metrics import TIES, chance, dual_softmax_ranks, ranks_of_features, summarise
 from simvtp.evaluation.eval_mode import evaluating
+from simvtp.evaluation.metrics import TIES, chance, dual_softmax_ranks, ranks_of_features, summarise
 from simvtp.runs.results import Protocol, Result
 
 DUAL_SOFTMAX = "dual-softmax"
-DIRECTIONS = {"retrieval": ("t2v", "v2t"), "image_text": ("t2i", "i2t")}  # an image is a video of one frame
+DIRECTIONS = {
+    "retrieval": ("t2v", "v2t"),
+    "image_text": ("t2i", "i2t"),
+}  # an image is a video of one frame
 
 
 class Embedder(Interface):
@@ -45,7 +50,8 @@ class Embedded:
         texts: float32 [C, D].
         videos: float64 [V, D].
         owners: int64 [C], number of the video that each caption describes.
-        text_seconds, video_seconds: what embedding all captions and all videos took (decoding included), wall clock.
+        text_seconds, video_seconds: what embedding all captions and all videos took (decoding
+            included), wall clock.
     """
 
     texts: Tensor
@@ -77,12 +83,15 @@ def evaluate_retrieval(
     """Score `model` and return the results (t2v, v2t).
 
     Args:
-        model: has `embed_video` and `embed_text` (see `Embedder`); it is run in evaluation mode and left in the mode it was in.
+        model: has `embed_video` and `embed_text` (see `Embedder`); it is run in evaluation mode and
+            left in the mode it was in.
         views: batches (clips uint8 [b, T, H, W, 3], number of the video int64 [b]), in any order.
-        texts: batches (input_ids int64 [b, L], attention_mask bool [b, L]), in the order of `owners`.
+        texts: batches (input_ids int64 [b, L], attention_mask bool [b, L]), in the order of
+            `owners`.
         owners: int64 [captions], number of the video (from 0) that each caption describes.
         dataset ... variant: fields of `simvtp.runs.results.Protocol`.
-        video_names: names of the videos, for messages; without them, videos are as many as `owners` names.
+        video_names: names of the videos, for messages; without them, videos are as many as `owners`
+            names.
         rows_per_chunk: captions that are compared at once; the results do not depend on it.
 
     Raises:
@@ -106,33 +115,58 @@ def embed_test_set(
     device: torch.device | str = "cpu",
     video_names: Sequence[str] = (),
 ) -> Embedded:
-    """Features of all videos (mean over their views) and captions; arguments and errors as for `evaluate_retrieval`."""
+    """Features of all videos (mean over their views) and captions; arguments and errors as for
+    `evaluate_retrieval`.
+    """
     videos = len(video_names) or int(owners.max()) + 1
     with evaluating(model):
         began = time.perf_counter()
         video_features = _video_features(model, views, videos, video_names, device)
         between = time.perf_counter()
-        text_features = torch.cat([model.embed_text(ids.to(device), mask.to(device)).float().cpu() for ids, mask in texts])  # type: ignore[operator]
-    return Embedded(text_features, video_features, owners.cpu(), time.perf_counter() - between, between - began)
-
-
-def score(embedded: Embedded, protocol: Protocol, *, rows_per_chunk: int = 512) -> tuple[Result, Result]:
-    """(t2v, v2t) by cosine; `protocol` is given for one direction, the other's is made from it."""
-    return results_of(
-        ranks_of_features(embedded.texts, embedded.videos, embedded.owners, rows_per_chunk=rows_per_chunk), embedded, protocol
+        text_features = torch.cat(
+            [
+                model.embed_text(ids.to(device), mask.to(device)).float().cpu()  # type: ignore[operator]
+                for ids, mask in texts
+            ]
+        )
+    return Embedded(
+        text_features, video_features, owners.cpu(), time.perf_counter() - between, between - began
     )
 
 
-def score_dual_softmax(embedded: Embedded, protocol: Protocol, *, temperature: float = 0.05) -> tuple[Result, Result]:
-    """(t2v, v2t) after dual-softmax re-scoring, with the setting `<setting>, dual-softmax`: a column of its own, never the headline.
+def score(
+    embedded: Embedded, protocol: Protocol, *, rows_per_chunk: int = 512
+) -> tuple[Result, Result]:
+    """(t2v, v2t) by cosine; `protocol` is given for one direction, the other's is made from it."""
+    return results_of(
+        ranks_of_features(
+            embedded.texts, embedded.videos, embedded.owners, rows_per_chunk=rows_per_chunk
+        ),
+        embedded,
+        protocol,
+    )
 
-    It needs all queries of the test set at once, which a user's single query is not: see `metrics.dual_softmax_ranks`.
+
+def score_dual_softmax(
+    embedded: Embedded, protocol: Protocol, *, temperature: float = 0.05
+) -> tuple[Result, Result]:
+    """(t2v, v2t) after dual-softmax re-scoring, with the setting `<setting>, dual-softmax`: a
+    column of its own, never the headline.
+
+    It needs all queries of the test set at once, which a user's single query is not: see
+    `metrics.dual_softmax_ranks`.
     """
-    ranks = dual_softmax_ranks(embedded.texts, embedded.videos, embedded.owners, temperature=temperature)
-    return results_of(ranks, embedded, replace(protocol, setting=f"{protocol.setting}, {DUAL_SOFTMAX}"))
+    ranks = dual_softmax_ranks(
+        embedded.texts, embedded.videos, embedded.owners, temperature=temperature
+    )
+    return results_of(
+        ranks, embedded, replace(protocol, setting=f"{protocol.setting}, {DUAL_SOFTMAX}")
+    )
 
 
-def results_of(ranks: tuple[Tensor, Tensor], embedded: Embedded, protocol: Protocol) -> tuple[Result, Result]:
+def results_of(
+    ranks: tuple[Tensor, Tensor], embedded: Embedded, protocol: Protocol
+) -> tuple[Result, Result]:
     """Results (t2v, v2t; for images t2i, i2t) of the ranks of both directions."""
     captions, videos = len(embedded.owners), len(embedded.videos)
     there, back = DIRECTIONS[protocol.task]
@@ -144,7 +178,11 @@ def results_of(ranks: tuple[Tensor, Tensor], embedded: Embedded, protocol: Proto
 
 
 def _video_features(
-    model: nn.Module, views: Iterable[tuple[Tensor, Tensor]], videos: int, names: Sequence[str], device: torch.device | str
+    model: nn.Module,
+    views: Iterable[tuple[Tensor, Tensor]],
+    videos: int,
+    names: Sequence[str],
+    device: torch.device | str,
 ) -> Tensor:
     """Mean feature of each video over its views, float64 [videos, D] on the CPU."""
     total: Tensor | None = None

@@ -1,4 +1,6 @@
-"""What the stages of one experiment share: settings, data, tasks, the run directory and its journal."""
+"""What the stages of one experiment share: settings, data, tasks, the run directory and its
+journal.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ from simvtp.config.schema import Experiment
 from simvtp.data.datasets import Dataset, open_dataset, require_captions
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError
-from simvtp.runs.journal import Journal
 from simvtp.methods import method_of
+from simvtp.runs.journal import Journal
 from simvtp.runs.results import rate_text
 from simvtp.runs.rundir import Status
 from simvtp.tasks import Context, Task, open_task, open_zero_shot
 from simvtp.tasks.retrieval import Retrieval
-from simvtp.training.parallel.distributed import Launch, together
 from simvtp.training.checkpointing.preemption import StopFlag, stop_on_signals
+from simvtp.training.parallel.distributed import Launch, together
 from simvtp.training.stage import Outcome
 
 Say = Callable[[str], None]
@@ -34,14 +36,18 @@ BLIND = "finetune_blind"  # the training of the text-only baseline, a part of th
 
 
 def with_vocabulary(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
-    """`model.vocab_size` 0 becomes the tokenizer's; a size that is smaller than the tokenizer's raises ConfigError."""
+    """`model.vocab_size` 0 becomes the tokenizer's; a size that is smaller than the tokenizer's
+    raises ConfigError.
+    """
     size = experiment.model.vocab_size
     if 0 < size < tokenizer.vocab_size:
         raise ConfigError(
             f"model.vocab_size={size} is smaller than the {tokenizer.vocab_size} pieces of data.tokenizer={experiment.data.tokenizer}: "
             "set model.vocab_size=0 to take the tokenizer's."
         )
-    return replace(experiment, model=replace(experiment.model, vocab_size=size or tokenizer.vocab_size))
+    return replace(
+        experiment, model=replace(experiment.model, vocab_size=size or tokenizer.vocab_size)
+    )
 
 
 @contextlib.contextmanager
@@ -105,10 +111,14 @@ class Running:
     def draw_tuning(self, batch: Batch, step: int, first_sample: int) -> Masks:
         """The same masks while fine-tuning (`finetune.masks`), of all frames."""
         masks = replace(self.experiment.masks, frames="")
-        return replace(self, experiment=replace(self.experiment, masks=masks)).draw(batch, step, first_sample)
+        return replace(self, experiment=replace(self.experiment, masks=masks)).draw(
+            batch, step, first_sample
+        )
 
     def until_stopped(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same items; ends with Stopped once that was asked for, or once the run directory is not ours any more."""
+        """The same items; ends with Stopped once that was asked for, or once the run directory is
+        not ours any more.
+        """
         with contextlib.closing(items):  # type: ignore[type-var]
             for item in items:
                 self.guard()
@@ -136,21 +146,29 @@ def open_experiment(
     guard: Callable[[], None],
 ) -> Running:
     def prepare() -> tuple[Tokenizer, Dataset]:
-        return load_tokenizer(experiment.data.tokenizer), open_dataset(experiment.data, experiment.runtime, say=say, check=stop.check)
+        return load_tokenizer(experiment.data.tokenizer), open_dataset(
+            experiment.data, experiment.runtime, say=say, check=stop.check
+        )
 
     tokenizer, dataset = together(prepare)
     journal = Journal(directory / "journal.jsonl", guard) if launch.rank == 0 else None
     sizes = ", ".join(f"{name} {len(clips)}" for name, clips in dataset.splits.items())
-    say(f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}")
+    say(
+        f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}"
+    )
     resolved, tuning = with_vocabulary(experiment, tokenizer), experiment.finetune
     if not tuning.init:
         together(functools.partial(require_captions, dataset, "pre-training"))
-    running = Running(resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer)
+    running = Running(
+        resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer
+    )
     # Opened before the pre-training, so that what a task lacks is said at once.
     if experiment.evaluate.zero_shot:
         running.zero_shot = together(lambda: open_zero_shot(running.context()))
     if tuning.enabled:
         blind = {"finetune": tuning.blind, **({BLIND: True} if tuning.baseline else {})}
         for name, hidden in blind.items():
-            running.tasks[name] = together(functools.partial(open_task, tuning.task, running.context(hidden)))
+            running.tasks[name] = together(
+                functools.partial(open_task, tuning.task, running.context(hidden))
+            )
     return running

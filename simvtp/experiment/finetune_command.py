@@ -6,24 +6,29 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from simvtp.config.validation import RETRIEVALS
-from simvtp.config.schema import MANIFEST_DATASETS, Experiment
-from simvtp.errors import ConfigError
-from simvtp.config.recipes import RECIPES, get_recipe
-from simvtp.runs.rundir import load_experiment
 from simvtp.config.overrides import override
+from simvtp.config.recipes import RECIPES, get_recipe
+from simvtp.config.schema import MANIFEST_DATASETS, Experiment
+from simvtp.config.validation import RETRIEVALS
+from simvtp.errors import ConfigError
+from simvtp.runs.rundir import load_experiment
 from simvtp.tasks import TASKS
 
 
-def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overrides: Sequence[str] = ()) -> Experiment:
+def downstream(
+    task: str, init: str, *, recipe: str = "", data: str = "", overrides: Sequence[str] = ()
+) -> Experiment:
     """The experiment that fine-tunes the weights `init` on a task.
 
     Args:
         task: a name in simvtp/tasks.
-        init: a run directory, whose settings are then taken for all but the fine-tuning; or weights, or `initial`.
-        recipe: whose fine-tuning settings are taken; empty: the recipe of that task with the same model, data and pre-training as the run,
-            if there is one, else the run's own. Needed where `init` is no run directory: then all settings are the recipe's.
-        data: a manifest, a folder of shards, or the name of a data set; empty: that of the run or recipe.
+        init: a run directory, whose settings are then taken for all but the fine-tuning; or
+            weights, or `initial`.
+        recipe: whose fine-tuning settings are taken; empty: the recipe of that task with the same
+            model, data and pre-training as the run, if there is one, else the run's own. Needed
+            where `init` is no run directory: then all settings are the recipe's.
+        data: a manifest, a folder of shards, or the name of a data set; empty: that of the run or
+            recipe.
         overrides: `key=value`, applied last.
 
     Raises ConfigError if the task, the recipe or a setting is not known.
@@ -32,16 +37,30 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
         raise ConfigError(f"there is no task '{task}': choose one of {', '.join(TASKS)}.")
     is_run = (Path(init).expanduser() / "experiment.json").is_file()
     if not is_run and not recipe:
-        raise ConfigError(f"--init {init} is no run directory, so its settings are not known: name those of the model with --recipe.")
+        raise ConfigError(
+            f"--init {init} is no run directory, so its settings are not known: name those of the model with --recipe."
+        )
     base = load_experiment(Path(init).expanduser()) if is_run else get_recipe(recipe)
-    fitting = recipe or next((name for name, build in RECIPES.items() if build().finetune.task == task and _same_start(build(), base)), "")
+    fitting = recipe or next(
+        (
+            name
+            for name, build in RECIPES.items()
+            if build().finetune.task == task and _same_start(build(), base)
+        ),
+        "",
+    )
     tuning = get_recipe(fitting).finetune if fitting else base.finetune
     retrieves = task in RETRIEVALS
     experiment = dataclasses.replace(
         base,
         name=fitting or base.name,
         finetune=dataclasses.replace(
-            tuning, enabled=True, task=task, init=init, init_digest="", encoder=tuning.encoder if retrieves else "dual"
+            tuning,
+            enabled=True,
+            task=task,
+            init=init,
+            init_digest="",
+            encoder=tuning.encoder if retrieves else "dual",
         ),
         evaluate=dataclasses.replace(
             base.evaluate,
@@ -52,16 +71,31 @@ def downstream(task: str, init: str, *, recipe: str = "", data: str = "", overri
     )
     if data:
         given = Path(data).expanduser()
-        is_file = given.is_file() or (given / "summary.json").is_file()  # the latter: a folder of shards
-        chosen = [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"] if is_file else [f"data.dataset={data}"]
+        is_file = (
+            given.is_file() or (given / "summary.json").is_file()
+        )  # the latter: a folder of shards
+        chosen = (
+            [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"]
+            if is_file
+            else [f"data.dataset={data}"]
+        )
         experiment = override(experiment, chosen)
     return override(experiment, overrides)
 
 
 def _same_start(one: Experiment, other: Experiment) -> bool:
-    """Whether both have the same model and pre-training, so that the fine-tuning of one was made for the other. The seed may differ."""
+    """Whether both have the same model and pre-training, so that the fine-tuning of one was made
+    for the other. The seed may differ.
+    """
 
     def start(experiment: Experiment) -> tuple[object, ...]:
-        return experiment.model, experiment.masks, experiment.losses, experiment.pretrain, experiment.data.dataset, experiment.data.shapes
+        return (
+            experiment.model,
+            experiment.masks,
+            experiment.losses,
+            experiment.pretrain,
+            experiment.data.dataset,
+            experiment.data.shapes,
+        )
 
     return start(one) == start(other)

@@ -1,4 +1,6 @@
-"""The two stages that measure: zero-shot retrieval, and the test of what was fine-tuned. Each is measured once and kept."""
+"""The two stages that measure: zero-shot retrieval, and the test of what was fine-tuned. Each is
+measured once and kept.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from dataclasses import replace
 from simvtp.evaluation.examples.example_cards import all_items, with_baseline
 from simvtp.evaluation.examples.gallery import draw_examples
 from simvtp.evaluation.items import items_path, write_items
-from simvtp.experiment.pictures import draw_pictures
 from simvtp.experiment.context import BLIND, Running
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.experiment.pictures import draw_pictures
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.runs.journal import read_json, write_atomically
 from simvtp.runs.results import Result
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
-from simvtp.training.parallel.distributed import on_main
 from simvtp.training.meters import CostMeter
+from simvtp.training.parallel.distributed import on_main
 
 
 def zero_shot(running: Running) -> list[Result]:
@@ -26,7 +28,9 @@ def zero_shot(running: Running) -> list[Result]:
     if running.zero_shot is None:
         return []
     pictures = functools.partial(draw_pictures, running, running.experiment.evaluate.split)
-    return _scored(running, "zero_shot", "pretrain", functools.partial(zero_shot_figures, running), pictures)
+    return _scored(
+        running, "zero_shot", "pretrain", functools.partial(zero_shot_figures, running), pictures
+    )
 
 
 def zero_shot_figures(running: Running, checkpoint: str) -> list[Result]:
@@ -34,7 +38,9 @@ def zero_shot_figures(running: Running, checkpoint: str) -> list[Result]:
     split = running.experiment.evaluate.split
     if running.zero_shot is None:
         return []
-    return _retrieval_figures(running, running.zero_shot, "pretrain", split, "zero-shot", checkpoint)
+    return _retrieval_figures(
+        running, running.zero_shot, "pretrain", split, "zero-shot", checkpoint
+    )
 
 
 def evaluate(running: Running) -> list[Result]:
@@ -45,36 +51,64 @@ def evaluate(running: Running) -> list[Result]:
 
 def finetuned_figures(running: Running, checkpoint: str) -> list[Result]:
     """All figures of the fine-tuned model, its trained baseline beside them."""
-    settings, split, task = running.experiment.finetune, running.experiment.evaluate.split, running.tasks["finetune"]
-    setting = "finetuned" + ", video hidden" * settings.blind + ", selected on test" * (settings.selection == "test")
+    settings, split, task = (
+        running.experiment.finetune,
+        running.experiment.evaluate.split,
+        running.tasks["finetune"],
+    )
+    setting = (
+        "finetuned"
+        + ", video hidden" * settings.blind
+        + ", selected on test" * (settings.selection == "test")
+    )
     if isinstance(task, Retrieval):
         return _retrieval_figures(running, task, "finetune", split, setting, checkpoint)
     results = task.score(running.models["finetune"], split, setting, checkpoint)
     if not settings.baseline:
         return results
-    blind = running.tasks[BLIND].score(running.models[BLIND], split, setting, running.outcomes[BLIND].sha256)
+    blind = running.tasks[BLIND].score(
+        running.models[BLIND], split, setting, running.outcomes[BLIND].sha256
+    )
     pairs = zip(results, blind, strict=True)
     return [with_baseline(result, other, "video hidden") for result, other in pairs]
 
 
-def _retrieval_figures(running: Running, task: Retrieval, trained: str, split: str, setting: str, checkpoint: str) -> list[Result]:
-    """The plain figures first, then those that were asked for; whatever was trained, the pre-trained pair encoder (if any) re-ranks."""
+def _retrieval_figures(
+    running: Running, task: Retrieval, trained: str, split: str, setting: str, checkpoint: str
+) -> list[Result]:
+    """The plain figures first, then those that were asked for; whatever was trained, the
+    pre-trained pair encoder (if any) re-ranks.
+    """
     unified = running.models["pretrain"]
-    matcher = Matcher(unified, running.outcomes["pretrain"].sha256) if isinstance(unified, SimVTP) else None
+    matcher = (
+        Matcher(unified, running.outcomes["pretrain"].sha256)
+        if isinstance(unified, SimVTP)
+        else None
+    )
     return task.report(running.models[trained], split, setting, checkpoint, matcher)
 
 
 def _scored(
-    running: Running, name: str, trained: str, measure: Callable[[str], list[Result]], afterwards: Callable[[], object] = lambda: None
+    running: Running,
+    name: str,
+    trained: str,
+    measure: Callable[[str], list[Result]],
+    afterwards: Callable[[], object] = lambda: None,
 ) -> list[Result]:
-    """Figures of a trained stage, measured once and kept in `stages/<name>.json`; the results are rank 0's."""
+    """Figures of a trained stage, measured once and kept in `stages/<name>.json`; the results are
+    rank 0's.
+    """
     results: list[Result] = []
     on_main(lambda: results.extend(_score_once(running, name, trained, measure, afterwards)))
     return results
 
 
 def _score_once(
-    running: Running, name: str, trained: str, measure: Callable[[str], list[Result]], afterwards: Callable[[], object]
+    running: Running,
+    name: str,
+    trained: str,
+    measure: Callable[[str], list[Result]],
+    afterwards: Callable[[], object],
 ) -> list[Result]:
     path = running.directory / "stages" / f"{name}.json"
     outcome = running.outcomes[trained]
@@ -84,29 +118,52 @@ def _score_once(
         return [Result.from_dict(values) for values in stored["results"]]
     assert running.journal is not None
     running.status.update(stage=name, step=0, total_steps=0)
-    running.journal.cut_back(outcome.journal_length)  # an attempt that was killed after its first lines starts anew
+    running.journal.cut_back(
+        outcome.journal_length
+    )  # an attempt that was killed after its first lines starts anew
     cost = CostMeter(gpus=int(running.device.type == "cuda"))
     results = measure(outcome.sha256)
     for result in results:
         running.journal.write("result", result=result.to_dict())
         running.say(f"{result.line}  ({beside(result)})")
     items = all_items(results)
-    results = [replace(result, items=None) for result in results]  # what they are made from is as large as the test set
+    results = [
+        replace(result, items=None) for result in results
+    ]  # what they are made from is as large as the test set
     write_items(items_path(running.directory, name), items, running.guard)
     afterwards()
     cost.update()
     spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}
     running.status.spent[name] = spent["cpu_hours"], spent["gpu_hours"]
-    content = json.dumps({"checkpoint": outcome.sha256, "results": [result.to_dict() for result in results], **spent})
+    content = json.dumps(
+        {"checkpoint": outcome.sha256, "results": [result.to_dict() for result in results], **spent}
+    )
     write_atomically(path, content, running.guard)
     shown = running.experiment.runtime.examples
-    draw_examples(running.directory, name, results, items, running.dataset, running.experiment, shown, running.guard)
+    draw_examples(
+        running.directory,
+        name,
+        results,
+        items,
+        running.dataset,
+        running.experiment,
+        shown,
+        running.guard,
+    )
     return results
 
 
 def beside(result: Result) -> str:
-    """What a result is to be compared with: `chance accuracy 6.2, prior 31.0, video hidden 32.4`, of its first metric; and what it took."""
+    """What a result is to be compared with: `chance accuracy 6.2, prior 31.0, video hidden 32.4`,
+    of its first metric; and what it took.
+    """
     name = next(iter(result.metrics))
-    others = [f"{other} {metrics[name]:.1f}" for other, metrics in result.baselines.items() if name in metrics]
+    others = [
+        f"{other} {metrics[name]:.1f}"
+        for other, metrics in result.baselines.items()
+        if name in metrics
+    ]
     others += [f"{stage} {seconds:.2g} per query" for stage, seconds in result.seconds.items()]
-    return ", ".join([f"chance {name} {result.chance[name]:.1f}"] * (name in result.chance) + others)
+    return ", ".join(
+        [f"chance {name} {result.chance[name]:.1f}"] * (name in result.chance) + others
+    )

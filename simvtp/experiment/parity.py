@@ -1,8 +1,9 @@
 """Does our model reproduce a reference file of the released implementation?
 
-A reference file (`.safetensors`) holds weights `state/*` in the released naming, inputs `in/*`, outputs `out/*`, gradient norms
-`grad_norm/*` and its sizes as JSON in the metadata key `config`. There are two kinds: of the pre-training model and of the dual
-encoder; which one a file is, is seen from its content.
+A reference file (`.safetensors`) holds weights `state/*` in the released naming, inputs `in/*`,
+outputs `out/*`, gradient norms `grad_norm/*` and its sizes as JSON in the metadata key `config`.
+There are two kinds: of the pre-training model and of the dual encoder; which one a file is, is seen
+from its content.
 """
 
 from __future__ import annotations
@@ -22,21 +23,31 @@ from torch import Tensor
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
-from simvtp.models.downstream.retrieval_encoders import DualEncoder
-from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.common.embeddings import PAD_ID
 from simvtp.models.common.layers import BLOCK_NORM_EPS
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.weights.pretrained import import_state
-from simvtp.training.losses import contrastive_loss, masked_pixel_loss, matching_loss, normalise_tubes, word_loss
+from simvtp.training.losses import (
+    contrastive_loss,
+    masked_pixel_loss,
+    matching_loss,
+    normalise_tubes,
+    word_loss,
+)
 
 TENSOR_LIMIT = 1e-5  # outputs and losses
 GRADIENT_LIMIT = 1e-4  # gradient norms
-NEGLIGIBLE = 1e-9  # a gradient norm below this share of the file's largest counts as this share: rounding noise has no ratio
+# a gradient norm below this share of the file's largest counts as this share: rounding noise has no
+# ratio
+NEGLIGIBLE = 1e-9
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """One comparison: max |ours - reference| / max |reference| over the tensor, its limit, and whether it holds."""
+    """One comparison: max |ours - reference| / max |reference| over the tensor, its limit, and
+    whether it holds.
+    """
 
     name: str
     relative: float
@@ -57,16 +68,24 @@ class Reference:
 
     def size(self, key: str) -> Any:
         if key not in self.config:
-            raise CheckpointError(f"{self.path}: its metadata `config` has no '{key}', so the model cannot be built.")
+            raise CheckpointError(
+                f"{self.path}: its metadata `config` has no '{key}', so the model cannot be built."
+            )
         return self.config[key]
 
     def tensor(self, name: str) -> Tensor:
         if name not in self.tensors:
-            raise CheckpointError(f"{self.path}: there is no tensor '{name}' in this reference file.")
+            raise CheckpointError(
+                f"{self.path}: there is no tensor '{name}' in this reference file."
+            )
         return self.tensors[name]
 
     def group(self, prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
 
 def read_reference(path: str | Path) -> Reference:
@@ -78,14 +97,24 @@ def read_reference(path: str | Path) -> Reference:
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: no sizes in its metadata (key `config`, a JSON object): this is not a reference file.")
+        raise CheckpointError(
+            f"{path}: no sizes in its metadata (key `config`, a JSON object): this is not a reference file."
+        )
     return Reference(str(path), config, tensors)
 
 
-def check_reference_file(path: str | Path, dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32)) -> list[Deviation]:
-    """Every output, loss and gradient norm of the file against ours, in each dtype (its name leads the deviation's name)."""
+def check_reference_file(
+    path: str | Path, dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32)
+) -> list[Deviation]:
+    """Every output, loss and gradient norm of the file against ours, in each dtype (its name leads
+    the deviation's name).
+    """
     reference = read_reference(path)
-    check = _check_dual if any(name.startswith("state/video_encoder.") for name in reference.tensors) else _check_pretraining
+    check = (
+        _check_dual
+        if any(name.startswith("state/video_encoder.") for name in reference.tensors)
+        else _check_pretraining
+    )
     return [
         Deviation(f"{str(dtype).removeprefix('torch.')} {found.name}", found.relative, found.limit)
         for dtype in dtypes
@@ -97,13 +126,18 @@ def main(path: str | Path) -> int:
     """Print a line per comparison; 0 if all hold, else 1."""
     found = check_reference_file(path)
     for deviation in found:
-        print(f"{deviation.name:<72} {deviation.relative:9.2e}  limit {deviation.limit:.0e}  {'ok' if deviation.ok else 'FAILS'}")
+        print(
+            f"{deviation.name:<72} {deviation.relative:9.2e}  limit {deviation.limit:.0e}  {'ok' if deviation.ok else 'FAILS'}"
+        )
     failed = sum(not deviation.ok for deviation in found)
-    print(f"{len(found) - failed} of {len(found)} comparisons hold" + (f", {failed} fail" if failed else ""))
+    print(
+        f"{len(found) - failed} of {len(found)} comparisons hold"
+        + (f", {failed} fail" if failed else "")
+    )
     return 1 if failed else 0
 
 
-# ---- the two kinds ----------------------------------------------------------------------------------------------------------
+# ---- the two kinds -------------------------------------------------------------------------------
 
 
 def _check_pretraining(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]:
@@ -161,9 +195,20 @@ def _config(reference: Reference, decoder: bool) -> ModelConfig:
     """Sizes from the metadata; what it does not name (MLP width, text length) from the tensors."""
     eps = reference.config.get("layer_norm_eps_blocks", BLOCK_NORM_EPS)
     if eps != BLOCK_NORM_EPS:
-        raise CheckpointError(f"{reference.path}: computed with LayerNorm eps {eps}, but this model has {BLOCK_NORM_EPS}.")
+        raise CheckpointError(
+            f"{reference.path}: computed with LayerNorm eps {eps}, but this model has {BLOCK_NORM_EPS}."
+        )
     names = {"dim": "embed_dim", "max_text_positions": "max_text_positions"} | {
-        key: key for key in ("image_size", "frames", "patch_size", "tubelet_size", "depth", "heads", "vocab_size")
+        key: key
+        for key in (
+            "image_size",
+            "frames",
+            "patch_size",
+            "tubelet_size",
+            "depth",
+            "heads",
+            "vocab_size",
+        )
     }
     if decoder:
         names |= {key: key for key in ("decoder_dim", "decoder_depth", "decoder_heads")}
@@ -183,16 +228,28 @@ def _config(reference: Reference, decoder: bool) -> ModelConfig:
 
 def _batch(reference: Reference, ids: str) -> Batch:
     mask = reference.tensor("in/attention_mask").bool()
-    clips = reference.tensor("in/pixels_uint8").permute(0, 2, 3, 4, 1).contiguous()  # [B, 3, T, H, W] -> [B, T, H, W, 3]
-    return Batch(clips, reference.tensor(ids).long(), mask, torch.full_like(mask, -1, dtype=torch.int64), ("",) * len(mask))
+    clips = (
+        reference.tensor("in/pixels_uint8").permute(0, 2, 3, 4, 1).contiguous()
+    )  # [B, 3, T, H, W] -> [B, T, H, W, 3]
+    return Batch(
+        clips,
+        reference.tensor(ids).long(),
+        mask,
+        torch.full_like(mask, -1, dtype=torch.int64),
+        ("",) * len(mask),
+    )
 
 
 def _masks(reference: Reference, config: ModelConfig) -> Masks:
-    """Masks of the file; a word slot for every position, padding included, because `out/mlm_logits` has them all."""
+    """Masks of the file; a word slot for every position, padding included, because `out/mlm_logits`
+    has them all.
+    """
     hidden = reference.tensor("in/video_mask").bool()
     count = hidden.sum(dim=1)
     if hidden.shape[1] != config.tubes or (count != count[0]).any():
-        raise CheckpointError(f"{reference.path}: in/video_mask must hide equally many of {config.tubes} tubes in each sample.")
+        raise CheckpointError(
+            f"{reference.path}: in/video_mask must hide equally many of {config.tubes} tubes in each sample."
+        )
     labels = reference.tensor("in/mlm_labels").long()
     batch, length = labels.shape
     return Masks(
@@ -206,26 +263,34 @@ def _masks(reference: Reference, config: ModelConfig) -> Masks:
     )
 
 
-# ---- comparing --------------------------------------------------------------------------------------------------------------
+# ---- comparing -----------------------------------------------------------------------------------
 
 
 def _deviation(name: str, ours: Tensor, reference: Tensor) -> Deviation:
     if ours.shape != reference.shape:
-        raise CheckpointError(f"{name}: ours is {list(ours.shape)}, the reference {list(reference.shape)}.")
+        raise CheckpointError(
+            f"{name}: ours is {list(ours.shape)}, the reference {list(reference.shape)}."
+        )
     difference = (ours.detach().double() - reference.double()).abs().max().item()
     scale = reference.double().abs().max().item()
     return Deviation(name, _ratio(difference, scale), TENSOR_LIMIT)
 
 
-def _gradients(reference: Reference, model: torch.nn.Module, names: Mapping[str, str]) -> Iterator[Deviation]:
-    """Gradient norms; a parameter that we do not have, because the released model never uses it, has norm 0."""
+def _gradients(
+    reference: Reference, model: torch.nn.Module, names: Mapping[str, str]
+) -> Iterator[Deviation]:
+    """Gradient norms; a parameter that we do not have, because the released model never uses it,
+    has norm 0.
+    """
     parameters = dict(model.named_parameters())
     expected = {name: norm.item() for name, norm in reference.group("grad_norm/").items()}
     floor = NEGLIGIBLE * max(expected.values(), default=0.0)
     for name, norm in expected.items():
         gradient = parameters[names[name]].grad if name in names else None
         ours = 0.0 if gradient is None else gradient.double().norm().item()
-        yield Deviation(f"grad_norm/{name}", _ratio(abs(ours - norm), max(abs(norm), floor)), GRADIENT_LIMIT)
+        yield Deviation(
+            f"grad_norm/{name}", _ratio(abs(ours - norm), max(abs(norm), floor)), GRADIENT_LIMIT
+        )
 
 
 def _ratio(difference: float, scale: float) -> float:

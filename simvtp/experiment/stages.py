@@ -15,31 +15,46 @@ from simvtp.experiment.context import Running, Say, open_experiment, until_signa
 from simvtp.experiment.measuring import evaluate, zero_shot
 from simvtp.experiment.startup_timing import DATA, IMPORTED, mark
 from simvtp.experiment.training import finetune, pretrain
+from simvtp.resolve import finalise
 from simvtp.runs.journal import write_atomically
 from simvtp.runs.lease import Lease, hold
 from simvtp.runs.results import Result
 from simvtp.runs.rundir import Status, is_finished, load_results, write_identity
-from simvtp.config.overrides import finalise
-from simvtp.training.parallel.distributed import Launch, choose_device, distributed, launch_from_environment, on_main, telling_lost_ranks, threads_per_rank
-from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.checkpointing.preemption import StopFlag
+from simvtp.training.host_memory import keep_host_memory
+from simvtp.training.parallel.distributed import (
+    Launch,
+    choose_device,
+    distributed,
+    launch_from_environment,
+    on_main,
+    telling_lost_ranks,
+    threads_per_rank,
+)
 
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 
 
-def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate", wait: bool = False) -> list[Result]:
-    """Run what is missing of `experiment` and return its results (under torchrun: rank 0 does, the others return none).
+def run(
+    experiment: Experiment, *, say: Say = print, until: str = "evaluate", wait: bool = False
+) -> list[Result]:
+    """Run what is missing of `experiment` and return its results (under torchrun: rank 0 does, the
+    others return none).
 
     Args:
         experiment: settings; files they name are resolved here (`settings.finalise`).
         say: gets a plain line now and then, on rank 0.
-        until: last stage to run, one of STAGES; the experiment counts as finished only after `evaluate`.
-        wait: what to do while another process works on this experiment: wait for it, or raise UserError.
+        until: last stage to run, one of STAGES; the experiment counts as finished only after
+            `evaluate`.
+        wait: what to do while another process works on this experiment: wait for it, or raise
+            UserError.
 
     Raises:
-        UserError: see its subclasses; the state is in status.json and nothing that was saved is lost.
-        Stopped: SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 asked for it; call again to continue. Its subclass `lease.Fenced`: another attempt
-            has taken the run directory over, and this one has written nothing since.
+        UserError: see its subclasses; the state is in status.json and nothing that was saved is
+            lost.
+        Stopped: SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 asked for it; call again to continue. Its
+            subclass `lease.Fenced`: another attempt has taken the run directory over, and this one
+            has written nothing since.
     """
     experiment = finalise(experiment)
     if is_finished(experiment):
@@ -51,9 +66,17 @@ def run(experiment: Experiment, *, say: Say = print, until: str = "evaluate", wa
     device = choose_device(experiment.runtime.device, launch)
     heard: Say = say if launch.rank == 0 else lambda line: None
     if experiment.runtime.keep_memory and device.type == "cpu" and not keep_host_memory():
-        heard("runtime.keep_memory: this system's C library gives freed memory back at once, which costs time; training goes on")
-    with distributed(device, launch), _owned(experiment.run_dir, wait, heard) as lease, until_signal() as stop:
-        if on_main(lambda: is_finished(experiment)):  # another process finished it while this one waited
+        heard(
+            "runtime.keep_memory: this system's C library gives freed memory back at once, which costs time; training goes on"
+        )
+    with (
+        distributed(device, launch),
+        _owned(experiment.run_dir, wait, heard) as lease,
+        until_signal() as stop,
+    ):
+        if on_main(
+            lambda: is_finished(experiment)
+        ):  # another process finished it while this one waited
             return _known(experiment, heard) if launch.rank == 0 else []
         lease.on_lost(lambda: stop.set("taken over by another job"))
         return _run_stages(experiment, device, launch, heard, stop, lease.check, until)
@@ -74,17 +97,35 @@ def _owned(directory: Path, wait: bool, say: Say) -> Iterator[Lease]:
 
 
 def _run_stages(
-    experiment: Experiment, device: torch.device, launch: Launch, say: Say, stop: StopFlag, guard: Callable[[], None], until: str
+    experiment: Experiment,
+    device: torch.device,
+    launch: Launch,
+    say: Say,
+    stop: StopFlag,
+    guard: Callable[[], None],
+    until: str,
 ) -> list[Result]:
     """The stages up to `until` in the run directory, which is ours."""
     directory, writes, whole = experiment.run_dir, launch.rank == 0, until == STAGES[-1]
     on_main(lambda: write_identity(experiment, directory))
-    mirror = tracking.BackgroundMirror(directory, experiment.runtime) if writes else contextlib.nullcontext()
-    with mirror, Status(directory, writes=writes, whole=whole, guard=guard) as status, telling_lost_ranks():
+    mirror = (
+        tracking.BackgroundMirror(directory, experiment.runtime)
+        if writes
+        else contextlib.nullcontext()
+    )
+    with (
+        mirror,
+        Status(directory, writes=writes, whole=whole, guard=guard) as status,
+        telling_lost_ranks(),
+    ):
         on_main(lambda: mark(status, IMPORTED))
         running = open_experiment(experiment, directory, device, launch, say, stop, status, guard)
         on_main(lambda: mark(status, DATA))
-        results = [result for name in STAGES[: STAGES.index(until) + 1] for result in RUN_STAGE[name](running)]
+        results = [
+            result
+            for name in STAGES[: STAGES.index(until) + 1]
+            for result in RUN_STAGE[name](running)
+        ]
         if whole:
             content = json.dumps([result.to_dict() for result in results])
             on_main(lambda: write_atomically(directory / "results.json", content, guard))

@@ -1,9 +1,11 @@
-"""How far a process has come on its way to the first training step, told in the run's status.json: `python -m simvtp bench start` reads it.
+"""How far a process has come on its way to the first training step, told in the run's status.json:
+`python -m simvtp bench start` reads it.
 
     "start": {"imported": {"time": ..., "cpu_s": ...}, "data": ..., "model": ..., "first_step": ...}
 
-`time` is in seconds since 1970, `cpu_s` what this process has used on all its cores since it began, its threads included and its children not.
-Only the first training stage of a process tells it; a run that is continued tells it anew.
+`time` is in seconds since 1970, `cpu_s` what this process has used on all its cores since it began,
+its threads included and its children not. Only the first training stage of a process tells it; a
+run that is continued tells it anew.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ from typing import Any
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.validation import check_mac
 from simvtp.config.schema import Experiment, MaskConfig, ModelConfig
+from simvtp.config.validation import check_mac
 from simvtp.errors import ConfigError
-from simvtp.models.mac.mac_model import MAC
 from simvtp.models.mac.mac_masks import draw_frame_masks
+from simvtp.models.mac.mac_model import MAC
+from simvtp.models.weights.pretrained import initialise_from
 from simvtp.models.weights.state_dict_maps import Conversion
 
 
@@ -31,20 +32,44 @@ class MACMethod:
         return model
 
     def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
-        from simvtp.models.weights.pretrained import initialise_from  # which itself needs the methods
-
         return initialise_from(model, config)
 
-    def draw(self, batch: Batch, config: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int) -> Masks:
-        return draw_frame_masks(batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample)
+    def draw(
+        self,
+        batch: Batch,
+        config: ModelConfig,
+        masks: MaskConfig,
+        *,
+        mask_id: int,
+        seed: int,
+        step: int,
+        first_sample: int,
+    ) -> Masks:
+        return draw_frame_masks(
+            batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
+        )
 
-    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: str = "dual") -> nn.Module:
-        """A copy of the whole model: its two towers and projections go on as they are; there is nothing to pool."""
+    def retrieval(
+        self,
+        model: nn.Module,
+        config: ModelConfig,
+        *,
+        drop_path: float,
+        pooling: Any,
+        encoder: str = "dual",
+    ) -> nn.Module:
+        """A copy of the whole model: its two towers and projections go on as they are; there is
+        nothing to pool.
+        """
         if encoder != "dual":
-            raise ConfigError(f"finetune.encoder={encoder}: model.method=mac always has two towers; leave it as 'dual'.")
+            raise ConfigError(
+                f"finetune.encoder={encoder}: model.method=mac always has two towers; leave it as 'dual'."
+            )
         tuned = MAC(replace(config, drop_path=drop_path))
         state, positions = model.state_dict(), "video_tower.embedding.temporal"
-        state[positions] = state[positions][: config.grid[0]]  # `config` may ask for fewer frames: the first positions in time
+        state[positions] = state[positions][
+            : config.grid[0]
+        ]  # `config` may ask for fewer frames: the first positions in time
         tuned.load_state_dict(state)
         weight = next(model.parameters())
         return tuned.to(device=weight.device, dtype=weight.dtype)

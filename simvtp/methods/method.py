@@ -1,7 +1,9 @@
-"""What an experiment needs of a method: how its model is built, started, masked and fine-tuned for retrieval.
+"""What an experiment needs of a method: how its model is built, started, masked and fine-tuned for
+retrieval.
 
-A pre-trained model of any method has `embed_video(uint8 [B, T, H, W, 3]) -> [B, D]` and `embed_text(ids, mask) -> [B, D]`, and is called
-as model(batch, masks) -> outputs named as `PretrainObjective` wants them. The training loop, the sweeps and the reports know no method.
+A pre-trained model of any method has `embed_video(uint8 [B, T, H, W, 3]) -> [B, D]` and
+`embed_text(ids, mask) -> [B, D]`, and is called as model(batch, masks) -> outputs named as
+`PretrainObjective` wants them. The training loop, the sweeps and the reports know no method.
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ from torch import nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import Experiment, MaskConfig, ModelConfig
-from simvtp.models.downstream.retrieval_encoders import Sides, retrieval_encoder
 from simvtp.models.common.masking import draw_masks
-from simvtp.models.weights.state_dict_maps import Conversion
+from simvtp.models.downstream.retrieval_encoders import Sides, retrieval_encoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.weights.pretrained import initialise_from
+from simvtp.models.weights.state_dict_maps import Conversion
 
 
 class Method(Protocol):
     """A way of pre-training.
 
     Attributes:
-        pair: whether its model has a pair encoder (`encode_pair`, `match`); tasks that need one refuse the others.
+        pair: whether its model has a pair encoder (`encode_pair`, `match`); tasks that need one
+            refuse the others.
     """
 
     pair: bool
@@ -32,17 +36,39 @@ class Method(Protocol):
         ...
 
     def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
-        """Load `config.init_video` and `config.init_text` (either may be empty); returns what was loaded, in order."""
+        """Load `config.init_video` and `config.init_text` (either may be empty); returns what was
+        loaded, in order.
+        """
         ...
 
-    def draw(self, batch: Batch, config: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int) -> Masks:
+    def draw(
+        self,
+        batch: Batch,
+        config: ModelConfig,
+        masks: MaskConfig,
+        *,
+        mask_id: int,
+        seed: int,
+        step: int,
+        first_sample: int,
+    ) -> Masks:
         """The masks of a batch; see `masking.draw_masks`."""
         ...
 
-    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: Sides = "dual") -> nn.Module:
-        """What retrieval fine-tunes, from a pre-trained model: a module with `video_feature` and `text_feature` [B, D] as outputs.
+    def retrieval(
+        self,
+        model: nn.Module,
+        config: ModelConfig,
+        *,
+        drop_path: float,
+        pooling: Any,
+        encoder: Sides = "dual",
+    ) -> nn.Module:
+        """What retrieval fine-tunes, from a pre-trained model: a module with `video_feature` and
+        `text_feature` [B, D] as outputs.
 
-        `drop_path`, `pooling` and `encoder` are those of `finetune`; `config` may ask for fewer frames than the model was trained with.
+        `drop_path`, `pooling` and `encoder` are those of `finetune`; `config` may ask for fewer
+        frames than the model was trained with.
         """
         ...
 
@@ -62,17 +88,37 @@ class SimVTPMethod:
         return model
 
     def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
-        from simvtp.models.weights.pretrained import initialise_from  # which itself needs the methods
-
         return initialise_from(model, config)
 
-    def draw(self, batch: Batch, config: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int) -> Masks:
-        return draw_masks(batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample)
+    def draw(
+        self,
+        batch: Batch,
+        config: ModelConfig,
+        masks: MaskConfig,
+        *,
+        mask_id: int,
+        seed: int,
+        step: int,
+        first_sample: int,
+    ) -> Masks:
+        return draw_masks(
+            batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
+        )
 
-    def retrieval(self, model: nn.Module, config: ModelConfig, *, drop_path: float, pooling: Any, encoder: Sides = "dual") -> nn.Module:
+    def retrieval(
+        self,
+        model: nn.Module,
+        config: ModelConfig,
+        *,
+        drop_path: float,
+        pooling: Any,
+        encoder: Sides = "dual",
+    ) -> nn.Module:
         """Two copies of the unified encoder (method notes 1.8), or one for both sides (ours)."""
         assert isinstance(model, SimVTP)
-        return retrieval_encoder(model, config, drop_path=drop_path, pooling=pooling, encoder=encoder)
+        return retrieval_encoder(
+            model, config, drop_path=drop_path, pooling=pooling, encoder=encoder
+        )
 
     def check(self, experiment: Experiment) -> None:
         return None

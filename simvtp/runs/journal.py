@@ -1,11 +1,12 @@
 """The durable record of a run: one JSON object a line, appended, never edited.
 
-The journal is the truth; the tracker is a mirror of it. A checkpoint stores the journal's length, so a run that is continued
-from that checkpoint first cuts the journal back to it: no gap, no duplicate, whatever was killed when. A line that was torn by
-a crash is dropped when the journal is opened again.
+The journal is the truth; the tracker is a mirror of it. A checkpoint stores the journal's length,
+so a run that is continued from that checkpoint first cuts the journal back to it: no gap, no
+duplicate, whatever was killed when. A line that was torn by a crash is dropped when the journal is
+opened again.
 
-Line kinds: `metrics` {"stage", "step", "metrics": {name: number}}, `result` {"result": {...}}, `event` {"message", ...};
-each has "kind" and "time" (seconds since 1970).
+Line kinds: `metrics` {"stage", "step", "metrics": {name: number}}, `result` {"result": {...}},
+`event` {"message", ...}; each has "kind" and "time" (seconds since 1970).
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from simvtp.errors import UserError
 TAIL_BYTES = 4096  # of the journal, to know it again by
 
 
-def write_atomically(path: Path, content: bytes | str, guard: Callable[[], None] | None = None) -> None:
-    """Write to a temporary neighbour, flush it to disk, rename: the file is whole or absent. A full disk raises UserError.
+def write_atomically(
+    path: Path, content: bytes | str, guard: Callable[[], None] | None = None
+) -> None:
+    """Write to a temporary neighbour, flush it to disk, rename: the file is whole or absent. A full
+    disk raises UserError.
 
     `guard` is called right before the rename and may raise to prevent it (see `simvtp.runs.lease`).
     """
@@ -44,7 +48,9 @@ def write_atomically(path: Path, content: bytes | str, guard: Callable[[], None]
         raise
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another runtime.root.") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another runtime.root."
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -59,7 +65,8 @@ def _allowed() -> None:
 class Journal:
     """Appends lines to `path`; creates it if needed and cuts off a torn last line.
 
-    `guard` is called before each change and raises if this process may not write any more (see `simvtp.runs.lease`).
+    `guard` is called before each change and raises if this process may not write any more (see
+    `simvtp.runs.lease`).
     """
 
     def __init__(self, path: Path, guard: Callable[[], None] = _allowed) -> None:
@@ -74,12 +81,16 @@ class Journal:
     def write(self, kind: str, **fields: Any) -> None:
         """Append one line and hand it to the operating system."""
         self._guard()
-        line = json.dumps({"kind": kind, "time": time.time(), **fields}, separators=(",", ":")) + "\n"
+        line = (
+            json.dumps({"kind": kind, "time": time.time(), **fields}, separators=(",", ":")) + "\n"
+        )
         try:
             self._file.write(line.encode())
             self._file.flush()
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space and start again.") from error
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; free some space and start again."
+            ) from error
 
     def length(self) -> int:
         """Bytes written so far, after forcing them to disk."""
@@ -87,11 +98,15 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space and start again.") from error
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; free some space and start again."
+            ) from error
         return os.fstat(self._file.fileno()).st_size
 
     def mark(self) -> dict[str, Any]:
-        """The present end of the journal: {"length", "tail": sha256 of the bytes before it}. A checkpoint stores it."""
+        """The present end of the journal: {"length", "tail": sha256 of the bytes before it}. A
+        checkpoint stores it.
+        """
         length = self.length()
         return {"length": length, "tail": self._tail(length)}
 
@@ -105,8 +120,8 @@ class Journal:
         return hashlib.sha256(os.pread(self._file.fileno(), length - start, start)).hexdigest()
 
     def cut_back(self, length: int) -> None:
-        """Forget what was written after `length` (a value that `length()` returned). Acts on the open file, not on its name: the
-        journal of an attempt that has taken over stays as it is."""
+        """Forget what was written after `length` (a value that `length()` returned). Acts on the
+        open file, not on its name: the journal of an attempt that has taken over stays as it is."""
         self._guard()
         self._file.flush()
         os.ftruncate(self._file.fileno(), length)
@@ -116,7 +131,9 @@ class Journal:
 
 
 def read_journal(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (offset after the line, line) for each whole line from byte `start`; a torn last line is left out."""
+    """Yield (offset after the line, line) for each whole line from byte `start`; a torn last line
+    is left out.
+    """
     if not path.exists():
         return
     with open(path, "rb") as file:

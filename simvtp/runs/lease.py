@@ -1,16 +1,19 @@
 """Who may write into a run directory: exactly one attempt, also when two live at once.
 
-A batch system that has lost a node starts the job again elsewhere while the old process goes on. Locks of the operating system do
-not help there: they end with a machine, or hang on a file server. So each attempt takes a number, by creating the next file in
-`<run>/lease/`, which only one can do. The newest number owns the directory; whoever took over removes the file of the one before.
-The owner opens its own file before each write: is it gone, the attempt has been replaced, writes nothing more and stops itself.
+A batch system that has lost a node starts the job again elsewhere while the old process goes on.
+Locks of the operating system do not help there: they end with a machine, or hang on a file server.
+So each attempt takes a number, by creating the next file in `<run>/lease/`, which only one can do.
+The newest number owns the directory; whoever took over removes the file of the one before. The
+owner opens its own file before each write: is it gone, the attempt has been replaced, writes
+nothing more and stops itself.
 
     00000002.json        the owner: who, where, since when; touched every few seconds
     00000001.ended.json  an attempt that is over, with the time of its end
 
-What a replaced attempt had open stays without effect: the journal is copied to a new file at each takeover, and checkpoints carry a
-mark of the journal that they were written beside. Times of different machines are never compared: whether an owner elsewhere
-still lives is seen by watching its file change. (Ours; released behaviour has nothing of the kind.)
+What a replaced attempt had open stays without effect: the journal is copied to a new file at each
+takeover, and checkpoints carry a mark of the journal that they were written beside. Times of
+different machines are never compared: whether an owner elsewhere still lives is seen by watching
+its file change. (Ours; released behaviour has nothing of the kind.)
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ from simvtp.runs.journal import write_atomically
 
 FOLDER = "lease"
 BEAT_S = 5.0  # how often the owner touches its file
-SILENT_S = 60.0  # an owner on another machine whose file did not change for so long is taken for dead
+SILENT_S = (
+    60.0  # an owner on another machine whose file did not change for so long is taken for dead
+)
 SLURM_FACTS = (
     "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES",
     "SLURM_NTASKS", "SLURM_JOB_PARTITION", "SLURM_JOB_NAME", "SLURM_CLUSTER_NAME", "SLURM_GPUS_ON_NODE",
@@ -52,7 +57,9 @@ class Fenced(Stopped):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a run, as its lease file tells it. `ended` is None while the file says that it goes on."""
+    """One attempt at a run, as its lease file tells it. `ended` is None while the file says that it
+    goes on.
+    """
 
     token: int
     host: str
@@ -69,7 +76,9 @@ class Attempt:
     @property
     def who(self) -> str:
         """`job 12 on n1`, or `process 77 on laptop`."""
-        return f"job {self.job} on {self.host}" if self.job else f"process {self.pid} on {self.host}"
+        return (
+            f"job {self.job} on {self.host}" if self.job else f"process {self.pid} on {self.host}"
+        )
 
 
 class Lease:
@@ -81,7 +90,9 @@ class Lease:
         self._callbacks: list[Callable[[], None]] = []
 
     def check(self) -> None:
-        """Raise Fenced if another attempt has taken over. Opens the file: a file server answers that freshly."""
+        """Raise Fenced if another attempt has taken over. Opens the file: a file server answers
+        that freshly.
+        """
         if self.path is None:
             return
         try:
@@ -90,14 +101,20 @@ class Lease:
         except FileNotFoundError:
             self._note_loss()
         except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror or error}; is the disk still there?") from error
+            raise UserError(
+                f"cannot read {self.path}: {error.strerror or error}; is the disk still there?"
+            ) from error
         if self._lost.is_set():
             newest = next(iter(reversed(attempts(self.path.parents[1]))), None)
             by = f" by {newest.who}" if newest and newest.token > self.token else ""
-            raise Fenced(f"the run directory {self.path.parents[1]} was taken over{by}: this attempt stops and writes nothing more.")
+            raise Fenced(
+                f"the run directory {self.path.parents[1]} was taken over{by}: this attempt stops and writes nothing more."
+            )
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` (from another thread) as soon as the loss is noticed, at most a beat after it happened."""
+        """Call `callback` (from another thread) as soon as the loss is noticed, at most a beat
+        after it happened.
+        """
         self._callbacks.append(callback)
         if self._lost.is_set():
             callback()
@@ -123,7 +140,13 @@ class Lease:
 
 @contextlib.contextmanager
 def hold(
-    directory: Path, *, owns: bool = True, wait: bool = False, say: Say = print, beat_s: float = BEAT_S, silent_s: float = SILENT_S
+    directory: Path,
+    *,
+    owns: bool = True,
+    wait: bool = False,
+    say: Say = print,
+    beat_s: float = BEAT_S,
+    silent_s: float = SILENT_S,
 ) -> Iterator[Lease]:
     """Own `directory` while the block runs.
 
@@ -132,8 +155,9 @@ def hold(
         wait: wait while another attempt lives there (it may finish the work); False: UserError.
         beat_s, silent_s: see BEAT_S and SILENT_S.
 
-    A process that holds it already gets the same right again. The same SLURM job with a higher restart count takes over at once
-    (SLURM has given the earlier attempt up), and so does anybody from a dead process of this machine.
+    A process that holds it already gets the same right again. The same SLURM job with a higher
+    restart count takes over at once (SLURM has given the earlier attempt up), and so does anybody
+    from a dead process of this machine.
 
     Raises:
         UserError: another attempt lives there, or the disk cannot be written.
@@ -146,7 +170,9 @@ def hold(
     try:
         token, joined = _take(directory, me, wait, say, silent_s)
     except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror or error}; choose another runtime.root.") from error
+        raise UserError(
+            f"cannot write to {directory}: {error.strerror or error}; choose another runtime.root."
+        ) from error
     lease = Lease(_file(directory, token), token)
     stop = threading.Event()
 
@@ -162,18 +188,25 @@ def hold(
         stop.set()
         beating.join()
         if not joined:  # else whoever took it ends it
-            with contextlib.suppress(OSError, UserError):  # a full disk: the next attempt sees that this process is dead
+            with contextlib.suppress(
+                OSError, UserError
+            ):  # a full disk: the next attempt sees that this process is dead
                 _end(directory, token, time.time())
 
 
 def attempts(directory: Path) -> list[Attempt]:
-    """All attempts at a run, oldest first; files that cannot be read (being written just now) are left out."""
+    """All attempts at a run, oldest first; files that cannot be read (being written just now) are
+    left out.
+    """
     found = []
     for path in _files(directory, _ANY):
         attempt = _read(path)
         if attempt is not None:
             found.append(attempt)
-    unique = {attempt.token: attempt for attempt in sorted(found, key=lambda a: (a.token, a.ended is not None))}
+    unique = {
+        attempt.token: attempt
+        for attempt in sorted(found, key=lambda a: (a.token, a.ended is not None))
+    }
     return list(unique.values())
 
 
@@ -200,9 +233,11 @@ def release_dead(directory: Path) -> bool:
 
 
 def start_mark(pid: int) -> float:
-    """When a process started, as a number that stays the same while it lives; 0 if there is none, or only its zombie.
+    """When a process started, as a number that stays the same while it lives; 0 if there is none,
+    or only its zombie.
 
-    From /proc it is clock ticks since the boot: unlike the time of day, that does not move when the clock is set.
+    From /proc it is clock ticks since the boot: unlike the time of day, that does not move when the
+    clock is set.
     """
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
@@ -220,7 +255,7 @@ def start_mark(pid: int) -> float:
         return 0.0
 
 
-# ---- taking it ------------------------------------------------------------------------------------------------------------
+# ---- taking it -----------------------------------------------------------------------------------
 
 
 def _identity() -> dict[str, Any]:
@@ -234,7 +269,7 @@ def _identity() -> dict[str, Any]:
         "restart": int(slurm.get("SLURM_RESTART_COUNT") or 0),
         "gpus": _gpus(slurm),
         "began": time.time(),
-        "code": str(Path(__file__).resolve().parents[1]),
+        "code": str(Path(__file__).resolve().parents[2]),
         "slurm": slurm,
     }
 
@@ -243,34 +278,56 @@ def _gpus(slurm: Mapping[str, str]) -> int:
     """GPUs that are set aside for this attempt, on all its nodes: what a cluster bills."""
     if slurm.get("SLURM_GPUS_ON_NODE", "").isdigit():
         return int(slurm["SLURM_GPUS_ON_NODE"]) * int(slurm.get("SLURM_JOB_NUM_NODES") or 1)
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip() and name.strip() != "-1"]
+    named = [
+        name
+        for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        if name.strip() and name.strip() != "-1"
+    ]
     return len(named)
 
 
-def _take(directory: Path, me: Mapping[str, Any], wait: bool, say: Say, silent_s: float) -> tuple[int, bool]:
+def _take(
+    directory: Path, me: Mapping[str, Any], wait: bool, say: Say, silent_s: float
+) -> tuple[int, bool]:
     """(token, whether this process held it already)."""
     (directory / FOLDER).mkdir(parents=True, exist_ok=True)
-    watched: tuple[int, float, float] | None = None  # token, its last beat, our clock when we first saw that beat
+    watched: tuple[int, float, float] | None = (
+        None  # token, its last beat, our clock when we first saw that beat
+    )
     told = 0  # token of the owner that the user was told of
     while True:
-        tokens = [int(found[1]) for path in _files(directory, _ANY) if (found := _ANY.fullmatch(path.name))]
+        tokens = [
+            int(found[1])
+            for path in _files(directory, _ANY)
+            if (found := _ANY.fullmatch(path.name))
+        ]
         newest = max(tokens, default=0)
         path = _file(directory, newest)
         holder = _read(path)
         if path.exists():
-            if holder is not None and (holder.host, holder.pid, holder.pid_started) == (me["host"], me["pid"], me["pid_started"]):
+            if holder is not None and (holder.host, holder.pid, holder.pid_started) == (
+                me["host"],
+                me["pid"],
+                me["pid_started"],
+            ):
                 return newest, True
             beat = holder.last_beat if holder else 0.0
             if watched is None or watched[:2] != (newest, beat):
                 watched = (newest, beat, time.monotonic())
-            silent = time.monotonic() - watched[2] > silent_s or (not wait and beat and time.time() - beat > silent_s)
+            silent = time.monotonic() - watched[2] > silent_s or (
+                not wait and beat and time.time() - beat > silent_s
+            )
             if not silent and not (holder is not None and _replaced_by(holder, me)):
                 if not wait:
                     who = holder.who if holder else "another process"
-                    raise UserError(f"{who} works on this experiment in {directory}: wait for it, or stop it first.")
+                    raise UserError(
+                        f"{who} works on this experiment in {directory}: wait for it, or stop it first."
+                    )
                 if told != newest:
                     told = newest
-                    say(f"{holder.who if holder else 'another process'} works in {directory}: waiting for it")
+                    say(
+                        f"{holder.who if holder else 'another process'} works in {directory}: waiting for it"
+                    )
                 time.sleep(0.5)
                 continue
         if _create(_file(directory, newest + 1), {"token": newest + 1, **me}):
@@ -315,12 +372,16 @@ def _end(directory: Path, token: int, at: float) -> None:
         return
     except ValueError:  # it was killed while it wrote its first line
         content = {"token": token}
-    write_atomically(path.with_name(f"{token:08d}.ended.json"), json.dumps({**content, "ended": at}))
+    write_atomically(
+        path.with_name(f"{token:08d}.ended.json"), json.dumps({**content, "ended": at})
+    )
     path.unlink(missing_ok=True)
 
 
 def _new_file(path: Path) -> None:
-    """The same content under the same name, but another file: what a replaced attempt has open is no longer this one."""
+    """The same content under the same name, but another file: what a replaced attempt has open is
+    no longer this one.
+    """
     if path.exists():
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.copyfile(path, temporary)
@@ -333,7 +394,9 @@ def _file(directory: Path, token: int) -> Path:
 
 def _files(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
     try:
-        return sorted(path for path in (directory / FOLDER).iterdir() if pattern.fullmatch(path.name))
+        return sorted(
+            path for path in (directory / FOLDER).iterdir() if pattern.fullmatch(path.name)
+        )
     except FileNotFoundError:
         return []
 

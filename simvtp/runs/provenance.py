@@ -1,8 +1,9 @@
-"""Where a figure comes from: the code (commit and uncommitted changes), the packages, the machine, the command.
+"""Where a figure comes from: the code (commit and uncommitted changes), the packages, the machine,
+the command.
 
-Captured when a run is submitted, because the tree may have changed by the time that a queued job starts. Only what is named
-here is recorded: of the environment SLURM_* and CUDA_VISIBLE_DEVICES, without anything that looks like a credential; user names
-and passwords inside URLs are blanked out.
+Captured when a run is submitted, because the tree may have changed by the time that a queued job
+starts. Only what is named here is recorded: of the environment SLURM_* and CUDA_VISIBLE_DEVICES,
+without anything that looks like a credential; user names and passwords inside URLs are blanked out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _URL_USER = re.compile(r"(?<=://)[^/\s\"']+@")
 
 @dataclass(frozen=True)
 class Provenance:
-    """The record. `diff` is the exact output of `git diff HEAD --binary`, so `git apply diff.patch` on `commit` rebuilds the code."""
+    """The record. `diff` is the exact output of `git diff HEAD --binary`, so `git apply diff.patch`
+    on `commit` rebuilds the code.
+    """
 
     time: float  # seconds since 1970
     repository: str  # top folder of the git repository, empty if there is none
@@ -55,12 +58,16 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the diff is a file of its own."""
         values = {"schema": SCHEMA, **asdict(self), "diff": PATCH if self.diff else ""}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+        }
 
 
 def capture(repo: Path | None = None) -> Provenance:
-    """Record code, packages, machine and command. `repo`: any folder of the repository; None = the one this package lies in."""
-    folder = Path(__file__).resolve().parents[1] if repo is None else Path(repo)
+    """Record code, packages, machine and command. `repo`: any folder of the repository; None = the
+    one this package lies in.
+    """
+    folder = Path(__file__).resolve().parents[2] if repo is None else Path(repo)
     packages = installed_packages()
     return Provenance(
         time=time.time(),
@@ -78,7 +85,9 @@ def capture(repo: Path | None = None) -> Provenance:
 
 
 def write(run_dir: Path, provenance: Provenance) -> None:
-    """Write provenance.json and, where there are uncommitted changes, diff.patch. A full disk raises UserError."""
+    """Write provenance.json and, where there are uncommitted changes, diff.patch. A full disk
+    raises UserError.
+    """
     if provenance.diff:
         write_atomically(run_dir / PATCH, provenance.diff)
     else:
@@ -87,7 +96,9 @@ def write(run_dir: Path, provenance: Provenance) -> None:
 
 
 def allowed_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The few variables that say where a job ran; SLURM_JWT and the like are credentials and stay out."""
+    """The few variables that say where a job ran; SLURM_JWT and the like are credentials and stay
+    out.
+    """
     return {
         key: without_url_users(value)
         for key, value in sorted(environment.items())
@@ -111,26 +122,54 @@ def installed_packages() -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    # the user's own settings must not change what the diff looks like, and a job must not take the index lock
-    settings = ("-c", "core.quotepath=off", "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
-    return subprocess.run(["git", "--no-optional-locks", *settings, "-C", str(folder), *arguments], capture_output=True, check=False)
+    # the user's own settings must not change what the diff looks like, and a job must not take the
+    # index lock
+    settings = (
+        "-c",
+        "core.quotepath=off",
+        "-c",
+        "diff.noprefix=false",
+        "-c",
+        "diff.mnemonicPrefix=false",
+    )
+    return subprocess.run(
+        ["git", "--no-optional-locks", *settings, "-C", str(folder), *arguments],
+        capture_output=True,
+        check=False,
+    )
 
 
 def _git_state(folder: Path) -> dict[str, Any]:
-    none = {"repository": "", "commit": "", "branch": "", "dirty": False, "untracked": (), "diff": b""}
+    none = {
+        "repository": "",
+        "commit": "",
+        "branch": "",
+        "dirty": False,
+        "untracked": (),
+        "diff": b"",
+    }
     try:
         top = _git(folder, "rev-parse", "--show-toplevel")
     except FileNotFoundError:
         return {**none, "note": "git is not installed: the state of the code is not recorded"}
     if top.returncode:
         reason = _text(top.stderr).splitlines()
-        return {**none, "note": f"no git repository at {folder}: {reason[0] if reason else 'git gave no reason'}"}
+        return {
+            **none,
+            "note": f"no git repository at {folder}: {reason[0] if reason else 'git gave no reason'}",
+        }
     root = Path(_text(top.stdout))
     listed = _git(root, "ls-files", "--others", "--exclude-standard", "-z").stdout
     untracked = tuple(sorted(os.fsdecode(name) for name in listed.split(b"\0") if name))
     head = _git(root, "rev-parse", "--verify", "HEAD")
     if head.returncode:
-        return {**none, "repository": str(root), "dirty": True, "untracked": untracked, "note": "the repository has no commit yet"}
+        return {
+            **none,
+            "repository": str(root),
+            "dirty": True,
+            "untracked": untracked,
+            "note": "the repository has no commit yet",
+        }
     diff = _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")
     failed = diff.returncode != 0
     return {
@@ -159,15 +198,30 @@ def _cpu_name() -> str:
 
 
 def _gpu_names() -> tuple[str, ...]:
-    """Names of this machine's NVIDIA GPUs. Asked of the driver, not of torch: that would start CUDA in the submitting process."""
+    """Names of this machine's NVIDIA GPUs. Asked of the driver, not of torch: that would start CUDA
+    in the submitting process.
+    """
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    lines = [line for file in files for line in file.read_text().splitlines() if line.startswith("Model:")]
+    lines = [
+        line
+        for file in files
+        for line in file.read_text().splitlines()
+        if line.startswith("Model:")
+    ]
     if lines:
         return tuple(line.partition(":")[2].strip() for line in lines)
     try:
         done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=False
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ()
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()
+    return (
+        tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+        if done.returncode == 0
+        else ()
+    )

@@ -1,7 +1,9 @@
-"""Action recognition: one class for each video. Linear probe, attentive probe or full fine-tuning (`finetune.probe`); heads are ours.
+"""Action recognition: one class for each video. Linear probe, attentive probe or full fine-tuning
+(`finetune.probe`); heads are ours.
 
-`finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates (`simvtp.training.optim`).
-`finetune.mixup` trains on mixtures of two clips (`simvtp.data.loading.mixup`).
+`finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates
+(`simvtp.training.optim`). `finetune.mixup` trains on mixtures of two clips
+(`simvtp.data.loading.mixup`).
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k
 from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
 from simvtp.evaluation.metrics import TIES
-from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.downstream.action_model import VideoClassifier
+from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Result
-from simvtp.tasks.task_objectives import Classification
 from simvtp.tasks.pair_scoring import score_texts
 from simvtp.tasks.task import Context
+from simvtp.tasks.task_objectives import Classification
 from simvtp.training.objectives import Objective
 
 VARIANTS = {"none": "full", "linear": "linear-probe", "attentive": "attentive-probe"}
@@ -45,10 +47,15 @@ class ActionRecognition:
         experiment, tuning = context.experiment, context.experiment.finetune
         records = open_annotations(experiment.data, experiment.runtime, "action")
         self.videos = records.videos
-        self.actions = {split: [a for a in records.actions if a.split == split] for split in ("train", "val", "test")}
+        self.actions = {
+            split: [a for a in records.actions if a.split == split]
+            for split in ("train", "val", "test")
+        }
         for split in ("train", tuning.selection, experiment.evaluate.split):
             if not self.actions[split]:
-                raise DataError(f"the {split} split of {context.dataset.name} has no video with a class.")
+                raise DataError(
+                    f"the {split} split of {context.dataset.name} has no video with a class."
+                )
         self.labels = records.labels or tuple(sorted({a.label for a in self.actions["train"]}))
         self.number = {label: number for number, label in enumerate(self.labels)}
         self.samples = len(self.actions["train"])
@@ -57,7 +64,12 @@ class ActionRecognition:
     def build(self, unified: SimVTP) -> nn.Module:
         experiment, tuning = self.context.experiment, self.context.experiment.finetune
         return VideoClassifier.from_unified(
-            unified, experiment.model, len(self.labels), experiment.seed, probe=tuning.probe, drop_path=tuning.drop_path
+            unified,
+            experiment.model,
+            len(self.labels),
+            experiment.seed,
+            probe=tuning.probe,
+            drop_path=tuning.drop_path,
         )
 
     def objective(self) -> Objective:
@@ -69,7 +81,10 @@ class ActionRecognition:
         nothing = self.context.tokenizer.encode([""], 2)
 
         def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
-            rows = (part.expand(len(chosen), -1) for part in (nothing.input_ids, nothing.attention_mask, nothing.word_ids))
+            rows = (
+                part.expand(len(chosen), -1)
+                for part in (nothing.input_ids, nothing.attention_mask, nothing.word_ids)
+            )
             return TokenBatch(*rows), targets[list(chosen)]
 
         clips = [Clip(a.video, self.videos[a.video], ("",), "train") for a in actions]
@@ -84,7 +99,14 @@ class ActionRecognition:
         actions, right = self.actions[split], self._targets(split)
         clips = [Clip(a.video, self.videos[a.video], ("",), split) for a in actions]
         nothing = self.context.tokenizer.encode([""] * len(actions), 2)
-        logits = score_texts(self.context, model, lambda views, ids, mask: model.classify(views), clips, nothing, range(len(actions)))
+        logits = score_texts(
+            self.context,
+            model,
+            lambda views, ids, mask: model.classify(views),
+            clips,
+            nothing,
+            range(len(actions)),
+        )
         ranks = answer_ranks(logits, right)
         variant = VARIANTS[self.context.experiment.finetune.probe]
         result = Result(

@@ -1,8 +1,10 @@
-"""Video-text multiple choice: which of n captions belongs to the clip. The pair encoder scores each; the head, ours, starts as the VTM head.
+"""Video-text multiple choice: which of n captions belongs to the clip. The pair encoder scores
+each; the head, ours, starts as the VTM head.
 
-The wrong captions are those of other clips of the same split: in training drawn anew for each sample, in scoring picked once and for all
-by a hash of the clip's name. `prior` is 100 / n, as each caption is right as often as it is wrong; a blind model sees captions alone.
-A benchmark of multiple choice is tested on its published choices (published.py).
+The wrong captions are those of other clips of the same split: in training drawn anew for each
+sample, in scoring picked once and for all by a hash of the clip's name. `prior` is 100 / n, as each
+caption is right as often as it is wrong; a blind model sees captions alone. A benchmark of multiple
+choice is tested on its published choices (published.py).
 """
 
 from __future__ import annotations
@@ -16,26 +18,28 @@ from simvtp.config.schema import TrainConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import require_captions
 from simvtp.data.loading.loader import TrainLoader
-from simvtp.data.manifest import hash_unit
 from simvtp.data.loading.sample_order import uniforms
+from simvtp.data.manifest import hash_unit
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import accuracy, answer_ranks, chance_accuracy
 from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
 from simvtp.evaluation.metrics import TIES
-from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.downstream.cross_encoder import PairModel
+from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Result
-from simvtp.tasks.task_objectives import Classification
+from simvtp.tasks.pair_scoring import score_texts
 from simvtp.tasks.published_choice import published_choices, require_training_captions
 from simvtp.tasks.qa import padded, shaped
-from simvtp.tasks.pair_scoring import score_texts
 from simvtp.tasks.task import Context
+from simvtp.tasks.task_objectives import Classification
 from simvtp.training.objectives import Objective
 
 
 class CaptionChoice:
-    """The right caption stands first in all that is made here; candidates are scored one by one, so no model can make use of that."""
+    """The right caption stands first in all that is made here; candidates are scored one by one, so
+    no model can make use of that.
+    """
 
     selection = "val/accuracy"
 
@@ -49,7 +53,9 @@ class CaptionChoice:
         require_captions(context.dataset, "a choice among captions")
         for split, clips in self.clips.items():
             if split not in self.published and len(clips) < self.count:
-                raise DataError(f"the {split} split has {len(clips)} clips: too few for a choice among {self.count} captions.")
+                raise DataError(
+                    f"the {split} split has {len(clips)} clips: too few for a choice among {self.count} captions."
+                )
         self.samples = len(self.clips["train"])
         self.negatives: str = ""
 
@@ -77,7 +83,10 @@ class CaptionChoice:
             for number, clip in zip(numbers, chosen, strict=True):
                 luck = uniforms(seed, f"choice {stage}", number, 2 * self.count)
                 others = different(luck[: self.count - 1].tolist(), clip, len(clips))
-                texts += [_one_of(clips[c], u) for c, u in zip((clip, *others), luck[self.count :].tolist(), strict=True)]
+                texts += [
+                    _one_of(clips[c], u)
+                    for c, u in zip((clip, *others), luck[self.count :].tolist(), strict=True)
+                ]
             return self._shaped(texts), torch.zeros(len(chosen), dtype=torch.int64)
 
         return self.context.train_loader(clips, settings, stage, annotate)
@@ -94,11 +103,15 @@ class CaptionChoice:
         for number, clip in enumerate(clips):
             luck = [hash_unit(f"wrong caption {i}", clip.id) for i in range(self.count - 1)]
             texts += [clips[c].captions[0] for c in (number, *different(luck, number, len(clips)))]
-        logits = score_texts(self.context, model, model.score, clips, self._shaped(texts), range(len(clips)))
+        logits = score_texts(
+            self.context, model, model.score, clips, self._shaped(texts), range(len(clips))
+        )
         right = torch.zeros(len(clips), dtype=torch.int64)
         ranks, guessed = answer_ranks(logits, right), chance_accuracy(right, self.count)
         result = Result(
-            self.context.protocol("choice", split, setting, checkpoint, ties=TIES, variant=f"{self.count} captions"),
+            self.context.protocol(
+                "choice", split, setting, checkpoint, ties=TIES, variant=f"{self.count} captions"
+            ),
             accuracy(ranks),
             guessed,
             queries=len(clips),
@@ -110,12 +123,25 @@ class CaptionChoice:
         candidates = Candidates(lambda number: texts[number * self.count :][: self.count], right)
         return [with_candidates(result, Asked(names, names, [""] * len(names)), candidates, logits)]
 
-    def _score_published(self, model: PairModel, split: str, setting: str, checkpoint: str) -> Result:
+    def _score_published(
+        self, model: PairModel, split: str, setting: str, checkpoint: str
+    ) -> Result:
         choices = self.published[split]
-        sentences = [text for several in choices.sentences for text in padded(several, choices.most)]
+        sentences = [
+            text for several in choices.sentences for text in padded(several, choices.most)
+        ]
         tokens = self.context.tokenizer.encode(sentences, self.context.experiment.model.text_length)
-        logits = score_texts(self.context, model, model.score, choices.clips, shaped(tokens, choices.there), choices.owners)
-        protocol = self.context.protocol("choice", split, setting, checkpoint, ties=TIES, variant=f"{choices.most} captions")
+        logits = score_texts(
+            self.context,
+            model,
+            model.score,
+            choices.clips,
+            shaped(tokens, choices.there),
+            choices.owners,
+        )
+        protocol = self.context.protocol(
+            "choice", split, setting, checkpoint, ties=TIES, variant=f"{choices.most} captions"
+        )
         return choices.result(protocol, logits)
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
@@ -123,7 +149,9 @@ class CaptionChoice:
 
 
 def different(luck: Sequence[float], own: int, count: int) -> list[int]:
-    """As many different numbers below `count`, none of them `own`, as there are uniform numbers in `luck`."""
+    """As many different numbers below `count`, none of them `own`, as there are uniform numbers in
+    `luck`.
+    """
     taken = [own]
     for share in luck:
         place = int(share * (count - len(taken)))

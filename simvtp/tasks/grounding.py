@@ -1,13 +1,17 @@
-"""Temporal grounding: a sentence and a video, the span of the video that the sentence speaks of. The method is ours.
+"""Temporal grounding: a sentence and a video, the span of the video that the sentence speaks of.
+The method is ours.
 
-The video is cut into `finetune.segments` equal segments; `finetune.segment_frames` frames of each pass through the pair encoder with the
-sentence, and a light head says of each segment that it lies inside the span, that the span starts with it, that it ends with it. Every
-run of segments is a candidate. Its loss, had it been the true span, gives its probability; its score is the overlap with the true span
-that these probabilities let one expect; then non-maximum suppression, or with `finetune.spans=coverage` the spans that best complete those
-before them. Spans are as fine as the segments.
+The video is cut into `finetune.segments` equal segments; `finetune.segment_frames` frames of each
+pass through the pair encoder with the sentence, and a light head says of each segment that it lies
+inside the span, that the span starts with it, that it ends with it. Every run of segments is a
+candidate. Its loss, had it been the true span, gives its probability; its score is the overlap with
+the true span that these probabilities let one expect; then non-maximum suppression, or with
+`finetune.spans=coverage` the spans that best complete those before them. Spans are as fine as the
+segments.
 
-Beside each figure: `chance` (random spans) and `prior` (the spans that overlap best with the training moments). `finetune.blind=true`
-trains on the sentence alone, `finetune.baseline=true` puts that beside.
+Beside each figure: `chance` (random spans) and `prior` (the spans that overlap best with the
+training moments). `finetune.blind=true` trains on the sentence alone, `finetune.baseline=true` puts
+that beside.
 """
 
 from __future__ import annotations
@@ -23,16 +27,25 @@ from torch import Tensor, nn
 from simvtp.batch import Masks
 from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations
+from simvtp.data.benchmarks.records import Benchmark, Moment
 from simvtp.data.clips import Clip
 from simvtp.data.loading.loader import TrainLoader
-from simvtp.data.benchmarks.records import Benchmark, Moment
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.data.video.readers import get_reader, probe
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.examples.example_cards import Asked, with_spans
-from simvtp.evaluation.temporal_spans import DEPTHS, Numbers, Prediction, Spans, cover, grounding_result, overlap, suppress
-from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.evaluation.temporal_spans import (
+    DEPTHS,
+    Numbers,
+    Prediction,
+    Spans,
+    cover,
+    grounding_result,
+    overlap,
+    suppress,
+)
 from simvtp.models.downstream.grounding_model import END, INSIDE, START, GroundingModel
+from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Result
 from simvtp.tasks.pair_scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
@@ -41,7 +54,9 @@ from simvtp.training.objectives import Losses, Objective, Report, Shares
 MOST_SEGMENTS = 64  # 2,080 candidates
 NMS = 0.5  # a candidate that overlaps by more with a better one is left out
 TIES = "pessimistic"  # see simvtp/evaluation/temporal_spans.py
-WHOLE_VIDEO = 10**9  # a stride that no video is long enough for: the frames are spread evenly from its first to its last one
+WHOLE_VIDEO = (
+    10**9
+)  # a stride that no video is long enough for: the frames are spread evenly from its first to its last one
 
 
 class Grounding:
@@ -51,13 +66,21 @@ class Grounding:
 
     def __init__(self, context: Context) -> None:
         experiment, tuning = context.experiment, context.experiment.finetune
-        self.segments, self.segment_frames, self.spans = tuning.segments, tuning.segment_frames, tuning.spans
+        self.segments, self.segment_frames, self.spans = (
+            tuning.segments,
+            tuning.segment_frames,
+            tuning.spans,
+        )
         self.variant = f"NMS {NMS:g}" if self.spans == "nms" else self.spans
         if not 2 <= self.segments <= MOST_SEGMENTS:
-            raise ConfigError(f"finetune.segments={self.segments}: must be from 2 to {MOST_SEGMENTS}.")
+            raise ConfigError(
+                f"finetune.segments={self.segments}: must be from 2 to {MOST_SEGMENTS}."
+            )
         tubelet = experiment.model.tubelet_size
         if self.segment_frames < 1 or self.segment_frames % tubelet:
-            raise ConfigError(f"finetune.segment_frames={self.segment_frames}: must be a multiple of model.tubelet_size={tubelet}.")
+            raise ConfigError(
+                f"finetune.segment_frames={self.segment_frames}: must be a multiple of model.tubelet_size={tubelet}."
+            )
         self.context = context.resampled(self.segments * self.segment_frames, WHOLE_VIDEO)
         records = open_annotations(experiment.data, experiment.runtime, "grounding")
         self.videos = records.videos
@@ -66,10 +89,14 @@ class Grounding:
         for split, moments in self.moments.items():
             if not moments:
                 raise DataError(f"the {split} split of {context.dataset.name} has no moment.")
-        self.lengths = _lengths([m for moments in self.moments.values() for m in moments], records, context)
+        self.lengths = _lengths(
+            [m for moments in self.moments.values() for m in moments], records, context
+        )
         self.learnt = [m for m in self.moments["train"] if self._begins(m)]
         if not self.learnt:
-            raise DataError(f"no moment of the train split of {context.dataset.name} begins within its video.")
+            raise DataError(
+                f"no moment of the train split of {context.dataset.name} begins within its video."
+            )
         self._say_what_cannot_be_found()
         asked = (m.sentence for moments in self.moments.values() for m in moments)
         self.text_length = needed_length(context.tokenizer, asked, experiment.model.text_length)
@@ -84,10 +111,16 @@ class Grounding:
         for split, moments in self.moments.items():
             late = sum(not self._begins(moment) for moment in moments)
             if late:
-                fate = "left out" if split == "train" else "no span can be right, so they count as misses"
-                self.context.say(f"{split}: {late} of {len(moments)} sentences speak of a time after the end of their video: {fate}")
+                fate = (
+                    "left out"
+                    if split == "train"
+                    else "no span can be right, so they count as misses"
+                )
+                self.context.say(
+                    f"{split}: {late} of {len(moments)} sentences speak of a time after the end of their video: {fate}"
+                )
 
-    # ---- training ---------------------------------------------------------------------------------------------------------
+    # ---- training --------------------------------------------------------------------------------
 
     def build(self, unified: SimVTP) -> nn.Module:
         tuning = self.context.experiment.finetune
@@ -111,7 +144,9 @@ class Grounding:
         def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
             moments = [self.learnt[number] for number in chosen]
             spans, lengths = self._truth(moments)
-            return self._texts(moments), torch.from_numpy(np.clip(spans / lengths[:, None], 0, 1)).float()
+            return self._texts(moments), torch.from_numpy(
+                np.clip(spans / lengths[:, None], 0, 1)
+            ).float()
 
         return self.context.train_loader(clips, settings, stage, annotate)
 
@@ -119,13 +154,15 @@ class Grounding:
         return self.context.tokenizer.encode([m.sentence for m in moments], self.text_length)
 
     def _truth(self, moments: Sequence[Moment]) -> tuple[Spans, Numbers]:
-        """(true spans [Q, 2], lengths of their videos [Q]), in seconds. A span that reaches beyond its video is cut at the end."""
+        """(true spans [Q, 2], lengths of their videos [Q]), in seconds. A span that reaches beyond
+        its video is cut at the end.
+        """
         lengths = np.array([self.lengths[m.id] for m in moments])
         spans = np.array([(m.span.start_s, m.span.end_s) for m in moments])
         spans[:, 1] = np.where(spans[:, 0] < lengths, np.minimum(spans[:, 1], lengths), spans[:, 1])
         return spans, lengths
 
-    # ---- scoring ----------------------------------------------------------------------------------------------------------
+    # ---- scoring ---------------------------------------------------------------------------------
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         assert isinstance(model, GroundingModel)
@@ -133,26 +170,42 @@ class Grounding:
         clips, owners = asked_clips(moments, self.videos, split)
         logits = score_texts(self.context, model, model.score, clips, self._texts(moments), owners)
         truths, lengths = self._truth(moments)
-        protocol = self.context.protocol("grounding", split, setting, checkpoint, ties=TIES, variant=self.variant)
+        protocol = self.context.protocol(
+            "grounding", split, setting, checkpoint, ties=TIES, variant=self.variant
+        )
         found, names = predict(logits, lengths, self.spans), [m.id for m in moments]
-        result = grounding_result(protocol, found, truths, lengths, *self._truth(self.learnt), names=names)
-        return [with_spans(result, Asked(names, [m.video for m in moments], [m.sentence for m in moments]), found, truths, lengths)]
+        result = grounding_result(
+            protocol, found, truths, lengths, *self._truth(self.learnt), names=names
+        )
+        return [
+            with_spans(
+                result,
+                Asked(names, [m.video for m in moments], [m.sentence for m in moments]),
+                found,
+                truths,
+                lengths,
+            )
+        ]
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {f"val/{name}": value for name, value in results[0].metrics.items()}
 
 
 class SpanLoss:
-    """How far `logits` [B, S, 3] are from the spans `targets` float [B, 2], shares of the video from 0 to 1.
+    """How far `logits` [B, S, 3] are from the spans `targets` float [B, 2], shares of the video
+    from 0 to 1.
 
-    inside: binary cross-entropy with the share of each segment that the span covers, mean over the segments; bounds: cross-entropy
-    with the first segment of the span and with the last one, both after rounding to whole segments (at least one).
+    inside: binary cross-entropy with the share of each segment that the span covers, mean over the
+    segments; bounds: cross-entropy with the first segment of the span and with the last one, both
+    after rounding to whole segments (at least one).
     """
 
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
         return {}
 
-    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+    def __call__(
+        self, outputs: dict[str, Tensor], shares: Shares | None = None
+    ) -> tuple[Losses, Report]:
         logits, targets = outputs["logits"].float(), outputs["targets"]
         count = logits.shape[1]
         scaled = targets * count
@@ -161,25 +214,34 @@ class SpanLoss:
         first = scaled[:, 0].round().long().clamp(max=count - 1)
         last = (scaled[:, 1].round().long() - 1).maximum(first)
         inside = F.binary_cross_entropy_with_logits(logits[..., INSIDE], covered)
-        bounds = F.cross_entropy(logits[..., START], first) + F.cross_entropy(logits[..., END], last)
+        bounds = F.cross_entropy(logits[..., START], first) + F.cross_entropy(
+            logits[..., END], last
+        )
         report = {"loss/inside": inside.detach(), "loss/bounds": bounds.detach()}
         return {"inside": inside, "bounds": bounds}, report
 
 
 def candidates(logits: Tensor) -> tuple[Spans, Numbers]:
-    """(candidates as shares of the video [N, 2], probability of each to be the true span [Q, N]) of float64 logits [Q, S, 3]."""
+    """(candidates as shares of the video [N, 2], probability of each to be the true span [Q, N]) of
+    float64 logits [Q, S, 3].
+    """
     count = logits.shape[1]
     first, last = torch.triu_indices(count, count).unbind(0)
     starts, ends = (logits[..., part].log_softmax(dim=1) for part in (START, END))
-    # The binary cross-entropy of a run is, but for what is the same for all of them, minus the sum of its logits.
+    # The binary cross-entropy of a run is, but for what is the same for all of them, minus the sum
+    # of its logits.
     until = F.pad(logits[..., INSIDE].cumsum(dim=1), (1, 0))
     gain = starts[:, first] + ends[:, last] + (until[:, last + 1] - until[:, first]) / count
     spans = torch.stack([first, last + 1], dim=1).double().numpy() / count
     return spans, gain.softmax(dim=1).numpy()
 
 
-def predict(logits: Tensor, lengths: Numbers, spans: Literal["nms", "coverage"] = "nms") -> list[Prediction]:
-    """Spans in seconds, at most as many as are looked at, with scores: the expected overlap, with `coverage` what a span adds to it."""
+def predict(
+    logits: Tensor, lengths: Numbers, spans: Literal["nms", "coverage"] = "nms"
+) -> list[Prediction]:
+    """Spans in seconds, at most as many as are looked at, with scores: the expected overlap, with
+    `coverage` what a span adds to it.
+    """
     shares, probabilities = candidates(logits)
     overlaps = overlap(shares, shares)
     found = []
@@ -195,7 +257,9 @@ def predict(logits: Tensor, lengths: Numbers, spans: Literal["nms", "coverage"] 
 
 
 def _lengths(moments: Sequence[Moment], records: Benchmark, context: Context) -> dict[str, float]:
-    """Length in seconds of the video of each moment; files are opened where the annotations do not say it."""
+    """Length in seconds of the video of each moment; files are opened where the annotations do not
+    say it.
+    """
     known = {m.video: m.duration_s for m in moments}
     silent = [video for video, length in known.items() if length is None]
     if silent:
@@ -205,6 +269,8 @@ def _lengths(moments: Sequence[Moment], records: Benchmark, context: Context) ->
         context.check()
         info = probe(records.videos[video], reader)
         if info.fps <= 0:
-            raise DataError(f"{records.videos[video]} does not say its frames per second: the length of the video is not known.")
+            raise DataError(
+                f"{records.videos[video]} does not say its frames per second: the length of the video is not known."
+            )
         known[video] = info.frames / info.fps
     return {m.id: m.duration_s or known[m.video] or 0.0 for m in moments}

@@ -1,8 +1,10 @@
-"""Image-text retrieval: a caption to its picture and back. The way is that of text-video retrieval; what is said of pictures here is ours.
+"""Image-text retrieval: a caption to its picture and back. The way is that of text-video retrieval;
+what is said of pictures here is ours.
 
-A picture is a clip of one frame, which is repeated as often as one tube is long: a model of video sees it in its first time slot and
-nothing after it. Of a data set of videos the picture is the middle frame of each clip. Every caption is a query (five of each picture of
-Flickr30k and COCO); in the direction i2t the rank of a picture is that of the best of its captions, as is usual.
+A picture is a clip of one frame, which is repeated as often as one tube is long: a model of video
+sees it in its first time slot and nothing after it. Of a data set of videos the picture is the
+middle frame of each clip. Every caption is a query (five of each picture of Flickr30k and COCO); in
+the direction i2t the rank of a picture is that of the best of its captions, as is usual.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from torch import nn
 from simvtp.data.benchmarks import BENCHMARKS
 from simvtp.data.loading.sampling import STILL
 from simvtp.evaluation.retrieval_evaluation import Embedded
-from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.methods import method_of
+from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context
@@ -33,7 +35,8 @@ class ImageText(Retrieval):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context.resampled(context.experiment.model.tubelet_size, STILL))
-        # The matching head of the pre-trained model re-ranks; it takes clips of the length that it was trained with.
+        # The matching head of the pre-trained model re-ranks; it takes clips of the length that it
+        # was trained with.
         self.second_stage = context.resampled(context.experiment.model.frames, STILL)
 
     def _protocol(self, split: str, setting: str, checkpoint: str) -> Protocol:
@@ -41,7 +44,11 @@ class ImageText(Retrieval):
 
     def _embed(self, model: nn.Module, split: str) -> Embedded:
         config = self.context.experiment.model
-        if isinstance(model, SimVTP):  # the pre-trained model, built for longer clips (one of MAC takes shorter ones, too)
-            plain = method_of(config).retrieval(model, config, drop_path=0.0, pooling=config.pooling, encoder="shared")
+        if isinstance(
+            model, SimVTP
+        ):  # the pre-trained model, built for longer clips (one of MAC takes shorter ones, too)
+            plain = method_of(config).retrieval(
+                model, config, drop_path=0.0, pooling=config.pooling, encoder="shared"
+            )
             return super()._embed(plain.eval(), split)
         return super()._embed(model, split)

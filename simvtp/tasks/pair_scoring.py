@@ -8,37 +8,56 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from simvtp.data.clips import Clip
 from simvtp.data.benchmarks.records import Moment, Question
+from simvtp.data.clips import Clip
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer
 from simvtp.errors import DataError
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.tasks.task import Context
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # (clips [b, T, H, W, 3], input_ids, attention_mask) -> [b, ...]
+Predict = Callable[
+    [Tensor, Tensor, Tensor], Tensor
+]  # (clips [b, T, H, W, 3], input_ids, attention_mask) -> [b, ...]
 
 
 CHUNK = 8192  # texts that are tokenised at a time
 
 
 def needed_length(tokenizer: Tokenizer, texts: Iterable[str], limit: int) -> int:
-    """Pieces of the longest of the texts, at most `limit`: padding that no text needs costs time and changes nothing."""
+    """Pieces of the longest of the texts, at most `limit`: padding that no text needs costs time
+    and changes nothing.
+    """
     different = list(dict.fromkeys(texts))
-    parts = (tokenizer.encode(different[first : first + CHUNK], limit).attention_mask for first in range(0, len(different), CHUNK))
+    parts = (
+        tokenizer.encode(different[first : first + CHUNK], limit).attention_mask
+        for first in range(0, len(different), CHUNK)
+    )
     return max(int(there.sum(dim=1).max()) for there in parts)
 
 
-def asked_clips(records: Sequence[Question | Moment], videos: Mapping[str, Path], split: str) -> tuple[list[Clip], list[int]]:
-    """(the videos that are asked about, each once, in the order of their first record; for each record the number of its video)."""
+def asked_clips(
+    records: Sequence[Question | Moment], videos: Mapping[str, Path], split: str
+) -> tuple[list[Clip], list[int]]:
+    """(the videos that are asked about, each once, in the order of their first record; for each
+    record the number of its video).
+    """
     names = list(dict.fromkeys(record.video for record in records))
     place = {name: number for number, name in enumerate(names)}
-    return [Clip(name, videos[name], (), split) for name in names], [place[record.video] for record in records]
+    return [Clip(name, videos[name], (), split) for name in names], [
+        place[record.video] for record in records
+    ]
 
 
 def score_texts(
-    context: Context, model: nn.Module, predict: Predict, clips: Sequence[Clip], texts: TokenBatch, owners: Sequence[int]
+    context: Context,
+    model: nn.Module,
+    predict: Predict,
+    clips: Sequence[Clip],
+    texts: TokenBatch,
+    owners: Sequence[int],
 ) -> Tensor:
-    """Mean over the views of `predict`'s answer for each text with its clip: float64 [texts, ...], on the CPU.
+    """Mean over the views of `predict`'s answer for each text with its clip: float64 [texts, ...],
+    on the CPU.
 
     Args:
         model: put into evaluation mode meanwhile.
@@ -55,16 +74,25 @@ def score_texts(
         asked.setdefault(owner, []).append(row)
     with evaluating(model):
         for views, numbers in context.until_stopped(context.view_loader(clips).batches()):
-            pairs = [(view, row) for view, number in enumerate(numbers.tolist()) for row in asked.get(number, ())]
+            pairs = [
+                (view, row)
+                for view, number in enumerate(numbers.tolist())
+                for row in asked.get(number, ())
+            ]
             for first in range(0, len(pairs), size):
                 context.check()
                 view, rows = torch.tensor(pairs[first : first + size]).unbind(1)
-                moved = (part.to(context.device) for part in (views[view], texts.input_ids[rows], texts.attention_mask[rows]))
+                moved = (
+                    part.to(context.device)
+                    for part in (views[view], texts.input_ids[rows], texts.attention_mask[rows])
+                )
                 answer = predict(*moved).to(torch.float32).cpu().to(torch.float64)
                 if total is None:
                     total = torch.zeros(len(owners), *answer.shape[1:], dtype=torch.float64)
                 total.index_add_(0, rows, answer)
                 seen.index_add_(0, rows, torch.ones_like(rows))
     if total is None or not bool(seen.all()):
-        raise DataError(f"{int((seen == 0).sum())} of {len(owners)} texts have no clip that could be scored.")
+        raise DataError(
+            f"{int((seen == 0).sum())} of {len(owners)} texts have no clip that could be scored."
+        )
     return total / seen.view(-1, *[1] * (total.dim() - 1))

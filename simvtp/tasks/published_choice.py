@@ -1,7 +1,9 @@
-"""Multiple choice as it is published (MSR-VTT MC, LSMDC MC): five sentences for each clip, one of which describes it.
+"""Multiple choice as it is published (MSR-VTT MC, LSMDC MC): five sentences for each clip, one of
+which describes it.
 
-What is trained on are captions (the data set's `clips`); the published choices are the test. They are scored in two ways: by the
-similarity of a retrieval model, as the field does (`SimilarityChoice`, here), and by the pair encoder of `finetune.task=choice`.
+What is trained on are captions (the data set's `clips`); the published choices are the test. They
+are scored in two ways: by the similarity of a retrieval model, as the field does
+(`SimilarityChoice`, here), and by the pair encoder of `finetune.task=choice`.
 """
 
 from __future__ import annotations
@@ -15,17 +17,17 @@ from torch import Tensor, nn
 
 from simvtp.data.annotations import open_annotations
 from simvtp.data.benchmarks import BENCHMARKS
+from simvtp.data.benchmarks.records import Question
 from simvtp.data.clips import Clip
 from simvtp.data.loading.loader import text_batches
-from simvtp.data.benchmarks.records import Question
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import choice_result
 from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
 from simvtp.evaluation.metrics import TIES, own_cosines, unit_features
 from simvtp.evaluation.retrieval_evaluation import embed_test_set
 from simvtp.runs.results import Protocol, Result
-from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.pair_scoring import asked_clips
+from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context
 from simvtp.tasks.twostage import Matcher
 
@@ -54,13 +56,24 @@ class Choices:
     @property
     def there(self) -> Tensor:
         """bool [Q, most], False where a choice has fewer sentences."""
-        return torch.tensor([[i < len(several) for i in range(self.most)] for several in self.sentences])
+        return torch.tensor(
+            [[i < len(several) for i in range(self.most)] for several in self.sentences]
+        )
 
     def result(self, protocol: Protocol, scores: Tensor, temperature: float = 1.0) -> Result:
-        """Accuracy of scores [Q, most], with its items; `temperature` turns them into logits for the examples."""
+        """Accuracy of scores [Q, most], with its items; `temperature` turns them into logits for
+        the examples.
+        """
         result = choice_result(protocol, scores, self.right, candidates=self.there)
-        asked = Asked(self.ids, [self.clips[owner].id for owner in self.owners], [""] * len(self.ids))
-        return with_candidates(result, asked, Candidates(lambda number: self.sentences[number], self.right), scores / temperature)
+        asked = Asked(
+            self.ids, [self.clips[owner].id for owner in self.owners], [""] * len(self.ids)
+        )
+        return with_candidates(
+            result,
+            asked,
+            Candidates(lambda number: self.sentences[number], self.right),
+            scores / temperature,
+        )
 
 
 def is_published(dataset: str) -> bool:
@@ -69,31 +82,47 @@ def is_published(dataset: str) -> bool:
 
 
 def published_choices(context: Context) -> dict[str, Choices]:
-    """The published choices of each split that has some; none if the data set is no benchmark of multiple choice."""
+    """The published choices of each split that has some; none if the data set is no benchmark of
+    multiple choice.
+    """
     experiment = context.experiment
     if not is_published(experiment.data.dataset):
         return {}
     records = open_annotations(experiment.data, experiment.runtime, "choice")
-    splits = {split: [q for q in records.questions if q.split == split] for split in ("val", "test")}
-    return {split: _choices(questions, records.videos, split) for split, questions in splits.items() if questions}
+    splits = {
+        split: [q for q in records.questions if q.split == split] for split in ("val", "test")
+    }
+    return {
+        split: _choices(questions, records.videos, split)
+        for split, questions in splits.items()
+        if questions
+    }
 
 
 def _choices(questions: Sequence[Question], videos: Mapping[str, Path], split: str) -> Choices:
     clips, owners = asked_clips(questions, videos, split)
     right = torch.tensor([q.candidates.index(q.answer) for q in questions])
-    return Choices([q.id for q in questions], clips, owners, [q.candidates for q in questions], right)
+    return Choices(
+        [q.id for q in questions], clips, owners, [q.candidates for q in questions], right
+    )
 
 
 def require_training_captions(context: Context) -> None:
     """DataError if the benchmark came without captions to train on."""
     name = context.dataset.name
-    if not all(any(clip.captions for clip in context.dataset.splits[split]) for split in ("train", "val")):
+    if not all(
+        any(clip.captions for clip in context.dataset.splits[split]) for split in ("train", "val")
+    ):
         why = "; ".join(context.dataset.notes) or "its files name none"
-        raise DataError(f"{name} has no captions to train on ({why}): only evaluate.zero_shot with finetune.enabled=false is possible.")
+        raise DataError(
+            f"{name} has no captions to train on ({why}): only evaluate.zero_shot with finetune.enabled=false is possible."
+        )
 
 
 class SimilarityChoice(Retrieval):
-    """Trains as retrieval on captions and selects by retrieval on `val`; its figures are those of the published choices, by cosine."""
+    """Trains as retrieval on captions and selects by retrieval on `val`; its figures are those of
+    the published choices, by cosine.
+    """
 
     def __init__(self, context: Context, trains: bool = True) -> None:
         experiment = context.experiment
@@ -110,16 +139,26 @@ class SimilarityChoice(Retrieval):
                 )
         self.choices = published_choices(context)
         if experiment.evaluate.split not in self.choices:
-            raise DataError(f"the {experiment.evaluate.split} split of {context.dataset.name} has no published choice; take test.")
+            raise DataError(
+                f"the {experiment.evaluate.split} split of {context.dataset.name} has no published choice; take test."
+            )
         super().__init__(context, captioned=False)
 
-    def report(self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None) -> list[Result]:
+    def report(
+        self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None
+    ) -> list[Result]:
         """The choices of the split: the sentence with the largest cosine is taken."""
         context, choices = self.context, self.choices[split]
         experiment = context.experiment
-        rows = [(owner, text) for owner, several in zip(choices.owners, choices.sentences, strict=True) for text in several]
+        rows = [
+            (owner, text)
+            for owner, several in zip(choices.owners, choices.sentences, strict=True)
+            for text in several
+        ]
         asked = [text for _, text in rows]
-        texts = text_batches(asked, context.tokenizer, experiment.model.text_length, experiment.evaluate.batch_size)
+        texts = text_batches(
+            asked, context.tokenizer, experiment.model.text_length, experiment.evaluate.batch_size
+        )
         embedded = embed_test_set(
             model,
             context.until_stopped(context.view_loader(choices.clips).batches()),
@@ -128,9 +167,14 @@ class SimilarityChoice(Retrieval):
             device=context.device,
             video_names=[clip.id for clip in choices.clips],
         )
-        unit_texts, unit_videos = unit_features(embedded.texts, "caption"), unit_features(embedded.videos, "video")
+        unit_texts, unit_videos = (
+            unit_features(embedded.texts, "caption"),
+            unit_features(embedded.videos, "video"),
+        )
         scores = torch.full(choices.there.shape, -torch.inf)
         scores[choices.there] = own_cosines(unit_texts, unit_videos, embedded.owners)
         variant = f"{choices.most} captions, by similarity"
-        protocol = context.protocol("choice", split, setting, checkpoint, ties=TIES, variant=variant)
+        protocol = context.protocol(
+            "choice", split, setting, checkpoint, ties=TIES, variant=variant
+        )
         return [choices.result(protocol, scores, experiment.finetune.temperature)]

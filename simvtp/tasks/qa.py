@@ -1,11 +1,13 @@
-"""Question answering: open-ended, multiple choice, counting. The papers' heads are not known: all of this is ours.
+"""Question answering: open-ended, multiple choice, counting. The papers' heads are not known: all
+of this is ours.
 
-open: the pair encoder sees clip and question, a classifier chooses among the answers of the training split (the most frequent ones, if
-`finetune.answers` limits them); an answer that is not among them is never right. choice: each candidate is put before the question, and
-the pair encoder scores every such text with the clip. count: one number is predicted with the squared error.
+open: the pair encoder sees clip and question, a classifier chooses among the answers of the
+training split (the most frequent ones, if `finetune.answers` limits them); an answer that is not
+among them is never right. choice: each candidate is put before the question, and the pair encoder
+scores every such text with the clip. count: one number is predicted with the squared error.
 
-Beside each figure: `chance`, and `prior` = the most frequent answer of the question's category. `finetune.blind=true` trains on the
-question alone, `finetune.baseline=true` puts that beside.
+Beside each figure: `chance`, and `prior` = the most frequent answer of the question's category.
+`finetune.blind=true` trains on the question alone, `finetune.baseline=true` puts that beside.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from torch import Tensor, nn
 
 from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations, order_of
+from simvtp.data.benchmarks.records import Question, QuestionKind
 from simvtp.data.clips import Clip
 from simvtp.data.loading.loader import TrainLoader
-from simvtp.data.benchmarks.records import Question, QuestionKind
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import (
@@ -38,12 +40,12 @@ from simvtp.evaluation.answers import (
 )
 from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates, with_counts
 from simvtp.evaluation.metrics import TIES
-from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.downstream.cross_encoder import AnswerHead, PairModel
+from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol, Result
-from simvtp.tasks.task_objectives import Classification, Regression
 from simvtp.tasks.pair_scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
+from simvtp.tasks.task_objectives import Classification, Regression
 from simvtp.training.objectives import Objective
 
 VARIANTS = {"open": "open-ended", "choice": "multiple-choice", "count": "count"}
@@ -60,12 +62,17 @@ class QuestionAnswering:
         records = open_annotations(experiment.data, experiment.runtime, "qa", tuning.questions)
         self.videos = records.videos
         self.kind: QuestionKind = _only_kind(records.questions)
-        # Of counts the error is what is trained; a rounded mean is right less often than it is near.
+        # Of counts the error is what is trained; a rounded mean is right less often than it is
+        # near.
         self.selection = f"val/{CLOSENESS}" if self.kind == "count" else "val/accuracy"
-        self.questions = {split: [q for q in records.questions if q.split == split] for split in SPLITS}
+        self.questions = {
+            split: [q for q in records.questions if q.split == split] for split in SPLITS
+        }
         for split in ("train", tuning.selection, experiment.evaluate.split):
             if not self.questions[split]:
-                raise DataError(f"the {split} split of {context.dataset.name} has no question of kind {self.kind}.")
+                raise DataError(
+                    f"the {split} split of {context.dataset.name} has no question of kind {self.kind}."
+                )
         frequency = Counter(q.answer for q in self.questions["train"])
         self.answers = order_of(frequency)[: tuning.answers or None]
         self.number = {answer: number for number, answer in enumerate(self.answers)}
@@ -74,12 +81,14 @@ class QuestionAnswering:
             learnt = [q for q in learnt if q.answer in self.number]
         self.learnt = learnt
         self.candidates = max((len(q.candidates) for q in records.questions), default=0)
-        asked = (text for split in SPLITS for q in self.questions[split] for text in self._worded(q))
+        asked = (
+            text for split in SPLITS for q in self.questions[split] for text in self._worded(q)
+        )
         self.text_length = needed_length(context.tokenizer, asked, experiment.model.text_length)
         self.samples = len(learnt)
         self.negatives: str = ""
 
-    # ---- training ---------------------------------------------------------------------------------------------------------
+    # ---- training --------------------------------------------------------------------------------
 
     def build(self, unified: SimVTP) -> nn.Module:
         experiment, tuning = self.context.experiment, self.context.experiment.finetune
@@ -95,7 +104,9 @@ class QuestionAnswering:
         )
         if self.kind == "count":
             assert isinstance(model.head, AnswerHead)
-            nn.init.constant_(model.head.out.bias, sum(float(q.answer) for q in self.learnt) / len(self.learnt))
+            nn.init.constant_(
+                model.head.out.bias, sum(float(q.answer) for q in self.learnt) / len(self.learnt)
+            )
         return model
 
     def objective(self) -> Objective:
@@ -112,18 +123,28 @@ class QuestionAnswering:
 
     def _texts(self, questions: Sequence[Question]) -> TokenBatch:
         """[b, L], or [b, C, L] with a text for each candidate and none where a question has fewer."""
-        tokens = self.context.tokenizer.encode([text for q in questions for text in self._worded(q)], self.text_length)
+        tokens = self.context.tokenizer.encode(
+            [text for q in questions for text in self._worded(q)], self.text_length
+        )
         if self.kind != "choice":
             return tokens
-        there = torch.tensor([[i < len(q.candidates) for i in range(self.candidates)] for q in questions])
+        there = torch.tensor(
+            [[i < len(q.candidates) for i in range(self.candidates)] for q in questions]
+        )
         return shaped(tokens, there)
 
     def _worded(self, question: Question) -> list[str]:
-        """The texts that are scored for a question: itself, or one for each candidate (those that it lacks included)."""
+        """The texts that are scored for a question: itself, or one for each candidate (those that
+        it lacks included).
+        """
         if self.kind != "choice":
             return [question.text]
-        # The candidate comes first: a long question is cut at its end, and then the candidates must not become alike.
-        return [f"{candidate} : {question.text}" for candidate in padded(question.candidates, self.candidates)]
+        # The candidate comes first: a long question is cut at its end, and then the candidates must
+        # not become alike.
+        return [
+            f"{candidate} : {question.text}"
+            for candidate in padded(question.candidates, self.candidates)
+        ]
 
     def _targets(self, questions: Sequence[Question]) -> Tensor:
         """float [b] for counts, else int64 [b]."""
@@ -133,19 +154,31 @@ class QuestionAnswering:
             return torch.tensor([q.candidates.index(q.answer) for q in questions])
         return torch.tensor([self.number.get(q.answer, UNKNOWN) for q in questions])
 
-    # ---- scoring ----------------------------------------------------------------------------------------------------------
+    # ---- scoring ---------------------------------------------------------------------------------
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         assert isinstance(model, PairModel)
         questions = self.questions[split]
         clips, owners = asked_clips(questions, self.videos, split)
-        logits = score_texts(self.context, model, model.score, clips, self._texts(questions), owners)
-        protocol = self.context.protocol("qa", split, setting, checkpoint, ties=TIES, variant=VARIANTS[self.kind])
+        logits = score_texts(
+            self.context, model, model.score, clips, self._texts(questions), owners
+        )
+        protocol = self.context.protocol(
+            "qa", split, setting, checkpoint, ties=TIES, variant=VARIANTS[self.kind]
+        )
         if self.kind == "count":
             return [self._counts(protocol, logits[:, 0], questions)]
         metrics, chance, prior, ranks = self._choices(logits, questions)
         gallery = len(self.answers) if self.kind == "open" else self.candidates
-        result = Result(protocol, metrics, chance, len(questions), gallery, tuple(ranks.tolist()), baselines={"prior": prior})
+        result = Result(
+            protocol,
+            metrics,
+            chance,
+            len(questions),
+            gallery,
+            tuple(ranks.tolist()),
+            baselines={"prior": prior},
+        )
 
         def names(number: int) -> Sequence[str]:
             return self.answers if self.kind == "open" else questions[number].candidates
@@ -162,24 +195,46 @@ class QuestionAnswering:
         if self.kind == "open":
             ranks = answer_ranks(logits, right)
             chance = chance_accuracy(right, len(self.answers), categories)
-            prior = prior_accuracy(self._targets(trained), right, len(self.answers), categories, sorts)
+            prior = prior_accuracy(
+                self._targets(trained), right, len(self.answers), categories, sorts
+            )
             return accuracy(ranks, categories), chance, prior, ranks
-        there = torch.tensor([[i < len(q.candidates) for i in range(self.candidates)] for q in questions])
+        there = torch.tensor(
+            [[i < len(q.candidates) for i in range(self.candidates)] for q in questions]
+        )
         ranks = answer_ranks(logits, right, there)
         often = Counter((q.category, q.answer) for q in trained)
-        counts = torch.tensor([[often[q.category, text] for text in padded(q.candidates, self.candidates)] for q in questions])
+        counts = torch.tensor(
+            [
+                [often[q.category, text] for text in padded(q.candidates, self.candidates)]
+                for q in questions
+            ]
+        )
         prior = prior_choice(counts, right, there, categories)
-        return accuracy(ranks, categories), chance_accuracy(right, there.sum(dim=1), categories), prior, ranks
+        return (
+            accuracy(ranks, categories),
+            chance_accuracy(right, there.sum(dim=1), categories),
+            prior,
+            ranks,
+        )
 
-    def _counts(self, protocol: Protocol, predicted: Tensor, questions: Sequence[Question]) -> Result:
+    def _counts(
+        self, protocol: Protocol, predicted: Tensor, questions: Sequence[Question]
+    ) -> Result:
         """The result on counts; the prior is that of each category, averaged over the questions."""
         trained = self.questions["train"]
         known = [round(float(q.answer)) for q in trained]
-        limits = TGIF_COUNT_LIMITS if self.context.dataset.name.startswith("tgif") else (min(known), max(known))
+        limits = (
+            TGIF_COUNT_LIMITS
+            if self.context.dataset.name.startswith("tgif")
+            else (min(known), max(known))
+        )
         truth = torch.tensor([round(float(q.answer)) for q in questions])
         prior: dict[str, float] = {}
         for category, asked in Counter(q.category for q in questions).items():
-            of_it = [number for number, q in zip(known, trained, strict=True) if q.category == category] or known
+            of_it = [
+                number for number, q in zip(known, trained, strict=True) if q.category == category
+            ] or known
             mine = torch.tensor([q.category == category for q in questions])
             for name, value in prior_count(torch.tensor(of_it), truth[mine], limits).items():
                 prior[name] = prior.get(name, 0.0) + value * asked / len(questions)
@@ -192,16 +247,27 @@ class QuestionAnswering:
             scores=tuple(predicted.tolist()),
             baselines={"prior": prior},
         )
-        return with_counts(result, _asked(questions), predicted, truth, round_counts(predicted, limits))
+        return with_counts(
+            result, _asked(questions), predicted, truth, round_counts(predicted, limits)
+        )
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         metrics = results[0].metrics
-        found = {f"val/{name}": value for name, value in metrics.items() if not name.startswith("accuracy-")}
+        found = {
+            f"val/{name}": value
+            for name, value in metrics.items()
+            if not name.startswith("accuracy-")
+        }
         return {**found, self.selection: -metrics["MSE-raw"]} if self.kind == "count" else found
 
 
 def _asked(questions: Sequence[Question]) -> Asked:
-    return Asked([q.id for q in questions], [q.video for q in questions], [q.text for q in questions], [q.category for q in questions])
+    return Asked(
+        [q.id for q in questions],
+        [q.video for q in questions],
+        [q.text for q in questions],
+        [q.category for q in questions],
+    )
 
 
 def padded(candidates: Sequence[str], count: int) -> list[str]:
@@ -210,10 +276,14 @@ def padded(candidates: Sequence[str], count: int) -> list[str]:
 
 
 def shaped(tokens: TokenBatch, there: Tensor) -> TokenBatch:
-    """Rows of b x C texts as [b, C, L]; a text that is not `there` (bool [b, C]) has no piece at all."""
+    """Rows of b x C texts as [b, C, L]; a text that is not `there` (bool [b, C]) has no piece at
+    all.
+    """
     size = *there.shape, -1
     mask = tokens.attention_mask.view(size) & there[..., None]
-    return TokenBatch(tokens.input_ids.view(size) * mask, mask, tokens.word_ids.view(size).masked_fill(~mask, -1))
+    return TokenBatch(
+        tokens.input_ids.view(size) * mask, mask, tokens.word_ids.view(size).masked_fill(~mask, -1)
+    )
 
 
 def _only_kind(questions: Sequence[Question]) -> QuestionKind:

@@ -1,4 +1,6 @@
-"""Text-video retrieval with two copies of the encoder, as published (method notes 1.8), or with one for both sides (`finetune.encoder`)."""
+"""Text-video retrieval with two copies of the encoder, as published (method notes 1.8), or with one
+for both sides (`finetune.encoder`).
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,13 @@ from simvtp.training.objectives import RetrievalObjective
 
 
 class Retrieval:
-    """A caption to its video and back. With two copies the published way; only the selection metric is ours."""
+    """A caption to its video and back. With two copies the published way; only the selection metric
+    is ours.
+    """
 
     kind = "retrieval"  # `Protocol.task`
-    selection = SELECTION_METRIC  # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
+    # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
+    selection = SELECTION_METRIC
 
     def __init__(self, context: Context, captioned: bool = True) -> None:
         """`captioned`: DataError if no clip has a caption."""
@@ -44,7 +49,11 @@ class Retrieval:
     def build(self, unified: nn.Module) -> nn.Module:
         settings, config = self.context.experiment.finetune, self.context.experiment.model
         return method_of(config).retrieval(
-            unified, config, drop_path=settings.drop_path, pooling=settings.pooling, encoder=settings.encoder
+            unified,
+            config,
+            drop_path=settings.drop_path,
+            pooling=settings.pooling,
+            encoder=settings.encoder,
         )
 
     def objective(self) -> RetrievalObjective:
@@ -57,12 +66,22 @@ class Retrieval:
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
         """[t2v, v2t]; `model` is any with `embed_video` and `embed_text`, also the pre-trained one."""
         embedded = self._embed(model, split)
-        return with_retrieved(score(embedded, self._protocol(split, setting, checkpoint)), embedded, self._shown(split))
+        return with_retrieved(
+            score(embedded, self._protocol(split, setting, checkpoint)),
+            embedded,
+            self._shown(split),
+        )
 
-    def report(self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None) -> list[Result]:
-        """As `score`, and behind these what `evaluate.dual_softmax` and `evaluate.rerank` ask for (twostage.py)."""
+    def report(
+        self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None
+    ) -> list[Result]:
+        """As `score`, and behind these what `evaluate.dual_softmax` and `evaluate.rerank` ask for
+        (twostage.py).
+        """
         embedded, protocol = self._embed(model, split), self._protocol(split, setting, checkpoint)
-        further = further_figures(self.second_stage, embedded, self.clips[split], self._captions(split), protocol, matcher)
+        further = further_figures(
+            self.second_stage, embedded, self.clips[split], self._captions(split), protocol, matcher
+        )
         return with_retrieved([*score(embedded, protocol), *further], embedded, self._shown(split))
 
     def _shown(self, split: str) -> Shown:
@@ -72,11 +91,18 @@ class Retrieval:
         return [caption for clip in self.clips[split] for caption in clip.captions]
 
     def _protocol(self, split: str, setting: str, checkpoint: str) -> Protocol:
-        return self.context.protocol(self.kind, split, setting, checkpoint, ties=TIES, direction=DIRECTIONS[self.kind][0])
+        return self.context.protocol(
+            self.kind, split, setting, checkpoint, ties=TIES, direction=DIRECTIONS[self.kind][0]
+        )
 
     def _embed(self, model: nn.Module, split: str) -> Embedded:
         context, experiment, clips = self.context, self.context.experiment, self.clips[split]
-        texts = text_batches(self._captions(split), context.tokenizer, experiment.model.text_length, experiment.evaluate.batch_size)
+        texts = text_batches(
+            self._captions(split),
+            context.tokenizer,
+            experiment.model.text_length,
+            experiment.evaluate.batch_size,
+        )
         return embed_test_set(
             model,
             context.until_stopped(context.view_loader(clips).batches()),
@@ -89,4 +115,7 @@ class Retrieval:
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         first, direction = results[0].metrics, results[0].protocol.direction
         mean = (first["R1"] + first["R5"] + first["R10"]) / 3
-        return {self.selection: mean, **{f"val/{direction}/{name}": first[name] for name in ("R1", "MdR")}}
+        return {
+            self.selection: mean,
+            **{f"val/{direction}/{name}": first[name] for name in ("R1", "MdR")},
+        }

@@ -1,8 +1,9 @@
 """What an experiment needs of a task, and what a task is given.
 
-A task is opened on the data of an experiment and then knows what it trains and tests on. The training loop stays the same: a task gives
-it a model, an objective and a loader, and gives the experiment the scores. A model is called as model(batch, None) and names its outputs;
-what is to be predicted travels in `Batch.targets`, and the model hands it on as `outputs["targets"]`.
+A task is opened on the data of an experiment and then knows what it trains and tests on. The
+training loop stays the same: a task gives it a model, an objective and a loader, and gives the
+experiment the scores. A model is called as model(batch, None) and names its outputs; what is to be
+predicted travels in `Batch.targets`, and the model hands it on as `outputs["targets"]`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import torch
 from torch import nn
 
 from simvtp.config.schema import Experiment, TrainConfig
-from simvtp.data.loading.augment import Augment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
+from simvtp.data.loading.augment import Augment
 from simvtp.data.loading.loader import Annotate, TrainLoader, ViewLoader
 from simvtp.data.loading.mixup import MixingLoader
 from simvtp.data.progress import Check, Say, unasked
@@ -40,8 +41,10 @@ class Context:
 
     Attributes:
         experiment: resolved settings (`model.vocab_size` is the tokenizer's).
-        blind: the video is hidden from the model (of `finetune.blind`, or because this is the text-only baseline).
-        until_stopped: hands items on and ends with Stopped once that was asked for; wrap what an evaluation loops over.
+        blind: the video is hidden from the model (of `finetune.blind`, or because this is the
+            text-only baseline).
+        until_stopped: hands items on and ends with Stopped once that was asked for; wrap what an
+            evaluation loops over.
     """
 
     experiment: Experiment
@@ -56,16 +59,26 @@ class Context:
     until_stopped: Callable[[Iterator[Any]], Iterator[Any]] = _unguarded
 
     def train_loader(
-        self, clips: Sequence[Clip], settings: TrainConfig, stage: str, annotate: Annotate | None = None, classes: int = 0
+        self,
+        clips: Sequence[Clip],
+        settings: TrainConfig,
+        stage: str,
+        annotate: Annotate | None = None,
+        classes: int = 0,
     ) -> TrainLoader:
-        """Training batches of `clips`, one sample each (a clip that is asked about twice is listed twice), with fine-tuning's crop, flip
-        and augmentation.
+        """Training batches of `clips`, one sample each (a clip that is asked about twice is listed
+        twice), with fine-tuning's crop, flip and augmentation.
 
-        `annotate` gives texts and targets of the samples; without it, texts are captions and there are no targets. `classes`: how many
-        there are, of a task whose targets are classes; then clips and classes are mixed if `finetune.mixup` says so.
+        `annotate` gives texts and targets of the samples; without it, texts are captions and there
+        are no targets. `classes`: how many there are, of a task whose targets are classes; then
+        clips and classes are mixed if `finetune.mixup` says so.
         """
         experiment, tuning = self.experiment, self.experiment.finetune
-        make = partial(MixingLoader, alpha=tuning.mixup, classes=classes) if classes and tuning.mixup else TrainLoader
+        make = (
+            partial(MixingLoader, alpha=tuning.mixup, classes=classes)
+            if classes and tuning.mixup
+            else TrainLoader
+        )
         return make(
             clips,
             self.tokenizer,
@@ -78,7 +91,12 @@ class Context:
             world=self.world,
             train_crop=tuning.train_crop,
             flip=tuning.flip,
-            augment=Augment(tuning.rand_augment, tuning.rand_magnitude, tuning.rand_spread, tuning.random_erasing),
+            augment=Augment(
+                tuning.rand_augment,
+                tuning.rand_magnitude,
+                tuning.rand_spread,
+                tuning.random_erasing,
+            ),
             stage=stage,
             say=self.say,
             check=self.check,
@@ -86,7 +104,9 @@ class Context:
         )
 
     def resampled(self, frames: int, stride: int) -> Context:
-        """The same with samples of so many frames, so far apart (also `STILL`, `WHOLE_VIDEO`), in one window in time."""
+        """The same with samples of so many frames, so far apart (also `STILL`, `WHOLE_VIDEO`), in
+        one window in time.
+        """
         experiment = self.experiment
         return replace(
             self,
@@ -114,7 +134,15 @@ class Context:
         )
 
     def protocol(
-        self, task: str, split: str, setting: str, checkpoint: str, *, ties: str, direction: str = "", variant: str = ""
+        self,
+        task: str,
+        split: str,
+        setting: str,
+        checkpoint: str,
+        *,
+        ties: str,
+        direction: str = "",
+        variant: str = "",
     ) -> Measured:
         """The protocol of a figure that is measured with this experiment's views."""
         experiment, settings = self.experiment, self.experiment.evaluate
@@ -138,7 +166,8 @@ class Task(Protocol):
     """A task on the data of one experiment.
 
     Attributes:
-        selection: the metric of `select`'s answer by which fine-tuning chooses its weights; larger is better, its name begins with `val/`.
+        selection: the metric of `select`'s answer by which fine-tuning chooses its weights; larger
+            is better, its name begins with `val/`.
         samples: how many training samples make an epoch.
         negatives: `global` or `local` if the loss contrasts the samples of a batch, else empty.
     """
@@ -148,7 +177,9 @@ class Task(Protocol):
     negatives: str
 
     def build(self, unified: Any) -> nn.Module:
-        """The model to train, from the pre-trained model (a `SimVTP`, unless `FEATURES_ONLY` names the task)."""
+        """The model to train, from the pre-trained model (a `SimVTP`, unless `FEATURES_ONLY` names
+        the task).
+        """
         ...
 
     def objective(self) -> Objective:
@@ -160,12 +191,18 @@ class Task(Protocol):
         ...
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
-        """All figures of `model` on a split, with their protocol, chance and baselines; rank 0 calls it. May raise Stopped."""
+        """All figures of `model` on a split, with their protocol, chance and baselines; rank 0
+        calls it. May raise Stopped.
+        """
         ...
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
-        """What is written of the selection split during training: `val/...`, with `selection` among them."""
+        """What is written of the selection split during training: `val/...`, with `selection` among
+        them.
+        """
         ...
 
 
-OpenTask = Callable[[Context], Task]  # may raise DataError (no annotations) or ConfigError (settings that do not go with the task)
+OpenTask = Callable[
+    [Context], Task
+]  # may raise DataError (no annotations) or ConfigError (settings that do not go with the task)

@@ -1,4 +1,6 @@
-"""Losses of the downstream tasks. Each is a mean over samples, so that its mean over ranks is that of the whole batch."""
+"""Losses of the downstream tasks. Each is a mean over samples, so that its mean over ranks is that
+of the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from simvtp.training.objectives import Losses, Report, Shares
 
 
 class Classification:
-    """Cross-entropy of `logits` [B, K] and `targets`: numbers of the right ones, int64 [B], or shares of each (mixup), float [B, K].
+    """Cross-entropy of `logits` [B, K] and `targets`: numbers of the right ones, int64 [B], or
+    shares of each (mixup), float [B, K].
 
     The reported accuracy is that of the right one, of a mixture that of its larger part.
     """
@@ -20,7 +23,9 @@ class Classification:
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
         return {}
 
-    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+    def __call__(
+        self, outputs: dict[str, Tensor], shares: Shares | None = None
+    ) -> tuple[Losses, Report]:
         logits, targets = outputs["logits"].float(), outputs["targets"]
         loss = F.cross_entropy(logits, targets)
         numbers = targets if targets.dim() == 1 else targets.argmax(dim=-1)
@@ -34,6 +39,8 @@ class Regression:
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
         return {}
 
-    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+    def __call__(
+        self, outputs: dict[str, Tensor], shares: Shares | None = None
+    ) -> tuple[Losses, Report]:
         loss = F.mse_loss(outputs["logits"].float()[:, 0], outputs["targets"])
         return {"count": loss}, {"loss/count": loss.detach()}

@@ -1,8 +1,10 @@
-"""Retrieval figures that are measured when they are asked for: after dual-softmax, and of two stages.
+"""Retrieval figures that are measured when they are asked for: after dual-softmax, and of two
+stages.
 
-Two stages: a dual encoder ranks the gallery, then the matching head of the *pre-trained* pair encoder re-ranks the first
-`evaluate.rerank` of it. So after fine-tuning the dual encoder's list is re-ranked by a pair encoder that was not fine-tuned (ours: the
-published fine-tuning trains no matching head); for the zero-shot figures both stages are the one pre-trained model.
+Two stages: a dual encoder ranks the gallery, then the matching head of the *pre-trained* pair
+encoder re-ranks the first `evaluate.rerank` of it. So after fine-tuning the dual encoder's list is
+re-ranked by a pair encoder that was not fine-tuned (ours: the published fine-tuning trains no
+matching head); for the zero-shot figures both stages are the one pre-trained model.
 """
 
 from __future__ import annotations
@@ -26,16 +28,24 @@ KEPT_BYTES = 2**31  # of decoded clips, for the second stage
 
 @dataclass(frozen=True)
 class Matcher:
-    """The pre-trained pair encoder: `model` has the matching head, `checkpoint` is the sha256 of its weights."""
+    """The pre-trained pair encoder: `model` has the matching head, `checkpoint` is the sha256 of
+    its weights.
+    """
 
     model: SimVTP
     checkpoint: str
 
 
 def further_figures(
-    context: Context, embedded: Embedded, clips: Sequence[Clip], captions: Sequence[str], protocol: Protocol, matcher: Matcher | None
+    context: Context,
+    embedded: Embedded,
+    clips: Sequence[Clip],
+    captions: Sequence[str],
+    protocol: Protocol,
+    matcher: Matcher | None,
 ) -> list[Result]:
-    """What `evaluate.dual_softmax` and `evaluate.rerank` ask for beside the plain figures, (t2v, v2t) each; nothing by default.
+    """What `evaluate.dual_softmax` and `evaluate.rerank` ask for beside the plain figures, (t2v,
+    v2t) each; nothing by default.
 
     Args:
         embedded: `clips` and `captions` as features of the model that `protocol` names.
@@ -44,16 +54,33 @@ def further_figures(
     wanted = context.experiment.evaluate
     results = list(score_dual_softmax(embedded, protocol)) if wanted.dual_softmax else []
     if wanted.rerank and matcher is None:
-        raise ConfigError(f"evaluate.rerank={wanted.rerank} needs a pair encoder, which this method does not have: set evaluate.rerank=0.")
-    return results + (_two_stages(context, embedded, clips, captions, protocol, matcher) if wanted.rerank and matcher else [])
+        raise ConfigError(
+            f"evaluate.rerank={wanted.rerank} needs a pair encoder, which this method does not have: set evaluate.rerank=0."
+        )
+    return results + (
+        _two_stages(context, embedded, clips, captions, protocol, matcher)
+        if wanted.rerank and matcher
+        else []
+    )
 
 
 def _two_stages(
-    context: Context, embedded: Embedded, clips: Sequence[Clip], captions: Sequence[str], protocol: Protocol, matcher: Matcher
+    context: Context,
+    embedded: Embedded,
+    clips: Sequence[Clip],
+    captions: Sequence[str],
+    protocol: Protocol,
+    matcher: Matcher,
 ) -> list[Result]:
     settings = context.experiment.evaluate
     tokens = context.tokenizer.encode(captions, context.experiment.model.text_length)
-    match = MatchScores(matcher.model, CentreViews(context, clips), tokens.input_ids, tokens.attention_mask, context.device)
+    match = MatchScores(
+        matcher.model,
+        CentreViews(context, clips),
+        tokens.input_ids,
+        tokens.attention_mask,
+        context.device,
+    )
 
     def score_pairs(asked: Tensor, shown: Tensor) -> Tensor:
         context.check()
@@ -61,27 +88,41 @@ def _two_stages(
 
     if matcher.checkpoint != protocol.checkpoint:
         protocol = replace(protocol, checkpoint=f"{protocol.checkpoint}+{matcher.checkpoint}")
-    found = score_reranked(embedded, score_pairs, protocol, k=settings.rerank, pairs_per_batch=settings.batch_size)
+    found = score_reranked(
+        embedded, score_pairs, protocol, k=settings.rerank, pairs_per_batch=settings.batch_size
+    )
     stages = ("first_stage_s", "second_stage_s")
     return [
-        replace(result, seconds={stage: found.seconds[f"{result.protocol.direction}/{stage}"] for stage in stages})
+        replace(
+            result,
+            seconds={
+                stage: found.seconds[f"{result.protocol.direction}/{stage}"] for stage in stages
+            },
+        )
         for result in found.results
     ]
 
 
 class CentreViews:
-    """One view of each clip, its middle window and centre crop: numbers int64 [n] -> uint8 [n, T, H, W, 3].
+    """One view of each clip, its middle window and centre crop: numbers int64 [n] -> uint8 [n, T,
+    H, W, 3].
 
-    As many of the first clips as fit into `kept_bytes` are decoded once, here; the others are decoded each time they are asked for, and
-    only their decoding counts for the time of the second stage.
+    As many of the first clips as fit into `kept_bytes` are decoded once, here; the others are
+    decoded each time they are asked for, and only their decoding counts for the time of the second
+    stage.
     """
 
-    def __init__(self, context: Context, clips: Sequence[Clip], kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, context: Context, clips: Sequence[Clip], kept_bytes: int = KEPT_BYTES
+    ) -> None:
         experiment = context.experiment
         model, one_view = experiment.model, replace(experiment.evaluate, segments=1, crops=1)
-        # A clip that does not decode is grey, as in the first stage, which has judged how many there may be.
+        # A clip that does not decode is grey, as in the first stage, which has judged how many
+        # there may be.
         tolerant = replace(experiment.data, max_corrupt_share=1.0)
-        self._context = replace(context, experiment=replace(experiment, evaluate=one_view, data=tolerant))
+        self._context = replace(
+            context, experiment=replace(experiment, evaluate=one_view, data=tolerant)
+        )
         self._clips = clips
         fitting = kept_bytes // (model.frames * model.image_size**2 * 3)
         self._kept = _read(self._context, clips[:fitting]) if fitting else None
@@ -97,11 +138,20 @@ class CentreViews:
         return views
 
     def _decoded(self, numbers: Tensor) -> Tensor:
-        """A few clips, decoded here: processes and a cache of their own would cost more than they save."""
+        """A few clips, decoded here: processes and a cache of their own would cost more than they
+        save.
+        """
         experiment = self._context.experiment
-        here = replace(experiment, runtime=replace(experiment.runtime, workers=0, decoded_cache=False))
-        return _read(replace(self._context, experiment=here), [self._clips[number] for number in numbers.tolist()])
+        here = replace(
+            experiment, runtime=replace(experiment.runtime, workers=0, decoded_cache=False)
+        )
+        return _read(
+            replace(self._context, experiment=here),
+            [self._clips[number] for number in numbers.tolist()],
+        )
 
 
 def _read(context: Context, clips: Sequence[Clip]) -> Tensor:
-    return torch.cat([views for views, _ in context.until_stopped(context.view_loader(clips).batches())])
+    return torch.cat(
+        [views for views, _ in context.until_stopped(context.view_loader(clips).batches())]
+    )

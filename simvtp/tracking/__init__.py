@@ -1,15 +1,24 @@
 """The tracker (MLflow) as a mirror of the run directories: journal first, tracker second.
 
-`address` finds the store, `store` is the only module that imports mlflow, `mirror` replays one run directory (`state`: how it stands), `background` does so
-while a run goes on, `sweeps` keeps the parent run of a sweep (`aggregates`: its figures), `reading` gives the reports what they need. Importing this package is
-cheap: mlflow itself takes seconds and is imported at the first real use.
+`address` finds the store, `store` is the only module that imports mlflow, `mirror` replays one run
+directory (`state`: how it stands), `background` does so while a run goes on, `sweeps` keeps the
+parent run of a sweep (`aggregates`: its figures), `reading` gives the reports what they need.
+Importing this package is cheap: mlflow itself takes seconds and is imported at the first real use.
 """
 
 from simvtp.tracking.address import TrackerError, metric_name, resolve_uri, ui_command
 from simvtp.tracking.aggregates import PointSummary, pareto
 from simvtp.tracking.background import BackgroundMirror
 from simvtp.tracking.mirror import Mirror, SyncReport
-from simvtp.tracking.reading import RunningRun, SweepRecord, TrackedRun, list_sweeps, read_runs, running_runs, ui_page
+from simvtp.tracking.reading import (
+    RunningRun,
+    SweepRecord,
+    TrackedRun,
+    list_sweeps,
+    read_runs,
+    running_runs,
+    ui_page,
+)
 from simvtp.tracking.store import prepare_store
 from simvtp.tracking.sweep_parent import finish_sweep, log_report, start_sweep, summarise, sync_all
 

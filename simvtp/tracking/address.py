@@ -1,4 +1,6 @@
-"""Where the tracker is, whether it answers, and what may be the name of a metric. Nothing here imports mlflow."""
+"""Where the tracker is, whether it answers, and what may be the name of a metric. Nothing here
+imports mlflow.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +34,21 @@ class TrackerError(UserError):
 
 
 def resolve_uri(runtime: RuntimeConfig) -> str | None:
-    """The absolute address of the tracker: `runtime.tracking_uri`, $MLFLOW_TRACKING_URI, or sqlite in `runtime.root`; "off" is None."""
+    """The absolute address of the tracker: `runtime.tracking_uri`, $MLFLOW_TRACKING_URI, or sqlite
+    in `runtime.root`; "off" is None.
+    """
     named = runtime.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if named == OFF:
         return None
-    return absolute_uri(named or f"{_SQLITE}{Path(runtime.root).expanduser().resolve() / 'mlflow.db'}")
+    return absolute_uri(
+        named or f"{_SQLITE}{Path(runtime.root).expanduser().resolve() / 'mlflow.db'}"
+    )
 
 
 def absolute_uri(uri: str) -> str:
-    """A relative sqlite path is resolved against the working directory; folders, which MLflow 3 no longer writes to, raise UserError."""
+    """A relative sqlite path is resolved against the working directory; folders, which MLflow 3 no
+    longer writes to, raise UserError.
+    """
     if uri.startswith(_SQLITE):
         return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).expanduser().resolve()}"
     if ("://" not in uri and not uri.startswith("databricks")) or uri.startswith("file:"):
@@ -62,14 +70,18 @@ def shown(uri: str) -> str:
 
 
 def require_answer(uri: str) -> None:
-    """Raise TrackerError within seconds if nothing listens at an http address, or takes the connection and says nothing.
+    """Raise TrackerError within seconds if nothing listens at an http address, or takes the
+    connection and says nothing.
 
-    mlflow's own retries would take minutes. Any answer will do: a server that wants a log-in, or has no such page, is there.
+    mlflow's own retries would take minutes. Any answer will do: a server that wants a log-in, or
+    has no such page, is there.
     """
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return
-    behind_proxy = parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname)
+    behind_proxy = parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(
+        parts.hostname
+    )
     if behind_proxy:
         return  # a direct connection would say nothing about the way through the proxy
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -91,7 +103,9 @@ def require_answer(uri: str) -> None:
 
 
 def metric_name(name: str) -> str:
-    """A name that MLflow accepts: `R@1` becomes `R1`, other forbidden characters `_`; at most 250 characters."""
+    """A name that MLflow accepts: `R@1` becomes `R1`, other forbidden characters `_`; at most 250
+    characters.
+    """
     text = re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name.replace("@", ""))
     text = posixpath.normpath("/".join(part for part in text.split("/") if part.strip(". ")))
     if text == ".":
@@ -102,14 +116,18 @@ def metric_name(name: str) -> str:
 
 
 def ui_command(uri: str, port: int = 5000) -> str:
-    """The command that opens the MLflow UI on this store, on the first free port from `port` on (127.0.0.1 only: it has no log-in)."""
+    """The command that opens the MLflow UI on this store, on the first free port from `port` on
+    (127.0.0.1 only: it has no log-in).
+    """
     if uri.startswith(("http://", "https://")):
         return f"python -m webbrowser {shlex.quote(shown(uri))}"
     return f"{_mlflow_program()} ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port {free_port(port)}"
 
 
 def free_port(first: int = 5000) -> int:
-    """The first port from `first` on that nothing listens on, of a hundred; after them whichever the system gives."""
+    """The first port from `first` on that nothing listens on, of a hundred; after them whichever
+    the system gives.
+    """
     for port in (*range(first, min(first + 100, 65536)), 0):
         with socket.socket() as probe:
             try:
@@ -122,7 +140,9 @@ def free_port(first: int = 5000) -> int:
 
 
 def _mlflow_program() -> str:
-    """`mlflow` of the running environment, which need not be on the PATH; relative where that is shorter to read."""
+    """`mlflow` of the running environment, which need not be on the PATH; relative where that is
+    shorter to read.
+    """
     program = Path(sys.executable).with_name("mlflow")
     if not program.exists():
         return f"{shlex.quote(sys.executable)} -m mlflow"

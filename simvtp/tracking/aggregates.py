@@ -1,6 +1,7 @@
 """The figures of a whole sweep, for its parent run. Nothing here knows of a tracker.
 
-A grid is averaged over its seeds. The points of a search are not: each differs from the others in its settings.
+A grid is averaged over its seeds. The points of a search are not: each differs from the others in
+its settings.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class PointSummary:
 def aggregates(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> list[Point]:
     """The figures of the parent run.
 
-    Series over the number of finished points, in the order of their end: `progress/finished`, `progress/value`, `progress/best`.
-    Single figures: `points/*`, `cost/*`, `best/<metric>` and `best/<axis>` (cell with the best mean over seeds). For a grid also
-    `cell/<cell>` (mean over seeds) and `mean by <axis>/<value>` (mean over the cells that share this value); for a search with several
-    objectives `pareto/size`.
+    Series over the number of finished points, in the order of their end: `progress/finished`,
+    `progress/value`, `progress/best`. Single figures: `points/*`, `cost/*`, `best/<metric>` and
+    `best/<axis>` (cell with the best mean over seeds). For a grid also `cell/<cell>` (mean over
+    seeds) and `mean by <axis>/<value>` (mean over the cells that share this value); for a search
+    with several objectives `pareto/size`.
     """
-    finished = sorted((s for s in summaries if s.value is not None), key=lambda s: (s.finished_at, s.fingerprint))
+    finished = sorted(
+        (s for s in summaries if s.value is not None), key=lambda s: (s.finished_at, s.fingerprint)
+    )
     figures: dict[str, float] = {
         "points/planned": max(len(plan["points"]), int(plan.get("trials", 0))),
         "points/finished": len(finished),
@@ -62,9 +66,15 @@ def aggregates(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> li
     best = best_cell(plan, summaries)
     if best:
         figures[f"best/{plan['metric']}"] = means[_cell_key(plan, best)]
-        figures |= {f"best/{names[key]}": value for key, value in best.items() if isinstance(value, int | float)}
+        figures |= {
+            f"best/{names[key]}": value
+            for key, value in best.items()
+            if isinstance(value, int | float)
+        }
     now = int(time.time() * 1000)
-    return _progress(plan, finished) + [Point(metric_name(key), float(value), 0, now, single=True) for key, value in figures.items()]
+    return _progress(plan, finished) + [
+        Point(metric_name(key), float(value), 0, now, single=True) for key, value in figures.items()
+    ]
 
 
 def best_cell(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> dict[str, Any]:
@@ -78,13 +88,19 @@ def best_cell(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> dic
 
 
 def pareto(scores: Sequence[Sequence[float]]) -> list[int]:
-    """Places of the scores that no other beats (all parts: more is better): none is as good in all parts and better in one."""
+    """Places of the scores that no other beats (all parts: more is better): none is as good in all
+    parts and better in one.
+    """
     front: list[int] = []
     for number in sorted(
         range(len(scores)), key=lambda number: tuple(scores[number]), reverse=True
     ):  # whoever beats a score comes before it
         score = tuple(scores[number])
-        if not any(tuple(scores[other]) != score and all(a >= b for a, b in zip(scores[other], score, strict=True)) for other in front):
+        if not any(
+            tuple(scores[other]) != score
+            and all(a >= b for a, b in zip(scores[other], score, strict=True))
+            for other in front
+        ):
             front.append(number)
     return sorted(front)
 
@@ -104,12 +120,16 @@ def _progress(plan: Mapping[str, Any], finished: Sequence[PointSummary]) -> list
 def _of_grid(names: Mapping[str, str], means: Mapping[str, float]) -> dict[str, float]:
     figures = {}
     for cell, mean in means.items():
-        figures["cell/" + " ".join(f"{names[key]} {value}" for key, value in json.loads(cell).items())] = mean
+        figures[
+            "cell/" + " ".join(f"{names[key]} {value}" for key, value in json.loads(cell).items())
+        ] = mean
     for key, name in names.items():
         by_value: dict[str, list[float]] = {}
         for cell, mean in means.items():
             by_value.setdefault(str(json.loads(cell)[key]), []).append(mean)
-        figures |= {f"mean by {name}/{value}": statistics.fmean(some) for value, some in by_value.items()}
+        figures |= {
+            f"mean by {name}/{value}": statistics.fmean(some) for value, some in by_value.items()
+        }
     return figures
 
 
@@ -118,14 +138,27 @@ def _of_search(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> di
     objectives = plan.get("objectives", ())
     if len(objectives) > 1:
         signs = [1 if objective["direction"] == "maximize" else -1 for objective in objectives]
-        whole = [values for s in summaries if len(values := [v for v in s.values if v is not None and v == v]) == len(signs)]
-        figures["pareto/size"] = float(len(pareto([[sign * v for sign, v in zip(signs, values, strict=True)] for values in whole])))
+        whole = [
+            values
+            for s in summaries
+            if len(values := [v for v in s.values if v is not None and v == v]) == len(signs)
+        ]
+        figures["pareto/size"] = float(
+            len(
+                pareto(
+                    [[sign * v for sign, v in zip(signs, values, strict=True)] for values in whole]
+                )
+            )
+        )
     return figures
 
 
 def _maximised(plan: Mapping[str, Any], metric: str) -> bool:
     """What a search says of its objective; else more is better, but for ranks and errors."""
-    said = {objective["metric"]: objective["direction"] == "maximize" for objective in plan.get("objectives", ())}
+    said = {
+        objective["metric"]: objective["direction"] == "maximize"
+        for objective in plan.get("objectives", ())
+    }
     return said.get(metric, metric.rpartition("/")[2] not in LOWER_IS_BETTER)
 
 
@@ -135,7 +168,9 @@ def _cell_key(plan: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
 
 
 def _cell_means(plan: Mapping[str, Any], summaries: Sequence[PointSummary]) -> dict[str, float]:
-    """Mean over the finished seeds of each cell, in the order of the plan; values that are no numbers are left out."""
+    """Mean over the finished seeds of each cell, in the order of the plan; values that are no
+    numbers are left out.
+    """
     values = {s.fingerprint: finite(s.value) for s in summaries if s.value is not None}
     cells: dict[str, list[float]] = {}
     for point in plan["points"]:

@@ -1,4 +1,6 @@
-"""Not waiting for the tracker: the mirror of a run that goes on is a thread beside the training; a sweep waits for seconds at most."""
+"""Not waiting for the tracker: the mirror of a run that goes on is a thread beside the training; a
+sweep waits for seconds at most.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PATIENCE_REMOTE_S = 15.0
-_PATIENCE_LOCAL_S = 60.0  # a local file never hangs, but importing mlflow on a busy machine takes its time
+_PATIENCE_LOCAL_S = (
+    60.0  # a local file never hangs, but importing mlflow on a busy machine takes its time
+)
 _LONGEST_END_S = 600.0
 
 
 def patiently(store: Store, work: Callable[[], T]) -> T:
-    """`work()`, but TrackerError once a server has made no progress for 15 s; a local file is always waited for.
+    """`work()`, but TrackerError once a server has made no progress for 15 s; a local file is
+    always waited for.
 
     mlflow tries a call several times: a server that falls silent would cost half a minute for each.
     """
@@ -50,19 +55,25 @@ def patiently(store: Store, work: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     if not found:
-        raise TrackerError(f"the tracker at {shown(store.uri)} did not answer for {_PATIENCE_REMOTE_S:.0f} s; nothing is lost, {REPLAY}.")
+        raise TrackerError(
+            f"the tracker at {shown(store.uri)} did not answer for {_PATIENCE_REMOTE_S:.0f} s; nothing is lost, {REPLAY}."
+        )
     return found[0]
 
 
 class BackgroundMirror:
-    """Context manager: mirrors `run_dir` every `runtime.sync_every_s` seconds, and a last time on leaving.
+    """Context manager: mirrors `run_dir` every `runtime.sync_every_s` seconds, and a last time on
+    leaving.
 
-    Write status.json before leaving, so that the last synchronisation sees how the run ended. Errors of the tracker cost one
-    warning in the log, whatever their number (`failures` counts them). On leaving it waits as long as the tracker makes
-    progress, and gives up after `patience_s` without any (default: 15 s for a server, 60 s for a local file).
+    Write status.json before leaving, so that the last synchronisation sees how the run ended.
+    Errors of the tracker cost one warning in the log, whatever their number (`failures` counts
+    them). On leaving it waits as long as the tracker makes progress, and gives up after
+    `patience_s` without any (default: 15 s for a server, 60 s for a local file).
     """
 
-    def __init__(self, run_dir: Path, runtime: RuntimeConfig, *, patience_s: float | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, runtime: RuntimeConfig, *, patience_s: float | None = None
+    ) -> None:
         uri = resolve_uri(runtime)
         self.failures = 0
         self._on = uri is not None
@@ -80,7 +91,12 @@ class BackgroundMirror:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if not self._on:
             return
         self._leaving.set()
@@ -88,7 +104,9 @@ class BackgroundMirror:
         while self._thread.is_alive():
             self._thread.join(0.1)
             now = time.monotonic()
-            if self._thread.is_alive() and (now - self._last_beat > self._patience or now - start > _LONGEST_END_S):
+            if self._thread.is_alive() and (
+                now - self._last_beat > self._patience or now - start > _LONGEST_END_S
+            ):
                 self._warn(f"it did not answer for {self._patience:.0f} s at the end of the run.")
                 return
 
@@ -115,5 +133,8 @@ class BackgroundMirror:
         self.failures += 1
         if self.failures == 1:
             log.warning(
-                "the tracker is behind: %s The run goes on and its journal is complete; %s (%s).", reason, REPLAY, self._run_dir.parent
+                "the tracker is behind: %s The run goes on and its journal is complete; %s (%s).",
+                reason,
+                REPLAY,
+                self._run_dir.parent,
             )

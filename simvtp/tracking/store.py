@@ -1,7 +1,9 @@
-"""The one module that imports mlflow (3.17): a thin store of runs with the few calls that the mirror and the reports need.
+"""The one module that imports mlflow (3.17): a thin store of runs with the few calls that the
+mirror and the reports need.
 
-mlflow is imported inside functions because that takes seconds. Each call translates mlflow's exceptions to TrackerError. Only
-`log_batch` is used: mlflow's asynchronous logging loses points under load.
+mlflow is imported inside functions because that takes seconds. Each call translates mlflow's
+exceptions to TrackerError. Only `log_batch` is used: mlflow's asynchronous logging loses points
+under load.
 """
 
 from __future__ import annotations
@@ -34,13 +36,16 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 blocks for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-# The page that the MLflow UI opens on: its front end reads this tag and otherwise shows the view for language-model applications.
+# The page that the MLflow UI opens on: its front end reads this tag and otherwise shows the view
+# for language-model applications.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of one metric; `time` in milliseconds since 1970. `single`: a figure of the run, not a point of a series."""
+    """One value of one metric; `time` in milliseconds since 1970. `single`: a figure of the run,
+    not a point of a series.
+    """
 
     key: str
     value: float
@@ -51,7 +56,9 @@ class Point:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as the store has it; `metrics` holds the last point of each metric. Times in milliseconds since 1970."""
+    """A run as the store has it; `metrics` holds the last point of each metric. Times in
+    milliseconds since 1970.
+    """
 
     run_id: str
     status: str
@@ -63,7 +70,9 @@ class StoredRun:
 
 
 def is_news(point: Point, known: Point | None) -> bool:
-    """Whether to log `point` when `known` is the last of its metric: a series only goes further, a figure only changes when younger."""
+    """Whether to log `point` when `known` is the last of its metric: a series only goes further, a
+    figure only changes when younger.
+    """
     if known is None:
         return True
     if not point.single:
@@ -73,16 +82,20 @@ def is_news(point: Point, known: Point | None) -> bool:
 
 
 def finite(value: Any) -> float:
-    """Infinity becomes NaN: MLflow would store 1.8e308, which spoils every chart and mean. The journal keeps the truth."""
+    """Infinity becomes NaN: MLflow would store 1.8e308, which spoils every chart and mean. The
+    journal keeps the truth.
+    """
     number = float(value)
     return math.nan if math.isinf(number) else number
 
 
 def prepare_store(uri: str) -> None:
-    """Make the schema of a missing sqlite store, once, whoever comes first; any number of processes may call this at a time.
+    """Make the schema of a missing sqlite store, once, whoever comes first; any number of processes
+    may call this at a time.
 
-    The schema is made in a neighbouring file which is then renamed, under a file lock: a process that is killed on the way
-    leaves no half-made store behind (mlflow could not repair one). Artifacts go to `mlflow-artifacts` beside the database.
+    The schema is made in a neighbouring file which is then renamed, under a file lock: a process
+    that is killed on the way leaves no half-made store behind (mlflow could not repair one).
+    Artifacts go to `mlflow-artifacts` beside the database.
     """
     path = database_path(uri)
     if path is None or (path.exists() and path.stat().st_size):
@@ -97,7 +110,9 @@ def prepare_store(uri: str) -> None:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
             fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            for stale in path.parent.glob(f".{path.name}.*.tmp*"):  # of processes that were killed here; we hold the lock
+            for stale in path.parent.glob(
+                f".{path.name}.*.tmp*"
+            ):  # of processes that were killed here; we hold the lock
                 stale.unlink()
             made = SqlAlchemyStore(f"sqlite:///{fresh}", str(_artifact_root(path)))
             made.engine.dispose()
@@ -109,14 +124,22 @@ def _artifact_root(database: Path) -> Path:
 
 
 def _load() -> Any:
-    """Import mlflow quietly: no telemetry, no progress bars, no URLs on the terminal; values that the user set are kept."""
+    """Import mlflow quietly: no telemetry, no progress bars, no URLs on the terminal; values that
+    the user set are kept.
+    """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    warnings.filterwarnings("ignore", message=".*noload.*")  # SQLAlchemy 2.1 on mlflow's own queries
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(mlflow|alembic|starlette)\b.*")
+    warnings.filterwarnings(
+        "ignore", message=".*noload.*"
+    )  # SQLAlchemy 2.1 on mlflow's own queries
+    warnings.filterwarnings(
+        "ignore", category=DeprecationWarning, module=r"(mlflow|alembic|starlette)\b.*"
+    )
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of each retry; we tell of the failure, once
+    logging.getLogger("urllib3.connectionpool").setLevel(
+        logging.ERROR
+    )  # it tells of each retry; we tell of the failure, once
     import mlflow.tracking
 
     return mlflow
@@ -132,11 +155,23 @@ def _translated(uri: str) -> Iterator[None]:
     except Exception as error:
         # by name of the package: importing mlflow only to catch its exceptions would cost seconds
         origin = type(error).__module__.partition(".")[0]
-        if not isinstance(error, OSError) and origin not in ("mlflow", "sqlalchemy", "requests", "urllib3", "alembic"):
+        if not isinstance(error, OSError) and origin not in (
+            "mlflow",
+            "sqlalchemy",
+            "requests",
+            "urllib3",
+            "alembic",
+        ):
             raise
         reason = " ".join(str(error).split())[:300]
-        advice = "bring the store up to date with `mlflow db upgrade ADDRESS`" if "out-of-date database schema" in reason else REPLAY
-        raise TrackerError(f"the tracker at {shown(uri)} failed ({type(error).__name__}: {reason}); nothing is lost, {advice}.") from error
+        advice = (
+            "bring the store up to date with `mlflow db upgrade ADDRESS`"
+            if "out-of-date database schema" in reason
+            else REPLAY
+        )
+        raise TrackerError(
+            f"the tracker at {shown(uri)} failed ({type(error).__name__}: {reason}); nothing is lost, {advice}."
+        ) from error
 
 
 class Store:
@@ -182,7 +217,11 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         path = database_path(self.uri)
-        location = (_artifact_root(path) / "".join(c if c.isalnum() else "_" for c in name)).as_uri() if path else None
+        location = (
+            (_artifact_root(path) / "".join(c if c.isalnum() else "_" for c in name)).as_uri()
+            if path
+            else None
+        )
         try:
             self._client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
         except MlflowException as error:
@@ -199,7 +238,11 @@ class Store:
             token = None
             while experiments:
                 page = self._client.search_runs(
-                    experiments, condition, max_results=_PAGE, order_by=["attributes.start_time ASC"], page_token=token
+                    experiments,
+                    condition,
+                    max_results=_PAGE,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
                 )
                 found += [_stored(run) for run in page]
                 self.beat()
@@ -217,9 +260,15 @@ class Store:
             if not token:
                 return ids
 
-    def create(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> StoredRun:
+    def create(
+        self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]
+    ) -> StoredRun:
         with self._call():
-            return _stored(self._client.create_run(experiment_id, start_time=start_time, tags=_short(tags), run_name=name))
+            return _stored(
+                self._client.create_run(
+                    experiment_id, start_time=start_time, tags=_short(tags), run_name=name
+                )
+            )
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> Iterator[int]:
         """Log in batches; yields the number of points after each, so that the caller sees progress."""
@@ -228,7 +277,9 @@ class Store:
 
             for start in range(0, len(points), _BATCH):
                 batch = points[start : start + _BATCH]
-                self._client.log_batch(run_id, metrics=[Metric(p.key, p.value, p.time, p.step) for p in batch])
+                self._client.log_batch(
+                    run_id, metrics=[Metric(p.key, p.value, p.time, p.step) for p in batch]
+                )
                 yield len(batch)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -237,7 +288,9 @@ class Store:
             from mlflow.entities import Param
 
             for some in _portions(params):
-                self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in some])
+                self._client.log_batch(
+                    run_id, params=[Param(key, str(value)) for key, value in some]
+                )
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         with self._call():
@@ -247,7 +300,9 @@ class Store:
                 self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in some])
 
     def set_status(self, run_id: str, status: str, time: int) -> None:
-        """RUNNING, FINISHED, FAILED or KILLED; `time` (ms) becomes the end time of a run that is not running."""
+        """RUNNING, FINISHED, FAILED or KILLED; `time` (ms) becomes the end time of a run that is
+        not running.
+        """
         with self._call():
             if status == "RUNNING":
                 self._client.update_run(run_id, status=status)
@@ -265,7 +320,9 @@ class Store:
     def artifact_json(self, run_id: str, name: str) -> Any:
         """The content of a JSON artifact."""
         with self._call(), tempfile.TemporaryDirectory() as folder:
-            return json.loads(Path(self._client.download_artifacts(run_id, name, folder)).read_text())
+            return json.loads(
+                Path(self._client.download_artifacts(run_id, name, folder)).read_text()
+            )
 
 
 def _portions(values: Mapping[str, Any]) -> Iterable[list[tuple[str, Any]]]:

@@ -11,12 +11,19 @@ from typing import Any
 from simvtp.runs.journal import read_json
 from simvtp.runs.lease import attempts
 
-ENDED_EARLY = ("cancelled", "pruned", "killed")  # said by job.json: by the user, by a search, by the machine
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"} | dict.fromkeys(ENDED_EARLY, "KILLED")  # else RUNNING
+ENDED_EARLY = (
+    "cancelled",
+    "pruned",
+    "killed",
+)  # said by job.json: by the user, by a search, by the machine
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"} | dict.fromkeys(
+    ENDED_EARLY, "KILLED"
+)  # else RUNNING
 
 
 def run_status(run_dir: Path, abandoned: bool = False) -> dict[str, Any]:
-    """status.json, unless job.json says that the job was ended from outside since: cancelled, pruned, or killed by the machine.
+    """status.json, unless job.json says that the job was ended from outside since: cancelled,
+    pruned, or killed by the machine.
 
     With `abandoned`, a run whose process on this machine is gone counts as stopped.
     """
@@ -25,16 +32,33 @@ def run_status(run_dir: Path, abandoned: bool = False) -> dict[str, Any]:
     early = _ended_early(run_dir, status)
     if early:
         return {**status, **early}
-    if abandoned and status["state"] == "running" and status.get("host") == socket.gethostname() and not _alive(status.get("pid")):
-        return {**status, "state": "stopped", "message": f"the process ended without a word; {status.get('message', '')}".rstrip("; ")}
+    if (
+        abandoned
+        and status["state"] == "running"
+        and status.get("host") == socket.gethostname()
+        and not _alive(status.get("pid"))
+    ):
+        return {
+            **status,
+            "state": "stopped",
+            "message": f"the process ended without a word; {status.get('message', '')}".rstrip(
+                "; "
+            ),
+        }
     return status
 
 
 def _ended_early(run_dir: Path, status: Mapping[str, Any]) -> dict[str, Any]:
-    """State, message and time of an end that the run could not tell itself; empty if there was none, or if a later attempt went on."""
+    """State, message and time of an end that the run could not tell itself; empty if there was
+    none, or if a later attempt went on.
+    """
     ended = read_optional(run_dir / "job.json").get("ended") or {}
     cause, at = ended.get("cause", ""), float(ended.get("at", 0))
-    if not cause or status["state"] == "finished" or any(attempt.began > at for attempt in attempts(run_dir)[-1:]):
+    if (
+        not cause
+        or status["state"] == "finished"
+        or any(attempt.began > at for attempt in attempts(run_dir)[-1:])
+    ):
         return {}
     if cause not in ENDED_EARLY and status["state"] != "running":
         return {}  # what the run says of its own end is more exact

@@ -1,11 +1,13 @@
 """The one training loop, for every model and every objective.
 
-One step, in reading order: `_Run.step`. Around it: `train` (start or continue, the steps, the end) and `_Run.log` (the only place where
-the host waits for the device). How the model lies on the ranks: `replica`; what survives a kill: `resume`.
+One step, in reading order: `_Run.step`. Around it: `train` (start or continue, the steps, the end)
+and `_Run.log` (the only place where the host waits for the device). How the model lies on the
+ranks: `replica`; what survives a kill: `resume`.
 
-Step n is the n-th update, from 1, in journal lines, checkpoints and messages; masks and schedule count from 0 (n - 1).
-Accumulation equals one big batch for MVM, MLM and VTM; the negatives of VTC and VTM are those of a micro-batch (of all ranks for
-global VTC), because the rest of the batch is not in memory at that time.
+Step n is the n-th update, from 1, in journal lines, checkpoints and messages; masks and schedule
+count from 0 (n - 1). Accumulation equals one big batch for MVM, MLM and VTM; the negatives of VTC
+and VTM are those of a micro-batch (of all ranks for global VTC), because the rest of the batch is
+not in memory at that time.
 """
 
 from __future__ import annotations
@@ -24,22 +26,22 @@ from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.errors import DataError, Stopped, TrainingDiverged
-from simvtp.runs.journal import Journal, read_json, write_atomically
-from simvtp.models.common.layers import Place, set_gradient_checkpointing, set_place
 from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
+from simvtp.models.common.layers import Place, set_gradient_checkpointing, set_place
 from simvtp.models.simvtp.simvtp_model import set_merged_passes
-from simvtp.training.parallel import distributed
+from simvtp.runs.journal import Journal, read_json, write_atomically
 from simvtp.training.checkpointing.checkpoint import read_state, sha256_of, unguarded, write_weights
-from simvtp.training.step_flops import count_step, shapes_of, speed_of, weightless
+from simvtp.training.checkpointing.preemption import StopFlag
+from simvtp.training.checkpointing.stage_checkpointer import Keeper, Progress
+from simvtp.training.lr_schedule import stage_rate
 from simvtp.training.meters import CostMeter, Machine, Speed, Window
 from simvtp.training.objectives import Objective
 from simvtp.training.optim import build_optimizer, clip_gradients, set_rate
-from simvtp.training.checkpointing.preemption import StopFlag
-from simvtp.training.parallel.parallel_model import Replica
-from simvtp.training.checkpointing.stage_checkpointer import Keeper, Progress
-from simvtp.training.lr_schedule import stage_rate
+from simvtp.training.parallel import distributed
 from simvtp.training.parallel.batch_split import share_batch
+from simvtp.training.parallel.parallel_model import Replica
 from simvtp.training.stage import Batches, Draw, Evaluate, Measure, OnLog, Outcome, Stage, step_seed
+from simvtp.training.step_flops import count_step, shapes_of, speed_of, weightless
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = re.compile(r"(?:^|\.)blocks\.\d+$")
@@ -60,26 +62,36 @@ def train(
     stop: StopFlag | None = None,
     guard: Callable[[], None] = unguarded,
 ) -> Outcome:
-    """Train `model` to the end of the stage, continuing from its newest readable checkpoint; the model then holds the final weights.
+    """Train `model` to the end of the stage, continuing from its newest readable checkpoint; the
+    model then holds the final weights.
 
     Args:
-        model: called as model(micro-batch, masks) -> named outputs. It is moved to the device and trained in place (with
-            `stage.shard`, a copy of it is trained).
-        batches: batches(n) yields this rank's batches of the steps n + 1, n + 2, ...: batch_size / world samples each.
+        model: called as model(micro-batch, masks) -> named outputs. It is moved to the device and
+            trained in place (with `stage.shard`, a copy of it is trained).
+        batches: batches(n) yields this rank's batches of the steps n + 1, n + 2, ...: batch_size /
+            world samples each.
         draw: masks of a micro-batch; None: the model is called with masks None.
-        journal: rank 0 writes one line of metrics each `log_every` steps and one each evaluation; other ranks pass None.
-        evaluate: rank 0 calls it after the steps `stage.evaluate_at`, with the moving average of the weights if there is one. If it
-            raises Stopped, the state is saved, and the next call begins with this evaluation.
-        on_log: rank 0 gets {"stage", "step", "total_steps", "metrics", "cpu_hours", "gpu_hours"} at each log line.
+        journal: rank 0 writes one line of metrics each `log_every` steps and one each evaluation;
+            other ranks pass None.
+        evaluate: rank 0 calls it after the steps `stage.evaluate_at`, with the moving average of
+            the weights if there is one. If it raises Stopped, the state is saved, and the next call
+            begins with this evaluation.
+        on_log: rank 0 gets {"stage", "step", "total_steps", "metrics", "cpu_hours", "gpu_hours"} at
+            each log line.
         measure: metrics from outside (the loader's counters), added to each log line.
-        stop: read between steps; once set (on any rank), the state is saved and the outcome says stopped.
-        guard: called on rank 0 right before each file takes its name; raises if another attempt has taken the run over.
+        stop: read between steps; once set (on any rank), the state is saved and the outcome says
+            stopped.
+        guard: called on rank 0 right before each file takes its name; raises if another attempt has
+            taken the run over.
 
     Raises:
-        TrainingDiverged: a loss or gradient became NaN or infinite, at most `log_every` steps ago; the last checkpoint stays.
-        CheckpointError: the checkpoint belongs to another configuration, or the best weights cannot be read.
+        TrainingDiverged: a loss or gradient became NaN or infinite, at most `log_every` steps ago;
+            the last checkpoint stays.
+        CheckpointError: the checkpoint belongs to another configuration, or the best weights cannot
+            be read.
         ConfigError: the batch cannot be shared by so many ranks.
-        UserError: the disk is full; the checkpoints from before stay. What rank 0 raises, the other ranks raise too.
+        UserError: the disk is full; the checkpoints from before stay. What rank 0 raises, the other
+            ranks raise too.
     """
     finished = distributed.on_main(lambda: _finished(stage))
     if finished is not None:
@@ -98,11 +110,14 @@ def train(
             else:
                 run.step(_next_batch(source, run.speed, stage, progress.done))
                 progress.unscored = evaluate is not None and progress.done in stage.evaluate_at
-                # A write that failed counts as a wish to stop: all ranks then come to `save`, which raises its error.
+                # A write that failed counts as a wish to stop: all ranks then come to `save`, which
+                # raises its error.
                 stopping = vote.agree(bool(stop) or run.keeper.writer.failed) and run.unfinished
                 if progress.done % stage.log_every == 0 or progress.done == stage.total_steps:
                     run.log()
-                due = not progress.unscored and (progress.done % stage.checkpoint_every == 0 or not run.unfinished)
+                due = not progress.unscored and (
+                    progress.done % stage.checkpoint_every == 0 or not run.unfinished
+                )
             if stopping or due:
                 run.save()
             if stopping:
@@ -126,11 +141,15 @@ def _next_batch(source: Iterator[Batch], speed: Speed, stage: Stage, done: int) 
     try:
         batch = next(source)
     except StopIteration:
-        raise DataError(f"stage {stage.name} has {stage.total_steps} steps, but the data ended after {done}.") from None
+        raise DataError(
+            f"stage {stage.name} has {stage.total_steps} steps, but the data ended after {done}."
+        ) from None
     speed.waited += perf_counter() - began
     expected = stage.train.batch_size // distributed.world()
     if len(batch) != expected:
-        raise DataError(f"stage {stage.name} expects batches of {expected} samples on each rank, but got {len(batch)} after step {done}.")
+        raise DataError(
+            f"stage {stage.name} expects batches of {expected} samples on each rank, but got {len(batch)} after step {done}."
+        )
     return batch
 
 
@@ -143,7 +162,10 @@ def _finished(stage: Stage) -> Outcome | None:
         return None
     outcome = Outcome(**stored)
     if sha256_of(stage.weights_path) != outcome.sha256:
-        _LOG.warning("%s does not have the sha256 it was written with; the end of the stage is done again.", stage.weights_path)
+        _LOG.warning(
+            "%s does not have the sha256 it was written with; the end of the stage is done again.",
+            stage.weights_path,
+        )
         return None
     return replace(outcome, weights=str(stage.weights_path))
 
@@ -172,7 +194,9 @@ class _Run:
         set_merged_passes(self.replica.model, stage.merge_passes)
         self.counted: nn.Module | None = weightless(model)  # until its operations are counted
         set_packed_text(self.replica.model, stage.pack_text)
-        self.example: tuple[Batch, Masks | None] | None = None  # shapes of a micro-batch, to count them with
+        self.example: tuple[Batch, Masks | None] | None = (
+            None  # shapes of a micro-batch, to count them with
+        )
         self.flops: int | None = None  # of a step, over all ranks; None: not known
         set_gradient_checkpointing(self.replica.model, config.gradient_checkpointing)
         self.optimizer = build_optimizer(self.replica.model, config, self.device)
@@ -184,7 +208,17 @@ class _Run:
         self.speed, self.machine = Speed(), Machine(self.device)
         self.costs = CostMeter(gpus=int(self.device.type == "cuda"))
         self.progress = Progress()
-        self.keeper = Keeper(stage, self.replica, self.optimizer, self.scaler, self.window, self.costs, self.progress, journal, guard)
+        self.keeper = Keeper(
+            stage,
+            self.replica,
+            self.optimizer,
+            self.scaler,
+            self.window,
+            self.costs,
+            self.progress,
+            journal,
+            guard,
+        )
         self.grad_norm: Tensor | None = None
 
     @property
@@ -192,19 +226,28 @@ class _Run:
         """Whether steps or an evaluation are still to come."""
         return self.progress.done < self.stage.total_steps or self.progress.unscored
 
-    # ---- one step -------------------------------------------------------------------------------------------------------
+    # ---- one step --------------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> None:
-        """One update. Nothing here waits for the device, and all shapes are those of the step before."""
+        """One update. Nothing here waits for the device, and all shapes are those of the step
+        before.
+        """
         step, count = self.progress.done, self.share.accumulate
         parts, masks = self._micro_batches(batch, step)
         if self.example is None:
-            self.example = shapes_of(parts[0], masks[0], packed=leaves_padding_out(self.replica.model))
+            self.example = shapes_of(
+                parts[0], masks[0], packed=leaves_padding_out(self.replica.model)
+            )
         shares = self.objective.shares(masks)
         seed = step_seed(self.stage.seed, self.stage.name, step)
         for i in range(count):
-            set_place(self.replica.model, Place(self._first_sample(i), self.share.samples, self.share.batch_size))
-            torch.manual_seed(seed)  # the same everywhere: a sample's place in the batch decides what it draws
+            set_place(
+                self.replica.model,
+                Place(self._first_sample(i), self.share.samples, self.share.batch_size),
+            )
+            torch.manual_seed(
+                seed
+            )  # the same everywhere: a sample's place in the batch decides what it draws
             with self.replica.unsynchronised(last=i == count - 1):
                 with self._autocast():
                     outputs = self.replica.wrapped(parts[i], masks[i])
@@ -218,7 +261,9 @@ class _Run:
         self.speed.steps += 1
 
     def _count(self) -> None:
-        """Count the operations of a step, at the first log line: no step waits for it, and the speed is measured without it."""
+        """Count the operations of a step, at the first log line: no step waits for it, and the
+        speed is measured without it.
+        """
         if self.counted is not None and self.example is not None:
             flops = count_step(self.counted, *self.example)
             self.flops = None if flops is None else flops * self.share.accumulate * self.share.ranks
@@ -229,13 +274,18 @@ class _Run:
         return (self.rank * self.share.accumulate + part) * self.share.samples
 
     def _micro_batches(self, batch: Batch, step: int) -> tuple[list[Batch], list[Masks | None]]:
-        """The step's micro-batches on the device, and their masks, which depend on (seed, step, place in the global batch) only."""
+        """The step's micro-batches on the device, and their masks, which depend on (seed, step,
+        place in the global batch) only.
+        """
         if self.device.type == "cuda" and not batch.clips.is_pinned():
             batch = batch.pin_memory()  # a copy from pageable memory would wait for the device
         batch = batch.to(self.device)
         size = self.share.samples
         parts = [batch.part(start, start + size) for start in range(0, len(batch), size)]
-        masks = [self.draw(part, step, self._first_sample(i)) if self.draw else None for i, part in enumerate(parts)]
+        masks = [
+            self.draw(part, step, self._first_sample(i)) if self.draw else None
+            for i, part in enumerate(parts)
+        ]
         return parts, masks
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
@@ -253,10 +303,16 @@ class _Run:
         self.replica.follow()
 
     def _gradient_finite(self) -> Tensor | None:
-        """None for fp16: there the scaler skips an update whose gradient overflowed, and lowers its scale."""
-        return None if self.scaler.is_enabled() or self.grad_norm is None else torch.isfinite(self.grad_norm)
+        """None for fp16: there the scaler skips an update whose gradient overflowed, and lowers its
+        scale.
+        """
+        return (
+            None
+            if self.scaler.is_enabled() or self.grad_norm is None
+            else torch.isfinite(self.grad_norm)
+        )
 
-    # ---- between steps --------------------------------------------------------------------------------------------------
+    # ---- between steps ---------------------------------------------------------------------------
 
     def log(self) -> None:
         """One journal line; the host waits for the device here. Raises TrainingDiverged."""
@@ -282,16 +338,28 @@ class _Run:
         def tell() -> None:
             self._write(metrics)
             if self.on_log is not None:
-                self.on_log({"stage": self.stage.name, "step": done, "total_steps": total, "metrics": metrics, **hours})
+                self.on_log(
+                    {
+                        "stage": self.stage.name,
+                        "step": done,
+                        "total_steps": total,
+                        "metrics": metrics,
+                        **hours,
+                    }
+                )
 
         distributed.on_main(tell)
 
     def _write(self, metrics: dict[str, float]) -> None:
         if self.journal is not None:
-            self.journal.write("metrics", stage=self.stage.name, step=self.progress.done, metrics=metrics)
+            self.journal.write(
+                "metrics", stage=self.stage.name, step=self.progress.done, metrics=metrics
+            )
 
     def check_finite(self) -> None:
-        """Raises TrainingDiverged if a loss or gradient since the last check was NaN or infinite, naming the step and the ids."""
+        """Raises TrainingDiverged if a loss or gradient since the last check was NaN or infinite,
+        naming the step and the ids.
+        """
         found = self.window.first_bad_step()
         if found is None:
             return
@@ -306,11 +374,15 @@ class _Run:
             f"{', '.join(names)}; {kept}. Look at these clips, lower the learning rate, set clip_norm, or use another precision."
         )
         if self.journal is not None and distributed.is_main():
-            self.journal.write("event", message=message, stage=self.stage.name, step=step, sample_ids=names)
+            self.journal.write(
+                "event", message=message, stage=self.stage.name, step=step, sample_ids=names
+            )
         raise TrainingDiverged(message)
 
     def evaluate(self, evaluate: Evaluate) -> bool:
-        """Score the model, write a journal line, and keep its weights if they are the best so far; False if asked to stop meanwhile."""
+        """Score the model, write a journal line, and keep its weights if they are the best so far;
+        False if asked to stop meanwhile.
+        """
         self.check_finite()
         self.speed.pause()
         progress = self.progress
@@ -337,18 +409,26 @@ class _Run:
         self.speed.pause()
         self.keeper.save()
 
-    # ---- the end --------------------------------------------------------------------------------------------------------
+    # ---- the end ---------------------------------------------------------------------------------
 
     def stopped(self, reason: str) -> Outcome:
         """The outcome of a stage that was asked to stop, once its state is on the disk."""
         distributed.on_main(self.keeper.writer.wait)
         done = self.progress.done
-        _LOG.info("stage %s stopped at step %d of %d (%s)", self.stage.name, done, self.stage.total_steps, reason)
+        _LOG.info(
+            "stage %s stopped at step %d of %d (%s)",
+            self.stage.name,
+            done,
+            self.stage.total_steps,
+            reason,
+        )
         cpu_s, gpu_s = self.costs.total()
         return Outcome(done, stopped=True, cpu_hours=cpu_s / 3600, gpu_hours=gpu_s / 3600)
 
     def finish(self) -> Outcome:
-        """Write the chosen weights and the outcome, and put the weights into the model that the caller gave."""
+        """Write the chosen weights and the outcome, and put the weights into the model that the
+        caller gave.
+        """
         progress = self.progress
         distributed.on_main(self.keeper.writer.wait)
         if progress.best_step:
@@ -368,9 +448,15 @@ class _Run:
         )
 
         def write() -> Outcome:
-            about = {"stage": self.stage.name, "step": outcome.selected_step, "fingerprint": self.stage.fingerprint}
+            about = {
+                "stage": self.stage.name,
+                "step": outcome.selected_step,
+                "fingerprint": self.stage.fingerprint,
+            }
             sha256 = write_weights(self.stage.weights_path, weights, about, self.guard)
-            whole = replace(outcome, sha256=sha256, journal_length=self.journal.length() if self.journal else 0)
+            whole = replace(
+                outcome, sha256=sha256, journal_length=self.journal.length() if self.journal else 0
+            )
             content = json.dumps({**asdict(whole), "fingerprint": self.stage.fingerprint})
             write_atomically(self.stage.outcome_path, content, self.guard)
             return whole
@@ -381,9 +467,11 @@ class _Run:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """torch.compile, block by block (they share one graph) and before DDP, which is what survives DDP and gradient checkpointing.
+    """torch.compile, block by block (they share one graph) and before DDP, which is what survives
+    DDP and gradient checkpointing.
 
-    A model without `blocks.N` modules is compiled as a whole. Names in the state dict stay as they are.
+    A model without `blocks.N` modules is compiled as a whole. Names in the state dict stay as they
+    are.
     """
     blocks = [module for name, module in model.named_modules() if _BLOCK.search(name)]
     for module in blocks or [model]:

@@ -1,7 +1,9 @@
-"""The four losses as functions of named tensors (method notes 1.5). They know no model and no weights.
+"""The four losses as functions of named tensors (method notes 1.5). They know no model and no
+weights.
 
-Each is a mean such that the mean over ranks (which DDP takes of the gradients) is the loss of the whole batch in one process.
-Legend: B batch, M masked tubes, P values in a tube, K slots for masked words, W vocabulary, D width, R ranks.
+Each is a mean such that the mean over ranks (which DDP takes of the gradients) is the loss of the
+whole batch in one process. Legend: B batch, M masked tubes, P values in a tube, K slots for masked
+words, W vocabulary, D width, R ranks.
 """
 
 from __future__ import annotations
@@ -24,23 +26,29 @@ def as_full(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-# ---- MVM ----------------------------------------------------------------------------------------------------------------
+# ---- MVM -----------------------------------------------------------------------------------------
 
 
 def as_share(pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Pixels as shares of 1: bytes are divided by 255, in `dtype` (float32 if none is given); floats are shares already."""
+    """Pixels as shares of 1: bytes are divided by 255, in `dtype` (float32 if none is given);
+    floats are shares already.
+    """
     if pixels.dtype is torch.uint8:
         return pixels.to(dtype or torch.float32) / 255
     return as_full(pixels) if dtype is None else pixels.to(dtype)
 
 
 def normalise_tubes(pixels: Tensor, dtype: torch.dtype | None = None, channels: int = 3) -> Tensor:
-    """Pixels [..., P], bytes or shares of 1, with mean 0 and deviation 1 in each tube and channel (released behaviour).
+    """Pixels [..., P], bytes or shares of 1, with mean 0 and deviation 1 in each tube and channel
+    (released behaviour).
 
-    (x - mean) / (sqrt(unbiased variance) + 1e-6) over the P / channels values of a channel; channels are the inner axis of P.
+    (x - mean) / (sqrt(unbiased variance) + 1e-6) over the P / channels values of a channel;
+    channels are the inner axis of P.
     """
     if pixels.dtype is torch.uint8:
-        return _normalise_bytes(pixels.to(dtype or torch.float32).unflatten(-1, (-1, channels))).flatten(-2)
+        return _normalise_bytes(
+            pixels.to(dtype or torch.float32).unflatten(-1, (-1, channels))
+        ).flatten(-2)
     values = as_share(pixels, dtype).unflatten(-1, (-1, channels))  # [..., P / channels, channels]
     variance, mean = torch.var_mean(values, dim=-2, keepdim=True, correction=1)
     return ((values - mean) / (variance.sqrt() + FLAT)).flatten(-2)
@@ -49,8 +57,8 @@ def normalise_tubes(pixels: Tensor, dtype: torch.dtype | None = None, channels: 
 def _normalise_bytes(values: Tensor) -> Tensor:
     """The same of whole numbers [..., P / channels, channels], in units of a 255th.
 
-    Sums of whole numbers are exact, so that two passes of sums, several times as fast as `var_mean` over a strided axis on a CPU, leave
-    a flat tube at 0.
+    Sums of whole numbers are exact, so that two passes of sums, several times as fast as `var_mean`
+    over a strided axis on a CPU, leave a flat tube at 0.
     """
     count = values.shape[-2]
     centred = values - values.sum(dim=-2, keepdim=True) / count
@@ -59,18 +67,21 @@ def _normalise_bytes(values: Tensor) -> Tensor:
 
 
 def masked_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """MVM: mean squared error of prediction and target, both [B, M, P]. Every rank has the same B and M."""
+    """MVM: mean squared error of prediction and target, both [B, M, P]. Every rank has the same B
+    and M.
+    """
     return F.mse_loss(as_full(prediction), as_full(target))
 
 
-# ---- MLM ----------------------------------------------------------------------------------------------------------------
+# ---- MLM -----------------------------------------------------------------------------------------
 
 
 def word_share(labels: list[Tensor]) -> Tensor:
-    """Scored words per rank and micro-batch, on average over ranks and over the given micro-batches; 0-d float, above 0.
+    """Scored words per rank and micro-batch, on average over ranks and over the given
+    micro-batches; 0-d float, above 0.
 
-    Captions differ in length, so ranks and micro-batches differ in scored words; dividing each one's sum by this average makes
-    the mean over all of them the mean over all words.
+    Captions differ in length, so ranks and micro-batches differ in scored words; dividing each
+    one's sum by this average makes the mean over all of them the mean over all words.
     """
     counted = torch.stack([(part != IGNORED).sum() for part in labels]).sum()
     everywhere = sum_over_ranks(counted).clamp(min=1)
@@ -86,17 +97,21 @@ def word_loss(logits: Tensor, labels: Tensor, share: Tensor | None = None) -> Te
         share: `word_share` of all micro-batches of the step; None: of this batch.
     """
     share = word_share([labels]) if share is None else share
-    total = F.cross_entropy(as_full(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    total = F.cross_entropy(
+        as_full(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
     return total / share.to(total.dtype)
 
 
-# ---- VTC ----------------------------------------------------------------------------------------------------------------
+# ---- VTC -----------------------------------------------------------------------------------------
 
 
 class _GatherRows(torch.autograd.Function):
-    """[B, D] on each rank -> [R * B, D] on all; the gradient of a row is summed over the ranks that used it.
+    """[B, D] on each rank -> [R * B, D] on all; the gradient of a row is summed over the ranks that
+    used it.
 
-    The backward is an all-reduce and a slice rather than a reduce-scatter, which gloo does not have.
+    The backward is an all-reduce and a slice rather than a reduce-scatter, which gloo does not
+    have.
     """
 
     @staticmethod
@@ -114,16 +129,20 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows [B, D] of every rank, [R * B, D] in the order of the ranks, with gradient; the input itself for one process."""
+    """Rows [B, D] of every rank, [R * B, D] in the order of the ranks, with gradient; the input
+    itself for one process.
+    """
     return _GatherRows.apply(rows) if world() > 1 else rows
 
 
 def contrastive_logits(
     video_feature: Tensor, text_feature: Tensor, temperature: float | Tensor, gather: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosine similarity / temperature of this rank's rows and all columns: (video to text, text to video, right columns).
+    """Cosine similarity / temperature of this rank's rows and all columns: (video to text, text to
+    video, right columns).
 
-    The first two are [B, C], C = B, or R * B with `gather` (every rank has the same B); the third is int64 [B].
+    The first two are [B, C], C = B, or R * B with `gather` (every rank has the same B); the third
+    is int64 [B].
     """
     with torch.autocast(video_feature.device.type, enabled=False):
         video = F.normalize(as_full(video_feature), dim=-1)
@@ -134,18 +153,23 @@ def contrastive_logits(
         return video @ all_text.T / temperature, text @ all_video.T / temperature, right
 
 
-def contrastive_loss(video_feature: Tensor, text_feature: Tensor, temperature: float, gather: bool = False) -> Tensor:
-    """VTC: the *sum* of the cross-entropies of the two directions (released behaviour), features [B, D] not normalised.
+def contrastive_loss(
+    video_feature: Tensor, text_feature: Tensor, temperature: float, gather: bool = False
+) -> Tensor:
+    """VTC: the *sum* of the cross-entropies of the two directions (released behaviour), features
+    [B, D] not normalised.
 
     Args:
         temperature: fixed divisor of the cosine similarity; 0.05 as published.
         gather: negatives from all ranks (ours); False = from this rank only (released).
     """
-    video_to_text, text_to_video, right = contrastive_logits(video_feature, text_feature, temperature, gather)
+    video_to_text, text_to_video, right = contrastive_logits(
+        video_feature, text_feature, temperature, gather
+    )
     return F.cross_entropy(video_to_text, right) + F.cross_entropy(text_to_video, right)
 
 
-# ---- VTM ----------------------------------------------------------------------------------------------------------------
+# ---- VTM -----------------------------------------------------------------------------------------
 
 
 def matching_labels(match_logits: Tensor) -> Tensor:
@@ -155,5 +179,7 @@ def matching_labels(match_logits: Tensor) -> Tensor:
 
 
 def matching_loss(match_logits: Tensor) -> Tensor:
-    """VTM: two-way cross-entropy of [2B, 2]: B true pairs first (class 1), then B false ones (class 0)."""
+    """VTM: two-way cross-entropy of [2B, 2]: B true pairs first (class 1), then B false ones (class
+    0).
+    """
     return F.cross_entropy(as_full(match_logits), matching_labels(match_logits))

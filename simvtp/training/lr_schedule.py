@@ -8,14 +8,18 @@ from simvtp.config.schema import TrainConfig
 
 
 def stage_steps(train: TrainConfig, steps_per_epoch: int) -> int:
-    """Optimizer steps of a stage: `max_steps` where it is given, else the epochs in steps of the loader, at least one."""
+    """Optimizer steps of a stage: `max_steps` where it is given, else the epochs in steps of the
+    loader, at least one.
+    """
     return train.max_steps or max(1, round(train.epochs * steps_per_epoch))
 
 
 def learning_rate(step: int, total: int, *, peak: float, low: float, warmup_share: float) -> float:
-    """Learning rate of step 0..total-1: linear from 0 to `peak`, then a half cosine to `low` (released behaviour).
+    """Learning rate of step 0..total-1: linear from 0 to `peak`, then a half cosine to `low`
+    (released behaviour).
 
-    The warm-up takes round(warmup_share * total) steps; its first step has rate 0 and its last one `peak`.
+    The warm-up takes round(warmup_share * total) steps; its first step has rate 0 and its last one
+    `peak`.
     """
     warmup = round(warmup_share * total)
     if step < warmup:
@@ -26,4 +30,6 @@ def learning_rate(step: int, total: int, *, peak: float, low: float, warmup_shar
 
 def stage_rate(step: int, total: int, train: TrainConfig) -> float:
     """`learning_rate` with the settings of a stage."""
-    return learning_rate(step, total, peak=train.lr, low=train.min_lr, warmup_share=train.warmup_share)
+    return learning_rate(
+        step, total, peak=train.lr, low=train.min_lr, warmup_share=train.warmup_share
+    )

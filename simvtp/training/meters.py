@@ -1,5 +1,6 @@
-"""What is measured while training: sums on the device, speed, cost, and the machine. Nothing here makes the host wait for the
-device, except `Window.read` and `Window.first_bad_step`, which are called at the logging interval."""
+"""What is measured while training: sums on the device, speed, cost, and the machine. Nothing here
+makes the host wait for the device, except `Window.read` and `Window.first_bad_step`, which are
+called at the logging interval."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from simvtp.training.parallel.distributed import min_over_ranks, sum_over_ranks,
 
 
 class Window:
-    """Sums of the report and a finite flag for each step since the last log line, all on the device.
+    """Sums of the report and a finite flag for each step since the last log line, all on the
+    device.
 
     Args:
         device: where the model runs.
@@ -27,23 +29,35 @@ class Window:
         self.names: tuple[str, ...] = ()
         self.steps = 0
         self.sums: Tensor | None = None  # float32 [names]
-        self.finite = torch.ones(length, parts + 1, dtype=torch.bool, device=device)  # last column: the gradient
-        self.sample_ids: list[tuple[tuple[str, ...], ...]] = []  # [steps][parts], what the flags refer to
+        self.finite = torch.ones(
+            length, parts + 1, dtype=torch.bool, device=device
+        )  # last column: the gradient
+        self.sample_ids: list[
+            tuple[tuple[str, ...], ...]
+        ] = []  # [steps][parts], what the flags refer to
         self._unread = 0  # steps whose flags were not read yet
 
     def add_part(self, part: int, report: dict[str, Tensor], parts: int) -> None:
-        """Add the report of one micro-batch of the step under way; `loss/total` is what the flag is taken of."""
+        """Add the report of one micro-batch of the step under way; `loss/total` is what the flag is
+        taken of.
+        """
         names = tuple(report)
         if not self.names:
             self.names = names
         elif names != self.names:
-            raise RuntimeError(f"the report changed its names between steps: {self.names} became {names}")
+            raise RuntimeError(
+                f"the report changed its names between steps: {self.names} became {names}"
+            )
         values = torch.stack([value.to(torch.float32) for value in report.values()]) / parts
         self.sums = values if self.sums is None else self.sums + values
         self.finite[self._unread, part] = torch.isfinite(report["loss/total"])
 
-    def end_step(self, sample_ids: tuple[tuple[str, ...], ...], gradient_finite: Tensor | None) -> None:
-        """Close the step; `gradient_finite` None where an infinite gradient is no fault (fp16 skips such a step)."""
+    def end_step(
+        self, sample_ids: tuple[tuple[str, ...], ...], gradient_finite: Tensor | None
+    ) -> None:
+        """Close the step; `gradient_finite` None where an infinite gradient is no fault (fp16 skips
+        such a step).
+        """
         if gradient_finite is not None:
             self.finite[self._unread, -1] = gradient_finite
         self.sample_ids.append(sample_ids)
@@ -51,7 +65,9 @@ class Window:
         self._unread += 1
 
     def first_bad_step(self) -> tuple[int, list[str]] | None:
-        """Reads the flags (all ranks): (how many steps ago, 0 = the last one; this rank's ids of the bad micro-batches) or None."""
+        """Reads the flags (all ranks): (how many steps ago, 0 = the last one; this rank's ids of
+        the bad micro-batches) or None.
+        """
         flags = self.finite[: self._unread]
         anywhere = min_over_ranks(flags.to(torch.uint8)).cpu().bool()
         bad = [row for row in range(self._unread) if not bool(anywhere[row].all())]
@@ -59,7 +75,12 @@ class Window:
             row, local = bad[0], flags[bad[0]].cpu()
             by_loss = not bool(anywhere[row, :-1].all())
             parts = self.sample_ids[row]
-            ids = [name for part, names in enumerate(parts) if not by_loss or not bool(local[part]) for name in names]
+            ids = [
+                name
+                for part, names in enumerate(parts)
+                if not by_loss or not bool(local[part])
+                for name in names
+            ]
             return self._unread - 1 - row, ids
         self.finite.fill_(True)
         self.sample_ids.clear()
@@ -67,7 +88,9 @@ class Window:
         return None
 
     def read(self) -> dict[str, float]:
-        """Mean over steps and ranks of everything reported since the last call (all ranks take part), and start again."""
+        """Mean over steps and ranks of everything reported since the last call (all ranks take
+        part), and start again.
+        """
         if self.sums is None:
             return {}
         means = (sum_over_ranks(self.sums) / (self.steps * world())).tolist()
@@ -75,7 +98,9 @@ class Window:
         return dict(zip(self.names, means, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint in the middle of an interval must keep: sums averaged over ranks (all take part). Flags must be read."""
+        """What a checkpoint in the middle of an interval must keep: sums averaged over ranks (all
+        take part). Flags must be read.
+        """
         sums = None if self.sums is None else (sum_over_ranks(self.sums) / world()).cpu()
         return {"names": list(self.names), "steps": self.steps, "sums": sums}
 
@@ -118,7 +143,9 @@ class Speed:
 
 
 def _process_cpu_seconds() -> float:
-    """CPU time of this process, its threads and its children, those that still run included where psutil is installed."""
+    """CPU time of this process, its threads and its children, those that still run included where
+    psutil is installed.
+    """
     times = os.times()
     total = times.user + times.system + times.children_user + times.children_system
     try:
@@ -136,7 +163,9 @@ def _process_cpu_seconds() -> float:
 
 @dataclass
 class CostMeter:
-    """CPU-seconds and GPU-seconds of this rank's stage. Time lost to a kill, after the last checkpoint, is not in them."""
+    """CPU-seconds and GPU-seconds of this rank's stage. Time lost to a kill, after the last
+    checkpoint, is not in them.
+    """
 
     gpus: int
     cpu_s: float = 0.0
@@ -153,7 +182,9 @@ class CostMeter:
 
     def total(self) -> tuple[float, float]:
         """(CPU-seconds, GPU-seconds) over all ranks, which all take part."""
-        both = sum_over_ranks(torch.tensor([self.cpu_s, self.gpu_s], dtype=torch.float64, device=collective_device()))
+        both = sum_over_ranks(
+            torch.tensor([self.cpu_s, self.gpu_s], dtype=torch.float64, device=collective_device())
+        )
         return float(both[0]), float(both[1])
 
     def restore(self, cpu_s: float, gpu_s: float) -> None:
@@ -182,7 +213,9 @@ class Machine:
         self._utilisation = device.type == "cuda"
 
     def sample(self) -> dict[str, float]:
-        """`system/cpu_percent` (of all cores), `system/rss_gb`, and on a GPU its peak memory and utilisation."""
+        """`system/cpu_percent` (of all cores), `system/rss_gb`, and on a GPU its peak memory and
+        utilisation.
+        """
         metrics: dict[str, float] = {}
         if self._process is not None:
             import psutil

@@ -1,8 +1,9 @@
-"""Named outputs of a model -> (weighted losses to be summed, report). An objective knows no model; a model knows no weights.
+"""Named outputs of a model -> (weighted losses to be summed, report). An objective knows no model;
+a model knows no weights.
 
-The report holds detached 0-d tensors: the losses without their weights (`loss/mvm`) and accuracies as shares of 1 (`acc/mlm`).
-Each is such that its mean over ranks and micro-batches is the figure of the whole batch; the exception are the negatives of
-VTC and VTM, which are those of the micro-batch.
+The report holds detached 0-d tensors: the losses without their weights (`loss/mvm`) and accuracies
+as shares of 1 (`acc/mlm`). Each is such that its mean over ranks and micro-batches is the figure of
+the whole batch; the exception are the negatives of VTC and VTM, which are those of the micro-batch.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from torch import Tensor
 
 from simvtp.batch import Masks
 from simvtp.config.schema import LossConfig
+from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
 from simvtp.training.losses import (
     contrastive_logits,
     matching_labels,
     matching_loss,
     word_share,
 )
-from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
 
 COLDEST = 0.01  # a learned temperature does not fall below it
 
@@ -35,31 +36,46 @@ class Objective(Protocol):
     """What the loop needs of an objective."""
 
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
-        """Divisors that belong to the whole step, from the masks of all its micro-batches (all ranks take part)."""
+        """Divisors that belong to the whole step, from the masks of all its micro-batches (all
+        ranks take part).
+        """
         ...
 
-    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+    def __call__(
+        self, outputs: dict[str, Tensor], shares: Shares | None = None
+    ) -> tuple[Losses, Report]:
         """Losses and report of one micro-batch; without `shares` it is taken as the whole step."""
         ...
 
 
 def learned_temperature(start: float, bias: Tensor) -> Tensor:
-    """start * exp(bias), [1], not below 0.01: colder than that, a few pairs would decide everything (the limit of CLIP, arXiv 2103.00020)."""
+    """start * exp(bias), [1], not below 0.01: colder than that, a few pairs would decide everything
+    (the limit of CLIP, arXiv 2103.00020).
+    """
     return (start * bias.float().exp()).clamp(min=COLDEST)
 
 
-def _contrastive(outputs: dict[str, Tensor], temperature: float | Tensor, negatives: str) -> tuple[Tensor, Tensor]:
+def _contrastive(
+    outputs: dict[str, Tensor], temperature: float | Tensor, negatives: str
+) -> tuple[Tensor, Tensor]:
     """(loss, mean accuracy of the two directions among the candidates at hand)."""
-    rows = contrastive_logits(outputs["video_feature"], outputs["text_feature"], temperature, gather=negatives == "global")
+    rows = contrastive_logits(
+        outputs["video_feature"], outputs["text_feature"], temperature, gather=negatives == "global"
+    )
     video_to_text, text_to_video, right = rows
     loss = F.cross_entropy(video_to_text, right) + F.cross_entropy(text_to_video, right)
-    hits = [(logits.detach().argmax(dim=1) == right).float().mean() for logits in (video_to_text, text_to_video)]
+    hits = [
+        (logits.detach().argmax(dim=1) == right).float().mean()
+        for logits in (video_to_text, text_to_video)
+    ]
     return loss, (hits[0] + hits[1]) / 2
 
 
 @dataclass(frozen=True)
 class PretrainObjective:
-    """MVM + MLM + VTC + VTM with the weights of `config`; a weight of 0 leaves its objective out at no cost."""
+    """MVM + MLM + VTC + VTM with the weights of `config`; a weight of 0 leaves its objective out at
+    no cost.
+    """
 
     config: LossConfig
 
@@ -67,14 +83,20 @@ class PretrainObjective:
         labels = [part.word_labels for part in masks if part is not None]
         return {"mlm": word_share(labels)} if "mlm" in self.config.wanted else {}
 
-    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
-        """Outputs as `models/simvtp.py` names them; KeyError if one that a wanted objective needs is absent."""
+    def __call__(
+        self, outputs: dict[str, Tensor], shares: Shares | None = None
+    ) -> tuple[Losses, Report]:
+        """Outputs as `models/simvtp.py` names them; KeyError if one that a wanted objective needs
+        is absent.
+        """
         plain: Losses = {}
         report: Report = {}
         for name in self.config.wanted:
             if name == "mvm":
                 normalised = self.config.mvm_target == "normalized"
-                plain["mvm"] = pixel_loss_in_pieces(outputs["video_prediction"], outputs["video_pixels"], normalised)
+                plain["mvm"] = pixel_loss_in_pieces(
+                    outputs["video_prediction"], outputs["video_pixels"], normalised
+                )
             elif name == "mlm":
                 logits, labels = outputs["word_logits"], outputs["word_labels"]
                 share = (shares or whole_step(labels))["mlm"]
@@ -83,13 +105,19 @@ class PretrainObjective:
             elif name == "vtc":
                 temperature: float | Tensor = self.config.temperature
                 if "temperature_bias" in outputs:
-                    temperature = learned_temperature(self.config.temperature, outputs["temperature_bias"])
+                    temperature = learned_temperature(
+                        self.config.temperature, outputs["temperature_bias"]
+                    )
                     report["temperature"] = temperature.detach()[0]
-                plain["vtc"], report["acc/vtc"] = _contrastive(outputs, temperature, self.config.vtc_negatives)
+                plain["vtc"], report["acc/vtc"] = _contrastive(
+                    outputs, temperature, self.config.vtc_negatives
+                )
             elif name == "vtm":
                 logits = outputs["match_logits"]
                 plain["vtm"] = matching_loss(logits)
-                report["acc/vtm"] = (logits.detach().argmax(dim=-1) == matching_labels(logits)).float().mean()
+                report["acc/vtm"] = (
+                    (logits.detach().argmax(dim=-1) == matching_labels(logits)).float().mean()
+                )
         report |= {f"loss/{name}": loss.detach() for name, loss in plain.items()}
         return {name: loss * getattr(self.config, name) for name, loss in plain.items()}, report
 
@@ -109,6 +137,8 @@ class RetrievalObjective:
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
         return {}
 
-    def __call__(self, outputs: dict[str, Tensor], shares: Shares | None = None) -> tuple[Losses, Report]:
+    def __call__(
+        self, outputs: dict[str, Tensor], shares: Shares | None = None
+    ) -> tuple[Losses, Report]:
         loss, accuracy = _contrastive(outputs, self.temperature, self.negatives)
         return {"vtc": loss}, {"loss/vtc": loss.detach(), "acc/vtc": accuracy}

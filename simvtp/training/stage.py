@@ -13,9 +13,15 @@ from torch import nn
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import TrainConfig
 
-Batches = Callable[[int], Iterator[Batch]]  # (steps already done) -> this rank's batches from there on
-Draw = Callable[[Batch, int, int], Masks]  # (micro-batch on the device, step from 0, first sample within the global batch)
-Evaluate = Callable[[nn.Module, int], dict[str, float]]  # (model in eval mode, step) -> metrics; rank 0 calls it; may raise Stopped
+Batches = Callable[
+    [int], Iterator[Batch]
+]  # (steps already done) -> this rank's batches from there on
+Draw = Callable[
+    [Batch, int, int], Masks
+]  # (micro-batch on the device, step from 0, first sample within the global batch)
+Evaluate = Callable[
+    [nn.Module, int], dict[str, float]
+]  # (model in eval mode, step) -> metrics; rank 0 calls it; may raise Stopped
 OnLog = Callable[[dict[str, Any]], None]
 Measure = Callable[[], dict[str, float]]
 
@@ -30,17 +36,22 @@ class Stage:
     seed: int
     directory: Path
     fingerprint: str
-    config: Mapping[str, Any] = field(default_factory=dict)  # `to_dict` of the experiment, for messages
+    config: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # `to_dict` of the experiment, for messages
     device: str = "cpu"
     log_every: int = 10
     checkpoint_every: int = 100
     keep: int = 2
-    micro_batch: int = 0  # most samples that a rank takes at a time where train.accumulate is 0; 0 = its whole share
+    # most samples that a rank takes at a time where train.accumulate is 0; 0 = its whole share
+    micro_batch: int = 0
     merge_passes: bool = False  # the encoder passes of a step in one call
     pack_text: bool = False  # leave the padding of texts out of the encoder
     shard: bool = False  # cut weights, gradients and optimizer state over the ranks
     evaluate_at: tuple[int, ...] = ()
-    best: str = ""  # metric of `evaluate` by which the final weights are chosen, larger is better; "" = the last ones
+    # metric of `evaluate` by which the final weights are chosen, larger is better; "" = the last
+    # ones
+    best: str = ""
 
     @property
     def weights_path(self) -> Path:
@@ -59,7 +70,8 @@ class Outcome:
 
     Attributes:
         step: updates done.
-        stopped: True if it was asked to stop before the end (the state is saved); the fields below are then not final.
+        stopped: True if it was asked to stop before the end (the state is saved); the fields below
+            are then not final.
         selected_step: step of the weights in `weights`: the best one, or the last.
         best: value of the selection metric there; None without selection.
         weights: safetensors file of the final weights ("" if stopped), with its sha256.
@@ -79,6 +91,8 @@ class Outcome:
 
 
 def step_seed(seed: int, stage: str, step: int) -> int:
-    """Seed of torch's generators (dropout, drop path) for one step, the same on all ranks, so that any step can be done again exactly."""
+    """Seed of torch's generators (dropout, drop path) for one step, the same on all ranks, so that
+    any step can be done again exactly.
+    """
     digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

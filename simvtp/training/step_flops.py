@@ -1,8 +1,10 @@
 """Operations of a training step, counted, and the share of the device's peak that they make.
 
-They are counted by torch's own counter on a copy of the model without memory (device "meta"), forward and backward, with attention as plain
-matrix products and without what gradient checkpointing does twice. Where padding is left out, texts of the average length are counted. So every model is counted alike, and what is frozen costs no backward.
-The losses themselves are left out: they are small.
+They are counted by torch's own counter on a copy of the model without memory (device "meta"),
+forward and backward, with attention as plain matrix products and without what gradient
+checkpointing does twice. Where padding is left out, texts of the average length are counted. So
+every model is counted alike, and what is frozen costs no backward. The losses themselves are left
+out: they are small.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from simvtp.batch import Batch, Masks
-from simvtp.models.common.layers import set_gradient_checkpointing
 from simvtp.models.common.encoder import set_packed_text
+from simvtp.models.common.layers import set_gradient_checkpointing
 
 _LOG = logging.getLogger(__name__)
 
-# Dense bf16 peaks in FLOP/s from the vendor's data sheets, by a part of torch's name for the device; the first that is found counts.
+# Dense bf16 peaks in FLOP/s from the vendor's data sheets, by a part of torch's name for the
+# device; the first that is found counts.
 PEAKS = {
     "B200": 2250e12,
     "GH200": 989e12,
@@ -40,14 +43,19 @@ PEAKS = {
 def peak(device_name: str) -> float | None:
     """Dense bf16 peak of a GPU in FLOP/s; None for one that is not in the table."""
     words = device_name.replace("-", " ").split()
-    return next((value for name, value in PEAKS.items() if all(word in words for word in name.split())), None)
+    return next(
+        (value for name, value in PEAKS.items() if all(word in words for word in name.split())),
+        None,
+    )
 
 
 def weightless(model: nn.Module) -> nn.Module:
     """A copy of `model` whose parameters and buffers have shapes and no values."""
     held: dict[int, Tensor] = {}
     for parameter in model.parameters():
-        held[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+        held[id(parameter)] = nn.Parameter(
+            torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad
+        )
     for buffer in model.buffers():
         held[id(buffer)] = torch.empty_like(buffer, device="meta")
     copied = copy.deepcopy(model, held)
@@ -56,8 +64,12 @@ def weightless(model: nn.Module) -> nn.Module:
     return copied
 
 
-def shapes_of(batch: Batch, masks: Masks | None, packed: bool = False) -> tuple[Batch, Masks | None]:
-    """The same without values and without memory, to be counted later; `packed`: with texts cut to their average length, rounded up."""
+def shapes_of(
+    batch: Batch, masks: Masks | None, packed: bool = False
+) -> tuple[Batch, Masks | None]:
+    """The same without values and without memory, to be counted later; `packed`: with texts cut to
+    their average length, rounded up.
+    """
     if packed:
         mask = batch.attention_mask
         length = math.ceil(float(mask.float().mean()) * mask.shape[-1])
@@ -70,13 +82,24 @@ def shapes_of(batch: Batch, masks: Masks | None, packed: bool = False) -> tuple[
         masks = masks and replace(masks, input_ids=masks.input_ids[..., :length])
     if masks is not None:
         values = {f.name: getattr(masks, f.name) for f in fields(masks)}
-        masks = replace(masks, **{name: value.to("meta") for name, value in values.items() if isinstance(value, Tensor)})
+        masks = replace(
+            masks,
+            **{
+                name: value.to("meta")
+                for name, value in values.items()
+                if isinstance(value, Tensor)
+            },
+        )
     return batch.to("meta"), masks
 
 
 def count_step(model: nn.Module, batch: Batch, masks: Masks | None) -> int | None:
-    """Operations of forward and backward on `batch` by a `weightless` model; None, with a line in the log, where it cannot be counted."""
-    from torch.utils.flop_counter import FlopCounterMode  # it imports torch's compiler at its first use: a second and more
+    """Operations of forward and backward on `batch` by a `weightless` model; None, with a line in
+    the log, where it cannot be counted.
+    """
+    from torch.utils.flop_counter import (
+        FlopCounterMode,  # it imports torch's compiler at its first use: a second and more
+    )
 
     batch, masks = shapes_of(batch, masks)
     try:
@@ -86,13 +109,20 @@ def count_step(model: nn.Module, batch: Batch, masks: Masks | None) -> int | Non
             if sums:
                 torch.stack(sums).sum().backward()
     except RuntimeError as error:  # an operation that needs values
-        _LOG.info("the operations of a step cannot be counted, so no FLOP/s are told: %s", str(error).splitlines()[0])
+        _LOG.info(
+            "the operations of a step cannot be counted, so no FLOP/s are told: %s",
+            str(error).splitlines()[0],
+        )
         return None
     return counter.get_total_flops()
 
 
-def speed_of(flops: int | None, step_s: float, ranks: int, device: torch.device) -> dict[str, float]:
-    """`speed/tflops_per_s` of all ranks, and `speed/mfu` where the peak of the device is known. `flops`: of a step, over all ranks."""
+def speed_of(
+    flops: int | None, step_s: float, ranks: int, device: torch.device
+) -> dict[str, float]:
+    """`speed/tflops_per_s` of all ranks, and `speed/mfu` where the peak of the device is known.
+    `flops`: of a step, over all ranks.
+    """
     if flops is None or step_s <= 0:
         return {}
     metrics = {"speed/tflops_per_s": flops / step_s / 1e12}

@@ -1,4 +1,6 @@
-"""The options that all sweep scripts share, and what they describe: the comparison, and how its jobs are run."""
+"""The options that all sweep scripts share, and what they describe: the comparison, and how its
+jobs are run.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,24 @@ from typing import Any
 
 from ablations.design import Ablation, Point
 from ablations.search import Search
+from simvtp.config.overrides import override, replace_key
+from simvtp.config.recipes import RECIPES, get_recipe
 from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
-from simvtp.config.recipes import RECIPES, get_recipe
-from simvtp.config.overrides import override, replace_key
-from sweeps.runner.cluster_profile import CLUSTERS, apply_profile
-from sweeps.runner.job import ENTRY
 from sweeps.engine.sweep_outcome import Comparison
 from sweeps.monitor.overview import Parser, same_value
 from sweeps.runner import EXECUTORS, Options
+from sweeps.runner.cluster_profile import CLUSTERS, apply_profile
+from sweeps.runner.job import ENTRY
 
 CONTINUATIONS = {"slurm": 3, "local": 0, "debug": 0}  # --continue, where it is not given
 
 
 @dataclass(frozen=True)
 class AxisOption:
-    """A command-line option that gives the values of one axis, for example `--video-ratios 0.5,0.9`."""
+    """A command-line option that gives the values of one axis, for example `--video-ratios
+    0.5,0.9`.
+    """
 
     flag: str
     argument: str  # of the ablation's builder
@@ -37,9 +41,10 @@ class AxisOption:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep script has to say: which ablation, which options for its axes, and a help text. `search`: its points are proposed
-    one after the other, so there is no grid to choose from. `script`: how it is started, the name of a file in this folder and words that
-    come before its options; empty: the file of the sweep's own name."""
+    """What a sweep script has to say: which ablation, which options for its axes, and a help text.
+    `search`: its points are proposed one after the other, so there is no grid to choose from.
+    `script`: how it is started, the name of a file in this folder and words that come before its
+    options; empty: the file of the sweep's own name."""
 
     name: str
     build: Callable[..., Comparison]
@@ -62,55 +67,120 @@ def make_parser(sweep: Sweep) -> argparse.ArgumentParser:
     parser.prog = sweep.program
     what = parser.add_argument_group("what is compared")
     for axis in sweep.axes:
-        what.add_argument(axis.flag, dest=axis.argument, type=_list_of(axis.read), metavar=axis.metavar, help=axis.help)
+        what.add_argument(
+            axis.flag,
+            dest=axis.argument,
+            type=_list_of(axis.read),
+            metavar=axis.metavar,
+            help=axis.help,
+        )
     if sweep.search:
         what.add_argument(
-            "--seed", dest="seeds", type=_list_of(int), default=(0,), metavar="N", help="seed of every experiment (default: 0)"
+            "--seed",
+            dest="seeds",
+            type=_list_of(int),
+            default=(0,),
+            metavar="N",
+            help="seed of every experiment (default: 0)",
         )
     else:
-        what.add_argument("--full-grid", action="store_true", help="the paper's whole grid, also for the recipe tiny")
-        what.add_argument("--seeds", type=_list_of(int), default=(0,), metavar="A,B,...", help="each cell once per seed (default: 0)")
-    what.add_argument("--recipe", default="tiny", metavar="NAME", help=f"the base experiment: {', '.join(RECIPES)} (default: tiny)")
+        what.add_argument(
+            "--full-grid",
+            action="store_true",
+            help="the paper's whole grid, also for the recipe tiny",
+        )
+        what.add_argument(
+            "--seeds",
+            type=_list_of(int),
+            default=(0,),
+            metavar="A,B,...",
+            help="each cell once per seed (default: 0)",
+        )
     what.add_argument(
-        "--data", metavar="shapes|PATH", help="the embedded data set, or a CSV/Parquet with videoid, path, caption (default: the recipe's)"
+        "--recipe",
+        default="tiny",
+        metavar="NAME",
+        help=f"the base experiment: {', '.join(RECIPES)} (default: tiny)",
     )
     what.add_argument(
-        "settings", nargs="*", metavar="key=value", help="any setting of the experiment (python -m simvtp settings RECIPE lists them)"
+        "--data",
+        metavar="shapes|PATH",
+        help="the embedded data set, or a CSV/Parquet with videoid, path, caption (default: the recipe's)",
+    )
+    what.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="any setting of the experiment (python -m simvtp settings RECIPE lists them)",
     )
 
     which = parser.add_argument_group("which of the points")
     if not sweep.search:
         which.add_argument(
-            "--only", action="append", default=[], metavar="key=value", help="only cells with this value; may be given again"
+            "--only",
+            action="append",
+            default=[],
+            metavar="key=value",
+            help="only cells with this value; may be given again",
         )
-    which.add_argument("--retry", action="store_true", help="also run points again that failed or were cancelled in an earlier call")
     which.add_argument(
-        "--budget-gpu-hours", type=_hours, metavar="H", help="start no more when so many GPU-hours are spent; running points save and stop"
+        "--retry",
+        action="store_true",
+        help="also run points again that failed or were cancelled in an earlier call",
     )
     which.add_argument(
-        "--dry-run", action="store_true", help="print the points, their fingerprints and states, the cost and the submission; run nothing"
+        "--budget-gpu-hours",
+        type=_hours,
+        metavar="H",
+        help="start no more when so many GPU-hours are spent; running points save and stop",
+    )
+    which.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the points, their fingerprints and states, the cost and the submission; run nothing",
     )
     _add_running(parser)
 
     where = parser.add_argument_group("where things go")
     where.add_argument("--root", metavar="DIR", help="folder of the runs (default: runs)")
     where.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow address, or off (default: $MLFLOW_TRACKING_URI, or sqlite in the root)"
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow address, or off (default: $MLFLOW_TRACKING_URI, or sqlite in the root)",
     )
-    where.add_argument("--no-report", action="store_true", help="do not build the report at the end")
+    where.add_argument(
+        "--no-report", action="store_true", help="do not build the report at the end"
+    )
     return parser
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
-    """How the jobs are run. A cluster profile may give any of these, but for --cluster and --detach."""
+    """How the jobs are run. A cluster profile may give any of these, but for --cluster and
+    --detach.
+    """
     how = parser.add_argument_group("how they are run")
     how.add_argument(
-        "--executor", choices=EXECUTORS, default="local", help="processes here, a SLURM cluster, or in this process (default: local)"
+        "--executor",
+        choices=EXECUTORS,
+        default="local",
+        help="processes here, a SLURM cluster, or in this process (default: local)",
     )
-    how.add_argument("--cluster", metavar="NAME", help=f"defaults from sweeps/clusters/NAME.toml, or a path ({_profiles()})")
-    how.add_argument("--detach", action="store_true", help="return at once: the jobs go on (sweeps/status.py shows them)")
     how.add_argument(
-        "--parallel", type=_count, default=0, metavar="N", help="jobs at once (default: one per GPU, else one per core up to 8; SLURM: 256)"
+        "--cluster",
+        metavar="NAME",
+        help=f"defaults from sweeps/clusters/NAME.toml, or a path ({_profiles()})",
+    )
+    how.add_argument(
+        "--detach",
+        action="store_true",
+        help="return at once: the jobs go on (sweeps/status.py shows them)",
+    )
+    how.add_argument(
+        "--parallel",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="jobs at once (default: one per GPU, else one per core up to 8; SLURM: 256)",
     )
     how.add_argument(
         "--gpus",
@@ -127,15 +197,31 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes (ranks) per node that share one experiment (default: one per GPU)",
     )
-    how.add_argument("--cpus", type=_count, default=0, metavar="N", help="cores per process (default: shared out evenly; SLURM: its own)")
     how.add_argument(
-        "--time", type=_minutes, default=0, metavar="[D-]H:MM", help="limit per job, also in minutes (default: none; SLURM 24:00)"
+        "--cpus",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="cores per process (default: shared out evenly; SLURM: its own)",
+    )
+    how.add_argument(
+        "--time",
+        type=_minutes,
+        default=0,
+        metavar="[D-]H:MM",
+        help="limit per job, also in minutes (default: none; SLURM 24:00)",
     )
     how.add_argument(
         "--continue", dest="continuations", type=_count_or_none, metavar="N",
         help="how often a point whose job was lost is started again without having come further (default: SLURM 3, else 0)",
     )  # fmt: skip
-    how.add_argument("--setup", action="append", default=[], metavar="COMMAND", help="shell command before each job; may be given again")
+    how.add_argument(
+        "--setup",
+        action="append",
+        default=[],
+        metavar="COMMAND",
+        help="shell command before each job; may be given again",
+    )
 
     slurm = parser.add_argument_group("SLURM only")
     for name, help_text in (
@@ -145,7 +231,9 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         ("constraint", "node features"),
     ):
         slurm.add_argument(f"--{name}", default="", metavar="NAME", help=help_text)
-    slurm.add_argument("--nodes", type=_count, default=1, metavar="N", help="nodes per job (default: 1)")
+    slurm.add_argument(
+        "--nodes", type=_count, default=1, metavar="N", help="nodes per job (default: 1)"
+    )
     slurm.add_argument("--mem", type=float, default=0, metavar="GB", help="memory per node")
     slurm.add_argument(
         "--signal",
@@ -155,9 +243,19 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         help="seconds before the limit at which a job saves (default: 120; less where the limit is short)",
     )
     slurm.add_argument(
-        "--srun", action="append", default=[], metavar="ARG", help="argument for srun (containers, binding); may be given again"
+        "--srun",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="argument for srun (containers, binding); may be given again",
     )
-    slurm.add_argument("--sbatch", action="append", default=[], metavar="key=value", help="any other option of sbatch; may be given again")
+    slurm.add_argument(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="any other option of sbatch; may be given again",
+    )
 
 
 PROFILED = (
@@ -201,9 +299,15 @@ def make_comparison(sweep: Sweep, args: argparse.Namespace) -> Comparison:
     base = override(with_data(get_recipe(args.recipe), args.data), args.settings)
     if args.tracking_uri is not None:
         base = replace_key(base, "runtime.tracking_uri", args.tracking_uri)
-    root = Path(args.root or base.runtime.root).expanduser().absolute()  # a job may start in another folder
+    root = (
+        Path(args.root or base.runtime.root).expanduser().absolute()
+    )  # a job may start in another folder
     base = replace_key(base, "runtime.root", str(root))
-    values = {axis.argument: getattr(args, axis.argument) for axis in sweep.axes if getattr(args, axis.argument)}
+    values = {
+        axis.argument: getattr(args, axis.argument)
+        for axis in sweep.axes
+        if getattr(args, axis.argument)
+    }
     if sweep.search:
         comparison = sweep.build(base, seeds=args.seeds, **values)
     else:
@@ -258,7 +362,9 @@ def make_options(args: argparse.Namespace, entry: str = ENTRY) -> Options:
         setup=tuple(args.setup),
         srun_args=tuple(args.srun),
         slurm=extra,
-        continuations=CONTINUATIONS[args.executor] if args.continuations is None else args.continuations,
+        continuations=CONTINUATIONS[args.executor]
+        if args.continuations is None
+        else args.continuations,
         entry=entry,
     )
 
@@ -270,12 +376,18 @@ def selected_points(ablation: Ablation, only: Sequence[str]) -> set[str] | None:
     chosen = list(ablation.points())
     for text in only:
         key, sign, value = text.partition("=")
-        names = {name: axis.key for axis in ablation.axes for name in (axis.key, axis.name)} | {"seed": "seed"}
+        names = {name: axis.key for axis in ablation.axes for name in (axis.key, axis.name)} | {
+            "seed": "seed"
+        }
         if not sign or key not in names:
-            raise ConfigError(f"--only {text}: write one of {', '.join(names)}, then = and a value of that axis.")
+            raise ConfigError(
+                f"--only {text}: write one of {', '.join(names)}, then = and a value of that axis."
+            )
         chosen = [point for point in chosen if same_value(_coordinate(point, names[key]), value)]
     if not chosen:
-        raise ConfigError(f"--only {' --only '.join(only)} leaves no point of the grid; --dry-run lists them.")
+        raise ConfigError(
+            f"--only {' --only '.join(only)} leaves no point of the grid; --dry-run lists them."
+        )
     return {point.fingerprint for point in chosen}
 
 
@@ -324,7 +436,15 @@ def _count_or_none(text: str) -> int:
 def _minutes(text: str) -> int:
     """`90` (minutes), `1:30` (hours:minutes), `2-00:00` (days-hours:minutes), seconds optional."""
     found = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d{2})(?::\d{2})?", text)
-    total = int(found["d"] or 0) * 1440 + int(found["h"]) * 60 + int(found["m"]) if found else int(text) if text.isdigit() else 0
+    total = (
+        int(found["d"] or 0) * 1440 + int(found["h"]) * 60 + int(found["m"])
+        if found
+        else int(text)
+        if text.isdigit()
+        else 0
+    )
     if total < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time such as 90 (minutes), 1:30 or 2-00:00")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a time such as 90 (minutes), 1:30 or 2-00:00"
+        )
     return total

@@ -1,4 +1,6 @@
-"""A budget of GPU-hours for a sweep: points are started only while it lasts, and stopped (with a checkpoint) when it is used up."""
+"""A budget of GPU-hours for a sweep: points are started only while it lasts, and stopped (with a
+checkpoint) when it is used up.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +55,11 @@ class Budget:
         return self.limit is not None and self.spent >= self.limit
 
     def allows(self, running: int) -> bool:
-        """Whether one more point can be expected to finish within the budget, beside `running` others.
+        """Whether one more point can be expected to finish within the budget, beside `running`
+        others.
 
-        Before the first point has finished nothing can be expected: points are started as long as something is left.
-        """
+        Before the first point has finished nothing can be expected: points are started as long as
+        something is left."""
         if self.limit is None:
             return True
         if self.each is None:

@@ -1,9 +1,9 @@
 """What the engine itself costs: `python -m sweeps.engine.engine_benchmark overhead|scale`.
 
-The experiment is an empty one, so that only the machinery is seen: `overhead` times the way of single points, one after the other, and
-`scale` runs thousands of them and looks for lost and doubled ones, the memory of the controller, the time that status.py takes and the
-questions that SLURM was asked. Figures go to reports/measured/ with --write.
-"""
+The experiment is an empty one, so that only the machinery is seen: `overhead` times the way of
+single points, one after the other, and `scale` runs thousands of them and looks for lost and
+doubled ones, the memory of the controller, the time that status.py takes and the questions that
+SLURM was asked. Figures go to results/sweep_engine/ with --write."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ import psutil
 
 from ablations import mask_ratio
 from ablations.design import Ablation
-from simvtp.runs import provenance
+from simvtp.config.overrides import override
+from simvtp.config.recipes import tiny
 from simvtp.config.schema import Experiment
 from simvtp.errors import UserError
+from simvtp.runs import provenance
 from simvtp.runs.journal import write_atomically
 from simvtp.runs.lease import attempts
-from simvtp.config.recipes import tiny
 from simvtp.runs.results import Protocol, Result
 from simvtp.runs.rundir import Status
-from simvtp.config.overrides import override
 from sweeps.engine.sweep_engine import run_sweep, sweep_folder
 from sweeps.monitor.run_state import FINISHED, read_state
 from sweeps.runner import EXECUTORS, Options, require_executor
@@ -42,13 +42,27 @@ METRICS = ("R1", "R5", "R10", "R50", "MdR", "MnR")
 
 
 def nothing(experiment: Experiment, *, say: object = print) -> list[Result]:
-    """An experiment that does nothing but what every one does: say that it runs, write its results, say that it has finished."""
+    """An experiment that does nothing but what every one does: say that it runs, write its results,
+    say that it has finished.
+    """
     folder = experiment.run_dir
     (folder / "began.txt").write_text(str(time.time()))
     with Status(folder, writes=True) as status:
         status.update(stage="pretrain", step=0, total_steps=0)
         setting = "finetuned" if experiment.finetune.enabled else "zero-shot"
-        protocol = Protocol("retrieval", "none", "test", setting, "t2v", 0, 0, 0, "pessimistic", experiment.seed, "0" * 64)
+        protocol = Protocol(
+            "retrieval",
+            "none",
+            "test",
+            setting,
+            "t2v",
+            0,
+            0,
+            0,
+            "pessimistic",
+            experiment.seed,
+            "0" * 64,
+        )
         result = Result(protocol, dict.fromkeys(METRICS, 0.0), dict.fromkeys(METRICS, 0.0), 1, 1)
         write_atomically(folder / "results.json", json.dumps([result.to_dict()]))
     (folder / "ended.txt").write_text(str(time.time()))
@@ -77,7 +91,9 @@ def grid(root: Path, points: int) -> Ablation:
 def run(options: Options, root: Path, points: int) -> dict[str, object]:
     """Run the grid and say what it has cost. UserError if the folder was used before."""
     if root.exists() and any(root.iterdir()):
-        raise UserError(f"--root {root} is not empty: give a new folder, so that nothing is finished already.")
+        raise UserError(
+            f"--root {root} is not empty: give a new folder, so that nothing is finished already."
+        )
     ablation, watch = grid(root, points), Watch(root)
     size = len(ablation.points())
     began = time.time()
@@ -108,26 +124,37 @@ def run(options: Options, root: Path, points: int) -> dict[str, object]:
         "controller memory after a tenth of the points and at the end, MiB": f"{watch.memory_mib[tenth - 1]:.0f}, {watch.memory_mib[-1]:.0f}",
         "status.py, s (three calls)": ", ".join(f"{seconds:.2f}" for seconds in status_s),
         "squeue calls": shared_queue().calls,
-        "files in the sweep's folder": sum(len(files) for _, _, files in os.walk(sweep_folder(ablation))),
+        "files in the sweep's folder": sum(
+            len(files) for _, _, files in os.walk(sweep_folder(ablation))
+        ),
     }
 
 
 def imports_s() -> float:
-    """Seconds that a job's Python takes to start and to import what every job imports (median of five)."""
+    """Seconds that a job's Python takes to start and to import what every job imports (median of
+    five).
+    """
 
     def once() -> float:
         began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import numpy, submitit.core._submit, sweeps.runner.point"], check=True)
+        subprocess.run(
+            [sys.executable, "-c", "import numpy, submitit.core._submit, sweeps.runner.point"],
+            check=True,
+        )
         return time.monotonic() - began
 
     return statistics.median(once() for _ in range(5))
 
 
 def _status(root: Path, sweep_id: str) -> list[float]:
-    script, found = Path(__file__).with_name("status.py"), []
+    script, found = Path(__file__).resolve().parents[1] / "status.py", []
     for _ in range(3):
         began = time.monotonic()
-        subprocess.run([sys.executable, str(script), sweep_id, "--root", str(root), "--all"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, str(script), sweep_id, "--root", str(root), "--all"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         found.append(time.monotonic() - began)
     return found
 
@@ -142,8 +169,14 @@ def _pair(values: Sequence[float]) -> str:
 
 def _page(command: str, figures: dict[str, object]) -> str:
     where = provenance.capture()
-    lines = [f"# What the engine costs: {figures['points']} empty points, {figures['executor']} executor", ""]
-    lines += [f"Command: `{command}`  ", f"Commit: {where.commit[:12]}{' with changes' if where.dirty else ''}  "]
+    lines = [
+        f"# What the engine costs: {figures['points']} empty points, {figures['executor']} executor",
+        "",
+    ]
+    lines += [
+        f"Command: `{command}`  ",
+        f"Commit: {where.commit[:12]}{' with changes' if where.dirty else ''}  ",
+    ]
     lines += [
         f"Machine: {where.cpu}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
         "",
@@ -155,18 +188,36 @@ def _page(command: str, figures: dict[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m sweeps.engine.engine_benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m sweeps.engine.engine_benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=("overhead", "scale"))
     parser.add_argument("--executor", choices=EXECUTORS, default="local")
-    parser.add_argument("--points", type=int, default=0, help="default: overhead 20, scale 2000 (slurm 300)")
-    parser.add_argument("--parallel", type=int, default=0, help="jobs at once (default: overhead 1, scale one per core)")
+    parser.add_argument(
+        "--points", type=int, default=0, help="default: overhead 20, scale 2000 (slurm 300)"
+    )
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=0,
+        help="jobs at once (default: overhead 1, scale one per core)",
+    )
     parser.add_argument("--root", type=Path, required=True, help="an empty folder")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the figures as Markdown")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="also write the figures as Markdown"
+    )
     given = parser.parse_args(arguments)
     single = given.what == "overhead"
     points = given.points or (20 if single else 300 if given.executor == "slurm" else 2000)
-    options = Options(executor=given.executor, parallel=given.parallel or int(single), minutes=30, entry=ENTRY, mem_gb=1, continuations=3)
+    options = Options(
+        executor=given.executor,
+        parallel=given.parallel or int(single),
+        minutes=30,
+        entry=ENTRY,
+        mem_gb=1,
+        continuations=3,
+    )
     try:
         require_executor(options)
         figures = run(options, given.root.absolute(), points)
@@ -176,7 +227,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures["of that, Python's start and imports, s (median of five)"] = round(imports_s(), 2)
     words = [f"--points {points}"] if given.points else []
     words += [f"--parallel {given.parallel}"] if given.parallel else []
-    page = _page(" ".join(["python -m sweeps.engine.engine_benchmark", given.what, f"--executor {given.executor}", *words, "--root FOLDER"]), figures)
+    page = _page(
+        " ".join(
+            [
+                "python -m sweeps.engine.engine_benchmark",
+                given.what,
+                f"--executor {given.executor}",
+                *words,
+                "--root FOLDER",
+            ]
+        ),
+        figures,
+    )
     print(f"\n{page}")
     if given.write:
         given.write.write_text(page)

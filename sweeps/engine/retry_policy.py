@@ -1,4 +1,6 @@
-"""Why jobs ended, and which points are started again without being asked: those that something outside has ended."""
+"""Why jobs ended, and which points are started again without being asked: those that something
+outside has ended.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ablations.design import Point
-from sweeps.monitor.run_state import FAILED, FINISHED, KILLED, STOPPED, RunState, failed_rank, failure_log, note_end
+from sweeps.monitor.run_state import (
+    FAILED,
+    FINISHED,
+    KILLED,
+    STOPPED,
+    RunState,
+    failed_rank,
+    failure_log,
+    note_end,
+)
 from sweeps.runner.slurm_queue import Cause, causes
 
 ANSWER_S = 12.0  # the accounting is up to five seconds late
@@ -20,7 +31,9 @@ MEMORY_ADVICE = "out of memory: its process was killed. Give it more with --mem,
 
 @dataclass
 class Continuations:
-    """Counts how often a point was started again without having come further. `limit`: how often that may be."""
+    """Counts how often a point was started again without having come further. `limit`: how often
+    that may be.
+    """
 
     limit: int
     _reached: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -28,7 +41,11 @@ class Continuations:
 
     def wanted(self, point: Point, state: RunState) -> bool:
         """Whether to start the point again; asks count."""
-        if not self.limit or not lost(state) or failed_rank(point.run_dir, float(state.job.get("submitted") or 0)):
+        if (
+            not self.limit
+            or not lost(state)
+            or failed_rank(point.run_dir, float(state.job.get("submitted") or 0))
+        ):
             return False
         reached = saved(point.run_dir)
         if reached != self._reached.get(point.fingerprint):
@@ -44,23 +61,36 @@ def lost(state: RunState) -> bool:
         return cause in OURS_TO_CONTINUE or cause == "completed"
     if state.state == STOPPED:
         asked_to_save = any(name in state.message for name in ("USR1", "USR2"))
-        return cause in ("node_fail", "preempted", "timeout") or (asked_to_save and cause != "stopped")
+        return cause in ("node_fail", "preempted", "timeout") or (
+            asked_to_save and cause != "stopped"
+        )
     return False
 
 
 def saved(run_dir: Path) -> frozenset[str]:
     """Names of all that a run has saved: more of it is progress."""
     folders = (run_dir / "checkpoints", run_dir / "stages")
-    return frozenset(str(path.relative_to(run_dir)) for folder in folders for path in folder.rglob("*") if path.is_file())
+    return frozenset(
+        str(path.relative_to(run_dir))
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def needs_cause(state: RunState) -> bool:
     """Whether SLURM should be asked how the job ended: the run directory alone does not tell."""
-    return state.job.get("executor") == "slurm" and not state.ended and state.state not in (FINISHED, FAILED)
+    return (
+        state.job.get("executor") == "slurm"
+        and not state.ended
+        and state.state not in (FINISHED, FAILED)
+    )
 
 
 def find_causes(states: Iterable[tuple[Path, RunState]]) -> list[Path]:
-    """Ask SLURM, in one go, how jobs have ended, and write the answers into their job.json; returns the directories that got one."""
+    """Ask SLURM, in one go, how jobs have ended, and write the answers into their job.json; returns
+    the directories that got one.
+    """
     wanted = {str(state.job["job_id"]): (run_dir, state) for run_dir, state in states}
     if not wanted:
         return []

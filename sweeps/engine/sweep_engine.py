@@ -1,8 +1,8 @@
 """The loop of a sweep: look at the run directories, start what is missing, watch, report.
 
-One controller a sweep (a lock sees to it), any number of calls one after the other. All state is in files, so this process may be
-killed at any line: the next call finds the jobs that are still running and takes them over.
-"""
+One controller a sweep (a lock sees to it), any number of calls one after the other. All state is in
+files, so this process may be killed at any line: the next call finds the jobs that are still
+running and takes them over."""
 
 from __future__ import annotations
 
@@ -19,18 +19,46 @@ from simvtp.runs import provenance
 from simvtp.runs.journal import read_json, write_atomically
 from simvtp.runs.scores import read_curve
 from sweeps.engine.budget import Budget
-from sweeps.engine.retry_policy import Continuations, Ending, find_causes, needs_cause, write_cause
 from sweeps.engine.controller_lock import count_interrupts, only_controller
-from sweeps.runner.code_snapshot import freeze
-from sweeps.engine.sweep_outcome import Comparison, Outcome, Summary, describe_failure, objective_values, outcome_of
-from sweeps.monitor.live_progress import WAITING, Display, PointView, SweepView, clock, estimate, look, make_display
-from sweeps.monitor.run_state import ALIVE, CANCELLED, FINISHED, GIVEN_UP, PRUNED, RunState, note_end, read_state, writer_record
+from sweeps.engine.retry_policy import Continuations, Ending, find_causes, needs_cause, write_cause
+from sweeps.engine.sweep_outcome import (
+    Comparison,
+    Outcome,
+    Summary,
+    describe_failure,
+    objective_values,
+    outcome_of,
+)
+from sweeps.monitor.live_progress import (
+    WAITING,
+    Display,
+    PointView,
+    SweepView,
+    clock,
+    estimate,
+    look,
+    make_display,
+)
+from sweeps.monitor.run_state import (
+    ALIVE,
+    CANCELLED,
+    FINISHED,
+    GIVEN_UP,
+    PRUNED,
+    RunState,
+    note_end,
+    read_state,
+    writer_record,
+)
 from sweeps.runner import Executor, Job, NotNow, Options, make_executor, point_state
+from sweeps.runner.code_snapshot import freeze
 from sweeps.runner.slurm_queue import alive, release_lost, shared_queue
 from sweeps.study import GridStudy, SearchStudy, open_study
 
 STOP_GRACE_S = 90.0  # how long a job may take to save a checkpoint after Ctrl-C
-LOOKED_AT = 40  # running points whose files are read in one round, so that thousands do not weigh on the file system
+# running points whose files are read in one round, so that thousands do not weigh on the file
+# system
+LOOKED_AT = 40
 SEARCHED_AT_ONCE = 8  # points of a search on a cluster, where --parallel does not say
 PATIENCE_S = (5.0, 60.0)  # wait after a submission that SLURM did not take: at first, at most
 
@@ -57,16 +85,15 @@ def run_sweep(
     every_s: float = 12.0,
     poll_s: float = 0.5,
 ) -> Summary:
-    """Bring the grid to its desired state: every selected point finished, once. Or a search: until it has its number of points.
+    """Bring the grid to its desired state: every selected point finished, once. Or a search: until
+    it has its number of points.
 
-    Args:
-        retry: also run points again that failed or were cancelled earlier. (Stopped and killed ones always continue.)
-        selected: fingerprints to care about; None = all.
-        budget_gpu_hours: see `sweeps.engine.budget`.
-        detach: leave as soon as everything has been handed in (SLURM).
+    Args: retry: also run points again that failed or were cancelled earlier. (Stopped and killed
+        ones always continue.) selected: fingerprints to care about; None = all. budget_gpu_hours:
+        see `sweeps.engine.budget`. detach: leave as soon as everything has been handed in (SLURM).
         parent_run_id: the tracker's run of this sweep, written to each point's sweep.json.
-        on_point: called after a point has ended, for example to update the tracker.
-        every_s: seconds between plain progress lines.
+        on_point: called after a point has ended, for example to update the tracker. every_s:
+        seconds between plain progress lines.
     """
     folder = sweep_folder(comparison)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,13 +102,36 @@ def run_sweep(
         recorded = read_json(plan)["points"] if plan.exists() else []
         study = open_study(folder / "study.journal", comparison, recorded)
         write_plan(folder, comparison, study)
-        code = freeze(Path(comparison.base.runtime.root), options.entry) if options.executor != "debug" else None
+        code = (
+            freeze(Path(comparison.base.runtime.root), options.entry)
+            if options.executor != "debug"
+            else None
+        )
         size = len(study.points()) if isinstance(comparison, Ablation) else comparison.trials
         executor = make_executor(options, folder, comparison.sweep_id, size, code)
         # a search must not propose all its points before it has learnt from the first ones
-        slots = min(executor.slots, options.parallel or SEARCHED_AT_ONCE) if isinstance(comparison, Search) else executor.slots
-        sweep = _Sweep(comparison, executor, study, display, selected, parent_run_id, retry, on_point, poll_s, detach, slots)
-        sweep.budget, sweep.continuations = Budget(budget_gpu_hours), Continuations(options.continuations)
+        slots = (
+            min(executor.slots, options.parallel or SEARCHED_AT_ONCE)
+            if isinstance(comparison, Search)
+            else executor.slots
+        )
+        sweep = _Sweep(
+            comparison,
+            executor,
+            study,
+            display,
+            selected,
+            parent_run_id,
+            retry,
+            on_point,
+            poll_s,
+            detach,
+            slots,
+        )
+        sweep.budget, sweep.continuations = (
+            Budget(budget_gpu_hours),
+            Continuations(options.continuations),
+        )
         return sweep.run()
 
 
@@ -108,18 +158,26 @@ class _Sweep:
     slots: int  # jobs at once
     budget: Budget = field(default_factory=lambda: Budget(None))
     continuations: Continuations = field(default_factory=lambda: Continuations(0))
-    points: dict[str, Point] = field(default_factory=dict)  # those that this call cares about, by fingerprint
+    points: dict[str, Point] = field(
+        default_factory=dict
+    )  # those that this call cares about, by fingerprint
     states: dict[str, RunState] = field(default_factory=dict)
     views: dict[str, PointView] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)  # running, by fingerprint
-    absent: dict[str, int] = field(default_factory=dict)  # not in the queue: number of the queue's answer that said so first
+    absent: dict[str, int] = field(
+        default_factory=dict
+    )  # not in the queue: number of the queue's answer that said so first
     ending: dict[str, Ending] = field(default_factory=dict)
     held_back: list[Point] = field(default_factory=list)  # asked for, but not taken by SLURM yet
     next_try: float = 0.0
     patience_s: float = PATIENCE_S[0]
     turn: deque[str] = field(default_factory=deque)  # whose files are looked at next
-    seen: dict[str, tuple[float, float]] = field(default_factory=dict)  # by point name: when first seen running, share done then
-    moving: dict[str, tuple[float, float]] = field(default_factory=dict)  # from its first step on: preparing data says nothing of speed
+    seen: dict[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # by point name: when first seen running, share done then
+    moving: dict[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # from its first step on: preparing data says nothing of speed
     durations: list[float] = field(default_factory=list)
     begun: float = field(default_factory=time.time)
     told: set[str] = field(default_factory=set)  # notes that are given once
@@ -151,12 +209,22 @@ class _Sweep:
     # ---- the beginning: what is there already
 
     def _take_stock(self) -> None:
-        """Read all run directories, bring the study up to date with them, and take over the jobs that are running."""
-        known = [point for point in self.study.points() if self.selected is None or point.fingerprint in self.selected]
+        """Read all run directories, bring the study up to date with them, and take over the jobs
+        that are running.
+        """
+        known = [
+            point
+            for point in self.study.points()
+            if self.selected is None or point.fingerprint in self.selected
+        ]
         self.points = {point.fingerprint: point for point in known}
         while not self._recover():
             time.sleep(PATIENCE_S[0])
-        self.states |= {fingerprint: point_state(point) for fingerprint, point in self.points.items() if fingerprint not in self.jobs}
+        self.states |= {
+            fingerprint: point_state(point)
+            for fingerprint, point in self.points.items()
+            if fingerprint not in self.jobs
+        }
         self._learn_causes()
         for fingerprint, point in self.points.items():
             if fingerprint in self.jobs:
@@ -168,21 +236,34 @@ class _Sweep:
             self.budget.close(point.run_dir, state)
             if self._settled(state):
                 self._close_trial(point)
-        target = {fingerprint: self._trial_state(point) for fingerprint, point in self.points.items()}
-        self.study.plan(lambda point, last: point.fingerprint in target and (last is None or last.name != target[point.fingerprint]))
+        target = {
+            fingerprint: self._trial_state(point) for fingerprint, point in self.points.items()
+        }
+        self.study.plan(
+            lambda point, last: (
+                point.fingerprint in target
+                and (last is None or last.name != target[point.fingerprint])
+            )
+        )
         for fingerprint, point in self.points.items():
             waiting = not self._settled(self.states[fingerprint]) and fingerprint not in self.jobs
             self._see(point, WAITING if waiting else "")
         for point in self.points.values():
             if self.states[point.fingerprint].state in GIVEN_UP and not self.retry:
                 self.display.note(f"earlier: {describe_failure(self._outcome(point))}")
-        counts = {state: sum(v.state == state for v in self.views.values()) for state in (FINISHED, *ALIVE, *GIVEN_UP, PRUNED, WAITING)}
+        counts = {
+            state: sum(v.state == state for v in self.views.values())
+            for state in (FINISHED, *ALIVE, *GIVEN_UP, PRUNED, WAITING)
+        }
         said = ", ".join(f"{n} {s}" for s, n in counts.items() if n)
-        self.display.note(f"{self.comparison.sweep_id}: {len(self.points)} points{', ' if said else ''}{said}")
+        self.display.note(
+            f"{self.comparison.sweep_id}: {len(self.points)} points{', ' if said else ''}{said}"
+        )
 
     def _recover(self) -> bool:
-        """Take over jobs that were handed in but not written down: their controller was killed right then, or SLURM's answer was
-        lost. False if SLURM cannot be asked now: then nothing may be submitted either."""
+        """Take over jobs that were handed in but not written down: their controller was killed
+        right then, or SLURM's answer was lost. False if SLURM cannot be asked now: then nothing may
+        be submitted either."""
         try:
             found = self.executor.recover(list(self.points.values()))
         except NotNow as error:
@@ -190,14 +271,20 @@ class _Sweep:
             return False
         for job in found:
             job.write()
-            self.display.note(f"{job.point.name} was submitted as job {job.id}, and that was not written down: watching it")
+            self.display.note(
+                f"{job.point.name} was submitted as job {job.id}, and that was not written down: watching it"
+            )
             self.jobs[job.point.fingerprint] = job
             self.states[job.point.fingerprint] = read_state(job.point.run_dir, alive=True)
         return True
 
     def _learn_causes(self) -> None:
         """How jobs have ended while nobody watched."""
-        open_ends = [(self.points[f].run_dir, state) for f, state in self.states.items() if state.state not in ALIVE and needs_cause(state)]
+        open_ends = [
+            (self.points[f].run_dir, state)
+            for f, state in self.states.items()
+            if state.state not in ALIVE and needs_cause(state)
+        ]
         answered = set(find_causes(open_ends))
         for fingerprint, point in self.points.items():
             if point.run_dir in answered:
@@ -219,7 +306,8 @@ class _Sweep:
         return "FAIL" if self._outcome(point).value is None else "COMPLETE"
 
     def _adopt(self, point: Point, state: RunState) -> None:
-        # an experiment that somebody runs by hand has no (living) job: it is watched by the process that writes its status
+        # an experiment that somebody runs by hand has no (living) job: it is watched by the process
+        # that writes its status
         recorded = bool(state.job) and alive(state.job, state.status, point.run_dir)
         record = dict(state.job) if recorded else writer_record(state.status)
         self.jobs[point.fingerprint] = self.executor.adopt(point, record)
@@ -235,13 +323,17 @@ class _Sweep:
                 return
             self.next_try = time.monotonic() + self.patience_s
             if self._recover():
-                self._submit([point for point in self.held_back if point.fingerprint not in self.jobs])
+                self._submit(
+                    [point for point in self.held_back if point.fingerprint not in self.jobs]
+                )
             return
         batch: list[Point] = []
         while len(self.jobs) + len(self.ending) + len(batch) < self.slots:
             if not self.budget.allows(len(self.jobs) + len(batch)):
                 limit, spent = self.budget.limit, self.budget.spent
-                self._say_once(f"the budget of {limit:g} GPU-hours does not allow another point ({spent:.2f} spent): no more are started")
+                self._say_once(
+                    f"the budget of {limit:g} GPU-hours does not allow another point ({spent:.2f} spent): no more are started"
+                )
                 break
             point = self.study.ask()
             if point is None:
@@ -267,7 +359,9 @@ class _Sweep:
                 return False
         if fingerprint in self.jobs:
             return False
-        state = self.states[fingerprint] = point_state(point)  # cancelled or started by somebody else since we looked?
+        state = self.states[fingerprint] = point_state(
+            point
+        )  # cancelled or started by somebody else since we looked?
         if state.state in ALIVE:
             self._adopt(point, state)
             return False
@@ -299,7 +393,9 @@ class _Sweep:
                 started = self.executor.submit(batch)
             except NotNow as error:
                 self.held_back, self.next_try = batch, time.monotonic() + self.patience_s
-                self.display.note(f"{len(batch)} point(s) could not be submitted now: {error}. Trying again in {self.patience_s:.0f} s")
+                self.display.note(
+                    f"{len(batch)} point(s) could not be submitted now: {error}. Trying again in {self.patience_s:.0f} s"
+                )
                 self.patience_s = min(PATIENCE_S[1], 2 * self.patience_s)
                 for point in batch:
                     self._see(point, WAITING)
@@ -316,7 +412,12 @@ class _Sweep:
         self.states[fingerprint] = read_state(job.point.run_dir, alive=True)
         self.budget.open(job.point.run_dir)
         if fingerprint in self.study.running():
-            self.study.note(fingerprint, job_id=job.id, executor=record["executor"], log=record.get("stdout", ""))
+            self.study.note(
+                fingerprint,
+                job_id=job.id,
+                executor=record["executor"],
+                log=record.get("stdout", ""),
+            )
         self._see(job.point)
 
     # ---- watching
@@ -341,7 +442,8 @@ class _Sweep:
     def _gone(self, fingerprint: str) -> None:
         job = self.jobs.pop(fingerprint)
         self.absent.pop(fingerprint, None)
-        # Without its job, a point may still have a process: one started by hand, or one whose parent was killed.
+        # Without its job, a point may still have a process: one started by hand, or one whose
+        # parent was killed.
         state = self.states[fingerprint] = point_state(job.point)
         self._see(job.point)
         if state.state in ALIVE:
@@ -355,7 +457,9 @@ class _Sweep:
         """Ask SLURM how jobs have ended; after a while go on without an answer."""
         if not self.ending:
             return
-        answered = set(find_causes((ending.point.run_dir, ending.state) for ending in self.ending.values()))
+        answered = set(
+            find_causes((ending.point.run_dir, ending.state) for ending in self.ending.values())
+        )
         for fingerprint, ending in list(self.ending.items()):
             if ending.point.run_dir not in answered:
                 if not ending.overdue:
@@ -377,20 +481,32 @@ class _Sweep:
             self.states[fingerprint] = read_state(job.point.run_dir, alive=True)
             self._see(job.point)
             if self.states[fingerprint].state == FINISHED and job.record.get("executor") == "slurm":
-                self._gone(fingerprint)  # the results are there: no need to wait until SLURM has cleared the job away
+                self._gone(
+                    fingerprint
+                )  # the results are there: no need to wait until SLURM has cleared the job away
             else:
                 self._perhaps_prune(job)
 
     def _perhaps_prune(self, job: Job) -> None:
         """Report a search's running point to its pruner; stop the job if it is not worth going on."""
         search, fingerprint = self.comparison, job.point.fingerprint
-        if not isinstance(search, Search) or search.pruner == "none" or fingerprint not in self.study.running():
+        if (
+            not isinstance(search, Search)
+            or search.pruner == "none"
+            or fingerprint not in self.study.running()
+        ):
             return
         if self.states[fingerprint].ended:
             return  # it is leaving already
         for step, value in read_curve(job.point.run_dir, search.metric):
             if self.study.report(fingerprint, step, value):
-                note_end(job.point.run_dir, PRUNED, f"pruned at step {step}: {search.metric_label} {value:.1f}", "controller", job.record)
+                note_end(
+                    job.point.run_dir,
+                    PRUNED,
+                    f"pruned at step {step}: {search.metric_label} {value:.1f}",
+                    "controller",
+                    job.record,
+                )
                 self.executor.stop(job)
                 return
 
@@ -404,10 +520,16 @@ class _Sweep:
             if since and share < 0.01:
                 self.durations.append(time.time() - since)
             label = self.comparison.metric_label
-            figure = "" if outcome.value is None else f": {label} {outcome.value:.1f}{_beside(outcome.chance)}"
+            figure = (
+                ""
+                if outcome.value is None
+                else f": {label} {outcome.value:.1f}{_beside(outcome.chance)}"
+            )
             self.display.note(f"finished {point.name}{took}{figure}")
         elif self.continuations.wanted(point, outcome.state):
-            self.display.note(f"{describe_failure(outcome, short=True)}\n    it is started again and continues from what it has saved")
+            self.display.note(
+                f"{describe_failure(outcome, short=True)}\n    it is started again and continues from what it has saved"
+            )
             self.study.plan(lambda other, last: other.fingerprint == point.fingerprint)
             self._see(point, WAITING)
         else:
@@ -417,20 +539,30 @@ class _Sweep:
     def _close_trial(self, point: Point) -> None:
         state, outcome = self.states[point.fingerprint], self._outcome(point)
         values = objective_values(point, self.comparison) if state.state == FINISHED else None
-        if isinstance(self.comparison, Search) and self.comparison.pruner != "none" and point.fingerprint in self.study.running():
-            for step, figure in read_curve(point.run_dir, self.comparison.metric):  # a study that was lost has no history otherwise
+        if (
+            isinstance(self.comparison, Search)
+            and self.comparison.pruner != "none"
+            and point.fingerprint in self.study.running()
+        ):
+            for step, figure in read_curve(
+                point.run_dir, self.comparison.metric
+            ):  # a study that was lost has no history otherwise
                 self.study.report(point.fingerprint, step, figure)
         self.study.tell(point.fingerprint, values, outcome.reason, pruned=state.state == PRUNED)
 
     # ---- stopping
 
     def _keep_budget(self) -> None:
-        """Stop the running points once the budget is used up: they save, and a larger budget continues them."""
+        """Stop the running points once the budget is used up: they save, and a larger budget
+        continues them.
+        """
         self.budget.look(job.point.run_dir for job in self.jobs.values())
         if not self.budget.used_up or not self.jobs:
             return
         why = f"stopped: the budget of {self.budget.limit:g} GPU-hours is used up"
-        self._say_once(f"{why} ({self.budget.spent:.2f} spent); a larger --budget-gpu-hours continues")
+        self._say_once(
+            f"{why} ({self.budget.spent:.2f} spent); a larger --budget-gpu-hours continues"
+        )
         for job in self.jobs.values():
             if not read_state(job.point.run_dir, alive=True).ended:
                 note_end(job.point.run_dir, "stopped", why, "controller", job.record)
@@ -438,13 +570,19 @@ class _Sweep:
 
     def _stop(self, interrupts: list[int]) -> None:
         """Ask the jobs to save and leave; kill them if they do not, or if the user asks again."""
-        local = {fingerprint: job for fingerprint, job in self.jobs.items() if job.record.get("executor") == "local"}
+        local = {
+            fingerprint: job
+            for fingerprint, job in self.jobs.items()
+            if job.record.get("executor") == "local"
+        }
         if len(local) < len(self.jobs):
             self.display.note(
                 f"{len(self.jobs) - len(local)} job(s) of the cluster go on; the same command watches them again, sweeps/cancel.py stops them"
             )
         if local:
-            self.display.note(f"stopping {len(local)} job(s): they save a checkpoint first (Ctrl-C again: kill them)")
+            self.display.note(
+                f"stopping {len(local)} job(s): they save a checkpoint first (Ctrl-C again: kill them)"
+            )
         for job in local.values():
             self.executor.stop(job)
         asked, deadline = len(interrupts), time.time() + STOP_GRACE_S
@@ -475,10 +613,24 @@ class _Sweep:
             return
         value = self._outcome(point).value if state.state == FINISHED else None
         note = "" if value is None else f"{self.comparison.metric_label} {value:.1f}"
-        queued = (shared_queue().jobs() or {}).get(str(state.job.get("job_id"))) if state.job.get("executor") == "slurm" else None
+        queued = (
+            (shared_queue().jobs() or {}).get(str(state.job.get("job_id")))
+            if state.job.get("executor") == "slurm"
+            else None
+        )
         if queued and queued.waits and state.state in ALIVE:
-            note = "in SLURM's queue" + ("" if queued.reason in ("", "None") else f": {queued.reason}")
-        view = look(point.name, point.experiment, point.run_dir, state, note, self.comparison.metric, queued.node if queued else "")
+            note = "in SLURM's queue" + (
+                "" if queued.reason in ("", "None") else f": {queued.reason}"
+            )
+        view = look(
+            point.name,
+            point.experiment,
+            point.run_dir,
+            state,
+            note,
+            self.comparison.metric,
+            queued.node if queued else "",
+        )
         self.views[point.fingerprint] = view
         if state.state in ALIVE:
             self.seen.setdefault(point.name, (time.time(), view.share))
@@ -488,7 +640,12 @@ class _Sweep:
     def _view(self) -> SweepView:
         rows = tuple(self.views.values())
         slots = min(self.slots, max(1, len(rows)))
-        return SweepView(self.comparison.title, rows, time.time() - self.begun, estimate(rows, self.moving, self.durations, slots))
+        return SweepView(
+            self.comparison.title,
+            rows,
+            time.time() - self.begun,
+            estimate(rows, self.moving, self.durations, slots),
+        )
 
     def _outcome(self, point: Point) -> Outcome:
         return outcome_of(point, self.states[point.fingerprint], self.comparison)

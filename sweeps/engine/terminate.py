@@ -1,8 +1,8 @@
 """Ends points from outside their sweep command, which may be running: for `sweeps/cancel.py`.
 
-The mark is written to a point's job.json before its job gets a signal, so that whoever sees the job end reads why. A sweep command reads
-the mark of a point that waits before it hands it in; a point that it hands in at that very moment is found when we look again.
-"""
+The mark is written to a point's job.json before its job gets a signal, so that whoever sees the job
+end reads why. A sweep command reads the mark of a point that waits before it hands it in; a point
+that it hands in at that very moment is found when we look again."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Target:
 
 
 def end_points(targets: Sequence[Target], cause: str, grace_s: float) -> dict[Path, str]:
-    """Mark, then signal, then wait. `cause`: cancelled, or stopped (continued by the same sweep command). `grace_s`: time to save a
-    checkpoint. Returns what could not be done, and why."""
+    """Mark, then signal, then wait. `cause`: cancelled, or stopped (continued by the same sweep
+    command). `grace_s`: time to save a checkpoint. Returns what could not be done, and why."""
     left = {target.run_dir: target.obstacle for target in targets if target.obstacle}
     able = [target for target in targets if target.run_dir not in left]
     running = [target for target in able if target.state.state in ALIVE]
@@ -65,12 +65,16 @@ def end_points(targets: Sequence[Target], cause: str, grace_s: float) -> dict[Pa
         if target.run_dir in left:
             _unmark(target)
         else:
-            _mark(target, cause)  # again: a job that began after the first mark would otherwise be younger than its end
+            _mark(
+                target, cause
+            )  # again: a job that began after the first mark would otherwise be younger than its end
     return left
 
 
 def _end_local(targets: Sequence[Target], grace_s: float) -> dict[Path, str]:
-    """SIGTERM, which a job answers by saving and leaving; SIGKILL to its session after the grace. Returns what still lives."""
+    """SIGTERM, which a job answers by saving and leaving; SIGKILL to its session after the grace.
+    Returns what still lives.
+    """
     for number, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
         living = [target for target in targets if job_alive(target.job, {})]
         for target in living:
@@ -82,12 +86,17 @@ def _end_local(targets: Sequence[Target], grace_s: float) -> dict[Path, str]:
         deadline = time.monotonic() + patience
         while any(job_alive(target.job, {}) for target in living) and time.monotonic() < deadline:
             time.sleep(0.1)
-    return {target.run_dir: "its process does not end" for target in targets if job_alive(target.job, {})}
+    return {
+        target.run_dir: "its process does not end"
+        for target in targets
+        if job_alive(target.job, {})
+    }
 
 
 def _mark(target: Target, cause: str) -> None:
-    """Write how the attempt ends. Nobody hands in a running point, so its record can be changed; a waiting one may be handed in at
-    this very moment, and then the new record must win: ours is only put where there is none."""
+    """Write how the attempt ends. Nobody hands in a running point, so its record can be changed; a
+    waiting one may be handed in at this very moment, and then the new record must win: ours is only
+    put where there is none."""
     if target.state.state in ALIVE:
         note_end(target.run_dir, cause, "", BY, target.job)
         return
@@ -97,8 +106,16 @@ def _mark(target: Target, cause: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         path.rename(mine)
         record = read_json(mine)
-    write_atomically(mine, json.dumps({**record, "ended": {"cause": cause, "message": "", "by": BY, "at": time.time()}}, indent=1))
-    with contextlib.suppress(FileExistsError):  # else it was handed in: the next look finds it running
+    write_atomically(
+        mine,
+        json.dumps(
+            {**record, "ended": {"cause": cause, "message": "", "by": BY, "at": time.time()}},
+            indent=1,
+        ),
+    )
+    with contextlib.suppress(
+        FileExistsError
+    ):  # else it was handed in: the next look finds it running
         os.link(mine, path)
     mine.unlink()
 

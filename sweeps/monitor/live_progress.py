@@ -1,9 +1,10 @@
-"""What the user sees while a sweep runs: a live table on a terminal, a line every few seconds elsewhere, and a log file always.
+"""What the user sees while a sweep runs: a live table on a terminal, a line every few seconds
+elsewhere, and a log file always.
 
-All of it is read from the run directories (status.json and the tail of journal.jsonl); no job is asked anything. The log file gets
-one line for each change of a point's state and a snapshot a minute, so that it stays readable for sweeps of thousands of points.
-`sweeps/status.py` draws its rows with the same functions.
-"""
+All of it is read from the run directories (status.json and the tail of journal.jsonl); no job is
+asked anything. The log file gets one line for each change of a point's state and a snapshot a
+minute, so that it stays readable for sweeps of thousands of points. `sweeps/status.py` draws its
+rows with the same functions."""
 
 from __future__ import annotations
 
@@ -25,10 +26,28 @@ from rich.table import Table
 from ablations.cost import share_done
 from simvtp.config.schema import Experiment
 from simvtp.runs.results import LOWER_IS_BETTER, rate_text
-from sweeps.monitor.run_state import ALIVE, CANCELLED, FAILED, FINISHED, KILLED, PRUNED, STARTING, STOPPED, RunState, last_lines
+from sweeps.monitor.run_state import (
+    ALIVE,
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    KILLED,
+    PRUNED,
+    STARTING,
+    STOPPED,
+    RunState,
+    last_lines,
+)
 
 WAITING = "waiting"
-COLOURS = {FINISHED: "green", FAILED: "red", KILLED: "red", CANCELLED: "yellow", PRUNED: "dim", WAITING: "dim"}  # others: bold
+COLOURS = {
+    FINISHED: "green",
+    FAILED: "red",
+    KILLED: "red",
+    CANCELLED: "yellow",
+    PRUNED: "dim",
+    WAITING: "dim",
+}  # others: bold
 TAIL_BYTES = 16384
 MANY_LINES = 50  # on a pipe, more running points than this are only counted
 MANY_LOGGED = 300  # the same in the log file, which gets a snapshot only once a minute
@@ -50,12 +69,16 @@ class PointView:
     note: str = ""
     node: str = ""
     job: str = ""
-    best: float | None = None  # of a running point: the best validation figure that its journal's tail shows
+    best: float | None = (
+        None  # of a running point: the best validation figure that its journal's tail shows
+    )
 
 
 @dataclass(frozen=True)
 class SweepView:
-    """All rows, with the time since the start of this call and an estimate of the time left (None: not known yet)."""
+    """All rows, with the time since the start of this call and an estimate of the time left (None:
+    not known yet).
+    """
 
     title: str
     points: tuple[PointView, ...]
@@ -71,20 +94,39 @@ class SweepView:
 
 
 def look(
-    name: str, experiment: Experiment | None, run_dir: Path, state: RunState, note: str = "", metric: str = "", node: str = ""
+    name: str,
+    experiment: Experiment | None,
+    run_dir: Path,
+    state: RunState,
+    note: str = "",
+    metric: str = "",
+    node: str = "",
 ) -> PointView:
-    """The row of one point, from its state and the tail of its journal (which is read for running points only).
+    """The row of one point, from its state and the tail of its journal (which is read for running
+    points only).
 
-    `experiment`: needed for the share of the work that is done. `metric`: the plan's, for the best figure so far. `node`: where it
-    runs, if the caller knows better than the status.
-    """
+    `experiment`: needed for the share of the work that is done. `metric`: the plan's, for the best
+    figure so far. `node`: where it runs, if the caller knows better than the status."""
     status, job = state.status, str(state.job.get("job_id") or "")
     if state.state == STARTING:  # what lies in the run directory is of an earlier attempt
-        return PointView(name, state.state, note=note, node=node or str(state.job.get("host") or ""), job=job)
+        return PointView(
+            name, state.state, note=note, node=node or str(state.job.get("host") or ""), job=job
+        )
     node = node or str(status.get("host") or state.job.get("host") or "")
     if state.state not in ALIVE:
-        return PointView(name, state.state, share=float(state.state == FINISHED), note=note or state.message, node=node, job=job)
-    stage, step, total = str(status.get("stage", "")), int(status.get("step") or 0), int(status.get("total_steps") or 0)
+        return PointView(
+            name,
+            state.state,
+            share=float(state.state == FINISHED),
+            note=note or state.message,
+            node=node,
+            job=job,
+        )
+    stage, step, total = (
+        str(status.get("stage", "")),
+        int(status.get("step") or 0),
+        int(status.get("total_steps") or 0),
+    )
     entries = journal_tail(run_dir / "journal.jsonl")
     metrics = newest_metrics(entries, stage)
     return PointView(
@@ -105,7 +147,9 @@ def look(
 
 
 def _last_said(state: RunState) -> str:
-    """The job's last line, for the time in which it prepares its data or scores and has no loss to show."""
+    """The job's last line, for the time in which it prepares its data or scores and has no loss to
+    show.
+    """
     lines = last_lines(Path(state.job["stdout"]), 1, reach=2048) if state.job.get("stdout") else []
     return lines[0][:100] if lines else ""
 
@@ -121,7 +165,9 @@ def journal_tail(journal: Path, reach: int = TAIL_BYTES) -> list[dict[str, Any]]
     except OSError:
         return []
     found = []
-    for line in lines[1 if start else 0 : -1]:  # the first may be cut by us, the last is empty or not yet whole
+    for line in lines[
+        1 if start else 0 : -1
+    ]:  # the first may be cut by us, the last is empty or not yet whole
         try:
             entry = json.loads(line)
         except ValueError:
@@ -141,24 +187,31 @@ def newest_metrics(entries: Sequence[Mapping[str, Any]], stage: str) -> dict[str
 
 
 def best_validation(entries: Sequence[Mapping[str, Any]], metric: str) -> float | None:
-    """The best value on the validation split of the figure that `metric` names: `val/t2v/R1` for `test/finetuned/t2v/R1`, `val/accuracy`
-    for `test/finetuned/qa/open-ended/accuracy`."""
+    """The best value on the validation split of the figure that `metric` names: `val/t2v/R1` for
+    `test/finetuned/t2v/R1`, `val/accuracy` for `test/finetuned/qa/open-ended/accuracy`."""
     names = ["/".join(["val", *metric.split("/")[-count:]]) for count in (1, 2)]
     metrics = [entry.get("metrics", {}) for entry in entries if entry.get("kind") == "metrics"]
-    known = [value for some in metrics for name in names if (value := _finite(some.get(name))) is not None]
+    known = [
+        value
+        for some in metrics
+        for name in names
+        if (value := _finite(some.get(name))) is not None
+    ]
     better = min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max
     return better(known) if known else None
 
 
 def estimate(
-    points: Sequence[PointView], started: Mapping[str, tuple[float, float]], durations: Sequence[float], slots: int
+    points: Sequence[PointView],
+    started: Mapping[str, tuple[float, float]],
+    durations: Sequence[float],
+    slots: int,
 ) -> float | None:
     """Seconds left for the whole sweep; None while nothing is known.
 
-    Args:
-        started: for each running point the time at which this call first saw it, and the share of its work that was done then.
-        durations: seconds that whole points took in this call.
-        slots: how many points run at once.
+    Args: started: for each running point the time at which this call first saw it, and the share of
+        its work that was done then. durations: seconds that whole points took in this call. slots:
+        how many points run at once.
     """
     now, rests, lengths = time.time(), [], list(durations)
     for point in points:
@@ -185,7 +238,11 @@ def line(point: PointView, number: int, of: int) -> str:
 
 def summary(view: SweepView) -> str:
     """`1 of 5 points finished, 2 running, 2 waiting · 3:10 so far · about 7:20 left`"""
-    left = f" · about {clock(view.eta_s)} left" if view.eta_s is not None and view.count(*ALIVE, WAITING) else ""
+    left = (
+        f" · about {clock(view.eta_s)} left"
+        if view.eta_s is not None and view.count(*ALIVE, WAITING)
+        else ""
+    )
     return f"{counts(view)} · {clock(view.elapsed_s)} so far{left}"
 
 
@@ -213,7 +270,9 @@ def clock(seconds: float | None) -> str:
 
 
 def _facts(point: PointView) -> list[str]:
-    facts = [f"{point.stage} {point.step}/{point.total}" if point.total else point.stage or point.state]
+    facts = [
+        f"{point.stage} {point.step}/{point.total}" if point.total else point.stage or point.state
+    ]
     if point.loss is not None:
         facts.append(f"loss {point.loss:.3g}")
     if point.clips_per_s is not None:
@@ -229,15 +288,20 @@ class Display(Protocol):
     """Where progress goes. `note` says a thing once, `show` is called often with the newest view."""
 
     def __enter__(self) -> Display: ...
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
     def note(self, text: str) -> None: ...
     def show(self, view: SweepView, now: bool = False) -> None: ...
 
 
 @dataclass
 class Lines:
-    """Plain lines, for files and pipes: one per running point (unless there are `many`) and one for the sweep, at most every
-    `every_s` seconds."""
+    """Plain lines, for files and pipes: one per running point (unless there are `many`) and one for
+    the sweep, at most every `every_s` seconds."""
 
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     every_s: float = 12.0
@@ -247,7 +311,12 @@ class Lines:
     def __enter__(self) -> Lines:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         return None
 
     def note(self, text: str) -> None:
@@ -261,7 +330,11 @@ class Lines:
         lines = []
         if view.count(*ALIVE) <= self.many:
             numbered = enumerate(view.points, 1)
-            lines = [line(point, number, len(view.points)) for number, point in numbered if point.state in ALIVE]
+            lines = [
+                line(point, number, len(view.points))
+                for number, point in numbered
+                if point.state in ALIVE
+            ]
         self.note("\n".join([*lines, summary(view)]))
 
 
@@ -276,7 +349,12 @@ class LiveTable:
         self._live.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._live.__exit__(kind, error, trace)
 
     def note(self, text: str) -> None:
@@ -287,12 +365,15 @@ class LiveTable:
 
 
 def table(view: SweepView, rows: int) -> Table:
-    """The live table; where there are more points than `rows`, the running ones come first, then those that need somebody; those
-    that wait or are finished are left to the summary."""
+    """The live table; where there are more points than `rows`, the running ones come first, then
+    those that need somebody; those that wait or are finished are left to the summary."""
     shown = list(view.points)
     if len(shown) > rows:
         running = [point for point in shown if point.state in ALIVE]
-        shown = [*running, *(point for point in shown if point.state not in (FINISHED, WAITING, *ALIVE))]
+        shown = [
+            *running,
+            *(point for point in shown if point.state not in (FINISHED, WAITING, *ALIVE)),
+        ]
     hidden = len(shown) - rows
     caption = f"and {hidden} more rows · {summary(view)}" if hidden > 0 else summary(view)
     return draw(shown[:rows], view.title, caption)
@@ -300,7 +381,9 @@ def table(view: SweepView, rows: int) -> Table:
 
 def draw(points: Sequence[PointView], title: str, caption: str) -> Table:
     """A table of these points; node and job only where there are any."""
-    drawn = Table(title=title, caption=caption, title_justify="left", caption_justify="left", expand=False)
+    drawn = Table(
+        title=title, caption=caption, title_justify="left", caption_justify="left", expand=False
+    )
     nodes, jobs = any(point.node for point in points), any(point.job for point in points)
     for heading in ("point", "state", *(["node"] if nodes else []), "stage"):
         drawn.add_column(heading, no_wrap=True)
@@ -334,19 +417,30 @@ def numbers(point: PointView) -> tuple[str, str, str, str]:
 
 
 class Logged:
-    """Another display, with a record in a file: every note, each change of a point's state, and a snapshot once a minute."""
+    """Another display, with a record in a file: every note, each change of a point's state, and a
+    snapshot once a minute.
+    """
 
     def __init__(self, inner: Display, path: Path, every_s: float = 60.0) -> None:
         self._inner = inner
         self._file = open(path, "a")  # noqa: SIM115  (closed in __exit__)
-        self._lines = Lines(Console(file=self._file, highlight=False, soft_wrap=True, width=200), every_s, MANY_LOGGED)
+        self._lines = Lines(
+            Console(file=self._file, highlight=False, soft_wrap=True, width=200),
+            every_s,
+            MANY_LOGGED,
+        )
         self._states: dict[str, str] = {}
 
     def __enter__(self) -> Logged:
         self._inner.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._inner.__exit__(kind, error, trace)
         self._file.close()
 
@@ -362,23 +456,36 @@ class Logged:
         self._lines.show(view, now)
 
     def _changes(self, view: SweepView) -> list[str]:
-        """A line for each point whose state is not what it was in the last view (the first view is a snapshot anyway)."""
+        """A line for each point whose state is not what it was in the last view (the first view is
+        a snapshot anyway).
+        """
         before, self._states = self._states, {point.name: point.state for point in view.points}
-        changed = [point for point in view.points if before.get(point.name, point.state) != point.state]
+        changed = [
+            point for point in view.points if before.get(point.name, point.state) != point.state
+        ]
         at = time.strftime("%Y-%m-%d %H:%M:%S")
-        return [f"{at} {point.name}: {before[point.name]} -> {point.state}{_place(point)}" for point in changed]
+        return [
+            f"{at} {point.name}: {before[point.name]} -> {point.state}{_place(point)}"
+            for point in changed
+        ]
 
 
 def _place(point: PointView) -> str:
     """` (node n1, job 12_3)`, as far as it is known."""
-    parts = [f"{word} {value}" for word, value in (("node", point.node), ("job", point.job)) if value]
+    parts = [
+        f"{word} {value}" for word, value in (("node", point.node), ("job", point.job)) if value
+    ]
     return f" ({', '.join(parts)})" if parts else ""
 
 
 def make_display(log: Path | None, every_s: float = 12.0) -> Display:
-    """A live table if standard output is a terminal, plain lines otherwise; copied into `log` if that is given."""
+    """A live table if standard output is a terminal, plain lines otherwise; copied into `log` if
+    that is given.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    inner: Display = LiveTable(Console(highlight=False)) if console.is_terminal else Lines(console, every_s)
+    inner: Display = (
+        LiveTable(Console(highlight=False)) if console.is_terminal else Lines(console, every_s)
+    )
     if log is None:
         return inner
     log.parent.mkdir(parents=True, exist_ok=True)

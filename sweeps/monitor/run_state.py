@@ -1,9 +1,10 @@
-"""What a run directory says about its point. The run directories are the truth; the study and the tracker are made from them.
+"""What a run directory says about its point. The run directories are the truth; the study and the
+tracker are made from them.
 
-Read here: status.json and results.json (written by the experiment), job.json (written by the runner right after submission, before
-it waits for anything). Liveness is checked by process id *and* start time on the machine that runs the job, so that a process id
-that was given out again is not mistaken for the job.
-"""
+Read here: status.json and results.json (written by the experiment), job.json (written by the runner
+right after submission, before it waits for anything). Liveness is checked by process id *and* start
+time on the machine that runs the job, so that a process id that was given out again is not mistaken
+for the job."""
 
 from __future__ import annotations
 
@@ -21,7 +22,15 @@ from simvtp.runs.journal import write_atomically
 from simvtp.runs.lease import Attempt, attempts, owner, start_mark
 from simvtp.runs.scores import read_metric
 
-FINISHED, RUNNING, STARTING, FAILED, STOPPED, KILLED, MISSING = "finished", "running", "starting", "failed", "stopped", "killed", "missing"
+FINISHED, RUNNING, STARTING, FAILED, STOPPED, KILLED, MISSING = (
+    "finished",
+    "running",
+    "starting",
+    "failed",
+    "stopped",
+    "killed",
+    "missing",
+)
 CANCELLED, PRUNED = "cancelled", "pruned"
 ALIVE = (RUNNING, STARTING)
 GIVEN_UP = (FAILED, CANCELLED)  # not started again unless the user asks for it
@@ -32,9 +41,9 @@ SILENT_AFTER_S = 300.0  # a job on another machine that wrote nothing for so lon
 
 @dataclass(frozen=True)
 class RunState:
-    """State of one point: finished, running, starting (submitted, nothing written yet), failed (gave up with a reason), stopped
-    (asked to stop, has a checkpoint), killed (went away without a word), cancelled (by the user), pruned (by a search) or missing
-    (never started)."""
+    """State of one point: finished, running, starting (submitted, nothing written yet), failed
+    (gave up with a reason), stopped (asked to stop, has a checkpoint), killed (went away without a
+    word), cancelled (by the user), pruned (by a search) or missing (never started)."""
 
     state: str
     status: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +51,9 @@ class RunState:
 
     @property
     def message(self) -> str:
-        """Why it is so: how the job ended where that explains more than what the experiment said last."""
+        """Why it is so: how the job ended where that explains more than what the experiment said
+        last.
+        """
         if self.state in (CANCELLED, PRUNED, KILLED) and self.ended.get("message"):
             return str(self.ended["message"])
         return str(self.status.get("message") or "")
@@ -54,7 +65,9 @@ class RunState:
 
 
 def read_state(run_dir: Path, alive: bool | None = None) -> RunState:
-    """State of the point in `run_dir`. `alive`: whether its job lives, where the caller knows better (its own child, SLURM)."""
+    """State of the point in `run_dir`. `alive`: whether its job lives, where the caller knows
+    better (its own child, SLURM).
+    """
     status, job = _read(run_dir / "status.json"), _read(run_dir / "job.json")
     said = status.get("state", "")
     if said == FINISHED and (run_dir / "results.json").exists():
@@ -77,29 +90,48 @@ def _ended_last(run_dir: Path, job: Mapping[str, Any]) -> bool:
     """Whether the recorded job has ended and nobody has started the experiment by hand since."""
     if not job.get("ended"):
         return False
-    return all(attempt.began <= float(job["ended"].get("at", 0)) for attempt in attempts(run_dir)[-1:])
+    return all(
+        attempt.began <= float(job["ended"].get("at", 0)) for attempt in attempts(run_dir)[-1:]
+    )
 
 
-def note_end(run_dir: Path, cause: str, message: str, by: str, job: Mapping[str, Any] | None = None) -> None:
-    """Write into job.json how the point's job ended. `job`: only if that job is still the recorded one."""
+def note_end(
+    run_dir: Path, cause: str, message: str, by: str, job: Mapping[str, Any] | None = None
+) -> None:
+    """Write into job.json how the point's job ended. `job`: only if that job is still the recorded
+    one.
+    """
     record = _read(run_dir / "job.json")
-    if job is not None and (record.get("job_id"), record.get("submitted")) != (job.get("job_id"), job.get("submitted")):
+    if job is not None and (record.get("job_id"), record.get("submitted")) != (
+        job.get("job_id"),
+        job.get("submitted"),
+    ):
         return
     record["ended"] = {"cause": cause, "message": message, "by": by, "at": time.time()}
     write_atomically(run_dir / "job.json", json.dumps(record, indent=1))
 
 
 def read_value(run_dir: Path, metric: str) -> tuple[float, float] | None:
-    """(value, what guessing would give) of a tracked metric such as `test/finetuned/t2v/R1`; None if it was not measured."""
+    """(value, what guessing would give) of a tracked metric such as `test/finetuned/t2v/R1`; None
+    if it was not measured.
+    """
     return read_metric(run_dir, metric)
 
 
 def gpu_hours(run_dir: Path, status: Mapping[str, Any] | None = None) -> float:
-    """GPU-hours that were set aside for a run, over all its attempts: what a cluster bills. An attempt that goes on counts until now.
+    """GPU-hours that were set aside for a run, over all its attempts: what a cluster bills. An
+    attempt that goes on counts until now.
 
-    Where nothing was set aside (an experiment started by hand on a machine with GPUs): what the training has measured."""
+    Where nothing was set aside (an experiment started by hand on a machine with GPUs): what the
+    training has measured."""
     now = time.time()
-    held = sum(attempt.gpus * max(0.0, _end(attempt, now) - attempt.began) for attempt in attempts(run_dir)) / 3600
+    held = (
+        sum(
+            attempt.gpus * max(0.0, _end(attempt, now) - attempt.began)
+            for attempt in attempts(run_dir)
+        )
+        / 3600
+    )
     return max(held, float((status or {}).get("gpu_hours") or 0.0))
 
 
@@ -117,7 +149,11 @@ def node(run_dir: Path) -> str:
 def failed_rank(run_dir: Path, since: float) -> str:
     """What a rank other than the first said when it failed after `since`; "" if none did."""
     said = _read(run_dir / RANK_FAILURE)
-    return f"rank {said.get('rank')}: {said.get('message')}" if said and float(said.get("at", 0)) >= since else ""
+    return (
+        f"rank {said.get('rank')}: {said.get('message')}"
+        if said and float(said.get("at", 0)) >= since
+        else ""
+    )
 
 
 def process_mark(pid: int) -> dict[str, Any]:
@@ -140,26 +176,36 @@ def writer_record(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def job_alive(job: Mapping[str, Any], status: Mapping[str, Any], run_dir: Path | None = None) -> bool:
-    """Whether the process of a local job lives. For a job of another machine: whether it wrote its status lately.
+def job_alive(
+    job: Mapping[str, Any], status: Mapping[str, Any], run_dir: Path | None = None
+) -> bool:
+    """Whether the process of a local job lives. For a job of another machine: whether it wrote its
+    status lately.
 
-    Jobs of a batch system have no process here: `sweeps.runner.slurm_queue` asks the batch system. Where it cannot be asked (a shared folder seen
-    from a laptop), the lease tells: its owner touches it every few seconds.
-    """
+    Jobs of a batch system have no process here: `sweeps.runner.slurm_queue` asks the batch system.
+    Where it cannot be asked (a shared folder seen from a laptop), the lease tells: its owner
+    touches it every few seconds."""
     if job.get("executor") == "slurm" and run_dir is not None:
         holder = owner(run_dir)
         return holder is not None and time.time() - holder.last_beat < SILENT_AFTER_S
     if job.get("executor") not in ("local", BY_HAND):
         return False
     if job["host"] != socket.gethostname():
-        if status.get("state", RUNNING) != RUNNING and float(status.get("updated", 0)) >= float(job.get("submitted", 0)):
+        if status.get("state", RUNNING) != RUNNING and float(status.get("updated", 0)) >= float(
+            job.get("submitted", 0)
+        ):
             return False  # it has said how it ended
-        return time.time() - max(float(status.get("updated", 0)), float(job.get("submitted", 0))) < SILENT_AFTER_S
+        return (
+            time.time() - max(float(status.get("updated", 0)), float(job.get("submitted", 0)))
+            < SILENT_AFTER_S
+        )
     return start_mark(int(job["pid"])) == float(job["pid_started"]) > 0
 
 
 def writer_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote the status lives: an experiment that somebody runs by hand, without a sweep."""
+    """Whether the process that wrote the status lives: an experiment that somebody runs by hand,
+    without a sweep.
+    """
     updated = float(status.get("updated", 0))
     if status.get("host") != socket.gethostname():
         return time.time() - updated < SILENT_AFTER_S
@@ -179,13 +225,17 @@ def last_lines(path: Path, count: int = 12, reach: int = 16384) -> list[str]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    return [line.rstrip() for line in lines if line.strip() and not line.startswith("submitit ")][-count:]
+    return [line.rstrip() for line in lines if line.strip() and not line.startswith("submitit ")][
+        -count:
+    ]
 
 
 def failure_log(state: RunState, run_dir: Path, count: int = 12) -> tuple[Path, list[str]]:
-    """The log that says most about a failure, and its end: standard error of the job, else its output, else what
-    its setup printed, else log.txt."""
-    candidates = [Path(state.job[key]) for key in ("stderr", "stdout", "launch") if state.job.get(key)] + [run_dir / "log.txt"]
+    """The log that says most about a failure, and its end: standard error of the job, else its
+    output, else what its setup printed, else log.txt."""
+    candidates = [
+        Path(state.job[key]) for key in ("stderr", "stdout", "launch") if state.job.get(key)
+    ] + [run_dir / "log.txt"]
     for path in candidates:
         lines = last_lines(path, count)
         if lines:

@@ -1,7 +1,8 @@
-"""Make the caches anew from what is true: the Optuna study and the MLflow store from plan.json and the run directories.
+"""Make the caches anew from what is true: the Optuna study and the MLflow store from plan.json and
+the run directories.
 
-The study is opened through `sweeps.study` and the store through `simvtp.tracking`, both imported only when they are needed.
-"""
+The study is opened through `sweeps.study` and the store through `simvtp.tracking`, both imported
+only when they are needed."""
 
 from __future__ import annotations
 
@@ -36,31 +37,45 @@ class _Grid:
         return self.planned
 
 
-# ---- the study ------------------------------------------------------------------------------------------------------------
+# ---- the study -----------------------------------------------------------------------------------
 
 
 def open_recorded(sweep: SweepFolder, path: Path | None = None) -> Any:
     """The study of a sweep that is known by its plan only; `path`: a copy of it, to look at."""
     from sweeps.study import open_study
 
-    comparison = _search(sweep) if sweep.plan.get("kind") == "search" else _Grid(sweep.sweep_id, sweep.plan["metric_label"], sweep.points)
+    comparison = (
+        _search(sweep)
+        if sweep.plan.get("kind") == "search"
+        else _Grid(sweep.sweep_id, sweep.plan["metric_label"], sweep.points)
+    )
     return open_study(path or sweep.folder / "study.journal", comparison, sweep.plan["points"])  # type: ignore[arg-type]
 
 
 def settle(study: Any, sweep: SweepFolder, fingerprint: str, state: RunState) -> None:
     """Tell the study how a point ended whose trial is running there."""
-    metrics = [objective["metric"] for objective in sweep.plan.get("objectives", ())] or [sweep.plan["metric"]]
+    metrics = [objective["metric"] for objective in sweep.plan.get("objectives", ())] or [
+        sweep.plan["metric"]
+    ]
     run_dir = sweep.root / fingerprint[:12]
-    figures = [read_metric(run_dir, metric) for metric in metrics] if state.state == FINISHED else []
+    figures = (
+        [read_metric(run_dir, metric) for metric in metrics] if state.state == FINISHED else []
+    )
     known = [figure[0] for figure in figures if figure is not None]
-    study.tell(fingerprint, known if len(known) == len(metrics) else None, reason(state, run_dir), pruned=state.state == PRUNED)
+    study.tell(
+        fingerprint,
+        known if len(known) == len(metrics) else None,
+        reason(state, run_dir),
+        pruned=state.state == PRUNED,
+    )
 
 
 def rebuild_study(sweep: SweepFolder) -> str:
-    """A new study from the plan and the run directories; the old one is kept beside it. Returns what was done.
+    """A new study from the plan and the run directories; the old one is kept beside it. Returns
+    what was done.
 
-    Points that wait are left out: the sweep's own command plans them. The caller sees to it that no controller is running.
-    """
+    Points that wait are left out: the sweep's own command plans them. The caller sees to it that no
+    controller is running."""
     kept = set_aside(sweep.folder / "study.journal")
     study = open_recorded(sweep)
     states = {point.fingerprint: state_of(point.run_dir) for point in sweep.points}
@@ -71,7 +86,11 @@ def rebuild_study(sweep: SweepFolder) -> str:
         if point is None:
             break
         state = states[point.fingerprint]
-        for step, value in read_curve(point.run_dir, sweep.plan["metric"]) if sweep.plan.get("kind") == "search" else ():
+        for step, value in (
+            read_curve(point.run_dir, sweep.plan["metric"])
+            if sweep.plan.get("kind") == "search"
+            else ()
+        ):
             study.report(point.fingerprint, step, value)
         if state.state not in ALIVE:
             settle(study, sweep, point.fingerprint, state)
@@ -89,7 +108,10 @@ def _search(sweep: SweepFolder) -> Any:
         sweep_id = sweep.sweep_id  # type: ignore[assignment]
 
     plan = sweep.plan
-    space = tuple(Parameter(**{**parameter, "choices": tuple(parameter["choices"])}) for parameter in plan["space"])
+    space = tuple(
+        Parameter(**{**parameter, "choices": tuple(parameter["choices"])})
+        for parameter in plan["space"]
+    )
     return Recorded(
         name=plan["ablation"],
         title=plan["title"],
@@ -112,14 +134,18 @@ def _base(sweep: SweepFolder) -> Experiment:
     for point in sweep.points:
         if (point.run_dir / "experiment.json").exists():
             return load_experiment(point.run_dir)
-    raise UserError(f"no point of {sweep.sweep_id} has begun: there is nothing to make its study from; the sweep command makes one.")
+    raise UserError(
+        f"no point of {sweep.sweep_id} has begun: there is nothing to make its study from; the sweep command makes one."
+    )
 
 
-# ---- the tracker ----------------------------------------------------------------------------------------------------------
+# ---- the tracker ---------------------------------------------------------------------------------
 
 
 def runtimes(root: Path) -> dict[Path, RuntimeConfig]:
-    """For each run directory where it is tracked, by its experiment.json; runs without tracking, or that cannot be read, are left out."""
+    """For each run directory where it is tracked, by its experiment.json; runs without tracking, or
+    that cannot be read, are left out.
+    """
     found = {}
     for path in sorted(root.glob("*/experiment.json")):
         try:
@@ -127,7 +153,9 @@ def runtimes(root: Path) -> dict[Path, RuntimeConfig]:
             runtime = RuntimeConfig(
                 root=str(root),
                 tracking_uri=stored.get("tracking_uri", ""),
-                tracking_experiment=stored.get("tracking_experiment", RuntimeConfig.tracking_experiment),
+                tracking_experiment=stored.get(
+                    "tracking_experiment", RuntimeConfig.tracking_experiment
+                ),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -137,7 +165,9 @@ def runtimes(root: Path) -> dict[Path, RuntimeConfig]:
 
 
 def rebuild_tracker(root: Path, sweeps: list[SweepFolder], say: Callable[[str], None]) -> None:
-    """A new MLflow store from the run directories. One that lies elsewhere may hold other people's runs: it is only completed."""
+    """A new MLflow store from the run directories. One that lies elsewhere may hold other people's
+    runs: it is only completed.
+    """
     from simvtp import tracking
 
     tracked = runtimes(root)
@@ -150,8 +180,12 @@ def rebuild_tracker(root: Path, sweeps: list[SweepFolder], say: Callable[[str], 
         else:
             say("the tracker does not lie in this root and is not emptied: what it lacks is added.")
     by_name = {run_dir.name: runtime for run_dir, runtime in tracked.items()}
-    for sweep in sorted(sweeps, key=_began):  # in this order, so that the newest sweep is the newest again
-        runtime = next((by_name[p.run_dir.name] for p in sweep.points if p.run_dir.name in by_name), None)
+    for sweep in sorted(
+        sweeps, key=_began
+    ):  # in this order, so that the newest sweep is the newest again
+        runtime = next(
+            (by_name[p.run_dir.name] for p in sweep.points if p.run_dir.name in by_name), None
+        )
         if runtime is not None:
             tracking.start_sweep(sweep.plan, runtime)
     reports = tracking.sync_all(root) if addresses else []
@@ -167,13 +201,18 @@ def rebuild_tracker(root: Path, sweeps: list[SweepFolder], say: Callable[[str], 
 
 def _began(sweep: SweepFolder) -> float:
     """When the first of its points wrote its first line; a sweep without any: when it was planned."""
-    times = [entry["time"] for point in sweep.points for entry in _first(point.run_dir / "journal.jsonl")]
+    times = [
+        entry["time"] for point in sweep.points for entry in _first(point.run_dir / "journal.jsonl")
+    ]
     return min(times, default=sweep.planned_at)
 
 
 def _first(journal: Path) -> list[Mapping[str, Any]]:
     try:
-        return [entry for _, entry in zip(range(1), (line for _, line in read_journal(journal)), strict=False)]
+        return [
+            entry
+            for _, entry in zip(range(1), (line for _, line in read_journal(journal)), strict=False)
+        ]
     except ValueError:
         return []
 

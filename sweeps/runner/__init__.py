@@ -1,12 +1,13 @@
-"""Starts the points of a sweep as jobs: local processes, SLURM jobs, or one after the other in this process.
+"""Starts the points of a sweep as jobs: local processes, SLURM jobs, or one after the other in this
+process.
 
-The grid is the desired state. A call looks at each run directory, adopts what is running, submits what is missing, and reports what
-failed. It holds nothing that cannot be read again: kill it at any moment and call it again. Jobs are sessions of their own, so
-neither Ctrl-C nor a closed terminal reaches them unasked; their id is written to `job.json` before anything waits for them.
+The grid is the desired state. A call looks at each run directory, adopts what is running, submits
+what is missing, and reports what failed. It holds nothing that cannot be read again: kill it at any
+moment and call it again. Jobs are sessions of their own, so neither Ctrl-C nor a closed terminal
+reaches them unasked; their id is written to `job.json` before anything waits for them.
 
-submitit is imported here only. `point` is what runs inside a job; `local`, `slurm` and `debug` are the executors; `base` is what they
-have in common.
-"""
+submitit is imported here only. `point` is what runs inside a job; `local`, `slurm` and `debug` are
+the executors; `base` is what they have in common."""
 
 from __future__ import annotations
 
@@ -15,12 +16,21 @@ from pathlib import Path
 
 from ablations.design import Point
 from simvtp.errors import UserError
-from sweeps.runner.code_snapshot import Frozen
 from sweeps.monitor.run_state import RunState
+from sweeps.runner.code_snapshot import Frozen
 from sweeps.runner.executor import EXECUTORS, Executor, Job, NotNow, Options
 from sweeps.runner.slurm_queue import state_of
 
-__all__ = ["EXECUTORS", "Executor", "Job", "NotNow", "Options", "make_executor", "point_state", "require_executor"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "Job",
+    "NotNow",
+    "Options",
+    "make_executor",
+    "point_state",
+    "require_executor",
+]
 
 
 def require_executor(options: Options) -> None:
@@ -31,8 +41,12 @@ def require_executor(options: Options) -> None:
         )
 
 
-def make_executor(options: Options, sweep_dir: Path, name: str, points: int, code: Frozen | None = None) -> Executor:
-    """The executor that was asked for; UserError if this machine cannot offer it. `code`: what the jobs run; None = the working tree."""
+def make_executor(
+    options: Options, sweep_dir: Path, name: str, points: int, code: Frozen | None = None
+) -> Executor:
+    """The executor that was asked for; UserError if this machine cannot offer it. `code`: what the
+    jobs run; None = the working tree.
+    """
     require_executor(options)
     if options.executor == "slurm":
         from sweeps.runner.slurm import SlurmJobs

@@ -1,8 +1,8 @@
-"""Cluster profiles: `sweeps/clusters/<name>.toml`, so that a command line does not have to name the cluster's options each time.
+"""Cluster profiles: `sweeps/clusters/<name>.toml`, so that a command line does not have to name the
+cluster's options each time.
 
-A profile gives defaults for the options of the groups "how they are run" and "SLURM only", by their names without the dashes. The
-command line wins.
-"""
+A profile gives defaults for the options of the groups "how they are run" and "SLURM only", by their
+names without the dashes. The command line wins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from simvtp.errors import ConfigError
 
-CLUSTERS = Path(__file__).parent / "clusters"
+CLUSTERS = Path(__file__).resolve().parents[1] / "clusters"
 
 
 def profile_path(name: str) -> Path:
@@ -28,22 +28,35 @@ def profile_path(name: str) -> Path:
     path = CLUSTERS / f"{name}.toml"
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in CLUSTERS.glob("*.toml")))
-        raise ConfigError(f"--cluster {name}: there is no {path.name} in {CLUSTERS}; there are: {there or 'none'}.")
+        raise ConfigError(
+            f"--cluster {name}: there is no {path.name} in {CLUSTERS}; there are: {there or 'none'}."
+        )
     return path
 
 
 def apply_profile(parser: argparse.ArgumentParser, name: str, allowed: Collection[str]) -> None:
-    """Make the values of a profile the defaults of the options `allowed` (by their `dest`). ConfigError names what does not fit."""
+    """Make the values of a profile the defaults of the options `allowed` (by their `dest`).
+    ConfigError names what does not fit.
+    """
     path = profile_path(name)
     try:
         values = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from None
-    options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings if action.dest in allowed}
+    options = {
+        option.lstrip("-"): action
+        for action in parser._actions
+        for option in action.option_strings
+        if action.dest in allowed
+    }
     for key, value in values.items():
         if key not in options:
             near = difflib.get_close_matches(key, options, 1)
-            hint = f"did you mean {near[0]}?" if near else f"possible are {', '.join(sorted(set(options)))}."
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"possible are {', '.join(sorted(set(options)))}."
+            )
             raise ConfigError(f"{path}: there is no option {key}; {hint}")
         parser.set_defaults(**{options[key].dest: _converted(path, key, value, options[key])})
 
@@ -54,7 +67,9 @@ def _converted(path: Path, key: str, value: Any, action: argparse.Action) -> Any
     if several and isinstance(value, dict):  # [sbatch] as a table
         value = [f"{name}={item}" for name, item in value.items()]
     if several != isinstance(value, list):
-        raise ConfigError(f"{path}: {key} is {'a list of texts in square brackets' if several else 'one value, not a list'}.")
+        raise ConfigError(
+            f"{path}: {key} is {'a list of texts in square brackets' if several else 'one value, not a list'}."
+        )
     try:
         read = action.type or str
         items = [read(str(item)) for item in value] if several else read(str(value))  # type: ignore[operator]

@@ -1,8 +1,9 @@
-"""The code of a submission, frozen: a job that starts an hour later runs what was submitted, not what the working tree has become.
+"""The code of a submission, frozen: a job that starts an hour later runs what was submitted, not
+what the working tree has become.
 
-The packages are copied once per content to `<root>/sweeps/code/<digest>/` and put in front of the import path of the jobs; requeued jobs
-find them there too. The commit and the uncommitted changes are recorded beside (see `simvtp.runs.provenance`); this copy holds both.
-"""
+The packages are copied once per content to `<root>/sweeps/code/<digest>/` and put in front of the
+import path of the jobs; requeued jobs find them there too. The commit and the uncommitted changes
+are recorded beside (see `simvtp.runs.provenance`); this copy holds both."""
 
 from __future__ import annotations
 
@@ -16,7 +17,11 @@ from pathlib import Path
 
 from simvtp.errors import UserError
 
-PACKAGES = ("simvtp", "ablations", "sweeps")  # what a job imports; the reports are built by the controller
+PACKAGES = (
+    "simvtp",
+    "ablations",
+    "sweeps",
+)  # what a job imports; the reports are built by the controller
 LARGEST = 4 * 2**20  # bytes: packages hold code and word lists, not data
 SKIPPED = {"__pycache__"}
 
@@ -31,7 +36,10 @@ class Frozen:
     def environment(self) -> dict[str, str]:
         """Variables that make a Python process import this copy, whatever folder it starts in."""
         before = os.environ.get("PYTHONPATH", "")
-        return {"PYTHONPATH": f"{self.path}{os.pathsep}{before}" if before else str(self.path), "PYTHONSAFEPATH": "1"}
+        return {
+            "PYTHONPATH": f"{self.path}{os.pathsep}{before}" if before else str(self.path),
+            "PYTHONSAFEPATH": "1",
+        }
 
 
 def freeze(root: Path, entry: str, source: Path | None = None, write: bool = True) -> Frozen:
@@ -45,7 +53,7 @@ def freeze(root: Path, entry: str, source: Path | None = None, write: bool = Tru
 
     Raises UserError if the disk cannot be written.
     """
-    source = source or Path(__file__).resolve().parents[1]
+    source = source or Path(__file__).resolve().parents[2]
     files = _files(source, entry.partition(".")[0].partition(":")[0])
     contents = {str(path.relative_to(source)): path.read_bytes() for path in files}
     digest = hashlib.sha256()
@@ -66,7 +74,12 @@ def _files(source: Path, extra: str) -> list[Path]:
             continue  # the entry may be a module that is installed elsewhere
         for path in sorted((source / package).rglob("*")):
             ours = package in PACKAGES or path.suffix == ".py"
-            if path.is_file() and ours and not SKIPPED & set(path.parts) and path.stat().st_size <= LARGEST:
+            if (
+                path.is_file()
+                and ours
+                and not SKIPPED & set(path.parts)
+                and path.stat().st_size <= LARGEST
+            ):
                 found.append(path)
     return found
 

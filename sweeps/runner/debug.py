@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 from ablations.design import Point
 from simvtp.config.schema import to_dict
-from sweeps.runner.job import run_job
 from sweeps.runner.executor import Job, Options, Recorded, send
+from sweeps.runner.job import run_job
 
 
 class InProcess(Recorded):
-    """One point after the other: a debugger's breakpoints work, Ctrl-C stops where it stands. The code is that of the working tree."""
+    """One point after the other: a debugger's breakpoints work, Ctrl-C stops where it stands. The
+    code is that of the working tree.
+    """
 
     slots = 1
     in_process = True
@@ -26,7 +28,10 @@ class InProcess(Recorded):
     def submit(self, points: Sequence[Point]) -> list[Job]:
         jobs = []
         for point in points:
-            job = Job(point, {"executor": "debug", "job_id": f"debug-{os.getpid()}", "submitted": time.time()})
+            job = Job(
+                point,
+                {"executor": "debug", "job_id": f"debug-{os.getpid()}", "submitted": time.time()},
+            )
             job.write()
             try:
                 run_job(to_dict(point.experiment), self._options.entry)

@@ -12,32 +12,31 @@ from typing import Any, Literal, Protocol
 
 from ablations.design import Point
 from simvtp.runs.journal import write_atomically
-from sweeps.runner.job import ENTRY
 from sweeps.monitor.run_state import job_alive
+from sweeps.runner.job import ENTRY
 from sweeps.runner.slurm_queue import alive
 
 EXECUTORS = ("local", "slurm", "debug")
 
 
 class NotNow(Exception):
-    """The jobs cannot be handed in at the moment (SLURM does not answer, or its limit of jobs is reached); later they may be."""
+    """The jobs cannot be handed in at the moment (SLURM does not answer, or its limit of jobs is
+    reached); later they may be.
+    """
 
 
 @dataclass(frozen=True)
 class Options:
     """How the jobs are run. None of this changes what is computed.
 
-    Attributes:
-        parallel: jobs at once; 0 = one per GPU, or one per core up to 8 (SLURM: no limit).
-        gpus: GPUs per job (SLURM: per node); None = 1 where there are any (SLURM: none are asked for).
-        tasks: processes (ranks) per node; 0 = one per GPU, or one.
-        cpus: CPU cores per job (SLURM: per process); 0 = local: cores / parallel.
-        mem_gb: memory per node (SLURM).
-        minutes: time limit; 0 = none locally, 24 hours on SLURM.
-        signal_s: how long before the time limit a job is asked to save (SLURM).
-        setup: shell commands before each job, for example `module load cuda`.
-        continuations: how often a point whose job went away is started again without having come further.
-        entry: the function that runs one experiment, `module:function`.
+    Attributes: parallel: jobs at once; 0 = one per GPU, or one per core up to 8 (SLURM: no limit).
+        gpus: GPUs per job (SLURM: per node); None = 1 where there are any (SLURM: none are asked
+        for). tasks: processes (ranks) per node; 0 = one per GPU, or one. cpus: CPU cores per job
+        (SLURM: per process); 0 = local: cores / parallel. mem_gb: memory per node (SLURM). minutes:
+        time limit; 0 = none locally, 24 hours on SLURM. signal_s: how long before the time limit a
+        job is asked to save (SLURM). setup: shell commands before each job, for example `module
+        load cuda`. continuations: how often a point whose job went away is started again without
+        having come further. entry: the function that runs one experiment, `module:function`.
     """
 
     executor: Literal["local", "slurm", "debug"] = "local"
@@ -81,11 +80,12 @@ class Job:
 
 
 class Executor(Protocol):
-    """How jobs are started and watched. `slots`: how many at once are handed in. `in_process`: `submit` runs them itself.
+    """How jobs are started and watched. `slots`: how many at once are handed in. `in_process`:
+    `submit` runs them itself.
 
-    `submit` raises NotNow if it should be tried again later, UserError if it never will work. `recover` returns jobs of an earlier
-    call that were handed in but not written down, because the controller was killed in between.
-    """
+    `submit` raises NotNow if it should be tried again later, UserError if it never will work.
+    `recover` returns jobs of an earlier call that were handed in but not written down, because the
+    controller was killed in between."""
 
     slots: int
     in_process: bool

@@ -1,8 +1,9 @@
-"""What happens inside a job: one experiment, given as plain JSON values, run by a function that is named by its path.
+"""What happens inside a job: one experiment, given as plain JSON values, run by a function that is
+named by its path.
 
-Nothing of the controller is pickled into the job, so a job that starts an hour after its submission does not depend on the
-controller's memory. Whatever ends the job, its status.json says so, except where the process is killed outright.
-"""
+Nothing of the controller is pickled into the job, so a job that starts an hour after its submission
+does not depend on the controller's memory. Whatever ends the job, its status.json says so, except
+where the process is killed outright."""
 
 from __future__ import annotations
 
@@ -23,10 +24,22 @@ from simvtp.config.schema import Experiment, from_dict
 from simvtp.errors import RankLost, Stopped, UserError
 from simvtp.runs.journal import write_atomically
 from simvtp.runs.lease import Fenced, Lease, hold
-from sweeps.monitor.run_state import FAILED, FINISHED, RANK_FAILURE, RUNNING, STOPPED, read_state, writer_alive
+from sweeps.monitor.run_state import (
+    FAILED,
+    FINISHED,
+    RANK_FAILURE,
+    RUNNING,
+    STOPPED,
+    read_state,
+    writer_alive,
+)
 
 ENTRY = "simvtp.experiment:run"
-ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # end (a user, a preemption); save and come back (SLURM's warning)
+ASKING = (
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)  # end (a user, a preemption); save and come back (SLURM's warning)
 
 
 class _Asked(BaseException):
@@ -34,19 +47,20 @@ class _Asked(BaseException):
 
 
 def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]:
-    """Run one experiment (`simvtp.config.schema.to_dict`) by `entry` (`module:function`) and return its last status.
+    """Run one experiment (`simvtp.config.schema.to_dict`) by `entry` (`module:function`) and return
+    its last status.
 
-    A UserError ends the job quietly with state `failed`: its sentence is the whole message. Any other error is raised again
-    after the status was written, so that the log holds the traceback. Of several ranks only the first owns the run directory;
-    another one that fails leaves a note beside.
-    """
+    A UserError ends the job quietly with state `failed`: its sentence is the whole message. Any
+    other error is raised again after the status was written, so that the log holds the traceback.
+    Of several ranks only the first owns the run directory; another one that fails leaves a note
+    beside."""
     resolved: Experiment = from_dict(experiment)
     run_dir, rank = resolved.run_dir, _rank()
     close = _Close(run_dir, rank)
     with _asking():
         try:
-            # Two jobs for one experiment are rare (a controller that was killed between submitting and writing the job down): the
-            # second waits and finds the work done.
+            # Two jobs for one experiment are rare (a controller that was killed between submitting
+            # and writing the job down): the second waits and finds the work done.
             with hold(run_dir, owns=rank == 0, wait=True, say=_say) as lease:
                 close.lease = lease
                 _load(entry)(resolved, say=_say)
@@ -65,7 +79,10 @@ def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]
         except _Asked as asked:
             close(STOPPED, f"stopped on request ({asked})")
         except MemoryError:
-            close(FAILED, "out of memory: ask for more (--mem), or lower batch_size or runtime.micro_batch")
+            close(
+                FAILED,
+                "out of memory: ask for more (--mem), or lower batch_size or runtime.micro_batch",
+            )
             raise
         except Exception as error:
             close(FAILED, f"{type(error).__name__}: {error}")
@@ -99,8 +116,21 @@ class _Close:
             return
         if now.status.get("state") == RUNNING and not ours and writer_alive(now.status):
             return  # an experiment that somebody started by hand: its status is its own
-        status = {"stage": "", "step": 0, "total_steps": 0, "cpu_hours": 0.0, "gpu_hours": 0.0, **now.status}
-        status |= {"state": state, "message": message, "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+        status = {
+            "stage": "",
+            "step": 0,
+            "total_steps": 0,
+            "cpu_hours": 0.0,
+            "gpu_hours": 0.0,
+            **now.status,
+        }
+        status |= {
+            "state": state,
+            "message": message,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "updated": time.time(),
+        }
         write_atomically(self._run_dir / "status.json", json.dumps(status))
 
 
@@ -119,8 +149,9 @@ def _say(text: str) -> None:
 
 @contextlib.contextmanager
 def _asking() -> Iterator[None]:
-    """Raise _Asked at a signal that asks the job to stop. The experiment replaces these handlers by its own, which only set a flag,
-    as soon as it has something to save. Outside the main thread signals are none of our business."""
+    """Raise _Asked at a signal that asks the job to stop. The experiment replaces these handlers by
+    its own, which only set a flag, as soon as it has something to save. Outside the main thread
+    signals are none of our business."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

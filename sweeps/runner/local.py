@@ -1,9 +1,9 @@
 """Jobs as processes of this machine.
 
-What submitit does not do by itself: local jobs have no time limit of two minutes; each attempt has its own folder (a process id that
-is given out again would otherwise find the old job's result); GPUs and cores are shared out; whether an adopted job lives is asked
-of the operating system, since submitit cannot know.
-"""
+What submitit does not do by itself: local jobs have no time limit of two minutes; each attempt has
+its own folder (a process id that is given out again would otherwise find the old job's result);
+GPUs and cores are shared out; whether an adopted job lives is asked of the operating system, since
+submitit cannot know."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ import submitit
 from ablations.design import Point
 from simvtp.config.schema import to_dict
 from simvtp.errors import UserError
-from sweeps.runner.code_snapshot import Frozen
 from sweeps.monitor.run_state import process_mark
+from sweeps.runner.code_snapshot import Frozen
 from sweeps.runner.executor import Job, Options, send, send_all
 from sweeps.runner.point import PointJob
 from sweeps.runner.slurm_queue import alive
@@ -34,11 +34,17 @@ LONG_MIN = 60 * 24 * 365  # submitit wants a limit, we want none
 
 
 class _Detached(submitit.LocalExecutor):
-    """submitit's local executor, each job in a session of its own and with the environment that we choose."""
+    """submitit's local executor, each job in a session of its own and with the environment that we
+    choose.
+    """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], options: Options) -> None:
         super().__init__(folder)
-        self._environment, self._setup, self._tasks = environment, list(options.setup), options.ranks_per_node
+        self._environment, self._setup, self._tasks = (
+            environment,
+            list(options.setup),
+            options.ranks_per_node,
+        )
         self.update_parameters(timeout_min=options.minutes or LONG_MIN)
 
     def _submit_command(self, command: str) -> submitit.LocalJob[Any]:
@@ -53,7 +59,9 @@ class _Detached(submitit.LocalExecutor):
             "SUBMITIT_EXECUTOR": "local",
             "SUBMITIT_LOCAL_WITH_SHELL": "",
         }
-        with open(Path(self.folder) / LAUNCH_LOG, "ab") as log:  # our own terminal or pipe must not be held open by the job
+        with open(
+            Path(self.folder) / LAUNCH_LOG, "ab"
+        ) as log:  # our own terminal or pipe must not be held open by the job
             process = subprocess.Popen(
                 _program(self.folder, self._setup),
                 env=environment | dict(self._environment),
@@ -62,7 +70,12 @@ class _Detached(submitit.LocalExecutor):
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        return submitit.LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=list(range(self._tasks)))
+        return submitit.LocalJob(
+            folder=self.folder,
+            job_id=str(process.pid),
+            process=process,
+            tasks=list(range(self._tasks)),
+        )
 
 
 class LocalJobs:
@@ -70,19 +83,31 @@ class LocalJobs:
 
     in_process = False
 
-    def __init__(self, options: Options, sweep_dir: Path, points: int, code: Frozen | None = None) -> None:
+    def __init__(
+        self, options: Options, sweep_dir: Path, points: int, code: Frozen | None = None
+    ) -> None:
         self._options, self._folder, self._code = options, sweep_dir / "jobs", code
         self._gpus = visible_gpus()
         cores = len(os.sched_getaffinity(0))
         per_job = 1 if options.gpus is None else options.gpus
         if options.nodes > 1:
-            raise UserError(f"--nodes {options.nodes}: this machine is one node; use --executor slurm, or --tasks for several processes.")
+            raise UserError(
+                f"--nodes {options.nodes}: this machine is one node; use --executor slurm, or --tasks for several processes."
+            )
         if self._gpus and per_job > len(self._gpus):
-            raise UserError(f"--gpus {per_job}: this machine has {len(self._gpus)}; ask for fewer, or use --executor slurm.")
+            raise UserError(
+                f"--gpus {per_job}: this machine has {len(self._gpus)}; ask for fewer, or use --executor slurm."
+            )
         if not self._gpus and options.gpus:
-            raise UserError(f"--gpus {options.gpus}: no GPU is visible on this machine; leave it out, or use --executor slurm.")
+            raise UserError(
+                f"--gpus {options.gpus}: no GPU is visible on this machine; leave it out, or use --executor slurm."
+            )
         self._per_job = per_job if self._gpus else 0
-        natural = len(self._gpus) // self._per_job if self._per_job else min(max(1, cores // options.ranks_per_node), 8)
+        natural = (
+            len(self._gpus) // self._per_job
+            if self._per_job
+            else min(max(1, cores // options.ranks_per_node), 8)
+        )
         self.slots = options.parallel or max(1, min(natural, points))
         self._threads = options.cpus or max(1, cores // (self.slots * options.ranks_per_node))
         self._processes: dict[str, submitit.Job[Any]] = {}
@@ -113,10 +138,15 @@ class LocalJobs:
         return Job(point, record, slot)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        """Each job sees its own GPUs, as many threads as there are cores for it (unless the user has set that), and the frozen code."""
+        """Each job sees its own GPUs, as many threads as there are cores for it (unless the user
+        has set that), and the frozen code.
+        """
         environment = self._code.environment() if self._code else {}
         if self._per_job:
-            mine = [self._gpus[(slot * self._per_job + number) % len(self._gpus)] for number in range(self._per_job)]
+            mine = [
+                self._gpus[(slot * self._per_job + number) % len(self._gpus)]
+                for number in range(self._per_job)
+            ]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             if self._options.cpus or name not in os.environ:
@@ -124,7 +154,9 @@ class LocalJobs:
         return environment
 
     def recover(self, points: Sequence[Point]) -> list[Job]:
-        """A job that was not written down has its process id nowhere; the lease of its run directory keeps a second one out."""
+        """A job that was not written down has its process id nowhere; the lease of its run
+        directory keeps a second one out.
+        """
         return []
 
     def adopt(self, point: Point, record: dict[str, Any]) -> Job:
@@ -141,7 +173,9 @@ class LocalJobs:
         return living
 
     def stop(self, job: Job) -> None:
-        """SIGTERM to submitit's parent process, which hands it to the experiment only, not to its loader workers."""
+        """SIGTERM to submitit's parent process, which hands it to the experiment only, not to its
+        loader workers.
+        """
         send(job.record, signal.SIGTERM)
 
     def kill(self, job: Job) -> None:
@@ -149,8 +183,12 @@ class LocalJobs:
         send_all(job.record, signal.SIGKILL)
 
     def preview(self, points: int) -> str:
-        command = shlex.join(_program(self._folder / "FINGERPRINT" / "ATTEMPT", self._options.setup))
-        variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in self._environment(0).items())
+        command = shlex.join(
+            _program(self._folder / "FINGERPRINT" / "ATTEMPT", self._options.setup)
+        )
+        variables = " ".join(
+            f"{key}={shlex.quote(value)}" for key, value in self._environment(0).items()
+        )
         return f"{self.slots} at once, each: {variables} {command}"
 
 
@@ -159,19 +197,31 @@ def _program(folder: str | Path, setup: Sequence[str]) -> list[str]:
     program = [sys.executable, "-m", "submitit.local._local", str(folder)]
     if not setup:
         return program
-    shell = shutil.which("bash") or "/bin/sh"  # exec: the job keeps the process id that we know it by
+    shell = (
+        shutil.which("bash") or "/bin/sh"
+    )  # exec: the job keeps the process id that we know it by
     return [shell, "-c", " && ".join([*setup, f"exec {shlex.join(program)}"])]
 
 
 def visible_gpus() -> list[str]:
-    """Names by which CUDA_VISIBLE_DEVICES can hand out the GPUs of this machine (asked without starting CUDA here)."""
+    """Names by which CUDA_VISIBLE_DEVICES can hand out the GPUs of this machine (asked without
+    starting CUDA here).
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip() and name.strip() != "-1"]
     if not shutil.which("nvidia-smi"):
         return []
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(number) for number, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")] if done.returncode == 0 else []
+    return (
+        [
+            str(number)
+            for number, line in enumerate(done.stdout.splitlines())
+            if line.startswith("GPU ")
+        ]
+        if done.returncode == 0
+        else []
+    )
 
 
 def _fresh_folder(parent: Path) -> Path:

@@ -1,8 +1,8 @@
 """Jobs of a SLURM cluster: the missing points go in as arrays.
 
-Each submission is written down twice: before it with its name and its points, after it with the ids that SLURM gave. A controller
-that was killed in between finds the jobs again by the name, and nothing is submitted a second time.
-"""
+Each submission is written down twice: before it with its name and its points, after it with the ids
+that SLURM gave. A controller that was killed in between finds the jobs again by the name, and
+nothing is submitted a second time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ _SILENT = re.compile(
     r"Unable to contact slurm controller|[Tt]imed out|Slurm temporarily unable|Connection refused|Zero Bytes were transmitted|"
     r"Unexpected message received|communication connection failure|Resource temporarily unavailable"
 )
-_FULL = re.compile(r"violates accounting/QOS policy|MaxSubmit|MaxJobs")  # SLURM says the same for "too many" and for "never"
+_FULL = re.compile(
+    r"violates accounting/QOS policy|MaxSubmit|MaxJobs"
+)  # SLURM says the same for "too many" and for "never"
 
 
 class SlurmJobs(Recorded):
@@ -42,14 +44,21 @@ class SlurmJobs(Recorded):
 
     in_process = False
 
-    def __init__(self, options: Options, sweep_dir: Path, name: str, code: Frozen | None = None) -> None:
+    def __init__(
+        self, options: Options, sweep_dir: Path, name: str, code: Frozen | None = None
+    ) -> None:
         self.slots = sys.maxsize
         self._options, self._name, self._code = options, name, code
-        self._jobs, self._submissions = sweep_dir / "jobs" / "slurm" / "%j", sweep_dir / "submissions"
+        self._jobs, self._submissions = (
+            sweep_dir / "jobs" / "slurm" / "%j",
+            sweep_dir / "submissions",
+        )
         self._largest = min(ARRAY_MAX, _array_limit())
 
     def submit(self, points: Sequence[Point]) -> list[Job]:
-        """Hand in as many of the points as SLURM takes; the rest is asked for again by the caller. Raises NotNow if it takes none."""
+        """Hand in as many of the points as SLURM takes; the rest is asked for again by the caller.
+        Raises NotNow if it takes none.
+        """
         points = points[: self._largest]
         token = secrets.token_hex(4)
         name = f"{self._name}.{token}"
@@ -65,15 +74,28 @@ class SlurmJobs(Recorded):
         executor = self._executor(name)
         try:
             with executor.batch():
-                handles = [executor.submit(PointJob(), to_dict(point.experiment), self._options.entry) for point in points]
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+                handles = [
+                    executor.submit(PointJob(), to_dict(point.experiment), self._options.entry)
+                    for point in points
+                ]
+        except (
+            submitit.core.utils.FailedJobError,
+            submitit.core.utils.FailedSubmissionError,
+        ) as error:
             self._refused(" ".join(str(error).split()), record)
-        write_atomically(record, json.dumps({**submission, "job_ids": [handle.job_id for handle in handles]}))
+        write_atomically(
+            record, json.dumps({**submission, "job_ids": [handle.job_id for handle in handles]})
+        )
         shared_queue().forget()
-        return [self._job(point, handle.job_id, name, submission["submitted"]) for point, handle in zip(points, handles, strict=True)]
+        return [
+            self._job(point, handle.job_id, name, submission["submitted"])
+            for point, handle in zip(points, handles, strict=True)
+        ]
 
     def _refused(self, said: str, record: Path) -> NoReturn:
-        if _SILENT.search(said):  # it may have taken the jobs and the answer was lost: the record stays, `recover` looks for its name
+        if _SILENT.search(
+            said
+        ):  # it may have taken the jobs and the answer was lost: the record stays, `recover` looks for its name
             raise NotNow(_reason(said))
         record.unlink(missing_ok=True)
         if _FULL.search(said) and shared_queue().jobs():
@@ -82,14 +104,22 @@ class SlurmJobs(Recorded):
         raise UserError(f"SLURM refused the jobs: {_reason(said)}") from None
 
     def recover(self, points: Sequence[Point]) -> list[Job]:
-        """Jobs that SLURM holds and no job.json knows. Raises NotNow if that cannot be seen, because SLURM does not answer."""
-        open_records = {path: values for path in sorted(self._submissions.glob("*.json")) if not (values := read_json(path))["job_ids"]}
+        """Jobs that SLURM holds and no job.json knows. Raises NotNow if that cannot be seen,
+        because SLURM does not answer.
+        """
+        open_records = {
+            path: values
+            for path in sorted(self._submissions.glob("*.json"))
+            if not (values := read_json(path))["job_ids"]
+        }
         if not open_records:
             return []
         shared_queue().forget()
         queued = shared_queue().jobs()
         if queued is None:
-            raise NotNow("SLURM does not answer, and a submission was interrupted: waiting until it can be looked for")
+            raise NotNow(
+                "SLURM does not answer, and a submission was interrupted: waiting until it can be looked for"
+            )
         known = {point.fingerprint: point for point in points}
         found = []
         for path, values in open_records.items():
@@ -97,12 +127,16 @@ class SlurmJobs(Recorded):
             for job_id in ids:
                 fingerprint = values["fingerprints"][int(job_id.partition("_")[2] or 0)]
                 if fingerprint in known and self._has_pickle(job_id):
-                    found.append(self._job(known[fingerprint], job_id, values["name"], values["submitted"]))
+                    found.append(
+                        self._job(known[fingerprint], job_id, values["name"], values["submitted"])
+                    )
             write_atomically(path, json.dumps({**values, "job_ids": ids or ["none"]}))
         return found
 
     def _has_pickle(self, job_id: str) -> bool:
-        """Without it (the controller was killed before it had moved the files) the job ends by itself after a minute."""
+        """Without it (the controller was killed before it had moved the files) the job ends by
+        itself after a minute.
+        """
         return Path(self._handle(job_id).paths.submitted_pickle).exists()
 
     def _handle(self, job_id: str) -> submitit.SlurmJob[Any]:
@@ -146,8 +180,13 @@ class SlurmJobs(Recorded):
 
 
 def slurm_parameters(options: Options, name: str, code: Frozen | None = None) -> dict[str, Any]:
-    """The options in submitit's words. One task per GPU; a signal before the limit, so that a checkpoint can be written."""
-    variables = [f"export {key}={shlex.quote(value)}" for key, value in (code.environment() if code else {}).items()]
+    """The options in submitit's words. One task per GPU; a signal before the limit, so that a
+    checkpoint can be written.
+    """
+    variables = [
+        f"export {key}={shlex.quote(value)}"
+        for key, value in (code.environment() if code else {}).items()
+    ]
     minutes = options.minutes or DEFAULT_MIN
     wanted = {
         "job_name": name,
@@ -162,9 +201,12 @@ def slurm_parameters(options: Options, name: str, code: Frozen | None = None) ->
         "qos": options.qos or None,
         "constraint": options.constraint or None,
         "setup": [*variables, *options.setup] or None,
-        "srun_args": ["--kill-on-bad-exit=1", *options.srun_args],  # else one dead rank leaves the others waiting for it
-        # at most half of the limit, and SLURM is up to half a minute early: a job that is asked to save as soon as it has started would
-        # come back for ever
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            *options.srun_args,
+        ],  # else one dead rank leaves the others waiting for it
+        # at most half of the limit, and SLURM is up to half a minute early: a job that is asked to
+        # save as soon as it has started would come back for ever
         "signal_delay_s": min(options.signal_s, max(1, 30 * minutes - 30)),
         "array_parallelism": options.parallel or 256,
         "additional_parameters": {"requeue": True, **options.slurm},
@@ -181,7 +223,9 @@ def _reason(text: str) -> str:
 def _array_limit() -> int:
     """MaxArraySize of the cluster less one; a thousand where it does not say."""
     try:
-        done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=20
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ARRAY_MAX
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", done.stdout)

@@ -1,9 +1,10 @@
-"""What SLURM says of jobs, asked in bulk: one `squeue` for the whole queue of the user, and at the end one `sacct` for the causes.
+"""What SLURM says of jobs, asked in bulk: one `squeue` for the whole queue of the user, and at the
+end one `sacct` for the causes.
 
-The queue and not the accounting decides whether a job lives: the accounting may be off or late, and calls a job final that SLURM has
-put back into the queue after a node failure. That has cost others points that ran twice. When SLURM does not answer, every job is
-taken to be there; nothing is ever submitted again on a guess.
-"""
+The queue and not the accounting decides whether a job lives: the accounting may be off or late, and
+calls a job final that SLURM has put back into the queue after a node failure. That has cost others
+points that ran twice. When SLURM does not answer, every job is taken to be there; nothing is ever
+submitted again on a guess."""
 
 from __future__ import annotations
 
@@ -17,16 +18,31 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.runs.lease import Attempt, lives_here, owner, release_dead
-from sweeps.monitor.run_state import FINISHED, PRUNED, SILENT_AFTER_S, RunState, job_alive, read_state
+from sweeps.monitor.run_state import (
+    FINISHED,
+    PRUNED,
+    SILENT_AFTER_S,
+    RunState,
+    job_alive,
+    read_state,
+)
 
 ANSWER_S = 60.0  # how long SLURM may take for an answer before it counts as none
 IDS_PER_CALL = 500
-SLEEPING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "SPECIAL_EXIT")  # the job has no process
+SLEEPING = (
+    "PENDING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "CONFIGURING",
+    "SPECIAL_EXIT",
+)  # the job has no process
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A line of the queue. `state` by SLURM's names (PENDING, RUNNING, COMPLETING, ...), `reason` why it waits."""
+    """A line of the queue. `state` by SLURM's names (PENDING, RUNNING, COMPLETING, ...), `reason`
+    why it waits.
+    """
 
     state: str
     node: str
@@ -41,15 +57,17 @@ class QueuedJob:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a job is no longer in the queue. `cause`: cancelled, out_of_memory, node_fail, timeout, preempted, killed, failed,
-    completed."""
+    """Why a job is no longer in the queue. `cause`: cancelled, out_of_memory, node_fail, timeout,
+    preempted, killed, failed, completed."""
 
     cause: str
     message: str
 
 
 class Queue:
-    """The user's jobs that SLURM has or will run again. Asked at most every `every_s` seconds, and less often when SLURM is slow."""
+    """The user's jobs that SLURM has or will run again. Asked at most every `every_s` seconds, and
+    less often when SLURM is slow.
+    """
 
     def __init__(self, every_s: float = 5.0) -> None:
         self._every_s, self._next, self._jobs = every_s, 0.0, None  # type: tuple[float, float, dict[str, QueuedJob] | None]
@@ -61,7 +79,8 @@ class Queue:
             began = time.monotonic()
             self._jobs = self._ask()
             took = time.monotonic() - began
-            # a twentieth of the time at most, so that a thousand users like us do not weigh on the scheduler
+            # a twentieth of the time at most, so that a thousand users like us do not weigh on the
+            # scheduler
             self._next = time.monotonic() + max(self._every_s, min(60.0, 20 * took))
         return self._jobs
 
@@ -87,13 +106,23 @@ class Queue:
 
 
 def causes(job_ids: Iterable[str]) -> dict[str, Cause]:
-    """Why jobs ended, as far as SLURM knows: from the accounting, else from the controller's memory (some minutes long). Jobs that
-    are unknown, or not over by what SLURM says, are left out."""
+    """Why jobs ended, as far as SLURM knows: from the accounting, else from the controller's memory
+    (some minutes long). Jobs that are unknown, or not over by what SLURM says, are left out."""
     wanted = list(job_ids)
     found: dict[str, Cause] = {}
     for start in range(0, len(wanted), IDS_PER_CALL):
         some = wanted[start : start + IDS_PER_CALL]
-        output = _ask(["sacct", "--noheader", "--parsable2", "--format", "JobID,State,ExitCode,NodeList", "--jobs", ",".join(some)])
+        output = _ask(
+            [
+                "sacct",
+                "--noheader",
+                "--parsable2",
+                "--format",
+                "JobID,State,ExitCode,NodeList",
+                "--jobs",
+                ",".join(some),
+            ]
+        )
         found |= _from_accounting((output or "").splitlines())
     for job_id in [job_id for job_id in wanted if job_id not in found][:100]:
         output = _ask(["scontrol", "show", "job", "--oneliner", job_id])
@@ -104,11 +133,19 @@ def causes(job_ids: Iterable[str]) -> dict[str, Cause]:
 
 
 def cancel(job_ids: Sequence[str]) -> str:
-    """Cancel jobs, a thousand a call; "" or what SLURM said against it (jobs that are over already are no error)."""
+    """Cancel jobs, a thousand a call; "" or what SLURM said against it (jobs that are over already
+    are no error).
+    """
     said = []
     for start in range(0, len(job_ids), 1000):
-        done = subprocess.run(["scancel", *job_ids[start : start + 1000]], capture_output=True, text=True, check=False)
-        said += [line for line in done.stderr.splitlines() if line and "Invalid job id" not in line and "already completing" not in line]
+        done = subprocess.run(
+            ["scancel", *job_ids[start : start + 1000]], capture_output=True, text=True, check=False
+        )
+        said += [
+            line
+            for line in done.stderr.splitlines()
+            if line and "Invalid job id" not in line and "already completing" not in line
+        ]
     return "; ".join(said)
 
 
@@ -117,7 +154,9 @@ def available() -> bool:
     return shutil.which("squeue") is not None
 
 
-_QUEUE = Queue()  # shared by all who ask "does it live?", so that a sweep of a thousand points asks once
+_QUEUE = (
+    Queue()
+)  # shared by all who ask "does it live?", so that a sweep of a thousand points asks once
 
 
 def shared_queue() -> Queue:
@@ -125,7 +164,9 @@ def shared_queue() -> Queue:
     return _QUEUE
 
 
-def alive(record: Mapping[str, Any], status: Mapping[str, Any] | None = None, run_dir: Path | None = None) -> bool:
+def alive(
+    record: Mapping[str, Any], status: Mapping[str, Any] | None = None, run_dir: Path | None = None
+) -> bool:
     """Whether a recorded job lives, whichever executor started it."""
     if record.get("executor") == "slurm" and available():
         return _QUEUE.has(str(record["job_id"]))
@@ -133,12 +174,15 @@ def alive(record: Mapping[str, Any], status: Mapping[str, Any] | None = None, ru
 
 
 def state_of(run_dir: Path) -> RunState:
-    """What is known about a run: from its directory, and for a job of SLURM from the queue. Whoever else holds the directory (an
-    experiment started by hand) makes it a running one too."""
+    """What is known about a run: from its directory, and for a job of SLURM from the queue. Whoever
+    else holds the directory (an experiment started by hand) makes it a running one too."""
     state = read_state(run_dir)
     if state.state in (FINISHED, PRUNED) or state.job.get("executor") != "slurm" or not available():
         return state
-    return read_state(run_dir, alive=alive(state.job, state.status, run_dir) or _held_by_another(run_dir, state.job))
+    return read_state(
+        run_dir,
+        alive=alive(state.job, state.status, run_dir) or _held_by_another(run_dir, state.job),
+    )
 
 
 def _held_by_another(run_dir: Path, job: Mapping[str, Any]) -> bool:
@@ -151,22 +195,32 @@ def _held_by_another(run_dir: Path, job: Mapping[str, Any]) -> bool:
 
 
 def release_lost(run_dir: Path, job: Mapping[str, Any]) -> None:
-    """End the lease of a job that SLURM has let go, so that the next one need not wait until it has been silent for long enough. Should
-    its process live on somewhere, it finds the lease gone and stops itself."""
+    """End the lease of a job that SLURM has let go, so that the next one need not wait until it has
+    been silent for long enough. Should its process live on somewhere, it finds the lease gone and
+    stops itself."""
     holder = owner(run_dir)
-    if holder is not None and job.get("executor") == "slurm" and _is_of(holder, str(job.get("job_id"))):
+    if (
+        holder is not None
+        and job.get("executor") == "slurm"
+        and _is_of(holder, str(job.get("job_id")))
+    ):
         release_dead(run_dir)
 
 
 def _is_of(attempt: Attempt, job_id: str) -> bool:
     slurm = attempt.slurm
-    return job_id in (attempt.job, f"{slurm.get('SLURM_ARRAY_JOB_ID')}_{slurm.get('SLURM_ARRAY_TASK_ID')}")
+    return job_id in (
+        attempt.job,
+        f"{slurm.get('SLURM_ARRAY_JOB_ID')}_{slurm.get('SLURM_ARRAY_TASK_ID')}",
+    )
 
 
 def _ask(command: list[str]) -> str | None:
     """What the command printed; None if SLURM did not answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=ANSWER_S
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
@@ -187,14 +241,26 @@ _ENDED = {
 
 
 def _cause(states: Sequence[str], exit_code: str, node: str) -> Cause | None:
-    """From the states of a job and its steps (the job's first), and the job's exit code `status:signal`."""
+    """From the states of a job and its steps (the job's first), and the job's exit code
+    `status:signal`.
+    """
     words = [state.split()[0].rstrip("+") for state in states if state.strip()]
     where = f" (on {node})" if node and node != "None assigned" else ""
-    if not words or words[0] in ("RUNNING", "PENDING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "CONFIGURING"):
+    if not words or words[0] in (
+        "RUNNING",
+        "PENDING",
+        "COMPLETING",
+        "SUSPENDED",
+        "REQUEUED",
+        "RESIZING",
+        "CONFIGURING",
+    ):
         return None
     if words[0].startswith("CANCEL"):
         by = re.search(r"CANCELLED by (\d+)", states[0])
-        return Cause("cancelled", "cancelled" + (f" by user {_user(int(by[1]))}" if by else "") + where)
+        return Cause(
+            "cancelled", "cancelled" + (f" by user {_user(int(by[1]))}" if by else "") + where
+        )
     if "OUT_OF_MEMORY" in words:  # the job itself is often called FAILED then
         return Cause(*_ENDED["OUT_OF_MEMORY"])
     if words[0] in _ENDED:
@@ -202,7 +268,10 @@ def _cause(states: Sequence[str], exit_code: str, node: str) -> Cause | None:
         return Cause(cause, message + where)
     status, _, number = exit_code.partition(":")
     if number not in ("", "0") or status in ("137", "143"):  # a signal, also as the shell's status
-        return Cause("killed", f"its process was killed by signal {number if number not in ('', '0') else int(status) - 128}{where}")
+        return Cause(
+            "killed",
+            f"its process was killed by signal {number if number not in ('', '0') else int(status) - 128}{where}",
+        )
     return Cause("failed", f"its process ended with status {status or '?'}{where}")
 
 
@@ -223,7 +292,11 @@ def _from_accounting(lines: Sequence[str]) -> dict[str, Cause]:
 
 def _from_controller(text: str) -> Cause | None:
     fields = dict(word.split("=", 1) for word in text.split() if "=" in word)
-    return _cause([fields.get("JobState", "")], fields.get("ExitCode", ""), fields.get("NodeList", "").replace("(null)", ""))
+    return _cause(
+        [fields.get("JobState", "")],
+        fields.get("ExitCode", ""),
+        fields.get("NodeList", "").replace("(null)", ""),
+    )
 
 
 def _user(uid: int) -> str:

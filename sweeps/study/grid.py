@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from ablations.design import Point
 from sweeps.study.trials import Trials
@@ -16,7 +21,9 @@ from sweeps.study.trials import Trials
 class GridStudy(Trials):
     """The study of a grid: every point is given, and each is run once."""
 
-    def __init__(self, path: Path, sweep_id: str, points: Sequence[Point], label: str = "figure") -> None:
+    def __init__(
+        self, path: Path, sweep_id: str, points: Sequence[Point], label: str = "figure"
+    ) -> None:
         """Open or create the study at `path`; enqueue nothing yet."""
         super().__init__(path, sweep_id, ["maximize"], [label], optuna.pruners.NopPruner())
         self._points = {point.fingerprint: point for point in points}
@@ -28,8 +35,9 @@ class GridStudy(Trials):
 
 
 def _grid_distributions(cells: Sequence[Mapping[str, Any]]) -> dict[str, BaseDistribution]:
-    """A distribution for each axis, for people to look at: numbers as a range (short in the file, an axis with a scale in a plot),
-    anything else as sorted choices. The same for the same grid, in whatever order it was written."""
+    """A distribution for each axis, for people to look at: numbers as a range (short in the file,
+    an axis with a scale in a plot), anything else as sorted choices. The same for the same grid, in
+    whatever order it was written."""
     values: dict[str, set[Any]] = {}
     for cell in cells:
         for key, value in cell.items():

@@ -31,8 +31,9 @@ class Lock(JournalFileSymlinkLock):
 
 
 class JournalFile(BaseJournalBackend):
-    """Optuna's journal file. Inside `batch()` lines are held back and appended together; the lock is held meanwhile, so that a line
-    of another program (optuna-dashboard writes notes) cannot come between."""
+    """Optuna's journal file. Inside `batch()` lines are held back and appended together; the lock
+    is held meanwhile, so that a line of another program (optuna-dashboard writes notes) cannot come
+    between."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,11 +53,15 @@ class JournalFile(BaseJournalBackend):
         if self._held is None:
             self._file.append_logs(logs)
         else:
-            self._held += [json.loads(json.dumps(log)) for log in logs]  # as they will be read from the file
+            self._held += [
+                json.loads(json.dumps(log)) for log in logs
+            ]  # as they will be read from the file
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Append what is written inside at its end, also if that ends with an error: memory and file must not differ."""
+        """Append what is written inside at its end, also if that ends with an error: memory and
+        file must not differ.
+        """
         if self._held is not None:
             yield
             return
@@ -72,7 +77,9 @@ class JournalFile(BaseJournalBackend):
                     self._file.append_logs(held)
                     self._count()
         except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror or error}; free some space and start again.") from error
+            raise UserError(
+                f"cannot write {self._path}: {error.strerror or error}; free some space and start again."
+            ) from error
         finally:
             self._lock.release()
 
@@ -84,15 +91,17 @@ class JournalFile(BaseJournalBackend):
 def repair_journal(path: Path) -> Literal["whole", "mended", "damaged"]:
     """Drop a torn last line of an Optuna journal, in one step; say what was found.
 
-    Only the last line may be dropped: trials are numbered by their place in the file, so without a line from the middle all later
-    lines would speak of the wrong trials. Such a file is `damaged` and left as it is.
-    """
+    Only the last line may be dropped: trials are numbered by their place in the file, so without a
+    line from the middle all later lines would speak of the wrong trials. Such a file is `damaged`
+    and left as it is."""
     lines = path.read_bytes().splitlines(keepends=True)
     if not lines or (all(_is_json(line) for line in lines) and lines[-1].endswith(b"\n")):
         return "whole"
     if not all(_is_json(line) for line in lines[:-1]):
         return "damaged"
-    last = lines[-1].rstrip(b"\n") + b"\n" if _is_json(lines[-1]) else b""  # complete but for its line end
+    last = (
+        lines[-1].rstrip(b"\n") + b"\n" if _is_json(lines[-1]) else b""
+    )  # complete but for its line end
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(b"".join([*lines[:-1], last]))
     temporary.replace(path)

@@ -27,17 +27,31 @@ Wanted = Callable[[Point, TrialState | None], bool]
 
 
 class Trials:
-    """The trials of one sweep. Only one process may have it open (the controller's lock sees to that).
+    """The trials of one sweep. Only one process may have it open (the controller's lock sees to
+    that).
 
-    Kept in memory, so that no call has to look through all trials: the last trial of each point, the waiting ones in their order and
-    the running ones.
-    """
+    Kept in memory, so that no call has to look through all trials: the last trial of each point,
+    the waiting ones in their order and the running ones."""
 
-    def __init__(self, path: Path, name: str, directions: Sequence[Direction], labels: Sequence[str], pruner: BasePruner) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        directions: Sequence[Direction],
+        labels: Sequence[str],
+        pruner: BasePruner,
+    ) -> None:
         self.path = path
         self.repairs: list[str] = []  # what had to be mended, for the user
-        self.notes: list[str] = []  # what else the user should know, for example why a search ends early
-        self._name, self._directions, self._labels, self._pruner = name, list(directions), list(labels), pruner
+        self.notes: list[
+            str
+        ] = []  # what else the user should know, for example why a search ends early
+        self._name, self._directions, self._labels, self._pruner = (
+            name,
+            list(directions),
+            list(labels),
+            pruner,
+        )
         self._points: dict[str, Point] = {}
         self._distributions: dict[str, BaseDistribution] = {}
         self._last: dict[str, FrozenTrial] = {}
@@ -54,13 +68,17 @@ class Trials:
             shutil.copyfile(self.path, self.path.with_name(self.path.name + ".bak"))
             condition = repair_journal(self.path)
             if condition == "mended":
-                self.repairs.append(f"the torn last line of {self.path} was dropped; the file as it was is kept as {self.path.name}.bak")
+                self.repairs.append(
+                    f"the torn last line of {self.path} was dropped; the file as it was is kept as {self.path.name}.bak"
+                )
             if condition == "damaged":
                 self._set_aside("a line in its middle is damaged")
         try:
             return self._load()
         except OSError as error:
-            raise UserError(f"cannot open {self.path}: {error.strerror or error}; free some space or choose another --root.") from error
+            raise UserError(
+                f"cannot open {self.path}: {error.strerror or error}; free some space or choose another --root."
+            ) from error
         except Exception as error:  # optuna raises what its replay happens to hit: KeyError, ValueError, RuntimeError, ...
             self._set_aside(f"{type(error).__name__}: {error}")
             return self._load()
@@ -73,16 +91,26 @@ class Trials:
         )
 
     def _load(self) -> optuna.Study:
-        self.path.with_name(self.path.name + ".lock").unlink(missing_ok=True)  # we are the only writer: a lock here is a dead one's
+        self.path.with_name(self.path.name + ".lock").unlink(
+            missing_ok=True
+        )  # we are the only writer: a lock here is a dead one's
         self._file = JournalFile(self.path)
         self._storage = JournalStorage(self._file)
-        sampler = optuna.samplers.RandomSampler(seed=0)  # a search sets its own before each proposal
+        sampler = optuna.samplers.RandomSampler(
+            seed=0
+        )  # a search sets its own before each proposal
         try:
-            return optuna.load_study(study_name=self._name, storage=self._storage, sampler=sampler, pruner=self._pruner)
+            return optuna.load_study(
+                study_name=self._name, storage=self._storage, sampler=sampler, pruner=self._pruner
+            )
         except KeyError:
             with self._file.batch():
                 study = optuna.create_study(
-                    study_name=self._name, storage=self._storage, sampler=sampler, pruner=self._pruner, directions=self._directions
+                    study_name=self._name,
+                    storage=self._storage,
+                    sampler=sampler,
+                    pruner=self._pruner,
+                    directions=self._directions,
                 )
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -90,7 +118,9 @@ class Trials:
             return study
 
     def _take_up(self) -> None:
-        """Sort the trials of the file by point. Trials that are nobody's (another writer's, or torn off half-made) are closed."""
+        """Sort the trials of the file by point. Trials that are nobody's (another writer's, or torn
+        off half-made) are closed.
+        """
         lost = []
         for frozen in self._frozen():
             fingerprint = self._known(frozen)
@@ -106,7 +136,9 @@ class Trials:
         if lost:
             with self._file.batch():
                 for frozen in lost:
-                    self._finish(frozen._trial_id, TrialState.FAIL, None, "not a point of this sweep")
+                    self._finish(
+                        frozen._trial_id, TrialState.FAIL, None, "not a point of this sweep"
+                    )
 
     def _known(self, frozen: FrozenTrial) -> str | None:
         """Fingerprint of the point of a trial, None if it is not of this sweep."""
@@ -122,9 +154,9 @@ class Trials:
     def plan(self, wanted: Wanted) -> None:
         """Enqueue each known point that `wanted(point, state of its last trial or None)` asks for.
 
-        A point with a waiting trial is never enqueued again, so calling this twice gives the exact set. (Fingerprints are compared,
-        which does what optuna's `skip_if_exists` does, exactly and without its comparison of every trial with every other.)
-        """
+        A point with a waiting trial is never enqueued again, so calling this twice gives the exact
+        set. (Fingerprints are compared, which does what optuna's `skip_if_exists` does, exactly and
+        without its comparison of every trial with every other.)"""
         with self._file.batch():
             for fingerprint, point in self._points.items():
                 before = self._last.get(fingerprint)
@@ -135,13 +167,16 @@ class Trials:
                     self._enqueue(point, {"retry_of": before.number} if before else {})
 
     def _close_lost(self, fingerprint: str) -> None:
-        """The running trial of a point that is to be run again: its controller died, and so did its job."""
+        """The running trial of a point that is to be run again: its controller died, and so did its
+        job.
+        """
         trial_id = self._running.pop(fingerprint, None)
         if trial_id is not None and self._is_open(trial_id):
             self._finish(trial_id, TrialState.FAIL, None, "its job went away")
 
     def _enqueue(self, point: Point, again: Mapping[str, Any]) -> None:
-        # Parameters and distributions are part of the waiting trial, so that taking it up is one line and not one for each parameter.
+        # Parameters and distributions are part of the waiting trial, so that taking it up is one
+        # line and not one for each parameter.
         template = create_trial(
             state=TrialState.WAITING,
             params=self._params(point),
@@ -160,11 +195,15 @@ class Trials:
         return set(self._running)
 
     def ask(self) -> Point | None:
-        """The next point to run, whose trial is then running; None when there is nothing to start now."""
+        """The next point to run, whose trial is then running; None when there is nothing to start
+        now.
+        """
         with self._file.batch():
             while self._waiting:
                 trial_id, fingerprint = self._waiting.popleft()
-                if self._storage.get_trial(trial_id).state == TrialState.WAITING:  # else another program has closed it
+                if (
+                    self._storage.get_trial(trial_id).state == TrialState.WAITING
+                ):  # else another program has closed it
                     self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
                     return self._take(trial_id, fingerprint)
         return None
@@ -182,18 +221,29 @@ class Trials:
                 self._storage.set_trial_user_attr(trial_id, key, value)
 
     def _is_open(self, trial_id: int) -> bool:
-        """Whether a trial can be written to: another program (a dashboard has buttons) may have closed it."""
+        """Whether a trial can be written to: another program (a dashboard has buttons) may have
+        closed it.
+        """
         return not self._storage.get_trial(trial_id).state.is_finished()
 
     def report(self, fingerprint: str, step: int, value: float) -> bool:
-        """An intermediate figure of a running point; True if the point should be pruned. Cells of a table never are."""
+        """An intermediate figure of a running point; True if the point should be pruned. Cells of a
+        table never are.
+        """
         return False
 
-    def tell(self, fingerprint: str, values: Sequence[float] | None, reason: str = "", pruned: bool = False) -> None:
-        """Close the running trial of a point: with a figure for each objective, as pruned, or as failed with a reason.
+    def tell(
+        self,
+        fingerprint: str,
+        values: Sequence[float] | None,
+        reason: str = "",
+        pruned: bool = False,
+    ) -> None:
+        """Close the running trial of a point: with a figure for each objective, as pruned, or as
+        failed with a reason.
 
-        Without such a trial: nothing. Figures that are missing, not numbers or of the wrong count make the trial a failed one.
-        """
+        Without such a trial: nothing. Figures that are missing, not numbers or of the wrong count
+        make the trial a failed one."""
         trial_id = self._running.pop(fingerprint, None)
         if trial_id is None:
             return
@@ -203,20 +253,32 @@ class Trials:
             elif pruned:
                 curve = self._storage.get_trial(trial_id).intermediate_values
                 last = curve[max(curve)] if curve else math.nan
-                self._finish(trial_id, TrialState.PRUNED, None if math.isnan(last) else [last], reason)
-            elif values is None or len(values) != len(self._directions) or any(math.isnan(value) for value in values):
+                self._finish(
+                    trial_id, TrialState.PRUNED, None if math.isnan(last) else [last], reason
+                )
+            elif (
+                values is None
+                or len(values) != len(self._directions)
+                or any(math.isnan(value) for value in values)
+            ):
                 self._finish(trial_id, TrialState.FAIL, None, reason)
             else:
-                self._finish(trial_id, TrialState.COMPLETE, [float(value) for value in values], reason)
+                self._finish(
+                    trial_id, TrialState.COMPLETE, [float(value) for value in values], reason
+                )
         self._last[fingerprint] = self._storage.get_trial(trial_id)
 
-    def _finish(self, trial_id: int, state: TrialState, values: Sequence[float] | None, reason: str) -> None:
+    def _finish(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None, reason: str
+    ) -> None:
         if reason:
             self._storage.set_trial_user_attr(trial_id, "reason", reason)
         self._storage.set_trial_state_values(trial_id, state, values)
 
     def counts(self) -> dict[str, int]:
-        """Number of trials in each state, by optuna's names (COMPLETE, RUNNING, WAITING, FAIL, PRUNED)."""
+        """Number of trials in each state, by optuna's names (COMPLETE, RUNNING, WAITING, FAIL,
+        PRUNED).
+        """
         found: dict[str, int] = {}
         for frozen in self._frozen():
             found[frozen.state.name] = found.get(frozen.state.name, 0) + 1

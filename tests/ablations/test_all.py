@@ -1,4 +1,6 @@
-"""All ablations: their points build, are possible, and differ where they should; the list; the estimate; the generic sweep."""
+"""All ablations: their points build, are possible, and differ where they should; the list; the
+estimate; the generic sweep.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,14 @@ from ablations.cost import STAGES, cpu_minutes, share_done, stage_work
 from ablations.design import Ablation
 from ablations.search import Search
 from ablations.sweep_progress import standings
-from simvtp.config.schema import Experiment, differences, flatten
-from simvtp.errors import ConfigError
-from simvtp.runs.journal import write_atomically
-from simvtp.methods import build_model
+from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
-from simvtp.config.overrides import finalise, override
+from simvtp.config.schema import Experiment, differences, flatten
+from simvtp.errors import ConfigError
+from simvtp.methods import build_model
+from simvtp.resolve import finalise
+from simvtp.runs.journal import write_atomically
 from sweeps.cli.command import main
 from sweeps.cli.options import make_comparison, make_parser
 from sweeps.run import start, sweep_for
@@ -36,7 +39,14 @@ ROOT = Path(__file__).resolve().parents[2]
 GRIDS = [name for name in ABLATIONS if name != "search"]
 PARTS = ("Question:", "The paper:", "Direction to expect", "Command:", "Cost:")
 # settings that no cell may change: what is compared must be scored alike
-SCORING = ("evaluate.", "data.shapes.", "data.dataset", "finetune.selection", "finetune.task", "seed")
+SCORING = (
+    "evaluate.",
+    "data.shapes.",
+    "data.dataset",
+    "finetune.selection",
+    "finetune.task",
+    "seed",
+)
 
 
 def large() -> Experiment:
@@ -52,13 +62,18 @@ def grid(name: str, base: Experiment, **arguments: Any) -> Ablation:
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("base", [tiny(), large()], ids=lambda base: base.name)
 @pytest.mark.parametrize("name", GRIDS)
-def test_the_points_are_possible_and_differ_only_in_what_is_compared(name: str, base: Experiment, full: bool) -> None:
+def test_the_points_are_possible_and_differ_only_in_what_is_compared(
+    name: str, base: Experiment, full: bool
+) -> None:
     ablation = grid(name, base, full=full, seeds=(0, 1))
     points = ablation.points()
     cells = {json.dumps(dict(point.cell)) for point in points}
-    assert len(points) == len({point.fingerprint for point in points}) == 2 * len(ablation.cells()) == 2 * len(cells), (
-        "no cell is another one"
-    )
+    assert (
+        len(points)
+        == len({point.fingerprint for point in points})
+        == 2 * len(ablation.cells())
+        == 2 * len(cells)
+    ), "no cell is another one"
     varied = {key for axis in ablation.axes for key in axis.keys}
     start = finalise(base)
     for point in points:
@@ -68,14 +83,18 @@ def test_the_points_are_possible_and_differ_only_in_what_is_compared(name: str, 
     assert not [key for key in varied if key.startswith(SCORING)]
     assert len(cells) >= 2 or name == "initialisation", "one cell is no comparison"
     plan = json.loads(json.dumps(ablation.plan()))
-    assert plan["metric"].startswith("test/finetuned") and [a["key"] for a in plan["axes"]] == [axis.key for axis in ablation.axes]
+    assert plan["metric"].startswith("test/finetuned") and [a["key"] for a in plan["axes"]] == [
+        axis.key for axis in ablation.axes
+    ]
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_cell_is_a_model_that_can_be_built(name: str) -> None:
     for point in grid(name, override(tiny(), ["model.vocab_size=60"]), full=True).points():
         model = build_model(point.experiment.model, point.experiment.losses.wanted, 0)
-        assert sum(weights.numel() for weights in model.parameters() if weights.requires_grad), point.name
+        assert sum(weights.numel() for weights in model.parameters() if weights.requires_grad), (
+            point.name
+        )
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -83,11 +102,16 @@ def test_a_file_says_what_is_asked_expected_and_paid(name: str) -> None:
     text = importlib.import_module(f"ablations.{name}").__doc__ or ""
     lacking = [part for part in PARTS if part.lower() not in " ".join(text.lower().split())]
     assert not lacking, f"ablations/{name}.py does not say: {lacking}"
-    row = [line for line in (ROOT / "docs" / "ablations.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
+    row = [
+        line
+        for line in (ROOT / "docs" / "ablations.md").read_text().splitlines()
+        if line.startswith(f"| `{name}`")
+    ]
     assert len(row) == 1, f"docs/ablations.md has {len(row)} rows on {name}"
 
 
-# what each table is compared with, whatever its first cell is: the published or released setting, or else the base experiment's own
+# what each table is compared with, whatever its first cell is: the published or released setting,
+# or else the base experiment's own
 BASELINES = {
     "mask_ratio": {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75},
     "losses": {"losses": "MVM+MLM+VTC+VTM"},
@@ -109,17 +133,28 @@ def test_the_report_compares_with_a_cell_that_means_something(name: str, full: b
 
 
 def test_the_baseline_does_not_depend_on_the_order_in_which_cells_are_named() -> None:
-    assert grid("pooling", tiny(), cells=["cls", "with_pads"]).plan()["baseline"] == {"pooling": "with_pads"}
-    assert grid("pooling", tiny(), cells=["cls", "content"]).plan()["baseline"] is None, "it is not in the grid"
-    assert grid("data_fraction", tiny(), fractions=[0.5, 0.1]).plan()["baseline"] == {"data.fraction": 0.5}, "the most there is"
+    assert grid("pooling", tiny(), cells=["cls", "with_pads"]).plan()["baseline"] == {
+        "pooling": "with_pads"
+    }
+    assert grid("pooling", tiny(), cells=["cls", "content"]).plan()["baseline"] is None, (
+        "it is not in the grid"
+    )
+    assert grid("data_fraction", tiny(), fractions=[0.5, 0.1]).plan()["baseline"] == {
+        "data.fraction": 0.5
+    }, "the most there is"
 
 
-# ---- cells of some of them ---------------------------------------------------------------------------------------------------
+# ---- cells of some of them -----------------------------------------------------------------------
 
 
 def test_cells_are_chosen_by_name() -> None:
-    assert [point.cell["target"] for point in grid("target", tiny(), cells=["raw pixels"]).points()] == ["raw pixels"]
-    with pytest.raises(ConfigError, match="--cells grey: the ablation 'target' has no such cell; choose of: normalised pixels, raw pixels"):
+    assert [
+        point.cell["target"] for point in grid("target", tiny(), cells=["raw pixels"]).points()
+    ] == ["raw pixels"]
+    with pytest.raises(
+        ConfigError,
+        match="--cells grey: the ablation 'target' has no such cell; choose of: normalised pixels, raw pixels",
+    ):
         grid("target", tiny(), cells=["grey"])
 
 
@@ -127,19 +162,36 @@ def test_the_ladder_goes_from_the_released_behaviour_to_the_base_one_repair_at_a
     base = large()
     points = fidelity.build(base).points()
     released = flatten(points[0].experiment)
-    assert all(released[key] == value for repair in fidelity.REPAIRS.values() for key, value in repair.items())
+    assert all(
+        released[key] == value
+        for repair in fidelity.REPAIRS.values()
+        for key, value in repair.items()
+    )
     assert points[-1].fingerprint == finalise(base).fingerprint
     for below, above in itertools.pairwise(points):
         name = above.cell["fidelity"].removeprefix("+ ")
         assert set(differences(below.experiment, above.experiment)) <= set(fidelity.REPAIRS[name])
-    assert "+ clean text for VTC and VTM" not in fidelity.cells(base), "base has masked text as well: no repair, no rung"
+    assert "+ clean text for VTC and VTM" not in fidelity.cells(base), (
+        "base has masked text as well: no repair, no rung"
+    )
     assert "+ clean text for VTC and VTM" in fidelity.cells(tiny())
     with pytest.raises(ConfigError, match="has no defect repaired"):
-        fidelity.build(override(base, [f"{key}={value}" for repair in fidelity.REPAIRS.values() for key, value in repair.items()]))
+        fidelity.build(
+            override(
+                base,
+                [
+                    f"{key}={value}"
+                    for repair in fidelity.REPAIRS.values()
+                    for key, value in repair.items()
+                ],
+            )
+        )
 
 
 def test_the_schedule_has_multiples_and_none() -> None:
-    lengths = {point.cell["schedule"]: point.experiment for point in grid("schedule", tiny()).points()}
+    lengths = {
+        point.cell["schedule"]: point.experiment for point in grid("schedule", tiny()).points()
+    }
     assert list(lengths) == ["none", "1.5 epochs", "3 epochs", "6 epochs"]
     assert lengths["none"].finetune.init == "initial" and lengths["3 epochs"].finetune.init == ""
     steps = schedule.cells(override(tiny(), ["pretrain.max_steps=100"]))
@@ -149,14 +201,21 @@ def test_the_schedule_has_multiples_and_none() -> None:
 def test_initial_weights_are_named_by_the_user_or_by_the_recipe(tmp_path: Path) -> None:
     assert [p.cell["initialisation"] for p in initialisation.build(tiny()).points()] == ["scratch"]
     named = initialisation.build(tiny(), weights=["video=a.safetensors", "text=b.safetensors"])
-    assert [p.cell["initialisation"] for p in named.points()] == ["scratch", "video", "text", "video+text"]
+    assert [p.cell["initialisation"] for p in named.points()] == [
+        "scratch",
+        "video",
+        "text",
+        "video+text",
+    ]
     assert named.points()[3].experiment.model.init_video == "a.safetensors"
-    assert "image+text" in [p.cell["initialisation"] for p in initialisation.build(large()).points()]
+    assert "image+text" in [
+        p.cell["initialisation"] for p in initialisation.build(large()).points()
+    ]
     with pytest.raises(ConfigError, match="--weights sound=x: write video=PLACE"):
         initialisation.build(tiny(), weights=["sound=x"])
 
 
-# ---- cost --------------------------------------------------------------------------------------------------------------------
+# ---- cost ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", ["retrieval", "qa", "choice", "grounding", "action"])
@@ -175,7 +234,9 @@ def test_what_costs_more_is_estimated_to_cost_more() -> None:
     assert work("pretrain", "pretrain.epochs=6") == pytest.approx(2)
     assert work("pretrain", "masks.video_ratio=0.5") > 1.5
     assert work("pretrain", "model.contrastive_video=clean") > 2
-    assert work("pretrain", "losses.mvm=0") < 0.7 and work("pretrain", "model.decoded_share=0.5") < 0.9
+    assert (
+        work("pretrain", "losses.mvm=0") < 0.7 and work("pretrain", "model.decoded_share=0.5") < 0.9
+    )
     assert 0.5 < work("pretrain", "model.merged_share=0.5") < 0.95
     assert work("finetune", "finetune.task=choice", "finetune.candidates=5") > 4
     assert work("finetune", "finetune.task=action", "finetune.probe=linear") < 0.4
@@ -184,36 +245,52 @@ def test_what_costs_more_is_estimated_to_cost_more() -> None:
     assert 1 < cpu_minutes(tiny()) < 15
 
 
-# ---- the list ----------------------------------------------------------------------------------------------------------------
+# ---- the list ------------------------------------------------------------------------------------
 
 
-def test_the_list_shows_every_ablation_with_its_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_shows_every_ablation_with_its_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ablation = grid("target", override(tiny(), [f"runtime.root={tmp_path}"]), seeds=(0, 1))
-    write_atomically(tmp_path / "sweeps" / ablation.sweep_id / "plan.json", json.dumps(ablation.plan()))
+    write_atomically(
+        tmp_path / "sweeps" / ablation.sweep_id / "plan.json", json.dumps(ablation.plan())
+    )
     write_atomically(tmp_path / "sweeps" / "torn" / "plan.json", '{"ablation": ')
     for point in ablation.points()[:3]:
         point.run_dir.mkdir(parents=True)
         status(point.run_dir, "finished", 1, 1)
-        write_atomically(point.run_dir / "results.json", json.dumps([result(point.experiment).to_dict()]))
+        write_atomically(
+            point.run_dir / "results.json", json.dumps([result(point.experiment).to_dict()])
+        )
     standing = standings(tmp_path)["target"]
-    assert [(s.points, s.finished) for s in standing] == [(4, 3)] and list(standings(tmp_path)) == ["target"]
+    assert [(s.points, s.finished) for s in standing] == [(4, 3)] and list(standings(tmp_path)) == [
+        "target"
+    ]
     assert list_main(["list", "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for name in ABLATIONS:
-        assert f"{name}: {ABLATIONS[name](tiny()).title}" in out and f"python sweeps/run.py {name}" in out
+        assert (
+            f"{name}: {ABLATIONS[name](tiny()).title}" in out
+            and f"python sweeps/run.py {name}" in out
+        )
     assert f"{ablation.sweep_id} (tiny on shapes): 3 of 4 points finished, best target " in out
     assert out.count("not run yet") == len(ABLATIONS) - 1
-    assert list_main(["list", "nothing"]) == 2 and "there is no ablation 'nothing'" in capsys.readouterr().err
+    assert (
+        list_main(["list", "nothing"]) == 2
+        and "there is no ablation 'nothing'" in capsys.readouterr().err
+    )
 
 
 def test_the_list_needs_no_torch() -> None:
     program = "import sys\nfor name in ('torch', 'optuna', 'mlflow', 'submitit'): sys.modules[name] = None\n"
     program += "from ablations.__main__ import main\nsys.exit(main(['list', 'target']))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and "target:" in done.stdout, done.stderr
 
 
-# ---- the sweep ---------------------------------------------------------------------------------------------------------------
+# ---- the sweep -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -225,7 +302,10 @@ def test_every_ablation_has_a_sweep(name: str, capsys: pytest.CaptureFixture[str
     assert sweep.program == f"python sweeps/run.py {name}"
     with pytest.raises(SystemExit) as leave:
         main(sweep, ["--help"])
-    assert leave.value.code == 0 and f"python sweeps/run.py {name} --dry-run" in capsys.readouterr().out
+    assert (
+        leave.value.code == 0
+        and f"python sweeps/run.py {name} --dry-run" in capsys.readouterr().out
+    )
 
 
 def test_an_unknown_ablation_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,11 +315,17 @@ def test_an_unknown_ablation_is_one_sentence(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_dry_run_says_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert start(["pooling", "--dry-run", "--root", str(tmp_path / "runs"), "--cells", "content,cls"]) == 0
+    assert (
+        start(["pooling", "--dry-run", "--root", str(tmp_path / "runs"), "--cells", "content,cls"])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "pooling cls" in out and "with_pads" not in out and "CPU minutes" in out
     assert start(["pooling", "--root", str(tmp_path / "runs"), "model.pooling=cls"]) == 2
-    assert "model.pooling is varied by this sweep: give its values by --cells" in capsys.readouterr().err
+    assert (
+        "model.pooling is varied by this sweep: give its values by --cells"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -256,10 +342,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", SMOKE)
-def test_two_points_run_and_give_figures(name: str, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = small_settings(tmp_path / "runs", cache, "pretrain.max_steps=2", "finetune.train.max_steps=2", "finetune.evaluations=1")
+def test_two_points_run_and_give_figures(
+    name: str, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = small_settings(
+        tmp_path / "runs",
+        cache,
+        "pretrain.max_steps=2",
+        "finetune.train.max_steps=2",
+        "finetune.evaluations=1",
+    )
     settings = [text for text in settings if not text.startswith("runtime.root")]
-    words = ["--executor", "debug", "--root", str(tmp_path / "runs"), "--tracking-uri", "off", "--no-report"]
+    words = [
+        "--executor",
+        "debug",
+        "--root",
+        str(tmp_path / "runs"),
+        "--tracking-uri",
+        "off",
+        "--no-report",
+    ]
     assert start([name, *words, "--cells", ",".join(SMOKE[name]), "model.depth=2", *settings]) == 0
     out = capsys.readouterr().out
     assert out.count("finished") >= 2

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Axis, retrieval_metric
-from simvtp.config.schema import Experiment
-from simvtp.errors import ConfigError
+from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
-from simvtp.config.overrides import override
+from simvtp.config.schema import Experiment
+from simvtp.errors import ConfigError
 
 RATIOS = st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), min_size=1, max_size=4)
 
@@ -30,14 +30,32 @@ def test_the_demo_grid_is_small_and_holds_the_published_optimum_and_berts_ratio(
 def test_the_full_grid_holds_all_published_ratios() -> None:
     ablation = mask_ratio.build(tiny(), full=True)
     assert len(ablation.points()) == 8 * 6
-    assert {p.cell["masks.video_ratio"] for p in ablation.points()} == {0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95}
-    assert {p.cell["masks.text_ratio"] for p in ablation.points()} == {0.15, 0.30, 0.45, 0.60, 0.75, 0.90}
+    assert {p.cell["masks.video_ratio"] for p in ablation.points()} == {
+        0.50,
+        0.60,
+        0.70,
+        0.75,
+        0.80,
+        0.85,
+        0.90,
+        0.95,
+    }
+    assert {p.cell["masks.text_ratio"] for p in ablation.points()} == {
+        0.15,
+        0.30,
+        0.45,
+        0.60,
+        0.75,
+        0.90,
+    }
     assert len(mask_ratio.build(base_recipe()).cells()) == 48
 
 
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(video=RATIOS, text=RATIOS, seeds=st.lists(st.integers(0, 3), min_size=1, max_size=3))
-def test_points_are_the_product_without_repeats(video: list[float], text: list[float], seeds: list[int]) -> None:
+def test_points_are_the_product_without_repeats(
+    video: list[float], text: list[float], seeds: list[int]
+) -> None:
     ablation = mask_ratio.build(tiny(), video, text, seeds)
     points = ablation.points()
     assert len(points) == len(set(video)) * len(set(text)) * len(set(seeds))
@@ -47,41 +65,61 @@ def test_points_are_the_product_without_repeats(video: list[float], text: list[f
         assert point.experiment.masks.text_ratio == point.cell["masks.text_ratio"]
         assert point.experiment.seed == point.seed
     shuffled = mask_ratio.build(tiny(), video[::-1], text[::-1], seeds[::-1])
-    assert shuffled.sweep_id == ablation.sweep_id, "the same grid in another order is the same sweep"
+    assert shuffled.sweep_id == ablation.sweep_id, (
+        "the same grid in another order is the same sweep"
+    )
 
 
 def test_points_that_come_to_the_same_experiment_are_listed_once() -> None:
     plain = mask_ratio.build(tiny())
     again = replace(
-        plain, extra_points=({"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}, {"masks.video_ratio": 0.7, "masks.text_ratio": 0.75})
+        plain,
+        extra_points=(
+            {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75},
+            {"masks.video_ratio": 0.7, "masks.text_ratio": 0.75},
+        ),
     )
     assert len(again.points()) == len(plain.points()) + 1
     assert again.sweep_id != plain.sweep_id
-    by_text = replace(plain, axes=(Axis("masks.video_ratio", "video", ("0.9", 0.9)), plain.axes[1]))  # read by type, so the same
+    by_text = replace(
+        plain, axes=(Axis("masks.video_ratio", "video", ("0.9", 0.9)), plain.axes[1])
+    )  # read by type, so the same
     assert len(by_text.points()) == 2
 
 
 def test_where_the_runs_lie_does_not_change_the_sweep() -> None:
     elsewhere = override(tiny(), ["runtime.root=/somewhere/else", "runtime.workers=7"])
     assert mask_ratio.build(elsewhere).sweep_id == mask_ratio.build(tiny()).sweep_id
-    assert mask_ratio.build(override(tiny(), ["model.depth=2"])).sweep_id != mask_ratio.build(tiny()).sweep_id
+    assert (
+        mask_ratio.build(override(tiny(), ["model.depth=2"])).sweep_id
+        != mask_ratio.build(tiny()).sweep_id
+    )
 
 
 def test_seeds_of_a_cell_share_the_cell_fingerprint_and_come_after_each_other() -> None:
     ablation = mask_ratio.build(tiny(), [0.9], [0.15, 0.75], [3, 4])
     points = ablation.points()
     assert [point.seed for point in points] == [3, 3, 4, 4]
-    assert points[0].experiment.cell_fingerprint == points[2].experiment.cell_fingerprint != points[1].experiment.cell_fingerprint
+    assert (
+        points[0].experiment.cell_fingerprint
+        == points[2].experiment.cell_fingerprint
+        != points[1].experiment.cell_fingerprint
+    )
     assert points[0].name == "video 0.90 text 0.15 seed 3"
 
 
 def test_an_impossible_point_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"point 'video 1\.20 text 0\.75'.*masks\.video_ratio=1\.2: must be in \[0, 1\)"):
+    with pytest.raises(
+        ConfigError,
+        match=r"point 'video 1\.20 text 0\.75'.*masks\.video_ratio=1\.2: must be in \[0, 1\)",
+    ):
         mask_ratio.build(tiny(), [0.9, 1.2], [0.75]).points()
     with pytest.raises(ConfigError, match=r"text 0\.00'.*losses\.mlm needs masked words"):
         mask_ratio.build(tiny(), [0.9], [0.75, 0.0]).points()
     with pytest.raises(ConfigError, match=r"did you mean 'masks\.video_ratio'"):
-        Ablation("x", "", "", "", tiny(), (Axis("masks.video_rate", "v", (0.5,)),), (0,), "m", "m").points()
+        Ablation(
+            "x", "", "", "", tiny(), (Axis("masks.video_rate", "v", (0.5,)),), (0,), "m", "m"
+        ).points()
 
 
 def test_an_ablation_without_seed_value_or_whole_extra_point_is_refused() -> None:
@@ -97,7 +135,10 @@ def test_the_plan_is_json_and_complete() -> None:
     ablation = mask_ratio.build(tiny(), seeds=(0, 1))
     plan = json.loads(json.dumps(ablation.plan()))
     assert plan == ablation.plan()
-    assert plan["sweep_id"].startswith("mask_ratio-") and len(plan["sweep_id"]) == len("mask_ratio-") + 8
+    assert (
+        plan["sweep_id"].startswith("mask_ratio-")
+        and len(plan["sweep_id"]) == len("mask_ratio-") + 8
+    )
     assert [axis["key"] for axis in plan["axes"]] == ["masks.video_ratio", "masks.text_ratio"]
     assert plan["seeds"] == [0, 1] and len(plan["points"]) == 8
     assert plan["published_optimum"] == {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}

@@ -8,33 +8,44 @@ import pytest
 
 from ablations import losses
 from ablations.design import Ablation, Axis
+from simvtp.config.overrides import override
+from simvtp.config.recipes import base as base_recipe
+from simvtp.config.recipes import tiny
 from simvtp.config.schema import flatten
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
-from simvtp.config.recipes import base as base_recipe
-from simvtp.config.recipes import tiny
-from simvtp.config.overrides import override
 
 
 def weights(ablation: Ablation) -> dict[str, dict[str, float]]:
     return {
-        point.cell["losses"]: {name: getattr(point.experiment.losses, name) for name in ("mvm", "mlm", "vtc", "vtm")}
+        point.cell["losses"]: {
+            name: getattr(point.experiment.losses, name) for name in ("mvm", "mlm", "vtc", "vtm")
+        }
         for point in ablation.points()
     }
 
 
 def test_a_cell_switches_on_what_it_names_and_nothing_else() -> None:
-    every = ["+".join(some) for size in range(1, 5) for some in itertools.combinations(losses.OBJECTIVES, size)]
+    every = [
+        "+".join(some)
+        for size in range(1, 5)
+        for some in itertools.combinations(losses.OBJECTIVES, size)
+    ]
     found = weights(losses.build(tiny(), every))
     assert len(found) == 15
     for name, values in found.items():
-        assert {part.lower() for part in name.split("+")} == {key for key, value in values.items() if value > 0}
+        assert {part.lower() for part in name.split("+")} == {
+            key for key, value in values.items() if value > 0
+        }
         assert set(values.values()) <= {0.0, 1.0}
 
 
 def test_the_default_grids() -> None:
     assert [point.cell["losses"] for point in losses.build(tiny()).points()] == list(losses.SMALL)
-    for grid in (losses.build(tiny(), full=True), losses.build(override(base_recipe(), ["data.dataset=shapes"]))):
+    for grid in (
+        losses.build(tiny(), full=True),
+        losses.build(override(base_recipe(), ["data.dataset=shapes"])),
+    ):
         names = [point.cell["losses"] for point in grid.points()]
         assert len(names) == len(set(names)) == 11
         assert {"MVM", "MVM+MLM", "VTC+VTM", "MLM+VTC+VTM", losses.ALL} <= set(names)
@@ -66,24 +77,36 @@ def test_what_makes_no_sense_is_one_sentence(arguments: tuple[object, ...], sent
 
 def test_an_objective_that_is_off_is_not_built() -> None:
     sizes = {}
-    for point in losses.build(override(tiny(), ["model.vocab_size=100"]), ["MVM", "MLM", "VTC", losses.ALL]).points():
+    for point in losses.build(
+        override(tiny(), ["model.vocab_size=100"]), ["MVM", "MLM", "VTC", losses.ALL]
+    ).points():
         model = build_model(point.experiment.model, point.experiment.losses.wanted, 0)
         sizes[point.cell["losses"]] = sum(parameter.numel() for parameter in model.parameters())
-    assert sizes["VTC"] < sizes["MLM"] < sizes[losses.ALL] and sizes["VTC"] < sizes["MVM"] < sizes[losses.ALL]
+    assert (
+        sizes["VTC"] < sizes["MLM"] < sizes[losses.ALL]
+        and sizes["VTC"] < sizes["MVM"] < sizes[losses.ALL]
+    )
 
 
 def test_the_plan_has_the_names_as_values_and_the_optimum_among_them() -> None:
     plan = json.loads(json.dumps(losses.build(tiny()).plan()))
     assert plan["axes"] == [{"key": "losses", "label": "objectives", "values": list(losses.SMALL)}]
     assert plan["published_optimum"] == {"losses": losses.ALL}
-    assert [entry["cell"] for entry in plan["points"]] == [{"losses": name} for name in losses.SMALL]
+    assert [entry["cell"] for entry in plan["points"]] == [
+        {"losses": name} for name in losses.SMALL
+    ]
 
 
-# ---- axes of named settings --------------------------------------------------------------------------------------------------
+# ---- axes of named settings ----------------------------------------------------------------------
 
 
 def test_a_named_axis_goes_with_a_plain_one() -> None:
-    size = Axis("size", "size", ("small", "wide"), settings={"small": {"model.depth": 1}, "wide": {"model.dim": 192, "model.depth": 2}})
+    size = Axis(
+        "size",
+        "size",
+        ("small", "wide"),
+        settings={"small": {"model.depth": 1}, "wide": {"model.dim": 192, "model.depth": 2}},
+    )
     plain = Axis("masks.text_ratio", "text mask ratio", (0.15, 0.75), short="text")
     grid = replace(losses.build(tiny()), axes=(size, plain), published_optimum=None)
     assert [point.name for point in grid.points()] == [
@@ -98,7 +121,9 @@ def test_a_named_axis_goes_with_a_plain_one() -> None:
 
 
 def test_names_that_mean_the_same_are_one_point_and_unknown_names_are_refused() -> None:
-    twice = Axis("size", "size", ("a", "b"), settings={"a": {"model.depth": 1}, "b": {"model.depth": 1}})
+    twice = Axis(
+        "size", "size", ("a", "b"), settings={"a": {"model.depth": 1}, "b": {"model.depth": 1}}
+    )
     grid = replace(losses.build(tiny()), axes=(twice,), published_optimum=None)
     assert len(grid.points()) == 1
     with pytest.raises(ConfigError, match="has no settings for its value 'c'"):

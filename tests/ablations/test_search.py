@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 
 from ablations import search
 from ablations.search import Parameter, default_space, read_space
-from simvtp.errors import ConfigError
-from simvtp.config.recipes import RECIPES, tiny
 from simvtp.config.overrides import override
+from simvtp.config.recipes import RECIPES, tiny
+from simvtp.errors import ConfigError
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False, allow_infinity=False)
 
 
 @settings(derandomize=True, deadline=None)
 @given(low=NUMBERS, high=NUMBERS, share=st.floats(0, 1), whole=st.booleans())
-def test_rounding_stays_inside_and_changes_nothing_twice(low: float, high: float, share: float, whole: bool) -> None:
+def test_rounding_stays_inside_and_changes_nothing_twice(
+    low: float, high: float, share: float, whole: bool
+) -> None:
     low, high = (float(round(low)), float(round(high))) if whole else (low, high)
     assume(low <= high)
     parameter = Parameter("x", "x", "int" if whole else "float", low, high)
@@ -33,13 +35,26 @@ def test_rounding_stays_inside_and_changes_nothing_twice(low: float, high: float
 
 
 @settings(derandomize=True, deadline=None)
-@given(low=st.floats(1e-6, 1e3), high=st.floats(1e-6, 1e3), log=st.booleans(), choices=st.lists(st.integers(1, 9), min_size=2, unique=True))
-def test_a_space_is_read_as_it_is_written(low: float, high: float, log: bool, choices: list[int]) -> None:
+@given(
+    low=st.floats(1e-6, 1e3),
+    high=st.floats(1e-6, 1e3),
+    log=st.booleans(),
+    choices=st.lists(st.integers(1, 9), min_size=2, unique=True),
+)
+def test_a_space_is_read_as_it_is_written(
+    low: float, high: float, log: bool, choices: list[int]
+) -> None:
     assume(low <= high)
     text = f"pretrain.base_lr={low!r}:{high!r}{':log' * log},model.decoder_depth={','.join(map(str, choices))}"
     for written in (text, text.split(","), [text]):
         lr, depth = read_space(written, (), tiny())
-        assert (lr.key, lr.kind, lr.low, lr.high, lr.log) == ("pretrain.base_lr", "float", low, high, log)
+        assert (lr.key, lr.kind, lr.low, lr.high, lr.log) == (
+            "pretrain.base_lr",
+            "float",
+            low,
+            high,
+            log,
+        )
         assert (depth.kind, depth.choices) == ("choice", tuple(choices))
 
 
@@ -51,7 +66,10 @@ def test_a_space_changes_the_default_one_and_keeps_its_labels() -> None:
     assert set(after) == {*before, "masks.video_kind"}
     assert (after["model.decoder_depth"].kind, after["model.decoder_depth"].high) == ("int", 6)
     assert after["model.decoder_depth"].label == before["model.decoder_depth"].label
-    assert after["masks.video_ratio"].choices == (0.9,) and after["masks.video_kind"].choices == ("tube", "random")
+    assert after["masks.video_ratio"].choices == (0.9,) and after["masks.video_kind"].choices == (
+        "tube",
+        "random",
+    )
     assert after["losses.vtc"] == before["losses.vtc"]
 
 
@@ -95,7 +113,9 @@ def test_a_space_that_makes_no_sense_is_one_sentence(text: str, sentence: str) -
         ({}, ("finetune.enabled=false",), "so that the test split stays unseen"),
     ],
 )
-def test_a_search_that_makes_no_sense_is_one_sentence(values: dict[str, Any], settings: tuple[str, ...], sentence: str) -> None:
+def test_a_search_that_makes_no_sense_is_one_sentence(
+    values: dict[str, Any], settings: tuple[str, ...], sentence: str
+) -> None:
     with pytest.raises(ConfigError, match=sentence):
         search.build(override(tiny(), settings), **values)
 
@@ -146,16 +166,23 @@ def test_every_recipe_has_a_possible_default_space(recipe: str) -> None:
     wanted = search.build(base)
     assert wanted.first() is not None, "the base lies in its own space"
     for end in ("low", "high"):
-        cell = {p.key: p.choices[0 if end == "low" else -1] if p.kind == "choice" else getattr(p, end) for p in wanted.space}
+        cell = {
+            p.key: p.choices[0 if end == "low" else -1] if p.kind == "choice" else getattr(p, end)
+            for p in wanted.space
+        }
         wanted.point(cell)
 
 
 def test_cost_is_of_cpus_where_no_gpu_is_meant() -> None:
     def costs(*settings: str, recipe: str = "base", objectives: str = "cost,quality") -> list[str]:
         base = override(RECIPES[recipe](), ["data.dataset=shapes", *settings])
-        return [objective.metric for objective in search.build(base, objectives=objectives).objectives]
+        return [
+            objective.metric for objective in search.build(base, objectives=objectives).objectives
+        ]
 
-    assert costs(recipe="tiny") == ["val/t2v/R1", "cost/cpu_hours"], "the quality comes first, whatever the order"
+    assert costs(recipe="tiny") == ["val/t2v/R1", "cost/cpu_hours"], (
+        "the quality comes first, whatever the order"
+    )
     assert costs() == ["val/t2v/R1", "cost/gpu_hours"]
     assert costs("runtime.device=cpu") == ["val/t2v/R1", "cost/cpu_hours"]
     assert costs(recipe="tiny", objectives="quality,gpu_hours") == ["val/t2v/R1", "cost/gpu_hours"]
@@ -168,11 +195,20 @@ def test_the_plan_is_json_and_complete() -> None:
     second = wanted.point({**first.cell, "masks.video_ratio": 0.5})
     plan = json.loads(json.dumps(wanted.plan((first, second))))
     assert plan == wanted.plan((first, second))
-    assert (plan["kind"], plan["ablation"], plan["trials"], plan["seeds"]) == ("search", "search", 5, [3])
+    assert (plan["kind"], plan["ablation"], plan["trials"], plan["seeds"]) == (
+        "search",
+        "search",
+        5,
+        [3],
+    )
     assert [objective["direction"] for objective in plan["objectives"]] == ["maximize", "minimize"]
     assert plan["space"][0] == {
         "key": "masks.video_ratio", "label": "video mask ratio", "kind": "float", "low": 0.3, "high": 0.95, "log": False, "choices": [],
     }  # fmt: skip
-    assert plan["axes"][0] == {"key": "masks.video_ratio", "label": "video mask ratio", "values": [0.5, 0.9]}
+    assert plan["axes"][0] == {
+        "key": "masks.video_ratio",
+        "label": "video mask ratio",
+        "values": [0.5, 0.9],
+    }
     assert plan["points"][1]["cell"] == dict(second.cell) and plan["points"][1]["seed"] == 3
     assert plan["metric"] == "val/t2v/R1", "the test split is not looked at"

@@ -19,12 +19,23 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
     damage(clips[3].path)
     said: list[str] = []
     model, data = ModelConfig(image_size=32, frames=4), DataConfig(stride=2, max_corrupt_share=0.5)
-    speeds = bench_loader([manifest, tmp_path / "out"], model, data, workers=0, batch_size=4, seconds=0.1, step_s=0.02, say=said.append)
+    speeds = bench_loader(
+        [manifest, tmp_path / "out"],
+        model,
+        data,
+        workers=0,
+        batch_size=4,
+        seconds=0.1,
+        step_s=0.02,
+        say=said.append,
+    )
     assert [speed.name for speed in speeds] == [str(manifest), str(tmp_path / "out")]
     for speed in speeds:
         assert len(speed.clip.wall) == len(speed.clip.cpu) == len(speed.waits) == TURNS
         least, most = speed.extremes
-        assert 0 < least <= speed.rate <= most <= 4 / 0.02 and all(0 < wait < 1 for wait in speed.waits)
+        assert 0 < least <= speed.rate <= most <= 4 / 0.02 and all(
+            0 < wait < 1 for wait in speed.waits
+        )
     assert speeds[0].replaced >= 1 and speeds[1].replaced == 0
     assert (
         len(said) == 3
@@ -37,7 +48,20 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
 
 def test_the_command_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = manifest_of(make_clips(tmp_path, 4), tmp_path / "clips.csv")
-    small = ["--workers", "0", "--seconds", "0.05", "--batch-size", "2", "--size", "32", "--frames", "4", "--stride", "1"]
+    small = [
+        "--workers",
+        "0",
+        "--seconds",
+        "0.05",
+        "--batch-size",
+        "2",
+        "--size",
+        "32",
+        "--frames",
+        "4",
+        "--stride",
+        "1",
+    ]
     assert main(["bench", "loader", str(manifest), *small]) == 0
     assert "clips/s" in capsys.readouterr().out
     assert main(["bench", "loader", str(tmp_path / "none.csv"), *small]) == 2

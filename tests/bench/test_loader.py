@@ -1,4 +1,6 @@
-"""`bench loader` without sources: all readers and stores are compared, and what is said of them was measured."""
+"""`bench loader` without sources: all readers and stores are compared, and what is said of them was
+measured.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ import numpy as np
 import pytest
 
 from simvtp.__main__ import main
-from simvtp.bench.data_path import sample_videos, loader_speed
-from simvtp.bench.data_path.loader_speed import H264, JOBS, RAW, Settings, measure_loader
+from simvtp.bench.data_path import loader_speed, sample_videos
 from simvtp.bench.data_path.loader_page import loader_page
+from simvtp.bench.data_path.loader_speed import H264, JOBS, RAW, Settings, measure_loader
 from simvtp.data.prepare.write_shards import parse_target, write_shards
 from simvtp.data.video.readers import get_reader, read_frames
 from tests.data.helpers import make_clips
@@ -34,13 +36,19 @@ def test_all_readers_and_stores_are_measured(small: None, tmp_path: Path) -> Non
     settings = Settings(folder=tmp_path, rounds=2, opens=6, seconds=0.1, workers=0, batch_size=2)
     report = measure_loader(settings, say=lambda line: None)
     names = ["decord", "pyav", "fast", H264, RAW]
-    assert [film for film, job in report.reading if job == JOBS[0]] == ["64x48 GOP 12", "64x48 GOP 250"]
+    assert [film for film, job in report.reading if job == JOBS[0]] == [
+        "64x48 GOP 12",
+        "64x48 GOP 250",
+    ]
     for times in report.reading.values():
         assert [name for name in times if name != "torchcodec"] == names
         assert all(len(time.cpu) == 2 and min(time.wall) > 0 for time in times.values())
     assert set(names) <= set(report.memory) and report.disk[RAW] > report.disk[H264] > 0
     assert report.disk[RAW] >= 20 * 32 * 42 * 3  # every fourth frame, uncompressed
-    assert all(speed.rate > 0 and speed.replaced == 0 for speed in report.loading) and len(report.loading) == 6
+    assert (
+        all(speed.rate > 0 and speed.replaced == 0 for speed in report.loading)
+        and len(report.loading) == 6
+    )
     page = loader_page(report, settings)
     for words in (
         "`python -m simvtp",
@@ -63,14 +71,34 @@ def test_contestants_see_the_same_moments(small: None, tmp_path: Path) -> None:
             assert len(moments) == (16 if job == JOBS[0] else 4) and max(moments) < 80
             assert kept == [min(19, moment // 4) for moment in moments]
     frames = read_frames(path, [0, 40], reader)
-    assert frames.std() > 20 and np.abs(frames[0].astype(int) - frames[1]).mean() > 5  # there is something to decode
+    assert (
+        frames.std() > 20 and np.abs(frames[0].astype(int) - frames[1]).mean() > 5
+    )  # there is something to decode
 
 
 def test_a_store_is_measured_without_any_decoder(tmp_path: Path) -> None:
     """As on a machine that has torch and little else."""
     manifest = manifest_of(make_clips(tmp_path, 4), tmp_path / "clips.csv")
-    write_shards(manifest, tmp_path / "raw", parse_target("32", store="raw"), workers=0, say=lambda line: None)
-    command = ["bench", "loader", str(tmp_path / "raw"), "--workers", "0", "--seconds", "0.05", "--batch-size", "2", "--size", "32"]
+    write_shards(
+        manifest,
+        tmp_path / "raw",
+        parse_target("32", store="raw"),
+        workers=0,
+        say=lambda line: None,
+    )
+    command = [
+        "bench",
+        "loader",
+        str(tmp_path / "raw"),
+        "--workers",
+        "0",
+        "--seconds",
+        "0.05",
+        "--batch-size",
+        "2",
+        "--size",
+        "32",
+    ]
     program = (
         "import sys\n"
         "for name in ('decord', 'av', 'mlflow', 'optuna', 'submitit', 'pandas', 'psutil', 'torchcodec'): sys.modules[name] = None\n"

@@ -30,15 +30,24 @@ def test_what_was_not_measured_is_a_dash() -> None:
 
 
 def test_an_experiment_that_does_not_start_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="did not come to its first step; it said: .*no_such_setting"):
+    with pytest.raises(
+        UserError, match="did not come to its first step; it said: .*no_such_setting"
+    ):
         measure_start(Plan(overrides=("no_such_setting=1",), rounds=1))
 
 
 @pytest.mark.slow
 def test_the_start_of_a_run_and_of_a_sweeps_point_is_measured(shapes_cache: Path) -> None:
-    settings = tuple(text for text in SETTINGS if not text.startswith(("runtime.tracking_uri", "masks.", "pretrain.max_steps")))
+    settings = tuple(
+        text
+        for text in SETTINGS
+        if not text.startswith(("runtime.tracking_uri", "masks.", "pretrain.max_steps"))
+    )
     plan = Plan(overrides=(*settings, f"runtime.cache={shapes_cache}"), rounds=1)
     starts = measure_start(plan, say=lambda line: None)
     for spent in (*starts.run.values(), *starts.point.values()):
         assert len(spent.wall) == len(spent.cpu) == 1 and spent.wall[0] > 0 and spent.cpu[0] > 0
-    assert starts.tracker.wall[0] > 0 and "—" not in start_page(plan, starts).partition("| --- | --: | --: |")[2]
+    assert (
+        starts.tracker.wall[0] > 0
+        and "—" not in start_page(plan, starts).partition("| --- | --: | --: |")[2]
+    )

@@ -10,12 +10,12 @@ import torch
 
 from simvtp.__main__ import main
 from simvtp.bench import measure
+from simvtp.bench.measure import Timed, count_flops, largest_batch, take_turns
 from simvtp.bench.step import sizes, step_speed
 from simvtp.bench.step.implementations import line_up
-from simvtp.bench.measure import Timed, count_flops, largest_batch, take_turns
-from simvtp.bench.step.step_page import step_page
 from simvtp.bench.step.released_transcription import Released, own_name
 from simvtp.bench.step.sizes import make_inputs
+from simvtp.bench.step.step_page import step_page
 from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
@@ -44,10 +44,14 @@ def test_the_transcription_has_the_losses_and_gradients_of_ours_as_released(rule
     ours = build_model(config, seed=1)
     with torch.no_grad():
         for parameter in ours.parameters():  # no bias and no norm at a special value
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.05)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.05
+            )
     plain = Released(config)
     plain.take_weights(ours)
-    losses, _ = PretrainObjective(LossConfig(vtc_negatives="local"))(ours(inputs.batch, inputs.masks))
+    losses, _ = PretrainObjective(LossConfig(vtc_negatives="local"))(
+        ours(inputs.batch, inputs.masks)
+    )
     released = plain(inputs)
     assert released.keys() == losses.keys()
     for name, loss in losses.items():
@@ -60,7 +64,13 @@ def test_the_transcription_has_the_losses_and_gradients_of_ours_as_released(rule
             gradient = plain.video_embedding.weight.grad.permute(0, 2, 3, 4, 1).flatten(1)
         else:
             gradient = theirs[own_name(name)].grad
-        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-5 * float(parameter.grad.abs().max()), msg=name)
+        torch.testing.assert_close(
+            gradient,
+            parameter.grad,
+            rtol=1e-4,
+            atol=1e-5 * float(parameter.grad.abs().max()),
+            msg=name,
+        )
 
 
 def test_transformers_and_ours_have_the_same_loss_and_gradients() -> None:
@@ -70,10 +80,16 @@ def test_transformers_and_ours_have_the_same_loss_and_gradients() -> None:
     for rival in (peer, ours):
         rival.loss(rival.model, inputs).backward()
     norms = [
-        torch.stack([p.grad.double().norm() for p in rival.model.parameters() if p.grad is not None]).norm().item()
+        torch.stack(
+            [p.grad.double().norm() for p in rival.model.parameters() if p.grad is not None]
+        )
+        .norm()
+        .item()
         for rival in (peer, ours)
     ]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-3)  # the norm of transformers' decoder has another eps
+    assert norms[0] == pytest.approx(
+        norms[1], rel=1e-3
+    )  # the norm of transformers' decoder has another eps
     assert not any(p.grad is not None for n, p in ours.model.named_parameters() if "text" in n)
 
 
@@ -90,7 +106,9 @@ def test_flops_are_counted_as_the_model_says() -> None:
     assert plain > 1.2 * (forward + backward)
 
 
-def test_the_measurement_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_measurement_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "page.md"
     options = "--batch 4 --rounds 2 --seconds 0 --device cpu --profile --precision fp32,bf16"
     arguments = ["bench", "step", *options.split(), "--out", str(out)]

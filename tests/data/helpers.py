@@ -1,4 +1,6 @@
-"""Small real videos, and readers that misbehave on purpose. Readers live here so that worker processes can import them."""
+"""Small real videos, and readers that misbehave on purpose. Readers live here so that worker
+processes can import them.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,14 @@ from simvtp.data.video.video_reader import VideoInfo
 
 
 def moving_square(number: int, frames: int = 16, height: int = 48, width: int = 64) -> np.ndarray:
-    """uint8 [T, H, W, 3]: a square on a gradient; `number` sets its colour and path, so clips can be told apart."""
+    """uint8 [T, H, W, 3]: a square on a gradient; `number` sets its colour and path, so clips can
+    be told apart.
+    """
     rng = np.random.default_rng(number)
     rows, columns = np.mgrid[0:height, 0:width]
-    ground = np.stack([rows * 2, columns * 2, np.full_like(rows, number * 7 % 200)], -1).astype(np.uint8)
+    ground = np.stack([rows * 2, columns * 2, np.full_like(rows, number * 7 % 200)], -1).astype(
+        np.uint8
+    )
     clip = np.repeat(ground[None], frames, 0)
     colour, y = rng.integers(0, 256, 3), rng.integers(0, height - 12)
     for t in range(frames):
@@ -28,13 +34,22 @@ def moving_square(number: int, frames: int = 16, height: int = 48, width: int = 
     return clip
 
 
-def make_clips(folder: Path, count: int, frames: int = 16, height: int = 48, width: int = 64, captions: int = 1) -> list[Clip]:
+def make_clips(
+    folder: Path, count: int, frames: int = 16, height: int = 48, width: int = 64, captions: int = 1
+) -> list[Clip]:
     """Real H.264 files with their captions."""
     clips = []
     for i in range(count):
         path = folder / f"clip{i}.mp4"
         encode_h264(moving_square(i, frames, height, width), path, 8)
-        clips.append(Clip(f"clip{i}", path, tuple(f"square number {i} wording {j}" for j in range(captions)), "train"))
+        clips.append(
+            Clip(
+                f"clip{i}",
+                path,
+                tuple(f"square number {i} wording {j}" for j in range(captions)),
+                "train",
+            )
+        )
     return clips
 
 
@@ -44,7 +59,9 @@ def damage(path: Path) -> None:
 
 
 class TrickReader:
-    """PyAV, except for files whose name holds a word: `hang` sleeps for ever, `crash` ends the process."""
+    """PyAV, except for files whose name holds a word: `hang` sleeps for ever, `crash` ends the
+    process.
+    """
 
     name = "trick"
 

@@ -1,4 +1,6 @@
-"""RandAugment and random erasing: what timm does to a picture, the same in all frames, and the same whoever makes the sample."""
+"""RandAugment and random erasing: what timm does to a picture, the same in all frames, and the same
+whoever makes the sample.
+"""
 
 import itertools
 from dataclasses import replace
@@ -14,17 +16,30 @@ from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
-from simvtp.config.validation import check
+from simvtp.config.overrides import override
+from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import RuntimeConfig
-from simvtp.data.loading.augment import ATTEMPTS, BOX_UNIFORMS, ERASED_AREA, ERASED_ASPECT, GREY, OPERATIONS, PER_OPERATION, Augment, Chosen, Draw, apply, erased_box
+from simvtp.config.validation import check
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
+from simvtp.data.loading.augment import (
+    ATTEMPTS,
+    BOX_UNIFORMS,
+    ERASED_AREA,
+    ERASED_ASPECT,
+    GREY,
+    OPERATIONS,
+    PER_OPERATION,
+    Augment,
+    Chosen,
+    Draw,
+    apply,
+    erased_box,
+)
 from simvtp.data.loading.loader import TrainLoader
 from simvtp.data.loading.sample_order import uniforms
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import ConfigError
-from simvtp.config.recipes import get_recipe
-from simvtp.config.overrides import override
 from simvtp.tasks.task import Context
 from tests.data.helpers import make_clips
 from tests.data.test_loader import DATA, MODEL
@@ -52,14 +67,29 @@ NAMES = {
     "translate_y": "TranslateYRel",
 }
 IDENTITY_AT_ZERO = set(NAMES) - {"autocontrast", "equalize", "invert", "posterize"}
-DIRECTED = {"rotate", "color", "contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"}
+DIRECTED = {
+    "rotate",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+}
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Smooth and dull, so that each operation has something to change."""
     y, x = np.mgrid[:height, :width]
     noise = np.random.default_rng(seed).integers(0, 20, (height, width, 3))
-    return (np.stack([60 + 90 * y / height, 40 + 150 * x / width, 90 + 60 * (x + y) / (height + width)], -1) + noise).astype(np.uint8)
+    return (
+        np.stack(
+            [60 + 90 * y / height, 40 + 150 * x / width, 90 + 60 * (x + y) / (height + width)], -1
+        )
+        + noise
+    ).astype(np.uint8)
 
 
 def moving(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -70,18 +100,22 @@ def drawn(number: int, seed: int = 0) -> Draw:
     return lambda count, purpose: uniforms(seed, "finetune", number, count, purpose)
 
 
-# ---- operations -------------------------------------------------------------------------------------------------------------
+# ---- operations ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("magnitude", [0.0, 1.3, 6.8, 9.9])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_an_operation_does_what_timms_does(name: str, magnitude: float, sign: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_does_what_timms_does(
+    name: str, magnitude: float, sign: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("random.random", lambda: 0.9 if sign < 0 else 0.1)  # timm's sign
     frame = picture(24, 36)
     convert = LEVEL_TO_ARG[NAMES[name]]
     arguments = convert(magnitude, {}) if convert else ()
-    expected = NAME_TO_OP[NAMES[name]](Image.fromarray(frame), *arguments, resample=Image.Resampling.BICUBIC, fillcolor=GREY)
+    expected = NAME_TO_OP[NAMES[name]](
+        Image.fromarray(frame), *arguments, resample=Image.Resampling.BICUBIC, fillcolor=GREY
+    )
     found = apply(frame[None], [Chosen(name, magnitude, sign)])
     assert np.array_equal(found[0], np.asarray(expected))
 
@@ -89,7 +123,9 @@ def test_an_operation_does_what_timms_does(name: str, magnitude: float, sign: fl
 def test_all_of_timms_growing_operations_are_there() -> None:
     from timm.data import auto_augment
 
-    assert sorted(NAMES.values()) == sorted(auto_augment._RAND_INCREASING_TRANSFORMS) and list(NAMES) == list(OPERATIONS)
+    assert sorted(NAMES.values()) == sorted(auto_augment._RAND_INCREASING_TRANSFORMS) and list(
+        NAMES
+    ) == list(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -104,7 +140,9 @@ def test_magnitude_zero_changes_nothing_where_there_is_a_magnitude(name: str, si
 @pytest.mark.parametrize("name", sorted(DIRECTED))
 def test_signs_are_different_directions(name: str) -> None:
     clip = moving(1, 20, 28)
-    assert not np.array_equal(apply(clip, [Chosen(name, 7.0, -1.0)]), apply(clip, [Chosen(name, 7.0, 1.0)]))
+    assert not np.array_equal(
+        apply(clip, [Chosen(name, 7.0, -1.0)]), apply(clip, [Chosen(name, 7.0, 1.0)])
+    )
 
 
 @given(
@@ -113,7 +151,14 @@ def test_signs_are_different_directions(name: str) -> None:
 )  # fmt: skip
 @many
 def test_shape_and_kind_stay_and_equal_frames_stay_equal(
-    frames: int, height: int, width: int, number: int, operations: int, magnitude: float, spread: float, erasing: float
+    frames: int,
+    height: int,
+    width: int,
+    number: int,
+    operations: int,
+    magnitude: float,
+    spread: float,
+    erasing: float,
 ) -> None:
     augment = Augment(operations, magnitude, spread, erasing)
     clip = np.repeat(picture(height, width, number)[None], frames, 0)
@@ -130,13 +175,24 @@ def test_each_frame_is_treated_as_if_it_were_alone(number: int) -> None:
     clip = moving(4, 24, 32, number)
     for part in (ALWAYS.before_crop, ALWAYS.after_crop):
         together = part(clip, drawn(number))
-        assert np.array_equal(together, np.concatenate([part(frame[None], drawn(number)) for frame in clip]))
+        assert np.array_equal(
+            together, np.concatenate([part(frame[None], drawn(number)) for frame in clip])
+        )
 
 
 def test_draws_are_those_of_the_published_setting() -> None:
-    chosen = [PUBLISHED.choose(uniforms(1, "finetune", number, 4 * PER_OPERATION, "rand_augment")) for number in range(4000)]
+    chosen = [
+        PUBLISHED.choose(uniforms(1, "finetune", number, 4 * PER_OPERATION, "rand_augment"))
+        for number in range(4000)
+    ]
     several = [operation for one in chosen for operation in one]
-    assert abs(len(several) / (4 * 4000) - 0.5) < 0.02 and {len(one) for one in chosen} == {0, 1, 2, 3, 4}
+    assert abs(len(several) / (4 * 4000) - 0.5) < 0.02 and {len(one) for one in chosen} == {
+        0,
+        1,
+        2,
+        3,
+        4,
+    }
     counts = [sum(operation.name == name for operation in several) for name in OPERATIONS]
     assert max(counts) < 1.25 * min(counts)
     magnitudes = np.array([operation.magnitude for operation in several])
@@ -146,12 +202,14 @@ def test_draws_are_those_of_the_published_setting() -> None:
     assert all(0 <= operation.magnitude <= 10 for operation in wide)
 
 
-# ---- erasing ----------------------------------------------------------------------------------------------------------------
+# ---- erasing -------------------------------------------------------------------------------------
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 2**31))
 @many
-def test_an_erased_box_lies_inside_and_has_its_area_and_aspect(height: int, width: int, seed: int) -> None:
+def test_an_erased_box_lies_inside_and_has_its_area_and_aspect(
+    height: int, width: int, seed: int
+) -> None:
     box = erased_box(height, width, 1.0, np.random.default_rng(seed).random(BOX_UNIFORMS))
     if box is None:
         assert min(height, width) < 8 or max(height, width) > 2 * min(height, width)
@@ -164,7 +222,9 @@ def test_an_erased_box_lies_inside_and_has_its_area_and_aspect(height: int, widt
 
 
 def test_erasing_happens_as_often_as_asked_and_anywhere() -> None:
-    boxes = [erased_box(64, 64, 0.25, uniforms(0, "", number, BOX_UNIFORMS)) for number in range(4000)]
+    boxes = [
+        erased_box(64, 64, 0.25, uniforms(0, "", number, BOX_UNIFORMS)) for number in range(4000)
+    ]
     found = np.array([box for box in boxes if box is not None])
     assert abs(len(found) / 4000 - 0.25) < 0.02
     covered = np.zeros((64, 64))
@@ -174,7 +234,10 @@ def test_erasing_happens_as_often_as_asked_and_anywhere() -> None:
     assert found[:, :2].min() == 0 and (found[:, :2] + found[:, 2:]).max() == 64
     area = found[:, 2] * found[:, 3] / 64**2
     assert abs(area.mean() - sum(ERASED_AREA) / 2) < 0.02
-    assert all(erased_box(64, 64, 0.0, uniforms(0, "", number, BOX_UNIFORMS)) is None for number in range(20))
+    assert all(
+        erased_box(64, 64, 0.0, uniforms(0, "", number, BOX_UNIFORMS)) is None
+        for number in range(20)
+    )
     assert BOX_UNIFORMS == 3 + 2 * ATTEMPTS
 
 
@@ -183,16 +246,20 @@ def test_noise_is_in_the_box_only_and_is_normal_for_the_encoder() -> None:
     kept, changed = clip.copy(), 0
     for number in range(20):
         made = Augment(erasing=1.0).after_crop(clip, drawn(number))
-        top, left, h, w = erased_box(96, 96, 1.0, drawn(number)(BOX_UNIFORMS, "random_erasing")) or (0, 0, 0, 0)
+        top, left, h, w = erased_box(
+            96, 96, 1.0, drawn(number)(BOX_UNIFORMS, "random_erasing")
+        ) or (0, 0, 0, 0)
         inside = made[:, top : top + h, left : left + w]
         changed += h * w
         assert np.count_nonzero(made) == np.count_nonzero(inside) > 0
         if h * w > 1000:
-            assert abs(inside.mean((0, 1, 2)) - (124, 116, 104)).max() < 8 and 45 < inside.std() < 62
+            assert (
+                abs(inside.mean((0, 1, 2)) - (124, 116, 104)).max() < 8 and 45 < inside.std() < 62
+            )
     assert changed and np.array_equal(clip, kept)  # the frames may belong to a cache
 
 
-# ---- where the random numbers come from ----------------------------------------------------------------------------------------
+# ---- where the random numbers come from ----------------------------------------------------------
 
 
 @given(seed=st.integers(-5, 2**63), number=st.integers(0, 2**40))
@@ -201,13 +268,23 @@ def test_a_purpose_has_numbers_of_its_own(seed: int, number: int) -> None:
     purposes = ("sample", "rand_augment", "random_erasing", "noise")
     draws = [uniforms(seed, "finetune", number, 20, purpose) for purpose in purposes]
     assert len(np.unique(np.concatenate(draws))) == 80
-    assert np.array_equal(uniforms(seed, "finetune", number, 20), draws[0])  # as it was before there were purposes
+    assert np.array_equal(
+        uniforms(seed, "finetune", number, 20), draws[0]
+    )  # as it was before there were purposes
     assert np.array_equal(uniforms(seed, "finetune", number, 5, "noise"), draws[3][:5])
 
 
 def test_the_random_numbers_of_a_sample_are_fixed_for_good() -> None:
-    found = uniforms(0, "finetune", 7, 2).tolist() + uniforms(0, "finetune", 7, 2, "rand_augment").tolist()
-    assert found == [0.4295184811531064, 0.07079575691140183, 0.29674202315878595, 0.4655273609268519]
+    found = (
+        uniforms(0, "finetune", 7, 2).tolist()
+        + uniforms(0, "finetune", 7, 2, "rand_augment").tolist()
+    )
+    assert found == [
+        0.4295184811531064,
+        0.07079575691140183,
+        0.29674202315878595,
+        0.4655273609268519,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -235,17 +312,23 @@ def test_resuming_ranks_and_workers_make_the_same_samples(clips: list[Clip]) -> 
     assert all(map(torch.equal, batches(clips, ALWAYS, start=1, count=2), whole[1:]))
     assert all(map(torch.equal, batches(clips, ALWAYS, workers=2), whole))
     halves = [batches(clips, ALWAYS, rank=rank, world=2) for rank in range(2)]
-    assert all(torch.equal(torch.cat(parts), full) for *parts, full in zip(*halves, whole, strict=True))
+    assert all(
+        torch.equal(torch.cat(parts), full) for *parts, full in zip(*halves, whole, strict=True)
+    )
 
 
 def test_augmentation_shifts_no_other_choice(clips: list[Clip]) -> None:
-    """Outside of the erased box a sample is what it is without erasing: the same clip, window, crop and flip."""
+    """Outside of the erased box a sample is what it is without erasing: the same clip, window, crop
+    and flip.
+    """
     plain = torch.cat(batches(clips, None))
     assert torch.equal(torch.cat(batches(clips, Augment())), plain)
     erased = torch.cat(batches(clips, Augment(erasing=1.0)))
     for number, (left, right) in enumerate(zip(plain, erased, strict=True)):
         draw = partial(uniforms, 5, "finetune", number)
-        box = erased_box(MODEL.image_size, MODEL.image_size, 1.0, draw(BOX_UNIFORMS, "random_erasing"))
+        box = erased_box(
+            MODEL.image_size, MODEL.image_size, 1.0, draw(BOX_UNIFORMS, "random_erasing")
+        )
         assert box is not None
         top, start, h, w = box
         differs = (left != right).any(0).any(-1)
@@ -255,7 +338,9 @@ def test_augmentation_shifts_no_other_choice(clips: list[Clip]) -> None:
     assert not torch.equal(torch.cat(batches(clips, Augment(operations=4))), plain)
 
 
-def test_a_clip_that_steps_in_for_a_corrupt_one_is_augmented_as_the_sample(clips: list[Clip], tmp_path: Path) -> None:
+def test_a_clip_that_steps_in_for_a_corrupt_one_is_augmented_as_the_sample(
+    clips: list[Clip], tmp_path: Path
+) -> None:
     """The random numbers belong to the place in the training, not to the clip."""
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
@@ -265,13 +350,21 @@ def test_a_clip_that_steps_in_for_a_corrupt_one_is_augmented_as_the_sample(clips
 
 def test_each_task_trains_on_clips_as_finetune_says(clips: list[Clip]) -> None:
     start = get_recipe("tiny")
-    tuned = ["finetune.train.batch_size=4", "runtime.workers=0", "runtime.decoded_cache=false", "runtime.device=cpu", "seed=5"]
+    tuned = [
+        "finetune.train.batch_size=4",
+        "runtime.workers=0",
+        "runtime.decoded_cache=false",
+        "runtime.device=cpu",
+        "seed=5",
+    ]
 
     def first(*assignments: str) -> Tensor:
         experiment = override(replace(start, model=MODEL, data=DATA), [*tuned, *assignments])
         tokenizer = load_tokenizer("builtin")
         dataset = Dataset("made up", {"train": tuple(clips)})
-        loader = Context(experiment, dataset, tokenizer, torch.device("cpu")).train_loader(clips, experiment.finetune.train, "finetune")
+        loader = Context(experiment, dataset, tokenizer, torch.device("cpu")).train_loader(
+            clips, experiment.finetune.train, "finetune"
+        )
         stream = loader.batches()
         try:
             return next(stream).clips
@@ -282,17 +375,34 @@ def test_each_task_trains_on_clips_as_finetune_says(clips: list[Clip]) -> None:
     assert torch.equal(first(), plain)
     both = batches(clips, ALWAYS, count=1, crop="center", flip=0.0)[0]
     assert torch.equal(first("finetune.rand_augment=4", "finetune.random_erasing=1"), both)
-    assert not torch.equal(first("finetune.rand_augment=4", "finetune.rand_magnitude=2", "finetune.random_erasing=1"), both)
+    assert not torch.equal(
+        first("finetune.rand_augment=4", "finetune.rand_magnitude=2", "finetune.random_erasing=1"),
+        both,
+    )
 
 
-# ---- settings -----------------------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------
 
 
 def test_only_released_augments_and_impossible_settings_are_refused() -> None:
     tuning = get_recipe("released").finetune
-    assert Augment(tuning.rand_augment, tuning.rand_magnitude, tuning.rand_spread, tuning.random_erasing) == PUBLISHED
+    assert (
+        Augment(
+            tuning.rand_augment, tuning.rand_magnitude, tuning.rand_spread, tuning.random_erasing
+        )
+        == PUBLISHED
+    )
     for name in ("tiny", "base", "large", "huge"):
-        assert (get_recipe(name).finetune.rand_augment, get_recipe(name).finetune.random_erasing) == (0, 0.0)
-    for setting in ("rand_augment=-1", "rand_magnitude=11", "rand_spread=-0.1", "random_erasing=1.5", "flip=2"):
+        assert (
+            get_recipe(name).finetune.rand_augment,
+            get_recipe(name).finetune.random_erasing,
+        ) == (0, 0.0)
+    for setting in (
+        "rand_augment=-1",
+        "rand_magnitude=11",
+        "rand_spread=-0.1",
+        "random_erasing=1.5",
+        "flip=2",
+    ):
         with pytest.raises(ConfigError, match=f"finetune.{setting.split('=')[0]}="):
             check(override(get_recipe("tiny"), [f"finetune.{setting}"]))

@@ -1,4 +1,6 @@
-"""What people's data look like: each kind of file or caption is read rightly, replaced and counted, or refused in one sentence."""
+"""What people's data look like: each kind of file or caption is read rightly, replaced and counted,
+or refused in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,15 @@ import torch
 
 from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
-from simvtp.data.video.encode import encode_h264
-from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import read_manifest
-from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.prepare.transcode import Target
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
-from simvtp.data.prepare.transcode import Target
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import DataError
 from tests.data.helpers import make_clips, moving_square
@@ -39,17 +41,28 @@ SIZE = 72, 96  # height, width of the films below
 
 
 def film(
-    path: Path, times_ms: Sequence[int] = (), size: tuple[int, int] = SIZE, pixels: str = "yuv420p", faststart: bool = False
+    path: Path,
+    times_ms: Sequence[int] = (),
+    size: tuple[int, int] = SIZE,
+    pixels: str = "yuv420p",
+    faststart: bool = False,
 ) -> np.ndarray:
-    """A film of 20 frames as people's encoders make them (B-frames, long groups), at 10 frames a second or at the given times."""
+    """A film of 20 frames as people's encoders make them (B-frames, long groups), at 10 frames a
+    second or at the given times.
+    """
     frames = moving_square(3, 20, *size)
-    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+    with av.open(
+        str(path), "w", options={"movflags": "faststart"} if faststart else {}
+    ) as container:
         stream: Any = container.add_stream("libx264", rate=10, options={"bf": "2"})
         stream.height, stream.width, stream.pix_fmt = *size, pixels
         stream.codec_context.time_base = Fraction(1, 1000)
         for number, pixel in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixel, format="rgb24")
-            frame.pts, frame.time_base = times_ms[number] if times_ms else number * 100, Fraction(1, 1000)
+            frame.pts, frame.time_base = (
+                times_ms[number] if times_ms else number * 100,
+                Fraction(1, 1000),
+            )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return frames
@@ -62,7 +75,9 @@ def truncated(path: Path) -> None:
 
 
 def truncated_behind_the_table(path: Path) -> None:
-    """The same with the table first, as on the web: it opens, says it has 20 frames, and ends before the last ones."""
+    """The same with the table first, as on the web: it opens, says it has 20 frames, and ends
+    before the last ones.
+    """
     film(path, faststart=True)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
 
@@ -74,7 +89,9 @@ def zero_bytes(path: Path) -> None:
 def audio_only(path: Path) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         stream: Any = container.add_stream("aac", rate=16000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
+        )
         sound.sample_rate = 16000
         container.mux(stream.encode(sound))
         container.mux(stream.encode(None))
@@ -96,14 +113,18 @@ def without_size(path: Path) -> None:
 
 
 def html(path: Path) -> None:
-    path.write_text("<!DOCTYPE html><html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>")
+    path.write_text(
+        "<!DOCTYPE html><html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>"
+    )
 
 
 def missing(path: Path) -> None:
     pass
 
 
-BAD: dict[Callable[[Path], None], str] = {  # how the file is made -> what becomes of it when shards are made
+BAD: dict[
+    Callable[[Path], None], str
+] = {  # how the file is made -> what becomes of it when shards are made
     truncated: "no_video",
     truncated_behind_the_table: "damaged",
     zero_bytes: "empty",
@@ -118,12 +139,16 @@ def manifest_of(clips: Sequence[Clip], path: Path) -> Path:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["videoid", "path", "caption"])
-        writer.writerows([clip.id, clip.path, caption] for clip in clips for caption in clip.captions)
+        writer.writerows(
+            [clip.id, clip.path, caption] for clip in clips for caption in clip.captions
+        )
     return path
 
 
 @pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
-def test_a_file_that_is_no_video_is_named_replaced_and_counted(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_file_that_is_no_video_is_named_replaced_and_counted(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.mp4"
     make(bad)
     for name in READERS:
@@ -132,7 +157,9 @@ def test_a_file_that_is_no_video_is_named_replaced_and_counted(make: Callable[[P
         assert str(bad) in str(caught.value) and "\n" not in str(caught.value)
     clips = [*make_clips(tmp_path, 3), Clip("bad", bad, ("never seen",))]
     data = DataConfig(stride=5, max_corrupt_share=0.5)  # the window reaches the end of the film
-    loader = TrainLoader(clips, load_tokenizer("builtin"), data=data, model=MODEL, runtime=HERE, batch_size=4, seed=0)
+    loader = TrainLoader(
+        clips, load_tokenizer("builtin"), data=data, model=MODEL, runtime=HERE, batch_size=4, seed=0
+    )
     batches = list(itertools.islice(loader.batches(), 3))
     assert all("bad" not in batch.sample_ids for batch in batches)
     assert (loader.counters.corrupt, loader.counters.replaced) == (1, 3)
@@ -162,18 +189,31 @@ def in_order(path: Path) -> np.ndarray:
 
 
 def accepted(path: Path, shards: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The film as both readers give it, and what its shard says of it; the loader, the check and the shards have nothing to say."""
+    """The film as both readers give it, and what its shard says of it; the loader, the check and
+    the shards have nothing to say.
+    """
     frames = probe(path, PyavReader()).frames
     found = [read_frames(path, range(frames), get_reader(name)) for name in READERS]
-    assert all(np.array_equal(frames, found[0]) for frames in found) and probe(path, get_reader("decord")).frames == frames
-    assert all((probe(path, get_reader(name)).height, probe(path, get_reader(name)).width) == found[0].shape[1:3] for name in READERS)
+    assert (
+        all(np.array_equal(frames, found[0]) for frames in found)
+        and probe(path, get_reader("decord")).frames == frames
+    )
+    assert all(
+        (probe(path, get_reader(name)).height, probe(path, get_reader(name)).width)
+        == found[0].shape[1:3]
+        for name in READERS
+    )
     clips = [Clip("film", path, ("a film",))]
-    loader = TrainLoader(clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=HERE, batch_size=1, seed=0)
+    loader = TrainLoader(
+        clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=HERE, batch_size=1, seed=0
+    )
     (batch,) = itertools.islice(loader.batches(), 1)
     assert batch.clips.shape == (1, 4, 32, 32, 3) and loader.counters.corrupt == 0
     manifest = manifest_of(clips, path.with_suffix(".csv"))
     assert not check_manifest(manifest, workers=0, say=lambda line: None).corrupt
-    assert write_shards(manifest, shards, Target(crf=4), workers=0, say=lambda line: None).written == 1
+    assert (
+        write_shards(manifest, shards, Target(crf=4), workers=0, say=lambda line: None).written == 1
+    )
     entry = json.loads((shards / "clips-000000.json").read_text())["clips"][0]
     return found[0], entry["video"]
 
@@ -187,37 +227,76 @@ def test_a_film_of_one_frame_is_repeated(tmp_path: Path) -> None:
     encode_h264(moving_square(0, 1, *SIZE), tmp_path / "one.mp4", 8)
     frames, entry = accepted(tmp_path / "one.mp4", tmp_path / "out")
     assert len(frames) == 1 and entry["frames"] == 1
-    views = ViewLoader([Clip("one", tmp_path / "one.mp4", ("x",))], data=DATA, model=MODEL, runtime=HERE, segments=2, crops=1, batch_size=2)
+    views = ViewLoader(
+        [Clip("one", tmp_path / "one.mp4", ("x",))],
+        data=DATA,
+        model=MODEL,
+        runtime=HERE,
+        segments=2,
+        crops=1,
+        batch_size=2,
+    )
     ((shown, _),) = views.batches()
     assert (shown == shown[:1, :1]).all()
     assert check_manifest(tmp_path / "one.csv", workers=0, say=lambda line: None).short
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_a_variable_frame_rate_keeps_its_frames_and_shards_keep_its_time(tmp_path: Path, ending: str) -> None:
-    times = [0, 40, 80, 120, 520, 560, 600, 640, 1000, 1040, 1200, 1240, 1280, 1320, 1360, 2000, 2040, 2080, 2120, 2160]
+def test_a_variable_frame_rate_keeps_its_frames_and_shards_keep_its_time(
+    tmp_path: Path, ending: str
+) -> None:
+    times = [
+        0,
+        40,
+        80,
+        120,
+        520,
+        560,
+        600,
+        640,
+        1000,
+        1040,
+        1200,
+        1240,
+        1280,
+        1320,
+        1360,
+        2000,
+        2040,
+        2080,
+        2120,
+        2160,
+    ]
     path = tmp_path / f"film.{ending}"
     film(path, times)
     frames, entry = accepted(path, tmp_path / "out")
     assert np.array_equal(frames, in_order(path)) and len(frames) == 20
     made, rate = stored(tmp_path / "out").astype(int), entry["fps"]
     shown = [int(np.abs(frames.astype(int) - picture).mean((1, 2, 3)).argmin()) for picture in made]
-    assert 2.1 < len(made) / rate < 2.7  # an mp4 has its own opinion on how long the last frame stays
-    for number, source in enumerate(shown):  # what is seen at a time was seen then, give or take half a frame
+    assert (
+        2.1 < len(made) / rate < 2.7
+    )  # an mp4 has its own opinion on how long the last frame stays
+    for number, source in enumerate(
+        shown
+    ):  # what is seen at a time was seen then, give or take half a frame
         late, early = number / rate + 0.5 / rate + 1e-3, number / rate - 0.5 / rate - 1e-3
         assert times[source] / 1000 <= late and (source == 19 or times[source + 1] / 1000 >= early)
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 3), (180, 2), (270, 1)])
 def test_a_film_of_a_phone_stands_upright(tmp_path: Path, degrees: int, turns: int) -> None:
-    """A phone writes the picture as its sensor lies, and how to turn it into the track's display matrix."""
+    """A phone writes the picture as its sensor lies, and how to turn it into the track's display
+    matrix.
+    """
     path = tmp_path / "film.mp4"
     film(path)
     lying = in_order(path)
     cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     raw = bytearray(path.read_bytes())
     matrix = raw.index(b"tkhd") + 44
-    raw[matrix : matrix + 36] = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    raw[matrix : matrix + 36] = struct.pack(
+        ">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30
+    )
     path.write_bytes(raw)
     frames, entry = accepted(path, tmp_path / "out")
     assert np.array_equal(frames, np.rot90(lying, turns, (1, 2)))
@@ -225,19 +304,23 @@ def test_a_film_of_a_phone_stands_upright(tmp_path: Path, degrees: int, turns: i
     assert np.abs(stored(tmp_path / "out").astype(int) - frames).mean() < 3
     size = fit_short_side(*frames.shape[1:3], 40)
     small = [read_frames(path, [5], get_reader(name), size).astype(int) for name in READERS]
-    assert small[0].shape == small[1].shape == (1, *size, 3) and np.abs(small[0] - small[1]).mean() < 4
+    assert (
+        small[0].shape == small[1].shape == (1, *size, 3) and np.abs(small[0] - small[1]).mean() < 4
+    )
     assert np.array_equal(small[0], small[2])
 
 
 @pytest.mark.parametrize("size", [(71, 97), (72, 97), (71, 96)])
-def test_odd_sizes_are_read_and_lose_a_pixel_in_shards(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_odd_sizes_are_read_and_lose_a_pixel_in_shards(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
     film(tmp_path / "film.mp4", size=size, pixels="yuv444p")
     frames, entry = accepted(tmp_path / "film.mp4", tmp_path / "out")
     assert frames.shape == (20, *size, 3)
     assert (entry["height"], entry["width"]) == (size[0] // 2 * 2, size[1] // 2 * 2)
 
 
-# ---- captions and ids -------------------------------------------------------------------------------------------------------------
+# ---- captions and ids ----------------------------------------------------------------------------
 
 LONG = " ".join(f"word{n}" for n in range(5000))
 CAPTIONS = {
@@ -260,34 +343,68 @@ def test_captions_of_all_kinds_go_through_unchanged(name: str, tmp_path: Path) -
     tokenizer = load_tokenizer("builtin")
     tokens = tokenizer.encode(clip.captions, 12)
     ids, count = tokens.input_ids[0], int(tokens.attention_mask.sum())
-    assert ids.shape == (12,) and ids[0] == tokenizer.cls_id and ids[count - 1] == tokenizer.sep_id and count > 2
+    assert (
+        ids.shape == (12,)
+        and ids[0] == tokenizer.cls_id
+        and ids[count - 1] == tokenizer.sep_id
+        and count > 2
+    )
     if name == "long":
         assert count == 12 and tokenizer.decode(ids).startswith("word0 word1")
-    loader = TrainLoader([clip], tokenizer, data=DATA, model=MODEL, runtime=HERE, batch_size=1, seed=0)
+    loader = TrainLoader(
+        [clip], tokenizer, data=DATA, model=MODEL, runtime=HERE, batch_size=1, seed=0
+    )
     (batch,) = itertools.islice(loader.batches(), 1)
     assert torch.equal(batch.input_ids[0], ids)
 
 
 def test_empty_captions_are_left_out_and_counted(tmp_path: Path) -> None:
     clips = make_clips(tmp_path, 3)
-    clips = [Clip("a", clips[0].path, ("words", " ")), Clip("b", clips[1].path, ("", "\t")), Clip("c", clips[2].path, ("more",))]
+    clips = [
+        Clip("a", clips[0].path, ("words", " ")),
+        Clip("b", clips[1].path, ("", "\t")),
+        Clip("c", clips[2].path, ("more",)),
+    ]
     manifest = manifest_of(clips, tmp_path / "clips.csv")
     found = read_manifest(manifest)
-    assert [(clip.id, clip.captions) for clip in found.clips] == [("a", ("words",)), ("c", ("more",))]
+    assert [(clip.id, clip.captions) for clip in found.clips] == [
+        ("a", ("words",)),
+        ("c", ("more",)),
+    ]
     assert (found.empty_captions, found.uncaptioned) == (3, ("b",))
     assert check_manifest(manifest, workers=0, say=lambda line: None).uncaptioned == ("b",)
     write_shards(manifest, tmp_path / "out", workers=0, say=lambda line: None)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (summary["clips"], summary["rows_without_caption"], summary["videos_without_caption"]) == (2, 3, 1)
+    assert (
+        summary["clips"],
+        summary["rows_without_caption"],
+        summary["videos_without_caption"],
+    ) == (2, 3, 1)
 
 
-def test_an_id_that_stands_for_two_videos_is_refused_and_one_that_is_repeated_has_two_captions(tmp_path: Path) -> None:
+def test_an_id_that_stands_for_two_videos_is_refused_and_one_that_is_repeated_has_two_captions(
+    tmp_path: Path,
+) -> None:
     clips = make_clips(tmp_path, 2)
-    twice = manifest_of([Clip("a", clips[0].path, ("one",)), Clip("a", clips[0].path, ("two",))], tmp_path / "same.csv")
-    assert [(clip.id, clip.captions) for clip in read_manifest(twice).clips] == [("a", ("one", "two"))]
-    other = manifest_of([Clip("a", clips[0].path, ("one",)), Clip("a", clips[1].path, ("two",))], tmp_path / "other.csv")
-    for call in (read_manifest, lambda path: write_shards(path, tmp_path / "out", workers=0, say=lambda line: None)):
-        with pytest.raises(DataError, match=r"videoid 'a' has two paths, .*clip0.mp4 and .*clip1.mp4 \(1 such ids\)"):
+    twice = manifest_of(
+        [Clip("a", clips[0].path, ("one",)), Clip("a", clips[0].path, ("two",))],
+        tmp_path / "same.csv",
+    )
+    assert [(clip.id, clip.captions) for clip in read_manifest(twice).clips] == [
+        ("a", ("one", "two"))
+    ]
+    other = manifest_of(
+        [Clip("a", clips[0].path, ("one",)), Clip("a", clips[1].path, ("two",))],
+        tmp_path / "other.csv",
+    )
+    for call in (
+        read_manifest,
+        lambda path: write_shards(path, tmp_path / "out", workers=0, say=lambda line: None),
+    ):
+        with pytest.raises(
+            DataError,
+            match=r"videoid 'a' has two paths, .*clip0.mp4 and .*clip1.mp4 \(1 such ids\)",
+        ):
             call(other)
     assert check_manifest(other, workers=0, say=lambda line: None).duplicated == ("a",)
     assert not (tmp_path / "out").exists()

@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
-from simvtp.data.loading import frame_cache as cache_module
-from simvtp.data.loading.frame_cache import DEAD, DIRECT, DecodedCache, open_cache
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import TrainLoader, ViewLoader
-from simvtp.data.video.pyav_reader import PyavReader
-from simvtp.data.video.video_reader import VideoInfo
+from simvtp.data.loading import frame_cache as cache_module
 from simvtp.data.loading.clip_source import CACHE_FROM
+from simvtp.data.loading.frame_cache import DEAD, DIRECT, DecodedCache, open_cache
+from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.text.tokenizer import load_tokenizer
+from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.readers import get_reader, read_frames
+from simvtp.data.video.video_reader import VideoInfo
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
 
@@ -70,7 +70,9 @@ def test_cached_frames_are_the_decoded_ones(clips: list[Clip], tmp_path: Path) -
     assert seen[-1] == ("decoding clips", 6, 6)
 
 
-def test_a_second_opening_decodes_nothing_and_may_name_the_clips_in_another_order(clips: list[Clip], tmp_path: Path) -> None:
+def test_a_second_opening_decodes_nothing_and_may_name_the_clips_in_another_order(
+    clips: list[Clip], tmp_path: Path
+) -> None:
     reader = CountingReader()
     first = build(clips, tmp_path / "c", reader=reader)
     assert reader.reads == 6
@@ -79,27 +81,49 @@ def test_a_second_opening_decodes_nothing_and_may_name_the_clips_in_another_orde
     assert np.array_equal(first.read(0, range(16)), second.read(5, range(16)))
 
 
-def test_sizes_that_change_nothing_share_a_file_and_changed_clips_do_not(clips: list[Clip], tmp_path: Path) -> None:
+def test_sizes_that_change_nothing_share_a_file_and_changed_clips_do_not(
+    clips: list[Clip], tmp_path: Path
+) -> None:
     first = build(clips, tmp_path / "c", side=48)
-    assert build(clips, tmp_path / "c", side=60).path == first.path  # videos of 48 pixels are not enlarged
+    assert (
+        build(clips, tmp_path / "c", side=60).path == first.path
+    )  # videos of 48 pixels are not enlarged
     assert build(clips, tmp_path / "c", side=32).path != first.path
     os.utime(clips[0].path, (1, 1))
     assert build(clips, tmp_path / "c", side=48).path != first.path
 
 
-def test_damaged_clips_fall_back_to_their_file_and_hanging_ones_are_dead(clips: list[Clip], tmp_path: Path) -> None:
+def test_damaged_clips_fall_back_to_their_file_and_hanging_ones_are_dead(
+    clips: list[Clip], tmp_path: Path
+) -> None:
     damage(clips[1].path)
     hanging = replace(clips[2], path=clips[2].path.rename(clips[2].path.with_name("hang.mp4")))
-    cache = build([*clips[:2], hanging, *clips[3:]], tmp_path / "c", reader=TrickReader(), workers=1, timeout_s=3.0)
+    cache = build(
+        [*clips[:2], hanging, *clips[3:]],
+        tmp_path / "c",
+        reader=TrickReader(),
+        workers=1,
+        timeout_s=3.0,
+    )
     assert cache.state.tolist() == [1, DIRECT, DEAD, 1, 1, 1]
     assert not cache.holds(1)
     for _ in range(2):
-        with pytest.raises(DataError, match=r"hang.mp4 does not decode \(decoding took longer than 3 s"):
+        with pytest.raises(
+            DataError, match=r"hang.mp4 does not decode \(decoding took longer than 3 s"
+        ):
             cache.holds(2)
-        cache = build([*clips[:2], hanging, *clips[3:]], tmp_path / "c", reader=TrickReader(), workers=1, timeout_s=3.0)
+        cache = build(
+            [*clips[:2], hanging, *clips[3:]],
+            tmp_path / "c",
+            reader=TrickReader(),
+            workers=1,
+            timeout_s=3.0,
+        )
 
 
-def test_a_cache_above_the_limit_is_refused(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_above_the_limit_is_refused(
+    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_module, "LARGEST_BYTES", 100_000)
     with pytest.raises(DataError, match="set runtime.decoded_cache=false"):
         build(clips, tmp_path / "c")
@@ -116,10 +140,25 @@ print(open_cache(paths, get_reader("pyav"), 32, Path(sys.argv[2]), 0, 5.0, slow)
 """
 
 
-def test_a_killed_build_is_continued_and_two_builders_do_the_work_once(clips: list[Clip], tmp_path: Path) -> None:
+def test_a_killed_build_is_continued_and_two_builders_do_the_work_once(
+    clips: list[Clip], tmp_path: Path
+) -> None:
     def start(delay: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", BUILD, str(clips[0].path.parent), str(tmp_path / "c"), delay]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        command = [
+            sys.executable,
+            "-c",
+            BUILD,
+            str(clips[0].path.parent),
+            str(tmp_path / "c"),
+            delay,
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
 
     killed = start("0.05")
     assert killed.stdout is not None
@@ -130,12 +169,18 @@ def test_a_killed_build_is_continued_and_two_builders_do_the_work_once(clips: li
     killed.wait()
     both = [start("0.05"), start("0.05")]
     printed = [process.communicate(timeout=60)[0] for process in both]
-    decoded = [line for text in printed for line in text.splitlines() if line.startswith("decoding clips")]
-    assert decoded == [f"decoding clips {n}" for n in (4, 5, 6)]  # 1 to 3 were there, and only one of the two worked
+    decoded = [
+        line for text in printed for line in text.splitlines() if line.startswith("decoding clips")
+    ]
+    assert decoded == [
+        f"decoding clips {n}" for n in (4, 5, 6)
+    ]  # 1 to 3 were there, and only one of the two worked
     assert printed[0].splitlines()[-1] == printed[1].splitlines()[-1]
     ours = build(clips, tmp_path / "c")
     assert str(ours.path) == printed[0].splitlines()[-1]
-    assert np.array_equal(ours.read(0, range(16)), read_frames(clips[0].path, range(16), get_reader("pyav"), (32, 43)))
+    assert np.array_equal(
+        ours.read(0, range(16)), read_frames(clips[0].path, range(16), get_reader("pyav"), (32, 43))
+    )
 
 
 def test_training_and_evaluation_are_the_same_with_and_without_the_cache(tmp_path: Path) -> None:
@@ -144,13 +189,32 @@ def test_training_and_evaluation_are_the_same_with_and_without_the_cache(tmp_pat
     tokenizer = load_tokenizer("builtin")
     found = []
     for cached in (False, True):
-        runtime = RuntimeConfig(cache=str(tmp_path / "cache"), decoded_cache=cached, workers=0, device="cpu")
+        runtime = RuntimeConfig(
+            cache=str(tmp_path / "cache"), decoded_cache=cached, workers=0, device="cpu"
+        )
         loader = TrainLoader(
-            clips, tokenizer, data=DATA, model=MODEL, runtime=runtime, batch_size=16, seed=0, train_crop="random_resized", flip=0.5
+            clips,
+            tokenizer,
+            data=DATA,
+            model=MODEL,
+            runtime=runtime,
+            batch_size=16,
+            seed=0,
+            train_crop="random_resized",
+            flip=0.5,
         )
         batches = torch.cat([batch.clips for batch in itertools.islice(loader.batches(), 6)])
-        views = ViewLoader(clips, data=DATA, model=MODEL, runtime=runtime, segments=2, crops=2, batch_size=16)
-        found.append((batches, torch.cat([part for part, _ in views.batches()]), loader.counters.replaced, views.counters.replaced))
+        views = ViewLoader(
+            clips, data=DATA, model=MODEL, runtime=runtime, segments=2, crops=2, batch_size=16
+        )
+        found.append(
+            (
+                batches,
+                torch.cat([part for part, _ in views.batches()]),
+                loader.counters.replaced,
+                views.counters.replaced,
+            )
+        )
     assert (tmp_path / "cache" / "decoded").is_dir()
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
     assert found[0][2:] == found[1][2:] and found[0][3] == 1
@@ -159,11 +223,23 @@ def test_training_and_evaluation_are_the_same_with_and_without_the_cache(tmp_pat
 def test_samples_from_the_cache_keep_a_small_model_fed(tmp_path: Path) -> None:
     clips = make_clips(tmp_path / "clips", CACHE_FROM, height=64, width=64)
     model = replace(MODEL, image_size=64, frames=8)
-    runtime = RuntimeConfig(cache=str(tmp_path / "cache"), decoded_cache=True, workers=0, device="cpu")
-    loader = TrainLoader(clips, load_tokenizer("builtin"), data=DATA, model=model, runtime=runtime, batch_size=32, seed=0)
+    runtime = RuntimeConfig(
+        cache=str(tmp_path / "cache"), decoded_cache=True, workers=0, device="cpu"
+    )
+    loader = TrainLoader(
+        clips,
+        load_tokenizer("builtin"),
+        data=DATA,
+        model=model,
+        runtime=runtime,
+        batch_size=32,
+        seed=0,
+    )
     batches = loader.batches()
     next(batches)
     began = time.process_time()
     for _ in range(20):
         next(batches)
-    assert 640 / (time.process_time() - began) > 500  # some 4,000 clips a second measured on one quiet core
+    assert (
+        640 / (time.process_time() - began) > 500
+    )  # some 4,000 clips a second measured on one quiet core

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simvtp.data.video.encode import encode_h264
 from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.video.encode import encode_h264
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips, moving_square
 
@@ -19,7 +19,9 @@ def audio_only(path: Path) -> None:
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         frame.rate, frame.time_base, frame.pts = 16000, Fraction(1, 16000), 0
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
@@ -43,7 +45,9 @@ GOOD = [f"v{i},clips/clip{i}.mp4,a square" for i in range(4)]
 @pytest.mark.parametrize("reader", ["decord", "pyav"])
 def test_a_sound_manifest_passes(folder: Path, reader: str) -> None:
     said: list[str] = []
-    report = check_manifest(write(folder, [*GOOD, "v0,clips/clip0.mp4,the same square"]), reader, 5, 1, 16, said.append)
+    report = check_manifest(
+        write(folder, [*GOOD, "v0,clips/clip0.mp4,the same square"]), reader, 5, 1, 16, said.append
+    )
     assert report.ok and (report.videos, report.captions) == (4, 5)
     assert said[-1].endswith("4 videos, 5 captions: all is well")
 
@@ -75,14 +79,21 @@ def test_every_fault_is_found(folder: Path, reader: str) -> None:
     text = "\n".join(said)
     for name in ("cut", "empty", "audio", "gone", "brief"):
         assert f"{folder}/clips/{name}.mp4" in text
-    assert said[-1].endswith("1 missing, 3 corrupt, 1 too short, 1 uncaptioned, 1 duplicated id, 1 rows without a caption")
+    assert said[-1].endswith(
+        "1 missing, 3 corrupt, 1 too short, 1 uncaptioned, 1 duplicated id, 1 rows without a caption"
+    )
 
 
 def test_a_clip_that_hangs_or_crashes_the_decoder_is_corrupt(folder: Path) -> None:
     for name in ("hang", "crash"):
         shutil.copy(folder / "clips/clip0.mp4", folder / f"clips/{name}.mp4")
     report = check_manifest(
-        write(folder, [*GOOD, "h,clips/hang.mp4,x", "c,clips/crash.mp4,x"]), TrickReader(), 1.0, 2, 16, lambda line: None
+        write(folder, [*GOOD, "h,clips/hang.mp4,x", "c,clips/crash.mp4,x"]),
+        TrickReader(),
+        1.0,
+        2,
+        16,
+        lambda line: None,
     )
     assert len(report.corrupt) == 2 and not report.missing
     assert "took longer than 1 s" in report.corrupt[0] and "exit status 3" in report.corrupt[1]

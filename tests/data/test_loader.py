@@ -1,4 +1,6 @@
-"""The loader: order, resume, ranks, workers, corrupt clips, decoders that hang or crash, evaluation views."""
+"""The loader: order, resume, ranks, workers, corrupt clips, decoders that hang or crash, evaluation
+views.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,26 @@ def own_clips(tmp_path: Path) -> list[Clip]:
 
 
 def train_loader(clips: list[Clip], tokenizer: Tokenizer, **changes: Any) -> TrainLoader:
-    values: dict[str, Any] = {"data": DATA, "model": MODEL, "runtime": HERE, "batch_size": 4, "seed": 5, "flip": 0.5}
+    values: dict[str, Any] = {
+        "data": DATA,
+        "model": MODEL,
+        "runtime": HERE,
+        "batch_size": 4,
+        "seed": 5,
+        "flip": 0.5,
+    }
     return TrainLoader(clips, tokenizer, **{**values, **changes})
 
 
 def view_loader(clips: list[Clip], **changes: Any) -> ViewLoader:
-    values: dict[str, Any] = {"data": DATA, "model": MODEL, "runtime": HERE, "segments": 2, "crops": 3, "batch_size": 8}
+    values: dict[str, Any] = {
+        "data": DATA,
+        "model": MODEL,
+        "runtime": HERE,
+        "segments": 2,
+        "crops": 3,
+        "batch_size": 8,
+    }
     return ViewLoader(clips, **{**values, **changes})
 
 
@@ -72,7 +88,7 @@ def assert_same(left: list[Batch], right: list[Batch]) -> None:
             assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-# ---- order ------------------------------------------------------------------------------------------------------------------
+# ---- order ---------------------------------------------------------------------------------------
 
 
 @given(n=st.integers(1, 200), seed=st.integers(-5, 2**63), epoch=st.integers(0, 1000))
@@ -84,24 +100,40 @@ def test_epoch_order_is_a_permutation_and_pure(n: int, seed: int, epoch: int) ->
 
 
 def test_orders_and_random_numbers_differ_by_seed_epoch_stage_and_sample() -> None:
-    orders = [epoch_order(50, *key).tolist() for key in ((0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"))]
+    orders = [
+        epoch_order(50, *key).tolist()
+        for key in ((0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"))
+    ]
     assert len({tuple(order) for order in orders}) == 4
     draws = np.stack([uniforms(0, "a", number) for number in range(500)])
     assert draws.min() >= 0 and draws.max() < 1 and abs(draws.mean() - 0.5) < 0.01
     assert len(np.unique(draws)) == draws.size
-    assert epoch_order(6, 0, 0, "pretrain").tolist() == [0, 4, 2, 3, 1, 5]  # fixed for good: it decides what a seed means
+    assert epoch_order(6, 0, 0, "pretrain").tolist() == [
+        0,
+        4,
+        2,
+        3,
+        1,
+        5,
+    ]  # fixed for good: it decides what a seed means
 
 
-@given(n=st.integers(1, 60), batch=st.integers(1, 20), world=st.integers(1, 5), step=st.integers(0, 40))
+@given(
+    n=st.integers(1, 60), batch=st.integers(1, 20), world=st.integers(1, 5), step=st.integers(0, 40)
+)
 @many
-def test_ranks_share_a_batch_and_an_epoch_repeats_nothing(n: int, batch: int, world: int, step: int) -> None:
+def test_ranks_share_a_batch_and_an_epoch_repeats_nothing(
+    n: int, batch: int, world: int, step: int
+) -> None:
     orders = [Order(n, batch, 0, rank=rank, world=world) for rank in range(world)]
     together = [number for order in orders for number in order.numbers(step)]
     assert together == list(range(step * batch, (step + 1) * batch))
     if n >= batch:
         order = orders[0]
         first = step // order.steps_per_epoch * order.steps_per_epoch * batch
-        places = [order.place(number) for number in range(first, first + order.steps_per_epoch * batch)]
+        places = [
+            order.place(number) for number in range(first, first + order.steps_per_epoch * batch)
+        ]
         assert len({epoch for epoch, _ in places}) == 1
         assert [position for _, position in places] == list(range(order.steps_per_epoch * batch))
 
@@ -114,23 +146,33 @@ def test_every_clip_comes_once_in_an_epoch(clips: list[Clip], tokenizer: Tokeniz
     assert names[:14] != names[14:]
 
 
-# ---- the same samples, whoever makes them -------------------------------------------------------------------------------------
+# ---- the same samples, whoever makes them --------------------------------------------------------
 
 
-def test_a_batch_has_the_promised_shapes_and_the_captions_of_its_clips(clips: list[Clip], tokenizer: Tokenizer) -> None:
+def test_a_batch_has_the_promised_shapes_and_the_captions_of_its_clips(
+    clips: list[Clip], tokenizer: Tokenizer
+) -> None:
     (batch,) = take(train_loader(clips, tokenizer), 0, 1)
     assert batch.clips.shape == (4, 4, 32, 32, 3) and batch.clips.dtype == torch.uint8
     assert batch.input_ids.shape == batch.attention_mask.shape == batch.word_ids.shape == (4, 12)
     for name, ids in zip(batch.sample_ids, batch.input_ids, strict=True):
-        assert tokenizer.decode(ids).startswith(f"square number {name.removeprefix('clip')} wording")
+        assert tokenizer.decode(ids).startswith(
+            f"square number {name.removeprefix('clip')} wording"
+        )
 
 
 def test_captions_are_chosen_among_all(clips: list[Clip], tokenizer: Tokenizer) -> None:
-    texts = [tokenizer.decode(ids) for batch in take(train_loader(clips, tokenizer, batch_size=14), 0, 6) for ids in batch.input_ids]
+    texts = [
+        tokenizer.decode(ids)
+        for batch in take(train_loader(clips, tokenizer, batch_size=14), 0, 6)
+        for ids in batch.input_ids
+    ]
     assert {text[-1] for text in texts} == {"0", "1", "2"}
 
 
-def test_continuing_at_any_step_gives_the_same_batches(clips: list[Clip], tokenizer: Tokenizer) -> None:
+def test_continuing_at_any_step_gives_the_same_batches(
+    clips: list[Clip], tokenizer: Tokenizer
+) -> None:
     whole = take(train_loader(clips, tokenizer), 0, 9)
     for start in (1, 4, 7):
         assert_same(take(train_loader(clips, tokenizer), start, 2), whole[start : start + 2])
@@ -139,12 +181,18 @@ def test_continuing_at_any_step_gives_the_same_batches(clips: list[Clip], tokeni
 def test_the_number_of_workers_changes_nothing(clips: list[Clip], tokenizer: Tokenizer) -> None:
     alone = take(train_loader(clips, tokenizer), 2, 6)
     for workers in (1, 3):
-        assert_same(take(train_loader(clips, tokenizer, runtime=replace(HERE, workers=workers)), 2, 6), alone)
+        assert_same(
+            take(train_loader(clips, tokenizer, runtime=replace(HERE, workers=workers)), 2, 6),
+            alone,
+        )
 
 
 def test_two_ranks_together_see_what_one_sees(clips: list[Clip], tokenizer: Tokenizer) -> None:
     alone = take(train_loader(clips, tokenizer, batch_size=6), 0, 3)
-    parts = [take(train_loader(clips, tokenizer, batch_size=6, rank=rank, world=2), 0, 3) for rank in range(2)]
+    parts = [
+        take(train_loader(clips, tokenizer, batch_size=6, rank=rank, world=2), 0, 3)
+        for rank in range(2)
+    ]
     for step, whole in enumerate(alone):
         assert torch.equal(torch.cat([part[step].clips for part in parts]), whole.clips)
         assert torch.equal(torch.cat([part[step].input_ids for part in parts]), whole.input_ids)
@@ -159,11 +207,16 @@ def test_global_random_states_are_left_alone(clips: list[Clip], tokenizer: Token
 
 
 def test_seed_and_stage_change_the_batches(clips: list[Clip], tokenizer: Tokenizer) -> None:
-    first = [take(train_loader(clips, tokenizer, **change), 0, 1)[0].clips for change in ({}, {"seed": 6}, {"stage": "finetune"})]
+    first = [
+        take(train_loader(clips, tokenizer, **change), 0, 1)[0].clips
+        for change in ({}, {"seed": 6}, {"stage": "finetune"})
+    ]
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
 
 
-def test_fewer_clips_than_a_batch_wrap_around_and_say_so(clips: list[Clip], tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+def test_fewer_clips_than_a_batch_wrap_around_and_say_so(
+    clips: list[Clip], tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
     loader = train_loader(clips[:3], tokenizer, batch_size=8)
     (batch,) = take(loader, 0, 1)
     assert loader.steps_per_epoch == 1 and len(batch) == 8
@@ -171,7 +224,7 @@ def test_fewer_clips_than_a_batch_wrap_around_and_say_so(clips: list[Clip], toke
     assert caplog.text.count("clips repeat within a batch") == 1
 
 
-# ---- corrupt clips ------------------------------------------------------------------------------------------------------------
+# ---- corrupt clips -------------------------------------------------------------------------------
 
 
 def test_a_corrupt_clip_is_replaced_alike_logged_once_and_counted(
@@ -194,27 +247,52 @@ def test_a_corrupt_clip_is_replaced_alike_logged_once_and_counted(
     assert loader.counters.metrics()["data/corrupt"] == 2
     for clip in (own_clips[2], own_clips[9]):
         assert sum(str(clip.path) in record.getMessage() for record in caplog.records) == 1
-    assert_same(take(train_loader(own_clips, tokenizer, batch_size=7, runtime=replace(HERE, workers=2)), 1, 5), batches[1:])
+    assert_same(
+        take(
+            train_loader(own_clips, tokenizer, batch_size=7, runtime=replace(HERE, workers=2)), 1, 5
+        ),
+        batches[1:],
+    )
 
 
 def test_too_many_corrupt_clips_stop_the_run(own_clips: list[Clip], tokenizer: Tokenizer) -> None:
     for clip in own_clips[:4]:
         damage(clip.path)
-    loader = train_loader(own_clips, tokenizer, data=replace(DATA, max_corrupt_share=0.25), batch_size=7)
-    with pytest.raises(DataError, match=r"4 of the 14 clips seen so far do not decode, more than data.max_corrupt_share=0.25"):
+    loader = train_loader(
+        own_clips, tokenizer, data=replace(DATA, max_corrupt_share=0.25), batch_size=7
+    )
+    with pytest.raises(
+        DataError,
+        match=r"4 of the 14 clips seen so far do not decode, more than data.max_corrupt_share=0.25",
+    ):
         take(loader, 0, 4)
-    take(train_loader(own_clips, tokenizer, data=replace(DATA, max_corrupt_share=0.3), batch_size=7), 0, 4)
+    take(
+        train_loader(own_clips, tokenizer, data=replace(DATA, max_corrupt_share=0.3), batch_size=7),
+        0,
+        4,
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_raise_stops_at_the_first_corrupt_clip(own_clips: list[Clip], tokenizer: Tokenizer, workers: int) -> None:
+def test_raise_stops_at_the_first_corrupt_clip(
+    own_clips: list[Clip], tokenizer: Tokenizer, workers: int
+) -> None:
     damage(own_clips[3].path)
-    loader = train_loader(own_clips, tokenizer, data=replace(DATA, on_corrupt="raise"), runtime=replace(HERE, workers=workers))
-    with pytest.raises(DataError, match=r"clip3.mp4 does not decode .* Remove it from the manifest"):
+    loader = train_loader(
+        own_clips,
+        tokenizer,
+        data=replace(DATA, on_corrupt="raise"),
+        runtime=replace(HERE, workers=workers),
+    )
+    with pytest.raises(
+        DataError, match=r"clip3.mp4 does not decode .* Remove it from the manifest"
+    ):
         take(loader, 0, 6)
 
 
-def test_when_nothing_decodes_the_error_says_so(own_clips: list[Clip], tokenizer: Tokenizer) -> None:
+def test_when_nothing_decodes_the_error_says_so(
+    own_clips: list[Clip], tokenizer: Tokenizer
+) -> None:
     for clip in own_clips:
         clip.path.write_bytes(b"")
     with pytest.raises(DataError, match="14 clips in a row do not decode"):
@@ -236,7 +314,14 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_clip_only(
     assert caplog.text.count(str(tricky)) == 1
     assert ("took longer than 3 s" if kind == "hang" else "exit status 3") in caplog.text
     damage(tricky)  # a clip that merely fails to decode must be replaced in the very same way
-    assert_same(survived, take(train_loader(own_clips, tokenizer, batch_size=7, data=replace(DATA, reader="pyav")), 0, 6))
+    assert_same(
+        survived,
+        take(
+            train_loader(own_clips, tokenizer, batch_size=7, data=replace(DATA, reader="pyav")),
+            0,
+            6,
+        ),
+    )
 
 
 def test_ending_a_loader_ends_its_workers(clips: list[Clip], tokenizer: Tokenizer) -> None:
@@ -244,19 +329,28 @@ def test_ending_a_loader_ends_its_workers(clips: list[Clip], tokenizer: Tokenize
 
     batches = train_loader(clips, tokenizer, runtime=replace(HERE, workers=2)).batches()
     next(batches)
-    workers = [p for p in psutil.Process().children(recursive=True) if "forkserver" in " ".join(p.cmdline())]
+    workers = [
+        p
+        for p in psutil.Process().children(recursive=True)
+        if "forkserver" in " ".join(p.cmdline())
+    ]
     before = len(workers)
     batches.close()  # type: ignore[attr-defined]
     deadline = time.monotonic() + 60
-    while len([p for p in workers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]) > before - 2:
+    while (
+        len([p for p in workers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE])
+        > before - 2
+    ):
         assert time.monotonic() < deadline, "workers are still running"
         time.sleep(0.05)
 
 
-# ---- evaluation -----------------------------------------------------------------------------------------------------------------
+# ---- evaluation ----------------------------------------------------------------------------------
 
 
-def collected(batches: Iterator[tuple[torch.Tensor, torch.Tensor]], batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def collected(
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]], batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     parts = list(batches)
     assert all(len(views) == len(numbers) <= batch_size for views, numbers in parts)
     assert all(len(views) == batch_size for views, _ in parts[:-1])
@@ -270,7 +364,9 @@ def test_each_clip_has_all_its_views_whatever_the_batch(clips: list[Clip], batch
     assert numbers.tolist() == [i for i in range(5) for _ in range(6)]
     whole, _ = collected(view_loader(clips[:5], batch_size=1000).batches(), 1000)
     assert torch.equal(views, whole)
-    assert not torch.equal(views[0], views[1]) and not torch.equal(views[0], views[3])  # another crop, another segment
+    assert not torch.equal(views[0], views[1]) and not torch.equal(
+        views[0], views[3]
+    )  # another crop, another segment
 
 
 def test_views_do_not_depend_on_workers(clips: list[Clip]) -> None:
@@ -279,7 +375,9 @@ def test_views_do_not_depend_on_workers(clips: list[Clip]) -> None:
     assert torch.equal(alone, shared)
 
 
-def test_an_undecodable_test_clip_raises_or_is_scored_as_grey(own_clips: list[Clip], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_undecodable_test_clip_raises_or_is_scored_as_grey(
+    own_clips: list[Clip], caplog: pytest.LogCaptureFixture
+) -> None:
     damage(own_clips[1].path)
     with pytest.raises(DataError, match=r"clip1.mp4 does not decode"):
         list(view_loader(own_clips, data=replace(DATA, on_corrupt="raise")).batches())
@@ -287,7 +385,11 @@ def test_an_undecodable_test_clip_raises_or_is_scored_as_grey(own_clips: list[Cl
     with caplog.at_level(logging.WARNING):
         views, numbers = collected(loader.batches(), 8)
     assert (views[numbers == 1] == GREY).all() and (views[numbers == 0] != GREY).any()
-    assert len(numbers.unique()) == len(own_clips) and loader.counters.corrupt == 1 and str(own_clips[1].path) in caplog.text
+    assert (
+        len(numbers.unique()) == len(own_clips)
+        and loader.counters.corrupt == 1
+        and str(own_clips[1].path) in caplog.text
+    )
     with pytest.raises(DataError, match="data.max_corrupt_share=0 allows"):
         list(view_loader(own_clips, data=replace(DATA, max_corrupt_share=0.0)).batches())
 

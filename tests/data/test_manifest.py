@@ -27,7 +27,9 @@ def clips_named(names: list[str]) -> list[Clip]:
     return [Clip(name, Path(f"{name}.mp4"), ("words",)) for name in names]
 
 
-def test_rows_of_one_video_are_its_captions_and_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
+def test_rows_of_one_video_are_its_captions_and_paths_are_relative_to_the_manifest(
+    tmp_path: Path,
+) -> None:
     path = write(tmp_path, HEADER + 'a,clips/a.mp4,"one, two"\nb,b.mp4,NA\na,clips/a.mp4,three\n')
     first, second = read_manifest(path).clips
     assert first == Clip("a", tmp_path / "clips/a.mp4", ("one, two", "three"))
@@ -59,7 +61,10 @@ def test_empty_captions_are_dropped_and_counted(tmp_path: Path) -> None:
         (HEADER + "a,a.mp4,one\na,b.mp4,two\n", r"'a' has two paths, a.mp4 and b.mp4"),
         ("videoid,path,caption,split\na,a.mp4,one,dev\n", "split 'dev'"),
         ("videoid,path,caption,split\na,a.mp4,one,train\na,a.mp4,two,test\n", "two splits"),
-        ("videoid,path,caption,start_s\na,a.mp4,one,1\na,a.mp4,two,2\n", "'a' has two start_s, 1 and 2"),
+        (
+            "videoid,path,caption,start_s\na,a.mp4,one,1\na,a.mp4,two,2\n",
+            "'a' has two start_s, 1 and 2",
+        ),
     ],
 )
 def test_a_bad_manifest_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
@@ -79,9 +84,15 @@ def test_hash_is_a_fixed_function() -> None:
     assert hash_unit("fraction", "video0") != hash_unit("split", "video0")
 
 
-@given(names=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=60, unique=True), a=st.floats(0.01, 1), b=st.floats(0.01, 1))
+@given(
+    names=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=60, unique=True),
+    a=st.floats(0.01, 1),
+    b=st.floats(0.01, 1),
+)
 @settings(max_examples=80, deadline=None, derandomize=True)
-def test_fractions_are_nested_exact_and_independent_of_order(names: list[str], a: float, b: float) -> None:
+def test_fractions_are_nested_exact_and_independent_of_order(
+    names: list[str], a: float, b: float
+) -> None:
     clips = clips_named(names)
     small, large = (take_fraction(clips, share) for share in sorted((a, b)))
     assert set(small) <= set(large)
@@ -95,8 +106,13 @@ def test_a_clip_keeps_its_split_when_others_come() -> None:
     all_clips = {clip.id: clip.split for clip in assign_splits(clips_named(names), (0.8, 0.1, 0.1))}
     some = assign_splits(clips_named(names[::3]), (0.8, 0.1, 0.1))
     assert all(all_clips[clip.id] == clip.split for clip in some)
-    shares = {split: sum(s == split for s in all_clips.values()) / 2000 for split in ("train", "val", "test")}
-    assert shares["train"] == pytest.approx(0.8, abs=0.03) and shares["val"] == pytest.approx(0.1, abs=0.025)
+    shares = {
+        split: sum(s == split for s in all_clips.values()) / 2000
+        for split in ("train", "val", "test")
+    }
+    assert shares["train"] == pytest.approx(0.8, abs=0.03) and shares["val"] == pytest.approx(
+        0.1, abs=0.025
+    )
 
 
 def test_fraction_is_independent_of_the_split() -> None:
@@ -106,13 +122,18 @@ def test_fraction_is_independent_of_the_split() -> None:
 
 
 def test_own_splits_are_kept_and_whole_whatever_the_fraction(tmp_path: Path) -> None:
-    rows = [f"v{i},v{i}.mp4,words,{split}" for i, split in enumerate(["train"] * 10 + ["val"] * 4 + ["test"] * 3)]
+    rows = [
+        f"v{i},v{i}.mp4,words,{split}"
+        for i, split in enumerate(["train"] * 10 + ["val"] * 4 + ["test"] * 3)
+    ]
     path = write(tmp_path, "videoid,path,caption,split\n" + "\n".join(rows) + "\n")
     data = DataConfig(dataset="manifest", manifest=str(path), fraction=0.5)
     dataset = open_dataset(data, RuntimeConfig())
-    assert {name: len(clips) for name, clips in dataset.splits.items()} == {"train": 10, "val": 4, "test": 3}, (
-        "the share is of the pre-training; fine-tuning sees all"
-    )
+    assert {name: len(clips) for name, clips in dataset.splits.items()} == {
+        "train": 10,
+        "val": 4,
+        "test": 3,
+    }, "the share is of the pre-training; fine-tuning sees all"
     assert dataset.name == "clips"
 
 
@@ -127,8 +148,14 @@ def test_an_empty_split_is_one_clear_error(tmp_path: Path) -> None:
 def test_the_embedded_data_set_opens(tmp_path: Path) -> None:
     data = DataConfig(shapes=ShapesConfig(train=3, val=2, test=2))
     dataset = open_dataset(data, RuntimeConfig(cache=str(tmp_path), workers=1))
-    assert {name: len(clips) for name, clips in dataset.splits.items()} == {"train": 3, "val": 2, "test": 2}
-    assert all(clip.path.is_file() and clip.captions for clips in dataset.splits.values() for clip in clips)
+    assert {name: len(clips) for name, clips in dataset.splits.items()} == {
+        "train": 3,
+        "val": 2,
+        "test": 2,
+    }
+    assert all(
+        clip.path.is_file() and clip.captions for clips in dataset.splits.values() for clip in clips
+    )
 
 
 def test_where_the_cache_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""Mixup: what is mixed with what, how the shares are distributed, and that ranks, workers and interruptions change nothing."""
+"""Mixup: what is mixed with what, how the shares are distributed, and that ranks, workers and
+interruptions change nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from simvtp.config.schema import Experiment
 from simvtp.data.loading.loader import TrainLoader
 from simvtp.data.loading.mixup import MixingLoader, mix, mixing_share
 from simvtp.errors import ConfigError
-from simvtp.config.overrides import finalise
+from simvtp.resolve import finalise
 from simvtp.tasks import open_task
 from simvtp.tasks.task_objectives import Classification
 from tests.small import small_experiment
@@ -21,11 +23,17 @@ from tests.tasks.test_tasks import context_of
 
 
 def test_both_of_a_pair_become_mixtures_of_both() -> None:
-    clips = torch.randint(0, 256, (4, 2, 3, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    clips = torch.randint(
+        0, 256, (4, 2, 3, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     mixed, targets = mix(clips, torch.eye(4), torch.tensor([0.75, 1.0], dtype=torch.float64))
     values = clips.double().numpy()
-    for row, (own, other, share) in enumerate(((0, 1, 0.75), (1, 0, 0.75), (2, 3, 1.0), (3, 2, 1.0))):
-        np.testing.assert_array_equal(mixed[row].numpy(), np.rint(share * values[own] + (1 - share) * values[other]))
+    for row, (own, other, share) in enumerate(
+        ((0, 1, 0.75), (1, 0, 0.75), (2, 3, 1.0), (3, 2, 1.0))
+    ):
+        np.testing.assert_array_equal(
+            mixed[row].numpy(), np.rint(share * values[own] + (1 - share) * values[other])
+        )
         expected = torch.zeros(4)
         expected[own], expected[other] = share, 1 - share
         assert torch.equal(targets[row], expected)
@@ -45,7 +53,9 @@ def test_a_mixture_is_learnt_by_its_shares() -> None:
     logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(1))
     targets = torch.tensor([[0.7, 0.3, 0.0], [0.3, 0.7, 0.0]])
     losses, report = Classification()({"logits": logits, "targets": targets})
-    assert float(losses["answer"]) == pytest.approx(float(-(targets * logits.log_softmax(dim=1)).sum() / 2), rel=1e-6)
+    assert float(losses["answer"]) == pytest.approx(
+        float(-(targets * logits.log_softmax(dim=1)).sum() / 2), rel=1e-6
+    )
     hard, _ = Classification()({"logits": logits, "targets": torch.tensor([0, 1])})
     soft, _ = Classification()({"logits": logits, "targets": torch.eye(3)[:2]})
     assert float(hard["answer"]) == pytest.approx(float(soft["answer"]), rel=1e-6)
@@ -55,12 +65,19 @@ def test_a_mixture_is_learnt_by_its_shares() -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path) -> Experiment:
-    return small_experiment(tmp_path_factory.mktemp("mixup"), shapes_cache, "finetune.task=action", "finetune.train.batch_size=4")
+    return small_experiment(
+        tmp_path_factory.mktemp("mixup"),
+        shapes_cache,
+        "finetune.task=action",
+        "finetune.train.batch_size=4",
+    )
 
 
 def loader_of(experiment: Experiment, mixup: float, **context: object) -> TrainLoader:
     changed = replace(experiment, finetune=replace(experiment.finetune, mixup=mixup))
-    return open_task("action", context_of(changed, **context)).loader(changed.finetune.train, "finetune")
+    return open_task("action", context_of(changed, **context)).loader(
+        changed.finetune.train, "finetune"
+    )
 
 
 def test_it_is_off_by_default_and_mixes_the_samples_that_there_would_be(small: Experiment) -> None:
@@ -69,9 +86,15 @@ def test_it_is_off_by_default_and_mixes_the_samples_that_there_would_be(small: E
     assert not isinstance(plain, MixingLoader)
     shares = []
     for step, one, two in zip(range(3), plain.batches(0), mixing.batches(0), strict=False):
-        assert one.targets is not None and two.targets is not None and one.sample_ids == two.sample_ids
+        assert (
+            one.targets is not None and two.targets is not None and one.sample_ids == two.sample_ids
+        )
         shares += [mixing_share(0.8, small.seed, "finetune", 2 * step + pair) for pair in range(2)]
-        clips, targets = mix(one.clips, torch.nn.functional.one_hot(one.targets, 8).float(), torch.tensor(shares[-2:], dtype=torch.float64))
+        clips, targets = mix(
+            one.clips,
+            torch.nn.functional.one_hot(one.targets, 8).float(),
+            torch.tensor(shares[-2:], dtype=torch.float64),
+        )
         assert torch.equal(two.clips, clips) and torch.equal(two.targets, targets)
         torch.testing.assert_close(two.targets.sum(dim=1), torch.ones(4))
     assert len(set(shares)) == 6
@@ -91,6 +114,8 @@ def test_settings_that_cannot_be(small: Experiment, tmp_path: Path, shapes_cache
     with pytest.raises(ConfigError, match="must be an even number for each of 4 processes"):
         loader_of(small, 0.8, rank=0, world=4)
     with pytest.raises(ConfigError, match="finetune.mixup=1.5: must be in"):
-        finalise(small_experiment(tmp_path, shapes_cache, "finetune.task=action", "finetune.mixup=1.5"))
+        finalise(
+            small_experiment(tmp_path, shapes_cache, "finetune.task=action", "finetune.mixup=1.5")
+        )
     with pytest.raises(ConfigError, match="finetune.task=qa has none"):
         finalise(small_experiment(tmp_path, shapes_cache, "finetune.task=qa", "finetune.mixup=0.8"))

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.config.validation import check
 from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig, identity
+from simvtp.config.validation import check
 from simvtp.data.clips import Clip
 from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.video_reader import VideoInfo
-from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import ConfigError
 from tests.data.helpers import damage, make_clips
 
@@ -70,10 +70,16 @@ def test_a_clip_is_decoded_once_for_samples_that_differ(clips: list[Clip]) -> No
     batches = take(clips, 0, 9, reader=reader)
     assert len(reader.read_files) == 12  # 3 groups of 4 clips; 36 samples
     for group in (batches[:3], batches[3:6], batches[6:]):
-        assert len({batch.sample_ids for batch in group}) == 1 and len(set(group[0].sample_ids)) == 4
-        shown = [len({batch.clips[place].numpy().tobytes() for batch in group}) for place in range(4)]
+        assert (
+            len({batch.sample_ids for batch in group}) == 1 and len(set(group[0].sample_ids)) == 4
+        )
+        shown = [
+            len({batch.clips[place].numpy().tobytes() for batch in group}) for place in range(4)
+        ]
         assert sum(shown) >= 10, "two crops in three may fall on the same box, but not often"
-    assert any(not torch.equal(batches[0].input_ids, batch.input_ids) for batch in batches[1:3])  # captions are drawn anew, too
+    assert any(
+        not torch.equal(batches[0].input_ids, batch.input_ids) for batch in batches[1:3]
+    )  # captions are drawn anew, too
     assert reader.read_files == [name for batch in batches[::3] for name in batch.sample_ids]
 
 
@@ -107,7 +113,9 @@ def test_ranks_together_see_what_one_sees(clips: list[Clip]) -> None:
 def test_a_bad_clip_is_replaced_in_all_repeats_and_each_sample_is_counted(tmp_path: Path) -> None:
     clips = make_clips(tmp_path, 8)
     damage(clips[2].path)
-    loader = TrainLoader(clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=HERE, batch_size=4, seed=5)
+    loader = TrainLoader(
+        clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=HERE, batch_size=4, seed=5
+    )
     batches = list(itertools.islice(loader.batches(), 6))
     assert all("clip2" not in batch.sample_ids for batch in batches)
     assert (loader.counters.replaced, loader.counters.corrupt) == (3, 1)

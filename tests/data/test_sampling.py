@@ -12,20 +12,28 @@ many = settings(max_examples=150, deadline=None, derandomize=True)
 
 @given(**sizes, uniform=st.floats(0, 1, exclude_max=True))
 @many
-def test_train_windows_lie_inside_and_keep_the_stride(n: int, frames: int, stride: int, uniform: float) -> None:
+def test_train_windows_lie_inside_and_keep_the_stride(
+    n: int, frames: int, stride: int, uniform: float
+) -> None:
     indices = train_indices(n, frames, stride, uniform)
     assert indices.dtype == np.int64 and len(indices) == frames
     assert indices.min() >= 0 and indices.max() < n
     if n >= window_length(frames, stride):
         assert (np.diff(indices) == stride).all()
     else:
-        assert (np.diff(indices) >= 0).all() and indices[0] == 0 and (frames == 1 or indices[-1] == n - 1)
+        assert (
+            (np.diff(indices) >= 0).all()
+            and indices[0] == 0
+            and (frames == 1 or indices[-1] == n - 1)
+        )
     assert np.array_equal(indices, train_indices(n, frames, stride, uniform))
 
 
 @given(**sizes, segments=st.integers(1, 5))
 @many
-def test_eval_windows_are_evenly_placed_and_reach_both_ends(n: int, frames: int, stride: int, segments: int) -> None:
+def test_eval_windows_are_evenly_placed_and_reach_both_ends(
+    n: int, frames: int, stride: int, segments: int
+) -> None:
     windows = np.stack([eval_indices(n, frames, stride, s, segments) for s in range(segments)])
     assert windows.min() >= 0 and windows.max() < n
     room = n - window_length(frames, stride)

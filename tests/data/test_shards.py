@@ -25,19 +25,19 @@ from simvtp.batch import Batch
 from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.video.encode import encode_h264
-from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import read_manifest
-from simvtp.data.video.tar_member import file_of, member_bytes
-from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.prepare.transcode import Steps, Target, transcode
 from simvtp.data.prepare.write_shards import Outcome, key_of, parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
-from simvtp.data.prepare.transcode import Steps, Target, transcode
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.readers import get_reader, probe, read_frames
+from simvtp.data.video.tar_member import file_of, member_bytes
 from simvtp.errors import ConfigError, DataError, UserError
-from simvtp.config.overrides import finalise
+from simvtp.resolve import finalise
 from tests.data.helpers import damage, make_clips, moving_square
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,29 +49,44 @@ SPLITS = ("train",) * 8 + ("val", "test")
 
 
 def write_manifest(clips: list[Clip], path: Path, **columns: list[Any]) -> Path:
-    """A manifest beside the clips, with a row for each caption; `columns` hold a value for each clip."""
+    """A manifest beside the clips, with a row for each caption; `columns` hold a value for each
+    clip.
+    """
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["videoid", "path", "caption", *columns])
         for number, clip in enumerate(clips):
             for caption in clip.captions:
-                writer.writerow([clip.id, clip.path, caption, *(values[number] for values in columns.values())])
+                writer.writerow(
+                    [clip.id, clip.path, caption, *(values[number] for values in columns.values())]
+                )
     return path
 
 
 def shard(manifest: Path, out: Path, **changes: Any) -> Outcome:
-    values = {"target": SMALL, "max_per_shard": 3, "workers": 0, "say": lambda line: None, **changes}
+    values = {
+        "target": SMALL,
+        "max_per_shard": 3,
+        "workers": 0,
+        "say": lambda line: None,
+        **changes,
+    }
     return write_shards(manifest, out, **values)
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
-    return write_manifest(make_clips(folder, 10, captions=2), folder / "clips.csv", split=list(SPLITS))
+    return write_manifest(
+        make_clips(folder, 10, captions=2), folder / "clips.csv", split=list(SPLITS)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +101,30 @@ def own_shards(shards: Path, tmp_path: Path) -> Path:
     return shutil.copytree(shards, tmp_path / "own")
 
 
-# ---- what is written ----------------------------------------------------------------------------------------------------------
+# ---- what is written -----------------------------------------------------------------------------
 
 
 def test_the_webdataset_package_reads_them(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
-    clips = [replace(clip, id=name) for clip, name in zip(make_clips(tmp_path, 3), ("a.b/c.mp4", "v 2", "日本"), strict=True)]
+    clips = [
+        replace(clip, id=name)
+        for clip, name in zip(make_clips(tmp_path, 3), ("a.b/c.mp4", "v 2", "日本"), strict=True)
+    ]
     shard(write_manifest(clips, tmp_path / "clips.csv"), tmp_path / "out")
-    samples = list(webdataset.WebDataset(str(tmp_path / "out" / "clips-000000.tar"), shardshuffle=False, empty_check=False).decode())
+    samples = list(
+        webdataset.WebDataset(
+            str(tmp_path / "out" / "clips-000000.tar"), shardshuffle=False, empty_check=False
+        ).decode()
+    )
     assert [sample["json"]["id"] for sample in samples] == [clip.id for clip in clips]
-    assert [sample["json"]["captions"] for sample in samples] == [list(clip.captions) for clip in clips]
-    assert [sample["__key__"] for sample in samples] == ["00000000-a_b_c_mp4", "00000001-v_2", "00000002-__"]
+    assert [sample["json"]["captions"] for sample in samples] == [
+        list(clip.captions) for clip in clips
+    ]
+    assert [sample["__key__"] for sample in samples] == [
+        "00000000-a_b_c_mp4",
+        "00000001-v_2",
+        "00000002-__",
+    ]
     for sample, clip in zip(samples, read_shards(tmp_path / "out").clips, strict=True):
         stored = member_bytes(clip.path)
         assert stored is not None and sample["mp4"] == stored.getvalue()
@@ -121,7 +149,11 @@ def test_the_index_says_where_each_member_lies(shards: Path) -> None:
 
 def test_keys_are_unique_and_have_no_dot() -> None:
     assert key_of(3, "../a.b c") != key_of(4, "../a.b c")
-    assert key_of(3, "../a.b c" + "x" * 300).isascii() and "." not in key_of(3, "../a.b c") and "/" not in key_of(3, "../a.b c")
+    assert (
+        key_of(3, "../a.b c" + "x" * 300).isascii()
+        and "." not in key_of(3, "../a.b c")
+        and "/" not in key_of(3, "../a.b c")
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,12 +165,18 @@ def test_keys_are_unique_and_have_no_dot() -> None:
         ("64x64", 32, 90, (64, 64)),
     ],
 )
-def test_sizes(tmp_path: Path, size: str, height: int, width: int, expected: tuple[int, int]) -> None:
-    encode_h264(moving_square(1, 16, height - height % 2, width - width % 2), tmp_path / "clip.mp4", 8)
+def test_sizes(
+    tmp_path: Path, size: str, height: int, width: int, expected: tuple[int, int]
+) -> None:
+    encode_h264(
+        moving_square(1, 16, height - height % 2, width - width % 2), tmp_path / "clip.mp4", 8
+    )
     assert parse_target(size).sizes(height, width)[1] == expected
     if not height % 2 and not width % 2:
         shard(
-            write_manifest([Clip("a", tmp_path / "clip.mp4", ("words",))], tmp_path / "m.csv"), tmp_path / "out", target=parse_target(size)
+            write_manifest([Clip("a", tmp_path / "clip.mp4", ("words",))], tmp_path / "m.csv"),
+            tmp_path / "out",
+            target=parse_target(size),
         )
         (clip,) = read_shards(tmp_path / "out").clips
         info = probe(clip.path, PyavReader())
@@ -151,7 +189,9 @@ def test_sizes_that_cannot_be_are_refused(size: str) -> None:
         parse_target(size)
 
 
-def test_frames_are_those_of_the_source_and_a_lower_rate_skips_some(manifest: Path, tmp_path: Path) -> None:
+def test_frames_are_those_of_the_source_and_a_lower_rate_skips_some(
+    manifest: Path, tmp_path: Path
+) -> None:
     reader = PyavReader()
     for fps, stride in ((0, 1), (2, 4)):
         out = tmp_path / str(fps)
@@ -164,35 +204,65 @@ def test_frames_are_those_of_the_source_and_a_lower_rate_skips_some(manifest: Pa
 
 def test_only_the_wanted_part_is_kept(manifest: Path, tmp_path: Path) -> None:
     clips = list(read_manifest(manifest).clips)[:4]
-    parts = write_manifest(clips, tmp_path / "parts.csv", start_s=["0.5", "", "1.5", "9"], end_s=["1.25", "0.5", "99", ""])
+    parts = write_manifest(
+        clips,
+        tmp_path / "parts.csv",
+        start_s=["0.5", "", "1.5", "9"],
+        end_s=["1.25", "0.5", "99", ""],
+    )
     outcome = shard(parts, tmp_path / "out", target=Target(short=48, crf=4))
     assert (outcome.written, dict(outcome.failed)) == (3, {"outside": 1})
     reader = PyavReader()
-    for clip, frames in zip(read_shards(tmp_path / "out").clips, (range(4, 10), range(4), range(12, 16)), strict=True):
+    for clip, frames in zip(
+        read_shards(tmp_path / "out").clips, (range(4, 10), range(4), range(12, 16)), strict=True
+    ):
         source = next(c.path for c in clips if c.id == clip.id)
         made = read_frames(clip.path, range(probe(clip.path, reader).frames), reader).astype(int)
         everything = read_frames(source, range(16), reader)
-        assert [int(np.abs(everything - frame).mean((1, 2, 3)).argmin()) for frame in made] == list(frames)
+        assert [int(np.abs(everything - frame).mean((1, 2, 3)).argmin()) for frame in made] == list(
+            frames
+        )
 
 
 def test_parts_are_read_from_files_too(manifest: Path, tmp_path: Path) -> None:
     clips = list(read_manifest(manifest).clips)[:2]
     path = write_manifest(clips, tmp_path / "parts.csv", start_s=["0.5", "1"], end_s=["1", "1.001"])
-    views = ViewLoader(read_manifest(path).clips, data=DATA, model=MODEL, runtime=HERE, segments=1, crops=1, batch_size=2)
+    views = ViewLoader(
+        read_manifest(path).clips,
+        data=DATA,
+        model=MODEL,
+        runtime=HERE,
+        segments=1,
+        crops=1,
+        batch_size=2,
+    )
     ((shown, _),) = views.batches()
-    everything = [read_frames(clip.path, range(16), get_reader("decord"), (32, 43))[:, :, 5:37].astype(int) for clip in clips]
-    found = [[int(np.abs(everything[i] - frame).mean((1, 2, 3)).argmin()) for frame in shown[i].numpy()] for i in range(2)]
+    everything = [
+        read_frames(clip.path, range(16), get_reader("decord"), (32, 43))[:, :, 5:37].astype(int)
+        for clip in clips
+    ]
+    found = [
+        [int(np.abs(everything[i] - frame).mean((1, 2, 3)).argmin()) for frame in shown[i].numpy()]
+        for i in range(2)
+    ]
     assert found == [[4, 5, 6, 7], [8, 8, 8, 8]]
 
 
-@pytest.mark.parametrize(("start", "end"), [("2", "1"), ("-1", "3"), ("x", ""), ("", "0"), ("nan", ""), ("", "inf")])
+@pytest.mark.parametrize(
+    ("start", "end"), [("2", "1"), ("-1", "3"), ("x", ""), ("", "0"), ("nan", ""), ("", "inf")]
+)
 def test_a_part_that_cannot_be_is_one_clear_error(tmp_path: Path, start: str, end: str) -> None:
-    path = write_manifest([Clip("a", tmp_path / "a.mp4", ("words",))], tmp_path / "m.csv", start_s=[start], end_s=[end])
+    path = write_manifest(
+        [Clip("a", tmp_path / "a.mp4", ("words",))],
+        tmp_path / "m.csv",
+        start_s=[start],
+        end_s=[end],
+    )
     with pytest.raises(DataError, match=r"videoid 'a' has start_s"):
         read_manifest(path)
 
 
-# ---- failures -------------------------------------------------------------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------------------------
 
 
 def test_what_failed_is_counted_and_named(tmp_path: Path) -> None:
@@ -204,8 +274,14 @@ def test_what_failed_is_counted_and_named(tmp_path: Path) -> None:
     path = write_manifest(clips, tmp_path / "clips.csv")
     said: list[str] = []
     outcome = shard(path, tmp_path / "out", workers=1, say=said.append)
-    assert (outcome.clips, outcome.written, dict(outcome.failed)) == (6, 2, {"missing": 1, "empty": 1, "no_video": 2})
-    assert "2 of 6 clips in 2 shards, 4 failed" in said and any("no such file" in line for line in said)
+    assert (outcome.clips, outcome.written, dict(outcome.failed)) == (
+        6,
+        2,
+        {"missing": 1, "empty": 1, "no_video": 2},
+    )
+    assert "2 of 6 clips in 2 shards, 4 failed" in said and any(
+        "no such file" in line for line in said
+    )
     assert [clip.id for clip in read_shards(tmp_path / "out").clips] == ["clip3", "clip5"]
     with open(tmp_path / "out" / "failures.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -217,7 +293,9 @@ def test_what_failed_is_counted_and_named(tmp_path: Path) -> None:
     ]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["failed"] == dict(outcome.failed) and summary["written"] == 2
-    assert str(tmp_path) not in (tmp_path / "out" / "failures.csv").read_text() + json.dumps(summary)
+    assert str(tmp_path) not in (tmp_path / "out" / "failures.csv").read_text() + json.dumps(
+        summary
+    )
 
 
 def cut_short(path: Path) -> None:
@@ -236,7 +314,10 @@ def cut_short(path: Path) -> None:
 
 def test_a_file_that_opens_but_is_cut_off_is_no_shorter_clip(tmp_path: Path) -> None:
     cut_short(tmp_path / "a.mp4")
-    outcome = shard(write_manifest([Clip("a", tmp_path / "a.mp4", ("words",))], tmp_path / "m.csv"), tmp_path / "out")
+    outcome = shard(
+        write_manifest([Clip("a", tmp_path / "a.mp4", ("words",))], tmp_path / "m.csv"),
+        tmp_path / "out",
+    )
     assert dict(outcome.failed) == {"damaged": 1}
     with pytest.raises(DataError, match="hold no clip: all 1 failed"):
         read_shards(tmp_path / "out")
@@ -257,24 +338,52 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_clip_only(tmp_path: Path) -> 
     assert (outcome.written, dict(outcome.failed)) == (4, {"decoder": 2})
     reasons = (tmp_path / "out" / "failures.csv").read_text()
     assert "took longer than 2 s" in reasons and "exit status 3" in reasons
-    assert [clip.id for clip in read_shards(tmp_path / "out").clips] == ["clip0", "clip2", "clip3", "clip5"]
+    assert [clip.id for clip in read_shards(tmp_path / "out").clips] == [
+        "clip0",
+        "clip2",
+        "clip3",
+        "clip5",
+    ]
 
 
-# ---- going on -------------------------------------------------------------------------------------------------------------------
+# ---- going on ------------------------------------------------------------------------------------
 
 
-def test_after_a_kill_the_same_command_goes_on_to_the_same_bytes(manifest: Path, shards: Path, tmp_path: Path) -> None:
+def test_after_a_kill_the_same_command_goes_on_to_the_same_bytes(
+    manifest: Path, shards: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "simvtp", "data", "shard", str(manifest), str(out), "--size", "34", "--max-per-shard", "3"]
+    command = [
+        sys.executable,
+        "-m",
+        "simvtp",
+        "data",
+        "shard",
+        str(manifest),
+        str(out),
+        "--size",
+        "34",
+        "--max-per-shard",
+        "3",
+    ]
     command += ["--workers", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, bufsize=1, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
     assert process.stdout is not None
     next(process.stdout)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
     there = {
-        path.name: path.stat().st_mtime_ns for path in out.iterdir() if (out / f"{path.stem}.json").is_file() and path.name != "plan.json"
+        path.name: path.stat().st_mtime_ns
+        for path in out.iterdir()
+        if (out / f"{path.stem}.json").is_file() and path.name != "plan.json"
     }
     assert there and not (out / "summary.json").exists()
     with pytest.raises(DataError, match="not finished"):
@@ -285,25 +394,34 @@ def test_after_a_kill_the_same_command_goes_on_to_the_same_bytes(manifest: Path,
     assert {name: (out / name).stat().st_mtime_ns for name in there} == there
 
 
-def test_a_second_run_writes_nothing_and_workers_change_nothing(manifest: Path, shards: Path, tmp_path: Path) -> None:
+def test_a_second_run_writes_nothing_and_workers_change_nothing(
+    manifest: Path, shards: Path, tmp_path: Path
+) -> None:
     before = content(shards)
     assert shard(manifest, shards).made_now == 0 and content(shards) == before
     shard(manifest, tmp_path / "two", workers=2)
     assert content(tmp_path / "two") == before
 
 
-def test_another_manifest_or_size_needs_another_folder(manifest: Path, own_shards: Path, tmp_path: Path) -> None:
+def test_another_manifest_or_size_needs_another_folder(
+    manifest: Path, own_shards: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="begun with another target"):
         shard(manifest, own_shards, target=Target(short=32))
     with pytest.raises(UserError, match="begun with another manifest"):
-        shard(write_manifest(list(read_manifest(manifest).clips)[:3], tmp_path / "m.csv", split=list(SPLITS)), own_shards)
+        shard(
+            write_manifest(
+                list(read_manifest(manifest).clips)[:3], tmp_path / "m.csv", split=list(SPLITS)
+            ),
+            own_shards,
+        )
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "a.tar").touch()
     with pytest.raises(UserError, match=r"holds a\.tar, which this command did not make"):
         shard(manifest, tmp_path / "foreign")
 
 
-# ---- reading --------------------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def unpacked(shards: Path, folder: Path) -> list[Clip]:
@@ -319,7 +437,15 @@ def unpacked(shards: Path, folder: Path) -> list[Clip]:
 
 
 def batches(clips: Any, start: int, count: int, **changes: Any) -> list[Batch]:
-    values: dict[str, Any] = {"data": DATA, "model": MODEL, "runtime": HERE, "batch_size": 4, "seed": 5, "flip": 0.5, **changes}
+    values: dict[str, Any] = {
+        "data": DATA,
+        "model": MODEL,
+        "runtime": HERE,
+        "batch_size": 4,
+        "seed": 5,
+        "flip": 0.5,
+        **changes,
+    }
     stream = TrainLoader(clips, load_tokenizer("builtin"), **values).batches(start)
     try:
         return list(itertools.islice(stream, count))
@@ -330,7 +456,10 @@ def batches(clips: Any, start: int, count: int, **changes: Any) -> list[Batch]:
 def assert_same(left: list[Batch], right: list[Batch]) -> None:
     for a, b in zip(left, right, strict=True):
         assert a.sample_ids == b.sample_ids
-        assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("clips", "input_ids", "attention_mask", "word_ids"))
+        assert all(
+            torch.equal(getattr(a, name), getattr(b, name))
+            for name in ("clips", "input_ids", "attention_mask", "word_ids")
+        )
 
 
 @pytest.mark.parametrize("reader", ["decord", "pyav"])
@@ -345,26 +474,43 @@ def test_batches_are_those_of_the_files(shards: Path, tmp_path: Path, reader: st
         assert torch.equal(part.clips, expected[1].clips[2 * rank : 2 * rank + 2])
 
 
-def test_views_and_the_cache_of_frames_are_those_of_the_files(own_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_and_the_cache_of_frames_are_those_of_the_files(
+    own_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("simvtp.data.loading.clip_source.CACHE_FROM", 4)
     files, found = unpacked(own_shards, tmp_path / "files"), []
-    for clips, cached in ((files, False), (read_shards(own_shards).clips, False), (read_shards(own_shards).clips, True)):
+    for clips, cached in (
+        (files, False),
+        (read_shards(own_shards).clips, False),
+        (read_shards(own_shards).clips, True),
+    ):
         runtime = replace(HERE, cache=str(tmp_path / "cache"), decoded_cache=cached)
-        views = ViewLoader(clips, data=DATA, model=MODEL, runtime=runtime, segments=2, crops=2, batch_size=8)
+        views = ViewLoader(
+            clips, data=DATA, model=MODEL, runtime=runtime, segments=2, crops=2, batch_size=8
+        )
         found.append(torch.cat([part for part, _ in views.batches()]))
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-def test_they_are_a_data_set_and_their_place_does_not_matter(shards: Path, own_shards: Path) -> None:
+def test_they_are_a_data_set_and_their_place_does_not_matter(
+    shards: Path, own_shards: Path
+) -> None:
     experiments = []
     for folder in (shards, own_shards):
         data = DataConfig(dataset="shards", manifest=str(folder))
         dataset = open_dataset(data, HERE)
-        assert {name: len(members) for name, members in dataset.splits.items()} == {"train": 8, "val": 1, "test": 1}
+        assert {name: len(members) for name, members in dataset.splits.items()} == {
+            "train": 8,
+            "val": 1,
+            "test": 1,
+        }
         experiments.append(finalise(Experiment(data=data)))
         assert open_dataset(experiments[-1].data, HERE).splits == dataset.splits
     assert experiments[0].fingerprint == experiments[1].fingerprint
-    assert open_dataset(DataConfig(dataset="manifest", manifest=str(shards)), HERE).splits["val"][0].id == "clip8"
+    assert (
+        open_dataset(DataConfig(dataset="manifest", manifest=str(shards)), HERE).splits["val"][0].id
+        == "clip8"
+    )
     index = own_shards / "train-000001.json"
     index.write_text(index.read_text().replace("wording 0", "wording 7"))
     with pytest.raises(DataError, match="train-000001.json is not the one"):
@@ -381,8 +527,12 @@ def test_a_folder_that_holds_none_is_one_clear_error(tmp_path: Path, own_shards:
         read_shards(own_shards)
 
 
-def test_changed_bytes_are_replaced_and_counted(own_shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One member with a flipped bit deep in its pictures (which a decoder would paint over), one shard cut off, one gone."""
+def test_changed_bytes_are_replaced_and_counted(
+    own_shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One member with a flipped bit deep in its pictures (which a decoder would paint over), one
+    shard cut off, one gone.
+    """
     clips = read_shards(own_shards).clips[:8]
     tar = own_shards / "train-000000.tar"
     raw = bytearray(tar.read_bytes())
@@ -392,14 +542,23 @@ def test_changed_bytes_are_replaced_and_counted(own_shards: Path, tmp_path: Path
     cut = own_shards / "train-000002.tar"
     second = json.loads(cut.with_suffix(".json").read_text())["clips"][1]["video"]
     cut.write_bytes(cut.read_bytes()[: second["offset"] - 100])
-    loader = TrainLoader(clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=HERE, batch_size=8, seed=5)
+    loader = TrainLoader(
+        clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=HERE, batch_size=8, seed=5
+    )
     (batch,) = itertools.islice(loader.batches(), 1)
-    lost = {clips[i].id for i in (1, 7)} | ({clips[6].id} if clips[6].id not in batch.sample_ids else set())
-    assert lost.isdisjoint(batch.sample_ids) and loader.counters.corrupt == loader.counters.replaced == len(lost) >= 2
+    lost = {clips[i].id for i in (1, 7)} | (
+        {clips[6].id} if clips[6].id not in batch.sample_ids else set()
+    )
+    assert (
+        lost.isdisjoint(batch.sample_ids)
+        and loader.counters.corrupt == loader.counters.replaced == len(lost) >= 2
+    )
     assert "another checksum" in caplog.text and "its shard ends after" in caplog.text
     report = check_manifest(own_shards, workers=0, say=lambda line: None)
     assert len(report.corrupt) == len(lost)
     cut.unlink()
-    assert len(check_manifest(own_shards, workers=0, say=lambda line: None).missing) == sum(file_of(clip.path) == cut for clip in clips)
+    assert len(check_manifest(own_shards, workers=0, say=lambda line: None).missing) == sum(
+        file_of(clip.path) == cut for clip in clips
+    )
     with pytest.raises(DataError, match="does not decode"):
         batches(clips, 0, 1, data=replace(DATA, on_corrupt="raise"), batch_size=8)

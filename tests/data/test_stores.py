@@ -17,16 +17,16 @@ from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.benchmarks import open_benchmark
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.video.encode import encode_h264
-from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.loading.loader import TrainLoader, ViewLoader
-from simvtp.data.video.tar_member import file_of, raw_clip
-from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.prepare.transcode import Target
 from simvtp.data.prepare.write_shards import parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
-from simvtp.data.prepare.transcode import Target
+from simvtp.data.video.encode import encode_h264
+from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.readers import get_reader, probe, read_frames
+from simvtp.data.video.tar_member import file_of, raw_clip
 from simvtp.errors import DataError
 from tests.data.benchmarks import made
 from tests.data.helpers import make_clips, moving_square
@@ -37,7 +37,7 @@ DATA = DataConfig(stride=2, max_corrupt_share=0.5)
 MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
 
 
-# ---- benchmarks -----------------------------------------------------------------------------------------------------------------
+# ---- benchmarks ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +57,47 @@ def msrvtt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_benchmark_is_sharded_with_its_splits_and_exact_counts(msrvtt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["data", "shard", "msrvtt", "--root", str(msrvtt), "--protocol", "1k-A", "--out", str(tmp_path / "out")]
+def test_a_benchmark_is_sharded_with_its_splits_and_exact_counts(
+    msrvtt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "data",
+        "shard",
+        "msrvtt",
+        "--root",
+        str(msrvtt),
+        "--protocol",
+        "1k-A",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main([*command, "--workers", "0", "--size", "32"]) == 0
     official = open_benchmark("msrvtt", msrvtt, "1k-A")
     printed = capsys.readouterr().out
-    assert f"{len(official.clips) - 3} of {len(official.clips)} clips" in printed and "3 failed" in printed
+    assert (
+        f"{len(official.clips) - 3} of {len(official.clips)} clips" in printed
+        and "3 failed" in printed
+    )
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["failed"] == {"missing": 2, "no_video": 1} and summary["clips"] == len(official.clips)
+    assert summary["failed"] == {"missing": 2, "no_video": 1} and summary["clips"] == len(
+        official.clips
+    )
     lost = {"video3", "video5", "video7001"}
-    expected = [(clip.id, clip.captions, clip.split) for clip in official.clips if clip.id not in lost]
-    assert [(clip.id, clip.captions, clip.split) for clip in read_shards(tmp_path / "out").clips] == expected
+    expected = [
+        (clip.id, clip.captions, clip.split) for clip in official.clips if clip.id not in lost
+    ]
+    assert [
+        (clip.id, clip.captions, clip.split) for clip in read_shards(tmp_path / "out").clips
+    ] == expected
     dataset = open_dataset(DataConfig(dataset="shards", manifest=str(tmp_path / "out")), HERE)
     assert (dataset.name, dataset.variant) == ("msrvtt", "1k-A")
-    assert {name: len(clips) for name, clips in dataset.splits.items()} == Counter(split for _, _, split in expected)
+    assert {name: len(clips) for name, clips in dataset.splits.items()} == Counter(
+        split for _, _, split in expected
+    )
     assert "1 test videos were left out when the shards were made" in dataset.notes
-    assert main([*command, "--workers", "0", "--size", "32"]) == 0  # a second time: nothing is left to do
+    assert (
+        main([*command, "--workers", "0", "--size", "32"]) == 0
+    )  # a second time: nothing is left to do
     assert "shards are there already" in capsys.readouterr().out
 
 
@@ -87,7 +112,11 @@ def test_a_benchmark_is_sharded_with_its_splits_and_exact_counts(msrvtt: Path, t
     ],
 )
 def test_what_cannot_be_sharded_is_one_sentence(
-    arguments: list[str], words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    words: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     made.msrvtt_qa(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -96,13 +125,48 @@ def test_what_cannot_be_sharded_is_one_sentence(
     assert not (tmp_path / "x").exists()
 
 
-def test_the_shard_command_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shard_command_and_its_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clips = make_clips(tmp_path, 2)
     manifest = manifest_of(clips, tmp_path / "clips.csv")
-    for arguments, words in ((["--size", "63"], "--size 63"), (["--max-per-shard", "0"], "--max-per-shard"), (["--fps", "-1"], "--fps -1")):
-        assert main(["data", "shard", str(manifest), str(tmp_path / "out"), "--workers", "0", *arguments]) == 2
+    for arguments, words in (
+        (["--size", "63"], "--size 63"),
+        (["--max-per-shard", "0"], "--max-per-shard"),
+        (["--fps", "-1"], "--fps -1"),
+    ):
+        assert (
+            main(
+                [
+                    "data",
+                    "shard",
+                    str(manifest),
+                    str(tmp_path / "out"),
+                    "--workers",
+                    "0",
+                    *arguments,
+                ]
+            )
+            == 2
+        )
         assert words in capsys.readouterr().err
-    assert main(["data", "shard", str(manifest), str(tmp_path / "out"), "--workers", "0", "--size", "32x32", "--fps", "4"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "shard",
+                str(manifest),
+                str(tmp_path / "out"),
+                "--workers",
+                "0",
+                "--size",
+                "32x32",
+                "--fps",
+                "4",
+            ]
+        )
+        == 0
+    )
     assert "2 of 2 clips in 1 shards, 0 failed" in capsys.readouterr().out
     for clip in clips:
         clip.path.unlink()
@@ -110,7 +174,7 @@ def test_the_shard_command_and_its_errors(tmp_path: Path, capsys: pytest.Capture
     assert "2 missing: there is no such file" in capsys.readouterr().out
 
 
-# ---- uncompressed frames --------------------------------------------------------------------------------------------------------
+# ---- uncompressed frames -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +186,12 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def raw(films: Path) -> Path:
     out = films.parent / "raw"
-    assert write_shards(films, out, parse_target("36", store="raw"), 3, workers=0, say=lambda line: None).written == 10
+    assert (
+        write_shards(
+            films, out, parse_target("36", store="raw"), 3, workers=0, say=lambda line: None
+        ).written
+        == 10
+    )
     return out
 
 
@@ -131,7 +200,11 @@ def test_raw_frames_are_those_that_the_source_shows(raw: Path, films: Path) -> N
     for number, clip in enumerate(read_shards(raw).clips):
         source = films.parent / f"clip{number}.mp4"
         stored = raw_clip(clip.path)
-        assert stored is not None and file_of(clip.path).is_file() and clip.measured == (16, 8.0, 36, 48)
+        assert (
+            stored is not None
+            and file_of(clip.path).is_file()
+            and clip.measured == (16, 8.0, 36, 48)
+        )
         expected = read_frames(source, range(16), reader, (36, 48))
         assert np.array_equal(read_frames(clip.path, range(16), reader), expected)
         for indices in ([3, 4, 5, 9, 0, 0, 15], [15], []):
@@ -152,7 +225,9 @@ class NoReader:
     read = probe
 
 
-def batches(clips: list[Clip] | tuple[Clip, ...], start: int, end: int, **changes: object) -> list[torch.Tensor]:
+def batches(
+    clips: list[Clip] | tuple[Clip, ...], start: int, end: int, **changes: object
+) -> list[torch.Tensor]:
     values = {"data": DATA, "model": MODEL, "runtime": HERE, "batch_size": 4, "seed": 5, **changes}
     loader = TrainLoader(clips, load_tokenizer("builtin"), **values)  # type: ignore[arg-type]
     stream = loader.batches(start)
@@ -167,20 +242,39 @@ def batches(clips: list[Clip] | tuple[Clip, ...], start: int, end: int, **change
 def test_raw_clips_train_without_a_decoder_and_resume_in_the_middle_of_an_epoch(raw: Path) -> None:
     clips = read_shards(raw).clips
     whole = batches(clips, 0, 5, reader=NoReader())
-    for step, clip in zip(range(3, 5), batches(clips, 3, 5, runtime=RuntimeConfig(workers=1, device="cpu")), strict=True):
+    for step, clip in zip(
+        range(3, 5),
+        batches(clips, 3, 5, runtime=RuntimeConfig(workers=1, device="cpu")),
+        strict=True,
+    ):
         assert torch.equal(clip, whole[step])
     ranks = [batches(clips, 1, 3, rank=rank, world=2) for rank in range(2)]
     assert all(torch.equal(torch.cat([part[i] for part in ranks]), whole[1 + i]) for i in range(2))
-    assert len({crop.numpy().tobytes() for crop in batches(clips[:1], 0, 4, batch_size=1)}) == 4  # windows and crops vary
-    views = ViewLoader(clips, data=DATA, model=MODEL, runtime=HERE, segments=2, crops=2, batch_size=8, reader=NoReader())  # type: ignore[arg-type]
+    assert (
+        len({crop.numpy().tobytes() for crop in batches(clips[:1], 0, 4, batch_size=1)}) == 4
+    )  # windows and crops vary
+    views = ViewLoader(
+        clips,
+        data=DATA,
+        model=MODEL,
+        runtime=HERE,
+        segments=2,
+        crops=2,
+        batch_size=8,
+        reader=NoReader(),
+    )  # type: ignore[arg-type]
     assert sum(len(part) for part, _ in views.batches()) == 40
 
 
-def test_raw_shards_go_on_after_a_kill_and_workers_change_nothing(films: Path, raw: Path, tmp_path: Path) -> None:
+def test_raw_shards_go_on_after_a_kill_and_workers_change_nothing(
+    films: Path, raw: Path, tmp_path: Path
+) -> None:
     out = shutil.copytree(raw, tmp_path / "out")
     (out / "summary.json").unlink()
     (out / "clips-000002.json").unlink()
-    outcome = write_shards(films, out, parse_target("36", store="raw"), 3, workers=1, say=lambda line: None)
+    outcome = write_shards(
+        films, out, parse_target("36", store="raw"), 3, workers=1, say=lambda line: None
+    )
     assert outcome.made_now == 1
     for path in raw.iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
@@ -205,7 +299,11 @@ def test_changed_and_cut_off_raw_shards_are_found(raw: Path, tmp_path: Path) -> 
     assert len(report.corrupt) == 1 + len(lost)
 
 
-def test_a_raw_clip_of_more_than_a_gibibyte_is_left_out(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_raw_clip_of_more_than_a_gibibyte_is_left_out(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("simvtp.data.prepare.transcode.LARGEST_RAW", 1000)
-    outcome = write_shards(films, tmp_path / "out", Target(short=36, store="raw"), workers=0, say=lambda line: None)
+    outcome = write_shards(
+        films, tmp_path / "out", Target(short=36, store="raw"), workers=0, say=lambda line: None
+    )
     assert (outcome.written, dict(outcome.failed)) == (0, {"large": 10})

@@ -27,18 +27,28 @@ def test_vocabulary_is_small_unique_and_starts_with_the_special_tokens() -> None
 
 @given(text=st.text(alphabet=string.printable, max_size=200), length=st.integers(3, 40))
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_any_ascii_text_is_coded_without_unknown_pieces(tokenizer: Tokenizer, text: str, length: int) -> None:
+def test_any_ascii_text_is_coded_without_unknown_pieces(
+    tokenizer: Tokenizer, text: str, length: int
+) -> None:
     batch = tokenizer.encode([text], length)
     ids, mask, words = batch.input_ids[0], batch.attention_mask[0], batch.word_ids[0]
-    assert ids.dtype == words.dtype == torch.int64 and mask.dtype == torch.bool and len(ids) == length
+    assert (
+        ids.dtype == words.dtype == torch.int64 and mask.dtype == torch.bool and len(ids) == length
+    )
     assert 1 not in ids
     tokens = int(mask.sum())
     assert mask[:tokens].all() and (ids[tokens:] == tokenizer.pad_id).all()
     assert ids[0] == tokenizer.cls_id and ids[tokens - 1] == tokenizer.sep_id
-    assert set(ids[1 : tokens - 1].tolist()).isdisjoint({tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id, tokenizer.pad_id})
+    assert set(ids[1 : tokens - 1].tolist()).isdisjoint(
+        {tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id, tokenizer.pad_id}
+    )
     inner = words[1 : tokens - 1]
-    assert words[0] == words[tokens - 1] == -1 and (words[tokens:] == -1).all() and (inner >= 0).all()
-    assert not len(inner) or (inner[0] == 0 and ((inner[1:] - inner[:-1] == 0) | (inner[1:] - inner[:-1] == 1)).all())
+    assert (
+        words[0] == words[tokens - 1] == -1 and (words[tokens:] == -1).all() and (inner >= 0).all()
+    )
+    assert not len(inner) or (
+        inner[0] == 0 and ((inner[1:] - inner[:-1] == 0) | (inner[1:] - inner[:-1] == 1)).all()
+    )
 
 
 def test_pieces_of_one_word_share_its_number(tokenizer: Tokenizer) -> None:
@@ -74,8 +84,12 @@ def test_a_local_folder_loads_and_codes_alike(tokenizer: Tokenizer, tmp_path: Pa
     assert torch.equal(other.encode(text, 24).input_ids, tokenizer.encode(text, 24).input_ids)
 
 
-def test_a_name_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no retries on a machine without network
+def test_a_name_that_cannot_be_loaded_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", True
+    )  # no retries on a machine without network
     with pytest.raises(UserError, match=r"data.tokenizer=nobody/nothing: cannot be loaded"):
         load_tokenizer("nobody/nothing")
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -86,17 +100,39 @@ def test_the_builtin_tokenizer_codes_as_the_one_of_transformers_does(tokenizer: 
     import transformers
 
     words = VOCABULARY.read_text(encoding="utf-8").splitlines()
-    peer = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, do_lower_case=True)
+    peer = transformers.BertTokenizerFast(
+        vocab={word: number for number, word in enumerate(words)}, do_lower_case=True
+    )
     peer.backend_tokenizer.model.max_input_chars_per_word = LONGEST_WORD
     draw = random.Random(0)
-    signs = [*string.printable, *"éüßÑ中文日😀‑–’“\u200b\u0301", *words[:300], "[MASK]", "[SEP]", "[PAD]", *" " * 30]
+    signs = [
+        *string.printable,
+        *"éüßÑ中文日😀‑–’“\u200b\u0301",
+        *words[:300],
+        "[MASK]",
+        "[SEP]",
+        "[PAD]",
+        *" " * 30,
+    ]
     for length in (3, 8, 24, 40):
         texts = ["".join(draw.choices(signs, k=draw.randint(0, 40))) for _ in range(100)]
         ours = tokenizer.encode(texts, length)
-        theirs = peer(texts, truncation=True, max_length=length, padding="max_length", split_special_tokens=True).encodings
+        theirs = peer(
+            texts,
+            truncation=True,
+            max_length=length,
+            padding="max_length",
+            split_special_tokens=True,
+        ).encodings
         assert ours.input_ids.tolist() == [coded.ids for coded in theirs]
-        assert ours.attention_mask.tolist() == [[bool(value) for value in coded.attention_mask] for coded in theirs]
-        assert ours.word_ids.tolist() == [[-1 if word is None else word for word in coded.word_ids] for coded in theirs]
+        assert ours.attention_mask.tolist() == [
+            [bool(value) for value in coded.attention_mask] for coded in theirs
+        ]
+        assert ours.word_ids.tolist() == [
+            [-1 if word is None else word for word in coded.word_ids] for coded in theirs
+        ]
         hidden = {tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id}
         for row in ours.input_ids:
-            assert tokenizer.decode(row) == peer.decode([i for i in row.tolist() if i not in hidden], skip_special_tokens=False)
+            assert tokenizer.decode(row) == peer.decode(
+                [i for i in row.tolist() if i not in hidden], skip_special_tokens=False
+            )

@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.loading.transforms import CROP_UNIFORMS, SCALES, center_box, crop_and_resize, eval_box, flip, multiscale_box, random_resized_box, read_side, resize, train_box
+from simvtp.data.loading.transforms import (
+    CROP_UNIFORMS,
+    SCALES,
+    center_box,
+    crop_and_resize,
+    eval_box,
+    flip,
+    multiscale_box,
+    random_resized_box,
+    read_side,
+    resize,
+    train_box,
+)
 from simvtp.errors import ConfigError
 
 many = settings(max_examples=150, deadline=None, derandomize=True)
@@ -25,7 +37,10 @@ def test_train_boxes_lie_inside(height: int, width: int, seed: int, kind: str) -
 def test_eval_boxes_cover_the_longer_side(height: int, width: int, crops: int) -> None:
     boxes = [eval_box(height, width, i, crops) for i in range(crops)]
     side = min(height, width)
-    assert all(h == w == side and 0 <= top <= height - side and 0 <= left <= width - side for top, left, h, w in boxes)
+    assert all(
+        h == w == side and 0 <= top <= height - side and 0 <= left <= width - side
+        for top, left, h, w in boxes
+    )
     if crops > 1:
         assert boxes[0][:2] == (0, 0) and boxes[-1][:2] == (height - side, width - side)
     else:
@@ -40,7 +55,11 @@ def test_multiscale_takes_neighbouring_scales_equally_often() -> None:
     for _, _, h, w in boxes:
         assert h in sides and w in sides
         counts[h, w] = counts.get((h, w), 0) + 1
-    assert len(counts) == 10 and (100, 75) not in counts and max(counts.values()) < 1.35 * min(counts.values())
+    assert (
+        len(counts) == 10
+        and (100, 75) not in counts
+        and max(counts.values()) < 1.35 * min(counts.values())
+    )
     assert len({box[:2] for box in boxes if box[2:] == (66, 66)}) == 13
 
 

@@ -33,24 +33,35 @@ def test_probe_and_frames_are_right(video: tuple[Path, np.ndarray], name: str) -
     assert (info.frames, info.fps, info.height, info.width) == (40, 12.5, 48, 64)
     decoded = read_frames(path, range(40), get_reader(name))
     assert np.abs(decoded.astype(int) - frames).mean() < 4
-    nearest = [int(np.abs(frames.astype(int) - frame).mean((1, 2, 3)).argmin()) for frame in decoded.astype(int)]
+    nearest = [
+        int(np.abs(frames.astype(int) - frame).mean((1, 2, 3)).argmin())
+        for frame in decoded.astype(int)
+    ]
     assert nearest == list(range(40))
 
 
-@pytest.mark.parametrize("indices", [[0], [39], [5, 5, 5], [38, 2, 20, 2], list(range(3, 33, 4)), []], ids=str)
-def test_readers_agree_to_the_bit_and_with_sequential_decoding(video: tuple[Path, np.ndarray], indices: list[int]) -> None:
+@pytest.mark.parametrize(
+    "indices", [[0], [39], [5, 5, 5], [38, 2, 20, 2], list(range(3, 33, 4)), []], ids=str
+)
+def test_readers_agree_to_the_bit_and_with_sequential_decoding(
+    video: tuple[Path, np.ndarray], indices: list[int]
+) -> None:
     path, _ = video
     if not indices:
         assert len(read_frames(path, [0], get_reader("pyav"))) == 1
         return
     everything = read_frames(path, range(40), get_reader("decord"))
     for name in READERS:
-        assert np.array_equal(read_frames(path, indices, get_reader(name)), everything[indices]), name
+        assert np.array_equal(read_frames(path, indices, get_reader(name)), everything[indices]), (
+            name
+        )
 
 
 def test_resized_while_decoding(video: tuple[Path, np.ndarray]) -> None:
     path, _ = video
-    one, other, third, *_ = (read_frames(path, [0, 17], get_reader(name), (24, 32)) for name in READERS)
+    one, other, third, *_ = (
+        read_frames(path, [0, 17], get_reader(name), (24, 32)) for name in READERS
+    )
     assert np.array_equal(one, third)
     assert one.shape == other.shape == (2, 24, 32, 3)
     assert np.abs(one.astype(int) - other).mean() < 3
@@ -64,7 +75,9 @@ def test_a_clip_of_one_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_every_failure_is_a_data_error_with_the_path(video: tuple[Path, np.ndarray], tmp_path: Path, name: str) -> None:
+def test_every_failure_is_a_data_error_with_the_path(
+    video: tuple[Path, np.ndarray], tmp_path: Path, name: str
+) -> None:
     reader = get_reader(name)
     empty, text, cut = tmp_path / "empty.mp4", tmp_path / "text.mp4", tmp_path / "cut.mp4"
     empty.touch()
@@ -106,11 +119,19 @@ for number, (height, width) in enumerate([(64, 64), (48, 64), (96, 96), (34, 50)
 
 
 def test_encoded_bytes_do_not_depend_on_what_lies_in_fresh_memory(tmp_path: Path) -> None:
-    """glibc fills new memory with another byte in each process: an encoder that reads what it never wrote is found out."""
+    """glibc fills new memory with another byte in each process: an encoder that reads what it never
+    wrote is found out.
+    """
     printed = set()
     for fill in ("0", "85", "255"):
         environment = {**os.environ, "MALLOC_PERTURB_": fill, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "-c", ENCODE_SOME, str(tmp_path)], env=environment, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", ENCODE_SOME, str(tmp_path)],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         printed.add(done.stdout)
     assert len(printed) == 1 and len(set(printed.pop().split())) == 4
@@ -138,6 +159,14 @@ def test_an_unknown_reader_is_named() -> None:
 def test_widths_that_decord_cannot_read_are_read(tmp_path: Path, width: int) -> None:
     encode_h264(moving_square(2, 8, 64, width), tmp_path / "narrow.mp4", 8)
     found = [read_frames(tmp_path / "narrow.mp4", [0, 5, 5], get_reader(name)) for name in READERS]
-    assert all(np.array_equal(frames, found[0]) for frames in found) and found[0].shape == (3, 64, width, 3)
-    small = [read_frames(tmp_path / "narrow.mp4", [3], get_reader(name), (66, width - 2)) for name in READERS]
+    assert all(np.array_equal(frames, found[0]) for frames in found) and found[0].shape == (
+        3,
+        64,
+        width,
+        3,
+    )
+    small = [
+        read_frames(tmp_path / "narrow.mp4", [3], get_reader(name), (66, width - 2))
+        for name in READERS
+    ]
     assert {frames.shape for frames in small} == {(1, 66, width - 2, 3)}

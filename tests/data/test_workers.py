@@ -1,4 +1,6 @@
-"""Worker processes: they start from any kind of script, outlast signals that are meant for the main process, and never outlive it."""
+"""Worker processes: they start from any kind of script, outlast signals that are meant for the main
+process, and never outlive it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from simvtp.data.loading.decode_workers import Guard, GuardedWorker, SharedTexts, WorkerDied, guarded_map
+from simvtp.data.loading.decode_workers import (
+    Guard,
+    GuardedWorker,
+    SharedTexts,
+    WorkerDied,
+    guarded_map,
+)
 from simvtp.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +85,13 @@ def wait_until_gone(pids: list[int]) -> None:
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE, **options
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        **options,
     )
 
 
@@ -119,7 +133,12 @@ def test_errors_come_back_as_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "mark", "reason"), [("spin", 7, "took longer than 0.5 s"), ("killed", 7, "ended by SIGKILL"), ("outside", -1, "exit status 4")]
+    ("job", "mark", "reason"),
+    [
+        ("spin", 7, "took longer than 0.5 s"),
+        ("killed", 7, "ended by SIGKILL"),
+        ("outside", -1, "exit status 4"),
+    ],
 )
 def test_a_dead_worker_says_what_it_was_at(job: str, mark: int, reason: str) -> None:
     worker = GuardedWorker(misbehave, 0.5)

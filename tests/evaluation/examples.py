@@ -8,15 +8,26 @@ import numpy as np
 import torch
 
 from simvtp.evaluation.answers import answer_ranks
-from simvtp.evaluation.examples.example_cards import Asked, Candidates, Shown, with_baseline, with_candidates, with_counts, with_retrieved, with_spans
 from simvtp.evaluation.examples.clip_previews import Footage, Frames, animation, strip
+from simvtp.evaluation.examples.example_cards import (
+    Asked,
+    Candidates,
+    Shown,
+    with_baseline,
+    with_candidates,
+    with_counts,
+    with_retrieved,
+    with_spans,
+)
 from simvtp.evaluation.examples.gallery import clips_of, sections, strips_of
 from simvtp.evaluation.items import Items
 from simvtp.evaluation.retrieval_evaluation import Embedded, score
 from simvtp.evaluation.temporal_spans import grounding_result
 from simvtp.runs.results import Protocol, Result
 
-PROTOCOL = Protocol("retrieval", "shapes", "test", "finetuned", "t2v", 8, 1, 1, "pessimistic", 0, "ab" * 32)
+PROTOCOL = Protocol(
+    "retrieval", "shapes", "test", "finetuned", "t2v", 8, 1, 1, "pessimistic", 0, "ab" * 32
+)
 CLIPS = [f"clip {number:02}" for number in range(24)]
 HOSTILE = [
     '<script>document.title="bad"</script> & "quoted" <b>bold</b>',
@@ -44,20 +55,29 @@ def retrieved(seed: int = 0) -> list[Result]:
     """Both directions, one caption a clip; some are right, some are far off."""
     generator = torch.Generator().manual_seed(seed)
     videos = torch.randn(len(CLIPS), 16, generator=generator, dtype=torch.float64)
-    noise = torch.linspace(0.1, 3, len(CLIPS))[torch.randperm(len(CLIPS), generator=generator)][:, None]
+    noise = torch.linspace(0.1, 3, len(CLIPS))[torch.randperm(len(CLIPS), generator=generator)][
+        :, None
+    ]
     texts = (videos + noise * torch.randn(len(CLIPS), 16, generator=generator)).float()
     embedded = Embedded(texts, videos, torch.arange(len(CLIPS)), 0.0, 0.0)
     return with_retrieved(score(embedded, PROTOCOL), embedded, Shown(CLIPS, captions()))
 
 
 def answered(seed: int = 0, task: str = "qa") -> list[Result]:
-    """Open-ended answers with a text-only baseline; the answer of the last question is none of the vocabulary."""
+    """Open-ended answers with a text-only baseline; the answer of the last question is none of the
+    vocabulary.
+    """
     generator = torch.Generator().manual_seed(seed)
     answers = [*HOSTILE, *(f"answer {number}" for number in range(15))]
     right = torch.randint(0, len(answers), (len(CLIPS),), generator=generator)
     right[-1] = -1
     truths = [answers[number] for number in right[:-1].tolist()] + ["unheard of"]
-    asked = Asked([f"q{n}" for n in range(len(CLIPS))], CLIPS, [f"{text} ?" for text in captions()], ["what", "who"] * 12)
+    asked = Asked(
+        [f"q{n}" for n in range(len(CLIPS))],
+        CLIPS,
+        [f"{text} ?" for text in captions()],
+        ["what", "who"] * 12,
+    )
     made = []
     for strength in (2.0, 0.5):
         scores = torch.randn(len(CLIPS), len(answers), generator=generator).double()
@@ -73,7 +93,11 @@ def answered(seed: int = 0, task: str = "qa") -> list[Result]:
             tuple(ranks.tolist()),
             baselines={"prior": {"accuracy": 9.0}},
         )
-        made.append(with_candidates(result, asked, Candidates(lambda number: answers, right, truths), scores))
+        made.append(
+            with_candidates(
+                result, asked, Candidates(lambda number: answers, right, truths), scores
+            )
+        )
     return [with_baseline(made[0], made[1], "video hidden")]
 
 
@@ -94,7 +118,9 @@ def counted() -> list[Result]:
 
 def grounded() -> list[Result]:
     random = np.random.default_rng(0)
-    truths = np.stack([np.linspace(0, 4, len(CLIPS)), np.linspace(5, 12, len(CLIPS))], axis=1)  # the last one ends behind its video
+    truths = np.stack(
+        [np.linspace(0, 4, len(CLIPS)), np.linspace(5, 12, len(CLIPS))], axis=1
+    )  # the last one ends behind its video
     lengths = np.full(len(CLIPS), 10.0)
     protocol = replace(PROTOCOL, task="grounding", direction="", variant="NMS 0.5")
     asked = Asked([f"m{n}" for n in range(len(CLIPS))], CLIPS, captions())
@@ -102,17 +128,31 @@ def grounded() -> list[Result]:
     for spread in (2.0, 4.0):
         starts = np.clip(truths[:, :1] + random.normal(0, spread, (len(CLIPS), 5)), 0, 8)
         lasting = (truths[:, 1] - truths[:, 0])[:, None]
-        found = [(np.stack([row, row + length], axis=1), random.uniform(size=5)) for row, length in zip(starts, lasting, strict=True)]
+        found = [
+            (np.stack([row, row + length], axis=1), random.uniform(size=5))
+            for row, length in zip(starts, lasting, strict=True)
+        ]
         result = grounding_result(protocol, found, truths, lengths, truths, lengths)
         made.append(with_spans(result, asked, found, truths, lengths))
     return [with_baseline(made[0], made[1], "video hidden")]
 
 
-KINDS = {"retrieval": retrieved, "qa": answered, "choice": lambda: answered(1, "choice"), "count": counted, "grounding": grounded}
+KINDS = {
+    "retrieval": retrieved,
+    "qa": answered,
+    "choice": lambda: answered(1, "choice"),
+    "count": counted,
+    "grounding": grounded,
+}
 
 
 def footage_for(results: list[Result], items: list[Items], samples: int) -> Footage:
-    cards = [card for made in sections(results, items, samples).values() for section in made for card in section.cards()]
+    cards = [
+        card
+        for made in sections(results, items, samples).values()
+        for section in made
+        for card in section.cards()
+    ]
     return Footage(
         {name: animation(frames_of(name), 10**9) for card in cards for name in clips_of(card)},
         {name: strip(frames_of(name), 10**9) for card in cards for name in strips_of(card)},

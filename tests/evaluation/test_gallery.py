@@ -1,5 +1,5 @@
-"""Example pages: what they say is what was measured, the frame is around the right clip, the pictures are those of the clips, and
-whatever stands in a caption stays text."""
+"""Example pages: what they say is what was measured, the frame is around the right clip, the
+pictures are those of the clips, and whatever stands in a caption stays text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,29 @@ import pytest
 from PIL import Image, ImageSequence
 
 from simvtp.data.datasets import open_dataset
-from simvtp.evaluation.examples.example_cards import HITS, all_items, chosen, luck
 from simvtp.evaluation.examples.clip_previews import SIDE, Footage, animation, make_footage, strip
-from simvtp.evaluation.examples.gallery import RENDERERS, TITLES, clips_of, example_page, redraw_examples, sections, shown_items
+from simvtp.evaluation.examples.example_cards import HITS, all_items, chosen, luck
+from simvtp.evaluation.examples.gallery import (
+    RENDERERS,
+    TITLES,
+    clips_of,
+    example_page,
+    redraw_examples,
+    sections,
+    shown_items,
+)
 from simvtp.evaluation.items import Items, items_path, read_items, write_items
 from simvtp.tasks import TASKS
 from tests.evaluation import examples
-from tests.evaluation.examples import CLIPS, HOSTILE, KINDS, PROTOCOL, captions, footage_for, frames_of
+from tests.evaluation.examples import (
+    CLIPS,
+    HOSTILE,
+    KINDS,
+    PROTOCOL,
+    captions,
+    footage_for,
+    frames_of,
+)
 from tests.small import small_experiment
 
 SAMPLES = 8
@@ -39,7 +55,10 @@ class Node:
         found = []
         for child in self.children:
             if isinstance(child, Node):
-                fits = child.tag == tag and all(child.attributes.get(name.replace("_", "-")) == value for name, value in wanted.items())
+                fits = child.tag == tag and all(
+                    child.attributes.get(name.replace("_", "-")) == value
+                    for name, value in wanted.items()
+                )
                 found += [child] * fits + child.all(tag, **wanted)
         return found
 
@@ -85,16 +104,28 @@ def drawn(request: pytest.FixtureRequest) -> tuple[Node, str, list[Items]]:
 
 
 def test_every_task_has_a_page_of_its_own() -> None:
-    names = {getattr(task, "kind", name) for name, task in TASKS.items()}  # as a result's protocol has it
+    names = {
+        getattr(task, "kind", name) for name, task in TASKS.items()
+    }  # as a result's protocol has it
     assert names <= set(RENDERERS) and set(RENDERERS) == set(TITLES)
 
 
-def test_the_page_is_whole_loads_nothing_and_every_picture_has_words(drawn: tuple[Node, str, list[Items]]) -> None:
+def test_the_page_is_whole_loads_nothing_and_every_picture_has_words(
+    drawn: tuple[Node, str, list[Items]],
+) -> None:
     tree, page, _ = drawn
-    assert not tree.all("script") and not tree.all("link") and "http" not in page and "url(" not in page
+    assert (
+        not tree.all("script")
+        and not tree.all("link")
+        and "http" not in page
+        and "url(" not in page
+    )
     pictures = tree.all("img")
     assert pictures and all(image.attributes["src"].startswith("data:image/") for image in pictures)
-    assert all(image.attributes["alt"].strip() and image.attributes["width"] and image.attributes["height"] for image in pictures)
+    assert all(
+        image.attributes["alt"].strip() and image.attributes["width"] and image.attributes["height"]
+        for image in pictures
+    )
     assert [node.text for node in tree.all("label", **{"for": "hold"})] == ["Hold the clips still"]
 
 
@@ -103,11 +134,18 @@ def test_what_is_shown_and_how_much_there_is_of_it(drawn: tuple[Node, str, list[
     figures = [one for one in items if not one.baseline]
     for section, one in zip(tree.all("section"), figures, strict=True):
         articles = section.all("article")
-        assert tuple(article.attributes["data-item"] for article in articles) == shown_items(one, SAMPLES)
-        assert [article.attributes["data-hit"] for article in articles] == ["true"] * 4 + ["false"] * 4
+        assert tuple(article.attributes["data-item"] for article in articles) == shown_items(
+            one, SAMPLES
+        )
+        assert [article.attributes["data-hit"] for article in articles] == ["true"] * 4 + [
+            "false"
+        ] * 4
         hits = sum(card["hit"] for card in one.cards.values())  # so few items that all have a card
         assert len(one.cards) == len(one.ids)
-        assert [heading.text for heading in section.all("h3")] == [f"Right: 4 of {hits}", f"Wrong: 4 of {len(one.ids) - hits}"]
+        assert [heading.text for heading in section.all("h3")] == [
+            f"Right: 4 of {hits}",
+            f"Wrong: 4 of {len(one.ids) - hits}",
+        ]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -128,7 +166,10 @@ def test_the_frame_is_around_the_right_clip_and_its_rank_is_the_one_measured(see
         assert listed == [1, 2, 3, 4, 5, *([ranks[name]] if ranks[name] > 5 else [])]
         assert len(article.all("li", **{"class": "apart"})) == (ranks[name] > 5)
         apart += ranks[name] > 5
-        similarities = [float(figure.all("figcaption")[0].text.rpartition("·")[2]) for figure in article.all("figure")]
+        similarities = [
+            float(figure.all("figcaption")[0].text.rpartition("·")[2])
+            for figure in article.all("figure")
+        ]
         assert similarities == sorted(similarities, reverse=True)
     assert apart, "the test has no query whose right clip is outside the first five"
 
@@ -142,9 +183,17 @@ def test_gifs_hold_the_frames_of_the_clip_that_is_named() -> None:
         [moving] = figure.all("img", **{"class": "moving"})
         frames = decoded(moving.attributes["src"], "gif")
         assert frames.shape == expected.shape
-        assert np.abs(frames.astype(int) - expected).max() <= 4, "another clip, another order, or too few colours"
+        assert np.abs(frames.astype(int) - expected).max() <= 4, (
+            "another clip, another order, or too few colours"
+        )
         [still] = figure.all("img", **{"class": "still"})
-        assert np.abs(decoded(still.attributes["src"], "png")[0].astype(int) - expected[len(expected) // 2]).max() <= 4
+        assert (
+            np.abs(
+                decoded(still.attributes["src"], "png")[0].astype(int)
+                - expected[len(expected) // 2]
+            ).max()
+            <= 4
+        )
 
 
 def decoded(uri: str, kind: str) -> np.ndarray:
@@ -162,7 +211,10 @@ def test_captions_with_markup_emoji_and_hebrew_stay_the_text_that_they_are() -> 
     [made] = sections(results, items, 2 * len(CLIPS)).values()  # all of them
     page = example_page(made, footage_for(results, items, 2 * len(CLIPS)), "run")
     tree = Reader(page).open[0]
-    shown = {article.attributes["data-item"]: article.all("h4")[0] for article in tree.all("section")[0].all("article")}
+    shown = {
+        article.attributes["data-item"]: article.all("h4")[0]
+        for article in tree.all("section")[0].all("article")
+    }
     for name, text in zip(hostile, HOSTILE, strict=True):
         assert shown[name].text == text
         assert shown[name].all("span", dir="auto"), "the direction of the text is its own"
@@ -182,7 +234,10 @@ def test_answers_have_their_probability_the_truth_and_the_prediction_without_the
         right = article.all("li", data_right="true")
         assert len(right) == 1 and "✓ right" in right[0].text
         if "answer" in card:
-            assert right[0].attributes["class"] == "right apart" and card["answer"]["text"] in right[0].text
+            assert (
+                right[0].attributes["class"] == "right apart"
+                and card["answer"]["text"] in right[0].text
+            )
         shares = [choice["score"] for choice in card["choices"]]
         assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1
         [other] = article.all("p", **{"class": "blind"})
@@ -194,7 +249,13 @@ def test_an_answer_that_training_lacks_is_named_and_has_no_rank() -> None:
     results = examples.answered()
     items = all_items(results)
     card = items[0].cards["q23"]
-    assert not card["hit"] and card["answer"] == {"text": "unheard of", "video": "", "right": True, "score": None, "rank": None}
+    assert not card["hit"] and card["answer"] == {
+        "text": "unheard of",
+        "video": "",
+        "right": True,
+        "score": None,
+        "rank": None,
+    }
     [made] = sections(results, items, 48).values()
     page = example_page(made, footage_for(results, items, 48), "run")
     [article] = Reader(page).open[0].all("article", data_item="q23")
@@ -205,7 +266,11 @@ def test_bars_on_the_line_of_time_are_where_the_spans_are() -> None:
     tree, _, items = page_of("grounding")
     for article in tree.all("article"):
         card = items[0].cards[article.attributes["data-item"]]
-        rows = article.all("li", data_kind="truth") + article.all("li", data_kind="first") + article.all("li", data_kind="other")
+        rows = (
+            article.all("li", data_kind="truth")
+            + article.all("li", data_kind="first")
+            + article.all("li", data_kind="other")
+        )
         spans = [card["truth"], *card["spans"]]
         assert len(rows) == len(spans) == 6 and len(article.all("li", data_kind="blind")) == 1
         for row, (start, end) in zip(rows, spans, strict=True):
@@ -213,7 +278,9 @@ def test_bars_on_the_line_of_time_are_where_the_spans_are() -> None:
             style = dict(part.split(":") for part in bar.attributes["style"].split(";"))
             left, width = (float(value.strip(" %")) for value in style.values())
             assert left == pytest.approx(100 * start / card["length_s"], abs=0.01)
-            assert left + width == pytest.approx(min(100.0, 100 * end / card["length_s"]), abs=0.02), "a bar ends with its video"
+            assert left + width == pytest.approx(
+                min(100.0, 100 * end / card["length_s"]), abs=0.02
+            ), "a bar ends with its video"
         assert f"IoU {card['overlaps'][0]:.2f}" in article.all("li", data_kind="first")[0].text
         assert (card["overlaps"][0] >= 0.5) == (article.attributes["data-hit"] == "true")
 
@@ -223,10 +290,13 @@ def test_counts_say_truth_and_prediction() -> None:
     for article in tree.all("article"):
         card = items[0].cards[article.attributes["data-item"]]
         truth, predicted = (node.text for node in article.all("dd"))
-        assert (int(truth), float(predicted)) == (card["truth"], pytest.approx(card["predicted"], abs=0.005))
+        assert (int(truth), float(predicted)) == (
+            card["truth"],
+            pytest.approx(card["predicted"], abs=0.005),
+        )
 
 
-# ---- which items ----------------------------------------------------------------------------------------------------------------
+# ---- which items ---------------------------------------------------------------------------------
 
 
 def test_the_rule_takes_right_and_wrong_items_by_their_hash() -> None:
@@ -236,15 +306,28 @@ def test_the_rule_takes_right_and_wrong_items_by_their_hash() -> None:
     assert sum(hits[numbers]) == HITS and len(numbers) == 2 * HITS
     for side in (True, False):
         mine = [names[number] for number in numbers if bool(hits[number]) is side]
-        assert mine == sorted((name for name, hit in zip(names, hits, strict=True) if bool(hit) is side), key=luck)[:HITS]
-    assert [names[number] for number in chosen(names, hits, {"item 7", "item 3"})] == ["item 3", "item 7"]
+        assert (
+            mine
+            == sorted(
+                (name for name, hit in zip(names, hits, strict=True) if bool(hit) is side), key=luck
+            )[:HITS]
+        )
+    assert [names[number] for number in chosen(names, hits, {"item 7", "item 3"})] == [
+        "item 3",
+        "item 7",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "expected"), [(20, 20, (4, 4)), (1, 20, (1, 7)), (20, 2, (6, 2)), (0, 3, (0, 3)), (2, 1, (2, 1))]
+    ("right", "wrong", "expected"),
+    [(20, 20, (4, 4)), (1, 20, (1, 7)), (20, 2, (6, 2)), (0, 3, (0, 3)), (2, 1, (2, 1))],
 )
-def test_where_one_kind_is_rare_the_other_fills_the_page(right: int, wrong: int, expected: tuple[int, int]) -> None:
-    cards = {f"r{n}": {"hit": True} for n in range(right)} | {f"w{n}": {"hit": False} for n in range(wrong)}
+def test_where_one_kind_is_rare_the_other_fills_the_page(
+    right: int, wrong: int, expected: tuple[int, int]
+) -> None:
+    cards = {f"r{n}": {"hit": True} for n in range(right)} | {
+        f"w{n}": {"hit": False} for n in range(wrong)
+    }
     shown = shown_items(Items(PROTOCOL, tuple(cards), {}, cards=cards), 8)
     assert tuple(sum(name[0] == letter for name in shown) for letter in "rw") == expected
 
@@ -253,11 +336,13 @@ def test_the_same_items_are_shown_of_another_run_where_it_was_as_right() -> None
     first, second = (all_items(examples.answered(seed))[0] for seed in (0, 1))
     for side in (True, False):
         both = [n for n in first.ids if first.cards[n]["hit"] is second.cards[n]["hit"] is side]
-        orders = [[name for name in shown_items(one, 48) if name in both] for one in (first, second)]
+        orders = [
+            [name for name in shown_items(one, 48) if name in both] for one in (first, second)
+        ]
         assert orders[0] == orders[1] and both
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 def test_pictures_keep_to_their_budget_and_a_picture_that_does_not_move_is_no_gif() -> None:
@@ -275,31 +360,49 @@ def test_pictures_keep_to_their_budget_and_a_picture_that_does_not_move_is_no_gi
     assert decoded(row.still, "jpeg").shape[1:3] == (32, 6 * 32)
 
 
-def test_clips_come_from_the_data_set_and_one_that_is_away_is_grey(tmp_path: Path, shapes_cache: Path) -> None:
+def test_clips_come_from_the_data_set_and_one_that_is_away_is_grey(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
     experiment = small_experiment(tmp_path, shapes_cache)
     dataset = open_dataset(experiment.data, experiment.runtime, say=lambda line: None)
     clips = {clip.id: clip for clip in dataset.splits["test"]}
     first = next(iter(clips))
     footage = make_footage(experiment, clips, [first, "gone"], [first], 10**6)
-    assert footage.clips[first].there and footage.strips[first].there and not footage.clips["gone"].there
+    assert (
+        footage.clips[first].there
+        and footage.strips[first].there
+        and not footage.clips["gone"].there
+    )
     assert len(decoded(footage.clips[first].moving, "gif")) == experiment.model.frames
     assert (decoded(footage.clips["gone"].still, "png") == 128).all()
 
 
-def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(tmp_path: Path, shapes_cache: Path) -> None:
+def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
     experiment = small_experiment(tmp_path, shapes_cache)
     dataset = open_dataset(experiment.data, experiment.runtime, say=lambda line: None)
     results = examples.retrieved()
     (tmp_path / "stages").mkdir()
-    (tmp_path / "stages" / "evaluate.json").write_text(json.dumps({"results": [one.to_dict() for one in results]}))
+    (tmp_path / "stages" / "evaluate.json").write_text(
+        json.dumps({"results": [one.to_dict() for one in results]})
+    )
     said: list[str] = []
-    assert redraw_examples(tmp_path, experiment, dataset, SAMPLES, said.append) == [] and "kept no items" in said[0]
+    assert (
+        redraw_examples(tmp_path, experiment, dataset, SAMPLES, said.append) == []
+        and "kept no items" in said[0]
+    )
     write_items(items_path(tmp_path, "evaluate"), all_items(results))
     [path] = redraw_examples(tmp_path, experiment, dataset, SAMPLES, said.append)
     assert path == tmp_path / "figures" / "examples_evaluate_retrieval.html" and len(said) == 1
     shown = shown_items(read_items(items_path(tmp_path, "evaluate"))[0], SAMPLES)
-    assert [article.attributes["data-item"] for article in Reader(path.read_text()).open[0].all("section")[0].all("article")] == list(shown)
-    assert redraw_examples(tmp_path, experiment, dataset, 0, said.append) == [], "no samples, no page"
+    assert [
+        article.attributes["data-item"]
+        for article in Reader(path.read_text()).open[0].all("section")[0].all("article")
+    ] == list(shown)
+    assert redraw_examples(tmp_path, experiment, dataset, 0, said.append) == [], (
+        "no samples, no page"
+    )
 
 
 def test_captions_reach_the_cards_whole() -> None:
@@ -312,11 +415,19 @@ def test_pictures_are_called_pictures_and_do_not_move() -> None:
         replace(one, protocol=replace(one.protocol, task="image_text", direction=direction))
         for one, direction in zip(examples.retrieved(), ("t2i", "i2t"), strict=True)
     ]
-    items = [replace(one, protocol=result.protocol) for one, result in zip(all_items(results), results, strict=True)]
+    items = [
+        replace(one, protocol=result.protocol)
+        for one, result in zip(all_items(results), results, strict=True)
+    ]
     [made] = sections(results, items, SAMPLES).values()
     names = {name for section in made for card in section.cards() for name in clips_of(card)}
-    footage = Footage({name: animation(frames_of(name, 1).repeat(2, axis=0), 10**9) for name in names}, {})
+    footage = Footage(
+        {name: animation(frames_of(name, 1).repeat(2, axis=0), 10**9) for name in names}, {}
+    )
     tree = Reader(example_page(made, footage, "run")).open[0]
-    assert [heading.text for heading in tree.all("h2")] == ["From a caption to its picture", "From a picture to its caption"]
+    assert [heading.text for heading in tree.all("h2")] == [
+        "From a caption to its picture",
+        "From a picture to its caption",
+    ]
     assert "right picture" in tree.text and "right clip" not in tree.text
     assert tree.all("img") and not tree.all("img", **{"class": "moving"})

@@ -13,11 +13,22 @@ import torch
 from simvtp.errors import DataError
 from simvtp.evaluation import metrics
 from simvtp.evaluation.answers import accuracy, answer_ranks, top_k
-from simvtp.evaluation.items import Items, distinct, find_items, items_of, items_path, read_items, run_items, write_items
+from simvtp.evaluation.items import (
+    Items,
+    distinct,
+    find_items,
+    items_of,
+    items_path,
+    read_items,
+    run_items,
+    write_items,
+)
 from simvtp.evaluation.temporal_spans import DEPTHS, grounding_metrics
 from simvtp.runs.results import Protocol, Result
 
-PROTOCOL = Protocol("retrieval", "shapes", "test", "finetuned", "t2v", 8, 1, 1, "pessimistic", 0, "ab" * 32)
+PROTOCOL = Protocol(
+    "retrieval", "shapes", "test", "finetuned", "t2v", 8, 1, 1, "pessimistic", 0, "ab" * 32
+)
 
 
 def made(ranks: list[int]) -> Items:
@@ -43,17 +54,23 @@ def test_categories_are_means_over_their_own_items() -> None:
     assert set(figures) == {"accuracy", "accuracy-what-colour", "accuracy-how-many"}
     for name, value in figures.items():
         assert items.figure(name) == pytest.approx(value)
-    assert np.isnan(items.outcomes("accuracy-how-many")[0]), "an item of another category is left out, not wrong"
+    assert np.isnan(items.outcomes("accuracy-how-many")[0]), (
+        "an item of another category is left out, not wrong"
+    )
 
 
 def test_overlaps_give_the_grounding_figures() -> None:
     random = np.random.default_rng(2)
     truths = np.sort(random.uniform(0, 10, (30, 2)), axis=1) + np.array([0, 0.1])
-    predictions = [(np.sort(random.uniform(0, 10, (5, 2)), axis=1) + np.array([0, 0.1]), random.normal(size=5)) for _ in truths]
+    predictions = [
+        (np.sort(random.uniform(0, 10, (5, 2)), axis=1) + np.array([0, 0.1]), random.normal(size=5))
+        for _ in truths
+    ]
     figures, _ = grounding_metrics(predictions, truths)
     columns = {
         f"IoU-top{depth}": tuple(
-            grounding_metrics([p], t[None])[0] and _best(p, t, depth) for p, t in zip(predictions, truths, strict=True)
+            grounding_metrics([p], t[None])[0] and _best(p, t, depth)
+            for p, t in zip(predictions, truths, strict=True)
         )
         for depth in DEPTHS
     }
@@ -79,9 +96,20 @@ def test_a_metric_that_does_not_follow_is_refused() -> None:
 
 
 def test_the_file_gives_back_what_was_written_and_the_same_bytes(tmp_path: Path) -> None:
-    cards = {"clip1#0": {"text": "a\u2028b <b> \U0001f600 \u05e9\u05dc\u05d5\u05dd", "top": [["clip7", 0.25]]}}
+    cards = {
+        "clip1#0": {
+            "text": "a\u2028b <b> \U0001f600 \u05e9\u05dc\u05d5\u05dd",
+            "top": [["clip7", 0.25]],
+        }
+    }
     first = replace(made([4, 1, 60]), cards=cards)
-    blind = Items(replace(PROTOCOL, direction="", task="qa"), ("q",), {"MSE": (0.25,)}, ("count",), "video hidden")
+    blind = Items(
+        replace(PROTOCOL, direction="", task="qa"),
+        ("q",),
+        {"MSE": (0.25,)},
+        ("count",),
+        "video hidden",
+    )
     write_items(items_path(tmp_path, "evaluate"), [first, blind])
     stored = items_path(tmp_path, "evaluate").read_bytes()
     assert run_items(tmp_path) == [first, blind]
@@ -97,7 +125,12 @@ def test_runs_without_the_file_have_no_items_and_a_damaged_one_is_told(tmp_path:
     path = items_path(tmp_path, "zero_shot")
     write_items(path, [made([1])])
     whole = path.read_bytes()
-    for broken in (whole[:-9], b"nothing of the kind", gzip.compress(b'{"ids":[]}\n'), gzip.compress(b"[")):
+    for broken in (
+        whole[:-9],
+        b"nothing of the kind",
+        gzip.compress(b'{"ids":[]}\n'),
+        gzip.compress(b"["),
+    ):
         path.write_bytes(broken)
         with pytest.raises(DataError, match="cannot be read"):
             read_items(path)

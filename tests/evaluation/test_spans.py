@@ -1,4 +1,6 @@
-"""Grounding metrics against brute force: integer spans are sets of seconds, suppression and recall are done by the book."""
+"""Grounding metrics against brute force: integer spans are sets of seconds, suppression and recall
+are done by the book.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.evaluation.temporal_spans import DEPTHS, OVERLAPS, chance, grounding_metrics, grounding_result, overlap, prior, prior_spans, relative, suppress
+from simvtp.evaluation.temporal_spans import (
+    DEPTHS,
+    OVERLAPS,
+    chance,
+    grounding_metrics,
+    grounding_result,
+    overlap,
+    prior,
+    prior_spans,
+    relative,
+    suppress,
+)
 from simvtp.runs.results import Protocol, Result
 from simvtp.tracking.address import metric_name
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 SECONDS = 8
-PROTOCOL = Protocol("grounding", "charades", "test", "finetuned", "", 4, 1, 1, "pessimistic", 0, "abc", "NMS 0.5")
+PROTOCOL = Protocol(
+    "grounding", "charades", "test", "finetuned", "", 4, 1, 1, "pessimistic", 0, "abc", "NMS 0.5"
+)
 
 
 def spans_of(size: int = SECONDS) -> st.SearchStrategy[tuple[int, int]]:
-    return st.tuples(st.integers(0, size - 1), st.integers(1, size)).map(lambda x: (x[0], x[0] + x[1]))
+    return st.tuples(st.integers(0, size - 1), st.integers(1, size)).map(
+        lambda x: (x[0], x[0] + x[1])
+    )
 
 
 SPAN = spans_of()
-PREDICTION = st.lists(st.tuples(SPAN, st.sampled_from([-1.0, 0.0, 0.5, 2.0])), min_size=1, max_size=9)
+PREDICTION = st.lists(
+    st.tuples(SPAN, st.sampled_from([-1.0, 0.0, 0.5, 2.0])), min_size=1, max_size=9
+)
 
 
 def by_seconds(a: tuple[int, int], b: tuple[int, int]) -> float:
@@ -31,20 +50,28 @@ def by_seconds(a: tuple[int, int], b: tuple[int, int]) -> float:
 
 
 def arrays(prediction: list[tuple[tuple[int, int], float]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([span for span, _ in prediction], dtype=float).reshape(-1, 2), np.array([score for _, score in prediction])
+    return np.array([span for span, _ in prediction], dtype=float).reshape(-1, 2), np.array(
+        [score for _, score in prediction]
+    )
 
 
 @PROPERTY
 @given(st.lists(SPAN, min_size=1, max_size=5), st.lists(SPAN, max_size=5))
-def test_overlap_equals_counting_seconds(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
+def test_overlap_equals_counting_seconds(
+    first: list[tuple[int, int]], second: list[tuple[int, int]]
+) -> None:
     found = overlap(np.array(first), np.array(second, dtype=float).reshape(-1, 2))
     assert found.tolist() == [[by_seconds(a, b) for b in second] for a in first]
 
 
 @PROPERTY
 @given(PREDICTION, st.sampled_from([0.0, 0.25, 0.5, 2 / 3, 1.0]), st.none() | st.integers(1, 3))
-def test_suppression_by_the_book(prediction: list[tuple[tuple[int, int], float]], threshold: float, keep: int | None) -> None:
-    """Go through the spans from the best; one stays if none that stays overlaps with it by more than the threshold."""
+def test_suppression_by_the_book(
+    prediction: list[tuple[tuple[int, int], float]], threshold: float, keep: int | None
+) -> None:
+    """Go through the spans from the best; one stays if none that stays overlaps with it by more
+    than the threshold.
+    """
     kept: list[int] = []
     for i in sorted(range(len(prediction)), key=lambda i: (-prediction[i][1], prediction[i][0])):
         if all(by_seconds(prediction[i][0], prediction[k][0]) <= threshold for k in kept):
@@ -54,7 +81,9 @@ def test_suppression_by_the_book(prediction: list[tuple[tuple[int, int], float]]
 
 @PROPERTY
 @given(PREDICTION, st.sampled_from([0.0, 0.4, 1.0]), st.randoms(use_true_random=False))
-def test_suppression_does_not_depend_on_the_order(prediction: list, threshold: float, random) -> None:  # type: ignore[no-untyped-def]
+def test_suppression_does_not_depend_on_the_order(
+    prediction: list, threshold: float, random
+) -> None:  # type: ignore[no-untyped-def]
     shuffled = list(prediction)
     random.shuffle(shuffled)
     (a, scores_a), (b, scores_b) = arrays(prediction), arrays(shuffled)
@@ -67,36 +96,62 @@ def test_suppression_does_not_depend_on_the_order(prediction: list, threshold: f
 def test_metrics_by_the_book(queries: list) -> None:  # type: ignore[type-arg]
     """Sort by score, the worse span first among equals; look at the first n."""
     ranked = [
-        [by_seconds(span, truth) for span, _ in sorted(prediction, key=lambda x, truth=truth: (-x[1], by_seconds(x[0], truth)))]
+        [
+            by_seconds(span, truth)
+            for span, _ in sorted(
+                prediction, key=lambda x, truth=truth: (-x[1], by_seconds(x[0], truth))
+            )
+        ]
         for prediction, truth in queries
     ]
     expected = {
-        f"R{n}-IoU{m}": 100 * sum(any(value >= m for value in row[:n]) for row in ranked) / len(ranked) for n in DEPTHS for m in OVERLAPS
+        f"R{n}-IoU{m}": 100
+        * sum(any(value >= m for value in row[:n]) for row in ranked)
+        / len(ranked)
+        for n in DEPTHS
+        for m in OVERLAPS
     }
-    found, first = grounding_metrics([arrays(prediction) for prediction, _ in queries], np.array([truth for _, truth in queries]))
-    assert found == pytest.approx(expected | {"mIoU": 100 * sum(row[0] for row in ranked) / len(ranked)})
+    found, first = grounding_metrics(
+        [arrays(prediction) for prediction, _ in queries], np.array([truth for _, truth in queries])
+    )
+    assert found == pytest.approx(
+        expected | {"mIoU": 100 * sum(row[0] for row in ranked) / len(ranked)}
+    )
     assert first.tolist() == [row[0] for row in ranked]
 
 
 def test_a_span_that_overlaps_by_just_the_level_counts() -> None:
-    found, _ = grounding_metrics([(np.array([[0.0, 5.0]]), np.array([1.0]))], np.array([[0.0, 10.0]]))
+    found, _ = grounding_metrics(
+        [(np.array([[0.0, 5.0]]), np.array([1.0]))], np.array([[0.0, 10.0]])
+    )
     assert (found["R1-IoU0.5"], found["R1-IoU0.7"], found["mIoU"]) == (100.0, 0.0, 50.0)
 
 
 def test_metric_names_are_legal_in_the_tracker() -> None:
-    found, _ = grounding_metrics([(np.array([[0.0, 5.0]]), np.array([1.0]))], np.array([[0.0, 10.0]]))
-    assert all(metric_name(f"test/finetuned/grounding/{name}").rpartition("/")[2] == name for name in found)
+    found, _ = grounding_metrics(
+        [(np.array([[0.0, 5.0]]), np.array([1.0]))], np.array([[0.0, 10.0]])
+    )
+    assert all(
+        metric_name(f"test/finetuned/grounding/{name}").rpartition("/")[2] == name for name in found
+    )
     assert list(found) == list(chance(np.array([[0.0, 1.0]]), np.array([2.0])))
 
 
 def test_bad_spans_are_refused() -> None:
     good, one = np.array([[0.0, 2.0]]), np.array([1.0])
-    with pytest.raises(DataError, match=r"truth: span number 1 starts at 3 s and ends at 3 s: a span must end after its start"):
+    with pytest.raises(
+        DataError,
+        match=r"truth: span number 1 starts at 3 s and ends at 3 s: a span must end after its start",
+    ):
         grounding_metrics([(good, one)] * 2, np.array([[0.0, 1.0], [3.0, 3.0]]))
-    with pytest.raises(DataError, match="sentence 'q7': span number 0 starts at 4 s and ends at 1 s"):
+    with pytest.raises(
+        DataError, match="sentence 'q7': span number 0 starts at 4 s and ends at 1 s"
+    ):
         grounding_metrics([(np.array([[4.0, 1.0]]), one)], good, names=["q7"])
     with pytest.raises(DataError, match="sentence number 1 got no predicted span"):
-        grounding_metrics([(good, one), (np.empty((0, 2)), np.empty(0))], np.repeat(good, 2, axis=0))
+        grounding_metrics(
+            [(good, one), (np.empty((0, 2)), np.empty(0))], np.repeat(good, 2, axis=0)
+        )
     with pytest.raises(DataError, match="1 sentences have a true span, but 2"):
         grounding_metrics([(good, one)] * 2, good)
     with pytest.raises(DataError, match="no sentence"):
@@ -114,14 +169,19 @@ def test_bad_spans_are_refused() -> None:
     assert suppress(np.empty((0, 2)), np.empty(0), 0.5).tolist() == []
 
 
-# ---- guessing -------------------------------------------------------------------------------------------------------------
+# ---- guessing ------------------------------------------------------------------------------------
 
-TRUTHS, DURATIONS = np.array([[0.0, 10.0], [3.0, 4.0], [2.0, 12.5], [19.0, 20.0], [0.5, 20.4]]), np.array([10.0, 10.0, 50.0, 20.0, 20.0])
+TRUTHS, DURATIONS = (
+    np.array([[0.0, 10.0], [3.0, 4.0], [2.0, 12.5], [19.0, 20.0], [0.5, 20.4]]),
+    np.array([10.0, 10.0, 50.0, 20.0, 20.0]),
+)
 
 
 @pytest.mark.parametrize("number", range(len(TRUTHS)))
 def test_chance_is_what_random_spans_get(number: int) -> None:
-    """Each truth by itself: a whole video, a middle part, an early one, a late one, one that ends a little after its video."""
+    """Each truth by itself: a whole video, a middle part, an early one, a late one, one that ends a
+    little after its video.
+    """
     truth, duration = TRUTHS[number : number + 1], DURATIONS[number : number + 1]
     bounds = np.sort(np.random.default_rng(number).uniform(0, duration, (200_000, 2)), axis=1)
     values = overlap(bounds, np.minimum(truth, duration))[:, 0]
@@ -134,22 +194,36 @@ def test_chance_is_what_random_spans_get(number: int) -> None:
 
 
 def test_chance_of_a_whole_video_is_known() -> None:
-    """Two uniform points are at least m apart with probability (1 - m)²; their mean distance is 1/3."""
+    """Two uniform points are at least m apart with probability (1 - m)²; their mean distance is
+    1/3.
+    """
     found = chance(np.array([[0.0, 7.0]]), np.array([7.0]))
-    assert found["R1-IoU0.7"] == pytest.approx(9.0) and found["R5-IoU0.7"] == pytest.approx(100 * (1 - 0.91**5))
+    assert found["R1-IoU0.7"] == pytest.approx(9.0) and found["R5-IoU0.7"] == pytest.approx(
+        100 * (1 - 0.91**5)
+    )
     assert found["mIoU"] == pytest.approx(100 / 3, abs=1e-3)
     both = chance(TRUTHS, DURATIONS)
     assert both["R5-IoU0.5"] == pytest.approx(
-        np.mean([chance(t[None], d[None])["R5-IoU0.5"] for t, d in zip(TRUTHS, DURATIONS, strict=True)])
+        np.mean(
+            [chance(t[None], d[None])["R5-IoU0.5"] for t, d in zip(TRUTHS, DURATIONS, strict=True)]
+        )
     )
 
 
 def test_the_prior_knows_where_training_moments_lie() -> None:
     training = np.array([[0.0, 5.0]] * 8 + [[30.0, 40.0]] * 3)
-    durations = np.array([10.0] * 8 + [40.0] * 3)  # the first half of a video, now and then its last quarter
+    durations = np.array(
+        [10.0] * 8 + [40.0] * 3
+    )  # the first half of a video, now and then its last quarter
     spans, scores = prior_spans(training, durations)
-    assert spans[:2].tolist() == [[0.0, 0.5], [0.75, 1.0]] and len(spans) == 5 and (np.diff(scores) < 0).all()
-    found = prior(training, durations, np.array([[0.0, 50.0], [75.0, 100.0]]), np.array([100.0, 100.0]))
+    assert (
+        spans[:2].tolist() == [[0.0, 0.5], [0.75, 1.0]]
+        and len(spans) == 5
+        and (np.diff(scores) < 0).all()
+    )
+    found = prior(
+        training, durations, np.array([[0.0, 50.0], [75.0, 100.0]]), np.array([100.0, 100.0])
+    )
     assert (found["R1-IoU0.7"], found["R5-IoU0.7"]) == (50.0, 100.0)
 
 
@@ -158,15 +232,31 @@ def test_moments_outside_of_their_video() -> None:
     truths, durations = np.array([[0.0, 5.0], [9.0, 10.0]]), np.array([8.0, 8.0])
     alone, both = chance(truths[:1], durations[:1]), chance(truths, durations)
     assert both == {name: pytest.approx(value / 2) for name, value in alone.items()}
-    assert set(chance(truths[1:], durations[1:]).values()) == {0.0} and chance(truths[1:], durations[1:]).keys() == alone.keys()
-    result = grounding_result(PROTOCOL, [(np.array([[0.0, 5.0]]), np.array([1.0]))] * 2, truths, durations, truths, durations)
-    assert result.metrics["R1-IoU0.7"] == result.metrics["mIoU"] == 50.0 and result.queries == 2 and result.scores == (1.0, 0.0)
+    assert (
+        set(chance(truths[1:], durations[1:]).values()) == {0.0}
+        and chance(truths[1:], durations[1:]).keys() == alone.keys()
+    )
+    result = grounding_result(
+        PROTOCOL,
+        [(np.array([[0.0, 5.0]]), np.array([1.0]))] * 2,
+        truths,
+        durations,
+        truths,
+        durations,
+    )
+    assert (
+        result.metrics["R1-IoU0.7"] == result.metrics["mIoU"] == 50.0
+        and result.queries == 2
+        and result.scores == (1.0, 0.0)
+    )
     assert result.baselines["prior"]["R5-IoU0.3"] <= 50.0
     with pytest.raises(DataError, match="span number 0 starts at 9 s, but its video lasts 8 s"):
         relative(truths[1:], durations[1:])
     with pytest.raises(DataError, match="durations above 0"):
         chance(np.array([[0.0, 5.0]]), np.array([0.0]))
-    spans, _ = prior_spans(np.array([[0.0, 4.0], [9.0, 10.0], [38.0, 13.0]]), np.array([8.0, 8.0, 12.0]))
+    spans, _ = prior_spans(
+        np.array([[0.0, 4.0], [9.0, 10.0], [38.0, 13.0]]), np.array([8.0, 8.0, 12.0])
+    )
     assert spans[0].tolist() == [0.0, 0.5]
     with pytest.raises(DataError, match="no prior"):
         prior_spans(np.array([[9.0, 10.0]]), np.array([8.0]))
@@ -176,6 +266,16 @@ def test_a_result_holds_figures_chance_and_prior() -> None:
     truths, durations = np.array([[0.0, 5.0], [5.0, 10.0]]), np.array([10.0, 10.0])
     predictions = [(truths, np.array([2.0, 1.0]))] * 2
     result = grounding_result(PROTOCOL, predictions, truths, durations, truths[:1], durations[:1])
-    assert Result.from_dict(result.to_dict()) == result and result.key == "test/finetuned/grounding/NMS-0.5"
-    assert (result.metrics["R1-IoU0.5"], result.metrics["R5-IoU0.5"], result.scores) == (50.0, 100.0, (1.0, 0.0))
-    assert list(result.metrics) == list(result.chance) == list(result.baselines["prior"]) and result.baselines["prior"]["mIoU"] == 50.0
+    assert (
+        Result.from_dict(result.to_dict()) == result
+        and result.key == "test/finetuned/grounding/NMS-0.5"
+    )
+    assert (result.metrics["R1-IoU0.5"], result.metrics["R5-IoU0.5"], result.scores) == (
+        50.0,
+        100.0,
+        (1.0, 0.0),
+    )
+    assert (
+        list(result.metrics) == list(result.chance) == list(result.baselines["prior"])
+        and result.baselines["prior"]["mIoU"] == 50.0
+    )

@@ -25,15 +25,25 @@ def small(**changes: Any) -> ModelConfig:
 def random_batch(config: ModelConfig, size: int = 3, seed: int = 0) -> Batch:
     """Clips of noise with captions of different lengths, padding included."""
     g = torch.Generator().manual_seed(seed)
-    clips = torch.randint(0, 256, (size, config.frames, config.image_size, config.image_size, 3), dtype=torch.uint8, generator=g)
+    clips = torch.randint(
+        0,
+        256,
+        (size, config.frames, config.image_size, config.image_size, 3),
+        dtype=torch.uint8,
+        generator=g,
+    )
     length = config.text_length
-    words = torch.arange(size) % (length - 3) + 1  # from one word up, never the whole length in the first samples
+    words = (
+        torch.arange(size) % (length - 3) + 1
+    )  # from one word up, never the whole length in the first samples
     places = torch.arange(length)
     inside = (places >= 1) & (places <= words[:, None])
     ids = torch.where(inside, torch.randint(5, config.vocab_size, (size, length), generator=g), 0)
     ids = torch.where(places == 0, 2, torch.where(places == words[:, None] + 1, 3, ids))
     word_ids = torch.where(inside, places - 1, -1)
-    return Batch(clips, ids, places <= words[:, None] + 1, word_ids, tuple(f"clip{i}" for i in range(size)))
+    return Batch(
+        clips, ids, places <= words[:, None] + 1, word_ids, tuple(f"clip{i}" for i in range(size))
+    )
 
 
 def masks_for(batch: Batch, config: ModelConfig, masks: MaskConfig = MASKS, step: int = 0) -> Masks:

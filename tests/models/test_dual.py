@@ -1,4 +1,6 @@
-"""Encoders for retrieval: what the shared one has in common with the pre-trained model, and what the two copies do not share."""
+"""Encoders for retrieval: what the shared one has in common with the pre-trained model, and what
+the two copies do not share.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,17 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.config.validation import check
-from simvtp.config.schema import FinetuneConfig, ModelConfig
-from simvtp.errors import ConfigError
-from simvtp.models.downstream.retrieval_encoders import DualEncoder
-from simvtp.methods import build_model, method_of
-from simvtp.models.downstream.retrieval_encoders import SharedEncoder, retrieval_encoder
-from simvtp.config.recipes import get_recipe
 from simvtp.config.overrides import override
+from simvtp.config.recipes import get_recipe
+from simvtp.config.schema import FinetuneConfig, ModelConfig
+from simvtp.config.validation import check
+from simvtp.errors import ConfigError
+from simvtp.methods import build_model, method_of
+from simvtp.models.downstream.retrieval_encoders import (
+    DualEncoder,
+    SharedEncoder,
+    retrieval_encoder,
+)
 
 MODEL = ModelConfig(
     image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=16, depth=3, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=1,
@@ -33,12 +38,18 @@ def batch_of(frames: int = 4) -> Batch:
 
 def test_the_shared_encoder_begins_with_the_features_of_the_pretrained_model() -> None:
     unified, batch = build_model(MODEL, seed=1).eval(), batch_of()
-    shared = method_of(MODEL).retrieval(unified, MODEL, drop_path=0.5, pooling="content", encoder="shared")
+    shared = method_of(MODEL).retrieval(
+        unified, MODEL, drop_path=0.5, pooling="content", encoder="shared"
+    )
     assert isinstance(shared, SharedEncoder)
     outputs = shared.eval()(batch)
     torch.testing.assert_close(outputs["video_feature"], unified.embed_video(batch.clips))
-    torch.testing.assert_close(outputs["text_feature"], unified.embed_text(batch.input_ids, batch.attention_mask))
-    padded = retrieval_encoder(unified, MODEL, drop_path=0.0, pooling="with_pads", encoder="shared").eval()
+    torch.testing.assert_close(
+        outputs["text_feature"], unified.embed_text(batch.input_ids, batch.attention_mask)
+    )
+    padded = retrieval_encoder(
+        unified, MODEL, drop_path=0.0, pooling="with_pads", encoder="shared"
+    ).eval()
     assert not torch.allclose(padded(batch)["text_feature"], outputs["text_feature"])
     assert torch.equal(padded.encoder.norm.weight, unified.encoder.norm.weight)
 
@@ -48,7 +59,9 @@ def test_one_copy_is_moved_by_both_sides_and_two_copies_by_their_own() -> None:
     for encoder, moved in (("shared", True), ("dual", False)):
         model = retrieval_encoder(unified, MODEL, drop_path=0.0, pooling="content", encoder=encoder)  # type: ignore[arg-type]
         before = model.embed_video(batch.clips).detach()
-        model.embed_text(batch.input_ids, batch.attention_mask)[:, 0].sum().backward()  # a step of the text side alone
+        model.embed_text(batch.input_ids, batch.attention_mask)[
+            :, 0
+        ].sum().backward()  # a step of the text side alone
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
@@ -70,8 +83,12 @@ def test_both_take_clips_of_fewer_frames_than_were_trained_on() -> None:
 
 def test_two_pretrained_encoders_are_not_made_one() -> None:
     apart = replace(MODEL, encoders="two")
-    with pytest.raises(ConfigError, match=r"one encoder for both sides .* does not go with model\.encoders=two"):
-        method_of(apart).retrieval(build_model(apart, seed=1), apart, drop_path=0.0, pooling="content", encoder="shared")
+    with pytest.raises(
+        ConfigError, match=r"one encoder for both sides .* does not go with model\.encoders=two"
+    ):
+        method_of(apart).retrieval(
+            build_model(apart, seed=1), apart, drop_path=0.0, pooling="content", encoder="shared"
+        )
 
 
 def test_the_setting() -> None:
@@ -79,7 +96,9 @@ def test_the_setting() -> None:
     assert FinetuneConfig().encoder == "dual"
     assert tiny.fingerprint == override(tiny, ["finetune.encoder=dual"]).fingerprint
     assert tiny.fingerprint != override(tiny, ["finetune.encoder=shared"]).fingerprint
-    with pytest.raises(ConfigError, match=r"finetune\.encoder=shared is for retrieval, but finetune\.task=qa"):
+    with pytest.raises(
+        ConfigError, match=r"finetune\.encoder=shared is for retrieval, but finetune\.task=qa"
+    ):
         check(override(tiny, ["finetune.encoder=shared", "finetune.task=qa"]))
     with pytest.raises(ConfigError, match="must be one of dual, shared"):
         override(tiny, ["finetune.encoder=one"])

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
-from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP, set_merged_passes
 from simvtp.methods import build_model
-from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
-from simvtp.models.common.layers import set_gradient_checkpointing
 from simvtp.models.common.decoders import VideoDecoder
 from simvtp.models.common.embeddings import TubeEmbedding
-from simvtp.models.common.layers import Blocks, take
+from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
+from simvtp.models.common.layers import Blocks, set_gradient_checkpointing, take
 from simvtp.models.common.masking import full_view
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP, set_merged_passes
 from simvtp.training.objectives import PretrainObjective
 from tests.models.small import CONFIG, masks_for, random_batch, small
 
@@ -49,24 +48,36 @@ class PlainEmbedding(TubeEmbedding):
         return self.proj(tubes.to(self.proj.weight.dtype) * self.scale + self.shift) + position
 
 
-def losses_and_gradients(config: ModelConfig, change: Callable[[SimVTP], object]) -> dict[str, Tensor]:
+def losses_and_gradients(
+    config: ModelConfig, change: Callable[[SimVTP], object]
+) -> dict[str, Tensor]:
     model = build_model(config, seed=2)
     assert isinstance(model, SimVTP)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.05)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.05
+            )
     change(model)
     batch = random_batch(config, size=5)
     torch.manual_seed(7)  # dropout
-    losses, _ = PretrainObjective(LossConfig())(model(batch, masks_for(batch, config, MaskConfig(video_ratio=0.7))))
+    losses, _ = PretrainObjective(LossConfig())(
+        model(batch, masks_for(batch, config, MaskConfig(video_ratio=0.7)))
+    )
     torch.stack(list(losses.values())).sum().backward()
-    return losses | {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return losses | {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def assert_equal(ours: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
     assert ours.keys() == plain.keys() and len(ours) > 40
     for name, value in plain.items():
-        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-5 * float(value.detach().abs().max()), msg=name)
+        torch.testing.assert_close(
+            ours[name], value, rtol=1e-5, atol=1e-5 * float(value.detach().abs().max()), msg=name
+        )
 
 
 def use(part: str, kind: type[nn.Module]) -> Callable[[SimVTP], object]:
@@ -77,9 +88,14 @@ def use(part: str, kind: type[nn.Module]) -> Callable[[SimVTP], object]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("part", "kind"), [("video_decoder", PlainDecoder), ("video_embedding", PlainEmbedding)])
+@pytest.mark.parametrize(
+    ("part", "kind"), [("video_decoder", PlainDecoder), ("video_embedding", PlainEmbedding)]
+)
 def test_the_fast_part_equals_the_plain_one(size: str, part: str, kind: type[nn.Module]) -> None:
-    assert_equal(losses_and_gradients(SIZES[size], lambda model: None), losses_and_gradients(SIZES[size], use(part, kind)))
+    assert_equal(
+        losses_and_gradients(SIZES[size], lambda model: None),
+        losses_and_gradients(SIZES[size], use(part, kind)),
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -99,7 +115,10 @@ def test_the_fast_part_equals_the_plain_one(size: str, part: str, kind: type[nn.
 )
 def test_passes_in_one_call_equal_one_call_each(size: str, options: dict[str, object]) -> None:
     config = replace(SIZES[size], **options)  # type: ignore[arg-type]
-    apart, merged = (losses_and_gradients(config, lambda model, on=on: set_merged_passes(model, on)) for on in (False, True))  # type: ignore[misc]
+    apart, merged = (
+        losses_and_gradients(config, lambda model, on=on: set_merged_passes(model, on))
+        for on in (False, True)
+    )  # type: ignore[misc]
     assert_equal(merged, apart)
 
 
@@ -118,18 +137,26 @@ def test_passes_in_one_call_equal_one_call_each(size: str, options: dict[str, ob
     ids=str,
 )
 @pytest.mark.parametrize("merged", [False, True])
-def test_texts_without_their_padding_equal_padded_ones(size: str, options: dict[str, object], merged: bool) -> None:
+def test_texts_without_their_padding_equal_padded_ones(
+    size: str, options: dict[str, object], merged: bool
+) -> None:
     config = replace(SIZES[size], **options)  # type: ignore[arg-type]
 
     def change(model: SimVTP, packed: bool) -> None:
         set_merged_passes(model, merged)
         set_packed_text(model, packed)
 
-    ours, plain = (losses_and_gradients(config, lambda model, on=on: change(model, on)) for on in (True, False))  # type: ignore[misc]
+    ours, plain = (
+        losses_and_gradients(config, lambda model, on=on: change(model, on)) for on in (True, False)
+    )  # type: ignore[misc]
     assert_equal(ours, plain)
 
 
-@pytest.mark.parametrize(("options", "packed"), [({}, True), ({"pooling": "with_pads"}, False), ({"drop_path": 0.5}, False)], ids=str)
+@pytest.mark.parametrize(
+    ("options", "packed"),
+    [({}, True), ({"pooling": "with_pads"}, False), ({"drop_path": 0.5}, False)],
+    ids=str,
+)
 def test_padding_takes_no_part_unless_it_counts(options: dict[str, object], packed: bool) -> None:
     """Tokens that the MLPs of a step see, against those that are there."""
     model = build_model(small(**options))
@@ -137,10 +164,15 @@ def test_padding_takes_no_part_unless_it_counts(options: dict[str, object], pack
     assert leaves_padding_out(model) == packed
     batch = random_batch(model.config)
     tokens: list[int] = []
-    model.encoder.blocks[0].mlp.register_forward_hook(lambda module, args, out: tokens.append(out.numel() // out.shape[-1]))
+    model.encoder.blocks[0].mlp.register_forward_hook(
+        lambda module, args, out: tokens.append(out.numel() // out.shape[-1])
+    )
     masks = masks_for(batch, model.config)
     model(batch, masks)
-    visible, words = masks.visible.numel(), int(batch.attention_mask.sum()) if packed else batch.attention_mask.numel()
+    visible, words = (
+        masks.visible.numel(),
+        int(batch.attention_mask.sum()) if packed else batch.attention_mask.numel(),
+    )
     assert not batch.attention_mask.all()
     assert sorted(tokens) == sorted([visible + words, visible, words, visible + words])
 
@@ -149,7 +181,9 @@ def test_passes_in_one_call_are_one_call() -> None:
     batch = random_batch(CONFIG)
     model = build_model(CONFIG, OBJECTIVES)
     calls: list[int] = []
-    model.encoder.blocks[0].register_forward_hook(lambda module, args, out: calls.append(out.numel()))
+    model.encoder.blocks[0].register_forward_hook(
+        lambda module, args, out: calls.append(out.numel())
+    )
     model(batch, masks_for(batch, CONFIG))
     apart = sum(calls)
     assert len(calls) == 4
@@ -167,7 +201,10 @@ def test_passes_in_one_call_are_one_call() -> None:
 def test_blocks_together_and_checkpointed() -> None:
     torch.manual_seed(0)
     blocks = Blocks(12, 2, 3, 2.0)
-    sequences = [(torch.randn(2, 5, 12), None), (torch.randn(3, 4, 12), torch.tensor([[True, True, True, False]] * 3))]
+    sequences = [
+        (torch.randn(2, 5, 12), None),
+        (torch.randn(3, 4, 12), torch.tensor([[True, True, True, False]] * 3)),
+    ]
     set_gradient_checkpointing(blocks, True)
     for (x, keys), ours in zip(sequences, blocks.together(sequences), strict=True):
         torch.testing.assert_close(ours, blocks(x, keys))
@@ -177,11 +214,15 @@ def test_blocks_together_and_checkpointed() -> None:
 
 def test_nothing_masked_is_nothing_predicted() -> None:
     batch = random_batch(CONFIG)
-    assert build_model(CONFIG, ("mvm",))(batch, full_view(batch, CONFIG))["video_prediction"].shape == (3, 0, 384)
+    assert build_model(CONFIG, ("mvm",))(batch, full_view(batch, CONFIG))[
+        "video_prediction"
+    ].shape == (3, 0, 384)
 
 
 def test_half_precision_embeds_bytes_as_well_as_normalised_pixels() -> None:
-    """Bytes are centred before they are rounded, so that folding the normalisation loses nothing to speak of."""
+    """Bytes are centred before they are rounded, so that folding the normalisation loses nothing to
+    speak of.
+    """
     torch.manual_seed(0)
     config = small(dim=64, heads=4)
     exact = TubeEmbedding(config)

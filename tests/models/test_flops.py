@@ -7,11 +7,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from simvtp.config.recipes import huge, large, released, tiny
 from simvtp.config.schema import MaskConfig, ModelConfig
-from simvtp.models.simvtp.simvtp_model import OBJECTIVES
 from simvtp.methods import build_model
 from simvtp.models.flops.simvtp_flops import describe, forward_flops, parameter_counts
-from simvtp.config.recipes import huge, large, released, tiny
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES
 from tests.models.small import masks_for, random_batch, small
 
 SIZES = {
@@ -37,10 +37,16 @@ CASES = [
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("objectives", "options"), CASES, ids=lambda v: "+".join(v))
 @pytest.mark.parametrize(
-    "masks", [MaskConfig(), MaskConfig(video_kind="random", video_ratio=0.3, text_rule="bernoulli")], ids=["tube", "random"]
+    "masks",
+    [MaskConfig(), MaskConfig(video_kind="random", video_ratio=0.3, text_rule="bernoulli")],
+    ids=["tube", "random"],
 )
-def test_flops_agree_with_torch(size: str, objectives: tuple[str, ...], options: dict[str, object], masks: MaskConfig) -> None:
-    """Attention through the plain matrix products, which the counter knows on every device and version."""
+def test_flops_agree_with_torch(
+    size: str, objectives: tuple[str, ...], options: dict[str, object], masks: MaskConfig
+) -> None:
+    """Attention through the plain matrix products, which the counter knows on every device and
+    version.
+    """
     from dataclasses import replace
 
     config = replace(SIZES[size], **options)
@@ -50,12 +56,16 @@ def test_flops_agree_with_torch(size: str, objectives: tuple[str, ...], options:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(batch, drawn)
     counted = counter.get_total_flops() / 3
-    assert sum(forward_flops(config, masks, objectives, batch=3).values()) == pytest.approx(counted, rel=0.01)
+    assert sum(forward_flops(config, masks, objectives, batch=3).values()) == pytest.approx(
+        counted, rel=0.01
+    )
 
 
 def test_published_parameter_counts() -> None:
     """Method notes 1.6, in millions."""
-    counts = {name: round(count / 1e6, 2) for name, count in parameter_counts(ModelConfig()).items()}
+    counts = {
+        name: round(count / 1e6, 2) for name, count in parameter_counts(ModelConfig()).items()
+    }
     assert counts == {
         "encoder": 86.23, "bridge": 0.29, "video decoder": 7.69, "text embedding": 23.84, "text decoder": 23.47, "match head": 0.0,
     }  # fmt: skip
@@ -75,12 +85,20 @@ def test_large_and_huge_by_settings() -> None:
 
 
 def test_released_wiring_costs_what_the_design_says() -> None:
-    """175.2 GFLOP a sample in the design's arithmetic, which saves 0.86 in the last decoder block and scores 24 words, not 30."""
+    """175.2 GFLOP a sample in the design's arithmetic, which saves 0.86 in the last decoder block
+    and scores 24 words, not 30.
+    """
     recipe = released()
-    assert sum(forward_flops(recipe.model, recipe.masks).values()) / 1e9 == pytest.approx(175.2 + 0.86 + 0.28, rel=0.01)
+    assert sum(forward_flops(recipe.model, recipe.masks).values()) / 1e9 == pytest.approx(
+        175.2 + 0.86 + 0.28, rel=0.01
+    )
 
 
 def test_table_names_every_part() -> None:
     text = describe(tiny().model, objectives=("mlm",))
-    assert "text decoder" in text and "encoder, pair pass" in text and "encoder, video pass" not in text
+    assert (
+        "text decoder" in text
+        and "encoder, pair pass" in text
+        and "encoder, video pass" not in text
+    )
     assert text.count("total") == 2

@@ -1,4 +1,6 @@
-"""The released recipe at its published size, one step on the CPU. Run with -m slow; needs about 8 GB."""
+"""The released recipe at its published size, one step on the CPU. Run with -m slow; needs about 8
+GB.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,30 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
+from simvtp.config.recipes import released
 from simvtp.methods import build_model
 from simvtp.models.common.masking import draw_masks
-from simvtp.config.recipes import released
-from simvtp.training.losses import contrastive_loss, masked_pixel_loss, matching_loss, normalise_tubes, word_loss
+from simvtp.training.losses import (
+    contrastive_loss,
+    masked_pixel_loss,
+    matching_loss,
+    normalise_tubes,
+    word_loss,
+)
 
 
 @pytest.mark.slow
 def test_released_recipe_does_a_step_at_full_size(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = released()
     config = recipe.model
-    assert (config.dim, config.depth, config.frames, config.image_size, config.text_length, config.vocab_size) == (
+    assert (
+        config.dim,
+        config.depth,
+        config.frames,
+        config.image_size,
+        config.text_length,
+        config.vocab_size,
+    ) == (
         768,
         12,
         16,
@@ -31,7 +46,11 @@ def test_released_recipe_does_a_step_at_full_size(capsys: pytest.CaptureFixture[
     places = torch.arange(32)
     words = torch.tensor([[12], [29]])
     ids = torch.randint(1000, 30522, (2, 32), generator=g)
-    ids = torch.where(places == 0, 101, torch.where(places == words + 1, 102, torch.where(places <= words, ids, 0)))
+    ids = torch.where(
+        places == 0,
+        101,
+        torch.where(places == words + 1, 102, torch.where(places <= words, ids, 0)),
+    )
     inside = (places >= 1) & (places <= words)
     batch = Batch(clips, ids, places <= words + 1, torch.where(inside, places - 1, -1), ("a", "b"))
     masks = draw_masks(batch, config, recipe.masks, mask_id=103, seed=0, step=0, first_sample=0)
@@ -40,13 +59,19 @@ def test_released_recipe_does_a_step_at_full_size(capsys: pytest.CaptureFixture[
     model = build_model(config)
     stage = recipe.pretrain
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=stage.lr, betas=(stage.beta1, stage.beta2), weight_decay=stage.weight_decay, fused=True
+        model.parameters(),
+        lr=stage.lr,
+        betas=(stage.beta1, stage.beta2),
+        weight_decay=stage.weight_decay,
+        fused=True,
     )
     out = model(batch, masks)
     losses = {
         "mvm": masked_pixel_loss(out["video_prediction"], normalise_tubes(out["video_pixels"])),
         "mlm": word_loss(out["word_logits"], out["word_labels"]),
-        "vtc": contrastive_loss(out["video_feature"], out["text_feature"], recipe.losses.temperature),
+        "vtc": contrastive_loss(
+            out["video_feature"], out["text_feature"], recipe.losses.temperature
+        ),
         "vtm": matching_loss(out["match_logits"]),
     }
     torch.stack(list(losses.values())).sum().backward()
@@ -57,4 +82,8 @@ def test_released_recipe_does_a_step_at_full_size(capsys: pytest.CaptureFixture[
     assert not torch.equal(before, model.encoder.blocks[0].mlp.fc1.weight)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     with capsys.disabled():
-        print("\n" + ", ".join(f"{name} {value.item():.4f}" for name, value in losses.items()) + f"; peak memory {peak:.2f} GiB")
+        print(
+            "\n"
+            + ", ".join(f"{name} {value.item():.4f}" for name, value in losses.items())
+            + f"; peak memory {peak:.2f} GiB"
+        )

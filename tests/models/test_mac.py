@@ -14,17 +14,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from simvtp.batch import Batch
-from simvtp.config.validation import check
+from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.validation import check
 from simvtp.errors import CheckpointError, ConfigError
-from simvtp.models.mac.mac_model import MAC
 from simvtp.methods import build_model, method_of
+from simvtp.methods.exported_model import from_pretrained, save_pretrained
 from simvtp.models.flops.simvtp_flops import describe, forward_flops, parameter_counts
 from simvtp.models.mac.mac_layers import DividedBlock, nearest_partners
 from simvtp.models.mac.mac_masks import FrameMasks, kept_length
+from simvtp.models.mac.mac_model import MAC
 from simvtp.models.weights.mac_weights import TEMPORAL, expand_frames
-from simvtp.models.weights.pretrained import from_pretrained, import_state, import_weights, save_pretrained
-from simvtp.config.recipes import get_recipe
+from simvtp.models.weights.pretrained import import_state, import_weights
 from tests.models.small import random_batch
 
 CONFIG = ModelConfig(
@@ -46,35 +47,57 @@ def made(seed: int = 0, **changes: Any) -> MAC:
     return model.double().eval()
 
 
-def drawn(batch: Batch, masks: MaskConfig, config: ModelConfig = CONFIG, step: int = 0, first: int = 0) -> FrameMasks:
-    found = method_of(config).draw(batch, config, masks, mask_id=4, seed=0, step=step, first_sample=first)
+def drawn(
+    batch: Batch, masks: MaskConfig, config: ModelConfig = CONFIG, step: int = 0, first: int = 0
+) -> FrameMasks:
+    found = method_of(config).draw(
+        batch, config, masks, mask_id=4, seed=0, step=step, first_sample=first
+    )
     assert isinstance(found, FrameMasks)
     return found
 
 
-# ---- attention --------------------------------------------------------------------------------------------------------------
+# ---- attention -----------------------------------------------------------------------------------
 
 
-def plain_block(block: DividedBlock, x: torch.Tensor, seen: torch.Tensor, timed: torch.Tensor) -> torch.Tensor:
-    """The block by the definition: whole score matrices, and for each token the set of those that it may attend to."""
+def plain_block(
+    block: DividedBlock, x: torch.Tensor, seen: torch.Tensor, timed: torch.Tensor
+) -> torch.Tensor:
+    """The block by the definition: whole score matrices, and for each token the set of those that
+    it may attend to.
+    """
 
-    def attend(attention: Any, tokens: torch.Tensor, allowed: torch.Tensor, own: float = 0.0) -> torch.Tensor:
+    def attend(
+        attention: Any, tokens: torch.Tensor, allowed: torch.Tensor, own: float = 0.0
+    ) -> torch.Tensor:
         bias = torch.cat([attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias])
-        q, k, v = (tokens @ attention.qkv.weight.T + bias).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            (tokens @ attention.qkv.weight.T + bias)
+            .unflatten(-1, (3, attention.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         scores[:, :, 0, 0] += own
         scores = scores.masked_fill(~allowed[:, None], float("-inf"))
         return attention.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
     summed = x + attend(block.time_attn, block.time_norm(x), timed)
-    x = x + attend(block.attn, block.norm1(summed), seen, math.log(CONFIG.frames) if block.cls_per_frame else 0.0)
+    x = x + attend(
+        block.attn,
+        block.norm1(summed),
+        seen,
+        math.log(CONFIG.frames) if block.cls_per_frame else 0.0,
+    )
     return x + block.mlp(block.norm2(x))
 
 
 @pytest.mark.parametrize("kind", ["rank", "nearest", "all"])
 @pytest.mark.parametrize("mask", ["per_frame", "tube"])
 def test_a_block_attends_to_whom_it_should(kind: str, mask: str) -> None:
-    model, slots = made(time_attention=kind, cls_counts="once" if mask == "tube" else "per_frame"), CONFIG.frames
+    model, slots = (
+        made(time_attention=kind, cls_counts="once" if mask == "tube" else "per_frame"),
+        CONFIG.frames,
+    )
     masks = drawn(random_batch(CONFIG), replace(MASKS, video_kind=mask))
     batch, count = masks.visible.shape
     slot, rank = torch.arange(count) // (count // slots), torch.arange(count) % (count // slots)
@@ -87,22 +110,40 @@ def test_a_block_attends_to_whom_it_should(kind: str, mask: str) -> None:
     else:
         over_time = torch.zeros(batch, count, count, dtype=torch.bool)
         for b, i, t in itertools.product(range(batch), range(count), range(slots)):
-            away = [abs(complex(*divmod(int(place[b, i]), 4)) - complex(*divmod(int(place[b, j]), 4))) for j in range(count)]
-            over_time[b, i, min((j for j in range(count) if slot[j] == t), key=lambda j: round(away[j], 6))] = True
+            away = [
+                abs(complex(*divmod(int(place[b, i]), 4)) - complex(*divmod(int(place[b, j]), 4)))
+                for j in range(count)
+            ]
+            over_time[
+                b,
+                i,
+                min((j for j in range(count) if slot[j] == t), key=lambda j: round(away[j], 6)),
+            ] = True
     allowed = [torch.ones(batch, 1 + count, 1 + count, dtype=torch.bool) for _ in range(2)]
     allowed[0][:, 1:, 1:], allowed[1][:, 1:, 1:] = same_slot, over_time
-    x = torch.randn(batch, 1 + count, CONFIG.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(
+        batch,
+        1 + count,
+        CONFIG.dim,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(1),
+    )
     block = model.video_tower.blocks[0]
     assert isinstance(block, DividedBlock)
     partners = nearest_partners(masks.visible, slots, (4, 4)) if kind == "nearest" else None
-    torch.testing.assert_close(block(x, slots, kind, partners), plain_block(block, x, *allowed), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        block(x, slots, kind, partners), plain_block(block, x, *allowed), rtol=1e-10, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("mask", ["tube", "block"])
 def test_rank_and_nearest_are_one_where_each_frame_shows_the_same_places(mask: str) -> None:
     batch = random_batch(CONFIG)
     masks = drawn(batch, replace(MASKS, video_kind=mask))
-    one, other = (made(time_attention=kind)(batch, replace(masks, aligned=False)) for kind in ("rank", "nearest"))
+    one, other = (
+        made(time_attention=kind)(batch, replace(masks, aligned=False))
+        for kind in ("rank", "nearest")
+    )
     torch.testing.assert_close(one["video_feature"], other["video_feature"])
 
 
@@ -113,75 +154,128 @@ def test_hidden_patches_and_hidden_words_have_no_effect() -> None:
     for row, tube in itertools.product(range(len(batch)), range(CONFIG.tubes)):
         if tube in masks.masked[row]:
             frames[row, tube // 16, tube % 16 // 4, :, tube % 4] = 7
-    changed = replace(batch, clips=frames.flatten(4, 5).flatten(2, 3), input_ids=torch.full_like(batch.input_ids, 9))
+    changed = replace(
+        batch,
+        clips=frames.flatten(4, 5).flatten(2, 3),
+        input_ids=torch.full_like(batch.input_ids, 9),
+    )
     assert not torch.equal(changed.clips, batch.clips)
     for name, value in model(changed, masks).items():
         assert torch.equal(value, model(batch, masks)[name])
-    assert not torch.allclose(model(changed, None)["video_feature"], model(batch, None)["video_feature"])
+    assert not torch.allclose(
+        model(changed, None)["video_feature"], model(batch, None)["video_feature"]
+    )
 
 
-# ---- Frozen -----------------------------------------------------------------------------------------------------------------
+# ---- Frozen --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["rank", "nearest"])
 def test_without_masks_it_is_the_full_view(kind: str) -> None:
-    """What `frozen` trains on is what the tests see; and both readings of time are then Frozen's, patch by patch."""
+    """What `frozen` trains on is what the tests see; and both readings of time are then Frozen's,
+    patch by patch.
+    """
     batch, model = random_batch(CONFIG), made(time_attention=kind)
     masks = drawn(batch, OFF)
-    assert torch.equal(masks.visible, torch.arange(CONFIG.tubes).expand(3, -1)) and torch.equal(masks.input_ids, batch.input_ids)
+    assert torch.equal(masks.visible, torch.arange(CONFIG.tubes).expand(3, -1)) and torch.equal(
+        masks.input_ids, batch.input_ids
+    )
     outputs = model(batch, masks)
     torch.testing.assert_close(outputs["video_feature"], model.embed_video(batch.clips))
-    torch.testing.assert_close(outputs["video_feature"], made(time_attention="rank").embed_video(batch.clips))
-    torch.testing.assert_close(outputs["text_feature"], model.embed_text(batch.input_ids, batch.attention_mask))
+    torch.testing.assert_close(
+        outputs["video_feature"], made(time_attention="rank").embed_video(batch.clips)
+    )
+    torch.testing.assert_close(
+        outputs["text_feature"], model.embed_text(batch.input_ids, batch.attention_mask)
+    )
 
 
 def test_recipes_are_possible_and_frozen_differs_by_its_masks_only() -> None:
     for name in ("mac", "frozen"):
         check(replace(get_recipe(name), data=get_recipe("tiny").data))
         check(get_recipe(f"tiny_{name}"))
-        one, other = (replace(get_recipe(f"{size}{name}"), masks=MASKS, name="") for size in ("", "tiny_"))
-        assert one == replace(get_recipe("mac"), masks=MASKS, name="") and other == replace(get_recipe("tiny_mac"), masks=MASKS, name="")
+        one, other = (
+            replace(get_recipe(f"{size}{name}"), masks=MASKS, name="") for size in ("", "tiny_")
+        )
+        assert one == replace(get_recipe("mac"), masks=MASKS, name="") and other == replace(
+            get_recipe("tiny_mac"), masks=MASKS, name=""
+        )
     assert get_recipe("frozen").masks.video_ratio == get_recipe("frozen").masks.text_ratio == 0
 
 
-# ---- weights from elsewhere ---------------------------------------------------------------------------------------------------
+# ---- weights from elsewhere ----------------------------------------------------------------------
 
 
 def test_a_video_of_identical_frames_has_the_features_of_timms_image_model() -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    image = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=5).double().eval()
+    image = (
+        timm.models.VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=5
+        )
+        .double()
+        .eval()
+    )
     with torch.no_grad():
         for parameter in image.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     batch = random_batch(CONFIG)
     still = batch.clips[:, :1].expand(-1, 3, -1, -1, -1).contiguous()
-    for mean, std in (((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))):
+    for mean, std in (
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ):
         model = build_model(CONFIG, ("vtc",), 0).double().eval()
         assert isinstance(model, MAC)
-        done = import_state(model, image.state_dict(), "timm", {"pretrained_cfg": {"mean": mean, "std": std}})
-        assert all("time_" in name or name == TEMPORAL for name in done.kept if name.startswith("video_tower."))
+        done = import_state(
+            model, image.state_dict(), "timm", {"pretrained_cfg": {"mean": mean, "std": std}}
+        )
+        assert all(
+            "time_" in name or name == TEMPORAL
+            for name in done.kept
+            if name.startswith("video_tower.")
+        )
         pixels = (still[:, 0] / 255 - torch.tensor(mean)) / torch.tensor(std)
         expected = image.forward_features(pixels.double().permute(0, 3, 1, 2))[:, 0]
         torch.testing.assert_close(model.video_tower(still), expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(model.video_tower(still[:, :1]), expected, rtol=1e-5, atol=1e-5)  # an image is a video of one frame
+        torch.testing.assert_close(
+            model.video_tower(still[:, :1]), expected, rtol=1e-5, atol=1e-5
+        )  # an image is a video of one frame
 
 
 def test_timms_own_vit_b_fits_the_recipe() -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         image, model = timm.create_model("vit_base_patch16_224"), MAC(get_recipe("mac").model)
-    ours = {name for name, _ in model.video_tower.named_parameters() if "time_" not in name and name != "embedding.temporal"}
+    ours = {
+        name
+        for name, _ in model.video_tower.named_parameters()
+        if "time_" not in name and name != "embedding.temporal"
+    }
     k_bias, cls = 12 * 768, 768
-    counted = sum(p.numel() for name, p in image.named_parameters() if not name.startswith("head.")) - k_bias - cls
-    assert sum(p.numel() for name, p in model.video_tower.named_parameters() if name in ours) == counted
+    counted = (
+        sum(p.numel() for name, p in image.named_parameters() if not name.startswith("head."))
+        - k_bias
+        - cls
+    )
+    assert (
+        sum(p.numel() for name, p in model.video_tower.named_parameters() if name in ours)
+        == counted
+    )
 
 
 def test_the_text_tower_is_distilbert(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     settings = transformers.DistilBertConfig(
-        vocab_size=50, dim=24, n_layers=2, n_heads=2, hidden_dim=96, max_position_embeddings=20, dropout=0.0, attention_dropout=0.0
+        vocab_size=50,
+        dim=24,
+        n_layers=2,
+        n_heads=2,
+        hidden_dim=96,
+        max_position_embeddings=20,
+        dropout=0.0,
+        attention_dropout=0.0,
     )
     theirs = transformers.DistilBertModel(settings).eval()
     with torch.no_grad():
@@ -191,12 +285,18 @@ def test_the_text_tower_is_distilbert(tmp_path: Path) -> None:
     model = build_model(CONFIG, ("vtc",), 0).eval()
     assert isinstance(model, MAC)
     done = import_weights(model, tmp_path)
-    assert not [name for name in done.kept if name.startswith("text_tower.")] and "12 of 20" in " ".join(done.notes)
+    assert not [
+        name for name in done.kept if name.startswith("text_tower.")
+    ] and "12 of 20" in " ".join(done.notes)
     batch = random_batch(CONFIG)
     with torch.no_grad():
-        expected = theirs(batch.input_ids, attention_mask=batch.attention_mask.long()).last_hidden_state
+        expected = theirs(
+            batch.input_ids, attention_mask=batch.attention_mask.long()
+        ).last_hidden_state
         found = model.text_tower(batch.input_ids, batch.attention_mask)
-    torch.testing.assert_close(found[batch.attention_mask], expected[batch.attention_mask], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        found[batch.attention_mask], expected[batch.attention_mask], rtol=1e-5, atol=1e-5
+    )
     with pytest.raises(CheckpointError, match="n_heads=2 in its config"):
         import_weights(build_model(replace(CONFIG, heads=3), ("vtc",), 0), tmp_path)
 
@@ -205,7 +305,9 @@ def test_exports_come_back_and_may_have_other_frames(tmp_path: Path) -> None:
     model = made()
     save_pretrained(model, tmp_path)
     back = from_pretrained(tmp_path)
-    assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items()
+    )
     for how in ("zero", "interpolate"):
         longer = build_model(replace(CONFIG, frames=5, more_frames=how), ("vtc",), 0)
         import_weights(longer, tmp_path)
@@ -219,7 +321,7 @@ def test_exports_come_back_and_may_have_other_frames(tmp_path: Path) -> None:
         import_state(model, {"a.weight": torch.zeros(1)}, "here")
 
 
-# ---- frames and words -------------------------------------------------------------------------------------------------------
+# ---- frames and words ----------------------------------------------------------------------------
 
 
 def test_frames_come_in_stages_and_an_image_is_a_video_of_one_frame() -> None:
@@ -237,16 +339,26 @@ def test_frames_come_in_stages_and_an_image_is_a_video_of_one_frame() -> None:
 def test_dropped_words_leave_the_others_where_they_stood() -> None:
     batch = random_batch(CONFIG, size=6)
     masked, dropped = drawn(batch, MASKS), drawn(batch, replace(MASKS, text_mask="drop"))
-    assert dropped.input_ids.shape == (6, kept_length(10, replace(MASKS, text_mask="drop"))) and dropped.input_ids.shape[1] < 10
+    assert (
+        dropped.input_ids.shape == (6, kept_length(10, replace(MASKS, text_mask="drop")))
+        and dropped.input_ids.shape[1] < 10
+    )
     assert dropped.positions is not None
     for row in range(6):
         hidden = set(masked.word_positions[row][masked.word_labels[row] >= 0].tolist())
-        left = [place for place in range(10) if batch.attention_mask[row, place] and place not in hidden]
+        left = [
+            place for place in range(10) if batch.attention_mask[row, place] and place not in hidden
+        ]
         assert hidden and dropped.positions[row][dropped.keys[row]].tolist() == left
-        assert dropped.input_ids[row][dropped.keys[row]].tolist() == batch.input_ids[row, left].tolist()
+        assert (
+            dropped.input_ids[row][dropped.keys[row]].tolist()
+            == batch.input_ids[row, left].tolist()
+        )
     model = made()
     whole = drawn(batch, replace(OFF, text_mask="drop"))
-    torch.testing.assert_close(model(batch, whole)["text_feature"], model.embed_text(batch.input_ids, batch.attention_mask))
+    torch.testing.assert_close(
+        model(batch, whole)["text_feature"], model.embed_text(batch.input_ids, batch.attention_mask)
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,18 +373,33 @@ def test_dropped_words_leave_the_others_where_they_stood() -> None:
         ({"finetune": {"masks": True, "task": "qa"}}, "use finetune.drop_tubes"),
     ],
 )
-def test_settings_that_mac_does_not_have_are_refused(changes: dict[str, dict[str, Any]], message: str) -> None:
+def test_settings_that_mac_does_not_have_are_refused(
+    changes: dict[str, dict[str, Any]], message: str
+) -> None:
     experiment = get_recipe("tiny_mac")
     with pytest.raises(ConfigError, match=message):
-        check(replace(experiment, **{part: replace(getattr(experiment, part), **values) for part, values in changes.items()}))
+        check(
+            replace(
+                experiment,
+                **{
+                    part: replace(getattr(experiment, part), **values)
+                    for part, values in changes.items()
+                },
+            )
+        )
 
 
-# ---- cost -------------------------------------------------------------------------------------------------------------------
+# ---- cost ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ratio", "published"), [(0, 93.6), (0.5, 46.8), (0.6, 37.4), (0.7, 28.6), (0.75, 23.9), (0.8, 19.3), (0.9, 10.5)])
+@pytest.mark.parametrize(
+    ("ratio", "published"),
+    [(0, 93.6), (0.5, 46.8), (0.6, 37.4), (0.7, 28.6), (0.75, 23.9), (0.8, 19.3), (0.9, 10.5)],
+)
 def test_forward_operations_at_full_size(ratio: float, published: float) -> None:
-    """GMAC of one clip of 4 x 224 x 224 with 30 words, counted by torch on the meta device (attention as matrix products)."""
+    """GMAC of one clip of 4 x 224 x 224 with 30 words, counted by torch on the meta device
+    (attention as matrix products).
+    """
     recipe = get_recipe("mac")
     config, masks = replace(recipe.model, text_length=30), replace(recipe.masks, video_ratio=ratio)
     with torch.device("meta"):
@@ -280,7 +407,11 @@ def test_forward_operations_at_full_size(ratio: float, published: float) -> None
         visible = torch.zeros(1, 4 * (196 - int(ratio * 196)), dtype=torch.int64)
         clips = torch.zeros(1, 4, 224, 224, 3, dtype=torch.uint8)
         ids, keys = torch.zeros(1, 30, dtype=torch.int64), torch.ones(1, 30, dtype=torch.bool)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        with (
+            torch.no_grad(),
+            FlopCounterMode(display=False) as counter,
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             model.video_projection(model.video_tower(clips, visible, 4))
             model.text_projection(model.text_tower(ids, keys)[:, 0])
     assert counter.get_total_flops() == sum(forward_flops(config, masks).values())

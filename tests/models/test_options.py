@@ -1,4 +1,6 @@
-"""Wiring that the ablations vary: each option does what it says, and at its default it is not there."""
+"""Wiring that the ablations vary: each option does what it says, and at its default it is not
+there.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from simvtp.config.schema import LossConfig, MaskConfig
-from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.methods import build_model
-from simvtp.models.common.layers import set_gradient_checkpointing
 from simvtp.models.common.decoder_masking import rebuilt, rebuilt_count
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.common.encoder import Encoder, pool
-from simvtp.models.common.two_encoders import TwoEncoders
-from simvtp.models.flops.simvtp_flops import forward_flops
+from simvtp.models.common.layers import set_gradient_checkpointing
 from simvtp.models.common.masking import draw_masks, full_view, word_slots, words_to_hide
+from simvtp.models.common.two_encoders import TwoEncoders
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.objectives import PretrainObjective, learned_temperature
 from tests.models.small import CONFIG, MASKS, masks_for, random_batch, small
 from tests.models.test_masking import PROPERTY, draw, hidden_pieces, make_batch, make_model
@@ -50,7 +52,9 @@ def test_every_parameter_has_a_gradient(options: dict[str, Any]) -> None:
     model = build_model(config)
     batch = random_batch(config)
     total(model(batch, masks_for(batch, config))).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 @pytest.mark.slow
@@ -65,13 +69,22 @@ def test_all_options_at_once_trace_without_a_graph_break() -> None:
 
 
 def test_without_any_option_the_outputs_are_those_of_before() -> None:
-    """Digests taken before there were options (float32 on a CPU, one thread; rounded, as vector units differ in the last bits)."""
+    """Digests taken before there were options (float32 on a CPU, one thread; rounded, as vector
+    units differ in the last bits).
+    """
     batch = random_batch(CONFIG)
     out = build_model(CONFIG, seed=1)(batch, masks_for(batch, CONFIG))
     out["video_pixels"] = out["video_pixels"] / 255
     names = sorted(name for name in out if out[name].is_floating_point())
-    assert {name: float(out[name].detach().double().abs().sum()) for name in names} == pytest.approx(BEFORE, rel=1e-5)
-    assert hashlib.sha256(" ".join(sorted(dict(build_model(CONFIG).named_parameters()))).encode()).hexdigest()[:16] == NAMES_BEFORE
+    assert {
+        name: float(out[name].detach().double().abs().sum()) for name in names
+    } == pytest.approx(BEFORE, rel=1e-5)
+    assert (
+        hashlib.sha256(
+            " ".join(sorted(dict(build_model(CONFIG).named_parameters()))).encode()
+        ).hexdigest()[:16]
+        == NAMES_BEFORE
+    )
 
 
 BEFORE = {
@@ -81,7 +94,7 @@ BEFORE = {
 NAMES_BEFORE = "93f4c6ab2099232e"
 
 
-# ---- what VTC and VTM see ----------------------------------------------------------------------------------------------------
+# ---- what VTC and VTM see ------------------------------------------------------------------------
 
 
 def test_clean_video_is_seen_by_the_contrast_and_only_there() -> None:
@@ -99,7 +112,9 @@ def test_clean_video_is_seen_by_the_contrast_and_only_there() -> None:
         for name in ("video_feature", "match_logits"):
             assert torch.equal(before[name], after[name]) != moves, (view, name)
         for name in ("video_prediction", "word_logits", "text_feature"):
-            assert torch.equal(before[name], after[name]), "reconstruction sees the visible tubes alone"
+            assert torch.equal(before[name], after[name]), (
+                "reconstruction sees the visible tubes alone"
+            )
     model = build_model(config)
     torch.testing.assert_close(model(batch, masks)["video_feature"], model.embed_video(batch.clips))
 
@@ -108,10 +123,12 @@ def test_clean_pairs_are_matched_as_at_the_test() -> None:
     config = replace(CONFIG, contrastive_video="clean", contrastive_text="clean")
     model, batch = build_model(config), random_batch(config)
     logits = model(batch, masks_for(batch, config))["match_logits"][: len(batch)]
-    torch.testing.assert_close(logits[:, 1] - logits[:, 0], model.match(batch.clips, batch.input_ids, batch.attention_mask))
+    torch.testing.assert_close(
+        logits[:, 1] - logits[:, 0], model.match(batch.clips, batch.input_ids, batch.attention_mask)
+    )
 
 
-# ---- temperature -------------------------------------------------------------------------------------------------------------
+# ---- temperature ---------------------------------------------------------------------------------
 
 
 def test_a_learned_temperature_begins_at_the_fixed_one_and_moves() -> None:
@@ -119,8 +136,13 @@ def test_a_learned_temperature_begins_at_the_fixed_one_and_moves() -> None:
     batch = random_batch(config)
     masks, objective = masks_for(batch, config), PretrainObjective(LossConfig())
     fixed, learning = build_model(CONFIG), build_model(config)
-    (expected, _), (losses, report) = objective(fixed(batch, masks)), objective(learning(batch, masks))
-    assert torch.equal(losses["vtc"], expected["vtc"]) and report["temperature"] == pytest.approx(0.05)
+    (expected, _), (losses, report) = (
+        objective(fixed(batch, masks)),
+        objective(learning(batch, masks)),
+    )
+    assert torch.equal(losses["vtc"], expected["vtc"]) and report["temperature"] == pytest.approx(
+        0.05
+    )
     sum(losses.values()).backward()  # type: ignore[union-attr]
     step = 1e-3
     slope = float(learning.temperature_bias.grad)  # type: ignore[arg-type]
@@ -133,7 +155,7 @@ def test_a_learned_temperature_begins_at_the_fixed_one_and_moves() -> None:
     assert not hasattr(build_model(config, ("mvm", "mlm", "vtm")), "temperature_bias")
 
 
-# ---- pooling -----------------------------------------------------------------------------------------------------------------
+# ---- pooling -------------------------------------------------------------------------------------
 
 
 def test_cls_pooling_takes_the_first_token_of_the_text() -> None:
@@ -143,41 +165,67 @@ def test_cls_pooling_takes_the_first_token_of_the_text() -> None:
     assert torch.equal(pool(tokens, None, "cls"), tokens.mean(dim=1)), "video has no [CLS]"
     model, batch = build_model(replace(CONFIG, pooling="cls")), random_batch(CONFIG)
     ids, keys = batch.input_ids, batch.attention_mask
-    torch.testing.assert_close(model.embed_text(ids, keys), model.encoder(model.text_embedding(ids), keys)[:, 0])
+    torch.testing.assert_close(
+        model.embed_text(ids, keys), model.encoder(model.text_embedding(ids), keys)[:, 0]
+    )
     dual = DualEncoder.from_unified(model, pooling="cls")
     tower = dual.text_encoder
-    torch.testing.assert_close(dual.embed_text(ids, keys), tower.fc_norm(tower.encoder(tower.embedding(ids), keys)[:, 0]))
+    torch.testing.assert_close(
+        dual.embed_text(ids, keys), tower.fc_norm(tower.encoder(tower.embedding(ids), keys)[:, 0])
+    )
 
 
-# ---- decoders ----------------------------------------------------------------------------------------------------------------
+# ---- decoders ------------------------------------------------------------------------------------
 
 
 def test_the_text_decoder_has_a_width_of_its_own() -> None:
     model = build_model(small(text_decoder_depth=1, text_decoder_dim=12))
-    assert model.text_decoder.head.in_features == 12 and model.video_decoder.head.in_features == CONFIG.decoder_dim
-    assert build_model(small(text_decoder_depth=1)).text_decoder.head.in_features == CONFIG.decoder_dim
+    assert (
+        model.text_decoder.head.in_features == 12
+        and model.video_decoder.head.in_features == CONFIG.decoder_dim
+    )
+    assert (
+        build_model(small(text_decoder_depth=1)).text_decoder.head.in_features == CONFIG.decoder_dim
+    )
 
 
 @given(
-    share=st.floats(0.01, 0.99), ratio=st.floats(0.2, 0.95), kind=st.sampled_from(["tube", "random", "frame"]), step=st.integers(0, 1000)
+    share=st.floats(0.01, 0.99),
+    ratio=st.floats(0.2, 0.95),
+    kind=st.sampled_from(["tube", "random", "frame"]),
+    step=st.integers(0, 1000),
 )
 @PROPERTY
-def test_rebuilt_tubes_are_an_exact_share_of_the_masked_ones(share: float, ratio: float, kind: str, step: int) -> None:
+def test_rebuilt_tubes_are_an_exact_share_of_the_masked_ones(
+    share: float, ratio: float, kind: str, step: int
+) -> None:
     config = replace(make_model(grid=(4, 4)), decoded_share=share)
-    masked = draw(make_batch([3, 3]), config, MaskConfig(video_kind=kind, video_ratio=ratio), step=step).masked  # type: ignore[arg-type]
+    masked = draw(
+        make_batch([3, 3]), config, MaskConfig(video_kind=kind, video_ratio=ratio), step=step
+    ).masked  # type: ignore[arg-type]
     if masked.shape[1] == 0:
         return
     chosen = rebuilt(masked, config)
     assert chosen.shape == (2, rebuilt_count(masked.shape[1], share))
     assert bool((chosen.diff(dim=1) > 0).all()), "ascending, none twice"
-    assert all(set(some.tolist()) <= set(every.tolist()) for some, every in zip(chosen, masked, strict=True))
+    assert all(
+        set(some.tolist()) <= set(every.tolist())
+        for some, every in zip(chosen, masked, strict=True)
+    )
 
 
 def test_cells_run_every_place_has_its_turn() -> None:
-    """All tubes masked, half rebuilt: two places of each cell of 2 x 2 in each slot, neighbours on the ring, each in half of the slots."""
+    """All tubes masked, half rebuilt: two places of each cell of 2 x 2 in each slot, neighbours on
+    the ring, each in half of the slots.
+    """
     config = replace(make_model(grid=(4, 4)), decoded_share=0.5)
     chosen = rebuilt(torch.arange(config.tubes)[None], config)
-    shown = torch.zeros(config.tubes, dtype=torch.bool).index_fill(0, chosen[0], True).view(4, 2, 2, 2, 2).transpose(2, 3)
+    shown = (
+        torch.zeros(config.tubes, dtype=torch.bool)
+        .index_fill(0, chosen[0], True)
+        .view(4, 2, 2, 2, 2)
+        .transpose(2, 3)
+    )
     assert bool((shown.sum(dim=(3, 4)) == 2).all()) and bool((shown.sum(dim=0) == 2).all())
     assert not bool((shown[..., 0, 0] & shown[..., 1, 1]).any()), "never across the cell"
     assert not torch.equal(shown[0], shown[1]) and torch.equal(shown[0], ~shown[2])
@@ -193,11 +241,14 @@ def test_half_of_the_tubes_is_rebuilt_while_training_and_all_of_them_afterwards(
     chosen = rebuilt(masks.masked, config)
     full = build_model(CONFIG)(batch, masks)
     at = (chosen[:, :, None] == masks.masked[:, None, :]).float().argmax(dim=2)
-    assert torch.equal(out["video_pixels"], full["video_pixels"].gather(1, at[..., None].expand(-1, -1, out["video_pixels"].shape[2])))
+    assert torch.equal(
+        out["video_pixels"],
+        full["video_pixels"].gather(1, at[..., None].expand(-1, -1, out["video_pixels"].shape[2])),
+    )
     assert model.eval()(batch, masks)["video_prediction"].shape[1] == everything
 
 
-# ---- two encoders ------------------------------------------------------------------------------------------------------------
+# ---- two encoders --------------------------------------------------------------------------------
 
 
 def same_weights(two: TwoEncoders, one: Encoder) -> None:
@@ -209,7 +260,12 @@ def test_two_encoders_with_equal_weights_are_one() -> None:
     """What differs is the sharing of weights, and nothing else."""
     config = small(encoders="two")
     one, two = build_model(CONFIG), build_model(config)
-    two.load_state_dict({**two.state_dict(), **{k: v for k, v in one.state_dict().items() if not k.startswith("encoder.")}})
+    two.load_state_dict(
+        {
+            **two.state_dict(),
+            **{k: v for k, v in one.state_dict().items() if not k.startswith("encoder.")},
+        }
+    )
     assert isinstance(two.encoder, TwoEncoders) and isinstance(one.encoder, Encoder)
     same_weights(two.encoder, one.encoder)
     batch = random_batch(config)
@@ -228,22 +284,36 @@ def test_each_side_has_its_own_weights_and_meets_the_other_only_in_the_fusion_bl
         model = build_model(config)
         video = model.video_embedding(model_tubes(model, batch))
         pairs = [
-            model.encode_pair(video, model.text_embedding(ids), batch.attention_mask)[0][:, : video.shape[1]]
+            model.encode_pair(video, model.text_embedding(ids), batch.attention_mask)[0][
+                :, : video.shape[1]
+            ]
             for ids in (batch.input_ids, words)
         ]
         assert torch.equal(*pairs) != meets
-        assert isinstance(model.encoder, TwoEncoders) and model.encoder.apart == (depth - fusion if fusion else 0)
+        assert isinstance(model.encoder, TwoEncoders) and model.encoder.apart == (
+            depth - fusion if fusion else 0
+        )
     video = model.video_embedding(model_tubes(model, batch))
     apart = small(encoders="two", fusion_blocks=1, depth=2)
     late = build_model(apart)
     assert isinstance(late.encoder, TwoEncoders)
     seen: list[torch.Tensor] = []
-    late.encoder.video.blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    late.encoder.video.blocks[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(output)
+    )
     for ids in (batch.input_ids, words):
-        late.encode_pair(late.video_embedding(model_tubes(late, batch)), late.text_embedding(ids), batch.attention_mask)
-    assert len(seen) == 2 and torch.equal(*seen), "before the fusion the words do not reach the video"
+        late.encode_pair(
+            late.video_embedding(model_tubes(late, batch)),
+            late.text_embedding(ids),
+            batch.attention_mask,
+        )
+    assert len(seen) == 2 and torch.equal(*seen), (
+        "before the fusion the words do not reach the video"
+    )
     late.embed_text(batch.input_ids, batch.attention_mask).sum().backward()
-    assert all(p.grad is None for p in late.encoder.video.parameters()) and all(p.grad is not None for p in late.encoder.text.parameters())
+    assert all(p.grad is None for p in late.encoder.video.parameters()) and all(
+        p.grad is not None for p in late.encoder.text.parameters()
+    )
 
 
 def model_tubes(model: Any, batch: Any) -> torch.Tensor:
@@ -255,7 +325,9 @@ def test_padding_is_no_key_in_a_pair_of_two_encoders() -> None:
         config = small(encoders="two", fusion_blocks=fusion)
         model, batch = build_model(config), random_batch(config)
         other = torch.where(batch.attention_mask, batch.input_ids, 9)
-        scores = [model.match(batch.clips, ids, batch.attention_mask) for ids in (batch.input_ids, other)]
+        scores = [
+            model.match(batch.clips, ids, batch.attention_mask) for ids in (batch.input_ids, other)
+        ]
         torch.testing.assert_close(*scores)
 
 
@@ -274,17 +346,22 @@ def test_checkpointing_and_fine_tuning_of_two_encoders() -> None:
         torch.testing.assert_close(plain, kept)
     dual = DualEncoder.from_unified(model)
     assert isinstance(model.encoder, TwoEncoders)
-    for tower, side in ((dual.video_encoder, model.encoder.video), (dual.text_encoder, model.encoder.text)):
+    for tower, side in (
+        (dual.video_encoder, model.encoder.video),
+        (dual.text_encoder, model.encoder.text),
+    ):
         ours, theirs = tower.encoder.blocks.state_dict(), side.blocks.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-# ---- spans -------------------------------------------------------------------------------------------------------------------
+# ---- spans ---------------------------------------------------------------------------------------
 
 
 def runs(hidden: list[bool]) -> int:
     """Runs of hidden words on the ring of a caption."""
-    return sum(now and not before for before, now in zip([hidden[-1], *hidden[:-1]], hidden, strict=True)) or int(all(hidden))
+    return sum(
+        now and not before for before, now in zip([hidden[-1], *hidden[:-1]], hidden, strict=True)
+    ) or int(all(hidden))
 
 
 @given(
@@ -297,19 +374,25 @@ def runs(hidden: list[bool]) -> int:
     step=st.integers(0, 1000),
 )
 @settings(PROPERTY, max_examples=200)
-def test_spans(words: list[int], pieces: int, length: int, ratio: float, span: int, rule: str, step: int) -> None:
+def test_spans(
+    words: list[int], pieces: int, length: int, ratio: float, span: int, rule: str, step: int
+) -> None:
     batch, model = make_batch(words, length=length, pieces=pieces), make_model(length=length)
     masks = MaskConfig(text_ratio=ratio, text_kind="span", text_span=span, text_rule=rule)  # type: ignore[arg-type]
     drawn = draw(batch, model, masks, step=step)
     hidden = hidden_pieces(batch, drawn)
-    assert not bool((hidden & (batch.word_ids < 0)).any()), "[CLS], [SEP] and padding are never masked"
+    assert not bool((hidden & (batch.word_ids < 0)).any()), (
+        "[CLS], [SEP] and padding are never masked"
+    )
     assert drawn.word_positions.shape == (len(words), word_slots(model, masks))
     for row in range(len(words)):
         numbers = batch.word_ids[row][batch.word_ids[row] >= 0].unique()
         chosen = [bool(hidden[row][batch.word_ids[row] == word].all()) for word in numbers]
         touched = [bool(hidden[row][batch.word_ids[row] == word].any()) for word in numbers]
         assert chosen == touched, "all pieces of a hidden word"
-        assert int((drawn.word_labels[row] >= 0).sum()) == int(hidden[row].sum()), "a slot for each hidden piece"
+        assert int((drawn.word_labels[row] >= 0).sum()) == int(hidden[row].sum()), (
+            "a slot for each hidden piece"
+        )
         if rule == "exact":
             assert sum(chosen) == words_to_hide(ratio, len(numbers))
             if 0 < sum(chosen) < len(chosen):
@@ -320,15 +403,17 @@ def test_spans(words: list[int], pieces: int, length: int, ratio: float, span: i
 def test_spans_are_runs_and_every_word_is_hidden_equally_often() -> None:
     rows, words = 1500, 9
     batch = make_batch([words] * rows, length=20, pieces=2)
-    hidden = hidden_pieces(batch, draw(batch, make_model(length=20), MaskConfig(text_ratio=0.34, text_kind="span")))[
-        :, 1 : 1 + 2 * words : 2
-    ]
+    hidden = hidden_pieces(
+        batch, draw(batch, make_model(length=20), MaskConfig(text_ratio=0.34, text_kind="span"))
+    )[:, 1 : 1 + 2 * words : 2]
     assert bool((hidden.sum(dim=1) == 3).all())
     deviation = (hidden.float().mean(dim=0) - 1 / 3) / (2 / 9 / rows) ** 0.5
     assert float(deviation.abs().max()) < 4.5
     assert all(runs(row) == 1 for row in hidden.tolist()), "three words of nine, in one run"
     single = replace(MASKS, text_kind="span", text_span=1)
-    apart = hidden_pieces(batch, draw(batch, make_model(length=20), single))[:, 1 : 1 + 2 * words : 2]
+    apart = hidden_pieces(batch, draw(batch, make_model(length=20), single))[
+        :, 1 : 1 + 2 * words : 2
+    ]
     assert sum(runs(row) for row in apart.tolist()) > rows * 1.5, "runs of one word are whole words"
 
 
@@ -340,7 +425,7 @@ def test_span_masks_do_not_depend_on_how_the_batch_is_cut() -> None:
     assert torch.equal(whole.input_ids, torch.cat([part.input_ids for part in parts]))
 
 
-# ---- cost --------------------------------------------------------------------------------------------------------------------
+# ---- cost ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -349,7 +434,9 @@ def test_the_count_of_operations_is_that_of_the_counter(options: dict[str, Any])
     model, batch = build_model(config), random_batch(config, size=4)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(batch, draw_masks(batch, config, MASKS, mask_id=4, seed=0, step=0, first_sample=0))
-    assert sum(forward_flops(config, MASKS, batch=4).values()) == pytest.approx(counter.get_total_flops() / 4, rel=0.01)
+    assert sum(forward_flops(config, MASKS, batch=4).values()) == pytest.approx(
+        counter.get_total_flops() / 4, rel=0.01
+    )
 
 
 def test_a_full_view_goes_through_two_encoders() -> None:
@@ -357,4 +444,6 @@ def test_a_full_view_goes_through_two_encoders() -> None:
     model, batch = build_model(config, ("vtc", "vtm")), random_batch(config)
     out = model(batch, full_view(batch, config))
     torch.testing.assert_close(out["video_feature"], model.embed_video(batch.clips))
-    torch.testing.assert_close(out["text_feature"], model.embed_text(batch.input_ids, batch.attention_mask))
+    torch.testing.assert_close(
+        out["text_feature"], model.embed_text(batch.input_ids, batch.attention_mask)
+    )

@@ -15,28 +15,44 @@ from safetensors import safe_open
 
 from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
+from simvtp.experiment.parity import check_reference_file, main
 from simvtp.methods import build_model
 from simvtp.models.weights.pretrained import export_released
-from simvtp.experiment.parity import check_reference_file, main
-from simvtp.training.losses import contrastive_loss, masked_pixel_loss, matching_loss, normalise_tubes, word_loss
+from simvtp.training.losses import (
+    contrastive_loss,
+    masked_pixel_loss,
+    matching_loss,
+    normalise_tubes,
+    word_loss,
+)
 from tests.models.small import masks_for, random_batch
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-PRETRAINING, DUAL = FIXTURES / "simvtp_released_a.safetensors", FIXTURES / "finetune_released_a.safetensors"
+PRETRAINING, DUAL = (
+    FIXTURES / "simvtp_released_a.safetensors",
+    FIXTURES / "finetune_released_a.safetensors",
+)
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["config"])  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(file.metadata()["config"])
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], config: dict | None) -> Path:
-    safetensors.torch.save_file(tensors, path, metadata=None if config is None else {"config": json.dumps(config)})
+    safetensors.torch.save_file(
+        tensors, path, metadata=None if config is None else {"config": json.dumps(config)}
+    )
     return path
 
 
-@pytest.mark.parametrize(("path", "count"), [(PRETRAINING, 6 + 4 + 84), (DUAL, 3 + 1)], ids=["pretraining", "dual"])
-def test_reference_file_holds_in_both_precisions(path: Path, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("path", "count"), [(PRETRAINING, 6 + 4 + 84), (DUAL, 3 + 1)], ids=["pretraining", "dual"]
+)
+def test_reference_file_holds_in_both_precisions(
+    path: Path, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = check_reference_file(path)
     assert [deviation for deviation in found if not deviation.ok] == []
     assert len(found) == 2 * count
@@ -48,7 +64,9 @@ def test_reference_file_holds_in_both_precisions(path: Path, count: int, capsys:
     assert {d.name.split()[1] for d in found if "grad_norm/" in d.name} == expected
 
 
-def test_main_prints_a_line_each_and_fails_on_a_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_prints_a_line_each_and_fails_on_a_deviation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(DUAL) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9 and all(line.endswith("ok") for line in lines[:-1])
@@ -71,7 +89,9 @@ def test_main_prints_a_line_each_and_fails_on_a_deviation(tmp_path: Path, capsys
 def test_a_changed_value_is_found(tmp_path: Path, name: str, factor: float) -> None:
     tensors, config = read(PRETRAINING)
     tensors[name] = tensors[name] * factor
-    found = check_reference_file(write(tmp_path / "off.safetensors", tensors, config), (torch.float64,))
+    found = check_reference_file(
+        write(tmp_path / "off.safetensors", tensors, config), (torch.float64,)
+    )
     assert any(not deviation.ok for deviation in found)
 
 
@@ -100,7 +120,9 @@ def test_sizes_come_from_the_file(tmp_path: Path) -> None:
     norm = model.text_decoder.head.weight.grad.norm()
     tensors = {f"state/{name}": value for name, value in weights.items()} | {
         "in/pixels_uint8": batch.clips.permute(0, 4, 1, 2, 3),
-        "in/video_mask": torch.zeros(5, config.tubes, dtype=torch.bool).scatter(1, masks.masked, True),
+        "in/video_mask": torch.zeros(5, config.tubes, dtype=torch.bool).scatter(
+            1, masks.masked, True
+        ),
         "in/input_ids_original": batch.input_ids,
         "in/input_ids_masked": masks.input_ids,
         "in/attention_mask": batch.attention_mask.int(),
@@ -118,12 +140,26 @@ def test_sizes_come_from_the_file(tmp_path: Path) -> None:
     names = {"embed_dim": "dim", "temperature": None} | {
         key: key
         for key in (
-            *("image_size", "frames", "patch_size", "tubelet_size", "depth", "heads", "decoder_dim", "decoder_depth", "decoder_heads"),
+            *(
+                "image_size",
+                "frames",
+                "patch_size",
+                "tubelet_size",
+                "depth",
+                "heads",
+                "decoder_dim",
+                "decoder_depth",
+                "decoder_heads",
+            ),
             *("vocab_size", "max_text_positions"),
         )
     }
     sizes = {key: 0.2 if name is None else getattr(config, name) for key, name in names.items()}
-    path = write(tmp_path / "other.safetensors", {name: value.detach().contiguous() for name, value in tensors.items()}, sizes)
+    path = write(
+        tmp_path / "other.safetensors",
+        {name: value.detach().contiguous() for name, value in tensors.items()},
+        sizes,
+    )
     found = check_reference_file(path)
     assert len(found) == 2 * 11 and [deviation for deviation in found if not deviation.ok] == []
 
@@ -140,7 +176,9 @@ def test_files_that_cannot_be_checked(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=message):
             check_reference_file(write(file, tensors, change))
     with pytest.raises(CheckpointError, match="out/mlm_logits"):
-        check_reference_file(write(file, {k: v for k, v in tensors.items() if k != "out/mlm_logits"}, config))
+        check_reference_file(
+            write(file, {k: v for k, v in tensors.items() if k != "out/mlm_logits"}, config)
+        )
     file.write_bytes(b"no safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         check_reference_file(file)
@@ -149,6 +187,10 @@ def test_files_that_cannot_be_checked(tmp_path: Path) -> None:
 
 
 def test_runs_as_a_program() -> None:
-    program = f"import sys; from simvtp.experiment.parity import main; sys.exit(main({str(DUAL)!r}))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=FIXTURES.parents[1])
+    program = (
+        f"import sys; from simvtp.experiment.parity import main; sys.exit(main({str(DUAL)!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=FIXTURES.parents[1]
+    )
     assert done.returncode == 0 and "8 of 8 comparisons hold" in done.stdout

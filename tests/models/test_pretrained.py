@@ -1,4 +1,6 @@
-"""Weights from elsewhere, and back: transformers' models, released naming, our own exports; every key is accounted for."""
+"""Weights from elsewhere, and back: transformers' models, released naming, our own exports; every
+key is accounted for.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,18 @@ from torch import Tensor
 
 from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
-from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
-from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.methods import build_model
+from simvtp.methods.exported_model import from_pretrained, save_pretrained
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
 from simvtp.models.common.layers import take
-from simvtp.models.weights.pretrained import export_released, from_pretrained, import_state, import_weights, initialise_from, save_pretrained
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
+from simvtp.models.weights.pretrained import (
+    export_released,
+    import_state,
+    import_weights,
+    initialise_from,
+)
 from simvtp.training.losses import masked_pixel_loss, normalise_tubes
 from tests.models.small import CONFIG, masks_for, random_batch, small
 from tests.models.test_parity import DUAL, PRETRAINING, read
@@ -38,13 +46,18 @@ OTHER = replace(
 
 
 def released(path: Path = PRETRAINING) -> dict[str, Tensor]:
-    return {name.removeprefix("state/"): value for name, value in read(path)[0].items() if name.startswith("state/")}
+    return {
+        name.removeprefix("state/"): value
+        for name, value in read(path)[0].items()
+        if name.startswith("state/")
+    }
 
 
 def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return left.keys() == right.keys() and all(
-        torch.equal(left[name], right[name]) and left[name].dtype == right[name].dtype for name in left
+        torch.equal(left[name], right[name]) and left[name].dtype == right[name].dtype
+        for name in left
     )
 
 
@@ -57,7 +70,7 @@ def shaken(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model
 
 
-# ---- transformers -----------------------------------------------------------------------------------------------------------
+# ---- transformers --------------------------------------------------------------------------------
 
 
 def videomae_config(config: ModelConfig, **more: Any) -> Any:
@@ -81,7 +94,9 @@ def normalised(clips: Tensor) -> Tensor:
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
 @pytest.mark.parametrize("mean_pooling", [False, True])
 def test_encoder_equals_transformers(config: ModelConfig, mean_pooling: bool) -> None:
-    """Full view and visible tubes only; with mean pooling transformers has no final norm, so ours is taken out for the comparison."""
+    """Full view and visible tubes only; with mean pooling transformers has no final norm, so ours
+    is taken out for the comparison.
+    """
     from transformers import VideoMAEModel
 
     theirs = shaken(VideoMAEModel(videomae_config(config, use_mean_pooling=mean_pooling))).eval()
@@ -105,7 +120,9 @@ def test_encoder_equals_transformers(config: ModelConfig, mean_pooling: bool) ->
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
 def test_pixel_loss_equals_transformers(config: ModelConfig) -> None:
-    """Video alone through encoder, bridge and decoder. transformers' decoder norm has eps 1e-5 where the original has 1e-6: set."""
+    """Video alone through encoder, bridge and decoder. transformers' decoder norm has eps 1e-5
+    where the original has 1e-6: set.
+    """
     from transformers import VideoMAEForPreTraining
 
     theirs = shaken(VideoMAEForPreTraining(videomae_config(config, use_mean_pooling=False))).eval()
@@ -128,7 +145,9 @@ def test_pixel_loss_equals_transformers(config: ModelConfig) -> None:
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
 def test_transformers_as_it_comes(config: ModelConfig) -> None:
-    """Its own initial weights, LayerNorm 1e-12 and decoder norm 1e-5 left as they are: the loss still agrees."""
+    """Its own initial weights, LayerNorm 1e-12 and decoder norm 1e-5 left as they are: the loss
+    still agrees.
+    """
     from transformers import VideoMAEForPreTraining
 
     torch.manual_seed(0)
@@ -152,17 +171,27 @@ def test_transformers_as_it_comes(config: ModelConfig) -> None:
 
 
 def test_older_transformers_names_are_the_same_weights() -> None:
-    """Checkpoints on the hub have q_bias and v_bias where the present code has query.bias and value.bias."""
+    """Checkpoints on the hub have q_bias and v_bias where the present code has query.bias and
+    value.bias.
+    """
     from transformers import VideoMAEForPreTraining
 
-    state = shaken(VideoMAEForPreTraining(videomae_config(FIXTURE, use_mean_pooling=False))).state_dict()
-    older = {name.replace("query.bias", "q_bias").replace("value.bias", "v_bias"): value for name, value in state.items()}
+    state = shaken(
+        VideoMAEForPreTraining(videomae_config(FIXTURE, use_mean_pooling=False))
+    ).state_dict()
+    older = {
+        name.replace("query.bias", "q_bias").replace("value.bias", "v_bias"): value
+        for name, value in state.items()
+    }
     assert older.keys() != state.keys()
     older["videomae.encoder.layer.0.attention.attention.key.bias"] = torch.ones(48)
     a, b = build_model(FIXTURE), build_model(FIXTURE)
     import_state(a, state, "memory")
     done = import_state(b, older, "memory")
-    assert equal(a, b) and "softmax" in done.unused["videomae.encoder.layer.0.attention.attention.key.bias"]
+    assert (
+        equal(a, b)
+        and "softmax" in done.unused["videomae.encoder.layer.0.attention.attention.key.bias"]
+    )
 
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
@@ -176,12 +205,18 @@ def test_text_embedding_equals_transformers(config: ModelConfig) -> None:
     theirs = shaken(BertModel(sizes)).eval()
     for state in (
         theirs.state_dict(),
-        {f"bert.{k}".replace("LayerNorm.weight", "LayerNorm.gamma"): v for k, v in theirs.state_dict().items()},
+        {
+            f"bert.{k}".replace("LayerNorm.weight", "LayerNorm.gamma"): v
+            for k, v in theirs.state_dict().items()
+        },
     ):
         model = build_model(config, ("vtc",)).eval()
         done = import_state(model, state, "memory")
         assert done.notes == (done.notes[0],) and "the first 24 of 40" in done.notes[0]
-        assert all(".layer." in key or "pooler" in key for key in done.unused) and len(done.unused) == 18
+        assert (
+            all(".layer." in key or "pooler" in key for key in done.unused)
+            and len(done.unused) == 18
+        )
         ids = random_batch(config).input_ids
         with torch.no_grad():
             ours, right = model.text_embedding(ids), theirs.embeddings(ids)
@@ -193,7 +228,17 @@ def test_initialise_from_folders(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel, VideoMAEForPreTraining
 
     video = shaken(VideoMAEForPreTraining(videomae_config(FIXTURE, use_mean_pooling=False)))
-    text = shaken(BertModel(BertConfig(vocab_size=97, hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)))
+    text = shaken(
+        BertModel(
+            BertConfig(
+                vocab_size=97,
+                hidden_size=48,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=32,
+            )
+        )
+    )
     video.save_pretrained(tmp_path / "video")
     text.save_pretrained(tmp_path / "text")
     config = replace(FIXTURE, init_video=str(tmp_path / "video"), init_text=str(tmp_path / "text"))
@@ -209,13 +254,18 @@ def test_initialise_from_folders(tmp_path: Path) -> None:
         initialise_from(build_model(replace(config, heads=6)), config)
 
 
-# ---- released and original naming ---------------------------------------------------------------------------------------------
+# ---- released and original naming ----------------------------------------------------------------
 
 
 def test_released_file_wrapped_or_not(tmp_path: Path) -> None:
-    """.pth with and without {"model": ...}, beside the arguments and the optimizer that such files carry; .safetensors."""
+    """.pth with and without {"model": ...}, beside the arguments and the optimizer that such files
+    carry; .safetensors.
+    """
     state = released()
-    torch.save({"model": state, "optimizer": {"step": 3}, "epoch": 7, "args": argparse.Namespace(lr=1e-3)}, tmp_path / "wrapped.pth")
+    torch.save(
+        {"model": state, "optimizer": {"step": 3}, "epoch": 7, "args": argparse.Namespace(lr=1e-3)},
+        tmp_path / "wrapped.pth",
+    )
     torch.save(state, tmp_path / "plain.pth")
     safetensors.torch.save_file(state, tmp_path / "plain.safetensors")
     models = []
@@ -227,12 +277,16 @@ def test_released_file_wrapped_or_not(tmp_path: Path) -> None:
 
 
 def test_original_videomae_naming(tmp_path: Path) -> None:
-    state = {name: value for name, value in released().items() if not name.startswith(("text_", "vtm_"))}
+    state = {
+        name: value for name, value in released().items() if not name.startswith(("text_", "vtm_"))
+    }
     torch.save({"model": state}, tmp_path / "checkpoint.pth")
     model, whole = build_model(FIXTURE), build_model(FIXTURE)
     done = import_weights(model, tmp_path / "checkpoint.pth")
     import_state(whole, released(), "memory")
-    assert done.kind == "VideoMAE, original naming" and {name.split(".")[0] for name in done.kept} == {
+    assert done.kind == "VideoMAE, original naming" and {
+        name.split(".")[0] for name in done.kept
+    } == {
         "text_embedding",
         "text_decoder",
         "match_head",
@@ -248,7 +302,11 @@ def test_conv_weights_are_permuted_to_the_order_of_tubes() -> None:
     clips = random_batch(FIXTURE).clips
     weight, bias = (state[f"encoder.patch_embed.proj.{name}"] for name in ("weight", "bias"))
     video = normalised(clips).transpose(1, 2)
-    right = torch.nn.functional.conv3d(video, weight, bias, stride=weight.shape[2:]).flatten(2).transpose(1, 2)
+    right = (
+        torch.nn.functional.conv3d(video, weight, bias, stride=weight.shape[2:])
+        .flatten(2)
+        .transpose(1, 2)
+    )
     ours = model.video_embedding(cut_tubes(clips, FIXTURE)) - model.video_embedding.position
     torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
 
@@ -257,7 +315,10 @@ def test_released_dual_explains_the_embeddings_that_are_not_used() -> None:
     config = replace(FIXTURE, depth=2, text_length=10)
     done = import_state(DualEncoder(config), released(DUAL), "memory")
     assert done.kept == ()
-    assert sorted({key.rsplit(".", 2)[0] for key in done.unused}) == ["text_encoder.patch_embed", "video_encoder.text_embeddings"]
+    assert sorted({key.rsplit(".", 2)[0] for key in done.unused}) == [
+        "text_encoder.patch_embed",
+        "video_encoder.text_embeddings",
+    ]
     with pytest.raises(CheckpointError, match="does not fit a pre-training model"):
         import_state(build_model(config), released(DUAL), "memory")
     with pytest.raises(CheckpointError, match="does not fit a dual encoder"):
@@ -273,21 +334,44 @@ def spoilt(change: Callable[[dict[str, Tensor]], Any]) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (spoilt(lambda s: s.update({"encoder.blocks.0.attn.gamma": torch.ones(3)})), "encoder.blocks.0.attn.gamma"),
-        (spoilt(lambda s: s.update({"teacher.weight": torch.ones(3)})), "teacher.weight"),
-        (spoilt(lambda s: s.update({"encoder.blocks.3.norm1.weight": torch.ones(48)})), "same depth"),
-        (spoilt(lambda s: s.pop("decoder.blocks.1.mlp.fc1.bias")), "video_decoder.blocks.1.mlp.fc1.bias"),
-        (spoilt(lambda s: s.pop("text_cls.bias")), "text_decoder.head.bias"),
-        (spoilt(lambda s: s.update({"encoder.norm.weight": torch.ones(49)})), r"encoder.norm.weight is \[49\] .* \[48\]"),
         (
-            spoilt(lambda s: s.update({"text_embeddings.word_embeddings.weight": torch.ones(98, 48)})),
+            spoilt(lambda s: s.update({"encoder.blocks.0.attn.gamma": torch.ones(3)})),
+            "encoder.blocks.0.attn.gamma",
+        ),
+        (spoilt(lambda s: s.update({"teacher.weight": torch.ones(3)})), "teacher.weight"),
+        (
+            spoilt(lambda s: s.update({"encoder.blocks.3.norm1.weight": torch.ones(48)})),
+            "same depth",
+        ),
+        (
+            spoilt(lambda s: s.pop("decoder.blocks.1.mlp.fc1.bias")),
+            "video_decoder.blocks.1.mlp.fc1.bias",
+        ),
+        (spoilt(lambda s: s.pop("text_cls.bias")), "text_decoder.head.bias"),
+        (
+            spoilt(lambda s: s.update({"encoder.norm.weight": torch.ones(49)})),
+            r"encoder.norm.weight is \[49\] .* \[48\]",
+        ),
+        (
+            spoilt(
+                lambda s: s.update({"text_embeddings.word_embeddings.weight": torch.ones(98, 48)})
+            ),
             r"model\.vocab_size .*data\.tokenizer",
         ),
-        (spoilt(lambda s: s.update({"text_embeddings.position_embeddings.weight": torch.ones(20, 48)})), "max_text_positions"),
+        (
+            spoilt(
+                lambda s: s.update(
+                    {"text_embeddings.position_embeddings.weight": torch.ones(20, 48)}
+                )
+            ),
+            "max_text_positions",
+        ),
         ({"weight": torch.ones(1)}, "no known kind"),
     ],
 )
-def test_what_cannot_be_explained_raises_and_changes_nothing(state: dict[str, Tensor], message: str) -> None:
+def test_what_cannot_be_explained_raises_and_changes_nothing(
+    state: dict[str, Tensor], message: str
+) -> None:
     model = build_model(FIXTURE)
     with pytest.raises(CheckpointError, match=message):
         import_state(model, state, "memory")
@@ -303,7 +387,7 @@ def test_a_missing_third_of_qkv_raises() -> None:
         import_state(build_model(FIXTURE), state, "memory")
 
 
-# ---- sources ------------------------------------------------------------------------------------------------------------------
+# ---- sources -------------------------------------------------------------------------------------
 
 
 class Harmful:
@@ -359,21 +443,35 @@ def test_sharded_folder(tmp_path: Path) -> None:
     assert equal(a, b)
 
 
-# ---- our exports ----------------------------------------------------------------------------------------------------------------
+# ---- our exports ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objectives", [OBJECTIVES, ("vtc",)], ids="+".join)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_round_trip_is_bit_exact(tmp_path: Path, objectives: tuple[str, ...], dtype: torch.dtype) -> None:
-    model = shaken(build_model(small(text_decoder_depth=1, drop_path=0.1), objectives, seed=9)).to(dtype)
+def test_round_trip_is_bit_exact(
+    tmp_path: Path, objectives: tuple[str, ...], dtype: torch.dtype
+) -> None:
+    model = shaken(build_model(small(text_decoder_depth=1, drop_path=0.1), objectives, seed=9)).to(
+        dtype
+    )
     save_pretrained(model, tmp_path / "here")
-    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     again = from_pretrained(tmp_path / "here")
-    assert isinstance(again, SimVTP) and again.config == model.config and again.objectives == model.objectives
+    assert (
+        isinstance(again, SimVTP)
+        and again.config == model.config
+        and again.objectives == model.objectives
+    )
     assert equal(model, again)
     batch = random_batch(CONFIG)
     if dtype == torch.float32:
-        a, b = model.eval()(batch, masks_for(batch, CONFIG)), again.eval()(batch, masks_for(batch, CONFIG))
+        a, b = (
+            model.eval()(batch, masks_for(batch, CONFIG)),
+            again.eval()(batch, masks_for(batch, CONFIG)),
+        )
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -395,7 +493,10 @@ def test_an_export_serves_as_starting_point(tmp_path: Path) -> None:
 def test_damaged_exports(tmp_path: Path) -> None:
     save_pretrained(build_model(CONFIG), tmp_path)
     description = json.loads((tmp_path / "config.json").read_text())
-    for change, message in (({"format": 99}, "export the model again"), ({"model": {**description["model"], "depth": 3}}, "same depth")):
+    for change, message in (
+        ({"format": 99}, "export the model again"),
+        ({"model": {**description["model"], "depth": 3}}, "same depth"),
+    ):
         (tmp_path / "config.json").write_text(json.dumps(description | change))
         with pytest.raises(CheckpointError, match=message):
             from_pretrained(tmp_path)
@@ -414,7 +515,9 @@ def test_released_naming_round_trip(tmp_path: Path) -> None:
 
 
 def test_released_dual_naming_round_trip(tmp_path: Path) -> None:
-    """The unused embedding of each copy comes from the other copy; all that is used comes back bit by bit."""
+    """The unused embedding of each copy comes from the other copy; all that is used comes back bit
+    by bit.
+    """
     state = released(DUAL)
     model = DualEncoder(replace(FIXTURE, depth=2))
     done = import_state(model, state, "memory")

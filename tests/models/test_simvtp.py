@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from simvtp.batch import Batch
 from simvtp.config.schema import ModelConfig
 from simvtp.errors import ConfigError
-from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
-from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.methods import build_model
-from simvtp.models.common.layers import set_gradient_checkpointing
 from simvtp.models.common.decoders import choose_negatives
-from simvtp.models.common.layers import DropPath, sine_cosine_table
+from simvtp.models.common.layers import DropPath, set_gradient_checkpointing, sine_cosine_table
 from simvtp.models.common.masking import full_view
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from tests.models.small import CONFIG, masks_for, random_batch, small
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(OBJECTIVES, size)]
@@ -33,7 +32,9 @@ OUTPUTS = {
 def total(outputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """A scalar that depends on every output in a way that no parameter escapes."""
     g = torch.Generator().manual_seed(5)
-    return sum((v * torch.randn(v.shape, generator=g)).sum() for v in outputs.values() if v.requires_grad)
+    return sum(
+        (v * torch.randn(v.shape, generator=g)).sum() for v in outputs.values() if v.requires_grad
+    )
 
 
 def test_output_shapes() -> None:
@@ -52,12 +53,18 @@ def test_output_shapes() -> None:
 @pytest.mark.parametrize("negatives", ["random", "hard"])
 def test_every_parameter_has_a_gradient(subset: tuple[str, ...], negatives: str) -> None:
     """DDP needs no search for unused parameters, whatever is wanted."""
-    for options in ({"contrastive_text": "clean"}, {"text_decoder_depth": 1}, {"reuse_pair_pass": False}):
+    for options in (
+        {"contrastive_text": "clean"},
+        {"text_decoder_depth": 1},
+        {"reuse_pair_pass": False},
+    ):
         config = small(vtm_negatives=negatives, **options)
         model = build_model(config, subset)
         batch = random_batch(config)
         total(model(batch, masks_for(batch, config))).backward()
-        assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+        assert [
+            name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()
+        ] == []
 
 
 @pytest.mark.parametrize("subset", SUBSETS[:-1], ids="+".join)
@@ -66,7 +73,9 @@ def test_objective_off_costs_nothing_and_changes_nothing(subset: tuple[str, ...]
     masks = masks_for(batch, CONFIG)
     everything, model = build_model(CONFIG, seed=3), build_model(CONFIG, subset, seed=3)
     parts = {"mvm": "video_decoder", "mlm": "text_decoder", "vtm": "match_head"}
-    assert {part for part in parts.values() if hasattr(model, part)} == {parts[name] for name in subset if name in parts}
+    assert {part for part in parts.values() if hasattr(model, part)} == {
+        parts[name] for name in subset if name in parts
+    }
     theirs, ours = everything(batch, masks), model(batch, masks)
     assert set(ours) == set().union(*(OUTPUTS[name] for name in subset))
     for name, value in ours.items():
@@ -74,7 +83,9 @@ def test_objective_off_costs_nothing_and_changes_nothing(subset: tuple[str, ...]
 
 
 def test_encoder_passes_are_shared() -> None:
-    """Pair, video, text and negatives: four passes with everything on; VTM alone needs two, MVM alone one."""
+    """Pair, video, text and negatives: four passes with everything on; VTM alone needs two, MVM
+    alone one.
+    """
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
 
@@ -96,16 +107,23 @@ def test_encoder_passes_are_shared() -> None:
 def test_reuse_is_exact_without_dropout() -> None:
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
-    a, b = build_model(CONFIG)(batch, masks), build_model(small(reuse_pair_pass=False))(batch, masks)
+    a, b = (
+        build_model(CONFIG)(batch, masks),
+        build_model(small(reuse_pair_pass=False))(batch, masks),
+    )
     torch.testing.assert_close(a["match_logits"], b["match_logits"])
 
 
 def test_clean_contrast_sees_the_unmasked_words_and_only_there() -> None:
-    """The words under [MASK] change VTC and VTM with `clean`, never with `masked`, and never MVM or MLM."""
+    """The words under [MASK] change VTC and VTM with `clean`, never with `masked`, and never MVM or
+    MLM.
+    """
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
     hidden = masks.input_ids != batch.input_ids
-    other = replace(batch, input_ids=torch.where(hidden, (batch.input_ids + 1) % 50, batch.input_ids))
+    other = replace(
+        batch, input_ids=torch.where(hidden, (batch.input_ids + 1) % 50, batch.input_ids)
+    )
     for option, changed in (("masked", set()), ("clean", {"text_feature", "match_logits"})):
         model = build_model(small(contrastive_text=option))
         a, b = model(batch, masks), model(other, masks)
@@ -113,7 +131,9 @@ def test_clean_contrast_sees_the_unmasked_words_and_only_there() -> None:
 
 
 def test_text_passes_ignore_the_padding() -> None:
-    """What stands in the padding reaches nothing with `content`; with `with_pads` it counts in the means."""
+    """What stands in the padding reaches nothing with `content`; with `with_pads` it counts in the
+    means.
+    """
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
     pads = ~batch.attention_mask
@@ -130,15 +150,21 @@ def test_masked_pixels_do_not_reach_the_model() -> None:
     masks = masks_for(batch, CONFIG)
     model = build_model(CONFIG)
     t, h, w = CONFIG.grid
-    hidden = torch.zeros(3, t * h * w, dtype=torch.bool).scatter(1, masks.masked, True).view(3, t, h, w)
-    pixels = hidden.repeat_interleave(2, 1).repeat_interleave(8, 2).repeat_interleave(8, 3)[..., None]
+    hidden = (
+        torch.zeros(3, t * h * w, dtype=torch.bool).scatter(1, masks.masked, True).view(3, t, h, w)
+    )
+    pixels = (
+        hidden.repeat_interleave(2, 1).repeat_interleave(8, 2).repeat_interleave(8, 3)[..., None]
+    )
     changed = replace(batch, clips=torch.where(pixels, 255 - batch.clips, batch.clips))
     a, b = model(batch, masks), model(changed, masks)
     assert {name for name in a if not torch.equal(a[name], b[name])} == {"video_pixels"}
 
 
 def test_negatives_keep_their_own_mask() -> None:
-    """The second half of the VTM logits is the pair pass of (clip j with the mask of j, text b), computed by hand."""
+    """The second half of the VTM logits is the pair pass of (clip j with the mask of j, text b),
+    computed by hand.
+    """
     config = small(pooling="with_pads")
     batch = random_batch(config)
     masks = masks_for(batch, config)
@@ -168,7 +194,9 @@ def test_negatives_are_others_random_or_hard() -> None:
 
 
 def test_hard_negatives_change_no_gradient_path() -> None:
-    """The scores that pick negatives are detached: gradients are those of the same negatives given by index."""
+    """The scores that pick negatives are detached: gradients are those of the same negatives given
+    by index.
+    """
     config = small(vtm_negatives="hard")
     batch = random_batch(config, size=4)
     masks = masks_for(batch, config)
@@ -185,7 +213,10 @@ def test_a_single_sample_has_no_negative() -> None:
     batch = random_batch(CONFIG, size=1)
     with pytest.raises(ConfigError, match="another clip"):
         build_model(CONFIG)(batch, masks_for(batch, CONFIG))
-    assert set(build_model(CONFIG, ("mvm", "vtc"))(batch, masks_for(batch, CONFIG))) == OUTPUTS["mvm"] | OUTPUTS["vtc"]
+    assert (
+        set(build_model(CONFIG, ("mvm", "vtc"))(batch, masks_for(batch, CONFIG)))
+        == OUTPUTS["mvm"] | OUTPUTS["vtc"]
+    )
 
 
 def test_embeddings_equal_the_features_of_a_full_view() -> None:
@@ -193,7 +224,9 @@ def test_embeddings_equal_the_features_of_a_full_view() -> None:
     model = build_model(CONFIG, ("vtc",))
     out = model(batch, full_view(batch, CONFIG))
     torch.testing.assert_close(model.embed_video(batch.clips), out["video_feature"])
-    torch.testing.assert_close(model.embed_text(batch.input_ids, batch.attention_mask), out["text_feature"])
+    torch.testing.assert_close(
+        model.embed_text(batch.input_ids, batch.attention_mask), out["text_feature"]
+    )
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:
@@ -204,7 +237,11 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     for on in (False, True):
         model = build_model(config)
         set_gradient_checkpointing(model, on)
-        assert model.encoder.blocks.gradient_checkpointing == model.video_decoder.blocks.gradient_checkpointing == on
+        assert (
+            model.encoder.blocks.gradient_checkpointing
+            == model.video_decoder.blocks.gradient_checkpointing
+            == on
+        )
         torch.manual_seed(1)
         total(model(batch, masks)).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
@@ -230,7 +267,9 @@ def test_dropout_and_drop_path_only_while_training() -> None:
 
 
 def test_traces_without_a_graph_break() -> None:
-    """Nothing in the step waits for the device or depends on values: dynamo takes the whole forward as one graph."""
+    """Nothing in the step waits for the device or depends on values: dynamo takes the whole forward
+    as one graph.
+    """
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
     model = build_model(small(vtm_negatives="hard"))
@@ -260,8 +299,12 @@ def test_initial_weights_depend_on_seed_and_name_only() -> None:
     b = build_model(CONFIG, ("mlm",), seed=7).state_dict()
     c = build_model(CONFIG, ("mlm",), seed=8).state_dict()
     assert all(torch.equal(a[name], value) for name, value in b.items())
-    assert not torch.equal(b["encoder.blocks.0.attn.qkv.weight"], c["encoder.blocks.0.attn.qkv.weight"])
-    assert not torch.equal(a["encoder.blocks.0.mlp.fc1.weight"], a["encoder.blocks.1.mlp.fc1.weight"])
+    assert not torch.equal(
+        b["encoder.blocks.0.attn.qkv.weight"], c["encoder.blocks.0.attn.qkv.weight"]
+    )
+    assert not torch.equal(
+        a["encoder.blocks.0.mlp.fc1.weight"], a["encoder.blocks.1.mlp.fc1.weight"]
+    )
     assert not b["text_decoder.head.bias"].any() and (b["encoder.norm.weight"] == 1).all()
     limit = (6 / (24 + 50)) ** 0.5
     assert 0.9 * limit < b["text_decoder.head.weight"].abs().max() <= limit
@@ -273,7 +316,9 @@ def test_position_table() -> None:
     expected = torch.tensor([angle], dtype=torch.float64)
     assert table[3, 2] == expected.sin().float() and table[3, 3] == expected.cos().float()
     assert table[0].tolist() == [0, 1, 0, 1, 0, 1]
-    assert "position" not in " ".join(name for name in SimVTP(CONFIG).state_dict() if "text" not in name)
+    assert "position" not in " ".join(
+        name for name in SimVTP(CONFIG).state_dict() if "text" not in name
+    )
 
 
 def test_bad_sizes_and_names() -> None:
@@ -287,14 +332,18 @@ def test_bad_sizes_and_names() -> None:
         build_model(CONFIG).embed_video(torch.zeros(1, 4, 24, 24, 3, dtype=torch.uint8))
 
 
-# ---- dual encoder -----------------------------------------------------------------------------------------------------------
+# ---- dual encoder --------------------------------------------------------------------------------
 
 
 def dual_and_batch(**changes: str) -> tuple[DualEncoder, SimVTP, Batch]:
     model = build_model(CONFIG, seed=1)
     with torch.no_grad():
-        for parameter in model.parameters():  # nothing at a special value, the final norm in particular
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.02)
+        for (
+            parameter
+        ) in model.parameters():  # nothing at a special value, the final norm in particular
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.02
+            )
     return DualEncoder.from_unified(model, **changes), model, random_batch(CONFIG)
 
 

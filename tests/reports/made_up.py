@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reports.study.collect import Study, gather
 from reports.kinds.registry import kind_of
+from reports.study.collect import Study, gather
 from simvtp.runs.results import Protocol, Result
 from simvtp.tracking import TrackedRun
 
@@ -49,7 +49,12 @@ def plan(
         "metric_label": "text-to-video R@1 (%)",
         "published_optimum": {VIDEO: 0.9, TEXT: 0.75},
         "points": [
-            {"cell": cell, "seed": seed, "fingerprint": digest(cell, seed), "cell_fingerprint": digest(cell)}
+            {
+                "cell": cell,
+                "seed": seed,
+                "fingerprint": digest(cell, seed),
+                "cell_fingerprint": digest(cell),
+            }
             for seed in seeds
             for cell in cells
         ],
@@ -57,9 +62,30 @@ def plan(
     return made | changes
 
 
-def result(r1: float, setting: str = "finetuned", direction: str = "t2v", seed: int = 0, **protocol: Any) -> Result:
-    how = Protocol("retrieval", "shapes", "test", setting, direction, 8, 1, 1, "pessimistic", seed, digest(r1, setting, direction))
-    metrics = {"R1": r1, "R5": min(100.0, 2 * r1), "R10": min(100.0, 3 * r1), "R50": min(100.0, 5 * r1), "MdR": 100 / r1, "MnR": 150 / r1}
+def result(
+    r1: float, setting: str = "finetuned", direction: str = "t2v", seed: int = 0, **protocol: Any
+) -> Result:
+    how = Protocol(
+        "retrieval",
+        "shapes",
+        "test",
+        setting,
+        direction,
+        8,
+        1,
+        1,
+        "pessimistic",
+        seed,
+        digest(r1, setting, direction),
+    )
+    metrics = {
+        "R1": r1,
+        "R5": min(100.0, 2 * r1),
+        "R10": min(100.0, 3 * r1),
+        "R50": min(100.0, 5 * r1),
+        "MdR": 100 / r1,
+        "MnR": 150 / r1,
+    }
     return Result(replace(how, **protocol), metrics, CHANCE, 256, 256, (1, 2, 3))
 
 
@@ -72,7 +98,9 @@ def run(
     hours: float = 0.25,
     **tags: str,
 ) -> TrackedRun:
-    status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED" if state in ("stopped", "pruned", "cancelled") else "RUNNING")
+    status = {"finished": "FINISHED", "failed": "FAILED"}.get(
+        state, "KILLED" if state in ("stopped", "pruned", "cancelled") else "RUNNING"
+    )
     return TrackedRun(
         run_id=run_id or digest("run", point["fingerprint"])[:32],
         status=status,
@@ -82,7 +110,12 @@ def run(
         seed=point["seed"],
         params={"pretrain.batch_size": "64", "finetune.train.batch_size": "16"},
         metrics={"cost/parameters": 1.2e6, "cost/forward_flops": 3.4e8} | (metrics or {}),
-        tags={"git_commit": "c0ffee" * 6 + "c0ff", "git_dirty": "false", "hardware": "a CPU (2 cores)", **tags},
+        tags={
+            "git_commit": "c0ffee" * 6 + "c0ff",
+            "git_dirty": "false",
+            "hardware": "a CPU (2 cores)",
+            **tags,
+        },
         results=list(results),
         cpu_hours=hours,
         gpu_hours=0.0,
@@ -111,47 +144,116 @@ def study(made: dict[str, Any], value: Callable[[dict[str, Any], int], float | N
     return gather(made, runs, kind_of(made).make_axis)
 
 
-# ---- other tasks ----------------------------------------------------------------------------------------------------------
+# ---- other tasks ---------------------------------------------------------------------------------
 
 QA = "test/finetuned/qa/open-ended/accuracy"
 CATEGORIES = ("colour", "shape")
 PRIOR = 31.0
 
 
-def qa_result(accuracy: float, *, prior: float = PRIOR, blind: float | None = None, categories: Sequence[str] = CATEGORIES) -> Result:
-    """Open-ended question answering; `blind`: accuracy of the same model trained with the video hidden."""
-    how = Protocol("qa", "shapes", "test", "finetuned", "", 8, 1, 1, "pessimistic", 0, digest(accuracy), "open-ended")
+def qa_result(
+    accuracy: float,
+    *,
+    prior: float = PRIOR,
+    blind: float | None = None,
+    categories: Sequence[str] = CATEGORIES,
+) -> Result:
+    """Open-ended question answering; `blind`: accuracy of the same model trained with the video
+    hidden.
+    """
+    how = Protocol(
+        "qa",
+        "shapes",
+        "test",
+        "finetuned",
+        "",
+        8,
+        1,
+        1,
+        "pessimistic",
+        0,
+        digest(accuracy),
+        "open-ended",
+    )
     names = ["accuracy", *(f"accuracy-{category}" for category in categories)]
-    baselines = {"prior": dict.fromkeys(names, prior)} | ({} if blind is None else {"video hidden": dict.fromkeys(names, blind)})
+    baselines = {"prior": dict.fromkeys(names, prior)} | (
+        {} if blind is None else {"video hidden": dict.fromkeys(names, blind)}
+    )
     metrics = {name: accuracy + number for number, name in enumerate(names)}
     return Result(how, metrics, dict.fromkeys(names, 6.25), 400, 16, (1, 2, 3), baselines=baselines)
 
 
 def count_result(error: float) -> Result:
     """Counting questions: squared error; guessing gives 6, the mean of training 2."""
-    how = Protocol("qa", "shapes", "test", "finetuned", "", 8, 1, 1, "pessimistic", 0, digest(error), "count")
-    guessed, prior = ({"accuracy": accuracy, "MSE": mse, "MSE-raw": mse} for accuracy, mse in ((10.0, 6.0), (25.0, 2.0)))
+    how = Protocol(
+        "qa", "shapes", "test", "finetuned", "", 8, 1, 1, "pessimistic", 0, digest(error), "count"
+    )
+    guessed, prior = (
+        {"accuracy": accuracy, "MSE": mse, "MSE-raw": mse}
+        for accuracy, mse in ((10.0, 6.0), (25.0, 2.0))
+    )
     metrics = {"accuracy": 50 - 10 * error, "MSE": error, "MSE-raw": error + 0.125}
     return Result(how, metrics, guessed, 400, 0, scores=(1.2, 3.4), baselines={"prior": prior})
 
 
 def action_result(top1: float) -> Result:
-    how = Protocol("action", "shapes", "test", "finetuned", "", 8, 1, 1, "pessimistic", 0, digest(top1), "linear-probe")
-    values = ({"top1": first, "top5": fifth} for first, fifth in ((top1, top1 + 20), (5.0, 25.0), (8.0, 30.0)))
+    how = Protocol(
+        "action",
+        "shapes",
+        "test",
+        "finetuned",
+        "",
+        8,
+        1,
+        1,
+        "pessimistic",
+        0,
+        digest(top1),
+        "linear-probe",
+    )
+    values = (
+        {"top1": first, "top5": fifth}
+        for first, fifth in ((top1, top1 + 20), (5.0, 25.0), (8.0, 30.0))
+    )
     metrics, guessed, prior = values
     return Result(how, metrics, guessed, 300, 20, (1, 2), baselines={"prior": prior})
 
 
 def grounding_result(overlap: float) -> Result:
-    how = Protocol("grounding", "charades_sta", "test", "finetuned", "", 16, 1, 1, "pessimistic", 0, digest(overlap), "NMS 0.5")
+    how = Protocol(
+        "grounding",
+        "charades_sta",
+        "test",
+        "finetuned",
+        "",
+        16,
+        1,
+        1,
+        "pessimistic",
+        0,
+        digest(overlap),
+        "NMS 0.5",
+    )
     names = ("R1-IoU0.5", "R5-IoU0.5", "mIoU")
     metrics = dict(zip(names, (overlap * 0.9, overlap * 1.5, overlap), strict=True))
     baselines = {"prior": dict(zip(names, (27.7, 50.0, 30.0), strict=True))}
-    return Result(how, metrics, dict(zip(names, (11.0, 40.0, 20.0), strict=True)), 3720, 0, scores=(0.5, 0.75), baselines=baselines)
+    return Result(
+        how,
+        metrics,
+        dict(zip(names, (11.0, 40.0, 20.0), strict=True)),
+        3720,
+        0,
+        scores=(0.5, 0.75),
+        baselines=baselines,
+    )
 
 
-def task_study(made: dict[str, Any], value: Callable[[dict[str, Any], int], Result | None]) -> Study:
-    """Every point for which `value(cell, seed)` gives a result has finished with it, and with zero-shot retrieval before."""
+def task_study(
+    made: dict[str, Any], value: Callable[[dict[str, Any], int], Result | None]
+) -> Study:
+    """Every point for which `value(cell, seed)` gives a result has finished with it, and with
+    zero-shot retrieval before.
+    """
     runs = []
     for point in made["points"]:
         found = value(point["cell"], point["seed"])
@@ -161,15 +263,47 @@ def task_study(made: dict[str, Any], value: Callable[[dict[str, Any], int], Resu
     return gather(made, runs, kind_of(made).make_axis)
 
 
-# ---- a search -------------------------------------------------------------------------------------------------------------
+# ---- a search ------------------------------------------------------------------------------------
 
 RATE, DEPTH, TARGET = "pretrain.lr", "model.decoder_depth", "losses.mvm_target"
 VAL, HOURS = "val/t2v/R1", "cost/cpu_hours"
 SPACE = [
-    {"key": VIDEO, "label": "video mask ratio", "kind": "float", "low": 0.5, "high": 0.95, "log": False, "choices": None},
-    {"key": RATE, "label": "learning rate", "kind": "float", "low": 1e-5, "high": 1e-2, "log": True, "choices": None},
-    {"key": DEPTH, "label": "decoder depth", "kind": "int", "low": 1, "high": 4, "log": False, "choices": None},
-    {"key": TARGET, "label": "MVM target", "kind": "choice", "low": None, "high": None, "log": False, "choices": ["pixels", "normed"]},
+    {
+        "key": VIDEO,
+        "label": "video mask ratio",
+        "kind": "float",
+        "low": 0.5,
+        "high": 0.95,
+        "log": False,
+        "choices": None,
+    },
+    {
+        "key": RATE,
+        "label": "learning rate",
+        "kind": "float",
+        "low": 1e-5,
+        "high": 1e-2,
+        "log": True,
+        "choices": None,
+    },
+    {
+        "key": DEPTH,
+        "label": "decoder depth",
+        "kind": "int",
+        "low": 1,
+        "high": 4,
+        "log": False,
+        "choices": None,
+    },
+    {
+        "key": TARGET,
+        "label": "MVM target",
+        "kind": "choice",
+        "low": None,
+        "high": None,
+        "log": False,
+        "choices": ["pixels", "normed"],
+    },
 ]
 QUALITY = {"metric": VAL, "label": "val R@1 (%)", "direction": "maximize"}
 COST = {"metric": HOURS, "label": "CPU-hours", "direction": "minimize"}
@@ -177,7 +311,10 @@ COST = {"metric": HOURS, "label": "CPU-hours", "direction": "minimize"}
 
 def search_cells(count: int) -> list[dict[str, Any]]:
     """Settings all over the space, the same each time."""
-    shares = [[int(digest(number, key)[:6], 16) / 16**6 for key in (VIDEO, RATE, DEPTH, TARGET)] for number in range(count)]
+    shares = [
+        [int(digest(number, key)[:6], 16) / 16**6 for key in (VIDEO, RATE, DEPTH, TARGET)]
+        for number in range(count)
+    ]
     return [
         {
             VIDEO: round(0.5 + 0.45 * a, 3),
@@ -189,9 +326,21 @@ def search_cells(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def search_plan(cells: Sequence[dict[str, Any]], *, objectives: Sequence[dict[str, str]] = (QUALITY,), **changes: Any) -> dict[str, Any]:
+def search_plan(
+    cells: Sequence[dict[str, Any]],
+    *,
+    objectives: Sequence[dict[str, str]] = (QUALITY,),
+    **changes: Any,
+) -> dict[str, Any]:
     """The plan.json of a search that has asked for these trials."""
-    axes = [{"key": p["key"], "label": p["label"], "values": list(dict.fromkeys(cell[p["key"]] for cell in cells))} for p in SPACE]
+    axes = [
+        {
+            "key": p["key"],
+            "label": p["label"],
+            "values": list(dict.fromkeys(cell[p["key"]] for cell in cells)),
+        }
+        for p in SPACE
+    ]
     made = plan(axes=axes, cells=cells, published_optimum=None)
     made |= {
         "kind": "search", "sweep_id": "search-0123abcd", "ablation": "search", "title": "Search", "question": "Which settings?",
@@ -202,24 +351,50 @@ def search_plan(cells: Sequence[dict[str, Any]], *, objectives: Sequence[dict[st
     return made | changes
 
 
-def search_study(made: dict[str, Any], value: Callable[[dict[str, Any], int], tuple[float, float] | str]) -> Study:
-    """`value(cell, number)` gives (val R@1, hours) of a finished trial, or the state of one that has not finished."""
+def search_study(
+    made: dict[str, Any], value: Callable[[dict[str, Any], int], tuple[float, float] | str]
+) -> Study:
+    """`value(cell, number)` gives (val R@1, hours) of a finished trial, or the state of one that
+    has not finished.
+    """
     runs = []
     for number, point in enumerate(made["points"]):
         found = value(point["cell"], number)
         if isinstance(found, str):
-            runs.append(run(point, state=found, metrics={VAL: 98.7654, HOURS: 0.0}, message=f"{found} at step 7"))
+            runs.append(
+                run(
+                    point,
+                    state=found,
+                    metrics={VAL: 98.7654, HOURS: 0.0},
+                    message=f"{found} at step 7",
+                )
+            )
         else:
             quality, hours = found
-            runs.append(run(point, *all_results(quality * 0.9), metrics={VAL: quality, HOURS: hours}, hours=hours))
+            runs.append(
+                run(
+                    point,
+                    *all_results(quality * 0.9),
+                    metrics={VAL: quality, HOURS: hours},
+                    hours=hours,
+                )
+            )
     return gather(made, runs, kind_of(made).make_axis)
 
 
 def bumpy(cell: dict[str, Any], number: int) -> tuple[float, float] | str:
-    """A smooth figure with a bump at ratio 0.85 and rate 1e-3; larger decoders cost more; some trials have no figure."""
+    """A smooth figure with a bump at ratio 0.85 and rate 1e-3; larger decoders cost more; some
+    trials have no figure.
+    """
     if number % 9 == 5:
         return "pruned"
     if number % 23 == 7:
         return "failed"
-    quality = 14 - 40 * (cell[VIDEO] - 0.85) ** 2 - 1.5 * (math.log10(cell[RATE]) + 3) ** 2 + cell[DEPTH] * 0.7 + (cell[TARGET] == "normed")
+    quality = (
+        14
+        - 40 * (cell[VIDEO] - 0.85) ** 2
+        - 1.5 * (math.log10(cell[RATE]) + 3) ** 2
+        + cell[DEPTH] * 0.7
+        + (cell[TARGET] == "normed")
+    )
     return max(quality, 0.5), 0.05 * cell[DEPTH] ** 1.5 * (0.8 + 1.6 * (1 - cell[VIDEO]))

@@ -19,30 +19,50 @@ import pytest
 from ablations import mask_ratio
 from reports.build import main, write_index, write_report
 from simvtp import tracking
+from simvtp.config.overrides import override
+from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment, RuntimeConfig, to_dict
 from simvtp.runs.journal import Journal, write_atomically
-from simvtp.config.recipes import get_recipe
-from simvtp.config.overrides import override
 from simvtp.tracking import Mirror
 from tests.reports import made_up
 from tests.reports.made_up import all_results
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.75): 15.0}  # (0.9, 0.15) failed
-FILES = ["all.csv", "all.md", "all.tex", "index.html", "provenance.json", "table.csv", "table.md", "table.tex", "values.csv"]
+FILES = [
+    "all.csv",
+    "all.md",
+    "all.tex",
+    "index.html",
+    "provenance.json",
+    "table.csv",
+    "table.md",
+    "table.tex",
+    "values.csv",
+]
 
 
 def write_run(experiment: Experiment, state: str, value: float | None, sweep_id: str) -> None:
     """A run directory as an experiment leaves it, mirrored into the tracker."""
     folder = experiment.run_dir
     folder.mkdir(parents=True)
-    record = {"schema": 1, "fingerprint": experiment.fingerprint, "cell_fingerprint": experiment.cell_fingerprint}
-    write_atomically(folder / "experiment.json", json.dumps(record | {"experiment": to_dict(experiment)}))
-    write_atomically(folder / "sweep.json", json.dumps({"sweep_id": sweep_id, "ablation": "mask_ratio"}))
+    record = {
+        "schema": 1,
+        "fingerprint": experiment.fingerprint,
+        "cell_fingerprint": experiment.cell_fingerprint,
+    }
+    write_atomically(
+        folder / "experiment.json", json.dumps(record | {"experiment": to_dict(experiment)})
+    )
+    write_atomically(
+        folder / "sweep.json", json.dumps({"sweep_id": sweep_id, "ablation": "mask_ratio"})
+    )
     journal = Journal(folder / "journal.jsonl")
     journal.write("metrics", stage="pretrain", step=0, metrics={"loss/total": 3.0})
     if value is not None:
-        write_atomically(folder / "results.json", json.dumps([result.to_dict() for result in all_results(value)]))
+        write_atomically(
+            folder / "results.json", json.dumps([result.to_dict() for result in all_results(value)])
+        )
     status = {
         "state": state,
         "message": "" if value else "NaN at step 7",
@@ -58,9 +78,14 @@ def write_run(experiment: Experiment, state: str, value: float | None, sweep_id:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A store with a finished small sweep, one of whose points failed, and an older sweep that nobody ran: (root, sweep id)."""
+    """A store with a finished small sweep, one of whose points failed, and an older sweep that
+    nobody ran: (root, sweep id).
+    """
     root = tmp_path_factory.mktemp("runs")
-    base = override(get_recipe("tiny"), [f"runtime.root={root}", f"runtime.tracking_uri=sqlite:///{root}/mlflow.db"])
+    base = override(
+        get_recipe("tiny"),
+        [f"runtime.root={root}", f"runtime.tracking_uri=sqlite:///{root}/mlflow.db"],
+    )
     older = mask_ratio.build(base, seeds=(7,))
     tracking.start_sweep(older.plan(), older.base.runtime)
     ablation = mask_ratio.build(base)
@@ -78,10 +103,16 @@ def _no_tracker_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
-def test_the_newest_sweep_is_reported(tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_newest_sweep_is_reported(
+    tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, sweep_id = tracked
     out = tmp_path / "out"
     assert main(["--root", str(root), "--out", str(out)]) == 0
@@ -95,10 +126,17 @@ def test_the_newest_sweep_is_reported(tracked: tuple[Path, str], tmp_path: Path,
     assert [cell["n"] for cell in record["cells"]] == [1, 1, 0, 1]
     assert [cell["mean"] for cell in record["cells"]] == [10.0, 12.0, None, 15.0]
     runs = [run for cell in record["cells"] for run in cell["runs"]]
-    assert {run["fingerprint"][:12] for run in runs} < {path.parent.name for path in root.glob("*/experiment.json")}
-    assert all(run["results"]["test/finetuned/t2v"]["checkpoint"] and run["cpu_hours"] == 0.5 for run in runs)
+    assert {run["fingerprint"][:12] for run in runs} < {
+        path.parent.name for path in root.glob("*/experiment.json")
+    }
+    assert all(
+        run["results"]["test/finetuned/t2v"]["checkpoint"] and run["cpu_hours"] == 0.5
+        for run in runs
+    )
     assert record["protocols"]["test/finetuned/t2v"]["queries"] == 256
-    assert [aside["state"] for aside in record["not_in_the_table_or_with_reservation"]] == ["failed"]
+    assert [aside["state"] for aside in record["not_in_the_table_or_with_reservation"]] == [
+        "failed"
+    ]
 
 
 def test_the_same_runs_give_the_same_bytes(tracked: tuple[Path, str], tmp_path: Path) -> None:
@@ -111,7 +149,9 @@ def test_the_same_runs_give_the_same_bytes(tracked: tuple[Path, str], tmp_path: 
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_the_page_is_put_to_the_sweep_in_the_tracker_once_and_not_at_all_where_it_is_not_wanted(tmp_path: Path) -> None:
+def test_the_page_is_put_to_the_sweep_in_the_tracker_once_and_not_at_all_where_it_is_not_wanted(
+    tmp_path: Path,
+) -> None:
     """Of a sweep that has not begun: what is in the page does not matter here."""
     ablation = mask_ratio.build(override(get_recipe("tiny"), [f"runtime.root={tmp_path}"]))
     run_id = tracking.start_sweep(ablation.plan(), ablation.base.runtime)
@@ -122,7 +162,10 @@ def test_the_page_is_put_to_the_sweep_in_the_tracker_once_and_not_at_all_where_i
 
     def note() -> str:
         with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
-            [(text,)] = database.execute("select value from tags where key = 'mlflow.note.content' and run_uuid = ?", (run_id,)).fetchall()
+            [(text,)] = database.execute(
+                "select value from tags where key = 'mlflow.note.content' and run_uuid = ?",
+                (run_id,),
+            ).fetchall()
         return str(text)
 
     assert main([*words, "--no-upload"]) == 0
@@ -132,31 +175,45 @@ def test_the_page_is_put_to_the_sweep_in_the_tracker_once_and_not_at_all_where_i
     text, written = page.read_text(), page.stat().st_mtime_ns
     assert "<table" in text and "table.tex" in text and "<a " not in text
     link = f"**[Report](#/experiments/1/runs/{run_id}/artifacts/report/index.html)** · **Video and text mask ratio**"
-    assert note().startswith(link), "in front of all, since no more than the first lines can be clicked"
+    assert note().startswith(link), (
+        "in front of all, since no more than the first lines can be clicked"
+    )
     assert main(words) == 0 and page.stat().st_mtime_ns == written, "it is there already"
-    assert tracking.start_sweep(ablation.plan(), ablation.base.runtime) == run_id and note().startswith(link), "the link is kept"
+    assert tracking.start_sweep(
+        ablation.plan(), ablation.base.runtime
+    ) == run_id and note().startswith(link), "the link is kept"
 
 
 def test_a_sweep_without_a_finished_run_is_a_table_of_dashes(
     tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, newest = tracked
-    (older,) = {sweep.sweep_id for sweep in tracking.list_sweeps(f"sqlite:///{root}/mlflow.db")} - {newest}
+    (older,) = {sweep.sweep_id for sweep in tracking.list_sweeps(f"sqlite:///{root}/mlflow.db")} - {
+        newest
+    }
     report_of(tmp_path)
     assert list((tmp_path / "mask_ratio").glob("*.png"))
     assert main(["--root", str(root), "--sweep", older, "--out", str(tmp_path)]) == 0
-    assert not [*(tmp_path / "mask_ratio").glob("*.png"), *(tmp_path / "mask_ratio").glob("*.pdf")]  # those of the other sweep
+    assert not [
+        *(tmp_path / "mask_ratio").glob("*.png"),
+        *(tmp_path / "mask_ratio").glob("*.pdf"),
+    ]  # those of the other sweep
     shown = capsys.readouterr()
     assert shown.out.count("—") >= 4 and shown.out.count("not tracked") == 4
     assert f"no run of sweep {older} has finished" in shown.err
-    assert (tmp_path / "mask_ratio" / "index.html").read_text().count("<td>7</td>") == 4  # the seed of each planned run
+    assert (tmp_path / "mask_ratio" / "index.html").read_text().count(
+        "<td>7</td>"
+    ) == 4  # the seed of each planned run
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["masc_ratio"], r"no sweep of masc_ratio; there are sweeps of mask_ratio\."),
-        (["--sweep", "mask_ratio-ffffffff"], r"no sweep mask_ratio-ffffffff; there are: mask_ratio-"),
+        (
+            ["--sweep", "mask_ratio-ffffffff"],
+            r"no sweep mask_ratio-ffffffff; there are: mask_ratio-",
+        ),
         (["--source", "http://127.0.0.1:9"], r"tracker at http://127\.0\.0\.1:9 does not answer"),
         (["--source", "off"], r"tracking is off"),
         (["--source", "mlruns"], r"names a folder"),
@@ -164,13 +221,21 @@ def test_a_sweep_without_a_finished_run_is_a_table_of_dashes(
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(
-    arguments: list[str], message: str, tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tracked: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = [text.format(tmp=tmp_path) for text in arguments]
     where = [] if "--root" in given else ["--root", str(tracked[0])]
     assert main([*given, *where, "--out", str(tmp_path / "out")]) == 2
     shown = capsys.readouterr()
-    assert re.search(message, shown.err) and shown.out == "" and len(shown.err.strip().splitlines()) == 1
+    assert (
+        re.search(message, shown.err)
+        and shown.out == ""
+        and len(shown.err.strip().splitlines()) == 1
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -180,7 +245,9 @@ def test_a_store_without_sweeps(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "holds no sweep yet: run one" in capsys.readouterr().err
 
 
-def test_a_report_that_cannot_be_written(tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_that_cannot_be_written(
+    tracked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "out").write_text("a file")
     assert main(["--root", str(tracked[0]), "--out", str(tmp_path / "out")]) == 2
     assert "cannot be written" in capsys.readouterr().err
@@ -189,24 +256,50 @@ def test_a_report_that_cannot_be_written(tracked: tuple[Path, str], tmp_path: Pa
 def test_as_a_sweep_calls_it(tracked: tuple[Path, str], tmp_path: Path) -> None:
     root, sweep_id = tracked
     command = [sys.executable, "-m", "reports.build", "mask_ratio", "--sweep", sweep_id]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "out" / "mask_ratio" / "index.html").exists()
     assert done.stderr == ""
 
 
-def test_a_sweep_whose_tracker_was_down_gives_the_same_report_after_sync(tracked: tuple[Path, str], tmp_path: Path) -> None:
-    """The runs of `tracked` once more, with a tracker that refuses: then `python -m simvtp sync` into a new store."""
+def test_a_sweep_whose_tracker_was_down_gives_the_same_report_after_sync(
+    tracked: tuple[Path, str], tmp_path: Path
+) -> None:
+    """The runs of `tracked` once more, with a tracker that refuses: then `python -m simvtp sync`
+    into a new store.
+    """
     root, sweep_id = tracked
     offline = tmp_path / "offline"
-    plan = next(sweep.plan for sweep in tracking.list_sweeps(f"sqlite:///{root}/mlflow.db") if sweep.sweep_id == sweep_id)
+    plan = next(
+        sweep.plan
+        for sweep in tracking.list_sweeps(f"sqlite:///{root}/mlflow.db")
+        if sweep.sweep_id == sweep_id
+    )
     refusing = RuntimeConfig(root=str(offline), tracking_uri="http://127.0.0.1:9")
     assert tracking.start_sweep(plan, refusing) is None
     for folder in sorted(path.parent for path in root.glob("*/experiment.json")):
-        shutil.copytree(folder, offline / folder.name, ignore=shutil.ignore_patterns("mirror.json", ".mirror.lock"))
+        shutil.copytree(
+            folder,
+            offline / folder.name,
+            ignore=shutil.ignore_patterns("mirror.json", ".mirror.lock"),
+        )
         record = json.loads((offline / folder.name / "experiment.json").read_text())
-        record["experiment"]["runtime"] |= {"root": str(offline), "tracking_uri": "http://127.0.0.1:9"}
+        record["experiment"]["runtime"] |= {
+            "root": str(offline),
+            "tracking_uri": "http://127.0.0.1:9",
+        }
         write_atomically(offline / folder.name / "experiment.json", json.dumps(record))
         with pytest.raises(tracking.TrackerError):
             Mirror(offline / folder.name, refusing).sync(final=True)
@@ -215,24 +308,38 @@ def test_a_sweep_whose_tracker_was_down_gives_the_same_report_after_sync(tracked
 
     store = f"sqlite:///{tmp_path}/late.db"
     command = [sys.executable, "-m", "simvtp", "sync", str(offline), "--tracking-uri", store]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     for source, out in ((f"sqlite:///{root}/mlflow.db", "prompt"), (store, "late")):
         assert main(["--source", source, "--sweep", sweep_id, "--out", str(tmp_path / out)]) == 0
-    prompt, late = ({name: without_run_ids(b) for name, b in contents(tmp_path / out).items()} for out in ("prompt", "late"))
-    assert prompt.keys() == late.keys() and [name for name in prompt if prompt[name] != late[name]] == []
+    prompt, late = (
+        {name: without_run_ids(b) for name, b in contents(tmp_path / out).items()}
+        for out in ("prompt", "late")
+    )
+    assert (
+        prompt.keys() == late.keys()
+        and [name for name in prompt if prompt[name] != late[name]] == []
+    )
 
 
 def without_run_ids(content: bytes) -> bytes:
     """The tracker gives each run another id; all else must be equal."""
-    return re.sub(rb"<code>[0-9a-f]{8}</code>", b"<code>RUN</code>", re.sub(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", b"RUN", content))
+    return re.sub(
+        rb"<code>[0-9a-f]{8}</code>",
+        b"<code>RUN</code>",
+        re.sub(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", b"RUN", content),
+    )
 
 
-# ---- what is written ------------------------------------------------------------------------------------------------------
+# ---- what is written -----------------------------------------------------------------------------
 
 
 def report_of(folder: Path, seeds: tuple[int, ...] = (0, 1), **plan: Any) -> Path:
-    study = made_up.study(made_up.plan(seeds=seeds, **plan), lambda cell, seed: 10.0 + 5 * cell[made_up.VIDEO] + seed)
+    study = made_up.study(
+        made_up.plan(seeds=seeds, **plan), lambda cell, seed: 10.0 + 5 * cell[made_up.VIDEO] + seed
+    )
     write_report(study, folder / study.plan.ablation)
     write_index(folder)
     return folder / study.plan.ablation
@@ -248,7 +355,9 @@ class _Links(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.tags.append(tag)
-        self.loaded += [found[name] or "" for name in ("src", "srcset", "data", "poster") if name in found]
+        self.loaded += [
+            found[name] or "" for name in ("src", "srcset", "data", "poster") if name in found
+        ]
         if "href" in found:
             (self.linked if tag == "a" else self.loaded).append(found["href"] or "")
         if tag == "img":
@@ -268,11 +377,17 @@ def test_the_page_loads_nothing_and_links_to_what_is_there(tmp_path: Path) -> No
         assert links.linked
         for target in links.linked:
             assert (page.parent / target).exists(), target
-    assert len(re.findall("<img", (folder / "index.html").read_text())) == len(list(folder.rglob("*.png"))) >= 1
+    assert (
+        len(re.findall("<img", (folder / "index.html").read_text()))
+        == len(list(folder.rglob("*.png")))
+        >= 1
+    )
 
 
 def test_text_from_a_plan_is_escaped_in_the_page(tmp_path: Path) -> None:
-    text = (report_of(tmp_path, title="<script>alert(1)</script>") / "index.html").read_text(encoding="utf-8")
+    text = (report_of(tmp_path, title="<script>alert(1)</script>") / "index.html").read_text(
+        encoding="utf-8"
+    )
     assert "<script>" not in text and "&lt;script&gt;" in text
 
 
@@ -283,15 +398,28 @@ def test_the_index_links_every_report_there_is(tmp_path: Path) -> None:
     assert 'href="another/index.html"' in text and 'href="mask_ratio/index.html"' in text
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (texlive-latex-base and -recommended)")
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None,
+    reason="pdflatex is not installed (texlive-latex-base and -recommended)",
+)
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)], ids=["one seed", "three seeds"])
 def test_latex_compiles(seeds: tuple[int, ...], tmp_path: Path) -> None:
     folder = report_of(tmp_path, seeds, title="100 % of a_b & c # {d} × 动作 ~ ^", dataset="a_b")
-    document = [r"\documentclass{article}", r"\usepackage{array,booktabs,graphicx}", r"\begin{document}"]
-    document += [rf"\input{{{folder.name}/{name}}}" for name in ("table", "all", "comparisons", "published")]
-    document += [rf"\input{{papers/{name}}}\clearpage" for name in ("tables", "claims")] + [r"\end{document}"]
+    document = [
+        r"\documentclass{article}",
+        r"\usepackage{array,booktabs,graphicx}",
+        r"\begin{document}",
+    ]
+    document += [
+        rf"\input{{{folder.name}/{name}}}" for name in ("table", "all", "comparisons", "published")
+    ]
+    document += [rf"\input{{papers/{name}}}\clearpage" for name in ("tables", "claims")] + [
+        r"\end{document}"
+    ]
     (tmp_path / "doc.tex").write_text("\n".join(document))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "doc.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull \\hbox" not in done.stdout and "Float too large" not in done.stdout

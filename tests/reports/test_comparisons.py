@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 from reports.build import write_report
-from reports.study.collect import Study, gather
-from reports.statistics.comparisons import BETTER, EQUAL, UNDECIDED, WORSE, baseline_of, compare, comparison_tables, sentence, verdict_lines
+from reports.statistics.comparisons import (
+    BETTER,
+    EQUAL,
+    UNDECIDED,
+    WORSE,
+    baseline_of,
+    compare,
+    comparison_tables,
+    sentence,
+    verdict_lines,
+)
 from reports.statistics.paired_bootstrap import item_values
 from reports.statistics.verdict import sentences
+from reports.study.collect import Study, gather
 from simvtp.evaluation.items import Items, items_path, write_items
 from simvtp.runs.results import Result
 from tests.reports import made_up
@@ -21,18 +31,31 @@ KEY = "test/finetuned/t2v"
 
 
 def ranked(share: float, seed: int, queries: int = 256) -> Result:
-    """A result whose figures follow from its ranks: each query has its own difficulty, the same in all runs."""
+    """A result whose figures follow from its ranks: each query has its own difficulty, the same in
+    all runs.
+    """
     difficulty = np.random.default_rng(7).random(queries)
     luck = np.random.default_rng([seed, int(1000 * share)]).normal(0, 0.05, queries)
     ranks = np.where(difficulty + luck < share, 1, 9)
     made = made_up.result(10.0, seed=seed)
-    metrics = made.metrics | {"R1": float(100 * np.mean(ranks == 1)), "MnR": float(ranks.mean()), "R50": 100.0}
+    metrics = made.metrics | {
+        "R1": float(100 * np.mean(ranks == 1)),
+        "MnR": float(ranks.mean()),
+        "R50": 100.0,
+    }
     return replace(made, metrics=metrics, ranks=tuple(ranks.tolist()), queries=queries)
 
 
-def study(shares: dict[tuple[float, float], float], seeds: tuple[int, ...] = (0, 1, 2, 3, 4), **plan: object) -> Study:
+def study(
+    shares: dict[tuple[float, float], float],
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    **plan: object,
+) -> Study:
     made = made_up.plan(seeds=seeds, **plan)  # type: ignore[arg-type]
-    runs = [made_up.run(p, ranked(shares[p["cell"][VIDEO], p["cell"][TEXT]], p["seed"])) for p in made["points"]]
+    runs = [
+        made_up.run(p, ranked(shares[p["cell"][VIDEO], p["cell"][TEXT]], p["seed"]))
+        for p in made["points"]
+    ]
     return gather(made, runs)
 
 
@@ -45,8 +68,14 @@ def test_better_worse_and_not_distinguishable() -> None:
     assert [one.outcome for one in found] == [BETTER, EQUAL, WORSE]
     assert all(one.baseline == (0.5, 0.15) for one in found)
     for one in found:
-        assert one.items is not None and one.items.mean == pytest.approx(one.seeds.mean)  # the same difference, by items and by seeds
-        assert one.p_seeds is not None and one.seeds.p_value is not None and one.p_seeds >= one.seeds.p_value
+        assert one.items is not None and one.items.mean == pytest.approx(
+            one.seeds.mean
+        )  # the same difference, by items and by seeds
+        assert (
+            one.p_seeds is not None
+            and one.seeds.p_value is not None
+            and one.p_seeds >= one.seeds.p_value
+        )
 
 
 def test_the_sentence_of_a_comparison() -> None:
@@ -54,9 +83,16 @@ def test_the_sentence_of_a_comparison() -> None:
     better, equal, worse = (sentence(made, one) for one in compare(made))
     gap = compare(made)[0].seeds
     low, high = gap.interval or (0.0, 0.0)
-    assert better == f"text mask ratio 0.75 beats 0.15 by {gap.mean:.1f} R@1, 95 % CI [{low:.1f}, {high:.1f}], 5 seeds."
-    assert equal.startswith("video mask ratio 0.9 and 0.5 are not distinguishable: ") and equal.endswith("5 seeds.")
-    assert worse.startswith("video mask ratio 0.9, text mask ratio 0.75 loses to video mask ratio 0.5, text mask ratio 0.15 by ")
+    assert (
+        better
+        == f"text mask ratio 0.75 beats 0.15 by {gap.mean:.1f} R@1, 95 % CI [{low:.1f}, {high:.1f}], 5 seeds."
+    )
+    assert equal.startswith(
+        "video mask ratio 0.9 and 0.5 are not distinguishable: "
+    ) and equal.endswith("5 seeds.")
+    assert worse.startswith(
+        "video mask ratio 0.9, text mask ratio 0.75 loses to video mask ratio 0.5, text mask ratio 0.15 by "
+    )
     assert "[−" not in worse  # turned with its difference
     assert better[1:] in " ".join(sentences(made))
 
@@ -76,7 +112,9 @@ def test_the_baseline_is_the_plan_s_then_the_published_optimum_then_the_first() 
 def test_with_one_seed_nothing_is_decided_but_the_items_are_compared() -> None:
     made = study(SHARES, seeds=(0,))
     found = compare(made)
-    assert {one.outcome for one in found} == {UNDECIDED} and all(one.p_seeds is None and one.p_items is not None for one in found)
+    assert {one.outcome for one in found} == {UNDECIDED} and all(
+        one.p_seeds is None and one.p_items is not None for one in found
+    )
     assert "one seed, so nothing can be said of noise between seeds" in sentence(made, found[0])
     assert verdict_lines(made) == []
     (table,) = comparison_tables(made)
@@ -87,16 +125,25 @@ def test_a_large_table_tells_how_many_and_the_clearest() -> None:
     made = made_up.plan(video=(0.5, 0.6, 0.7), seeds=(0, 1, 2), published_optimum=None)
     values = {0.5: 10.0, 0.6: 10.1, 0.7: 20.0}
     lines = verdict_lines(made_up.study(made, lambda cell, seed: values[cell[VIDEO]] + 0.3 * seed))
-    assert lines[0] == "Of 5 cells against video mask ratio 0.5, text mask ratio 0.15: 2 better, 3 not distinguishable."
+    assert (
+        lines[0]
+        == "Of 5 cells against video mask ratio 0.5, text mask ratio 0.15: 2 better, 3 not distinguishable."
+    )
     assert "beats" in lines[1]
 
 
 def test_figures_without_items_have_no_paired_test_and_the_note_says_so() -> None:
-    made = made_up.study(made_up.plan(seeds=(0, 1)), lambda cell, seed: 10.0 + cell[VIDEO] + seed)  # ranks that do not give the figure
+    made = made_up.study(
+        made_up.plan(seeds=(0, 1)), lambda cell, seed: 10.0 + cell[VIDEO] + seed
+    )  # ranks that do not give the figure
     assert all(one.items is None for one in compare(made))
     (table,) = comparison_tables(made)
     assert any("8 of 8 runs kept no figure of each test item" in note for note in table.notes)
-    over_items = [number for number, column in enumerate(table.columns) if column.group.startswith("over test items")]
+    over_items = [
+        number
+        for number, column in enumerate(table.columns)
+        if column.group.startswith("over test items")
+    ]
     assert all(row[number].text == "—" for row in table.rows[1:] for number in over_items)
 
 
@@ -118,13 +165,21 @@ def test_items_of_the_run_directory_are_read_and_have_names(tmp_path: Path) -> N
     for point, share in zip(made["points"], (0.3, 0.4), strict=True):
         result, folder = ranked(share, 0), tmp_path / point["fingerprint"][:12]
         (folder / "stages").mkdir(parents=True)
-        items = Items(result.protocol, tuple(f"clip{n}#0" for n in range(256)), {"rank": tuple(map(float, result.ranks))})
+        items = Items(
+            result.protocol,
+            tuple(f"clip{n}#0" for n in range(256)),
+            {"rank": tuple(map(float, result.ranks))},
+        )
         write_items(items_path(folder, "evaluate"), [items])
         runs.append(made_up.run(point, replace(result, ranks=()), run_dir=str(folder)))
     found = gather(made, runs)
     ids, values = item_values(found.runs[0], KEY, "R1") or ((), np.zeros(0))
-    assert ids[:2] == ("clip0#0", "clip1#0") and values.mean() == pytest.approx(found.runs[0].results[KEY].metrics["R1"])
-    assert item_values(found.runs[0], KEY, "R5") is None  # these ranks do not average to that figure
+    assert ids[:2] == ("clip0#0", "clip1#0") and values.mean() == pytest.approx(
+        found.runs[0].results[KEY].metrics["R1"]
+    )
+    assert (
+        item_values(found.runs[0], KEY, "R5") is None
+    )  # these ranks do not average to that figure
     (one,) = compare(found)
     assert one.items is not None
 
@@ -143,6 +198,8 @@ def test_the_report_has_the_comparisons_in_all_its_forms(tmp_path: Path) -> None
     assert r"\begin{tabular}" in (tmp_path / "comparisons.tex").read_text()
     assert len((tmp_path / "comparisons.csv").read_text().splitlines()) == 4
     record = json.loads((tmp_path / "provenance.json").read_text())
-    assert record["baseline"] == {VIDEO: 0.5, TEXT: 0.15} and [one["outcome"] for one in record["comparisons"]] == [BETTER, EQUAL, WORSE]
+    assert record["baseline"] == {VIDEO: 0.5, TEXT: 0.15} and [
+        one["outcome"] for one in record["comparisons"]
+    ] == [BETTER, EQUAL, WORSE]
     low, high = record["cells"][0]["interval"]
     assert low < record["cells"][0]["mean"] < high

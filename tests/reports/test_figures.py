@@ -11,9 +11,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from reports.figures import curves, style, heatmap as heat
-from reports.study.collect import Study
+from reports.figures import curves, style
+from reports.figures import heatmap as heat
 from reports.kinds.report_kind import grid_plots
+from reports.study.collect import Study
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -24,7 +25,12 @@ KIND = "masks.video_kind"
 def kinds() -> dict[str, Any]:
     names = ["tube", "random", "frame"]
     axes = [{"key": KIND, "label": "video masking", "values": names}]
-    return made_up.plan(axes=axes, cells=[{KIND: name} for name in names], seeds=(0, 1), published_optimum={KIND: "tube"})
+    return made_up.plan(
+        axes=axes,
+        cells=[{KIND: name} for name in names],
+        seeds=(0, 1),
+        published_optimum={KIND: "tube"},
+    )
 
 
 def by_cell(values: dict[tuple[float, float], float | None]) -> Value:
@@ -32,7 +38,10 @@ def by_cell(values: dict[tuple[float, float], float | None]) -> Value:
 
 
 def gap() -> Study:
-    return made_up.study(made_up.plan(), by_cell({(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): None, (0.9, 0.75): 14.96}))
+    return made_up.study(
+        made_up.plan(),
+        by_cell({(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): None, (0.9, 0.75): 14.96}),
+    )
 
 
 def drawn(study: Study, folder: Path) -> tuple[style.Picture, ...]:
@@ -44,20 +53,36 @@ def words(axes: Any) -> list[str]:
 
 
 def legend(figure: Any) -> list[str]:
-    return [text.get_text().replace("\n", " ") for box in figure.legends for text in box.get_texts()]
+    return [
+        text.get_text().replace("\n", " ") for box in figure.legends for text in box.get_texts()
+    ]
 
 
 def test_same_runs_same_bytes_fixed_size_and_fonts(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     first, second = (drawn(gap(), tmp_path / name) for name in ("a", "b"))
     assert dict(matplotlib.rcParams) == before
-    assert [picture.name for picture in first] == ["heatmap", "curve_video_ratio", "curve_text_ratio"]
+    assert [picture.name for picture in first] == [
+        "heatmap",
+        "curve_video_ratio",
+        "curve_text_ratio",
+    ]
     for one, two in zip(first, second, strict=True):
-        assert one.pdf.read_bytes() == two.pdf.read_bytes() and one.png.read_bytes() == two.png.read_bytes()
+        assert (
+            one.pdf.read_bytes() == two.pdf.read_bytes()
+            and one.png.read_bytes() == two.png.read_bytes()
+        )
         with Image.open(one.png) as image:
-            assert image.width == round(style.WIDTH * style.PNG_DPI) and "Creation Time" not in image.info
+            assert (
+                image.width == round(style.WIDTH * style.PNG_DPI)
+                and "Creation Time" not in image.info
+            )
         content = one.pdf.read_bytes()
-        assert b"/CreationDate" not in content and b"/FontFile2" in content and b"/Type3" not in content
+        assert (
+            b"/CreationDate" not in content
+            and b"/FontFile2" in content
+            and b"/Type3" not in content
+        )
 
 
 def test_heat_map_shows_best_missing_and_the_published_optimum() -> None:
@@ -86,19 +111,31 @@ def test_heat_map_says_the_spread_and_how_many_seeds_are_missing() -> None:
 @style.house_style()
 def test_no_number_leaves_its_cell() -> None:
     few = {VIDEO: 0.5, TEXT: 0.75}
-    for ratios in ((0.5, 0.75), tuple(n / 20 for n in range(4, 19, 2)), tuple(n / 20 for n in range(4, 19))):
+    for ratios in (
+        (0.5, 0.75),
+        tuple(n / 20 for n in range(4, 19, 2)),
+        tuple(n / 20 for n in range(4, 19)),
+    ):
         plan = made_up.plan(video=(0.5, 0.9), text=ratios, seeds=(0, 1, 2))
-        figure = heat.heat_map(made_up.study(plan, lambda cell, seed: None if cell == few and seed == 2 else 10.0 + 5 * seed))
+        figure = heat.heat_map(
+            made_up.study(
+                plan, lambda cell, seed: None if cell == few and seed == 2 else 10.0 + 5 * seed
+            )
+        )
         figure.draw_without_rendering()
         axes = figure.axes[0]
         width, height = (axes.bbox.width / len(ratios), axes.bbox.height / 2)
         found = [text.get_window_extent() for text in axes.texts]
-        assert len(found) == 2 * len(ratios) and any("n = 2" in text for text in words(axes)) == (0.75 in ratios)
+        assert len(found) == 2 * len(ratios) and any("n = 2" in text for text in words(axes)) == (
+            0.75 in ratios
+        )
         assert max(box.width for box in found) < width and max(box.height for box in found) < height
 
 
 def test_numbers_stand_out_from_their_cells() -> None:
-    assert style.contrast(style.relative_luminance((1, 1, 1)), style.relative_luminance((0, 0, 0))) == pytest.approx(21)
+    assert style.contrast(
+        style.relative_luminance((1, 1, 1)), style.relative_luminance((0, 0, 0))
+    ) == pytest.approx(21)
     assert style.relative_luminance((0.5, 0.5, 0.5)) == pytest.approx(0.214, abs=1e-3)
     ratios = tuple(n / 20 for n in range(4, 19))
     study = made_up.study(made_up.plan((0.5,), ratios), lambda cell, seed: 10 * cell[TEXT])
@@ -115,13 +152,19 @@ def test_numbers_stand_out_from_their_cells() -> None:
 def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
     many = tuple(n / 20 for n in range(3, 19))
     full = (0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
-    for plan in (made_up.plan(full, (0.15, 0.75)), made_up.plan(many, many, published_optimum={VIDEO: 0.9, TEXT: 0.75}), kinds()):
+    for plan in (
+        made_up.plan(full, (0.15, 0.75)),
+        made_up.plan(many, many, published_optimum={VIDEO: 0.9, TEXT: 0.75}),
+        kinds(),
+    ):
         study = made_up.study(plan, lambda cell, seed: 10.0 + seed)
         along, lines = study.plan.axes[0], study.plan.axes[1] if len(study.plan.axes) > 1 else None
         figure = curves.curve(study, along, lines)
         figure.draw_without_rendering()
         box = figure.legends[0].get_window_extent()
-        assert box.y0 >= 0 and box.x1 <= figure.bbox.width and legend(figure)[-1].startswith("chance")
+        assert (
+            box.y0 >= 0 and box.x1 <= figure.bbox.width and legend(figure)[-1].startswith("chance")
+        )
         labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
         assert len(labels) == len(along.values)
         if labels[0].get_rotation() == 0:
@@ -139,16 +182,28 @@ def test_a_line_for_each_value_with_the_marker_of_the_legend() -> None:
         if len(line.get_xdata()) and line.get_linestyle() == "-"
     }
     lines = {(marker, color) for marker, color in lines if marker != "None"}
-    shown = {(h.get_marker(), tuple(h.get_color())) for h in figure.legends[0].legend_handles if h.get_marker() not in ("None", "")}
+    shown = {
+        (h.get_marker(), tuple(h.get_color()))
+        for h in figure.legends[0].legend_handles
+        if h.get_marker() not in ("None", "")
+    }
     assert len(shown) == len(ratios) and lines == shown
     assert legend(figure)[: len(ratios)] == [study.plan.axes[1].text(ratio) for ratio in ratios]
 
 
-def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_marks(tmp_path: Path) -> None:
+def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_marks(
+    tmp_path: Path,
+) -> None:
     heat, along_video, _ = drawn(gap(), tmp_path)
     for picture in (heat, along_video):
-        assert picture.caption.startswith("text-to-video R@1 (%) over video mask ratio") and "one seed" in picture.caption
-        assert "Protocol: text-to-video retrieval on shapes (test split, 256 queries against 256 candidates)" in picture.caption
+        assert (
+            picture.caption.startswith("text-to-video R@1 (%) over video mask ratio")
+            and "one seed" in picture.caption
+        )
+        assert (
+            "Protocol: text-to-video retrieval on shapes (test split, 256 queries against 256 candidates)"
+            in picture.caption
+        )
         assert "Protocol" not in picture.alt
     assert "Outlined: best" in heat.caption and "Hatched (—)" in heat.caption
     assert "†: the published optimum (video mask ratio 0.9, text mask ratio 0.75)." in heat.caption
@@ -157,14 +212,19 @@ def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_mark
         and "Dotted: video mask ratio of the published optimum (0.9)." in along_video.caption
     )
     elsewhere = made_up.study(made_up.plan(video=(0.5, 0.8)), lambda cell, seed: 10 * cell[VIDEO])
-    assert not any("†" in plot.title + " ".join(plot.reading) or "0.9" in " ".join(plot.reading) for plot in grid_plots(elsewhere)[:2])
+    assert not any(
+        "†" in plot.title + " ".join(plot.reading) or "0.9" in " ".join(plot.reading)
+        for plot in grid_plots(elsewhere)[:2]
+    )
 
 
 def test_cells_outside_the_plan_stay_blank() -> None:
     cells = [{VIDEO: 0.5, TEXT: 0.15}, {VIDEO: 0.9, TEXT: 0.75}]
     study = made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
     axes = heat.heat_map(study).axes[0]
-    assert sorted(words(axes)) == ["5.0", "9.0†"] and not any(patch.get_hatch() for patch in axes.patches)
+    assert sorted(words(axes)) == ["5.0", "9.0†"] and not any(
+        patch.get_hatch() for patch in axes.patches
+    )
 
 
 @pytest.mark.parametrize(("level", "where"), [(1.0, "on"), (12.0, "below"), (60.0, "below")])
@@ -174,27 +234,44 @@ def test_chance_is_drawn_or_named_as_outside_the_axis(level: float, where: str) 
     figure = curves.curve(study, axis, study.plan.axes[1])
     bottom, top = figure.axes[0].get_ylim()
     dashed = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [0.4, 0.4]]
-    assert (len(dashed) == 1 and bottom == 0.0) if where == "on" else (not dashed and bottom > level - 1)
+    assert (
+        (len(dashed) == 1 and bottom == 0.0)
+        if where == "on"
+        else (not dashed and bottom > level - 1)
+    )
     chance = next(text for text in legend(figure) if text.startswith("chance"))
     assert "0.40 %" in chance and chance.endswith("below the axis") == (where == "below")
     assert top > level + 0.9 and top - bottom >= 1.99
 
 
 def test_error_bars_are_the_sample_deviation_and_single_seeds_have_none() -> None:
-    one, several = (made_up.study(made_up.plan(seeds=seeds), lambda cell, seed: 10 + 2 * seed + cell[TEXT]) for seeds in ((0,), (0, 1, 2)))
+    one, several = (
+        made_up.study(made_up.plan(seeds=seeds), lambda cell, seed: 10 + 2 * seed + cell[TEXT])
+        for seeds in ((0,), (0, 1, 2))
+    )
     heights = []
     for study in (one, several):
         figure = curves.curve(study, study.plan.axes[0], study.plan.axes[1])
-        bars = [collection for collection in figure.axes[0].collections if hasattr(collection, "get_segments")]
+        bars = [
+            collection
+            for collection in figure.axes[0].collections
+            if hasattr(collection, "get_segments")
+        ]
         segments = [segment for bar in bars for segment in bar.get_segments() if len(segment)]
         heights.append([segment[1][1] - segment[0][1] for segment in segments])
-    assert heights[0] == [] and heights[1] == pytest.approx([4.0] * 4)  # values 10, 12, 14: two deviations of 2.0
+    assert heights[0] == [] and heights[1] == pytest.approx(
+        [4.0] * 4
+    )  # values 10, 12, 14: two deviations of 2.0
 
 
 def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
     named = made_up.study(kinds(), lambda cell, seed: len(cell[KIND]) + seed)
     figure = curves.curve(named, named.plan.axes[0], None)
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["tube", "random", "frame"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [
+        "tube",
+        "random",
+        "frame",
+    ]
     assert figure.axes[0].lines[0].get_linestyle() == "None"
     numbers = gap()
     assert curves.curve(numbers, numbers.plan.axes[0], None).axes[0].lines[0].get_linestyle() == "-"
@@ -206,7 +283,12 @@ def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
         (made_up.plan(video=(0.9,), text=(0.75,)), 1),  # no curve through one point
         (made_up.plan(video=(0.9,)), 2),
         (made_up.plan(), 3),  # all cells equal
-        (made_up.plan(video=tuple(n / 20 for n in range(4, 19)), text=tuple(n / 20 for n in range(3, 19))), 3),  # more lines than markers
+        (
+            made_up.plan(
+                video=tuple(n / 20 for n in range(4, 19)), text=tuple(n / 20 for n in range(3, 19))
+            ),
+            3,
+        ),  # more lines than markers
         (kinds(), 1),
     ],
     ids=["one cell", "one row", "all equal", "large", "names"],
@@ -217,9 +299,15 @@ def test_odd_grids_are_drawn(tmp_path: Path, plan: dict[str, Any], count: int) -
 
 
 def test_one_measured_cell_gives_a_heat_map_without_a_best(tmp_path: Path) -> None:
-    study = made_up.study(made_up.plan(), lambda cell, seed: 12.0 if cell == {VIDEO: 0.5, TEXT: 0.15} else None)
+    study = made_up.study(
+        made_up.plan(), lambda cell, seed: 12.0 if cell == {VIDEO: 0.5, TEXT: 0.15} else None
+    )
     (picture,) = drawn(study, tmp_path)
-    assert picture.name == "heatmap" and picture.png.stat().st_size > 2000 and "Outlined" not in picture.caption
+    assert (
+        picture.name == "heatmap"
+        and picture.png.stat().st_size > 2000
+        and "Outlined" not in picture.caption
+    )
     assert sorted(words(heat.heat_map(study).axes[0])) == sorted(["12.0", "—", "—", "—†"])
 
 

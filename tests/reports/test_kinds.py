@@ -7,25 +7,40 @@ import pytest
 
 from reports.figures import curves
 from reports.kinds import losses_report
-from reports.study.collect import Study
 from reports.kinds.registry import GRID, KINDS, kind_of
-from reports.study.report_plan import ReportError
 from reports.output.render import escape
 from reports.output.tables import headline
+from reports.study.collect import Study
+from reports.study.report_plan import ReportError
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
 
 def named(names: tuple[str, ...], missing: str = "", **changes: Any) -> Study:
     axes = [{"key": "losses", "label": "losses", "values": list(names)}]
-    made = made_up.plan(axes=axes, cells=[{"losses": name} for name in names], ablation="losses", published_optimum=None, **changes)
-    return made_up.study(made, lambda cell, seed: None if cell["losses"] == missing else 3.0 * len(cell["losses"]) + seed)
+    made = made_up.plan(
+        axes=axes,
+        cells=[{"losses": name} for name in names],
+        ablation="losses",
+        published_optimum=None,
+        **changes,
+    )
+    return made_up.study(
+        made,
+        lambda cell, seed: None if cell["losses"] == missing else 3.0 * len(cell["losses"]) + seed,
+    )
 
 
 def test_a_tick_for_each_loss_that_is_on() -> None:
     study = named(("MVM", "MVM+MLM", "MVM+MLM+VTC"), missing="MVM+MLM")
     (table,) = KINDS["losses"].tables(study)
-    assert [column.head for column in table.columns] == ["MVM", "MLM", "VTC", "text-to-video R@1 (%)", "n"]
+    assert [column.head for column in table.columns] == [
+        "MVM",
+        "MLM",
+        "VTC",
+        "text-to-video R@1 (%)",
+        "n",
+    ]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["✓", "", "", "9.0", "1"],
         ["✓", "✓", "", "—", "0 of 1"],
@@ -60,14 +75,23 @@ def test_the_picture_of_sets_has_a_line_for_each_and_no_dot_for_a_missing_one() 
     assert "A line without a dot" in " ".join(plot.reading)
     axes = plot.draw(study).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["MVM", "MLM+VTC", "MVM+MLM"]
-    dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"]
+    dots = [
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axes.lines
+        if line.get_marker() == "o"
+    ]
     assert dots == [(9.5, 2), (21.5, 0)]
     assert KINDS["losses"].plots(named(("MVM", "MLM"), missing="MLM")) == []
 
 
 def fractions(values: dict[float, float | None]) -> Study:
     axes = [{"key": "data.fraction", "label": "share of the training data", "values": list(values)}]
-    made = made_up.plan(axes=axes, cells=[{"data.fraction": f} for f in values], ablation="data_fraction", published_optimum=None)
+    made = made_up.plan(
+        axes=axes,
+        cells=[{"data.fraction": f} for f in values],
+        ablation="data_fraction",
+        published_optimum=None,
+    )
     return made_up.study(made, lambda cell, seed: values[cell["data.fraction"]])
 
 
@@ -77,27 +101,46 @@ def test_shares_of_the_data_lie_on_a_logarithmic_axis_and_are_written_in_per_cen
     assert plot.name == "curve_fraction" and "Logarithmic axis." in plot.reading
     axes = plot.draw(study).axes[0]
     assert axes.get_xscale() == "log"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 %", "5 %", "10 %", "25 %", "50 %", "100 %"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "1 %",
+        "5 %",
+        "10 %",
+        "25 %",
+        "50 %",
+        "100 %",
+    ]
     (table,) = KINDS["data_fraction"].tables(study)
     assert [row[0].text for row in table.rows] == ["1 %", "5 %", "10 %", "25 %", "50 %", "100 %"]
 
 
 def test_no_line_is_drawn_over_a_missing_cell() -> None:
     study = fractions({0.01: 2.0, 0.05: 4.0, 0.25: None, 0.5: 11.0, 1.0: 12.0})
-    (line,) = [line for line in curves.curve(study, study.plan.axes[0], None).axes[0].lines if line.get_marker() == "o"]
+    (line,) = [
+        line
+        for line in curves.curve(study, study.plan.axes[0], None).axes[0].lines
+        if line.get_marker() == "o"
+    ]
     assert [math.isnan(y) for y in line.get_ydata()] == [False, False, True, False, False]
     assert list(line.get_xdata()) == [0.01, 0.05, 0.25, 0.5, 1.0]
 
 
 def test_a_cell_that_was_not_planned_is_no_gap() -> None:
-    cells = [{VIDEO: v, TEXT: t} for v in (0.5, 0.7, 0.9) for t in (0.15, 0.75) if (v, t) != (0.7, 0.15)]
+    cells = [
+        {VIDEO: v, TEXT: t} for v in (0.5, 0.7, 0.9) for t in (0.15, 0.75) if (v, t) != (0.7, 0.15)
+    ]
     study = made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
     short, long = curves.lines_of(study, study.plan.axes[0], study.plan.axes[1])
-    assert (short.places, long.places) == ((0.5, 0.9), (0.5, 0.7, 0.9)) and None not in (*short.summaries, *long.summaries)
+    assert (short.places, long.places) == ((0.5, 0.9), (0.5, 0.7, 0.9)) and None not in (
+        *short.summaries,
+        *long.summaries,
+    )
 
 
 def test_a_plan_gets_its_kind() -> None:
-    assert kind_of({"ablation": "mask_ratio"}) is GRID and kind_of({"ablation": "losses"}) is KINDS["losses"]
+    assert (
+        kind_of({"ablation": "mask_ratio"}) is GRID
+        and kind_of({"ablation": "losses"}) is KINDS["losses"]
+    )
     assert kind_of({"kind": "search", "ablation": "mask_ratio"}) is KINDS["search"]
     with pytest.raises(ReportError, match="of kind 'tree' have no report here"):
         kind_of({"kind": "tree", "ablation": "x"})

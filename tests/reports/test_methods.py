@@ -6,9 +6,9 @@ from pathlib import Path
 from PIL import Image
 
 from reports.build import write_index, write_report
-from reports.study.collect import Study, gather
-from reports.kinds.registry import KINDS, kind_of
 from reports.figures.reconstructions import rebuilt_pictures, shown_cells
+from reports.kinds.registry import KINDS, kind_of
+from reports.study.collect import Study, gather
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -19,7 +19,14 @@ AXIS = "prediction_vs_alignment"
 def study() -> Study:
     axes = [{"key": AXIS, "label": "arm", "values": list(R1)}]
     cells = [{AXIS: name} for name in R1]
-    made = made_up.plan(axes=axes, cells=cells, ablation=AXIS, published_optimum=None, seeds=(0, 1, 2), title="Methods")
+    made = made_up.plan(
+        axes=axes,
+        cells=cells,
+        ablation=AXIS,
+        published_optimum=None,
+        seeds=(0, 1, 2),
+        title="Methods",
+    )
     return made_up.study(made, lambda cell, seed: R1[cell[AXIS]] + 0.1 * seed)
 
 
@@ -28,36 +35,73 @@ def test_size_cost_and_both_directions_stand_in_one_row() -> None:
     assert kind_of(made.plan) is KINDS["prediction_vs_alignment"]
     (table,) = kind_of(made.plan).tables(made)
     heads = [(column.group, column.head) for column in table.columns]
-    assert heads[:5] == [("", "arm"), ("", "n"), ("", "parameters"), ("", "GMAC"), ("", "CPU-hours")]
-    assert heads[5:] == [(way, name) for way in ("text to video", "video to text") for name in ("R@1", "R@5", "R@10", "MdR")]
+    assert heads[:5] == [
+        ("", "arm"),
+        ("", "n"),
+        ("", "parameters"),
+        ("", "GMAC"),
+        ("", "CPU-hours"),
+    ]
+    assert heads[5:] == [
+        (way, name)
+        for way in ("text to video", "video to text")
+        for name in ("R@1", "R@5", "R@10", "MdR")
+    ]
     first = [cell.text for cell in table.rows[0]]
-    assert first[:6] == ["prediction, same samples", "3", "1.2 M", "0.17", "0.25", "14.1"] and table.rows[0][5].place == 1
-    assert any(note.startswith("Protocol: text-to-video and video-to-text retrieval on shapes") for note in table.notes)
+    assert (
+        first[:6] == ["prediction, same samples", "3", "1.2 M", "0.17", "0.25", "14.1"]
+        and table.rows[0][5].place == 1
+    )
+    assert any(
+        note.startswith("Protocol: text-to-video and video-to-text retrieval on shapes")
+        for note in table.notes
+    )
 
 
-def test_published_rows_have_tables_of_their_own_and_all_methods_stand_on_the_papers_page(tmp_path: Path) -> None:
+def test_published_rows_have_tables_of_their_own_and_all_methods_stand_on_the_papers_page(
+    tmp_path: Path,
+) -> None:
     made = study()
     published = kind_of(made.plan).published(made)
-    assert all(row[0].text not in R1 for table in published for row in table.rows) and len(published) == 2
+    assert (
+        all(row[0].text not in R1 for table in published for row in table.rows)
+        and len(published) == 2
+    )
     write_report(made, tmp_path / "prediction_vs_alignment")
     write_index(tmp_path)
-    assert json.loads((tmp_path / "prediction_vs_alignment" / "provenance.json").read_text())["methods"] is True
+    assert (
+        json.loads((tmp_path / "prediction_vs_alignment" / "provenance.json").read_text())[
+            "methods"
+        ]
+        is True
+    )
     text = (tmp_path / "papers" / "tables.md").read_text()
     assert all(f"arm {name}" in text for name in R1)
     claims = (tmp_path / "papers" / "claims.csv").read_text()
-    assert next(line for line in claims.splitlines() if line.startswith("mac-frozen")).endswith(",supported")
+    assert next(line for line in claims.splitlines() if line.startswith("mac-frozen")).endswith(
+        ",supported"
+    )
 
 
 def test_methods_may_see_other_numbers_of_frames_and_the_table_says_so() -> None:
     made = made_up.plan(
-        axes=[{"key": AXIS, "label": "arm", "values": list(R1)}], cells=[{AXIS: n} for n in R1], ablation=AXIS, published_optimum=None
+        axes=[{"key": AXIS, "label": "arm", "values": list(R1)}],
+        cells=[{AXIS: n} for n in R1],
+        ablation=AXIS,
+        published_optimum=None,
     )
-    runs = [made_up.run(p, made_up.result(10.0, frames=f)) for p, f in zip(made["points"], (8, 4, 4), strict=True)]
+    runs = [
+        made_up.run(p, made_up.result(10.0, frames=f))
+        for p, f in zip(made["points"], (8, 4, 4), strict=True)
+    ]
     (table,) = KINDS[AXIS].tables(gather(made, runs))
-    assert "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal." in table.notes
+    assert (
+        "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal."
+        in table.notes
+    )
 
 
-# ---- reconstructions --------------------------------------------------------------------------------------------------------
+# ---- reconstructions -----------------------------------------------------------------------------
 
 
 def drawn(root: Path, video: tuple[float, ...] = (0.5, 0.9), skip: int = -1) -> Study:
@@ -66,10 +110,16 @@ def drawn(root: Path, video: tuple[float, ...] = (0.5, 0.9), skip: int = -1) -> 
     for number, point in enumerate(made["points"]):
         folder = root / f"run{number}"
         (folder / "figures").mkdir(parents=True)
-        for clip in () if number % (2 * len(video)) == skip else ("00_test_a", "01_test_b", "02_test_c"):
+        for clip in (
+            () if number % (2 * len(video)) == skip else ("00_test_a", "01_test_b", "02_test_c")
+        ):
             shade = (10 * number, 50 * len(clip), 100)
-            Image.new("RGB", (80, 60 + number), shade).save(folder / "figures" / f"reconstruction_{clip}.png")
-        runs.append(made_up.run(point, *made_up.all_results(10.0, point["seed"]), run_dir=str(folder)))
+            Image.new("RGB", (80, 60 + number), shade).save(
+                folder / "figures" / f"reconstruction_{clip}.png"
+            )
+        runs.append(
+            made_up.run(point, *made_up.all_results(10.0, point["seed"]), run_dir=str(folder))
+        )
     return gather(made, runs)
 
 
@@ -84,16 +134,25 @@ def test_the_same_clips_of_each_cell_stand_beside_each_other(tmp_path: Path) -> 
     assert first == rebuilt_pictures(made, tmp_path)[0].png.read_bytes()
 
 
-def test_a_cell_without_pictures_is_left_out_and_directories_that_are_away_give_none(tmp_path: Path) -> None:
+def test_a_cell_without_pictures_is_left_out_and_directories_that_are_away_give_none(
+    tmp_path: Path,
+) -> None:
     (picture, *_) = rebuilt_pictures(drawn(tmp_path, skip=0), tmp_path)
     assert "video mask ratio 0.5, text mask ratio 0.15" not in picture.alt
     assert rebuilt_pictures(study(), tmp_path) == ()
 
 
 def test_of_a_large_grid_first_middle_and_last_are_shown() -> None:
-    made = made_up.study(made_up.plan(video=(0.5, 0.6, 0.7, 0.8, 0.9), text=(0.15, 0.3, 0.75)), lambda cell, seed: 10.0)
-    assert {cell[0] for cell in shown_cells(made)} == {0.5, 0.7, 0.9} and len(shown_cells(made)) == 9
-    few = made_up.study(made_up.plan(), lambda cell, seed: 10.0 if cell[VIDEO] < 0.6 or cell[TEXT] < 0.2 else None)
+    made = made_up.study(
+        made_up.plan(video=(0.5, 0.6, 0.7, 0.8, 0.9), text=(0.15, 0.3, 0.75)),
+        lambda cell, seed: 10.0,
+    )
+    assert {cell[0] for cell in shown_cells(made)} == {0.5, 0.7, 0.9} and len(
+        shown_cells(made)
+    ) == 9
+    few = made_up.study(
+        made_up.plan(), lambda cell, seed: 10.0 if cell[VIDEO] < 0.6 or cell[TEXT] < 0.2 else None
+    )
     assert len(shown_cells(few)) == 3
 
 

@@ -1,4 +1,6 @@
-"""The papers' tables and claims: copied as printed, never mixed with what was measured here, judged by the stated rule."""
+"""The papers' tables and claims: copied as printed, never mixed with what was measured here, judged
+by the stated rule.
+"""
 
 import csv
 import json
@@ -8,47 +10,64 @@ from typing import Any
 import pytest
 
 from reports.build import write_index, write_report
-from reports.papers.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, judge, read_claims
-from reports.study.collect import Study
 from reports.output.layout import MISSING, Table
+from reports.papers.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, judge, read_claims
 from reports.papers.paper_tables import draw_efficiency, write_papers
-from reports.study.report_plan import ReportError
 from reports.papers.published import METRICS, ROWS, beside_published, paper_tables
-from reports.study.study_provenance import record
-from reports.study.archive import measured_rows
 from reports.statistics.verdict import sentences
+from reports.study.archive import measured_rows
+from reports.study.collect import Study
+from reports.study.report_plan import ReportError
+from reports.study.study_provenance import record
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
 SHARE = "data.fraction"
 
 
-def grid(seeds: tuple[int, ...] = (0, 1, 2), values: dict[tuple[float, float], float] | None = None, **plan: Any) -> Study:
+def grid(
+    seeds: tuple[int, ...] = (0, 1, 2),
+    values: dict[tuple[float, float], float] | None = None,
+    **plan: Any,
+) -> Study:
     values = values or {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): 11.0, (0.9, 0.75): 18.0}
-    return made_up.study(made_up.plan(seeds=seeds, **plan), lambda cell, seed: values[cell[VIDEO], cell[TEXT]] + 0.2 * seed)
+    return made_up.study(
+        made_up.plan(seeds=seeds, **plan),
+        lambda cell, seed: values[cell[VIDEO], cell[TEXT]] + 0.2 * seed,
+    )
 
 
 def shares(seeds: tuple[int, ...] = (0, 1, 2)) -> Study:
     axes = [{"key": SHARE, "label": "share of the data", "values": [0.1, 0.5, 1.0]}]
     cells = [{SHARE: share} for share in axes[0]["values"]]
-    made = made_up.plan(axes=axes, cells=cells, ablation="data_fraction", published_optimum=None, seeds=seeds)
+    made = made_up.plan(
+        axes=axes, cells=cells, ablation="data_fraction", published_optimum=None, seeds=seeds
+    )
     return made_up.study(made, lambda cell, seed: 10 + 5 * cell[SHARE] + 0.1 * seed)
 
 
 def of(study: Study) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(json.dumps(record(study, sentences(study))))  # as it is read back
+    made: dict[str, Any] = json.loads(
+        json.dumps(record(study, sentences(study)))
+    )  # as it is read back
     return made
 
 
 def test_every_published_figure_is_copied_as_printed() -> None:
     with open(ROWS, newline="", encoding="utf-8") as file:
-        printed = {row["method"]: row for row in csv.DictReader(file) if row["dataset"] == "MSR-VTT" and row["setting"] == "finetuned"}
+        printed = {
+            row["method"]: row
+            for row in csv.DictReader(file)
+            if row["dataset"] == "MSR-VTT" and row["setting"] == "finetuned"
+        }
     simvtp, mac = paper_tables([])
     assert len(simvtp.rows) == 8 and len(mac.rows) == 15 and "15 of the 16 rows" in mac.notes[0]
     for table in (simvtp, mac):
         for row in table.rows:
             source = printed[row[0].text]
-            assert [cell.text for cell in row[5:9]] == [source[name] or MISSING for name in ("R@1", "R@5", "R@10", "MdR")]
+            assert [cell.text for cell in row[5:9]] == [
+                source[name] or MISSING for name in ("R@1", "R@5", "R@10", "MdR")
+            ]
             assert not source["note"] or any(source["note"] in note for note in table.notes)
             assert source["source"] in table.notes[1]
     assert simvtp.rows[-1][0].text == "SimVTP" and mac.rows[-1][0].text == "MAC"
@@ -59,7 +78,11 @@ def test_measured_rows_never_share_a_column_with_published_ones() -> None:
     groups = [column.group for column in table.columns]
     assert groups.count("measured here") == len(METRICS) + 1
     for row in table.rows:
-        filled = {group.partition(":")[0] for group, cell in zip(groups, row, strict=True) if group and cell.text}
+        filled = {
+            group.partition(":")[0]
+            for group, cell in zip(groups, row, strict=True)
+            if group and cell.text
+        }
         assert len(filled) == 1
     last = table.rows[-1]
     assert last[0].text == "ours, tiny" and last[0].marks == ("‡",)
@@ -78,9 +101,9 @@ def test_rows_of_two_protocols_have_columns_of_their_own() -> None:
     table, _ = paper_tables(measured_rows([first, second]))
     assert {column.group for column in table.columns} >= {"measured here (1)", "measured here (2)"}
     a, b = table.rows[-2:]
-    assert [bool(cell.text) for cell in a[9:]] == [True] * 5 + [False] * 5 and [bool(cell.text) for cell in b[9:]] == [False] * 5 + [
-        True
-    ] * 5
+    assert [bool(cell.text) for cell in a[9:]] == [True] * 5 + [False] * 5 and [
+        bool(cell.text) for cell in b[9:]
+    ] == [False] * 5 + [True] * 5
 
 
 def test_the_same_experiment_in_two_sweeps_is_one_row() -> None:
@@ -120,9 +143,18 @@ def test_claims_are_judged_by_the_rule(tmp_path: Path) -> None:
     ("study", "why"),
     [
         (grid(seeds=(0, 1)), "2 seeds, and at least 3 are needed"),
-        (grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 0.3)), "no cell reaches 2 times chance (0.40 %)"),
-        (grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 97.0)), "all cells lie above 95 %"),
-        (grid(video=(0.5,), published_optimum=None), "the cells of the claim are not in this sweep"),
+        (
+            grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 0.3)),
+            "no cell reaches 2 times chance (0.40 %)",
+        ),
+        (
+            grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 97.0)),
+            "all cells lie above 95 %",
+        ),
+        (
+            grid(video=(0.5,), published_optimum=None),
+            "the cells of the claim are not in this sweep",
+        ),
     ],
     ids=["seeds", "chance", "ceiling", "cells"],
 )
@@ -133,14 +165,23 @@ def test_what_cannot_be_tested_says_why(study: Study, why: str) -> None:
 
 def test_a_benchmark_is_held_against_its_bound(tmp_path: Path) -> None:
     file = tmp_path / "benchmarks.json"
-    file.write_text(json.dumps({"mac-flops": {"value": 0.399, "command": "bench"}, "mac-speed": {"value": 1.9, "command": "bench"}}))
+    file.write_text(
+        json.dumps(
+            {
+                "mac-flops": {"value": 0.399, "command": "bench"},
+                "mac-speed": {"value": 1.9, "command": "bench"},
+            }
+        )
+    )
     found = verdicts(benchmarks=file)
     assert (found["mac-flops"], found["mac-speed"]) == (SUPPORTED, NOT_SUPPORTED)
 
 
 def test_every_claim_of_the_file_can_be_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
     assert len({claim["id"] for claim in read_claims()}) == len(read_claims()) >= 10
-    (tmp_path / "claims.toml").write_text('[[claim]]\nid = "x"\npaper = "P"\nclaim = "c"\nsource = "s"\ntest = "better"\n')
+    (tmp_path / "claims.toml").write_text(
+        '[[claim]]\nid = "x"\npaper = "P"\nclaim = "c"\nsource = "s"\ntest = "better"\n'
+    )
     with pytest.raises(ReportError, match=r"the claim x lacks ablation, cell, than"):
         read_claims(tmp_path / "claims.toml")
 
@@ -164,4 +205,6 @@ def test_the_page_is_made_of_the_reports_beside_it_and_is_the_same_twice(tmp_pat
 def test_published_and_measured_points_are_on_axes_of_their_own() -> None:
     figure = draw_efficiency([])
     assert len(figure.axes) == 2
-    assert [tuple(line.get_ydata()) for line in figure.axes[0].lines] == [(43.8, 53.6)] and not figure.axes[1].lines
+    assert [tuple(line.get_ydata()) for line in figure.axes[0].lines] == [
+        (43.8, 53.6)
+    ] and not figure.axes[1].lines

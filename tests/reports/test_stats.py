@@ -1,4 +1,6 @@
-"""Means, spreads and intervals against figures worked out elsewhere; ranking on what the reader sees."""
+"""Means, spreads and intervals against figures worked out elsewhere; ranking on what the reader
+sees.
+"""
 
 import math
 
@@ -26,8 +28,12 @@ def test_one_value_has_no_spread_and_none_no_summary() -> None:
     assert seed_statistics.summarise([]) is None
 
 
-def test_equal_values_have_no_interval_and_are_compared_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
-    assert seed_statistics.summarise([9.1, 9.1, 9.1]) == seed_statistics.Summary(3, pytest.approx(9.1), 0.0, None)
+def test_equal_values_have_no_interval_and_are_compared_without_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    assert seed_statistics.summarise([9.1, 9.1, 9.1]) == seed_statistics.Summary(
+        3, pytest.approx(9.1), 0.0, None
+    )
     assert seed_statistics.difference([9.1, 9.1], [9.1, 9.1]).p_value is None
     low, high = seed_statistics.difference([9.1, 9.1], [0.0, 9.1]).interval or (0.0, 0.0)
     assert low < 4.55 < high  # Welch on one degree of freedom
@@ -35,22 +41,29 @@ def test_equal_values_have_no_interval_and_are_compared_without_a_warning(recwar
 
 
 def test_welch_against_a_worked_example() -> None:
-    # by hand:
-    # var(a) = 1, var(b) = 4, n = 3 each: standard error sqrt(5/3), degrees of freedom (5/3)^2 / ((1/3)^2/2 + (4/3)^2/2) = 2.9412
+    # by hand: var(a) = 1, var(b) = 4, n = 3 each: standard error sqrt(5/3), degrees of freedom
+    # (5/3)^2 / ((1/3)^2/2 + (4/3)^2/2) = 2.9412
     found = seed_statistics.difference([1.0, 2.0, 3.0], [3.0, 5.0, 7.0])
     assert found.mean == -3.0
     assert found.interval is not None and found.p_value is not None
     half = (found.interval[1] - found.interval[0]) / 2
     assert sum(found.interval) / 2 == pytest.approx(-3.0)
-    assert half / math.sqrt(5 / 3) == pytest.approx(3.2196, abs=2e-3)  # t(0.975, 2.9412), between 3.1824 (3) and 4.3027 (2)
+    assert half / math.sqrt(5 / 3) == pytest.approx(
+        3.2196, abs=2e-3
+    )  # t(0.975, 2.9412), between 3.1824 (3) and 4.3027 (2)
 
 
 def test_no_test_with_a_single_value() -> None:
-    assert seed_statistics.difference([1.0], [2.0, 3.0]) == seed_statistics.Difference(-1.5, None, None)
+    assert seed_statistics.difference([1.0], [2.0, 3.0]) == seed_statistics.Difference(
+        -1.5, None, None
+    )
 
 
 def test_what_a_tracker_makes_of_infinity_is_no_number() -> None:
-    assert not any(seed_statistics.is_number(value) for value in (math.nan, math.inf, -math.inf, 1.7976931348623157e308))
+    assert not any(
+        seed_statistics.is_number(value)
+        for value in (math.nan, math.inf, -math.inf, 1.7976931348623157e308)
+    )
     assert seed_statistics.is_number(100.0)
 
 
@@ -65,9 +78,14 @@ numbers = st.lists(st.one_of(st.none(), st.floats(0, 100)), max_size=12)
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(numbers, st.integers(0, 3), st.booleans())
-def test_places_follow_the_printed_order(means: list[float | None], decimals: int, higher: bool) -> None:
+def test_places_follow_the_printed_order(
+    means: list[float | None], decimals: int, higher: bool
+) -> None:
     marked = seed_statistics.places(means, decimals, higher)
-    seen = [None if mean is None else float(f"{mean:.{decimals}f}") * (1 if higher else -1) for mean in means]
+    seen = [
+        None if mean is None else float(f"{mean:.{decimals}f}") * (1 if higher else -1)
+        for mean in means
+    ]
     measured = [value for value in seen if value is not None]
     for value, place in zip(seen, marked, strict=True):
         better = {other for other in measured if value is not None and other > value}
@@ -77,7 +95,9 @@ def test_places_follow_the_printed_order(means: list[float | None], decimals: in
 
 def test_holm_against_a_worked_example() -> None:
     # sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2, 0.04 * 1, each at least the one before
-    assert seed_statistics.holm([0.03, 0.01, None, 0.04, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06], nan_ok=True)
+    assert seed_statistics.holm([0.03, 0.01, None, 0.04, 0.02]) == pytest.approx(
+        [0.06, 0.04, None, 0.06, 0.06], nan_ok=True
+    )
     assert seed_statistics.holm([0.5, 0.9]) == [1.0, 1.0]
     assert seed_statistics.holm([None]) == [None] and seed_statistics.holm([]) == []
 
@@ -85,7 +105,9 @@ def test_holm_against_a_worked_example() -> None:
 @settings(max_examples=50, derandomize=True, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
-    """The textbook's procedure: go up from the smallest, stop at the first that is above level / (tests left)."""
+    """The textbook's procedure: go up from the smallest, stop at the first that is above level /
+    (tests left).
+    """
     level, rejected = 0.05, set()
     for place, number in enumerate(sorted(range(len(p_values)), key=lambda n: p_values[n])):
         if p_values[number] * (len(p_values) - place) >= level:
@@ -100,10 +122,16 @@ def test_paired_bootstrap_against_scipy_s() -> None:
     a, b = random.random((3, 200)) < 0.4, random.random((2, 200)) < 0.3
     found = seed_statistics.paired_bootstrap(100.0 * a, 100.0 * b)
     gap = 100 * (a.mean(axis=0) - b.mean(axis=0))
-    theirs = scipy.stats.bootstrap((gap,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+    theirs = scipy.stats.bootstrap(
+        (gap,), np.mean, n_resamples=10_000, method="percentile", rng=1
+    ).confidence_interval
     assert found.mean == pytest.approx(gap.mean())
-    assert found.interval == pytest.approx((theirs.low, theirs.high), abs=0.35)  # of an interval of about 13 points
-    assert found == seed_statistics.paired_bootstrap(100.0 * a, 100.0 * b)  # the same numbers, the same interval
+    assert found.interval == pytest.approx(
+        (theirs.low, theirs.high), abs=0.35
+    )  # of an interval of about 13 points
+    assert found == seed_statistics.paired_bootstrap(
+        100.0 * a, 100.0 * b
+    )  # the same numbers, the same interval
 
 
 def test_paired_bootstrap_p_value_against_the_normal_approximation() -> None:
@@ -114,17 +142,23 @@ def test_paired_bootstrap_p_value_against_the_normal_approximation() -> None:
 
 
 def test_equal_items_have_no_interval() -> None:
-    assert seed_statistics.paired_bootstrap(np.full((1, 5), 2.0), np.ones((1, 5))) == seed_statistics.Difference(1.0, None, None)
+    assert seed_statistics.paired_bootstrap(
+        np.full((1, 5), 2.0), np.ones((1, 5))
+    ) == seed_statistics.Difference(1.0, None, None)
 
 
 def test_coverage_of_the_paired_bootstrap() -> None:
-    """Of 400 simulated test sets with a known difference, 95 % should hold it; 3.5 standard errors are 3.8 points."""
+    """Of 400 simulated test sets with a known difference, 95 % should hold it; 3.5 standard errors
+    are 3.8 points.
+    """
     random = np.random.default_rng(11)
     covered = 0
     for _ in range(400):
         difficulty = random.random(150)  # of each item, for both models: hits are paired
         a, b = (np.clip(difficulty + shift, 0, 1) for shift in (0.1, 0.0))
         hits = [random.random((2, 150)) < share for share in (a, b)]
-        low, high = seed_statistics.paired_bootstrap(*(100.0 * hit for hit in hits), draws=1000).interval or (0.0, 0.0)
+        low, high = seed_statistics.paired_bootstrap(
+            *(100.0 * hit for hit in hits), draws=1000
+        ).interval or (0.0, 0.0)
         covered += low <= 100 * (0.1 - 0.1**2 / 2) <= high  # clipping at 1 takes 0.005
     assert 0.912 < covered / 400 < 0.988

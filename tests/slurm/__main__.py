@@ -1,4 +1,6 @@
-"""The test cluster by hand: `python -m tests.slurm up`, then use sbatch, squeue, sweeps/*.py --executor slurm, and break things."""
+"""The test cluster by hand: `python -m tests.slurm up`, then use sbatch, squeue, sweeps/*.py
+--executor slurm, and break things.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,16 @@ ON_THE_CONTROLLER = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.slurm", description="A real SLURM cluster on this machine, and its faults.")
-    parser.add_argument("--folder", type=Path, default=HOME / "by-hand", help="where it lives (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.slurm",
+        description="A real SLURM cluster on this machine, and its faults.",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=HOME / "by-hand",
+        help="where it lives (default: %(default)s)",
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("up", help="start what is not running, and print what to type next")
     actions.add_parser("down", help="kill everything and remove the folder")
@@ -40,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     execute.add_argument("words", nargs=argparse.REMAINDER)
     for name, text in ON_THE_CONTROLLER.items():
         actions.add_parser(name, help=text)
-    actions.add_parser("accounting", help="with or without").add_argument("wanted", choices=("on", "off"))
+    actions.add_parser("accounting", help="with or without").add_argument(
+        "wanted", choices=("on", "off")
+    )
     args = parser.parse_args(arguments)
     try:
         return act(args)
@@ -55,17 +67,25 @@ def act(args: argparse.Namespace) -> int:
         return up(args.folder)
     cluster = Cluster(args.folder)
     if not (args.folder / "lab.json").exists():
-        print(f"there is no cluster in {args.folder}; `python -m tests.slurm up` starts one.", file=sys.stderr)
+        print(
+            f"there is no cluster in {args.folder}; `python -m tests.slurm up` starts one.",
+            file=sys.stderr,
+        )
         return 2
     if getattr(args, "node", None) and args.node not in cluster.nodes:
-        print(f"there is no node {args.node}; there are {', '.join(cluster.nodes)}.", file=sys.stderr)
+        print(
+            f"there is no node {args.node}; there are {', '.join(cluster.nodes)}.", file=sys.stderr
+        )
         return 2
     if args.action in ON_A_NODE:
         getattr(cluster, args.action.replace("-", "_"))(args.node)
     elif args.action in ON_THE_CONTROLLER:
         getattr(cluster, args.action.replace("-", "_"))()
     elif args.action in ("ps", "exec"):
-        done = cluster.run_on(args.node, *(args.words if args.action == "exec" else ("ps", "-eo", "pid,ppid,stat,args")))
+        done = cluster.run_on(
+            args.node,
+            *(args.words if args.action == "exec" else ("ps", "-eo", "pid,ppid,stat,args")),
+        )
         print(done.stdout + done.stderr, end="")
         return done.returncode
     elif args.action == "accounting":

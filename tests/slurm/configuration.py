@@ -1,4 +1,6 @@
-"""The configuration files of the test cluster. Every unusual value is here for a reason, which stands beside it."""
+"""The configuration files of the test cluster. Every unusual value is here for a reason, which
+stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be chosen about the cluster. Times in seconds, short, so that tests need not wait; SLURM's own in the comments."""
+    """What can be chosen about the cluster. Times in seconds, short, so that tests need not wait;
+    SLURM's own in the comments.
+    """
 
     nodes: int = 4
     cpus: int = 2  # per node; may be more than the machine has
@@ -18,9 +22,13 @@ class Settings:
     accounting: bool = True
     memory_limits: bool = True  # by cgroups; without them SLURM does not hold a job to its memory
     grace_s: int = 20  # of the partition `grace`
-    silent_node_s: int = 10  # SlurmdTimeout, 300: then a node counts as lost (in practice after 25-32 s)
+    silent_node_s: int = (
+        10  # SlurmdTimeout, 300: then a node counts as lost (in practice after 25-32 s)
+    )
     kill_wait_s: int = 5  # KillWait, 30: between SIGTERM and SIGKILL
-    requeue_wait_s: int = 5  # cred_expire, 120: a requeued job waits one second longer than this; less than 5 is not accepted
+    # cred_expire, 120: a requeued job waits one second longer than this; less than 5 is not
+    # accepted
+    requeue_wait_s: int = 5
     min_job_age_s: int = 300  # how long `scontrol show job` knows a job that has ended
 
     @property
@@ -43,18 +51,28 @@ def write_files(folder: Path, settings: Settings, ports: Ports) -> None:
     etc.mkdir(parents=True, exist_ok=True)
     (etc / "slurm.conf").write_text(slurm_conf(folder, settings, ports))
     devices = f"{folder}/dev/gpu[0-{settings.gpus - 1}]"
-    # GPUs that are only counted (without File=) are reported as 0 by the node, which is then drained
-    (etc / "gres.conf").write_text(f"NodeName={','.join(settings.names)} Name=gpu File={devices}\n" if settings.gpus else "")
+    # GPUs that are only counted (without File=) are reported as 0 by the node, which is then
+    # drained
+    (etc / "gres.conf").write_text(
+        f"NodeName={','.join(settings.names)} Name=gpu File={devices}\n" if settings.gpus else ""
+    )
     (etc / "cgroup.conf").write_text(_cgroup_conf(folder, settings))
     (etc / "slurmdbd.conf").write_text(_slurmdbd_conf(folder, ports))
     (etc / "slurmdbd.conf").chmod(0o600)  # it refuses to start otherwise
     (etc / "my.cnf").write_text(_database_conf(folder))
-    # All names are one address: a job's srun listens on the address of its host name, and what connects to it comes from 127.0.0.1
-    (etc / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()} {' '.join(settings.names)}\n")
+    # All names are one address: a job's srun listens on the address of its host name, and what
+    # connects to it comes from 127.0.0.1
+    (etc / "hosts").write_text(
+        f"127.0.0.1 localhost {socket.gethostname()} {' '.join(settings.names)}\n"
+    )
 
 
 def slurm_conf(folder: Path, settings: Settings, ports: Ports) -> str:
-    limits = ("proctrack/cgroup", "task/cgroup") if settings.memory_limits else ("proctrack/linuxproc", "task/none")
+    limits = (
+        ("proctrack/cgroup", "task/cgroup")
+        if settings.memory_limits
+        else ("proctrack/linuxproc", "task/none")
+    )
     gpus = f"Gres=gpu:{settings.gpus}" if settings.gpus else ""
     lines = f"""\
 ClusterName=lab

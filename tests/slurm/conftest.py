@@ -25,7 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def whole_cluster() -> Iterator[Cluster]:
-    """The cluster itself. Skipped where there can be none, unless SLURM_TESTS=required says that this is an error."""
+    """The cluster itself. Skipped where there can be none, unless SLURM_TESTS=required says that
+    this is an error.
+    """
     if reason := prepare():
         if os.environ.get("SLURM_TESTS") == "required":
             pytest.fail(reason)
@@ -63,7 +65,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Point], Path]:
-    """Run directory of the same experiment, run in one go in this process; each experiment once a session."""
+    """Run directory of the same experiment, run in one go in this process; each experiment once a
+    session.
+    """
     root = tmp_path_factory.mktemp("undisturbed")
 
     def reference(point: Point) -> Path:

@@ -1,8 +1,9 @@
-"""What the jobs of these tests run: the real experiment, slowed down so that a fault can hit it, and able to harm itself.
+"""What the jobs of these tests run: the real experiment, slowed down so that a fault can hit it,
+and able to harm itself.
 
-How it behaves is read from `pace.json` in the folder of the runs, again at every step, so that a test can let a run go on at full
-speed once the fault is over. See `Pace` in tests/slurm/user.py, which writes that file.
-"""
+How it behaves is read from `pace.json` in the folder of the runs, again at every step, so that a
+test can let a run go on at full speed once the fault is over. See `Pace` in tests/slurm/user.py,
+which writes that file."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def _first(path: Path) -> bool:
 
 
 class _Interrupted(logging.StreamHandler):
-    """The signal comes while a line is being logged: an exception that a signal handler raises now is swallowed by `logging`."""
+    """The signal comes while a line is being logged: an exception that a signal handler raises now
+    is swallowed by `logging`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         os.kill(os.getpid(), signal.SIGUSR2)

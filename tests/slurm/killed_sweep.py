@@ -1,4 +1,6 @@
-"""`python -m tests.slurm.killed_sweep`: the slow sweep, killed (kill -9) between SLURM's answer to a submission and our note of it."""
+"""`python -m tests.slurm.killed_sweep`: the slow sweep, killed (kill -9) between SLURM's answer to
+a submission and our note of it.
+"""
 
 import json
 import os

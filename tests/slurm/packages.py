@@ -1,4 +1,6 @@
-"""Whether this machine can hold the test cluster, and the installation of what it needs (Debian's own packages)."""
+"""Whether this machine can hold the test cluster, and the installation of what it needs (Debian's
+own packages).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAMS = {  # a program of each package that is needed; mariadb holds the accounting, which SLURM keeps nowhere else
+# a program of each package that is needed; mariadb holds the accounting, which SLURM keeps nowhere
+# else
+PROGRAMS = {
     "munged": "munge",
     "slurmctld": "slurmctld",
     "slurmd": "slurmd",
@@ -25,12 +29,16 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def program(name: str) -> str:
-    """Path of a program, also of those that only an administrator has in PATH; "" if it is not there."""
+    """Path of a program, also of those that only an administrator has in PATH; "" if it is not
+    there.
+    """
     return shutil.which(name, path=_ADMIN_PATH) or ""
 
 
 def prepare() -> str:
-    """Install what is missing. Returns "" if the cluster can be started here, else the reason why not, in one sentence."""
+    """Install what is missing. Returns "" if the cluster can be started here, else the reason why
+    not, in one sentence.
+    """
     if not sys.platform.startswith("linux"):
         return "the test cluster needs Linux."
     if os.geteuid() != 0:
@@ -39,9 +47,16 @@ def prepare() -> str:
     reason = _install(missing) if missing else ""
     if reason:
         return reason
-    done = subprocess.run([program("unshare") or "unshare", *NAMESPACES, "true"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("unshare") or "unshare", *NAMESPACES, "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        return f"the test cluster needs namespaces, which this machine refuses: {done.stderr.strip()}"
+        return (
+            f"the test cluster needs namespaces, which this machine refuses: {done.stderr.strip()}"
+        )
     return ""
 
 
@@ -52,8 +67,13 @@ def _install(packages: list[str]) -> str:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     waiting = ["-o", "DPkg::Lock::Timeout=600"]
     with _no_services():
-        for command in ([apt, "update", *waiting], [apt, "install", "--yes", "--no-install-recommends", *waiting, *packages]):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        for command in (
+            [apt, "update", *waiting],
+            [apt, "install", "--yes", "--no-install-recommends", *waiting, *packages],
+        ):
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False
+            )
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
         return f"the test cluster needs {', '.join(packages)}, which could not be installed: {said}"

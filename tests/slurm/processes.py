@@ -1,4 +1,6 @@
-"""Processes of this machine, told apart by process id and start time, also those inside the namespaces of the cluster's nodes."""
+"""Processes of this machine, told apart by process id and start time, also those inside the
+namespaces of the cluster's nodes.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,32 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], seconds: float, what: str, every: float = 0.1, told: Callable[[], str] | None = None) -> T:
+def wait_until(
+    condition: Callable[[], T],
+    seconds: float,
+    what: str,
+    every: float = 0.1,
+    told: Callable[[], str] | None = None,
+) -> T:
     """Poll until `condition` returns something true, and return it.
 
-    Raises:
-        AssertionError: it did not within `seconds`; the message holds `what` and, if given, what `told` says about the state of things.
+    Raises: AssertionError: it did not within `seconds`; the message holds `what` and, if given,
+        what `told` says about the state of things.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds:.0f} s" + (f"\n{told()}" if told else ""))
+            raise AssertionError(
+                f"{what}: not within {seconds:.0f} s" + (f"\n{told()}" if told else "")
+            )
         time.sleep(every)
     return found
 
 
 def started(pid: int) -> int:
-    """When a process started, in clock ticks since the boot; 0 if there is none, or only its zombie."""
+    """When a process started, in clock ticks since the boot; 0 if there is none, or only its
+    zombie.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -56,7 +68,13 @@ def name(pid: int) -> str:
 def command(pid: int) -> str:
     """The command line of a process, or ""."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return (
+            Path(f"/proc/{pid}/cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode(errors="replace")
+            .strip()
+        )
     except OSError:
         return ""
 
@@ -100,7 +118,9 @@ def send(pid: int, number: int) -> None:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A process that is written down in a file, so that another program finds it again and mistakes no other one for it."""
+    """A process that is written down in a file, so that another program finds it again and mistakes
+    no other one for it.
+    """
 
     path: Path
 

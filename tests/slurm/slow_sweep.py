@@ -1,4 +1,6 @@
-"""`python -m tests.slurm.slow_sweep`: sweeps/mask_ratio.py with jobs that pause after every step (see tests/slurm/jobs.py)."""
+"""`python -m tests.slurm.slow_sweep`: sweeps/mask_ratio.py with jobs that pause after every step
+(see tests/slurm/jobs.py).
+"""
 
 import sys
 

@@ -1,5 +1,6 @@
-"""Every fault that a cluster offers, and each time a run that ends as if nothing had happened: the same weights bit by bit, the same
-journal line by line, the same results as those of an undisturbed run."""
+"""Every fault that a cluster offers, and each time a run that ends as if nothing had happened: the
+same weights bit by bit, the same journal line by line, the same results as those of an undisturbed
+run."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ BEFORE = 12  # the step at which a fault comes; checkpoints lie at 5 and 10
 
 
 def begin(user: User, *options: str, step: int = BEFORE) -> tuple[Command, Point, str]:
-    """Give the sweep command and wait until its (first) point is in the middle of pre-training: (command, point, job id)."""
+    """Give the sweep command and wait until its (first) point is in the middle of pre-training:
+    (command, point, job id).
+    """
     point = user.points[0]
     command = user.sweep(*options)
     job = user.wait_for_job(point)
@@ -34,7 +37,9 @@ def begin(user: User, *options: str, step: int = BEFORE) -> tuple[Command, Point
     return command, point, job
 
 
-def ends_well(user: User, command: Command, point: Point, undisturbed: Undisturbed, seconds: float = 180) -> None:
+def ends_well(
+    user: User, command: Command, point: Point, undisturbed: Undisturbed, seconds: float = 180
+) -> None:
     """From here on at full speed; the command reports success and the run is as it should be."""
     user.pace(pause_s=0.0)
     user.wait_for_end(point, seconds)
@@ -47,7 +52,7 @@ def restarts(point: Point) -> list[int]:
     return [attempt.restart for attempt in starts(point.run_dir)]
 
 
-# ---- asked to go, and come back -----------------------------------------------------------------------------------------------
+# ---- asked to go, and come back ------------------------------------------------------------------
 
 
 def test_without_a_fault(user: User, undisturbed: Undisturbed) -> None:
@@ -71,8 +76,8 @@ def test_time_limit_again_and_again(cluster: Cluster, user: User, undisturbed: U
 
 @pytest.mark.slow
 def test_real_time_limit(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
-    """One minute is the shortest limit that SLURM knows, and it looks at limits twice a minute. Under the default --signal of two
-    minutes the job must still come further with each start."""
+    """One minute is the shortest limit that SLURM knows, and it looks at limits twice a minute.
+    Under the default --signal of two minutes the job must still come further with each start."""
     user.pace(pause_s=2.0)
     command, point, job = begin(user, "--time", "1", step=2)
     user.wait_for_restart(point, 2, 150)
@@ -81,9 +86,13 @@ def test_real_time_limit(cluster: Cluster, user: User, undisturbed: Undisturbed)
 
 
 def test_preemption(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
-    """With 20 s to leave, and with none: then SIGTERM comes together with USR2, and a false result is written by submitit."""
+    """With 20 s to leave, and with none: then SIGTERM comes together with USR2, and a false result
+    is written by submitit.
+    """
     users = {partition: new_user(seeds=(seed,)) for seed, partition in enumerate(("grace", "main"))}
-    commands = {partition: user.sweep("--partition", partition) for partition, user in users.items()}
+    commands = {
+        partition: user.sweep("--partition", partition) for partition, user in users.items()
+    }
     for user in users.values():
         user.wait_for_step(user.points[0], BEFORE)
     other = cluster.drive_out()
@@ -112,7 +121,7 @@ def test_a_signal_inside_a_logging_call(user: User, undisturbed: Undisturbed) ->
     assert restarts(point) == [0, 1]
 
 
-# ---- killed -------------------------------------------------------------------------------------------------------------------
+# ---- killed --------------------------------------------------------------------------------------
 
 
 def test_task_killed(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
@@ -123,7 +132,9 @@ def test_task_killed(cluster: Cluster, user: User, undisturbed: Undisturbed) -> 
 
 
 def test_one_task_of_two_killed(cluster: Cluster, new_user: NewUser) -> None:
-    """The other task must not wait for it for ever. Compared with two undisturbed tasks on this machine."""
+    """The other task must not wait for it for ever. Compared with two undisturbed tasks on this
+    machine.
+    """
     user, calm = new_user(), new_user()
     calm.pace(pause_s=0.0)
     command, point, job = begin(user, "--tasks", "2")
@@ -138,7 +149,9 @@ def test_one_task_of_two_killed(cluster: Cluster, new_user: NewUser) -> None:
 
 
 def test_node_crash(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
-    """SLURM calls it NODE_FAIL and starts the job again; who takes that word for the end runs the point twice."""
+    """SLURM calls it NODE_FAIL and starts the job again; who takes that word for the end runs the
+    point twice.
+    """
     command, point, job = begin(user)
     node = cluster.node_of(job)
     cluster.crash(node)
@@ -149,8 +162,12 @@ def test_node_crash(cluster: Cluster, user: User, undisturbed: Undisturbed) -> N
     assert first.host != second.host and first.job == second.job and restarts(point) == [0, 1]
 
 
-def test_two_writers_after_a_lost_slurmd(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
-    """SLURM gives the node up and starts the job elsewhere, while the old process goes on and writes."""
+def test_two_writers_after_a_lost_slurmd(
+    cluster: Cluster, user: User, undisturbed: Undisturbed
+) -> None:
+    """SLURM gives the node up and starts the job elsewhere, while the old process goes on and
+    writes.
+    """
     user.pace(pause_s=1.0)
     command, point, job = begin(user, step=6)
     old = cluster.tasks(job)[0]
@@ -164,10 +181,12 @@ def test_two_writers_after_a_lost_slurmd(cluster: Cluster, user: User, undisturb
     assert first.host == old.node != second.host and first.ended is not None
 
 
-# ---- SLURM itself is away -----------------------------------------------------------------------------------------------------
+# ---- SLURM itself is away ------------------------------------------------------------------------
 
 
-def test_controller_away_during_a_sweep(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
+def test_controller_away_during_a_sweep(
+    cluster: Cluster, user: User, undisturbed: Undisturbed
+) -> None:
     command, point, _job = begin(user)
     cluster.stop_controller()
     user.pace(pause_s=0.0)
@@ -182,7 +201,9 @@ def test_controller_away_during_a_sweep(cluster: Cluster, user: User, undisturbe
 def test_controller_away_when_a_job_is_to_be_requeued(
     cluster: Cluster, user: User, undisturbed: Undisturbed, comes_back_in_time: bool
 ) -> None:
-    """The job asks again and again; where its time runs out first, the sweep command submits the point anew."""
+    """The job asks again and again; where its time runs out first, the sweep command submits the
+    point anew.
+    """
     slowly = {} if comes_back_in_time else {"requeue_for_s": 1.0}
     user.pace(**slowly)
     command, point, job = begin(user)
@@ -190,7 +211,12 @@ def test_controller_away_when_a_job_is_to_be_requeued(
     cluster.stop_controller()
     task.kill(signal.SIGUSR2)
     log = Path(read(point.run_dir / "job.json")["stdout"])
-    wait_until(lambda: f"scontrol requeue {job}:" in log.read_text(), 60, "a failed request", told=user.told)
+    wait_until(
+        lambda: f"scontrol requeue {job}:" in log.read_text(),
+        60,
+        "a failed request",
+        told=user.told,
+    )
     if not comes_back_in_time:
         wait_until(lambda: not task.alive, 30, "the end of the task", told=user.told)
     cluster.start_controller()
@@ -208,10 +234,12 @@ def test_accounting_off(cluster: Cluster, new_user: NewUser, undisturbed: Undist
     ends_well(user, command, point, undisturbed)
 
 
-# ---- the sweep command and the tracker -------------------------------------------------------------------------------------------
+# ---- the sweep command and the tracker -----------------------------------------------------------
 
 
-def test_the_sweep_command_killed_twenty_times(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
+def test_the_sweep_command_killed_twenty_times(
+    cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed
+) -> None:
     """Often right at the submission of one of the points, else at any moment."""
     user, moments = new_user(seeds=(0, 1, 2, 3)), random.Random(0)
     user.pace(pause_s=1.0)
@@ -224,7 +252,12 @@ def test_the_sweep_command_killed_twenty_times(cluster: Cluster, new_user: NewUs
         seed, before = number % 4, count()
         command = user.sweep("--cpus", "2", *(("--only", f"seed={seed}") if number < 12 else ()))
         if number < 12 and not user.job_id(user.points[seed]):
-            wait_until(lambda before=before, command=command: count() > before or not command.running, 60, "a submission", every=0.005)
+            wait_until(
+                lambda before=before, command=command: count() > before or not command.running,
+                60,
+                "a submission",
+                every=0.005,
+            )
             time.sleep(moments.uniform(0.0, 0.2))
         else:
             time.sleep(moments.uniform(0.0, 6.0))
@@ -239,14 +272,23 @@ def test_the_sweep_command_killed_twenty_times(cluster: Cluster, new_user: NewUs
 def test_the_sweep_command_killed_between_slurms_answer_and_our_note_of_it(
     cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed
 ) -> None:
-    """No job.json names the jobs then: the next call finds them in the queue by the name of the submission."""
+    """No job.json names the jobs then: the next call finds them in the queue by the name of the
+    submission.
+    """
     user = new_user(seeds=(0, 1))
     user.pace(pause_s=1.0)
     killed = user.sweep("--cpus", "2", program=("-m", "tests.slurm.killed_sweep"))
     wait_until(lambda: not killed.running, 60, "the sweep command to be killed")
-    assert not any(user.job_id(point) for point in user.points) and len(cluster.queue()) == 2, user.told()
+    assert not any(user.job_id(point) for point in user.points) and len(cluster.queue()) == 2, (
+        user.told()
+    )
     second = user.sweep("--cpus", "2")
-    wait_until(lambda: second.output.count("that was not written down: watching it") == 2, 60, "both jobs to be found", told=user.told)
+    wait_until(
+        lambda: second.output.count("that was not written down: watching it") == 2,
+        60,
+        "both jobs to be found",
+        told=user.told,
+    )
     user.pace(pause_s=0.0)
     assert second.wait(300) == 0, user.told()
     for point in user.points:
@@ -254,7 +296,9 @@ def test_the_sweep_command_killed_between_slurms_answer_and_our_note_of_it(
         assert_same_run(point.run_dir, undisturbed(point))
 
 
-def test_tracker_away_for_the_whole_sweep(user: User, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_tracker_away_for_the_whole_sweep(
+    user: User, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     user.pace(pause_s=0.0)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
@@ -268,7 +312,7 @@ def test_tracker_away_for_the_whole_sweep(user: User, undisturbed: Undisturbed, 
     assert run.state == "finished"
 
 
-# ---- what the user should be told ---------------------------------------------------------------------------------------------
+# ---- what the user should be told ----------------------------------------------------------------
 
 
 def test_out_of_memory(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
@@ -289,11 +333,15 @@ def test_cancelled_by_the_user(cluster: Cluster, user: User, undisturbed: Undist
     assert command.wait(60) == 1
     assert "cancelled" in command.output, command.output
     again = user.sweep()
-    assert again.wait(60) == 1 and "cancelled" in again.output and len(starts(point.run_dir)) == 1, "not tried again by itself"
+    assert (
+        again.wait(60) == 1 and "cancelled" in again.output and len(starts(point.run_dir)) == 1
+    ), "not tried again by itself"
     ends_well(user, user.sweep("--retry"), point, undisturbed)
 
 
-def test_full_disk(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_full_disk(
+    cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     """The sweep's own files lie on that disk too."""
     user = new_user(root=cluster.small_disk / "runs", papers=tmp_path)
     command, point, _job = begin(user)
@@ -307,8 +355,12 @@ def test_full_disk(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed
     assert command.wait(120) in (1, 2)
     wait_until(lambda: not cluster.queue(), 60, "the end of the job", told=user.told)
     assert "No space left" in command.output and "free some space" in command.output, command.output
-    assert re.search(r"failed: cannot write .*: No space left on device; free some space", log.read_text()), user.told()
-    assert whole <= {path.name for path in (point.run_dir / "checkpoints" / "pretrain").glob("step_*.pt")}
+    assert re.search(
+        r"failed: cannot write .*: No space left on device; free some space", log.read_text()
+    ), user.told()
+    assert whole <= {
+        path.name for path in (point.run_dir / "checkpoints" / "pretrain").glob("step_*.pt")
+    }
     filler.unlink()
     ends_well(user, user.sweep("--retry"), point, undisturbed)
     assert len(starts(point.run_dir)) == 2

@@ -1,4 +1,6 @@
-"""What the sweep engine promises on a real cluster when nothing breaks: several ranks, frozen code, detaching, profiles, a budget."""
+"""What the sweep engine promises on a real cluster when nothing breaks: several ranks, frozen code,
+detaching, profiles, a budget.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +19,37 @@ from tests.slurm.user import ROOT, User, assert_same_run, last_step, metric_line
 pytestmark = pytest.mark.slurm
 Undisturbed = Callable[[Point], Path]
 NewUser = Callable[..., User]
-SHORT = ("pretrain.max_steps=20", "losses.vtm=0")  # the wrong pairs of VTM are made of the samples of a rank
+SHORT = (
+    "pretrain.max_steps=20",
+    "losses.vtm=0",
+)  # the wrong pairs of VTM are made of the samples of a rank
 
 
-# ---- several ranks ------------------------------------------------------------------------------------------------------------
+# ---- several ranks -------------------------------------------------------------------------------
 
 
 def losses(run_dir: Path) -> dict[int, dict[str, float]]:
     return {
-        line["step"]: {name: value for name, value in line["metrics"].items() if name.startswith("loss/")} for line in metric_lines(run_dir)
+        line["step"]: {
+            name: value for name, value in line["metrics"].items() if name.startswith("loss/")
+        }
+        for line in metric_lines(run_dir)
     }
 
 
 def assert_same_losses(run_dir: Path, undisturbed: Path) -> None:
-    """Each of 20 steps, to 1e-5. Other data, or the same in another order, would differ from the first step on."""
+    """Each of 20 steps, to 1e-5. Other data, or the same in another order, would differ from the
+    first step on.
+    """
     ours, theirs = losses(run_dir), losses(undisturbed)
     assert list(ours) == list(theirs) == list(range(1, 21))
     for step, expected in theirs.items():
         assert expected and ours[step] == pytest.approx(expected, rel=1e-5, abs=1e-5), step
 
 
-def test_two_nodes_with_two_tasks_are_as_one_process(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
+def test_two_nodes_with_two_tasks_are_as_one_process(
+    cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed
+) -> None:
     user = new_user(settings=SHORT)
     user.pace(pause_s=0.0)
     assert user.sweep("--nodes", "2", "--tasks", "2").wait() == 0, user.told()
@@ -47,7 +59,9 @@ def test_two_nodes_with_two_tasks_are_as_one_process(cluster: Cluster, new_user:
     assert_same_losses(point.run_dir, undisturbed(point))
 
 
-def test_other_ranks_go_on_with_the_same_data(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
+def test_other_ranks_go_on_with_the_same_data(
+    cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed
+) -> None:
     user = new_user(settings=SHORT)
     [point] = user.points
     first = user.sweep("--nodes", "2")
@@ -62,13 +76,15 @@ def test_other_ranks_go_on_with_the_same_data(cluster: Cluster, new_user: NewUse
     assert_same_losses(point.run_dir, undisturbed(point))
 
 
-# ---- the code of the submission ---------------------------------------------------------------------------------------------
+# ---- the code of the submission ------------------------------------------------------------------
 
 
 def copy_of_the_code(folder: Path) -> Path:
     """A repository of its own with one commit."""
     for package in ("simvtp", "ablations", "sweeps", "tests"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     (folder / ".gitignore").write_text("__pycache__/\n")
     git(folder, "init", "--quiet")
     commit(folder)
@@ -76,12 +92,24 @@ def copy_of_the_code(folder: Path) -> Path:
 
 
 def git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def commit(folder: Path) -> str:
     git(folder, "add", ".")
-    git(folder, "-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", "commit", "--quiet", "-m", "A change")
+    git(
+        folder,
+        "-c",
+        "user.name=Somebody",
+        "-c",
+        "user.email=somebody@example.org",
+        "commit",
+        "--quiet",
+        "-m",
+        "A change",
+    )
     return git(folder, "rev-parse", "HEAD")
 
 
@@ -110,12 +138,16 @@ def test_a_waiting_job_runs_the_code_of_its_submission(
     assert_same_run(point.run_dir, undisturbed(point))
 
 
-# ---- without a controller, and with a budget ---------------------------------------------------------------------------------
+# ---- without a controller, and with a budget -----------------------------------------------------
 
 
-def test_detached_by_a_cluster_profile_and_watched_later(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
+def test_detached_by_a_cluster_profile_and_watched_later(
+    cluster: Cluster, user: User, undisturbed: Undisturbed
+) -> None:
     profile = user.root / "here.toml"
-    profile.write_text('executor = "slurm"\npartition = "grace"\ntime = "0:37"\nmem = 3\n[sbatch]\ncomment = "of-the-profile"\n')
+    profile.write_text(
+        'executor = "slurm"\npartition = "grace"\ntime = "0:37"\nmem = 3\n[sbatch]\ncomment = "of-the-profile"\n'
+    )
     options = ("--cluster", str(profile))
     first = user.sweep(*options, "--detach", executor="")
     assert first.wait(60) == 0 and "Handed in" in first.output, first.output
@@ -132,14 +164,18 @@ def test_detached_by_a_cluster_profile_and_watched_later(cluster: Cluster, user:
     status = user.ask("sweeps/status.py", "--root", str(user.root))
     assert "running" in status and cluster.node_of(job) in status and job in status, status
     second = user.sweep(*options, executor="")
-    wait_until(lambda: f"running already (job {job})" in second.output, 30, "the adoption", told=user.told)
+    wait_until(
+        lambda: f"running already (job {job})" in second.output, 30, "the adoption", told=user.told
+    )
     user.pace(pause_s=0.0)
     assert second.wait() == 0, user.told()
     assert len(starts(point.run_dir)) == 1
     assert_same_run(point.run_dir, undisturbed(point))
 
 
-def test_a_budget_stops_and_a_larger_one_continues(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
+def test_a_budget_stops_and_a_larger_one_continues(
+    cluster: Cluster, user: User, undisturbed: Undisturbed
+) -> None:
     """0.02 GPU-hours are 36 seconds of two GPUs; the run would take more than 60."""
     user.pace(pause_s=1.0)
     command = user.sweep("--gpus", "2", "--tasks", "1", "--budget-gpu-hours", "0.02")
@@ -149,6 +185,8 @@ def test_a_budget_stops_and_a_larger_one_continues(cluster: Cluster, user: User,
     reached = last_step(point.run_dir)
     assert 0 < reached < 60 and starts(point.run_dir)[0].gpus == 2
     user.pace(pause_s=0.0)
-    assert user.sweep("--gpus", "2", "--tasks", "1", "--budget-gpu-hours", "1").wait() == 0, user.told()
+    assert user.sweep("--gpus", "2", "--tasks", "1", "--budget-gpu-hours", "1").wait() == 0, (
+        user.told()
+    )
     assert len(starts(point.run_dir)) == 2
     assert_same_run(point.run_dir, undisturbed(point))

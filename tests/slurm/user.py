@@ -1,4 +1,6 @@
-"""A user of the cluster: gives sweep commands in a shell of the login node, and reads what lies in the run directories."""
+"""A user of the cluster: gives sweep commands in a shell of the login node, and reads what lies in
+the run directories.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ from safetensors.torch import load_file
 
 from ablations import mask_ratio
 from ablations.design import Point
+from simvtp.config.overrides import override
+from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment
 from simvtp.runs.journal import read_journal
 from simvtp.runs.lease import Attempt, attempts
-from simvtp.config.recipes import get_recipe
-from simvtp.config.overrides import override
 from sweeps.runner.point import REQUEUE_FOR_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
@@ -31,12 +33,19 @@ ROOT = Path(__file__).resolve().parents[2]
 REAL, SLOW = ("sweeps/mask_ratio.py",), ("-m", "tests.slurm.slow_sweep")
 STEPS = 60  # of pre-training
 TRAINING = (f"pretrain.max_steps={STEPS}", "runtime.log_every=1", "runtime.checkpoint_every=5")
-NOT_COMPARED = ("speed/", "system/", "cost/", "data/wait_s")  # they differ between two runs of the same experiment
+NOT_COMPARED = (
+    "speed/",
+    "system/",
+    "cost/",
+    "data/wait_s",
+)  # they differ between two runs of the same experiment
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How the jobs of tests/slurm/jobs.py behave; the harms come once a run, after step `harm_at` of pre-training."""
+    """How the jobs of tests/slurm/jobs.py behave; the harms come once a run, after step `harm_at`
+    of pre-training.
+    """
 
     pause_s: float = 0.25
     eat_mb: int = 0
@@ -65,7 +74,9 @@ class Command:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the command did not end within {seconds:.0f} s:\n{self.output[-4000:]}") from None
+            raise AssertionError(
+                f"the command did not end within {seconds:.0f} s:\n{self.output[-4000:]}"
+            ) from None
 
     def kill(self) -> None:
         self.process.kill()
@@ -78,7 +89,9 @@ class Command:
 
 @dataclass
 class User:
-    """One user with one folder of runs. `settings`: of the experiment, beside those that make it small. `code`: the working tree."""
+    """One user with one folder of runs. `settings`: of the experiment, beside those that make it
+    small. `code`: the working tree.
+    """
 
     cluster: Cluster
     root: Path
@@ -93,7 +106,7 @@ class User:
         self.root.mkdir(parents=True, exist_ok=True)
         self.pace()
 
-    # ---- what is run ----------------------------------------------------------------------------------------------------
+    # ---- what is run -----------------------------------------------------------------------------
 
     def pace(self, **values: Any) -> None:
         """Tell the jobs how to behave from now on: see `Pace`."""
@@ -103,9 +116,13 @@ class User:
 
     @property
     def given(self) -> list[str]:
-        """The settings on the command line. The mask ratios are what the sweep varies, so they are not among them."""
+        """The settings on the command line. The mask ratios are what the sweep varies, so they are
+        not among them.
+        """
         small = small_settings(self.root, self.cache, *TRAINING, *self.settings)
-        return [text for text in small if not text.startswith(("masks.video_ratio", "masks.text_ratio"))]
+        return [
+            text for text in small if not text.startswith(("masks.video_ratio", "masks.text_ratio"))
+        ]
 
     def experiment(self, *more: str) -> Experiment:
         return override(get_recipe("tiny"), [*self.given, *more])
@@ -115,13 +132,30 @@ class User:
         """One point a seed."""
         return mask_ratio.build(self.experiment(), (0.5,), (0.5,), seeds=self.seeds).points()
 
-    def sweep(self, *options: str, program: tuple[str, ...] = SLOW, executor: str = "slurm", **environment: str) -> Command:
+    def sweep(
+        self,
+        *options: str,
+        program: tuple[str, ...] = SLOW,
+        executor: str = "slurm",
+        **environment: str,
+    ) -> Command:
         """Give the sweep command and return at once. `executor`: "" = do not name one."""
         number = len(self.commands) + 1
-        grid = ("--video-ratios", "0.5", "--text-ratios", "0.5", "--seeds", ",".join(map(str, self.seeds)))
+        grid = (
+            "--video-ratios",
+            "0.5",
+            "--text-ratios",
+            "0.5",
+            "--seeds",
+            ",".join(map(str, self.seeds)),
+        )
         where = ("--executor", executor) if executor else ()
         words = [sys.executable, *program, *where, *grid, "--no-report", *options, *self.given]
-        variables = {"PYTHONPATH": str(self.code), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
+        variables = {
+            "PYTHONPATH": str(self.code),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        } | environment
         output = (self.papers or self.root) / f"command-{number}.log"
         with open(output, "wb") as file:
             process = subprocess.Popen(
@@ -137,10 +171,17 @@ class User:
         return self.commands[-1]
 
     def ask(self, *words: str) -> str:
-        """Run a short Python program of the working tree, such as sweeps/status.py, and return what it prints."""
+        """Run a short Python program of the working tree, such as sweeps/status.py, and return what
+        it prints.
+        """
         variables = {"PYTHONPATH": str(self.code), "COLUMNS": "200"}
         done = subprocess.run(
-            [sys.executable, *words], cwd=self.code, env=self.cluster.environment(**variables), capture_output=True, text=True, check=False
+            [sys.executable, *words],
+            cwd=self.code,
+            env=self.cluster.environment(**variables),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -151,7 +192,7 @@ class User:
             if command.running:
                 command.kill()
 
-    # ---- what is read ---------------------------------------------------------------------------------------------------
+    # ---- what is read ----------------------------------------------------------------------------
 
     def job_id(self, point: Point) -> str:
         """The SLURM job of the point's newest submission; "" before there is one."""
@@ -162,40 +203,61 @@ class User:
 
     def wait_for_step(self, point: Point, step: int, seconds: float = 120) -> None:
         """Until the journal holds that step of pre-training."""
-        self._wait(lambda: last_step(point.run_dir) >= step, seconds, f"step {step} of {point.name}")
+        self._wait(
+            lambda: last_step(point.run_dir) >= step, seconds, f"step {step} of {point.name}"
+        )
 
     def wait_for_restart(self, point: Point, attempt: int, seconds: float = 120) -> None:
         """Until the attempt with this number (from 1) has taken the run directory."""
-        self._wait(lambda: len(starts(point.run_dir)) >= attempt, seconds, f"attempt {attempt} at {point.name}")
+        self._wait(
+            lambda: len(starts(point.run_dir)) >= attempt,
+            seconds,
+            f"attempt {attempt} at {point.name}",
+        )
 
     def wait_for_end(self, point: Point, seconds: float = 180) -> dict[str, Any]:
         """Until the results are written; returns status.json."""
-        return self._wait(lambda: finished_status(point.run_dir), seconds, f"the end of {point.name}")
+        return self._wait(
+            lambda: finished_status(point.run_dir), seconds, f"the end of {point.name}"
+        )
 
     def _wait(self, condition: Callable[[], T], seconds: float, what: str) -> T:
-        """`wait_until`, given up at once when the newest command has ended with an error (not: was killed)."""
+        """`wait_until`, given up at once when the newest command has ended with an error (not: was
+        killed).
+        """
 
         def come() -> T:
             failed = bool(self.commands) and (self.commands[-1].process.poll() or 0) > 0
-            found = condition()  # after the look at the command: it may have ended because of what is waited for
+            found = (
+                condition()
+            )  # after the look at the command: it may have ended because of what is waited for
             assert found or not failed, f"{what}: the command has ended\n{self.told()}"
             return found
 
         return wait_until(come, seconds, what, told=self.told)
 
     def told(self) -> str:
-        """All that helps to see what went wrong: the commands' output, the states, the ends of the jobs' logs."""
-        parts = [f"--- command {number}\n{command.output[-2500:]}" for number, command in enumerate(self.commands, 1)]
+        """All that helps to see what went wrong: the commands' output, the states, the ends of the
+        jobs' logs.
+        """
+        parts = [
+            f"--- command {number}\n{command.output[-2500:]}"
+            for number, command in enumerate(self.commands, 1)
+        ]
         for point in self.points:
             job, status = read(point.run_dir / "job.json"), read(point.run_dir / "status.json")
-            parts.append(f"--- {point.name}: {len(starts(point.run_dir))} attempts, step {last_step(point.run_dir)}\n{job}\n{status}")
+            parts.append(
+                f"--- {point.name}: {len(starts(point.run_dir))} attempts, step {last_step(point.run_dir)}\n{job}\n{status}"
+            )
             for name in ("stdout", "stderr"):
                 path = Path(str(job.get(name, "")))
                 if path.is_file():
                     parts.append(f"--- {path}\n{path.read_text(errors='replace')[-2500:]}")
         try:
             parts.append(f"--- squeue\n{self.cluster.command('squeue', '--array')}")
-        except Exception as error:  # it is only for the message, and the controller may be what is down
+        except (
+            Exception
+        ) as error:  # it is only for the message, and the controller may be what is down
             parts.append(f"--- squeue: {error}")
         return "\n".join(parts)
 
@@ -212,7 +274,9 @@ def finished_status(run_dir: Path) -> dict[str, Any]:
 
 
 def starts(run_dir: Path) -> list[Attempt]:
-    """The attempts that have taken the run directory, in order, also those that were killed or replaced."""
+    """The attempts that have taken the run directory, in order, also those that were killed or
+    replaced.
+    """
     return attempts(run_dir)
 
 
@@ -226,14 +290,20 @@ def last_step(run_dir: Path, stage: str = "pretrain") -> int:
 
 
 def comparable(run_dir: Path) -> list[dict[str, Any]]:
-    """The journal without what two undisturbed runs would not share either: times, speed, cost, and remarks about the course."""
+    """The journal without what two undisturbed runs would not share either: times, speed, cost, and
+    remarks about the course.
+    """
     lines = []
     for _, line in read_journal(run_dir / "journal.jsonl"):
         if line["kind"] == "event":
             continue
         kept = {key: value for key, value in line.items() if key != "time"}
         if "metrics" in kept:
-            kept["metrics"] = {key: value for key, value in kept["metrics"].items() if not key.startswith(NOT_COMPARED)}
+            kept["metrics"] = {
+                key: value
+                for key, value in kept["metrics"].items()
+                if not key.startswith(NOT_COMPARED)
+            }
         lines.append(kept)
     return lines
 
@@ -241,13 +311,28 @@ def comparable(run_dir: Path) -> list[dict[str, Any]]:
 def assert_same_run(run_dir: Path, undisturbed: Path) -> None:
     """Final weights of both stages bit by bit, the journal line by line, and the results."""
     for stage in ("pretrain", "finetune"):
-        ours, theirs = (load_file(folder / "checkpoints" / f"{stage}.safetensors") for folder in (run_dir, undisturbed))
+        ours, theirs = (
+            load_file(folder / "checkpoints" / f"{stage}.safetensors")
+            for folder in (run_dir, undisturbed)
+        )
         assert ours.keys() == theirs.keys()
         different = [name for name in theirs if not ours[name].equal(theirs[name])]
         assert not different, f"weights of {stage} differ: {different[:5]}"
     ours_lines, their_lines = comparable(run_dir), comparable(undisturbed)
-    doubled = [key for key, count in Counter((line.get("stage"), line.get("step")) for line in ours_lines).items() if count > 1]
-    known = {key for key, count in Counter((line.get("stage"), line.get("step")) for line in their_lines).items() if count > 1}
+    doubled = [
+        key
+        for key, count in Counter(
+            (line.get("stage"), line.get("step")) for line in ours_lines
+        ).items()
+        if count > 1
+    ]
+    known = {
+        key
+        for key, count in Counter(
+            (line.get("stage"), line.get("step")) for line in their_lines
+        ).items()
+        if count > 1
+    }
     assert set(doubled) == known, f"steps that stand twice in the journal: {set(doubled) - known}"
     for number, (mine, theirs_line) in enumerate(zip(ours_lines, their_lines, strict=True), 1):
         assert mine == theirs_line, f"journal line {number}"

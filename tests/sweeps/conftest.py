@@ -7,9 +7,9 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
-from simvtp.config.schema import Experiment
-from simvtp.config.recipes import tiny
 from simvtp.config.overrides import override
+from simvtp.config.recipes import tiny
+from simvtp.config.schema import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = "tests.sweeps.jobs:run"
@@ -25,7 +25,11 @@ def importable_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def base(tmp_path: Path) -> Experiment:
     """Half a second a point."""
-    settings = [f"runtime.root={tmp_path / 'runs'}", "runtime.tracking_uri=off", "pretrain.max_steps=10"]
+    settings = [
+        f"runtime.root={tmp_path / 'runs'}",
+        "runtime.tracking_uri=off",
+        "pretrain.max_steps=10",
+    ]
     return override(tiny(), settings)
 
 

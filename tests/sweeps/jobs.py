@@ -1,6 +1,7 @@
-"""A small real experiment for the runner's tests: it writes status, journal and results as `simvtp.experiment.run` does, resumes
-where it was killed, stops when it is asked to, and costs no training. How long it takes and whether it fails is read from the
-experiment's settings, so that each point can behave differently:
+"""A small real experiment for the runner's tests: it writes status, journal and results as
+`simvtp.experiment.run` does, resumes where it was killed, stops when it is asked to, and costs no
+training. How long it takes and whether it fails is read from the experiment's settings, so that
+each point can behave differently:
 
     pretrain.max_steps   steps of 0.05 s
     finetune.enabled     false: fail in the middle
@@ -41,7 +42,12 @@ def run(experiment: Experiment, *, say=print) -> list[Result]:
     try:
         for step in range(first + 1, total + 1):
             time.sleep(STEP_S)
-            journal.write("metrics", stage="pretrain", step=step, metrics={"loss/total": 1 / step, "speed/clips_per_s": 20.0})
+            journal.write(
+                "metrics",
+                stage="pretrain",
+                step=step,
+                metrics={"loss/total": 1 / step, "speed/clips_per_s": 20.0},
+            )
             write_atomically(saved, json.dumps({"step": step}))
             status(folder, "running", step, total)
             if step == total // 2 and experiment.losses.mvm == 2:
@@ -62,7 +68,9 @@ def run(experiment: Experiment, *, say=print) -> list[Result]:
 
 
 def scored(experiment: Experiment, *, say=print) -> list[Result]:
-    """A fine-tuning that is scored five times on val; the figure grows towards 100 x the video mask ratio."""
+    """A fine-tuning that is scored five times on val; the figure grows towards 100 x the video mask
+    ratio.
+    """
     folder = experiment.run_dir
     folder.mkdir(parents=True, exist_ok=True)
     journal, stop = Journal(folder / "journal.jsonl"), []
@@ -70,7 +78,12 @@ def scored(experiment: Experiment, *, say=print) -> list[Result]:
     try:
         for step in range(1, 6):
             value = 100 * experiment.masks.video_ratio * step / 5
-            journal.write("metrics", stage="finetune", step=step, metrics={"val/t2v/R1": value, "val/mean_recall": value})
+            journal.write(
+                "metrics",
+                stage="finetune",
+                step=step,
+                metrics={"val/t2v/R1": value, "val/mean_recall": value},
+            )
             status(folder, "running", step, 5)
             for _ in range(20):
                 time.sleep(0.02)
@@ -98,11 +111,35 @@ def result(experiment: Experiment) -> Result:
         dict.fromkeys(("R1", "R5", "R10", "R50", "MdR", "MnR"), 0.5),
     )
     setting = "finetuned" if experiment.finetune.enabled else "zero-shot"
-    protocol = Protocol("retrieval", "shapes", "test", setting, "t2v", 8, 1, 1, "pessimistic", experiment.seed, "0" * 64)
+    protocol = Protocol(
+        "retrieval",
+        "shapes",
+        "test",
+        setting,
+        "t2v",
+        8,
+        1,
+        1,
+        "pessimistic",
+        experiment.seed,
+        "0" * 64,
+    )
     return Result(protocol, metrics, chance, 200, 200)
 
 
 def status(folder: Path, state: str, step: int, total: int, message: str = "") -> None:
-    values = {"state": state, "stage": "pretrain", "step": step, "total_steps": total, "message": message, "pid": os.getpid()}
-    values |= {"host": socket.gethostname(), "updated": time.time(), "cpu_hours": 0.0, "gpu_hours": 0.0}
+    values = {
+        "state": state,
+        "stage": "pretrain",
+        "step": step,
+        "total_steps": total,
+        "message": message,
+        "pid": os.getpid(),
+    }
+    values |= {
+        "host": socket.gethostname(),
+        "updated": time.time(),
+        "cpu_hours": 0.0,
+        "gpu_hours": 0.0,
+    }
     write_atomically(folder / "status.json", json.dumps(values))

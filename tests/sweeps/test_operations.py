@@ -24,16 +24,16 @@ from ablations import mask_ratio
 from ablations.design import Ablation, Point
 from ablations.search import build as build_search
 from simvtp import tracking
+from simvtp.config.overrides import override
 from simvtp.config.schema import Experiment
 from simvtp.runs.journal import Journal, read_journal, read_json, write_atomically
 from simvtp.runs.lease import owner
 from simvtp.runs.rundir import write_identity
-from simvtp.config.overrides import override
 from simvtp.tracking.store import Store
 from sweeps import cancel, doctor, status
 from sweeps.monitor.overview import controller, find_sweeps, survey
-from sweeps.repair.rebuild import open_recorded, rebuild_study
 from sweeps.monitor.run_state import process_mark
+from sweeps.repair.rebuild import open_recorded, rebuild_study
 from sweeps.runner.slurm_queue import shared_queue, state_of
 from sweeps.study import open_study
 from tests.sweeps import jobs
@@ -44,7 +44,7 @@ COMMAND = "import sys; from sweeps.cli.command import main; from sweeps.mask_rat
 QUIET = ["--tracking-uri", "off", "--no-report"]
 
 
-# ---- what the tests are made of -------------------------------------------------------------------------------------------
+# ---- what the tests are made of ------------------------------------------------------------------
 
 
 def folder_of(grid: Ablation) -> Path:
@@ -63,7 +63,12 @@ def write_plan(grid: Ablation) -> Path:
 def make_run(grid: Ablation, point: Point, state: str = "finished", message: str = "") -> Path:
     """A run directory as an experiment leaves it, without running one."""
     write_identity(point.experiment, point.run_dir)
-    origin = {"sweep_id": grid.sweep_id, "ablation": grid.name, "parent_run_id": "", "cell": dict(point.cell)}
+    origin = {
+        "sweep_id": grid.sweep_id,
+        "ablation": grid.name,
+        "parent_run_id": "",
+        "cell": dict(point.cell),
+    }
     write_atomically(point.run_dir / "sweep.json", json.dumps(origin))
     journal = Journal(point.run_dir / "journal.jsonl")
     for step in range(1, 6):
@@ -93,7 +98,9 @@ def digest(folder: Path) -> str:
     """Of all names and contents below a folder."""
     found = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        found.update(str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b""))
+        found.update(
+            str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b"")
+        )
     return found.hexdigest()
 
 
@@ -106,7 +113,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 def start_sweep(base: Experiment, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", COMMAND, "--root", base.runtime.root, *QUIET, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def run_sweep(base: Experiment, *arguments: str) -> str:
@@ -118,7 +132,9 @@ def run_sweep(base: Experiment, *arguments: str) -> str:
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the controller's lock of a sweep."""
     program = "import fcntl,sys,time; f=open(sys.argv[1],'a+'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('process 1 on n1'); f.flush(); print('held', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline().strip() == "held"
     try:
         yield process
@@ -135,7 +151,9 @@ def states(grid: Ablation) -> list[str]:
     return [state_of(point.run_dir).state for point in grid.points()]
 
 
-def doctor_says(capsys: pytest.CaptureFixture[str], grid: Ablation, *arguments: str) -> tuple[int, str]:
+def doctor_says(
+    capsys: pytest.CaptureFixture[str], grid: Ablation, *arguments: str
+) -> tuple[int, str]:
     code = doctor.main([*root_of(grid), *arguments])
     out, err = capsys.readouterr()
     return code, out + err
@@ -150,7 +168,7 @@ def pretend(tools: Path, **scripts: str) -> None:
     shared_queue().forget()
 
 
-# ---- all three ------------------------------------------------------------------------------------------------------------
+# ---- all three -----------------------------------------------------------------------------------
 
 
 def test_the_commands_do_not_import_the_heavy_libraries(grid: Ablation) -> None:
@@ -169,11 +187,19 @@ def test_the_commands_do_not_import_the_heavy_libraries(grid: Ablation) -> None:
 
 @pytest.mark.parametrize("program", ["status", "cancel", "doctor"])
 def test_help_has_examples_and_runs_as_a_script(program: str) -> None:
-    done = subprocess.run([sys.executable, f"sweeps/{program}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "examples:" in done.stdout and f"python sweeps/{program}.py" in done.stdout, done.stderr
+    done = subprocess.run(
+        [sys.executable, f"sweeps/{program}.py", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 0
+        and "examples:" in done.stdout
+        and f"python sweeps/{program}.py" in done.stdout
+    ), done.stderr
 
 
-def test_bad_input_is_one_sentence_and_status_2(grid: Ablation, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_status_2(
+    grid: Ablation, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     write_plan(grid)
     write_plan(replace(grid, seeds=(0, 1)))
 
@@ -190,9 +216,15 @@ def test_bad_input_is_one_sentence_and_status_2(grid: Ablation, capsys: pytest.C
     assert "no sweep 'losses' under" in refused(status.main, "losses", *root_of(grid))
     assert "fits several sweeps" in refused(status.main, "mask_", *root_of(grid))
     assert "unrecognized arguments: --wach" in refused(status.main, "--wach")
-    assert "--only colour=red: write one of" in refused(cancel.main, grid.sweep_id, "--only", "colour=red", *root_of(grid))
-    assert "leaves no point" in refused(cancel.main, grid.sweep_id, "--only", "video_ratio=0.1", *root_of(grid))
-    assert "--points nobody: there is no such point" in refused(cancel.main, grid.sweep_id, "--points", "nobody", *root_of(grid))
+    assert "--only colour=red: write one of" in refused(
+        cancel.main, grid.sweep_id, "--only", "colour=red", *root_of(grid)
+    )
+    assert "leaves no point" in refused(
+        cancel.main, grid.sweep_id, "--only", "video_ratio=0.1", *root_of(grid)
+    )
+    assert "--points nobody: there is no such point" in refused(
+        cancel.main, grid.sweep_id, "--points", "nobody", *root_of(grid)
+    )
     assert "there is no such folder" in refused(doctor.main, "--root", str(tmp_path / "nowhere"))
 
 
@@ -206,7 +238,7 @@ def test_who_runs_a_sweep_is_seen_without_taking_its_lock(grid: Ablation) -> Non
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# ---- status ---------------------------------------------------------------------------------------------------------------
+# ---- status --------------------------------------------------------------------------------------
 
 
 def test_the_table_is_plain_and_whole_in_a_pipe(grid: Ablation) -> None:
@@ -214,31 +246,61 @@ def test_the_table_is_plain_and_whole_in_a_pipe(grid: Ablation) -> None:
     finished, failed, killed, _ = grid.points()
     make_run(grid, finished)
     make_run(grid, failed, "failed", "the loss became NaN at step 5, " + "and so on " * 30)
-    record = {"executor": "local", "job_id": "77", "submitted": 1.0, "host": socket.gethostname(), "pid": 1, "pid_started": -1.0}
+    record = {
+        "executor": "local",
+        "job_id": "77",
+        "submitted": 1.0,
+        "host": socket.gethostname(),
+        "pid": 1,
+        "pid_started": -1.0,
+    }
     (failed.run_dir / "err").write_text("first\nValueError: the last line\n")
-    write_atomically(failed.run_dir / "job.json", json.dumps(record | {"stderr": str(failed.run_dir / "err")}))
+    write_atomically(
+        failed.run_dir / "job.json", json.dumps(record | {"stderr": str(failed.run_dir / "err")})
+    )
     kill_quietly(make_run(grid, killed))
-    done = subprocess.run([sys.executable, "sweeps/status.py", *root_of(grid)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "sweeps/status.py", *root_of(grid)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     row = {line.split("  ")[0]: line for line in lines}
     by_state = {point.cell["masks.text_ratio"]: point for point in grid.points()}
     assert len(by_state) == 2
-    assert sum(" finished " in line for line in lines) >= 1 and f"{jobs.result(finished.experiment).metrics['R1']:.2f}" in done.stdout
+    assert (
+        sum(" finished " in line for line in lines) >= 1
+        and f"{jobs.result(finished.experiment).metrics['R1']:.2f}" in done.stdout
+    )
     assert "and so on " * 29 in done.stdout, "never cut in a pipe"
-    assert "    | ValueError: the last line" in lines and f"    log: {failed.run_dir / 'err'}" in lines
+    assert (
+        "    | ValueError: the last line" in lines and f"    log: {failed.run_dir / 'err'}" in lines
+    )
     assert "77" in next(line for line in row.values() if str(failed.run_dir / "err") in line)
-    assert lines[-1].startswith("1 of 4 points finished, 1 waiting, 2 failed · ") and lines[-1].endswith("no controller is running")
+    assert lines[-1].startswith("1 of 4 points finished, 1 waiting, 2 failed · ") and lines[
+        -1
+    ].endswith("no controller is running")
 
     document = json.loads(
-        subprocess.run([sys.executable, "sweeps/status.py", "--json", *root_of(grid)], cwd=ROOT, capture_output=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "sweeps/status.py", "--json", *root_of(grid)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        ).stdout
     )
     points = document["sweeps"][0]["points"]
     assert [point["state"] for point in points] == ["finished", "failed", "killed", "missing"]
-    assert points[0]["value"] == jobs.result(finished.experiment).metrics["R1"] and points[1]["log"] == str(failed.run_dir / "err")
+    assert points[0]["value"] == jobs.result(finished.experiment).metrics["R1"] and points[1][
+        "log"
+    ] == str(failed.run_dir / "err")
 
 
-def test_finished_sweeps_are_left_out_unless_asked_for(grid: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_sweeps_are_left_out_unless_asked_for(
+    grid: Ablation, capsys: pytest.CaptureFixture[str]
+) -> None:
     for point in grid.points():
         make_run(grid, point)
     longer = replace(grid, seeds=(0, 1))
@@ -255,19 +317,45 @@ def test_finished_sweeps_are_left_out_unless_asked_for(grid: Ablation, capsys: p
     assert shown(grid.sweep_id) == shown(grid.sweep_id[:-2]) == [grid.sweep_id]
 
 
-def test_two_thousand_points_are_answered_from_few_files_and_the_ends_of_journals(tmp_path: Path) -> None:
+def test_two_thousand_points_are_answered_from_few_files_and_the_ends_of_journals(
+    tmp_path: Path,
+) -> None:
     root, points = tmp_path / "runs", []
     result = {"protocol": {"task": "retrieval", "dataset": "s", "split": "test", "setting": "finetuned", "direction": "t2v", "frames": 8, "segments": 1, "crops": 1, "ties": "pessimistic", "seed": 0, "checkpoint": "0"}, "metrics": {"R1": 50.0}, "chance": {"R1": 0.5}, "queries": 9, "gallery": 9, "ranks": list(range(200))}  # fmt: skip
-    line = json.dumps({"kind": "metrics", "time": 1.0, "stage": "pretrain", "step": 1, "metrics": {"loss/total": 0.5}}) + "\n"
+    line = (
+        json.dumps(
+            {
+                "kind": "metrics",
+                "time": 1.0,
+                "stage": "pretrain",
+                "step": 1,
+                "metrics": {"loss/total": 0.5},
+            }
+        )
+        + "\n"
+    )
     for number in range(2000):
         fingerprint = hashlib.sha256(str(number).encode()).hexdigest()
         points.append(
-            {"cell": {"masks.video_ratio": number / 2000}, "seed": 0, "fingerprint": fingerprint, "cell_fingerprint": fingerprint}
+            {
+                "cell": {"masks.video_ratio": number / 2000},
+                "seed": 0,
+                "fingerprint": fingerprint,
+                "cell_fingerprint": fingerprint,
+            }
         )
         state = ("finished", "finished", "running", "failed")[number % 4]
         folder = root / fingerprint[:12]
         (folder / "lease").mkdir(parents=True)
-        attempt = {"token": 1, "host": "n1", "pid": 1, "pid_started": 1.0, "gpus": 1, "began": 0.0, "ended": 3600.0}
+        attempt = {
+            "token": 1,
+            "host": "n1",
+            "pid": 1,
+            "pid_started": 1.0,
+            "gpus": 1,
+            "began": 0.0,
+            "ended": 3600.0,
+        }
         (folder / "lease" / "00000001.ended.json").write_text(json.dumps(attempt))
         (folder / "job.json").write_text(json.dumps({"executor": "local", "job_id": "1", "host": socket.gethostname(), "pid": 1, "pid_started": -1.0, "submitted": 1.0}))  # fmt: skip
         jobs_status = {
@@ -293,7 +381,8 @@ def test_two_thousand_points_are_answered_from_few_files_and_the_ends_of_journal
         root / "sweeps" / "big-00000000" / "plan.json",
         json.dumps(plan | {"seeds": [0], "metric": "test/finetuned/t2v/R1", "points": points}),
     )
-    # What takes the time on a shared file system is counted, not timed: files opened, and bytes read (docs/scale.md has the seconds).
+    # What takes the time on a shared file system is counted, not timed: files opened, and bytes
+    # read (docs/scale.md has the seconds).
     counted = f"""
 import runpy, sys
 opened = 0
@@ -310,15 +399,23 @@ except SystemExit as end:
     assert not end.code, end.code
 print(opened, read() - before, file=sys.stderr)
 """
-    process = subprocess.run([sys.executable, "-c", counted], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert process.stdout.splitlines()[-1].startswith("1000 of 2000 points finished, 500 running, 500 failed · 2000.00 GPU-hours")
+    process = subprocess.run(
+        [sys.executable, "-c", counted], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.splitlines()[-1].startswith(
+        "1000 of 2000 points finished, 500 running, 500 failed · 2000.00 GPU-hours"
+    )
     opened, read = map(int, process.stderr.split())
     journals = 500 * 1000 * len(line)
     assert 2000 <= opened <= 5 * 2000, f"{opened} files opened for 2,000 points"
-    assert read < journals / 2, f"{read} bytes read, {journals} of them lie in journals of which only the end is wanted"
+    assert read < journals / 2, (
+        f"{read} bytes read, {journals} of them lie in journals of which only the end is wanted"
+    )
 
 
-def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(base: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(
+    base: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
     process = start_sweep(base, "--parallel", "2", "pretrain.max_steps=100")
     grid = mask_ratio.build(override(base, ["pretrain.max_steps=100"]))
     try:
@@ -329,11 +426,16 @@ def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(base: Experi
         assert overview.controller.startswith(f"process {process.pid} on ")
         for row in running:
             assert row.view.total == 100 and row.view.step >= 1 and row.view.stage == "pretrain"
-            assert row.view.node == socket.gethostname() and row.view.job == str(read_json(row.point.run_dir / "job.json")["job_id"])
+            assert row.view.node == socket.gethostname() and row.view.job == str(
+                read_json(row.point.run_dir / "job.json")["job_id"]
+            )
             assert Path(row.log).exists()
         assert status.main(root_of(grid)) == 0
         out = capsys.readouterr().out
-        assert f"controller: process {process.pid}" in out.splitlines()[-1] and "2 running, 2 waiting" in out
+        assert (
+            f"controller: process {process.pid}" in out.splitlines()[-1]
+            and "2 running, 2 waiting" in out
+        )
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
@@ -350,7 +452,13 @@ def test_the_live_table_is_drawn_until_ctrl_c(grid: Ablation) -> None:
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
     command = [sys.executable, "sweeps/status.py", "--watch", "1", *root_of(grid)]
     process = subprocess.Popen(
-        [sys.executable, "-c", HEARS_CTRL_C, *command], cwd=ROOT, stdin=side, stdout=side, stderr=side, env=environment, close_fds=True
+        [sys.executable, "-c", HEARS_CTRL_C, *command],
+        cwd=ROOT,
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        env=environment,
+        close_fds=True,
     )
     os.close(side)
     seen = b""
@@ -367,20 +475,29 @@ def test_the_live_table_is_drawn_until_ctrl_c(grid: Ablation) -> None:
         os.close(terminal)
 
 
-# ---- cancel ---------------------------------------------------------------------------------------------------------------
+# ---- cancel --------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_sweep_stays_cancelled_until_it_is_retried(base: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cancelled_sweep_stays_cancelled_until_it_is_retried(
+    base: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = ["--parallel", "2", "pretrain.max_steps=200"]
     grid = mask_ratio.build(override(base, ["pretrain.max_steps=200"]))
     process = start_sweep(base, *settings)
     wait_for(
-        lambda: states(grid)[:2] == ["running", "running"] and all((p.run_dir / "checkpoint.json").exists() for p in grid.points()[:2])
+        lambda: (
+            states(grid)[:2] == ["running", "running"]
+            and all((p.run_dir / "checkpoint.json").exists() for p in grid.points()[:2])
+        )
     )
     before = digest(Path(base.runtime.root) / grid.points()[2].fingerprint[:12])
     assert cancel.main([grid.sweep_id, "--dry-run", *root_of(grid)]) == 0
     out = capsys.readouterr().out
-    assert "Nothing was changed" in out and f"is being run by process {process.pid}" in out and out.count("will not be started") == 2
+    assert (
+        "Nothing was changed" in out
+        and f"is being run by process {process.pid}" in out
+        and out.count("will not be started") == 2
+    )
     assert digest(Path(base.runtime.root) / grid.points()[2].fingerprint[:12]) == before
     assert states(grid)[:2] == ["running", "running"]
 
@@ -388,18 +505,30 @@ def test_a_cancelled_sweep_stays_cancelled_until_it_is_retried(base: Experiment,
     assert states(grid) == ["cancelled"] * 4
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1, out
-    assert [(point.run_dir / "starts.txt").exists() for point in grid.points()] == [True, True, False, False], "the rest was not started"
-    assert all(read_json(point.run_dir / "checkpoint.json")["step"] < 200 for point in grid.points()[:2])
+    assert [(point.run_dir / "starts.txt").exists() for point in grid.points()] == [
+        True,
+        True,
+        False,
+        False,
+    ], "the rest was not started"
+    assert all(
+        read_json(point.run_dir / "checkpoint.json")["step"] < 200 for point in grid.points()[:2]
+    )
     assert cancel.main([grid.sweep_id, "--yes", *root_of(grid)]) == 0
     assert "Nothing to cancel" in capsys.readouterr().out
 
     run_sweep(base, *settings)
-    assert states(grid) == ["cancelled"] * 4 and [starts(point) for point in grid.points()[:2]] == [1, 1]
+    assert states(grid) == ["cancelled"] * 4 and [starts(point) for point in grid.points()[:2]] == [
+        1,
+        1,
+    ]
     run_sweep(base, "--retry", "--only", "text=0.15", *settings)
     chosen = [point for point in grid.points() if point.cell["masks.text_ratio"] == 0.15]
     assert [state_of(point.run_dir).state for point in chosen] == ["finished", "finished"]
     steps = [line["step"] for _, line in read_journal(grid.points()[0].run_dir / "journal.jsonl")]
-    assert sorted(set(steps)) == list(range(1, 201)), "it went on from the checkpoint that it saved when it was cancelled"
+    assert sorted(set(steps)) == list(range(1, 201)), (
+        "it went on from the checkpoint that it saved when it was cancelled"
+    )
 
 
 def test_stopped_points_are_continued_by_the_same_command(base: Experiment) -> None:
@@ -411,7 +540,9 @@ def test_stopped_points_are_continued_by_the_same_command(base: Experiment) -> N
     process.communicate(timeout=120)
     assert states(grid) == ["stopped", "stopped"]
     run_sweep(base, *settings)
-    assert states(grid) == ["finished", "finished"] and [starts(point) for point in grid.points()] == [2, 2]
+    assert states(grid) == ["finished", "finished"] and [
+        starts(point) for point in grid.points()
+    ] == [2, 2]
 
 
 def test_only_the_named_points_are_cancelled_and_nobody_is_asked_without_a_terminal(
@@ -423,9 +554,34 @@ def test_only_the_named_points_are_cancelled_and_nobody_is_asked_without_a_termi
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115
     assert cancel.main([grid.sweep_id, *root_of(grid)]) == 2
     assert "add --yes" in capsys.readouterr().err and states(grid)[1:] == ["missing"] * 3
-    assert cancel.main([grid.sweep_id, "--yes", "--points", names[1], grid.points()[2].fingerprint[:8], *root_of(grid)]) == 0
+    assert (
+        cancel.main(
+            [
+                grid.sweep_id,
+                "--yes",
+                "--points",
+                names[1],
+                grid.points()[2].fingerprint[:8],
+                *root_of(grid),
+            ]
+        )
+        == 0
+    )
     assert states(grid) == ["finished", "cancelled", "cancelled", "missing"]
-    assert cancel.main([grid.sweep_id, "--yes", "--only", "video=0.9", "--only", "text_ratio=0.75", *root_of(grid)]) == 0
+    assert (
+        cancel.main(
+            [
+                grid.sweep_id,
+                "--yes",
+                "--only",
+                "video=0.9",
+                "--only",
+                "text_ratio=0.75",
+                *root_of(grid),
+            ]
+        )
+        == 0
+    )
     assert states(grid)[3] == "cancelled"
 
 
@@ -433,18 +589,41 @@ def test_a_job_that_does_not_listen_is_killed(grid: Ablation) -> None:
     write_plan(grid)
     point = grid.points()[0]
     program = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-    deaf = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    deaf = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert deaf.stdout is not None and deaf.stdout.readline().strip() == "deaf"
 
-    record = {"executor": "local", "job_id": str(deaf.pid), "submitted": time.time(), **process_mark(deaf.pid)}
+    record = {
+        "executor": "local",
+        "job_id": str(deaf.pid),
+        "submitted": time.time(),
+        **process_mark(deaf.pid),
+    }
     write_atomically(point.run_dir / "job.json", json.dumps(record))
-    assert cancel.main([grid.sweep_id, "--yes", "--grace", "0.3", "--points", point.fingerprint[:12], *root_of(grid)]) == 0
+    assert (
+        cancel.main(
+            [
+                grid.sweep_id,
+                "--yes",
+                "--grace",
+                "0.3",
+                "--points",
+                point.fingerprint[:12],
+                *root_of(grid),
+            ]
+        )
+        == 0
+    )
     assert deaf.wait(timeout=10) == -signal.SIGKILL
     assert state_of(point.run_dir).state == "cancelled"
 
 
 def test_jobs_of_slurm_are_shown_and_cancelled_in_one_call(
-    grid: Ablation, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Ablation,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Pretended programs; tests/slurm has the real ones."""
     write_plan(grid)
@@ -466,11 +645,18 @@ def test_jobs_of_slurm_are_shown_and_cancelled_in_one_call(
     assert status.main(root_of(grid)) == 0
     rows = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     names = [row.point.name for row in survey(find_sweeps(Path(grid.base.runtime.root))[0]).rows]
-    assert "PENDING (Resources)" in rows[names[0]] and "n2" in rows[names[1]] and "killed" in rows[names[2]] and "waiting" in rows[names[3]]
+    assert (
+        "PENDING (Resources)" in rows[names[0]]
+        and "n2" in rows[names[1]]
+        and "killed" in rows[names[2]]
+        and "waiting" in rows[names[3]]
+    )
 
     assert cancel.main([grid.sweep_id, "--yes", "--points", *names[:2], *root_of(grid)]) == 1
     assert "SLURM says: no permission" in capsys.readouterr().err
-    assert "ended" not in read_json(grid.points()[0].run_dir / "job.json"), "it goes on, so it is not called cancelled"
+    assert "ended" not in read_json(grid.points()[0].run_dir / "job.json"), (
+        "it goes on, so it is not called cancelled"
+    )
     pretend(tools, squeue=queue, scancel=f"echo $# $@ >> {asked}")
     assert cancel.main([grid.sweep_id, "--yes", "--points", *names[:2], *root_of(grid)]) == 0
     assert asked.read_text() == "2 12_0 12_1\n"
@@ -483,7 +669,9 @@ def test_jobs_of_slurm_are_shown_and_cancelled_in_one_call(
     assert "starting" in next(line for line in out.splitlines() if line.startswith(names[2]))
 
 
-def test_obsolete_points_are_cancelled_and_those_of_present_plans_are_not(base: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_obsolete_points_are_cancelled_and_those_of_present_plans_are_not(
+    base: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = ["--parallel", "4", "pretrain.max_steps=400"]
     grid = mask_ratio.build(override(base, ["pretrain.max_steps=400"]))
     process = start_sweep(base, *settings)
@@ -496,16 +684,20 @@ def test_obsolete_points_are_cancelled_and_those_of_present_plans_are_not(base: 
         assert cancel.main(["mask_ratio", "--obsolete", "--yes", *root_of(grid)]) == 0
         assert "2 point(s) cancelled" in capsys.readouterr().out
         kept = {point.fingerprint for point in smaller.points()}
-        assert [state == "running" for state in states(grid)] == [point.fingerprint in kept for point in grid.points()]
+        assert [state == "running" for state in states(grid)] == [
+            point.fingerprint in kept for point in grid.points()
+        ]
     finally:
         assert cancel.main(["mask_ratio", "--yes", "--grace", "20", *root_of(grid)]) == 0
     assert states(grid) == ["cancelled"] * 4
 
 
-# ---- doctor ---------------------------------------------------------------------------------------------------------------
+# ---- doctor --------------------------------------------------------------------------------------
 
 
-def test_nothing_is_wrong_with_a_sound_root(grid: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_wrong_with_a_sound_root(
+    grid: Ablation, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_plan(grid)
     for point in grid.points():
         make_run(grid, point)
@@ -547,7 +739,10 @@ def running_without_process(run_dir: Path) -> Callable[[], None]:
     (run_dir / "results.json").unlink()
 
     def check() -> None:
-        assert read_json(run_dir / "status.json")["state"] == "stopped" and state_of(run_dir).state == "stopped"
+        assert (
+            read_json(run_dir / "status.json")["state"] == "stopped"
+            and state_of(run_dir).state == "stopped"
+        )
 
     return check
 
@@ -590,7 +785,9 @@ def unreadable_results(run_dir: Path) -> Callable[[], None]:
     (run_dir / "results.json").write_text("[{")
 
     def check() -> None:
-        assert not (run_dir / "results.json").exists() and state_of(run_dir).state == "killed", "it is scored again"
+        assert not (run_dir / "results.json").exists() and state_of(run_dir).state == "killed", (
+            "it is scored again"
+        )
 
     return check
 
@@ -607,7 +804,10 @@ def unreadable_results(run_dir: Path) -> Callable[[], None]:
     ],
 )
 def test_damage_of_a_run_directory_is_said_and_mended(
-    damage: Callable[[Path], Callable[[], None]], said: str, grid: Ablation, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[Path], Callable[[], None]],
+    said: str,
+    grid: Ablation,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_plan(grid)
     root = Path(grid.base.runtime.root)
@@ -619,7 +819,9 @@ def test_damage_of_a_run_directory_is_said_and_mended(
     with held(folder_of(grid) / "controller.lock"):
         before = digest(root)
         code, out = doctor_says(capsys, grid, "--yes")
-        assert code == 1 and "left alone: " in out and digest(root) == before, "not while its sweep is being run"
+        assert code == 1 and "left alone: " in out and digest(root) == before, (
+            "not while its sweep is being run"
+        )
     code, out = doctor_says(capsys, grid, "--yes")
     assert code == 0 and said in out and "1 thing(s) mended." in out, out
     check()
@@ -662,7 +864,10 @@ def study_lock(folder: Path, grid: Ablation) -> Callable[[], None]:
     ],
 )
 def test_damage_of_a_study_is_said_and_mended(
-    damage: Callable[[Path, Ablation], Callable[[], None]], said: str, grid: Ablation, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[Path, Ablation], Callable[[], None]],
+    said: str,
+    grid: Ablation,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, root = write_plan(grid), Path(grid.base.runtime.root)
     for point in grid.points()[:2]:
@@ -696,10 +901,14 @@ def test_a_disk_that_is_full_or_cannot_be_written_is_said(
     assert code == 1 and "MB are free" in out and "to do: free some space" in out
 
 
-def test_code_that_no_job_uses_is_removed_with_yes_only(grid: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_code_that_no_job_uses_is_removed_with_yes_only(
+    grid: Ablation, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_plan(grid)
     root = Path(grid.base.runtime.root)
-    used, unused, fresh = (root / "sweeps" / "code" / name for name in ("0" * 16, "1" * 16, "2" * 16))
+    used, unused, fresh = (
+        root / "sweeps" / "code" / name for name in ("0" * 16, "1" * 16, "2" * 16)
+    )
     for folder in (used, unused, fresh):
         (folder / "simvtp").mkdir(parents=True)
         (folder / "simvtp" / "__init__.py").write_text("# code")
@@ -707,7 +916,13 @@ def test_code_that_no_job_uses_is_removed_with_yes_only(grid: Ablation, capsys: 
         os.utime(folder, (1.0, 1.0))
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        record = {"executor": "local", "job_id": "1", "submitted": time.time(), **process_mark(sleeper.pid), "code": str(used)}
+        record = {
+            "executor": "local",
+            "job_id": "1",
+            "submitted": time.time(),
+            **process_mark(sleeper.pid),
+            "code": str(used),
+        }
         write_atomically(grid.points()[0].run_dir / "job.json", json.dumps(record))
         code, out = doctor_says(capsys, grid)
         assert (
@@ -726,10 +941,19 @@ def test_code_that_no_job_uses_is_removed_with_yes_only(grid: Ablation, capsys: 
 
 
 def test_an_interrupted_submission_is_not_guessed_about(
-    grid: Ablation, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Ablation,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = write_plan(grid)
-    record = {"token": "ab", "name": "sweep.ab", "submitted": 1.0, "fingerprints": [grid.points()[0].fingerprint], "job_ids": None}
+    record = {
+        "token": "ab",
+        "name": "sweep.ab",
+        "submitted": 1.0,
+        "fingerprints": [grid.points()[0].fingerprint],
+        "job_ids": None,
+    }
     write_atomically(folder / "submissions" / "ab.json", json.dumps(record))
     tools = tmp_path / "bin"
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
@@ -741,12 +965,18 @@ def test_an_interrupted_submission_is_not_guessed_about(
     code, out = slurm("exit 1")
     assert code == 1 and "SLURM cannot be asked" in out
     code, out = slurm("echo '12_0|PENDING||Resources|0:00|sweep.ab'")
-    assert code == 1 and "SLURM has job 12_0" in out and read_json(folder / "submissions" / "ab.json")["job_ids"] is None
+    assert (
+        code == 1
+        and "SLURM has job 12_0" in out
+        and read_json(folder / "submissions" / "ab.json")["job_ids"] is None
+    )
     code, out = slurm("exit 0")
     assert code == 0 and read_json(folder / "submissions" / "ab.json")["job_ids"] == ["none"], out
 
 
-def test_a_tracker_that_does_not_answer_is_said_and_nothing_is_lost(grid: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tracker_that_does_not_answer_is_said_and_nothing_is_lost(
+    grid: Ablation, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
@@ -757,17 +987,21 @@ def test_a_tracker_that_does_not_answer_is_said_and_nothing_is_lost(grid: Ablati
     assert code == 1 and "does not answer" in out and "python -m simvtp sync" in out
 
 
-# ---- the tracker and rebuilding -------------------------------------------------------------------------------------------
+# ---- the tracker and rebuilding ------------------------------------------------------------------
 
 
 @pytest.fixture
 def tracked(grid: Ablation, monkeypatch: pytest.MonkeyPatch) -> Ablation:
     """The same grid with its tracker in the root."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return replace(grid, base=replace(grid.base, runtime=replace(grid.base.runtime, tracking_uri="")))
+    return replace(
+        grid, base=replace(grid.base, runtime=replace(grid.base.runtime, tracking_uri=""))
+    )
 
 
-def test_tracked_runs_without_a_process_are_ended(tracked: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tracked_runs_without_a_process_are_ended(
+    tracked: Ablation, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_plan(tracked)
     tracking.start_sweep(tracked.plan(), tracked.base.runtime)
     point = tracked.points()[0]
@@ -775,10 +1009,17 @@ def test_tracked_runs_without_a_process_are_ended(tracked: Ablation, capsys: pyt
     tracking.Mirror(run_dir, point.experiment.runtime).sync()
     uri = tracking.resolve_uri(tracked.base.runtime)
     assert uri is not None
-    assert {run.fingerprint or run.sweep_id for run in tracking.running_runs(uri)} == {point.fingerprint, tracked.sweep_id}
+    assert {run.fingerprint or run.sweep_id for run in tracking.running_runs(uri)} == {
+        point.fingerprint,
+        tracked.sweep_id,
+    }
     kill_quietly(run_dir)
     code, out = doctor_says(capsys, tracked, "--yes")
-    assert code == 0 and f"{run_dir.name} is RUNNING in the tracker" in out and f"{tracked.sweep_id} is RUNNING in the tracker" in out, out
+    assert (
+        code == 0
+        and f"{run_dir.name} is RUNNING in the tracker" in out
+        and f"{tracked.sweep_id} is RUNNING in the tracker" in out
+    ), out
     assert tracking.running_runs(uri) == []
     assert Store(uri).find({"run_key": point.fingerprint})[0].status == "KILLED"
 
@@ -789,7 +1030,11 @@ def run_ids(record: Any) -> dict[str, str]:
         return {key: value for part in record for key, value in run_ids(part).items()}
     if not isinstance(record, dict):
         return {}
-    own = {record["run_id"]: record["fingerprint"]} if record.get("run_id") and "fingerprint" in record else {}
+    own = (
+        {record["run_id"]: record["fingerprint"]}
+        if record.get("run_id") and "fingerprint" in record
+        else {}
+    )
     return own | run_ids(list(record.values()))
 
 
@@ -805,24 +1050,46 @@ def test_studies_and_store_are_made_anew_and_the_report_is_the_same(
     study = open_recorded(find_sweeps(root)[0])
     study.plan(lambda point, last: True)
     while (planned := study.ask()) is not None:
-        row = next(row for row in survey(find_sweeps(root)[0]).rows if row.point.fingerprint == planned.fingerprint)
+        row = next(
+            row
+            for row in survey(find_sweeps(root)[0]).rows
+            if row.point.fingerprint == planned.fingerprint
+        )
         study.tell(planned.fingerprint, None if row.value is None else [row.value], row.view.note)
     counts = study.counts()
     del study
     assert counts == {"COMPLETE": 3, "FAIL": 1}
 
-    def program(*arguments: str) -> None:  # one of its own: mlflow keeps the store that was removed open
-        done = subprocess.run([sys.executable, "-m", *arguments, "--root", str(root)], cwd=ROOT, capture_output=True, text=True)
+    def program(
+        *arguments: str,
+    ) -> None:  # one of its own: mlflow keeps the store that was removed open
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments, "--root", str(root)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     def report(name: str) -> dict[str, bytes]:
-        """All files of the report, with the tracker's ids of the runs replaced by their fingerprints: MLflow draws new ones."""
+        """All files of the report, with the tracker's ids of the runs replaced by their
+        fingerprints: MLflow draws new ones.
+        """
         out = tmp_path / name
         program("reports.build", "mask_ratio", "--out", str(out))
-        files = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-        for run_id, fingerprint in run_ids(read_json(out / "mask_ratio" / "provenance.json")).items():
+        files = {
+            str(path.relative_to(out)): path.read_bytes()
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        }
+        for run_id, fingerprint in run_ids(
+            read_json(out / "mask_ratio" / "provenance.json")
+        ).items():
             for new, old in ((fingerprint, run_id), (fingerprint[:8], run_id[:8])):
-                files = {name: content.replace(old.encode(), new.encode()) for name, content in files.items()}
+                files = {
+                    name: content.replace(old.encode(), new.encode())
+                    for name, content in files.items()
+                }
         return files
 
     before = report("before")
@@ -841,27 +1108,47 @@ def test_studies_and_store_are_made_anew_and_the_report_is_the_same(
 
 
 def test_the_study_of_a_search_is_made_anew_from_its_plan(base: Experiment) -> None:
-    search = build_search(base, trials=4, space="masks.video_ratio=0.3:0.9,losses.mvm=1", pruner="halving")
-    points = [search.point(dict(search.first().cell) | {"masks.video_ratio": ratio}) for ratio in (0.3, 0.5, 0.7)]  # type: ignore[union-attr]
+    search = build_search(
+        base, trials=4, space="masks.video_ratio=0.3:0.9,losses.mvm=1", pruner="halving"
+    )
+    points = [
+        search.point(dict(search.first().cell) | {"masks.video_ratio": ratio})
+        for ratio in (0.3, 0.5, 0.7)
+    ]  # type: ignore[union-attr]
     folder = Path(base.runtime.root) / "sweeps" / search.sweep_id
     write_atomically(folder / "plan.json", json.dumps(search.plan(points)))
-    for point, state, best in zip(points, ("finished", "failed", "finished"), (20.0, 5.0, 40.0), strict=True):
+    for point, state, best in zip(
+        points, ("finished", "failed", "finished"), (20.0, 5.0, 40.0), strict=True
+    ):
         run_dir = make_run(search, point, state, "a reason")  # type: ignore[arg-type]
         journal = Journal(run_dir / "journal.jsonl")
-        journal.write("metrics", stage="finetune", step=10, metrics={"val/mean_recall": best, "val/t2v/R1": best})
+        journal.write(
+            "metrics",
+            stage="finetune",
+            step=10,
+            metrics={"val/mean_recall": best, "val/t2v/R1": best},
+        )
         journal.close()
     sweep = find_sweeps(Path(base.runtime.root))[0]
     assert "3" in rebuild_study(sweep)
     study = open_study(folder / "study.journal", search, sweep.plan["points"])
     assert study.repairs == [] and study.counts() == {"COMPLETE": 2, "FAIL": 1}
-    assert {point.fingerprint for point in study.points()} == {point.fingerprint for point in points}
+    assert {point.fingerprint for point in study.points()} == {
+        point.fingerprint for point in points
+    }
     text = (folder / "study.journal").read_text()
     assert "40.0" in text and "a reason" in text
     proposed = study.ask()  # it goes on where it was
-    assert proposed is not None and proposed.fingerprint not in {point.fingerprint for point in points} and study.ask() is None
+    assert (
+        proposed is not None
+        and proposed.fingerprint not in {point.fingerprint for point in points}
+        and study.ask() is None
+    )
 
 
-def test_nothing_is_rebuilt_under_a_running_sweep(tracked: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_rebuilt_under_a_running_sweep(
+    tracked: Ablation, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_plan(tracked)
     make_run(tracked, tracked.points()[0])
     with held(folder / "controller.lock"):

@@ -12,8 +12,32 @@ from rich.console import Console
 from ablations.cost import share_done
 from ablations.design import Ablation
 from simvtp.runs.journal import Journal
-from sweeps.monitor.live_progress import MANY_LOGGED, WAITING, Lines, Logged, PointView, SweepView, best_validation, clock, estimate, journal_tail, line, look, newest_metrics, summary, table
-from sweeps.monitor.run_state import CANCELLED, FAILED, FINISHED, PRUNED, RUNNING, last_lines, read_state
+from sweeps.monitor.live_progress import (
+    MANY_LOGGED,
+    WAITING,
+    Lines,
+    Logged,
+    PointView,
+    SweepView,
+    best_validation,
+    clock,
+    estimate,
+    journal_tail,
+    line,
+    look,
+    newest_metrics,
+    summary,
+    table,
+)
+from sweeps.monitor.run_state import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    PRUNED,
+    RUNNING,
+    last_lines,
+    read_state,
+)
 from tests.sweeps.jobs import status
 
 
@@ -25,11 +49,24 @@ RUN = PointView("video 0.90 text 0.75", RUNNING, "pretrain", 120, 620, 3.21, 210
 
 
 def test_the_plain_line() -> None:
-    rows = view(PointView("video 0.50 text 0.75", FINISHED), RUN, PointView("video 0.90 text 0.15", WAITING))
-    assert line(RUN, 2, 3) == "[2/3] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10"
+    rows = view(
+        PointView("video 0.50 text 0.75", FINISHED), RUN, PointView("video 0.90 text 0.15", WAITING)
+    )
+    assert (
+        line(RUN, 2, 3)
+        == "[2/3] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10"
+    )
     assert "· 0.098 clips/s ·" in line(replace(RUN, clips_per_s=0.0984), 2, 3)
-    assert summary(rows) == "1 of 3 points finished, 1 running, 1 waiting · 3:10 so far · about 7:20 left"
-    ended = view(PointView("a", FINISHED), PointView("b", CANCELLED), PointView("c", PRUNED), PointView("d", FAILED))
+    assert (
+        summary(rows)
+        == "1 of 3 points finished, 1 running, 1 waiting · 3:10 so far · about 7:20 left"
+    )
+    ended = view(
+        PointView("a", FINISHED),
+        PointView("b", CANCELLED),
+        PointView("c", PRUNED),
+        PointView("d", FAILED),
+    )
     assert summary(ended) == "1 of 4 points finished, 1 failed, 1 cancelled, 1 pruned · 3:10 so far"
 
 
@@ -38,27 +75,50 @@ def test_a_point_that_prepares_its_data_shows_what_it_does() -> None:
     assert line(row, 1, 1) == "[1/1] a · prepare · generating clips 300/2456"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(None, "?"), (float("inf"), "?"), (5, "0:05"), (65.4, "1:05"), (7390, "2:03:10")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "?"), (float("inf"), "?"), (5, "0:05"), (65.4, "1:05"), (7390, "2:03:10")],
+)
 def test_clock(seconds: float | None, text: str) -> None:
     assert clock(seconds) == text
 
 
-def test_a_row_is_read_from_status_and_the_tail_of_the_journal(tmp_path: Path, grid: Ablation) -> None:
+def test_a_row_is_read_from_status_and_the_tail_of_the_journal(
+    tmp_path: Path, grid: Ablation
+) -> None:
     point = grid.points()[0]
     journal = Journal(tmp_path / "journal.jsonl")
     for step in range(1, 2001):  # far more than the tail
         journal.write(
-            "metrics", stage="pretrain", step=step, metrics={"loss/total": float(step), "speed/clips_per_s": 7.0, "speed/eta_s": 9.0}
+            "metrics",
+            stage="pretrain",
+            step=step,
+            metrics={"loss/total": float(step), "speed/clips_per_s": 7.0, "speed/eta_s": 9.0},
         )
     journal.write("metrics", stage="finetune", step=1, metrics={"loss/total": 0.5})
     for step, value in ((2, 30.0), (3, 41.5), (4, 40.0)):
-        journal.write("metrics", stage="finetune", step=step, metrics={"val/t2v/R1": value, "val/t2v/MdR": value})
+        journal.write(
+            "metrics",
+            stage="finetune",
+            step=step,
+            metrics={"val/t2v/R1": value, "val/t2v/MdR": value},
+        )
     journal.close()
     with open(tmp_path / "journal.jsonl", "a") as file:
         file.write('{"kind": "metrics", "stage": "pretrain", "metr')  # being written
     status(tmp_path, "running", 2000, 4000)
-    row = look(point.name, point.experiment, tmp_path, read_state(tmp_path), metric="test/finetuned/t2v/R1")
-    assert (row.state, row.stage, row.step, row.total, row.loss, row.clips_per_s, row.stage_eta_s) == (
+    row = look(
+        point.name, point.experiment, tmp_path, read_state(tmp_path), metric="test/finetuned/t2v/R1"
+    )
+    assert (
+        row.state,
+        row.stage,
+        row.step,
+        row.total,
+        row.loss,
+        row.clips_per_s,
+        row.stage_eta_s,
+    ) == (
         "running",
         "pretrain",
         2000,
@@ -70,7 +130,11 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(tmp_path: Path, g
     assert 0 < row.share < 0.5 and row.best == 41.5
     entries = journal_tail(tmp_path / "journal.jsonl")
     assert len(entries) < 200, "the tail only"
-    assert newest_metrics(entries, "finetune") == {"loss/total": 0.5, "val/t2v/R1": 40.0, "val/t2v/MdR": 40.0}
+    assert newest_metrics(entries, "finetune") == {
+        "loss/total": 0.5,
+        "val/t2v/R1": 40.0,
+        "val/t2v/MdR": 40.0,
+    }
     assert best_validation(entries, "test/finetuned/t2v/MdR") == 30.0, "a rank: lower is better"
     assert best_validation(entries, "test/finetuned/v2t/R1") is None
     assert journal_tail(tmp_path / "absent.jsonl") == []
@@ -79,7 +143,13 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(tmp_path: Path, g
 def test_the_share_of_the_work_grows_from_stage_to_stage(grid: Ablation) -> None:
     shares = [
         share_done(grid.base, stage, share)
-        for stage, share in (("pretrain", 0.0), ("pretrain", 0.9), ("zero_shot", 0), ("finetune", 0.5), ("evaluate", 0))
+        for stage, share in (
+            ("pretrain", 0.0),
+            ("pretrain", 0.9),
+            ("zero_shot", 0),
+            ("finetune", 0.5),
+            ("evaluate", 0),
+        )
     ]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 0.99
     assert len(set(shares)) == len(shares)
@@ -90,13 +160,21 @@ def test_the_estimate() -> None:
     half = PointView("a", RUNNING, share=0.5)
     waiting = [PointView("b", WAITING), PointView("c", WAITING), PointView("d", WAITING)]
     assert estimate([half, *waiting], {"a": (now, 0.5)}, [], 1) is None, "nothing is known yet"
-    assert estimate([half, *waiting], {"a": (now - 10, 0.0)}, [], 1) == pytest.approx(10 + 3 * 20, abs=0.5)
+    assert estimate([half, *waiting], {"a": (now - 10, 0.0)}, [], 1) == pytest.approx(
+        10 + 3 * 20, abs=0.5
+    )
     assert estimate([half, *waiting], {"a": (now - 10, 0.0)}, [], 2) == pytest.approx(35, abs=0.5)
-    assert estimate([half, *waiting[:1]], {"a": (now - 5, 0.25)}, [], 4) == pytest.approx(20, abs=0.5), "a whole point, beside the other"
-    assert estimate([PointView("a", FINISHED), waiting[0]], {}, [30.0, 50.0], 1) == pytest.approx(40)
+    assert estimate([half, *waiting[:1]], {"a": (now - 5, 0.25)}, [], 4) == pytest.approx(
+        20, abs=0.5
+    ), "a whole point, beside the other"
+    assert estimate([PointView("a", FINISHED), waiting[0]], {}, [30.0, 50.0], 1) == pytest.approx(
+        40
+    )
 
 
-def test_plain_lines_come_at_most_every_few_seconds_and_the_log_file_has_the_notes(tmp_path: Path) -> None:
+def test_plain_lines_come_at_most_every_few_seconds_and_the_log_file_has_the_notes(
+    tmp_path: Path,
+) -> None:
     out = io.StringIO()
     display = Logged(Lines(Console(file=out, soft_wrap=True), every_s=100), tmp_path / "sweep.log")
     with display:
@@ -115,19 +193,32 @@ def test_the_table_fits_the_terminal() -> None:
     console = Console(file=io.StringIO(), width=120, record=True)
     console.print(drawn)
     text = console.export_text()
-    assert drawn.row_count == 1 and "video 0.90 text 0.75" in text and "120/620" in text and "100 waiting" in text
+    assert (
+        drawn.row_count == 1
+        and "video 0.90 text 0.75" in text
+        and "120/620" in text
+        and "100 waiting" in text
+    )
 
 
 def test_the_table_shows_nodes_and_jobs_where_there_are_any_and_the_running_points_first() -> None:
     headings = [column.header for column in table(view(PointView("a", WAITING)), 10).columns]
     assert "node" not in headings and "job" not in headings
-    rows = [PointView(f"failed {n}", FAILED) for n in range(8)] + [PointView("far down", RUNNING, node="n1", job="12_3")]
+    rows = [PointView(f"failed {n}", FAILED) for n in range(8)] + [
+        PointView("far down", RUNNING, node="n1", job="12_3")
+    ]
     drawn = table(view(*rows), rows=4)
     assert [column.header for column in drawn.columns][:3] == ["point", "state", "node"]
     console = Console(file=io.StringIO(), width=160, record=True)
     console.print(drawn)
     text = console.export_text()
-    assert drawn.row_count == 4 and "far down" in text and "n1" in text and "12_3" in text and "and 5 more rows" in text
+    assert (
+        drawn.row_count == 4
+        and "far down" in text
+        and "n1" in text
+        and "12_3" in text
+        and "and 5 more rows" in text
+    )
 
 
 def test_the_log_file_gets_changes_of_state_and_a_snapshot_now_and_then(tmp_path: Path) -> None:
@@ -136,25 +227,57 @@ def test_the_log_file_gets_changes_of_state_and_a_snapshot_now_and_then(tmp_path
     with Logged(quiet, tmp_path / "sweep.log", every_s=1000) as display:
         display.show(view(*waiting))
         for step in range(1, 50):  # forty-nine steps forward are no change of state
-            display.show(view(PointView("point 0", RUNNING, "pretrain", step, 50, node="n1", job="7_0"), *waiting[1:]))
+            display.show(
+                view(
+                    PointView("point 0", RUNNING, "pretrain", step, 50, node="n1", job="7_0"),
+                    *waiting[1:],
+                )
+            )
         display.show(view(PointView("point 0", FINISHED), *waiting[1:]))
     log = (tmp_path / "sweep.log").read_text().splitlines()
     assert len(log) == 3, log
-    assert log[1].endswith("point 0: waiting -> running (node n1, job 7_0)") and log[2].endswith("point 0: running -> finished")
+    assert log[1].endswith("point 0: waiting -> running (node n1, job 7_0)") and log[2].endswith(
+        "point 0: running -> finished"
+    )
 
     with Logged(quiet, tmp_path / "many.log", every_s=0.0) as display:
-        display.show(view(*[PointView(f"point {n}", RUNNING, "pretrain", 1, 50) for n in range(MANY_LOGGED)]))
-        display.show(view(*[PointView(f"point {n}", RUNNING, "pretrain", 2, 50) for n in range(MANY_LOGGED + 1)]))
+        display.show(
+            view(*[PointView(f"point {n}", RUNNING, "pretrain", 1, 50) for n in range(MANY_LOGGED)])
+        )
+        display.show(
+            view(
+                *[
+                    PointView(f"point {n}", RUNNING, "pretrain", 2, 50)
+                    for n in range(MANY_LOGGED + 1)
+                ]
+            )
+        )
     log = (tmp_path / "many.log").read_text().splitlines()
-    assert len(log) == MANY_LOGGED + 2 and log[-1].startswith("0 of 301 points finished, 301 running"), "only counted when there are many"
+    assert len(log) == MANY_LOGGED + 2 and log[-1].startswith(
+        "0 of 301 points finished, 301 running"
+    ), "only counted when there are many"
 
 
 def test_the_work_of_a_view_grows_with_its_points_and_not_faster(tmp_path: Path) -> None:
     def work(points: int) -> float:
         """CPU seconds of one view: the least of five, so that other processes hardly matter."""
-        rows = [PointView(f"point {n}", RUNNING if n % 4 == 0 else WAITING, "pretrain", n, 5000, 1.0, node="n1") for n in range(points)]
+        rows = [
+            PointView(
+                f"point {n}",
+                RUNNING if n % 4 == 0 else WAITING,
+                "pretrain",
+                n,
+                5000,
+                1.0,
+                node="n1",
+            )
+            for n in range(points)
+        ]
         out, took = io.StringIO(), []
-        with Logged(Lines(Console(file=out, soft_wrap=True), every_s=0.0, many=10**6), tmp_path / "sweep.log") as display:
+        with Logged(
+            Lines(Console(file=out, soft_wrap=True), every_s=0.0, many=10**6),
+            tmp_path / "sweep.log",
+        ) as display:
             for _ in range(5):
                 begun = time.process_time()
                 display.show(view(*rows))
@@ -169,14 +292,27 @@ def test_the_work_of_a_view_grows_with_its_points_and_not_faster(tmp_path: Path)
 def test_states_of_a_run_directory(tmp_path: Path) -> None:
     assert read_state(tmp_path).state == "missing"
     (tmp_path / "job.json").write_text(
-        json.dumps({"executor": "local", "job_id": "1", "pid": 1, "pid_started": -1.0, "host": "x", "submitted": 1.0})
+        json.dumps(
+            {
+                "executor": "local",
+                "job_id": "1",
+                "pid": 1,
+                "pid_started": -1.0,
+                "host": "x",
+                "submitted": 1.0,
+            }
+        )
     )
-    assert read_state(tmp_path).state == "killed", "submitted long ago on another machine, never heard of"
+    assert read_state(tmp_path).state == "killed", (
+        "submitted long ago on another machine, never heard of"
+    )
     status(tmp_path, "running", 1, 2)
     assert read_state(tmp_path).state == "running", "this very process wrote it"
     assert read_state(tmp_path, alive=False).state == "killed"
     status(tmp_path, "finished", 2, 2)
-    assert read_state(tmp_path, alive=False).state == "killed", "finished without results is not finished"
+    assert read_state(tmp_path, alive=False).state == "killed", (
+        "finished without results is not finished"
+    )
     (tmp_path / "results.json").write_text("[]")
     assert read_state(tmp_path).state == "finished"
     status(tmp_path, "failed", 2, 2)
@@ -187,6 +323,8 @@ def test_states_of_a_run_directory(tmp_path: Path) -> None:
 
 def test_the_last_lines_leave_out_what_the_job_system_says_about_itself(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_text("first\nsubmitit INFO (x) - Starting\n\nsecond\nsubmitit ERROR (x) - Submitted job triggered an exception\nthird\n")
+    log.write_text(
+        "first\nsubmitit INFO (x) - Starting\n\nsecond\nsubmitit ERROR (x) - Submitted job triggered an exception\nthird\n"
+    )
     assert last_lines(log, 2) == ["second", "third"]
     assert last_lines(tmp_path / "absent") == []

@@ -52,7 +52,9 @@ def test_planning_twice_gives_the_exact_grid(tmp_path: Path, grid: Ablation) -> 
     assert open_study(tmp_path, grid).counts() == {"COMPLETE": 4}
 
 
-def test_a_trial_holds_the_cell_its_fingerprint_and_what_is_noted(tmp_path: Path, grid: Ablation) -> None:
+def test_a_trial_holds_the_cell_its_fingerprint_and_what_is_noted(
+    tmp_path: Path, grid: Ablation
+) -> None:
     study = open_study(tmp_path, grid)
     study.plan(missing)
     point = study.ask()
@@ -60,7 +62,10 @@ def test_a_trial_holds_the_cell_its_fingerprint_and_what_is_noted(tmp_path: Path
     study.note(point.fingerprint, job_id="17")
     frozen = open_study(tmp_path, grid)._study.trials[0]
     assert frozen.params == {**point.cell, "seed": 0}
-    assert frozen.user_attrs["fingerprint"] == point.fingerprint and frozen.user_attrs["job_id"] == "17"
+    assert (
+        frozen.user_attrs["fingerprint"] == point.fingerprint
+        and frozen.user_attrs["job_id"] == "17"
+    )
     assert frozen.user_attrs["run_dir"] == str(point.run_dir)
 
 
@@ -101,7 +106,9 @@ def test_an_adopted_trial_is_told_after_a_restart(tmp_path: Path, grid: Ablation
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
-def test_without_a_figure_a_trial_fails_with_its_reason(tmp_path: Path, grid: Ablation, value: float | None) -> None:
+def test_without_a_figure_a_trial_fails_with_its_reason(
+    tmp_path: Path, grid: Ablation, value: float | None
+) -> None:
     study = open_study(tmp_path, grid)
     study.plan(missing)
     point = study.ask()
@@ -132,7 +139,9 @@ def test_a_line_whose_end_was_lost_is_kept(tmp_path: Path) -> None:
     assert repair_journal(path) == "whole"
 
 
-def test_a_hole_in_the_middle_sets_the_study_aside_and_starts_a_new_one(tmp_path: Path, grid: Ablation) -> None:
+def test_a_hole_in_the_middle_sets_the_study_aside_and_starts_a_new_one(
+    tmp_path: Path, grid: Ablation
+) -> None:
     study = open_study(tmp_path, grid)
     study.plan(missing)
     path = tmp_path / "study.journal"
@@ -153,32 +162,50 @@ def test_a_lock_of_a_dead_writer_does_not_hold_up_the_next(tmp_path: Path, grid:
     assert len(drain(study)) == 4
 
 
-# ---- against a model -------------------------------------------------------------------------------------------------------
+# ---- against a model -----------------------------------------------------------------------------
 
 
-@settings(derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
-    moves=st.lists(st.sampled_from(["ask", "tell", "fail", "kill", "reopen", "retry"]), max_size=30),
+    moves=st.lists(
+        st.sampled_from(["ask", "tell", "fail", "kill", "reopen", "retry"]), max_size=30
+    ),
     choice=st.randoms(use_true_random=False),
 )
 def test_whatever_dies_every_point_is_completed_exactly_once(
-    tmp_path_factory: pytest.TempPathFactory, grid: Ablation, moves: list[str], choice: random.Random
+    tmp_path_factory: pytest.TempPathFactory,
+    grid: Ablation,
+    moves: list[str],
+    choice: random.Random,
 ) -> None:
-    """A dictionary {fingerprint: state} says what the run directories would; the study must agree with it after any moves."""
+    """A dictionary {fingerprint: state} says what the run directories would; the study must agree
+    with it after any moves.
+    """
     folder = tmp_path_factory.mktemp("model")
     truth = {point.fingerprint: "missing" for point in grid.points()}
     study = open_study(folder, grid)
 
     def plan(retry: bool = False) -> None:
         target = {"done": "COMPLETE", "failed": "" if retry else "FAIL", "running": "RUNNING"}
-        study.plan(lambda point, last: last is None or last.name != target.get(truth[point.fingerprint], ""))
+        study.plan(
+            lambda point, last: (
+                last is None or last.name != target.get(truth[point.fingerprint], "")
+            )
+        )
 
     plan()
     for move in moves:
         running = [fingerprint for fingerprint, state in truth.items() if state == "running"]
         if move == "ask":
             point = study.ask()
-            assert (point is None) == ("missing" not in truth.values()), "it offers a point exactly as long as one is missing"
+            assert (point is None) == ("missing" not in truth.values()), (
+                "it offers a point exactly as long as one is missing"
+            )
             if point is not None:
                 assert truth[point.fingerprint] == "missing"
                 truth[point.fingerprint] = "running"
@@ -195,20 +222,31 @@ def test_whatever_dies_every_point_is_completed_exactly_once(
             plan()
         elif move == "retry":
             plan(retry=True)
-            truth = {fingerprint: "missing" if state == "failed" else state for fingerprint, state in truth.items()}
-        assert study.running() == {fingerprint for fingerprint, state in truth.items() if state == "running"}
+            truth = {
+                fingerprint: "missing" if state == "failed" else state
+                for fingerprint, state in truth.items()
+            }
+        assert study.running() == {
+            fingerprint for fingerprint, state in truth.items() if state == "running"
+        }
     for fingerprint in study.running():
         study.tell(fingerprint, [1.0])
     drain(study)
-    complete = [trial.user_attrs["fingerprint"] for trial in open_study(folder, grid)._study.trials if trial.state.name == "COMPLETE"]
+    complete = [
+        trial.user_attrs["fingerprint"]
+        for trial in open_study(folder, grid)._study.trials
+        if trial.state.name == "COMPLETE"
+    ]
     failed = [fingerprint for fingerprint, state in truth.items() if state == "failed"]
     assert sorted([*complete, *failed]) == sorted(truth)
 
 
-# ---- size and other programs -------------------------------------------------------------------------------------------------
+# ---- size and other programs ---------------------------------------------------------------------
 
 
-def test_a_point_costs_a_handful_of_lines_and_one_append_a_call(tmp_path: Path, base: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_point_costs_a_handful_of_lines_and_one_append_a_call(
+    tmp_path: Path, base: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = mask_ratio.build(base, [0.5, 0.9], [0.15, 0.75], seeds=range(25))
     study, appends = open_study(tmp_path, many), []
     path = tmp_path / "study.journal"
@@ -225,11 +263,16 @@ def test_a_point_costs_a_handful_of_lines_and_one_append_a_call(tmp_path: Path, 
     assert path.stat().st_size < 3000 * 100, "the axes are not written out again with each point"
 
 
-def test_a_line_that_another_program_writes_in_between_is_taken_in(tmp_path: Path, grid: Ablation) -> None:
+def test_a_line_that_another_program_writes_in_between_is_taken_in(
+    tmp_path: Path, grid: Ablation
+) -> None:
     """optuna-dashboard writes notes into the file while a sweep runs."""
     study = open_study(tmp_path, grid)
     study.plan(missing)
-    other = optuna.load_study(study_name=grid.sweep_id, storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))))
+    other = optuna.load_study(
+        study_name=grid.sweep_id,
+        storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))),
+    )
     for number in range(4):
         other.set_user_attr("note", f"looked at {number}")
         point = study.ask()
@@ -247,13 +290,18 @@ def test_a_trial_that_another_program_closed_stops_nobody(tmp_path: Path, grid: 
     study.plan(missing)
     running = study.ask()
     assert running is not None
-    other = optuna.load_study(study_name=grid.sweep_id, storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))))
+    other = optuna.load_study(
+        study_name=grid.sweep_id,
+        storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))),
+    )
     other.tell(0, 99.0)
     other._storage.set_trial_state_values(1, optuna.trial.TrialState.FAIL)
     study.note(running.fingerprint, job_id="1")
     study.tell(running.fingerprint, [1.0])
     study.plan(lambda point, last: last is None or last.name == "FAIL")
-    assert len(drain(study)) == 2, "trial 1 was not ours to close: its point is planned again when the run directory says it is missing"
+    assert len(drain(study)) == 2, (
+        "trial 1 was not ours to close: its point is planned again when the run directory says it is missing"
+    )
     study = open_study(tmp_path, grid)
     study.plan(lambda point, last: last is None or last.name == "FAIL")
     assert drain(study) == [grid.points()[1].fingerprint]
@@ -269,7 +317,16 @@ def test_the_dashboard_shows_the_study(tmp_path: Path, grid: Ablation) -> None:
     study.tell(point.fingerprint, [12.5])
     app = dashboard.wsgi(JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))))
     shown = json.dumps(get(app, "/api/studies")) + json.dumps(get(app, "/api/studies/0"))
-    for expected in (grid.sweep_id, "masks.video_ratio", point.fingerprint, "17_3", "/log/17_3.out", str(point.run_dir), "12.5", "R@1"):
+    for expected in (
+        grid.sweep_id,
+        "masks.video_ratio",
+        point.fingerprint,
+        "17_3",
+        "/log/17_3.out",
+        str(point.run_dir),
+        "12.5",
+        "R@1",
+    ):
         assert expected in shown
 
 

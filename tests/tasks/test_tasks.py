@@ -1,4 +1,6 @@
-"""Downstream tasks: what they train and test on, exact continuation, what is frozen, what is hidden, rates per layer."""
+"""Downstream tasks: what they train and test on, exact continuation, what is frozen, what is
+hidden, rates per layer.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,18 @@ from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import ConfigError, DataError, Stopped
 from simvtp.evaluation.items import find_items, run_items
 from simvtp.experiment import run, with_vocabulary
-from simvtp.runs.journal import read_journal
-from simvtp.models.common.layers import Place, set_place
 from simvtp.methods import build_model
+from simvtp.models.common.layers import Place, set_place
 from simvtp.models.downstream.action_model import VideoClassifier
 from simvtp.models.downstream.cross_encoder import PairModel
+from simvtp.resolve import finalise
+from simvtp.runs.journal import read_journal
 from simvtp.runs.rundir import load_results
 from simvtp.runs.scores import read_metric
-from simvtp.config.overrides import finalise
 from simvtp.tasks import TASKS, Context, open_task
 from simvtp.tasks.choice import different
-from simvtp.tasks.qa import QuestionAnswering, padded, shaped
 from simvtp.tasks.pair_scoring import score_texts
+from simvtp.tasks.qa import QuestionAnswering, padded, shaped
 from simvtp.training.optim import build_optimizer, set_rate
 from tests.small import small_experiment, small_settings
 
@@ -56,13 +58,22 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path) -> 
 
 
 def downstream(root: Path, cache: Path, init: Path, *more: str) -> Experiment:
-    return small_experiment(root, cache, f"finetune.init={init}", "evaluate.zero_shot=false", "finetune.evaluations=1", *more)
+    return small_experiment(
+        root,
+        cache,
+        f"finetune.init={init}",
+        "evaluate.zero_shot=false",
+        "finetune.evaluations=1",
+        *more,
+    )
 
 
 def context_of(experiment: Experiment, **changes: object) -> Context:
     tokenizer = load_tokenizer("builtin")
     dataset = open_dataset(experiment.data, experiment.runtime)
-    usual = Context(with_vocabulary(experiment, tokenizer), dataset, tokenizer, torch.device("cpu"), say=silent)
+    usual = Context(
+        with_vocabulary(experiment, tokenizer), dataset, tokenizer, torch.device("cpu"), say=silent
+    )
     return replace(usual, **changes)
 
 
@@ -71,48 +82,105 @@ def batch_of(size: int = 2, seed: int = 0, texts: int = 0) -> Batch:
     shape = (size, texts, 8) if texts else (size, 8)
     ids = torch.randint(4, 40, shape, generator=generator)
     clips = torch.randint(0, 256, (size, 4, 16, 16, 3), generator=generator, dtype=torch.uint8)
-    return Batch(clips, ids, torch.ones_like(ids, dtype=torch.bool), ids, tuple("ab"[:size]), torch.zeros(size, dtype=torch.int64))
+    return Batch(
+        clips,
+        ids,
+        torch.ones_like(ids, dtype=torch.bool),
+        ids,
+        tuple("ab"[:size]),
+        torch.zeros(size, dtype=torch.int64),
+    )
 
 
-# ---- whole runs ---------------------------------------------------------------------------------------------------------------
+# ---- whole runs ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("settings", "key", "metric", "baselines"),
     [
-        (("task=qa", "baseline=true"), "test/finetuned/qa/open-ended", "accuracy", {"prior", "video hidden"}),
-        (("task=qa", "questions=choice", "blind=true"), "test/finetuned-video-hidden/qa/multiple-choice", "accuracy", {"prior"}),
+        (
+            ("task=qa", "baseline=true"),
+            "test/finetuned/qa/open-ended",
+            "accuracy",
+            {"prior", "video hidden"},
+        ),
+        (
+            ("task=qa", "questions=choice", "blind=true"),
+            "test/finetuned-video-hidden/qa/multiple-choice",
+            "accuracy",
+            {"prior"},
+        ),
         (("task=qa", "questions=count"), "test/finetuned/qa/count", "MSE", {"prior"}),
-        (("task=choice", "candidates=4"), "test/finetuned/choice/4-captions", "accuracy", {"prior"}),
+        (
+            ("task=choice", "candidates=4"),
+            "test/finetuned/choice/4-captions",
+            "accuracy",
+            {"prior"},
+        ),
         (("task=action", "train.layer_decay=0.7"), "test/finetuned/action/full", "top1", {"prior"}),
-        (("task=action", "probe=attentive"), "test/finetuned/action/attentive-probe", "top1", {"prior"}),
-        (("task=grounding", "segments=4", "baseline=true"), "test/finetuned/grounding/NMS-0.5", "mIoU", {"prior", "video hidden"}),
+        (
+            ("task=action", "probe=attentive"),
+            "test/finetuned/action/attentive-probe",
+            "top1",
+            {"prior"},
+        ),
+        (
+            ("task=grounding", "segments=4", "baseline=true"),
+            "test/finetuned/grounding/NMS-0.5",
+            "mIoU",
+            {"prior", "video hidden"},
+        ),
     ],
 )
 def test_a_task_runs_from_given_weights_and_a_sweep_can_ask_for_its_metric(
-    tmp_path: Path, shapes_cache: Path, pretrained: Path, settings: tuple[str, ...], key: str, metric: str, baselines: set[str]
+    tmp_path: Path,
+    shapes_cache: Path,
+    pretrained: Path,
+    settings: tuple[str, ...],
+    key: str,
+    metric: str,
+    baselines: set[str],
 ) -> None:
-    experiment = finalise(downstream(tmp_path, shapes_cache, pretrained, *(f"finetune.{text}" for text in settings)))
+    experiment = finalise(
+        downstream(tmp_path, shapes_cache, pretrained, *(f"finetune.{text}" for text in settings))
+    )
     lines: list[str] = []
     results = run(experiment, say=lines.append)
     assert [result.key for result in results] == [key]
-    assert set(results[0].baselines) == baselines and all(metric in other for other in results[0].baselines.values())
+    assert set(results[0].baselines) == baselines and all(
+        metric in other for other in results[0].baselines.values()
+    )
     assert any(line.startswith(key) and "chance" in line and "prior" in line for line in lines)
     found = read_metric(experiment.run_dir, f"{key}/{metric}")
     assert found == (results[0].metrics[metric], results[0].chance[metric])
     assert load_results(experiment.run_dir) == results
     items = find_items(run_items(experiment.run_dir), results[0].protocol)
-    assert items is not None and {name: items.figure(name) for name in results[0].metrics} == pytest.approx(results[0].metrics)
-    assert [path.name for path in (experiment.run_dir / "figures").iterdir()] == [f"examples_evaluate_{results[0].protocol.task}.html"]
+    assert items is not None and {
+        name: items.figure(name) for name in results[0].metrics
+    } == pytest.approx(results[0].metrics)
+    assert [path.name for path in (experiment.run_dir / "figures").iterdir()] == [
+        f"examples_evaluate_{results[0].protocol.task}.html"
+    ]
     chosen = read_metric(experiment.run_dir, f"val/{metric}")
     assert chosen is not None and chosen[0] >= 0
-    assert not list((experiment.run_dir / "checkpoints").glob("pretrain*"))  # the weights were given
+    assert not list(
+        (experiment.run_dir / "checkpoints").glob("pretrain*")
+    )  # the weights were given
 
 
 @pytest.mark.parametrize("task", ["qa", "grounding"])
-def test_a_stopped_task_continues_exactly(tmp_path: Path, shapes_cache: Path, pretrained: Path, task: str) -> None:
-    """Once in the training of the baseline and once in that of the task; also journal and results are those of the unbroken run."""
-    settings = (f"finetune.task={task}", "finetune.baseline=true", "finetune.drop_path=0.2", "finetune.drop_tubes=0.5")
+def test_a_stopped_task_continues_exactly(
+    tmp_path: Path, shapes_cache: Path, pretrained: Path, task: str
+) -> None:
+    """Once in the training of the baseline and once in that of the task; also journal and results
+    are those of the unbroken run.
+    """
+    settings = (
+        f"finetune.task={task}",
+        "finetune.baseline=true",
+        "finetune.drop_path=0.2",
+        "finetune.drop_tubes=0.5",
+    )
     whole = finalise(downstream(tmp_path / "whole", shapes_cache, pretrained, *settings))
     straight = run(whole, say=silent)
     broken = replace(whole, runtime=replace(whole.runtime, root=str(tmp_path / "broken")))
@@ -126,14 +194,24 @@ def test_a_stopped_task_continues_exactly(tmp_path: Path, shapes_cache: Path, pr
             run(broken, say=ask)
     assert run(broken, say=silent) == straight
     for name in ("finetune_blind", "finetune"):
-        ours, theirs = (load_file(e.run_dir / "checkpoints" / f"{name}.safetensors") for e in (broken, whole))
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+        ours, theirs = (
+            load_file(e.run_dir / "checkpoints" / f"{name}.safetensors") for e in (broken, whole)
+        )
+        assert ours.keys() == theirs.keys() and all(
+            torch.equal(ours[key], theirs[key]) for key in ours
+        )
     assert losses(broken.run_dir) == losses(whole.run_dir)
 
 
 def losses(run_dir: Path) -> list[tuple[str, int, float]]:
-    lines = [line for _, line in read_journal(run_dir / "journal.jsonl") if line["kind"] == "metrics"]
-    return [(line["stage"], line["step"], line["metrics"]["loss/total"]) for line in lines if "loss/total" in line["metrics"]]
+    lines = [
+        line for _, line in read_journal(run_dir / "journal.jsonl") if line["kind"] == "metrics"
+    ]
+    return [
+        (line["stage"], line["step"], line["metrics"]["loss/total"])
+        for line in lines
+        if "loss/total" in line["metrics"]
+    ]
 
 
 @pytest.mark.slow
@@ -148,58 +226,109 @@ def losses(run_dir: Path) -> list[tuple[str, int, float]]:
     ],
     ids=lambda settings: "-".join(settings[:2]),
 )
-def test_two_ranks_train_a_task_as_one_does(tmp_path: Path, shapes_cache: Path, pretrained: Path, settings: tuple[str, ...]) -> None:
+def test_two_ranks_train_a_task_as_one_does(
+    tmp_path: Path, shapes_cache: Path, pretrained: Path, settings: tuple[str, ...]
+) -> None:
     """Losses of all steps, the weights that were chosen, and the figures; drop path is on."""
-    more = (f"finetune.init={pretrained}", "evaluate.zero_shot=false", "finetune.drop_path=0.2", "runtime.log_every=1")
+    more = (
+        f"finetune.init={pretrained}",
+        "evaluate.zero_shot=false",
+        "finetune.drop_path=0.2",
+        "runtime.log_every=1",
+    )
     more += tuple(f"finetune.{text}" for text in settings)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "simvtp", "run", "tiny"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "simvtp",
+        "run",
+        "tiny",
+    ]
     overrides = small_settings(tmp_path / "two", shapes_cache, *more)
-    done = subprocess.run([*command, *overrides], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [*command, *overrides],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     alone = finalise(small_experiment(tmp_path / "alone", shapes_cache, *more))
     results = run(alone, say=silent)
     together = tmp_path / "two" / alone.run_dir.name
     assert [line[:2] for line in losses(together)] == [line[:2] for line in losses(alone.run_dir)]
-    assert [value for *_, value in losses(together)] == pytest.approx([value for *_, value in losses(alone.run_dir)], rel=1e-5)
-    one, two = (load_file(directory / "checkpoints" / "finetune.safetensors") for directory in (alone.run_dir, together))
+    assert [value for *_, value in losses(together)] == pytest.approx(
+        [value for *_, value in losses(alone.run_dir)], rel=1e-5
+    )
+    one, two = (
+        load_file(directory / "checkpoints" / "finetune.safetensors")
+        for directory in (alone.run_dir, together)
+    )
     for name, value in one.items():
         if name == "head.out.bias" and value.numel() == 1:
-            continue  # added to all candidates alike: its gradient is 0 but for rounding, which the optimizer makes as large as any step
+            # added to all candidates alike: its gradient is 0 but for rounding, which the optimizer
+            # makes as large as any step
+            continue
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
     for mine, other in zip(load_results(together), results, strict=True):
         assert mine.metrics.keys() == other.metrics.keys() and mine.chance == other.chance
-        assert mine.metrics == pytest.approx(other.metrics, abs=15)  # of 8 clips: a rank that changes by a rounding error moves them
+        assert mine.metrics == pytest.approx(
+            other.metrics, abs=15
+        )  # of 8 clips: a rank that changes by a rounding error moves them
 
 
-def test_given_weights_count_by_content(tmp_path: Path, shapes_cache: Path, pretrained: Path) -> None:
+def test_given_weights_count_by_content(
+    tmp_path: Path, shapes_cache: Path, pretrained: Path
+) -> None:
     copy = tmp_path / "elsewhere.safetensors"
     copy.write_bytes((pretrained / "checkpoints" / "pretrain.safetensors").read_bytes())
     one, two = (finalise(downstream(tmp_path, shapes_cache, path)) for path in (pretrained, copy))
-    assert one.fingerprint == two.fingerprint != finalise(small_experiment(tmp_path, shapes_cache)).fingerprint
+    assert (
+        one.fingerprint
+        == two.fingerprint
+        != finalise(small_experiment(tmp_path, shapes_cache)).fingerprint
+    )
     with pytest.raises(ConfigError, match="no such file, run or exported model"):
         finalise(downstream(tmp_path, shapes_cache, tmp_path / "nothing"))
 
 
-def test_the_commands(tmp_path: Path, shapes_cache: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    tmp_path: Path, shapes_cache: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from simvtp.__main__ import main
 
     # The small sizes come from the run; of the recipe only the fine-tuning.
-    overrides = [f"runtime.root={tmp_path}", "finetune.train.max_steps=2", "finetune.train.batch_size=8"]
+    overrides = [
+        f"runtime.root={tmp_path}",
+        "finetune.train.max_steps=2",
+        "finetune.train.batch_size=8",
+    ]
     assert main(["finetune", "action", "--init", str(pretrained), *overrides]) == 0
     printed = capsys.readouterr().out
     assert "test/finetuned/action/full: top1" in printed and "chance top1 12.5, prior" in printed
     run_dir = next(path.parent for path in tmp_path.glob("*/results.json"))
     assert main(["evaluate", str(run_dir)]) == 0
     assert "test/finetuned/action/full: top1" in capsys.readouterr().out
-    for wrong in (["qaa", "--init", str(pretrained)], ["qa"], ["qa", "--init", "nothing.safetensors"]):
+    for wrong in (
+        ["qaa", "--init", str(pretrained)],
+        ["qa"],
+        ["qa", "--init", "nothing.safetensors"],
+    ):
         assert main(["finetune", *wrong]) == 2
 
 
-# ---- what is asked --------------------------------------------------------------------------------------------------------------
+# ---- what is asked -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path, pretrained: Path) -> Experiment:
+def small(
+    tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path, pretrained: Path
+) -> Experiment:
     return small_experiment(tmp_path_factory.mktemp("small"), shapes_cache, "finetune.task=qa")
 
 
@@ -211,7 +340,9 @@ def test_the_answers_are_those_of_training(small: Experiment) -> None:
     assert {q.split for q in task.learnt} == {"train"} and task.samples == len(task.learnt)
     few = QuestionAnswering(context_of(replace(small, finetune=replace(small.finetune, answers=3))))
     assert few.answers == task.answers[:3] and {q.answer for q in few.learnt} == set(few.answers)
-    assert len(few.questions["test"]) == len(task.questions["test"])  # what cannot be answered stays in the test
+    assert len(few.questions["test"]) == len(
+        task.questions["test"]
+    )  # what cannot be answered stays in the test
 
 
 def test_texts_and_targets_belong_to_the_clips_of_the_batch(small: Experiment) -> None:
@@ -219,14 +350,18 @@ def test_texts_and_targets_belong_to_the_clips_of_the_batch(small: Experiment) -
     batch = next(task.loader(small.finetune.train, "finetune").batches(0))
     assert batch.targets is not None
     tokenizer, asked = load_tokenizer("builtin"), {(q.video, q.text): q.answer for q in task.learnt}
-    for ids, name, target in zip(batch.input_ids, batch.sample_ids, batch.targets.tolist(), strict=True):
+    for ids, name, target in zip(
+        batch.input_ids, batch.sample_ids, batch.targets.tolist(), strict=True
+    ):
         assert task.answers[target] == asked[name, tokenizer.decode(ids)]
 
 
 def test_candidates_hold_the_answer_and_do_not_change(small: Experiment) -> None:
     questions = open_annotations(small.data, small.runtime, "qa", "choice").questions
     assert questions == open_annotations(small.data, small.runtime, "qa", "choice").questions
-    assert all(q.answer in q.candidates and len(set(q.candidates)) == len(q.candidates) for q in questions)
+    assert all(
+        q.answer in q.candidates and len(set(q.candidates)) == len(q.candidates) for q in questions
+    )
     places = [q.candidates.index(q.answer) for q in questions if len(q.candidates) == 4]
     assert {0, 1, 2, 3} == set(places)  # the place tells nothing
 
@@ -249,7 +384,7 @@ def test_tasks_that_cannot_be(small: Experiment) -> None:
         open_annotations(replace(small.data, dataset="manifest"), small.runtime, "qa")
 
 
-# ---- models ---------------------------------------------------------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------
 
 
 def test_a_blind_model_does_not_see_the_clip() -> None:
@@ -280,11 +415,15 @@ def test_dropped_tubes_are_few_in_training_and_do_not_depend_on_how_the_batch_is
 
 
 def test_candidates_are_scored_one_by_one_and_absent_ones_never_win() -> None:
-    model = PairModel.from_unified(build_model(MODEL, seed=1), MODEL, 1, seed=2, kind="match").eval()
+    model = PairModel.from_unified(
+        build_model(MODEL, seed=1), MODEL, 1, seed=2, kind="match"
+    ).eval()
     batch = batch_of(texts=3)
     scores = model(batch)["logits"]
     for number in range(3):
-        alone = model.score(batch.clips, batch.input_ids[:, number], batch.attention_mask[:, number])
+        alone = model.score(
+            batch.clips, batch.input_ids[:, number], batch.attention_mask[:, number]
+        )
         torch.testing.assert_close(scores[:, number], alone[:, 0])
     there = torch.tensor([[True, True, False], [True, False, True]])
     tokens = load_tokenizer("builtin").encode(["a"] * 6, 8)
@@ -295,9 +434,14 @@ def test_candidates_are_scored_one_by_one_and_absent_ones_never_win() -> None:
 
 
 def test_dropout_of_candidates_does_not_depend_on_how_the_batch_is_cut() -> None:
-    model = PairModel.from_unified(build_model(MODEL, seed=1), MODEL, 1, seed=2, kind="match", drop_path=0.5).train()
+    model = PairModel.from_unified(
+        build_model(MODEL, seed=1), MODEL, 1, seed=2, kind="match", drop_path=0.5
+    ).train()
     batch = batch_of(size=2, texts=3)
-    clips, ids, seen = (tensor.repeat(2, *[1] * (tensor.dim() - 1)) for tensor in (batch.clips, batch.input_ids, batch.attention_mask))
+    clips, ids, seen = (
+        tensor.repeat(2, *[1] * (tensor.dim() - 1))
+        for tensor in (batch.clips, batch.input_ids, batch.attention_mask)
+    )
 
     def scores(first: int, count: int) -> torch.Tensor:
         set_place(model, Place(first, count, 4))
@@ -314,7 +458,10 @@ def test_the_match_head_starts_as_the_pretrained_one() -> None:
     unified = build_model(MODEL, seed=1).eval()
     model = PairModel.from_unified(unified, MODEL, 1, seed=2, kind="match").eval()
     batch = batch_of()
-    torch.testing.assert_close(model(batch)["logits"][:, 0], unified.match(batch.clips, batch.input_ids, batch.attention_mask))
+    torch.testing.assert_close(
+        model(batch)["logits"][:, 0],
+        unified.match(batch.clips, batch.input_ids, batch.attention_mask),
+    )
 
 
 def test_scores_are_means_over_the_views_of_the_right_clip(small: Experiment) -> None:
@@ -340,31 +487,53 @@ def test_scores_are_means_over_the_views_of_the_right_clip(small: Experiment) ->
 @pytest.mark.parametrize("probe", ["linear", "attentive"])
 def test_a_probe_leaves_the_encoder_as_it_is(probe: str) -> None:
     unified = build_model(MODEL, seed=1)
-    model = VideoClassifier.from_unified(unified, MODEL, 3, seed=2, probe=probe, drop_path=0.5).train()  # type: ignore[arg-type]
-    trained = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    model = VideoClassifier.from_unified(
+        unified, MODEL, 3, seed=2, probe=probe, drop_path=0.5
+    ).train()  # type: ignore[arg-type]
+    trained = {
+        name.split(".")[0]
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
     assert trained == {"head", "fc_norm"} | ({"pool"} if probe == "attentive" else set())
     batch = batch_of()
-    assert torch.equal(model(batch)["logits"], model(batch)["logits"])  # nothing of the frozen part is left to chance
+    assert torch.equal(
+        model(batch)["logits"], model(batch)["logits"]
+    )  # nothing of the frozen part is left to chance
     model(batch)["logits"].sum().backward()
-    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in model.parameters())
+    assert all(
+        (parameter.grad is not None) == parameter.requires_grad for parameter in model.parameters()
+    )
     assert torch.equal(model.encoder.norm.weight, unified.encoder.norm.weight)
 
 
 @pytest.mark.parametrize("build", ["action", "pair"])
 def test_layer_decay_gives_each_layer_its_own_learning_rate(small: Experiment, build: str) -> None:
-    """3 blocks and decay 0.75: embeddings 0.75^4, blocks 0.75^3, 0.75^2, 0.75, norm and head 1, of the rate of the step."""
+    """3 blocks and decay 0.75: embeddings 0.75^4, blocks 0.75^3, 0.75^2, 0.75, norm and head 1, of
+    the rate of the step.
+    """
     unified = build_model(MODEL, seed=1)
     model: torch.nn.Module = (
-        VideoClassifier.from_unified(unified, MODEL, 3, seed=2) if build == "action" else PairModel.from_unified(unified, MODEL, 3, seed=2)
+        VideoClassifier.from_unified(unified, MODEL, 3, seed=2)
+        if build == "action"
+        else PairModel.from_unified(unified, MODEL, 3, seed=2)
     )
-    optimizer = build_optimizer(model, replace(small.finetune.train, layer_decay=0.75), torch.device("cpu"))
+    optimizer = build_optimizer(
+        model, replace(small.finetune.train, layer_decay=0.75), torch.device("cpu")
+    )
     set_rate(optimizer, 0.1)
-    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    rates = {
+        id(parameter): group["lr"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
 
     def expected(name: str) -> float:
         if "embedding" in name:
             return 0.75**4
-        return next((0.75 ** (3 - number) for number in range(3) if f"blocks.{number}." in name), 1.0)
+        return next(
+            (0.75 ** (3 - number) for number in range(3) if f"blocks.{number}." in name), 1.0
+        )
 
     seen = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
     assert seen == {name: pytest.approx(0.1 * expected(name)) for name in seen}
@@ -386,22 +555,42 @@ def test_counting_questions_have_numbers_and_every_clip_has_some(small: Experime
     experiment = replace(small, finetune=replace(small.finetune, questions="count"))
     task = QuestionAnswering(context_of(experiment))
     clips = {clip.id for clip in task.context.dataset.splits["test"]}
-    assert {q.video for q in task.questions["test"]} == clips and len(task.questions["test"]) > 2 * len(clips)
-    [result] = task.score(task.build(build_model(task.context.experiment.model, seed=0)), "test", "finetuned", "")
-    assert 0 <= result.metrics["accuracy"] <= 100 and result.metrics.keys() == result.baselines["prior"].keys() == result.chance.keys()
+    assert {q.video for q in task.questions["test"]} == clips and len(
+        task.questions["test"]
+    ) > 2 * len(clips)
+    [result] = task.score(
+        task.build(build_model(task.context.experiment.model, seed=0)), "test", "finetuned", ""
+    )
+    assert (
+        0 <= result.metrics["accuracy"] <= 100
+        and result.metrics.keys() == result.baselines["prior"].keys() == result.chance.keys()
+    )
 
 
 @pytest.mark.parametrize("questions", ["open", "choice"])
-def test_no_text_is_cut_and_none_has_padding_that_no_other_needs(small: Experiment, questions: str) -> None:
-    task = QuestionAnswering(context_of(replace(small, finetune=replace(small.finetune, questions=questions))))  # type: ignore[arg-type]
+def test_no_text_is_cut_and_none_has_padding_that_no_other_needs(
+    small: Experiment, questions: str
+) -> None:
+    task = QuestionAnswering(
+        context_of(replace(small, finetune=replace(small.finetune, questions=questions)))
+    )  # type: ignore[arg-type]
     limit = task.context.experiment.model.text_length
-    asked = [text for split in ("train", "val", "test") for q in task.questions[split] for text in task._worded(q)]
+    asked = [
+        text
+        for split in ("train", "val", "test")
+        for q in task.questions[split]
+        for text in task._worded(q)
+    ]
     longest = task.context.tokenizer.encode(asked, limit).attention_mask.sum(dim=1).max()
     assert task.text_length == longest < limit
     assert task._texts(task.questions["test"]).input_ids.shape[-1] == longest
 
 
 def test_the_answers_do_not_depend_on_the_share_of_the_data(small: Experiment) -> None:
-    """`data.fraction` is of the pre-training: fine-tuning after it sees all questions, and so has the same answers."""
+    """`data.fraction` is of the pre-training: fine-tuning after it sees all questions, and so has
+    the same answers.
+    """
     few = replace(small, data=replace(small.data, fraction=0.25))
-    assert QuestionAnswering(context_of(few)).answers == QuestionAnswering(context_of(small)).answers
+    assert (
+        QuestionAnswering(context_of(few)).answers == QuestionAnswering(context_of(small)).answers
+    )

@@ -14,18 +14,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from simvtp.experiment.finetune_command import downstream
 from simvtp.config.schema import Experiment
 from simvtp.data.loading.loader import ViewLoader
 from simvtp.errors import CheckpointError, ConfigError
 from simvtp.evaluation.metrics import ranks_of_matrix
 from simvtp.experiment import run
+from simvtp.experiment.finetune_command import downstream
 from simvtp.methods import build_model
 from simvtp.models.weights.pretrained import import_weights
+from simvtp.resolve import finalise
 from simvtp.runs.results import Result
 from simvtp.runs.rundir import load_results
 from simvtp.runs.scores import read_metric
-from simvtp.config.overrides import finalise
 from simvtp.tasks.twostage import CentreViews
 from simvtp.tracking.address import metric_name
 from tests.small import small_experiment, small_settings
@@ -36,28 +36,38 @@ VIDEOS = 8  # of the test split
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path) -> tuple[Experiment, list[Result]]:
+def plain(
+    tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path
+) -> tuple[Experiment, list[Result]]:
     experiment = small_experiment(tmp_path_factory.mktemp("plain"), shapes_cache)
     return experiment, run(experiment, say=silent)
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path) -> tuple[Experiment, dict[str, Result], list[str]]:
-    """The same with more figures; the list holds the whole gallery. (experiment, results by key, lines said)"""
+def asked(
+    tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path
+) -> tuple[Experiment, dict[str, Result], list[str]]:
+    """The same with more figures; the list holds the whole gallery. (experiment, results by key,
+    lines said)
+    """
     more = (f"evaluate.rerank={VIDEOS}", "evaluate.dual_softmax=true")
     experiment, lines = small_experiment(tmp_path_factory.mktemp("asked"), shapes_cache, *more), []
     return experiment, {result.key: result for result in run(experiment, say=lines.append)}, lines
 
 
 def pair_scores(experiment: Experiment, weights: Path) -> tuple[Tensor, Tensor]:
-    """Log-odds [captions, videos] of every pair of the test split, one pair at a time, and the owners of the captions."""
+    """Log-odds [captions, videos] of every pair of the test split, one pair at a time, and the
+    owners of the captions.
+    """
     context = context_of(experiment)
     model = build_model(context.experiment.model, experiment.losses.wanted, 0)
     import_weights(model, weights)
     clips = context.dataset.splits["test"]
     views = torch.cat([frames for frames, _ in context.view_loader(clips).batches()])
     captions = [(number, caption) for number, clip in enumerate(clips) for caption in clip.captions]
-    tokens = context.tokenizer.encode([caption for _, caption in captions], experiment.model.text_length)
+    tokens = context.tokenizer.encode(
+        [caption for _, caption in captions], experiment.model.text_length
+    )
     model.eval()
     with torch.inference_mode():
         rows = [
@@ -72,17 +82,28 @@ def same(result: Result) -> Result:
     return replace(result, protocol=replace(result.protocol, checkpoint=""))
 
 
-def test_a_list_of_the_whole_gallery_gives_the_ranking_by_the_matching_head(asked: tuple[Experiment, dict[str, Result], list[str]]) -> None:
-    """Whatever the first stage: also that of the fine-tuned dual encoder, whose list the pre-trained pair encoder re-ranks."""
+def test_a_list_of_the_whole_gallery_gives_the_ranking_by_the_matching_head(
+    asked: tuple[Experiment, dict[str, Result], list[str]],
+) -> None:
+    """Whatever the first stage: also that of the fine-tuned dual encoder, whose list the
+    pre-trained pair encoder re-ranks.
+    """
     experiment, results, _ = asked
-    matrix, owners = pair_scores(experiment, experiment.run_dir / "checkpoints" / "pretrain.safetensors")
+    matrix, owners = pair_scores(
+        experiment, experiment.run_dir / "checkpoints" / "pretrain.safetensors"
+    )
     assert len(matrix.unique()) > VIDEOS
     for direction, ranks in zip(("t2v", "v2t"), ranks_of_matrix(matrix, owners), strict=True):
         for setting in ("zero-shot", "finetuned"):
-            assert list(results[f"test/{setting}-re-ranked-top-{VIDEOS}/{direction}"].ranks) == ranks.tolist()
+            assert (
+                list(results[f"test/{setting}-re-ranked-top-{VIDEOS}/{direction}"].ranks)
+                == ranks.tolist()
+            )
 
 
-def test_further_figures_have_keys_protocols_and_times_of_their_own(asked: tuple[Experiment, dict[str, Result], list[str]]) -> None:
+def test_further_figures_have_keys_protocols_and_times_of_their_own(
+    asked: tuple[Experiment, dict[str, Result], list[str]],
+) -> None:
     experiment, results, lines = asked
     further = [
         f"test/{setting}{how}/{direction}"
@@ -92,15 +113,27 @@ def test_further_figures_have_keys_protocols_and_times_of_their_own(asked: tuple
     ]
     assert list(results) == further, "the plain figures come first in each stage"
     assert all(metric_name(key) == key for key in results), "legal in the tracker as they are"
-    assert len({replace(result.protocol, seed=0, checkpoint="") for result in results.values()}) == len(results)
-    first, second = (results[f"test/{setting}/t2v"].protocol.checkpoint for setting in ("zero-shot", "finetuned"))
+    assert len(
+        {replace(result.protocol, seed=0, checkpoint="") for result in results.values()}
+    ) == len(results)
+    first, second = (
+        results[f"test/{setting}/t2v"].protocol.checkpoint for setting in ("zero-shot", "finetuned")
+    )
     assert first != second
     assert results[f"test/zero-shot-re-ranked-top-{VIDEOS}/t2v"].protocol.checkpoint == first
-    assert results[f"test/finetuned-re-ranked-top-{VIDEOS}/t2v"].protocol.checkpoint == f"{second}+{first}"
+    assert (
+        results[f"test/finetuned-re-ranked-top-{VIDEOS}/t2v"].protocol.checkpoint
+        == f"{second}+{first}"
+    )
     for key, result in results.items():
-        assert set(result.seconds) == ({"first_stage_s", "second_stage_s"} if "re-ranked" in key else set())
+        assert set(result.seconds) == (
+            {"first_stage_s", "second_stage_s"} if "re-ranked" in key else set()
+        )
         assert all(0 < seconds < 60 for seconds in result.seconds.values())
-        assert read_metric(experiment.run_dir, f"{key}/R1") == (result.metrics["R1"], result.chance["R1"])
+        assert read_metric(experiment.run_dir, f"{key}/R1") == (
+            result.metrics["R1"],
+            result.chance["R1"],
+        )
     assert load_results(experiment.run_dir) == list(results.values())
     assert sum("second_stage_s" in line and "per query" in line for line in lines) == 4
 
@@ -112,47 +145,95 @@ def test_what_is_not_asked_for_changes_nothing(
     assert tuple(result.key for result in results) == PLAIN
     assert [same(result) for result in results] == [same(asked[1][key]) for key in PLAIN]
     for stage in ("pretrain", "finetune"):
-        ours, theirs = (load_file(e.run_dir / "checkpoints" / f"{stage}.safetensors") for e in (experiment, asked[0]))
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        ours, theirs = (
+            load_file(e.run_dir / "checkpoints" / f"{stage}.safetensors")
+            for e in (experiment, asked[0])
+        )
+        assert ours.keys() == theirs.keys() and all(
+            torch.equal(ours[name], theirs[name]) for name in ours
+        )
     assert experiment.fingerprint != asked[0].fingerprint
     record = json.loads((experiment.run_dir / "results.json").read_text())
     known = {"protocol", "metrics", "chance", "queries", "gallery", "ranks", "scores", "baselines"}
     assert all(set(values) == known for values in record)
 
 
-def test_a_short_list_leaves_the_rest_where_it_was(tmp_path: Path, shapes_cache: Path, plain: tuple[Experiment, list[Result]]) -> None:
+def test_a_short_list_leaves_the_rest_where_it_was(
+    tmp_path: Path, shapes_cache: Path, plain: tuple[Experiment, list[Result]]
+) -> None:
     """Two-stage retrieval from given weights, without zero-shot figures."""
-    settings = (f"finetune.init={plain[0].run_dir}", "evaluate.zero_shot=false", "evaluate.rerank=3")
+    settings = (
+        f"finetune.init={plain[0].run_dir}",
+        "evaluate.zero_shot=false",
+        "evaluate.rerank=3",
+    )
     experiment = finalise(small_experiment(tmp_path, shapes_cache, *settings))
     results = {result.key: result for result in run(experiment, say=silent)}
-    assert list(results) == [f"test/finetuned{how}/{side}" for how in ("", "-re-ranked-top-3") for side in ("t2v", "v2t")]
+    assert list(results) == [
+        f"test/finetuned{how}/{side}" for how in ("", "-re-ranked-top-3") for side in ("t2v", "v2t")
+    ]
     for side in ("t2v", "v2t"):
-        pairs = zip(results[f"test/finetuned/{side}"].ranks, results[f"test/finetuned-re-ranked-top-3/{side}"].ranks, strict=True)
+        pairs = zip(
+            results[f"test/finetuned/{side}"].ranks,
+            results[f"test/finetuned-re-ranked-top-3/{side}"].ranks,
+            strict=True,
+        )
         assert all(after <= 3 if before <= 3 else after == before for before, after in pairs)
 
 
-def test_weights_without_a_matching_head_re_rank_nothing(tmp_path: Path, shapes_cache: Path) -> None:
+def test_weights_without_a_matching_head_re_rank_nothing(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
     """Neither those of a pre-training without it nor those that were never trained."""
     other = small_experiment(tmp_path, shapes_cache, "losses.vtm=0")
     run(other, say=silent, until="pretrain")
     with pytest.raises(CheckpointError, match="not in this checkpoint.*match_head"):
-        run(small_experiment(tmp_path, shapes_cache, f"finetune.init={other.run_dir}", "evaluate.rerank=3"), say=silent, until="pretrain")
-    with pytest.raises(ConfigError, match=r"evaluate\.rerank=3 needs a trained matching head, but the weights of finetune\.init=initial"):
-        run(small_experiment(tmp_path, shapes_cache, "finetune.init=initial", "evaluate.rerank=3"), say=silent, until="pretrain")
+        run(
+            small_experiment(
+                tmp_path, shapes_cache, f"finetune.init={other.run_dir}", "evaluate.rerank=3"
+            ),
+            say=silent,
+            until="pretrain",
+        )
+    with pytest.raises(
+        ConfigError,
+        match=r"evaluate\.rerank=3 needs a trained matching head, but the weights of finetune\.init=initial",
+    ):
+        run(
+            small_experiment(tmp_path, shapes_cache, "finetune.init=initial", "evaluate.rerank=3"),
+            say=silent,
+            until="pretrain",
+        )
 
 
-def test_another_task_from_a_run_with_re_ranking_asks_for_none(asked: tuple[Experiment, dict[str, Result], list[str]]) -> None:
+def test_another_task_from_a_run_with_re_ranking_asks_for_none(
+    asked: tuple[Experiment, dict[str, Result], list[str]],
+) -> None:
     init = str(asked[0].run_dir)
     action, retrieval = (downstream(task, init).evaluate for task in ("action", "retrieval"))
     assert (action.rerank, action.dual_softmax) == (0, False)
     assert (retrieval.rerank, retrieval.dual_softmax) == (VIDEOS, True)
 
 
-def test_clips_of_the_second_stage_are_the_middle_views_whatever_fits(plain: tuple[Experiment, list[Result]]) -> None:
+def test_clips_of_the_second_stage_are_the_middle_views_whatever_fits(
+    plain: tuple[Experiment, list[Result]],
+) -> None:
     experiment = plain[0]
-    context = context_of(replace(experiment, evaluate=replace(experiment.evaluate, segments=3, crops=2, batch_size=3)))
+    context = context_of(
+        replace(
+            experiment, evaluate=replace(experiment.evaluate, segments=3, crops=2, batch_size=3)
+        )
+    )
     clips, model = context.dataset.splits["test"], experiment.model
-    loader = ViewLoader(clips, data=experiment.data, model=model, runtime=experiment.runtime, segments=1, crops=1, batch_size=8)
+    loader = ViewLoader(
+        clips,
+        data=experiment.data,
+        model=model,
+        runtime=experiment.runtime,
+        segments=1,
+        crops=1,
+        batch_size=8,
+    )
     expected = torch.cat([views for views, _ in loader.batches()])
     size = expected[0].numel()
     for kept in (0, 3 * size, VIDEOS * size):
@@ -161,31 +242,62 @@ def test_clips_of_the_second_stage_are_the_middle_views_whatever_fits(plain: tup
             assert torch.equal(views(torch.tensor(numbers)), expected[numbers])
 
 
-def test_a_clip_that_does_not_decode_is_grey_in_the_second_stage_too(tmp_path: Path, plain: tuple[Experiment, list[Result]]) -> None:
+def test_a_clip_that_does_not_decode_is_grey_in_the_second_stage_too(
+    tmp_path: Path, plain: tuple[Experiment, list[Result]]
+) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     context = context_of(plain[0])
-    clips = [replace(clip, path=broken) if number == 1 else clip for number, clip in enumerate(context.dataset.splits["test"])]
+    clips = [
+        replace(clip, path=broken) if number == 1 else clip
+        for number, clip in enumerate(context.dataset.splits["test"])
+    ]
     for kept in (0, 2**20):
         grey = CentreViews(context, clips, kept_bytes=kept)(torch.tensor([1]))
         assert len(grey.unique()) == 1
 
 
 @pytest.mark.slow
-def test_two_ranks_measure_what_one_does(tmp_path: Path, shapes_cache: Path, plain: tuple[Experiment, list[Result]]) -> None:
-    """Rank 0 scores both stages while the other waits, in the zero-shot stage and after the fine-tuning, and both go on."""
+def test_two_ranks_measure_what_one_does(
+    tmp_path: Path, shapes_cache: Path, plain: tuple[Experiment, list[Result]]
+) -> None:
+    """Rank 0 scores both stages while the other waits, in the zero-shot stage and after the
+    fine-tuning, and both go on.
+    """
     more = (f"finetune.init={plain[0].run_dir}", "evaluate.rerank=3", "evaluate.dual_softmax=true")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "simvtp", "run", "tiny"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "simvtp",
+        "run",
+        "tiny",
+    ]
     settings = small_settings(tmp_path / "two", shapes_cache, *more)
-    done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [*command, *settings],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     alone = finalise(small_experiment(tmp_path / "alone", shapes_cache, *more))
     run(alone, say=silent)
     together = load_results(tmp_path / "two" / alone.run_dir.name)
-    ours, theirs = ({result.key: result for result in results} for results in (load_results(alone.run_dir), together))
+    ours, theirs = (
+        {result.key: result for result in results}
+        for results in (load_results(alone.run_dir), together)
+    )
     assert list(ours) == list(theirs) and len(ours) == 12
     for key, result in theirs.items():
         if "zero-shot" in key:  # the very same weights
             assert replace(result, seconds={}) == replace(ours[key], seconds={})
         assert set(result.seconds) == set(ours[key].seconds)
-        assert result.metrics["MnR"] == pytest.approx(ours[key].metrics["MnR"], abs=1), "weights that differ in the last bits"
+        assert result.metrics["MnR"] == pytest.approx(ours[key].metrics["MnR"], abs=1), (
+            "weights that differ in the last bits"
+        )

@@ -1,4 +1,6 @@
-"""One thread each: these models are so small that a second one only waits, most of all on a busy machine."""
+"""One thread each: these models are so small that a second one only waits, most of all on a busy
+machine.
+"""
 
 import os
 

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 
 from simvtp.batch import Batch, Masks
+from simvtp.config.recipes import tiny
 from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig, TrainConfig, to_dict
-from simvtp.runs.journal import Journal, read_journal
-from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.methods import build_model
 from simvtp.models.common.masking import draw_masks
-from simvtp.config.recipes import tiny
-from simvtp.training.parallel import distributed
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.runs.journal import Journal, read_journal
+from simvtp.training.checkpointing.preemption import stop_on_signals
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
-from simvtp.training.checkpointing.preemption import stop_on_signals
+from simvtp.training.parallel import distributed
 from simvtp.training.stage import Outcome, Stage
 
 MASK_ID = 3
@@ -38,15 +38,23 @@ ALL = ("mvm", "mlm", "vtc", "vtm")
 
 
 def make_batch(step: int, size: int = 8, model: ModelConfig = MODEL) -> Batch:
-    """The batch of `step`: random pixels and captions of different lengths, always the same for the same step."""
+    """The batch of `step`: random pixels and captions of different lengths, always the same for the
+    same step.
+    """
     generator = torch.Generator().manual_seed(1000 + step)
     side = model.image_size
-    clips = torch.randint(0, 256, (size, model.frames, side, side, 3), generator=generator, dtype=torch.uint8)
-    lengths = torch.randint(1, model.text_length - 1, (size, 1), generator=generator)  # words of each caption
+    clips = torch.randint(
+        0, 256, (size, model.frames, side, side, 3), generator=generator, dtype=torch.uint8
+    )
+    lengths = torch.randint(
+        1, model.text_length - 1, (size, 1), generator=generator
+    )  # words of each caption
     positions = torch.arange(model.text_length)[None]
     words = torch.randint(4, model.vocab_size, (size, model.text_length), generator=generator)
     present = positions < lengths + 2
-    input_ids = torch.where(positions == 0, 1, torch.where(positions == lengths + 1, 2, words)) * present
+    input_ids = (
+        torch.where(positions == 0, 1, torch.where(positions == lengths + 1, 2, words)) * present
+    )
     word_ids = torch.where((positions > 0) & (positions <= lengths), positions - 1, -1)
     return Batch(clips, input_ids, present, word_ids, tuple(f"clip{step}-{i}" for i in range(size)))
 
@@ -59,7 +67,9 @@ def batches(first: int, size: int = 8) -> Iterator[Batch]:
 
 
 def draw(batch: Batch, step: int, first_sample: int) -> Masks:
-    return draw_masks(batch, MODEL, MASKS, mask_id=MASK_ID, seed=SEED, step=step, first_sample=first_sample)
+    return draw_masks(
+        batch, MODEL, MASKS, mask_id=MASK_ID, seed=SEED, step=step, first_sample=first_sample
+    )
 
 
 def draw_with_negatives_of(group: int) -> Callable[[Batch, int, int], Masks]:
@@ -67,7 +77,10 @@ def draw_with_negatives_of(group: int) -> Callable[[Batch, int, int], Masks]:
 
     def drawn(batch: Batch, step: int, first_sample: int) -> Masks:
         index = torch.arange(len(batch))
-        return replace(draw(batch, step, first_sample), negative_index=index // group * group + (index + 1) % group)
+        return replace(
+            draw(batch, step, first_sample),
+            negative_index=index // group * group + (index + 1) % group,
+        )
 
     return drawn
 
@@ -86,12 +99,19 @@ def make_stage(directory: Path, **changes: Any) -> Stage:
 
 
 def pretrain(
-    directory: Path, *, losses: LossConfig | None = None, model: torch.nn.Module | None = None, source: Any = None, **changes: Any
+    directory: Path,
+    *,
+    losses: LossConfig | None = None,
+    model: torch.nn.Module | None = None,
+    source: Any = None,
+    **changes: Any,
 ) -> Outcome:
     """Run (or continue) a tiny pre-training in `directory`, stopping on signals."""
     losses = losses or LossConfig()
     journal = Journal(directory / "journal.jsonl")
-    options = {key: changes.pop(key) for key in ("evaluate", "on_log", "stop", "guard") if key in changes}
+    options = {
+        key: changes.pop(key) for key in ("evaluate", "on_log", "stop", "guard") if key in changes
+    }
     masks = changes.pop("draw", draw)
     try:
         with stop_on_signals() as stop:
@@ -111,11 +131,16 @@ def metrics(directory: Path) -> list[tuple[int, dict[str, float]]]:
     """(step, metrics) of the journal without what depends on the clock."""
     timed = ("speed/", "system/")
     found = [line for line in lines(directory) if line["kind"] == "metrics"]
-    return [(line["step"], {k: v for k, v in line["metrics"].items() if not k.startswith(timed)}) for line in found]
+    return [
+        (line["step"], {k: v for k, v in line["metrics"].items() if not k.startswith(timed)})
+        for line in found
+    ]
 
 
 def in_process(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
-    """Start `target` in a process of its own that can be killed. The server it is forked from has torch loaded already."""
+    """Start `target` in a process of its own that can be killed. The server it is forked from has
+    torch loaded already.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.preload"])
     process = context.Process(target=target, args=args)
@@ -129,7 +154,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _as_rank(rank: int, world: int, per_node: int, port: int, work: Callable[..., Any], args: Any, options: Any) -> None:
+def _as_rank(
+    rank: int,
+    world: int,
+    per_node: int,
+    port: int,
+    work: Callable[..., Any],
+    args: Any,
+    options: Any,
+) -> None:
     """One rank, with the environment that torchrun and submitit give to it."""
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank % per_node), LOCAL_WORLD_SIZE=str(per_node),
@@ -142,13 +175,22 @@ def _as_rank(rank: int, world: int, per_node: int, port: int, work: Callable[...
         work(*args, **options)
 
 
-def start_ranks(ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any) -> list[multiprocessing.Process]:
-    """`work(*args, **options)` on gloo ranks, in processes of their own; `per_node` of them on a node (0 = all)."""
+def start_ranks(
+    ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any
+) -> list[multiprocessing.Process]:
+    """`work(*args, **options)` on gloo ranks, in processes of their own; `per_node` of them on a
+    node (0 = all).
+    """
     port = free_port()
-    return [in_process(_as_rank, rank, ranks, per_node or ranks, port, work, args, options) for rank in range(ranks)]
+    return [
+        in_process(_as_rank, rank, ranks, per_node or ranks, port, work, args, options)
+        for rank in range(ranks)
+    ]
 
 
-def on_ranks(ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any) -> None:
+def on_ranks(
+    ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any
+) -> None:
     """As `start_ranks`, to the end, without an error."""
     processes = start_ranks(ranks, work, *args, per_node=per_node, **options)
     for process in processes:

@@ -1,4 +1,6 @@
-"""What the server of test processes loads once: the modules that torch would import at the first optimizer step. No threads."""
+"""What the server of test processes loads once: the modules that torch would import at the first
+optimizer step. No threads.
+"""
 
 import torch._dynamo
 

@@ -17,7 +17,14 @@ import safetensors
 import torch
 
 from simvtp.errors import CheckpointError, UserError
-from simvtp.training.checkpointing.checkpoint import Checkpoints, random_state, read_state, set_random_state, sha256_of, write_weights
+from simvtp.training.checkpointing.checkpoint import (
+    Checkpoints,
+    random_state,
+    read_state,
+    set_random_state,
+    sha256_of,
+    write_weights,
+)
 from tests.training.helpers import in_process, pretrain
 
 
@@ -38,7 +45,9 @@ def test_keeps_the_newest_and_the_best_files_that_they_need(tmp_path: Path) -> N
         "step_00000005.pt",
     ]
     path, found, warnings = checkpoints.load_latest()
-    assert path == checkpoints.path(5) and found is not None and found["step"] == 5 and warnings == []
+    assert (
+        path == checkpoints.path(5) and found is not None and found["step"] == 5 and warnings == []
+    )
     assert torch.equal(found["weights"]["w"], torch.full((10,), 5.0))
 
 
@@ -62,7 +71,12 @@ def test_what_is_not_our_checkpoint_is_refused(tmp_path: Path, content: object) 
 
 def test_random_states_come_back(tmp_path: Path) -> None:
     def numbers() -> tuple:
-        return float(torch.rand(())), float(np.random.rand()), random.random(), float(np.random.randn())
+        return (
+            float(torch.rand(())),
+            float(np.random.rand()),
+            random.random(),
+            float(np.random.randn()),
+        )
 
     np.random.randn()  # leaves a second Gaussian number in store
     checkpoints = Checkpoints(tmp_path, keep=1)
@@ -76,14 +90,21 @@ def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
     weights = {"b": torch.arange(6.0).view(2, 3).T, "a": torch.ones(2, dtype=torch.bfloat16)}
     about = {"stage": "pretrain", "step": 3, "fingerprint": "f"}
     first = write_weights(tmp_path / "1.safetensors", weights, about)
-    second = write_weights(tmp_path / "2.safetensors", dict(reversed(weights.items())), dict(reversed(about.items())))
-    assert first == second == sha256_of(tmp_path / "1.safetensors") == hashlib.sha256((tmp_path / "2.safetensors").read_bytes()).hexdigest()
+    second = write_weights(
+        tmp_path / "2.safetensors", dict(reversed(weights.items())), dict(reversed(about.items()))
+    )
+    assert (
+        first
+        == second
+        == sha256_of(tmp_path / "1.safetensors")
+        == hashlib.sha256((tmp_path / "2.safetensors").read_bytes()).hexdigest()
+    )
     with safetensors.safe_open(tmp_path / "1.safetensors", "pt") as file:
         assert json.loads(file.metadata()["simvtp"]) == about
         assert torch.equal(file.get_tensor("b"), weights["b"])
 
 
-# ---- a full disk ------------------------------------------------------------------------------------------------------------
+# ---- a full disk ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -91,7 +112,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"cannot mount a small file system here: {mounted.stderr.strip()}")
     yield disk
@@ -101,7 +127,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def assert_old_one_stays(checkpoints: Checkpoints, large: dict) -> None:
     checkpoints.save(1, state())
     with pytest.raises(
-        UserError, match=r"cannot save the checkpoint .*step_00000002.pt: .+; the checkpoints saved before it are whole. Free"
+        UserError,
+        match=r"cannot save the checkpoint .*step_00000002.pt: .+; the checkpoints saved before it are whole. Free",
     ):
         checkpoints.save(2, large)
     assert [path.name for path in checkpoints.directory.iterdir()] == ["step_00000001.pt"]
@@ -128,7 +155,9 @@ def test_a_file_that_may_not_grow_keeps_the_old_checkpoint(tmp_path: Path) -> No
     assert process.exitcode == 0
 
 
-def test_training_on_a_full_disk_ends_with_the_sentence_and_continues_later(small_disk: Path, tmp_path: Path) -> None:
+def test_training_on_a_full_disk_ends_with_the_sentence_and_continues_later(
+    small_disk: Path, tmp_path: Path
+) -> None:
     ballast = small_disk / "ballast"
 
     def fill(record: dict) -> None:
@@ -154,7 +183,9 @@ def test_no_leftovers_of_a_killed_save(tmp_path: Path) -> None:
 
 
 def test_best_weights_of_steps_that_are_done_again_are_forgotten(tmp_path: Path) -> None:
-    """A run killed after it wrote best weights of step 9, but before its checkpoint, continues from step 8."""
+    """A run killed after it wrote best weights of step 9, but before its checkpoint, continues from
+    step 8.
+    """
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (4, 8, 9):
         checkpoints.save_best(step, state())

@@ -1,4 +1,6 @@
-"""Two gloo ranks give what one process gives with the whole batch: losses, gradients, weights, journal."""
+"""Two gloo ranks give what one process gives with the whole batch: losses, gradients, weights,
+journal.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,22 @@ from simvtp.batch import Batch, Masks
 from simvtp.config.schema import LossConfig
 from simvtp.errors import UserError
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
-from simvtp.training.parallel import distributed
+from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.loop import train
 from simvtp.training.losses import contrastive_loss, word_loss
 from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
-from simvtp.training.checkpointing.preemption import StopFlag
-from tests.training.helpers import MODEL, TRAIN, draw_with_negatives_of, free_port, make_batch, make_model, make_stage, metrics, on_ranks
+from simvtp.training.parallel import distributed
+from tests.training.helpers import (
+    MODEL,
+    TRAIN,
+    draw_with_negatives_of,
+    free_port,
+    make_batch,
+    make_model,
+    make_stage,
+    metrics,
+    on_ranks,
+)
 
 QUIET = replace(MODEL, text_dropout=0.0)
 CASES: dict[str, LossConfig] = {
@@ -34,26 +46,38 @@ CASES: dict[str, LossConfig] = {
 }
 
 
-def losses_and_gradients(model: torch.nn.Module, objective: Objective, batch: Batch, masks: Masks | None) -> dict[str, torch.Tensor]:
+def losses_and_gradients(
+    model: torch.nn.Module, objective: Objective, batch: Batch, masks: Masks | None
+) -> dict[str, torch.Tensor]:
     """Report (mean over ranks) and gradients after one backward pass."""
     wrapped = distributed.wrap(model)
     losses, report = objective(wrapped(batch, masks), objective.shares([masks]))
     sum(losses.values(), torch.zeros(())).backward()
-    found = {name: distributed.sum_over_ranks(value) / distributed.world() for name, value in report.items()}
-    return found | {f"grad/{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    found = {
+        name: distributed.sum_over_ranks(value) / distributed.world()
+        for name, value in report.items()
+    }
+    return found | {
+        f"grad/{name}": p.grad for name, p in model.named_parameters() if p.grad is not None
+    }
 
 
 def my_half(batch: Batch, masks: Masks) -> tuple[Batch, Masks]:
-    """This rank's samples, with the masks they have in the whole batch; negatives counted within the half."""
+    """This rank's samples, with the masks they have in the whole batch; negatives counted within
+    the half.
+    """
     size = len(batch) // distributed.world()
     start = distributed.rank() * size
     fields = {
-        name: getattr(masks, name)[start : start + size] for name in ("visible", "masked", "input_ids", "word_positions", "word_labels")
+        name: getattr(masks, name)[start : start + size]
+        for name in ("visible", "masked", "input_ids", "word_positions", "word_labels")
     }
     assert masks.negative_index is not None
     negatives = masks.negative_index[start : start + size] - start
     noise = masks.negative_noise[start : start + size, start : start + size]
-    return batch.part(start, start + size), Masks(**fields, negative_noise=noise, negative_index=negatives)
+    return batch.part(start, start + size), Masks(
+        **fields, negative_noise=noise, negative_index=negatives
+    )
 
 
 def all_cases() -> dict[str, dict[str, torch.Tensor]]:
@@ -80,19 +104,33 @@ def test_losses_and_gradients_equal_one_process(tmp_path: Path) -> None:
     two, one = torch.load(tmp_path / "two.pt", weights_only=True), all_cases()
     assert two.keys() == one.keys()
     for case in one:
-        assert two[case].keys() == one[case].keys() and any(name.startswith("grad/") for name in one[case])
+        assert two[case].keys() == one[case].keys() and any(
+            name.startswith("grad/") for name in one[case]
+        )
         for name, value in one[case].items():
             tolerance = 1e-6 if name.startswith("acc/") else 1e-9
-            torch.testing.assert_close(two[case][name], value, rtol=tolerance, atol=1e-11, msg=lambda m, c=case, n=name: f"{c} {n}: {m}")
+            torch.testing.assert_close(
+                two[case][name],
+                value,
+                rtol=tolerance,
+                atol=1e-11,
+                msg=lambda m, c=case, n=name: f"{c} {n}: {m}",
+            )
 
 
 def local_and_empty(path: Path) -> None:
-    """Local negatives see only the rank's own samples; words are averaged over ranks even if one of them has none."""
+    """Local negatives see only the rank's own samples; words are averaged over ranks even if one of
+    them has none.
+    """
     generator = torch.Generator().manual_seed(0)
     video, text = torch.randn(8, 6, generator=generator), torch.randn(8, 6, generator=generator)
     mine = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
     logits = torch.randn(2, 3, 5, generator=generator)
-    labels = torch.full((2, 3), -100) if distributed.rank() == 1 else torch.tensor([[1, 2, -100], [0, 4, 3]])
+    labels = (
+        torch.full((2, 3), -100)
+        if distributed.rank() == 1
+        else torch.tensor([[1, 2, -100], [0, 4, 3]])
+    )
     local = contrastive_loss(video[mine], text[mine], 0.1, gather=False)
     assert torch.equal(local, contrastive_loss(video[mine].clone(), text[mine].clone(), 0.1))
     words = distributed.sum_over_ranks(word_loss(logits, labels)) / 2
@@ -108,12 +146,18 @@ def test_local_negatives_and_a_rank_without_words(tmp_path: Path) -> None:
     video, text = torch.randn(8, 6, generator=generator), torch.randn(8, 6, generator=generator)
     logits = torch.randn(2, 3, 5, generator=generator)
     torch.testing.assert_close(found["local"], contrastive_loss(video[:4], text[:4], 0.1))
-    torch.testing.assert_close(found["words"], word_loss(logits, torch.tensor([[1, 2, -100], [0, 4, 3]])))
+    torch.testing.assert_close(
+        found["words"], word_loss(logits, torch.tensor([[1, 2, -100], [0, 4, 3]]))
+    )
     assert found["nothing"] == 0
 
 
-def train_here(directory: Path, stop_at: int = 0, accumulate: int = 1, losses: LossConfig | None = None) -> torch.nn.Module:
-    """The whole loop on this rank's share of the batches; rank 1 alone is asked to stop at the step `stop_at`."""
+def train_here(
+    directory: Path, stop_at: int = 0, accumulate: int = 1, losses: LossConfig | None = None
+) -> torch.nn.Module:
+    """The whole loop on this rank's share of the batches; rank 1 alone is asked to stop at the step
+    `stop_at`.
+    """
     from simvtp.runs.journal import Journal
 
     stop, size = StopFlag(), 8 // distributed.world()
@@ -125,25 +169,41 @@ def train_here(directory: Path, stop_at: int = 0, accumulate: int = 1, losses: L
             yield make_batch(step).part(distributed.rank() * size, (distributed.rank() + 1) * size)
 
     journal = Journal(directory / "journal.jsonl") if distributed.is_main() else None
-    stage = make_stage(directory, train=replace(TRAIN, base_lr=0.01, accumulate=accumulate), total_steps=9)
+    stage = make_stage(
+        directory, train=replace(TRAIN, base_lr=0.01, accumulate=accumulate), total_steps=9
+    )
     losses = losses or LossConfig(vtc_negatives="global")
     model = make_model(losses.wanted, QUIET)
-    outcome = train(stage, model, PretrainObjective(losses), source, draw_with_negatives_of(4 // accumulate), journal, stop=stop)
+    outcome = train(
+        stage,
+        model,
+        PretrainObjective(losses),
+        source,
+        draw_with_negatives_of(4 // accumulate),
+        journal,
+        stop=stop,
+    )
     assert outcome.stopped == (0 < stop_at < 9)
     if journal is not None:
         journal.close()
     return model
 
 
-def test_the_loop_on_two_ranks_equals_one_process_and_continues_after_a_stop(tmp_path: Path) -> None:
+def test_the_loop_on_two_ranks_equals_one_process_and_continues_after_a_stop(
+    tmp_path: Path,
+) -> None:
     from safetensors.torch import load_file
 
     train_here(tmp_path / "one")
     on_ranks(2, train_here, tmp_path / "two", 5)
     saved = [path.name for path in (tmp_path / "two/checkpoints/pretrain").glob("step_*.pt")]
-    assert "step_00000006.pt" in saved  # the other rank learns of the wish one step later, and both stop there
+    assert (
+        "step_00000006.pt" in saved
+    )  # the other rank learns of the wish one step later, and both stop there
     on_ranks(2, train_here, tmp_path / "two")
-    one, two = (load_file(tmp_path / name / "checkpoints/pretrain.safetensors") for name in ("one", "two"))
+    one, two = (
+        load_file(tmp_path / name / "checkpoints/pretrain.safetensors") for name in ("one", "two")
+    )
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
     lines_one, lines_two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
@@ -153,7 +213,9 @@ def test_the_loop_on_two_ranks_equals_one_process_and_continues_after_a_stop(tmp
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-WITHOUT_VTC = LossConfig(vtc=0)  # its negatives are those of a micro-batch, which differ between one and two ranks
+WITHOUT_VTC = LossConfig(
+    vtc=0
+)  # its negatives are those of a micro-batch, which differ between one and two ranks
 
 
 def train_and_compare(directory: Path) -> None:
@@ -163,17 +225,21 @@ def train_and_compare(directory: Path) -> None:
 
 
 def test_accumulation_on_two_ranks_equals_one_process(tmp_path: Path) -> None:
-    """Gradients are exchanged after the last micro-batch only; the ranks' weights must still be the same, bit by bit."""
+    """Gradients are exchanged after the last micro-batch only; the ranks' weights must still be the
+    same, bit by bit.
+    """
     from safetensors.torch import load_file
 
     on_ranks(2, train_and_compare, tmp_path / "two")
     train_here(tmp_path / "one", accumulate=2, losses=WITHOUT_VTC)
-    one, two = (load_file(tmp_path / name / "checkpoints/pretrain.safetensors") for name in ("one", "two"))
+    one, two = (
+        load_file(tmp_path / name / "checkpoints/pretrain.safetensors") for name in ("one", "two")
+    )
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
 
 
-# ---- launch -----------------------------------------------------------------------------------------------------------------
+# ---- launch --------------------------------------------------------------------------------------
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
@@ -197,17 +263,32 @@ def test_a_port_in_use_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        environment(monkeypatch, RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        with pytest.raises(UserError, match=f":{port}.*port in use.*--master-port"), distributed.distributed(torch.device("cpu")):
+        environment(
+            monkeypatch, RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
+        with (
+            pytest.raises(UserError, match=f":{port}.*port in use.*--master-port"),
+            distributed.distributed(torch.device("cpu")),
+        ):
             pytest.fail("the group must not come up")
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_rank_that_meets_nobody_says_so_within_the_limit(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
-    environment(monkeypatch, RANK=rank, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+def test_a_rank_that_meets_nobody_says_so_within_the_limit(
+    monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    environment(
+        monkeypatch,
+        RANK=rank,
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(free_port()),
+    )
     monkeypatch.setattr(distributed, "JOIN", timedelta(seconds=2))
     began = time.monotonic()
-    sentence = f"rank {rank} of 2 on .* cannot meet the others at 127.0.0.1:.*did all processes start"
+    sentence = (
+        f"rank {rank} of 2 on .* cannot meet the others at 127.0.0.1:.*did all processes start"
+    )
     with pytest.raises(UserError, match=sentence), distributed.distributed(torch.device("cpu")):
         pytest.fail("the group must not come up")
     assert time.monotonic() - began < 30
@@ -216,7 +297,10 @@ def test_a_rank_that_meets_nobody_says_so_within_the_limit(monkeypatch: pytest.M
 
 def test_a_missing_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, RANK="0", WORLD_SIZE="2", MASTER_PORT="1")
-    with pytest.raises(UserError, match="MASTER_ADDR are not set"), distributed.distributed(torch.device("cpu")):
+    with (
+        pytest.raises(UserError, match="MASTER_ADDR are not set"),
+        distributed.distributed(torch.device("cpu")),
+    ):
         pytest.fail("the group must not come up")
 
 
@@ -226,11 +310,17 @@ def test_two_nodes_with_two_gpus_each(monkeypatch: pytest.MonkeyPatch) -> None:
     launch = distributed.launch_from_environment()
     assert launch == distributed.Launch(rank=3, world=4, local_rank=1, local_world=2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for seen, device in ((2, "cuda:1"), (8, "cuda:1"), (1, "cuda:0")):  # one: the launcher shows each process its own GPU only
+    for seen, device in (
+        (2, "cuda:1"),
+        (8, "cuda:1"),
+        (1, "cuda:0"),
+    ):  # one: the launcher shows each process its own GPU only
         monkeypatch.setattr(torch.cuda, "device_count", lambda seen=seen: seen)
         assert distributed.choose_device("auto", launch) == torch.device(device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UserError, match="process 3 of 4 on this node has no GPU of its own, as only 2 are seen"):
+    with pytest.raises(
+        UserError, match="process 3 of 4 on this node has no GPU of its own, as only 2 are seen"
+    ):
         distributed.choose_device("cuda", distributed.Launch(2, 4, 2, 4))
 
 
@@ -247,11 +337,13 @@ def test_processes_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert distributed.threads_per_rank(0, many) == 0
 
 
-# ---- ending together --------------------------------------------------------------------------------------------------------
+# ---- ending together -----------------------------------------------------------------------------
 
 
 def fail_on(rank: int, kind: type[Exception]) -> None:
-    """Whoever fails, and however, every rank leaves with an error, and with the same sentence if it is one for the user."""
+    """Whoever fails, and however, every rank leaves with an error, and with the same sentence if it
+    is one for the user.
+    """
 
     def work() -> int:
         if distributed.rank() == rank:
@@ -259,7 +351,10 @@ def fail_on(rank: int, kind: type[Exception]) -> None:
         return distributed.rank()
 
     gather = distributed.on_main if rank == 0 else distributed.together
-    with pytest.raises(kind if kind is UserError or distributed.rank() == rank else RuntimeError, match="the disk is full"):
+    with pytest.raises(
+        kind if kind is UserError or distributed.rank() == rank else RuntimeError,
+        match="the disk is full",
+    ):
         gather(work)
     assert distributed.on_main(lambda: distributed.rank()) == 0
     assert distributed.together(lambda: distributed.rank()) == distributed.rank()

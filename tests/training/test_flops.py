@@ -10,11 +10,20 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.common.layers import set_gradient_checkpointing
+from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.step_flops import count_step, peak, shapes_of, speed_of, weightless
-from tests.training.helpers import MASKS, MODEL, TRAIN, draw, lines, make_batch, make_model, pretrain
+from tests.training.helpers import (
+    MASKS,
+    MODEL,
+    TRAIN,
+    draw,
+    lines,
+    make_batch,
+    make_model,
+    pretrain,
+)
 
 
 def test_a_step_costs_about_three_forward_passes() -> None:
@@ -27,16 +36,23 @@ def test_a_step_costs_about_three_forward_passes() -> None:
     embedding = 8 * forward_flops(MODEL, MASKS)["tube embedding"]  # the pixels get no gradient
     assert counted == pytest.approx(3 * forward - embedding, rel=0.01)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters()) and torch.equal(state, torch.get_rng_state())
+    assert all(parameter.grad is None for parameter in model.parameters()) and torch.equal(
+        state, torch.get_rng_state()
+    )
 
 
 def test_left_out_padding_is_not_counted() -> None:
     batch, model = make_batch(0), make_model()
     masks, length = draw(batch, 0, 0), batch.input_ids.shape[1]
-    mask = (torch.arange(8)[:, None] % 2 == 0) | (torch.arange(length) < 2)  # full captions and empty ones in turns
+    mask = (torch.arange(8)[:, None] % 2 == 0) | (
+        torch.arange(length) < 2
+    )  # full captions and empty ones in turns
     packed = shapes_of(replace(batch, attention_mask=mask), masks, packed=True)
     assert packed[0].input_ids.shape[1] == math.ceil(length * float(mask.float().mean())) < length
-    ours, all_padded = count_step(weightless(model), *packed), count_step(weightless(model), batch, masks)
+    ours, all_padded = (
+        count_step(weightless(model), *packed),
+        count_step(weightless(model), batch, masks),
+    )
     assert ours is not None and all_padded is not None and ours < 0.99 * all_padded
 
 
@@ -77,7 +93,12 @@ def test_every_log_line_tells_the_speed(tmp_path: Path) -> None:
 def test_peaks_by_the_name_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak("NVIDIA H200") == peak("NVIDIA H100 80GB HBM3") == 989e12
     assert peak("NVIDIA H100 PCIe") == 756e12 and peak("NVIDIA A100-SXM4-80GB") == 312e12
-    assert peak("NVIDIA L40S") == 362e12 and peak("NVIDIA L4") == 121e12 and peak("NVIDIA A10G") is None and peak("Some GPU") is None
+    assert (
+        peak("NVIDIA L40S") == 362e12
+        and peak("NVIDIA L4") == 121e12
+        and peak("NVIDIA A10G") is None
+        and peak("Some GPU") is None
+    )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     told = speed_of(int(989e12), 0.5, 4, torch.device("cuda"))
     assert told == {"speed/tflops_per_s": pytest.approx(1978), "speed/mfu": pytest.approx(0.5)}

@@ -1,4 +1,6 @@
-"""Two attempts at one run: the one that was replaced writes nothing more, and what it left behind is not mistaken for ours."""
+"""Two attempts at one run: the one that was replaced writes nothing more, and what it left behind
+is not mistaken for ours.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,21 @@ from simvtp.batch import Batch
 from simvtp.errors import UserError
 from simvtp.runs.journal import Journal
 from simvtp.runs.lease import Fenced
-from simvtp.training.parallel import distributed
 from simvtp.training.checkpointing.checkpoint import Checkpoints
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
+from simvtp.training.parallel import distributed
 from tests.training import helpers
-from tests.training.helpers import draw_with_negatives_of, lines, make_batch, make_model, make_stage, metrics, on_ranks, pretrain
+from tests.training.helpers import (
+    draw_with_negatives_of,
+    lines,
+    make_batch,
+    make_model,
+    make_stage,
+    metrics,
+    on_ranks,
+    pretrain,
+)
 
 
 def deny() -> None:
@@ -27,12 +38,18 @@ def deny() -> None:
 
 
 def content(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("renames", range(9))
 def test_whichever_file_comes_next_it_gets_no_name(tmp_path: Path, renames: int) -> None:
-    """start.json, checkpoints at 4, 8, 12, best weights, ..., the final weights, the outcome: each asks the guard."""
+    """start.json, checkpoints at 4, 8, 12, best weights, ..., the final weights, the outcome: each
+    asks the guard.
+    """
     allowed = [renames]
 
     def guard() -> None:
@@ -40,7 +57,12 @@ def test_whichever_file_comes_next_it_gets_no_name(tmp_path: Path, renames: int)
         if allowed[0] < 0:
             deny()
 
-    options: dict[str, Any] = {"total_steps": 12, "evaluate": lambda model, step: {"x": 1.0}, "evaluate_at": (6,), "best": "x"}
+    options: dict[str, Any] = {
+        "total_steps": 12,
+        "evaluate": lambda model, step: {"x": 1.0},
+        "evaluate_at": (6,),
+        "best": "x",
+    }
     names: list[list[str]] = []
     real = os.replace
 
@@ -78,7 +100,15 @@ def fenced_on_main(directory: Path) -> None:
 
     objective = PretrainObjective(helpers.LossConfig())
     with pytest.raises(Fenced):
-        train(make_stage(directory), make_model(), objective, source, draw_with_negatives_of(2), journal, guard=guard)
+        train(
+            make_stage(directory),
+            make_model(),
+            objective,
+            source,
+            draw_with_negatives_of(2),
+            journal,
+            guard=guard,
+        )
     assert not list(checkpoints.glob("step_*"))
 
 
@@ -101,15 +131,23 @@ def stop_after(steps: int) -> Any:
 
 
 def test_a_checkpoint_of_a_replaced_attempt_is_put_aside(tmp_path: Path) -> None:
-    """The stale attempt got a later checkpoint in; its journal is not ours. We continue from our own, with a warning."""
+    """The stale attempt got a later checkpoint in; its journal is not ours. We continue from our
+    own, with a warning.
+    """
     ours, stale = tmp_path / "ours", tmp_path / "stale"
     pretrain(ours, **stop_after(7))
-    pretrain(stale, **stop_after(11))  # the same experiment, but its journal was written at other times
+    pretrain(
+        stale, **stop_after(11)
+    )  # the same experiment, but its journal was written at other times
     foreign = stale / "checkpoints/pretrain/step_00000011.pt"
     foreign.rename(ours / "checkpoints/pretrain/step_00000011.pt")
     assert pretrain(ours).step == 20
     events = [line["message"] for line in lines(ours) if line["kind"] == "event"]
-    assert len(events) == 1 and "written by another attempt" in events[0] and "Falling back to step 7" in events[0]
+    assert (
+        len(events) == 1
+        and "written by another attempt" in events[0]
+        and "Falling back to step 7" in events[0]
+    )
     assert (ours / "checkpoints/pretrain/step_00000011.pt.foreign").exists()
     assert [step for step, _ in metrics(ours)] == [3, 6, 9, 12, 15, 18, 20]
 

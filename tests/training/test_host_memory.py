@@ -24,11 +24,18 @@ print(sum(faults[-10:]))
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="another C library than glibc")
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="another C library than glibc"
+)
 def test_a_table_that_is_made_again_costs_no_fresh_pages() -> None:
     faults = {
-        mode: int(subprocess.run([sys.executable, "-c", COUNT, mode], capture_output=True, text=True, check=True).stdout)
+        mode: int(
+            subprocess.run(
+                [sys.executable, "-c", COUNT, mode], capture_output=True, text=True, check=True
+            ).stdout
+        )
         for mode in ("plain", "kept")
     }
-    # Now and then something small takes a place inside a freed block, and a table has to move once: 4 of the last 20 tables were seen to.
+    # Now and then something small takes a place inside a freed block, and a table has to move once:
+    # 4 of the last 20 tables were seen to.
     assert 2 * faults["kept"] < faults["plain"], faults

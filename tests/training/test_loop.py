@@ -21,7 +21,16 @@ from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.training.objectives import RetrievalObjective
 from simvtp.training.stage import Outcome, step_seed
 from tests.training import helpers
-from tests.training.helpers import MODEL, TRAIN, draw_with_negatives_of, lines, make_batch, make_model, metrics, pretrain
+from tests.training.helpers import (
+    MODEL,
+    TRAIN,
+    draw_with_negatives_of,
+    lines,
+    make_batch,
+    make_model,
+    metrics,
+    pretrain,
+)
 
 QUIET = replace(MODEL, text_dropout=0.0)
 
@@ -30,25 +39,44 @@ def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
     return load_file(outcome.weights)
 
 
-# ---- accumulation -----------------------------------------------------------------------------------------------------------
+# ---- accumulation --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulation_equals_one_big_batch(tmp_path: Path, accumulate: int) -> None:
-    """For MVM, MLM (captions of different lengths) and VTM with given negatives; VTC's negatives are the micro-batch's."""
+    """For MVM, MLM (captions of different lengths) and VTM with given negatives; VTC's negatives
+    are the micro-batch's.
+    """
     found = []
     for count in (1, accumulate):
         train = replace(TRAIN, accumulate=count, base_lr=0.01)
         losses = LossConfig(vtc=0)
         model = make_model(losses.wanted, QUIET)
         directory = tmp_path / str(count)
-        found.append(weights(pretrain(directory, losses=losses, model=model, train=train, total_steps=4, draw=draw_with_negatives_of(2))))
+        found.append(
+            weights(
+                pretrain(
+                    directory,
+                    losses=losses,
+                    model=model,
+                    train=train,
+                    total_steps=4,
+                    draw=draw_with_negatives_of(2),
+                )
+            )
+        )
     start = dict(make_model(("mvm", "mlm", "vtm"), QUIET).named_parameters())
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=5e-5)
-    moved = max(float((value - start[name].detach()).abs().max()) for name, value in found[0].items())
-    assert moved > 5e-4  # ten times the tolerance; that the gradients' size agrees is seen in the journal's grad_norm
-    for (_, whole), (_, parts) in zip(metrics(tmp_path / "1"), metrics(tmp_path / str(accumulate)), strict=True):
+    moved = max(
+        float((value - start[name].detach()).abs().max()) for name, value in found[0].items()
+    )
+    assert (
+        moved > 5e-4
+    )  # ten times the tolerance; that the gradients' size agrees is seen in the journal's grad_norm
+    for (_, whole), (_, parts) in zip(
+        metrics(tmp_path / "1"), metrics(tmp_path / str(accumulate)), strict=True
+    ):
         assert whole == pytest.approx(parts, rel=1e-4)
 
 
@@ -64,29 +92,39 @@ def test_masks_do_not_depend_on_the_micro_batches(tmp_path: Path) -> None:
         return drawn
 
     for count in (1, 4):
-        pretrain(tmp_path / str(count), train=replace(TRAIN, accumulate=count), total_steps=2, draw=spy(count))
+        pretrain(
+            tmp_path / str(count),
+            train=replace(TRAIN, accumulate=count),
+            total_steps=2,
+            draw=spy(count),
+        )
     assert torch.equal(torch.cat(seen[1]), torch.cat(seen[4]))
 
 
 def test_a_batch_that_cannot_be_cut_evenly_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="batch_size=8 of stage pretrain cannot be cut into 3 accumulation steps: use a batch_size of 6 or 9"
+        ConfigError,
+        match="batch_size=8 of stage pretrain cannot be cut into 3 accumulation steps: use a batch_size of 6 or 9",
     ):
         pretrain(tmp_path, train=replace(TRAIN, accumulate=3))
 
 
 def test_a_short_batch_and_the_end_of_the_data_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expects batches of 8 samples on each rank, but got 5 after step 0"):
+    with pytest.raises(
+        DataError, match="expects batches of 8 samples on each rank, but got 5 after step 0"
+    ):
         pretrain(tmp_path / "a", source=lambda first: iter([make_batch(0, 5)]))
     with pytest.raises(DataError, match="has 20 steps, but the data ended after 2"):
         pretrain(tmp_path / "b", source=lambda first: iter([make_batch(0), make_batch(1)]))
 
 
-# ---- divergence -------------------------------------------------------------------------------------------------------------
+# ---- divergence ----------------------------------------------------------------------------------
 
 
 class Fragile(SimVTP):
-    """The real model, with a defect: a clip whose first pixel is (255, 0, 255) gives an infinite or undefined output."""
+    """The real model, with a defect: a clip whose first pixel is (255, 0, 255) gives an infinite or
+    undefined output.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__(MODEL)
@@ -95,13 +133,19 @@ class Fragile(SimVTP):
 
     def forward(self, batch: Batch, masks: Any) -> dict[str, torch.Tensor]:
         outputs = super().forward(batch, masks)
-        marked = (batch.clips[:, 0, 0, 0] == torch.tensor([255, 0, 255], dtype=torch.uint8)).all(dim=-1)
+        marked = (batch.clips[:, 0, 0, 0] == torch.tensor([255, 0, 255], dtype=torch.uint8)).all(
+            dim=-1
+        )
         zero = torch.where(marked, 0.0, 1.0)
         prediction = outputs["video_prediction"]
         if self.kind == "gradient":  # finite going forward, sqrt has an infinite slope at 0
             spoilt = prediction + (zero[:, None, None] * (prediction.square() + 1)).sqrt() * 0.01
         else:
-            spoilt = prediction / zero[:, None, None] if self.kind == "inf" else prediction + zero[:, None, None].log() * 0
+            spoilt = (
+                prediction / zero[:, None, None]
+                if self.kind == "inf"
+                else prediction + zero[:, None, None].log() * 0
+            )
         return {**outputs, "video_prediction": spoilt}
 
 
@@ -120,8 +164,12 @@ def poisoned(at: int, sample: int) -> Callable[[int], Iterator[Batch]]:
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
 @pytest.mark.parametrize(("at", "noticed"), [(7, 8), (9, 9), (10, 12), (1, 3)])
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path, kind: str, at: int, noticed: int) -> None:
-    """Log every 3 and save every 4 steps: it is noticed at the next of those, and no checkpoint is written from then on."""
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
+    tmp_path: Path, kind: str, at: int, noticed: int
+) -> None:
+    """Log every 3 and save every 4 steps: it is noticed at the next of those, and no checkpoint is
+    written from then on.
+    """
     steps: list[int] = []
 
     def source(first: int) -> Iterator[Batch]:
@@ -136,7 +184,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path, ki
     assert f"at step {at} of stage pretrain" in message
     ids = {f"clip{at - 1}-{i}" for i in range(8)}
     named = {name for name in ids if name in message}
-    assert named == (ids if kind == "gradient" else {f"clip{at - 1}-{i}" for i in range(4, 8)})  # the micro-batch with sample 5
+    assert named == (
+        ids if kind == "gradient" else {f"clip{at - 1}-{i}" for i in range(4, 8)}
+    )  # the micro-batch with sample 5
     assert len(steps) == noticed
     kept = sorted(path.name for path in (tmp_path / "checkpoints/pretrain").glob("step_*.pt"))
     assert kept == [f"step_{step:08d}.pt" for step in (4, 8) if step < at]
@@ -148,7 +198,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path, ki
         assert all(value.isfinite().all() for value in state["weights"].values())
 
 
-def test_the_run_continues_from_the_last_good_checkpoint_once_the_clip_is_mended(tmp_path: Path) -> None:
+def test_the_run_continues_from_the_last_good_checkpoint_once_the_clip_is_mended(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(TrainingDiverged):
         pretrain(tmp_path / "a", model=Fragile("nan"), source=poisoned(7, 0))
     mended = pretrain(tmp_path / "a", model=Fragile("nan"), source=poisoned(99, 0))
@@ -162,18 +214,32 @@ def test_weights_that_overflow_are_not_saved(tmp_path: Path) -> None:
     """An update can spoil a weight while loss and gradient were finite."""
 
     train = replace(TRAIN, base_lr=1e42, base_min_lr=1e42, warmup_share=0.0)
-    with pytest.raises(TrainingDiverged, match="a weight became NaN or infinite at step 1 of stage pretrain"):
+    with pytest.raises(
+        TrainingDiverged, match="a weight became NaN or infinite at step 1 of stage pretrain"
+    ):
         pretrain(tmp_path, train=train, checkpoint_every=1, log_every=50)
     assert not list((tmp_path / "checkpoints").rglob("step_*.pt"))
 
 
-# ---- no host sync, no shape change --------------------------------------------------------------------------------------------
+# ---- no host sync, no shape change ---------------------------------------------------------------
 
 
 class Watch(TorchDispatchMode):
-    """Writes down each operation with its shapes, and refuses those that make the host wait or give shapes that depend on data."""
+    """Writes down each operation with its shapes, and refuses those that make the host wait or give
+    shapes that depend on data.
+    """
 
-    WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "bincount", "repeat_interleave")
+    WAITING = (
+        "_local_scalar_dense",
+        "item",
+        "nonzero",
+        "masked_select",
+        "is_nonzero",
+        "equal",
+        "unique",
+        "bincount",
+        "repeat_interleave",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +264,9 @@ class Watch(TorchDispatchMode):
             if any(i.dtype in (torch.bool, torch.uint8) for i in indices):
                 self.refuse("indexing with a mask")
         result = func(*args, **(kwargs or {}))
-        flat = [value for value in tree_flatten((args, result))[0] if isinstance(value, torch.Tensor)]
+        flat = [
+            value for value in tree_flatten((args, result))[0] if isinstance(value, torch.Tensor)
+        ]
         self.trace.append((name, *(tuple(value.shape) for value in flat)))
         return result
 
@@ -207,15 +275,30 @@ class Watch(TorchDispatchMode):
     ("model", "changes"),
     [
         ({}, {}),
-        ({"contrastive_text": "clean", "vtm_negatives": "hard"}, {"accumulate": 2, "ema_decay": 0.9}),
-        ({"reuse_pair_pass": False, "text_decoder_depth": 1}, {"clip_norm": 0.0, "gradient_checkpointing": True}),
+        (
+            {"contrastive_text": "clean", "vtm_negatives": "hard"},
+            {"accumulate": 2, "ema_decay": 0.9},
+        ),
+        (
+            {"reuse_pair_pass": False, "text_decoder_depth": 1},
+            {"clip_norm": 0.0, "gradient_checkpointing": True},
+        ),
     ],
 )
 def test_no_host_sync_and_no_shape_change_between_log_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     watch = Watch()
-    for name in ("item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__"):
+    for name in (
+        "item",
+        "tolist",
+        "numpy",
+        "__bool__",
+        "__int__",
+        "__float__",
+        "__index__",
+        "__array__",
+    ):
         real = getattr(torch.Tensor, name)
 
         def watched(self: torch.Tensor, *args: Any, _real: Any = real, _name: str = name) -> Any:
@@ -232,14 +315,21 @@ def test_no_host_sync_and_no_shape_change_between_log_lines(
             yield batch
 
     config = replace(MODEL, **model)
-    options = {"train": replace(TRAIN, **changes), "total_steps": 15, "log_every": 5, "checkpoint_every": 100}
+    options = {
+        "train": replace(TRAIN, **changes),
+        "total_steps": 15,
+        "log_every": 5,
+        "checkpoint_every": 100,
+    }
     with watch:
         outcome = pretrain(tmp_path, model=make_model(config=config), source=source, **options)
     assert outcome.step == 15
     assert len(watch.traces[7]) > 300
     for step in (3, 4, 8, 9, 12, 13, 14):
         assert watch.traces[step] == watch.traces[7], step
-    assert watch.traces[6] == watch.traces[11]  # the first step after a log line starts the sums anew
+    assert (
+        watch.traces[6] == watch.traces[11]
+    )  # the first step after a log line starts the sums anew
 
 
 def test_the_watch_notices_a_wait(tmp_path: Path) -> None:
@@ -259,7 +349,7 @@ def test_the_watch_notices_a_wait(tmp_path: Path) -> None:
         pretrain(tmp_path, model=Waiting(MODEL), source=source)
 
 
-# ---- evaluation and the choice of weights ---------------------------------------------------------------------------------------
+# ---- evaluation and the choice of weights --------------------------------------------------------
 
 
 def test_the_best_weights_are_chosen_and_kept(tmp_path: Path) -> None:
@@ -271,15 +361,24 @@ def test_the_best_weights_are_chosen_and_kept(tmp_path: Path) -> None:
         return {"val/R1": scores[step], "val/MdR": 3.0}
 
     model = make_model()
-    outcome = pretrain(tmp_path, model=model, evaluate=evaluate, evaluate_at=(5, 10, 15, 20), best="val/R1", keep=1)
-    assert (outcome.selected_step, outcome.best, outcome.step) == (10, 0.9, 20)  # the earlier one of a tie
+    outcome = pretrain(
+        tmp_path, model=model, evaluate=evaluate, evaluate_at=(5, 10, 15, 20), best="val/R1", keep=1
+    )
+    assert (outcome.selected_step, outcome.best, outcome.step) == (
+        10,
+        0.9,
+        20,
+    )  # the earlier one of a tie
     assert all(torch.equal(value, states[10][name]) for name, value in weights(outcome).items())
     assert all(torch.equal(value, states[10][name]) for name, value in model.state_dict().items())
     assert model.training  # training went on after each evaluation
     assert [(step, values) for step, values in metrics(tmp_path) if "val/R1" in values] == [
         (step, {"val/R1": score, "val/MdR": 3.0}) for step, score in scores.items()
     ]
-    assert sorted(p.name for p in (tmp_path / "checkpoints/pretrain").glob("*.pt")) == ["best_00000010.pt", "step_00000020.pt"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints/pretrain").glob("*.pt")) == [
+        "best_00000010.pt",
+        "step_00000020.pt",
+    ]
 
 
 def test_evaluation_does_not_change_the_training(tmp_path: Path) -> None:
@@ -288,7 +387,10 @@ def test_evaluation_does_not_change_the_training(tmp_path: Path) -> None:
 
     with_evaluation = pretrain(tmp_path / "a", evaluate=evaluate, evaluate_at=(3, 7))
     without = pretrain(tmp_path / "b")
-    assert all(torch.equal(value, weights(without)[name]) for name, value in weights(with_evaluation).items())
+    assert all(
+        torch.equal(value, weights(without)[name])
+        for name, value in weights(with_evaluation).items()
+    )
 
 
 def test_without_a_best_metric_the_last_weights_or_their_average_are_final(tmp_path: Path) -> None:
@@ -296,11 +398,15 @@ def test_without_a_best_metric_the_last_weights_or_their_average_are_final(tmp_p
     averaged = pretrain(tmp_path / "b", train=replace(TRAIN, ema_decay=0.5))
     state = torch.load(tmp_path / "b/checkpoints/pretrain/step_00000020.pt", weights_only=True)
     assert all(torch.equal(value, state["weights"][name]) for name, value in weights(plain).items())
-    assert all(torch.equal(value, state["average"][name]) for name, value in weights(averaged).items())
-    assert not torch.equal(state["average"]["encoder.norm.weight"], state["weights"]["encoder.norm.weight"])
+    assert all(
+        torch.equal(value, state["average"][name]) for name, value in weights(averaged).items()
+    )
+    assert not torch.equal(
+        state["average"]["encoder.norm.weight"], state["weights"]["encoder.norm.weight"]
+    )
 
 
-# ---- precision and options ------------------------------------------------------------------------------------------------------
+# ---- precision and options -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -328,7 +434,9 @@ def test_fp16_skips_an_overflowing_update_and_resumes_its_scale(tmp_path: Path) 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain = pretrain(tmp_path / "a", total_steps=3)
-    spared = pretrain(tmp_path / "b", total_steps=3, train=replace(TRAIN, gradient_checkpointing=True))
+    spared = pretrain(
+        tmp_path / "b", total_steps=3, train=replace(TRAIN, gradient_checkpointing=True)
+    )
     for name, value in weights(plain).items():
         torch.testing.assert_close(weights(spared)[name], value, rtol=1e-5, atol=1e-6)
 
@@ -338,7 +446,9 @@ def test_compiled_blocks_give_the_same_loss_and_the_same_names(tmp_path: Path) -
     plain = pretrain(tmp_path / "a", total_steps=3)
     compiled = pretrain(tmp_path / "b", total_steps=3, train=replace(TRAIN, compile=True))
     assert weights(plain).keys() == weights(compiled).keys()
-    assert metrics(tmp_path / "b")[-1][1]["loss/total"] == pytest.approx(metrics(tmp_path / "a")[-1][1]["loss/total"], rel=1e-4)
+    assert metrics(tmp_path / "b")[-1][1]["loss/total"] == pytest.approx(
+        metrics(tmp_path / "a")[-1][1]["loss/total"], rel=1e-4
+    )
 
 
 def test_fine_tuning_needs_no_masks(tmp_path: Path) -> None:
@@ -363,7 +473,9 @@ def test_what_a_log_line_holds(tmp_path: Path) -> None:
     records: list[dict[str, Any]] = []
     pretrain(tmp_path, on_log=records.append, total_steps=10)
     found = [line for line in lines(tmp_path) if line["kind"] == "metrics"]
-    assert [line["step"] for line in found] == [3, 6, 9, 10] == [record["step"] for record in records]
+    assert (
+        [line["step"] for line in found] == [3, 6, 9, 10] == [record["step"] for record in records]
+    )
     names = set(found[-1]["metrics"])
     assert names >= {
         "loss/total", "loss/mvm", "loss/mlm", "loss/vtc", "loss/vtm", "acc/mlm", "acc/vtc", "acc/vtm", "lr", "grad_norm",
@@ -379,5 +491,10 @@ def test_what_a_log_line_holds(tmp_path: Path) -> None:
 
 
 def test_step_seeds_differ() -> None:
-    seeds = {step_seed(seed, stage, step) for seed in (0, 1) for stage in ("a", "b") for step in range(15)}
+    seeds = {
+        step_seed(seed, stage, step)
+        for seed in (0, 1)
+        for stage in ("a", "b")
+        for step in range(15)
+    }
     assert len(seeds) == 60

@@ -32,7 +32,9 @@ def test_tubes_are_normalised_per_tube_and_channel() -> None:
                 mean = values.mean()
                 variance = ((values - mean) ** 2).sum() / (len(values) - 1)
                 expected = (values - mean) / (variance.sqrt() + 1e-6)
-                torch.testing.assert_close(found[b, m, channel::3], expected, rtol=1e-12, atol=1e-12)
+                torch.testing.assert_close(
+                    found[b, m, channel::3], expected, rtol=1e-12, atol=1e-12
+                )
 
 
 def test_a_flat_tube_becomes_zero_not_nan() -> None:
@@ -40,8 +42,15 @@ def test_a_flat_tube_becomes_zero_not_nan() -> None:
 
 
 def test_bytes_are_normalised_as_their_shares_of_1_and_every_flat_tube_is_exactly_zero() -> None:
-    pixels = torch.randint(0, 256, (2, 3, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(normalise_tubes(pixels, torch.float64), normalise_tubes(pixels.double() / 255), rtol=1e-12, atol=1e-12)
+    pixels = torch.randint(
+        0, 256, (2, 3, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(
+        normalise_tubes(pixels, torch.float64),
+        normalise_tubes(pixels.double() / 255),
+        rtol=1e-12,
+        atol=1e-12,
+    )
     flat = torch.arange(256, dtype=torch.uint8)[:, None].expand(256, 1536)
     assert torch.equal(normalise_tubes(flat), torch.zeros(256, 1536))
 
@@ -54,7 +63,9 @@ def test_pixel_loss_is_the_mean_square_in_full_precision() -> None:
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=4), st.integers(0, 99))
-def test_word_loss_is_the_mean_over_scored_words_however_the_batch_is_cut(scored: list[int], seed: int) -> None:
+def test_word_loss_is_the_mean_over_scored_words_however_the_batch_is_cut(
+    scored: list[int], seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(4, 3, 7, dtype=torch.float64, generator=generator)
     words = torch.randint(0, 7, (4, 3), generator=generator)
@@ -70,7 +81,10 @@ def test_word_loss_is_the_mean_over_scored_words_however_the_batch_is_cut(scored
 
 def test_contrastive_loss_is_the_sum_of_both_directions_whatever_the_lengths() -> None:
     generator = torch.Generator().manual_seed(1)
-    video, text = torch.randn(5, 8, dtype=torch.float64, generator=generator), torch.randn(5, 8, dtype=torch.float64, generator=generator)
+    video, text = (
+        torch.randn(5, 8, dtype=torch.float64, generator=generator),
+        torch.randn(5, 8, dtype=torch.float64, generator=generator),
+    )
     expected = 0.0
     similarity = [[float(v @ t / v.norm() / t.norm()) / 0.05 for t in text] for v in video]
     for i in range(5):
@@ -78,7 +92,9 @@ def test_contrastive_loss_is_the_sum_of_both_directions_whatever_the_lengths() -
         for candidates in (row, column):
             expected += (math.log(sum(math.exp(c) for c in candidates)) - similarity[i][i]) / 5
     assert float(contrastive_loss(video, text, 0.05)) == pytest.approx(expected, rel=1e-12)
-    assert float(contrastive_loss(3 * video, 0.1 * text, 0.05, gather=True)) == pytest.approx(expected, rel=1e-12)
+    assert float(contrastive_loss(3 * video, 0.1 * text, 0.05, gather=True)) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_contrastive_loss_stays_in_full_precision_under_autocast() -> None:
@@ -100,13 +116,27 @@ def test_weights_scale_the_losses_and_not_the_report() -> None:
     masks = draw(batch, 0, 0)
     model = make_model().eval()
     plain, report = PretrainObjective(LossConfig())(model(batch, masks))
-    scaled, same = PretrainObjective(LossConfig(mvm=0.5, mlm=2.0, vtc=3.0, vtm=0.25))(model(batch, masks))
+    scaled, same = PretrainObjective(LossConfig(mvm=0.5, mlm=2.0, vtc=3.0, vtm=0.25))(
+        model(batch, masks)
+    )
     assert set(plain) == {"mvm", "mlm", "vtc", "vtm"}
-    assert set(report) == {"loss/mvm", "loss/mlm", "loss/vtc", "loss/vtm", "acc/mlm", "acc/vtc", "acc/vtm"}
+    assert set(report) == {
+        "loss/mvm",
+        "loss/mlm",
+        "loss/vtc",
+        "loss/vtm",
+        "acc/mlm",
+        "acc/vtc",
+        "acc/vtm",
+    }
     for name, factor in (("mvm", 0.5), ("mlm", 2.0), ("vtc", 3.0), ("vtm", 0.25)):
         torch.testing.assert_close(scaled[name], plain[name] * factor)
     for name in report:
-        assert torch.equal(report[name], same[name]) and report[name].ndim == 0 and not report[name].requires_grad
+        assert (
+            torch.equal(report[name], same[name])
+            and report[name].ndim == 0
+            and not report[name].requires_grad
+        )
 
 
 def test_an_objective_with_weight_zero_needs_no_outputs() -> None:
@@ -119,9 +149,13 @@ def test_an_objective_with_weight_zero_needs_no_outputs() -> None:
 
 
 def test_accuracies_count_right_answers() -> None:
-    match = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])  # right, wrong, right, right
+    match = torch.tensor(
+        [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+    )  # right, wrong, right, right
     labels = torch.tensor([[1, 2], [0, -100]])
-    words = torch.nn.functional.one_hot(torch.tensor([[1, 0], [0, 0]]), 3).float()  # right, wrong, right, not scored
+    words = torch.nn.functional.one_hot(
+        torch.tensor([[1, 0], [0, 0]]), 3
+    ).float()  # right, wrong, right, not scored
     feature = torch.eye(2)
     outputs = {
         "match_logits": match,

@@ -13,22 +13,36 @@ from safetensors.torch import load_file
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import LossConfig, MaskConfig
-from simvtp.runs.journal import Journal
 from simvtp.methods import build_model, method_of
-from simvtp.training.parallel import distributed
+from simvtp.runs.journal import Journal
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
+from simvtp.training.parallel import distributed
 from tests.training import helpers
-from tests.training.helpers import MODEL, SEED, TRAIN, in_process, kill_me, make_batch, make_stage, metrics, on_ranks
+from tests.training.helpers import (
+    MODEL,
+    SEED,
+    TRAIN,
+    in_process,
+    kill_me,
+    make_batch,
+    make_stage,
+    metrics,
+    on_ranks,
+)
 
 CONFIG = replace(MODEL, method="mac", tubelet_size=1, text_depth=1, projection=8)
-MASKS = MaskConfig(video_ratio=0.5, video_kind="per_frame", text_ratio=0.5, text_mask="drop", frames="1:5,2:6")
+MASKS = MaskConfig(
+    video_ratio=0.5, video_kind="per_frame", text_ratio=0.5, text_mask="drop", frames="1:5,2:6"
+)
 LOSSES = LossConfig(mvm=0, mlm=0, vtm=0)
 STEPS = 20
 
 
 def draw(batch: Batch, step: int, first_sample: int) -> Masks:
-    return method_of(CONFIG).draw(batch, CONFIG, MASKS, mask_id=3, seed=SEED, step=step, first_sample=first_sample)
+    return method_of(CONFIG).draw(
+        batch, CONFIG, MASKS, mask_id=3, seed=SEED, step=step, first_sample=first_sample
+    )
 
 
 def learn(directory: Path, kind: str = "nearest", shard: bool = False, die_at: int = -1) -> None:
@@ -43,7 +57,9 @@ def learn(directory: Path, kind: str = "nearest", shard: bool = False, die_at: i
 
     journal = Journal(directory / "journal.jsonl") if distributed.is_main() else None
     model = build_model(replace(CONFIG, time_attention=kind), ("vtc",), SEED)  # type: ignore[arg-type]
-    stage = make_stage(directory, total_steps=STEPS, shard=shard, log_every=1, train=replace(TRAIN, base_lr=0.03))
+    stage = make_stage(
+        directory, total_steps=STEPS, shard=shard, log_every=1, train=replace(TRAIN, base_lr=0.03)
+    )
     train(stage, model, PretrainObjective(LOSSES), source, draw, journal)
 
 
@@ -53,11 +69,17 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_ranks_give_the_curve_of_one_process(tmp_path: Path, shard: bool) -> None:
-    """Losses of every step and the weights at the end, so the gradients too: with negatives of both ranks."""
+    """Losses of every step and the weights at the end, so the gradients too: with negatives of both
+    ranks.
+    """
     learn(tmp_path / "one")
     on_ranks(2, learn, tmp_path / "two", shard=shard)
-    for (step, mine), (same, expected) in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
-        assert step == same and mine["loss/vtc"] == pytest.approx(expected["loss/vtc"], abs=1e-5), step
+    for (step, mine), (same, expected) in zip(
+        metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True
+    ):
+        assert step == same and mine["loss/vtc"] == pytest.approx(expected["loss/vtc"], abs=1e-5), (
+            step
+        )
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-3, atol=1e-4)
 
@@ -70,7 +92,10 @@ def gradients(out: Path) -> None:
     part = make_batch(0).part(first, first + size)
     losses, _ = PretrainObjective(LOSSES)(wrapped(part, draw(part, 12, first)))
     losses["vtc"].backward()
-    torch.save({name: p.grad for name, p in model.named_parameters()} | {"loss": losses["vtc"].detach()}, out / f"{distributed.rank()}.pt")
+    torch.save(
+        {name: p.grad for name, p in model.named_parameters()} | {"loss": losses["vtc"].detach()},
+        out / f"{distributed.rank()}.pt",
+    )
 
 
 def test_the_gradient_of_two_ranks_is_that_of_one(tmp_path: Path) -> None:
@@ -79,7 +104,9 @@ def test_the_gradient_of_two_ranks_is_that_of_one(tmp_path: Path) -> None:
         on_ranks(ranks, gradients, tmp_path / str(ranks))
     one = torch.load(tmp_path / "1/0.pt", weights_only=True)
     both = [torch.load(tmp_path / f"2/{rank}.pt", weights_only=True) for rank in (0, 1)]
-    assert float(both[0].pop("loss") + both[1].pop("loss")) / 2 == pytest.approx(float(one.pop("loss")), rel=1e-5)
+    assert float(both[0].pop("loss") + both[1].pop("loss")) / 2 == pytest.approx(
+        float(one.pop("loss")), rel=1e-5
+    )
     silent = []
     for name, value in one.items():
         if value is None:
@@ -96,6 +123,9 @@ def test_killed_runs_end_like_the_unbroken_one(tmp_path: Path) -> None:
             process = in_process(learn, tmp_path / where, "rank", False, death)
             process.join(120)
             assert process.exitcode == (0 if death < 0 else -9)
-    assert all(torch.equal(value, weights(tmp_path / "killed")[name]) for name, value in weights(tmp_path / "unbroken").items())
+    assert all(
+        torch.equal(value, weights(tmp_path / "killed")[name])
+        for name, value in weights(tmp_path / "unbroken").items()
+    )
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "unbroken")
     assert helpers.lines(tmp_path / "killed")

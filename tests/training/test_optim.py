@@ -10,15 +10,26 @@ import torch
 
 from simvtp.config.schema import ModelConfig, TrainConfig
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
-from simvtp.training.optim import build_optimizer, clip_gradients, decays, parameter_groups, set_rate, update_average
 from simvtp.training.lr_schedule import learning_rate, stage_rate, stage_steps
+from simvtp.training.optim import (
+    build_optimizer,
+    clip_gradients,
+    decays,
+    parameter_groups,
+    set_rate,
+    update_average,
+)
 from tests.training.helpers import MODEL, make_model
 
 
 def names_by_group(model: torch.nn.Module, **options: float) -> dict[str, dict]:
     """{parameter name: its group}"""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {name_of[id(p)]: group for group in parameter_groups(model, 0.05, **options) for p in group["params"]}
+    return {
+        name_of[id(p)]: group
+        for group in parameter_groups(model, 0.05, **options)
+        for p in group["params"]
+    }
 
 
 def test_published_groups_decay_matrices_only() -> None:
@@ -31,7 +42,9 @@ def test_published_groups_decay_matrices_only() -> None:
     assert found["video_decoder.mask_token"]["weight_decay"] == 0.0
     assert found["encoder.blocks.0.attn.q_bias"]["weight_decay"] == 0.0
     assert found["text_embedding.word.weight"]["weight_decay"] == 0.05
-    assert sum(len(group["params"]) for group in parameter_groups(model, 0.05)) == len(found)  # none twice
+    assert sum(len(group["params"]) for group in parameter_groups(model, 0.05)) == len(
+        found
+    )  # none twice
 
 
 @pytest.mark.parametrize(
@@ -52,8 +65,17 @@ def test_layer_decay_goes_by_block_and_spares_decoders_and_heads() -> None:
     found = names_by_group(make_model(), layer_decay=0.5)
     assert found["encoder.blocks.1.mlp.fc1.weight"]["lr_scale"] == 0.5
     assert found["encoder.blocks.0.mlp.fc1.weight"]["lr_scale"] == 0.25
-    assert found["video_embedding.proj.weight"]["lr_scale"] == found["text_embedding.word.weight"]["lr_scale"] == 0.125
-    for name in ("encoder.norm.weight", "video_decoder.blocks.0.mlp.fc1.weight", "text_decoder.head.weight", "match_head.weight"):
+    assert (
+        found["video_embedding.proj.weight"]["lr_scale"]
+        == found["text_embedding.word.weight"]["lr_scale"]
+        == 0.125
+    )
+    for name in (
+        "encoder.norm.weight",
+        "video_decoder.blocks.0.mlp.fc1.weight",
+        "text_decoder.head.weight",
+        "match_head.weight",
+    ):
         assert found[name]["lr_scale"] == 1.0, name
     dual = names_by_group(DualEncoder(MODEL), layer_decay=0.5)
     assert dual["text_encoder.encoder.blocks.0.attn.proj.bias"]["lr_scale"] == 0.25
@@ -67,25 +89,40 @@ def test_rate_is_scaled_by_group_and_settings_arrive() -> None:
     set_rate(optimizer, 0.4)
     assert {group["lr"] for group in optimizer.param_groups} == {0.4, 0.2, 0.1, 0.05}
     for group in optimizer.param_groups:
-        assert group["betas"] == (0.8, 0.7) and group["eps"] == 1e-5 and group["weight_decay"] in (0.0, 0.3)
+        assert (
+            group["betas"] == (0.8, 0.7)
+            and group["eps"] == 1e-5
+            and group["weight_decay"] in (0.0, 0.3)
+        )
 
 
 def test_published_schedule_to_the_digit() -> None:
-    """Against the released construction: linspace(0, base, warm-up) followed by the half cosine, over the published 2.4 M steps / 1000."""
+    """Against the released construction: linspace(0, base, warm-up) followed by the half cosine,
+    over the published 2.4 M steps / 1000.
+    """
     train = TrainConfig()  # 200 epochs, a fifth of them warm-up, batch 1024
     assert train.lr == pytest.approx(6e-4) and train.min_lr == pytest.approx(4e-5)
     total, warmup = 2400, 480
     iters = np.arange(total - warmup)
     expected = np.concatenate(
-        [np.linspace(0, train.lr, warmup), train.min_lr + 0.5 * (train.lr - train.min_lr) * (1 + np.cos(np.pi * iters / len(iters)))]
+        [
+            np.linspace(0, train.lr, warmup),
+            train.min_lr
+            + 0.5 * (train.lr - train.min_lr) * (1 + np.cos(np.pi * iters / len(iters))),
+        ]
     )
-    np.testing.assert_allclose([stage_rate(step, total, train) for step in range(total)], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        [stage_rate(step, total, train) for step in range(total)], expected, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("warmup_share", [0.0, 0.1, 0.5, 0.99])
 @pytest.mark.parametrize("total", [1, 2, 7, 100])
 def test_schedule_stays_between_zero_and_peak(total: int, warmup_share: float) -> None:
-    rates = [learning_rate(step, total, peak=1.0, low=0.1, warmup_share=warmup_share) for step in range(total)]
+    rates = [
+        learning_rate(step, total, peak=1.0, low=0.1, warmup_share=warmup_share)
+        for step in range(total)
+    ]
     assert all(0 <= rate <= 1 for rate in rates)
     after = rates[round(warmup_share * total) :]
     assert after == sorted(after, reverse=True)
@@ -131,7 +168,9 @@ def test_fused_adamw_follows_the_formula_of_adamw() -> None:
         set_rate(optimizer, 0.1)
         optimizer.step()
         m, v = 0.9 * m + 0.1 * gradient, 0.95 * v + 0.05 * gradient**2
-        expected = expected * (1 - 0.1 * 0.2) - 0.1 * (m / (1 - 0.9**step)) / ((v / (1 - 0.95**step)).sqrt() + 1e-8)
+        expected = expected * (1 - 0.1 * 0.2) - 0.1 * (m / (1 - 0.9**step)) / (
+            (v / (1 - 0.95**step)).sqrt() + 1e-8
+        )
     torch.testing.assert_close(layer.weight.detach(), expected)
 
 
@@ -149,7 +188,11 @@ def test_the_optimizer_is_that_of_torch_bit_for_bit_also_after_loading_its_state
     train, device = TrainConfig(base_lr=1e-2), torch.device("cpu")
     one = build_optimizer(ours, train, device)
     other = torch.optim.AdamW(
-        parameter_groups(theirs, train.weight_decay), lr=train.lr, betas=(train.beta1, train.beta2), eps=train.eps, fused=True
+        parameter_groups(theirs, train.weight_decay),
+        lr=train.lr,
+        betas=(train.beta1, train.beta2),
+        eps=train.eps,
+        fused=True,
     )
     assert isinstance(one, torch.optim.AdamW)
     for turn in range(4):
@@ -160,7 +203,10 @@ def test_the_optimizer_is_that_of_torch_bit_for_bit_also_after_loading_its_state
         other.step()
         one.zero_grad(set_to_none=True)
         other.zero_grad(set_to_none=True)
-        assert all(torch.equal(mine, its) for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True))
+        assert all(
+            torch.equal(mine, its)
+            for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True)
+        )
         assert all(mine.grad is None and mine.requires_grad for mine in ours.parameters())
         if turn == 1:
             state = one.state_dict()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simvtp.training import chunked_losses
-from simvtp.training.losses import IGNORED, as_share, masked_pixel_loss, normalise_tubes, word_loss
 from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
+from simvtp.training.losses import IGNORED, as_share, masked_pixel_loss, normalise_tubes, word_loss
 
 PIECES = [1, 7 * 24, 2**17]  # values in a piece: less than a row, some rows, everything
 
@@ -27,20 +27,31 @@ def test_pixel_loss(values: int, normalised: bool, monkeypatch: pytest.MonkeyPat
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, 5, 24), dtype=torch.uint8, generator=g)
     guess = torch.randn(3, 5, 24, dtype=torch.float64, generator=g).requires_grad_()
-    target = normalise_tubes(pixels, torch.float64) if normalised else as_share(pixels, torch.float64)
+    target = (
+        normalise_tubes(pixels, torch.float64) if normalised else as_share(pixels, torch.float64)
+    )
     plain, ours = masked_pixel_loss(guess, target), pixel_loss_in_pieces(guess, pixels, normalised)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=0)
-    torch.testing.assert_close(gradient(3 * ours, guess), gradient(3 * plain, guess), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(
+        gradient(3 * ours, guess), gradient(3 * plain, guess), rtol=1e-12, atol=1e-15
+    )
 
 
 def test_pixel_loss_of_shares_is_that_of_bytes() -> None:
-    pixels = torch.randint(0, 256, (2, 3, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (2, 3, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     guess = torch.zeros(2, 3, 12, dtype=torch.float64)
-    torch.testing.assert_close(pixel_loss_in_pieces(guess, pixels, True), pixel_loss_in_pieces(guess, pixels.double() / 255, True))
+    torch.testing.assert_close(
+        pixel_loss_in_pieces(guess, pixels, True),
+        pixel_loss_in_pieces(guess, pixels.double() / 255, True),
+    )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.lists(st.integers(0, 3), min_size=4, max_size=4), st.integers(0, 99), st.sampled_from(PIECES))
+@given(
+    st.lists(st.integers(0, 3), min_size=4, max_size=4), st.integers(0, 99), st.sampled_from(PIECES)
+)
 def test_word_loss(scored: list[int], seed: int, values: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked_losses, "CACHED", values)
@@ -51,7 +62,9 @@ def test_word_loss(scored: list[int], seed: int, values: int) -> None:
         plain = word_loss(logits, labels)
         ours, right = word_loss_in_pieces(logits, labels)
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(gradient(2 * ours, logits), gradient(2 * plain, logits), rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(
+            gradient(2 * ours, logits), gradient(2 * plain, logits), rtol=1e-12, atol=1e-15
+        )
         assert int(right) == int((logits.argmax(dim=-1) == labels).sum())
 
 
@@ -69,17 +82,23 @@ def test_half_precision_is_worked_on_in_float32(dtype: torch.dtype) -> None:
     labels = torch.randint(0, 300, (4, 6), generator=g)
     ours, _ = word_loss_in_pieces(logits, labels)
     assert ours.dtype is torch.float32
-    torch.testing.assert_close(ours, F.cross_entropy(logits.float().flatten(0, 1), labels.flatten()))
+    torch.testing.assert_close(
+        ours, F.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
+    )
     torch.testing.assert_close(gradient(ours, logits), gradient(word_loss(logits, labels), logits))
     guess = torch.randn(2, 3, 24, generator=g).to(dtype).requires_grad_()
     pixels = torch.randint(0, 256, (2, 3, 24), dtype=torch.uint8, generator=g)
     loss = pixel_loss_in_pieces(guess, pixels, True)
     assert loss.dtype is torch.float32
-    torch.testing.assert_close(gradient(loss, guess), gradient(masked_pixel_loss(guess, normalise_tubes(pixels)), guess))
+    torch.testing.assert_close(
+        gradient(loss, guess), gradient(masked_pixel_loss(guess, normalise_tubes(pixels)), guess)
+    )
 
 
 def test_without_gradient_nothing_is_kept() -> None:
     logits, labels = torch.randn(2, 3, 8), torch.zeros(2, 3, dtype=torch.int64)
     loss, _ = word_loss_in_pieces(logits, labels)
     assert not loss.requires_grad
-    assert not pixel_loss_in_pieces(torch.randn(2, 3, 24), torch.zeros(2, 3, 24, dtype=torch.uint8), True).requires_grad
+    assert not pixel_loss_in_pieces(
+        torch.randn(2, 3, 24), torch.zeros(2, 3, 24, dtype=torch.uint8), True
+    ).requires_grad

@@ -35,7 +35,9 @@ def test_a_second_ctrl_c_is_not_ignored() -> None:
 
 
 def train_while_logging(directory: Path) -> None:
-    """SIGUSR2 arrives while the process is inside a logging handler, which swallows every exception that is raised there."""
+    """SIGUSR2 arrives while the process is inside a logging handler, which swallows every exception
+    that is raised there.
+    """
     inside = []
 
     class Slow(logging.StreamHandler):
@@ -83,7 +85,9 @@ def test_signals_that_the_starter_had_blocked_are_heard() -> None:
 
 
 def fork_inside() -> None:
-    """A worker forked while the handlers are set: SIGUSR1 leaves it alone, SIGTERM ends it, the parent's flag stays down."""
+    """A worker forked while the handlers are set: SIGUSR1 leaves it alone, SIGTERM ends it, the
+    parent's flag stays down.
+    """
     with stop_on_signals() as stop:
         child = os.fork()
         if child == 0:

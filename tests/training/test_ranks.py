@@ -1,4 +1,6 @@
-"""The same curve however many ranks carry it: nodes, shards, and a change of their number on the way."""
+"""The same curve however many ranks carry it: nodes, shards, and a change of their number on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from simvtp.config.schema import LossConfig
-from simvtp.runs.journal import Journal
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
-from simvtp.training.parallel import distributed
+from simvtp.runs.journal import Journal
+from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective, RetrievalObjective
-from simvtp.training.checkpointing.preemption import StopFlag
+from simvtp.training.parallel import distributed
 from simvtp.training.parallel.parallel_model import Replica
 from tests.training.helpers import (
     TRAIN,
@@ -38,20 +40,32 @@ SETTINGS = replace(TRAIN, base_lr=0.01, ema_decay=0.8)  # dropout of the text is
 
 
 def score(model: torch.nn.Module, step: int) -> dict[str, float]:
-    """A figure that the weights decide, so that the weights chosen show whether every rank scored the same model."""
+    """A figure that the weights decide, so that the weights chosen show whether every rank scored
+    the same model.
+    """
     assert distributed.is_main()
     return {"val/score": float(torch.stack([p.abs().mean() for p in model.parameters()]).mean())}
 
 
 def learn(
-    directory: Path, *, shard: bool = False, until: int = STEPS, losses: LossConfig | None = None, dual: bool = False, **changes: Any
+    directory: Path,
+    *,
+    shard: bool = False,
+    until: int = STEPS,
+    losses: LossConfig | None = None,
+    dual: bool = False,
+    **changes: Any,
 ) -> None:
-    """This rank's part of 20 steps, asked to stop after `until`: of pre-training, or of the fine-tuning of a dual encoder."""
+    """This rank's part of 20 steps, asked to stop after `until`: of pre-training, or of the
+    fine-tuning of a dual encoder.
+    """
     stop, size = StopFlag(), 8 // distributed.world()
 
     def source(first: int) -> Any:
         for step in range(first, STEPS):
-            if step + 1 + (distributed.world() > 1) == until:  # several ranks stop one step after the wish
+            if (
+                step + 1 + (distributed.world() > 1) == until
+            ):  # several ranks stop one step after the wish
                 stop.set("test")
             yield make_batch(step).part(distributed.rank() * size, (distributed.rank() + 1) * size)
 
@@ -67,7 +81,10 @@ def learn(
     outcome = train(stage, model, objective, source, draw, journal, evaluate=score, stop=stop)
     assert outcome.step == until and outcome.stopped == (until < STEPS)
     if not outcome.stopped:  # every rank has the chosen weights, whole
-        assert all(torch.equal(value, model.state_dict()[name]) for name, value in load_file(outcome.weights).items())
+        assert all(
+            torch.equal(value, model.state_dict()[name])
+            for name, value in load_file(outcome.weights).items()
+        )
 
 
 def learn_on(ranks: int, directory: Path, per_node: int = 0, **options: Any) -> None:
@@ -98,15 +115,25 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_two_nodes_with_two_ranks_each_give_the_curve_of_one_process(tmp_path: Path, alone: Path) -> None:
+def test_two_nodes_with_two_ranks_each_give_the_curve_of_one_process(
+    tmp_path: Path, alone: Path
+) -> None:
     learn_on(4, tmp_path, per_node=2)
     assert_same_curve(tmp_path, alone)
 
 
 @pytest.mark.parametrize(
-    ("first", "then"), [((2, False), (1, False)), ((1, False), (2, False)), ((2, True), (1, False)), ((1, False), (4, True))]
+    ("first", "then"),
+    [
+        ((2, False), (1, False)),
+        ((1, False), (2, False)),
+        ((2, True), (1, False)),
+        ((1, False), (4, True)),
+    ],
 )
-def test_the_number_of_ranks_may_change_on_the_way(tmp_path: Path, alone: Path, first: tuple[int, bool], then: tuple[int, bool]) -> None:
+def test_the_number_of_ranks_may_change_on_the_way(
+    tmp_path: Path, alone: Path, first: tuple[int, bool], then: tuple[int, bool]
+) -> None:
     """Ten steps on so many ranks (with shards or without), the rest on others."""
     learn_on(first[0], tmp_path, shard=first[1], until=10)
     learn_on(then[0], tmp_path, shard=then[1])
@@ -115,8 +142,12 @@ def test_the_number_of_ranks_may_change_on_the_way(tmp_path: Path, alone: Path, 
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}])
-def test_shards_give_the_curve_of_one_process(tmp_path: Path, alone: Path, changes: dict[str, Any]) -> None:
-    """Clipping, the moving average, evaluation on rank 0 and the choice of the best weights included."""
+def test_shards_give_the_curve_of_one_process(
+    tmp_path: Path, alone: Path, changes: dict[str, Any]
+) -> None:
+    """Clipping, the moving average, evaluation on rank 0 and the choice of the best weights
+    included.
+    """
     learn_on(2, tmp_path, shard=True, train=replace(SETTINGS, **changes))
     assert_same_curve(tmp_path, alone)
 
@@ -128,8 +159,14 @@ def test_drop_path_of_a_sample_does_not_depend_on_the_ranks(tmp_path: Path) -> N
 
 
 def test_derived_accumulation_on_shards_gives_the_curve_of_one_process(tmp_path: Path) -> None:
-    """Four micro-batches in one process, two on each of two ranks; without VTC, whose negatives are those of the micro-batches."""
-    options = {"train": replace(SETTINGS, accumulate=0), "micro_batch": 2, "losses": LossConfig(vtc=0)}
+    """Four micro-batches in one process, two on each of two ranks; without VTC, whose negatives are
+    those of the micro-batches.
+    """
+    options = {
+        "train": replace(SETTINGS, accumulate=0),
+        "micro_batch": 2,
+        "losses": LossConfig(vtc=0),
+    }
     learn_on(1, tmp_path / "one", **options)
     learn_on(2, tmp_path / "two", shard=True, **options)
     assert_same_curve(tmp_path / "two", tmp_path / "one")
@@ -138,9 +175,13 @@ def test_derived_accumulation_on_shards_gives_the_curve_of_one_process(tmp_path:
 def hold_a_part() -> None:
     replica = Replica(make_model(), SETTINGS, torch.device("cpu"), shard=True)
     parts = [p for p in replica.model.parameters() if isinstance(p, DTensor)]
-    share = sum(p.to_local().numel() for p in parts) / sum(p.numel() for p in replica.given.parameters())
+    share = sum(p.to_local().numel() for p in parts) / sum(
+        p.numel() for p in replica.given.parameters()
+    )
     assert 0.4 < share < 0.6
-    assert replica.average is not None and all(isinstance(p, DTensor) for p in replica.average.parameters())
+    assert replica.average is not None and all(
+        isinstance(p, DTensor) for p in replica.average.parameters()
+    )
 
 
 def test_a_rank_holds_only_its_part() -> None:
@@ -155,7 +196,14 @@ def die_on_one_rank(directory: Path) -> None:
             yield make_batch(step).part(distributed.rank() * 4, distributed.rank() * 4 + 4)
 
     journal = Journal(directory / "journal.jsonl") if distributed.is_main() else None
-    train(make_stage(directory), make_model(), PretrainObjective(LossConfig()), source, draw_with_negatives_of(2), journal)
+    train(
+        make_stage(directory),
+        make_model(),
+        PretrainObjective(LossConfig()),
+        source,
+        draw_with_negatives_of(2),
+        journal,
+    )
 
 
 def test_a_killed_rank_ends_the_other(tmp_path: Path) -> None:
@@ -165,4 +213,6 @@ def test_a_killed_rank_ends_the_other(tmp_path: Path) -> None:
         process.join(60)
     assert processes[1].exitcode == -signal.SIGKILL
     assert processes[0].exitcode == 1
-    assert list((tmp_path / "checkpoints/pretrain").glob("step_*")) == [tmp_path / "checkpoints/pretrain/step_00000004.pt"]
+    assert list((tmp_path / "checkpoints/pretrain").glob("step_*")) == [
+        tmp_path / "checkpoints/pretrain/step_00000004.pt"
+    ]

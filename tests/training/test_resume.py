@@ -28,7 +28,9 @@ def score(model: torch.nn.Module, step: int) -> dict[str, float]:
 
 
 def run(directory: Path, die: str = "", pause: float = 0.0) -> None:
-    """The tiny training; `die` = "batch:7" (at the 7th batch), "fsync:2" (a save is written, not renamed), "replace:2" (just renamed)."""
+    """The tiny training; `die` = "batch:7" (at the 7th batch), "fsync:2" (a save is written, not
+    renamed), "replace:2" (just renamed).
+    """
     where, _, count = die.partition(":")
     if where in ("fsync", "replace"):
         real, calls = getattr(os, where), [0]
@@ -63,23 +65,40 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same(directory: Path, unbroken: Path) -> None:
-    ours, theirs = (load_file(d / "checkpoints" / "pretrain.safetensors") for d in (directory, unbroken))
+    ours, theirs = (
+        load_file(d / "checkpoints" / "pretrain.safetensors") for d in (directory, unbroken)
+    )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert (directory / "checkpoints/pretrain.safetensors").read_bytes() == (unbroken / "checkpoints/pretrain.safetensors").read_bytes()
+    assert (directory / "checkpoints/pretrain.safetensors").read_bytes() == (
+        unbroken / "checkpoints/pretrain.safetensors"
+    ).read_bytes()
     assert metrics(directory) == metrics(unbroken)
-    last = [torch.load(d / "checkpoints/pretrain/step_00000020.pt", weights_only=True) for d in (directory, unbroken)]
-    assert all(torch.equal(last[0]["weights"][name], last[1]["weights"][name]) for name in last[0]["weights"])
+    last = [
+        torch.load(d / "checkpoints/pretrain/step_00000020.pt", weights_only=True)
+        for d in (directory, unbroken)
+    ]
+    assert all(
+        torch.equal(last[0]["weights"][name], last[1]["weights"][name])
+        for name in last[0]["weights"]
+    )
 
 
 @pytest.mark.parametrize(
     "deaths",
     [
-        ("batch:2", "batch:1", "batch:11", "batch:5"),  # before the first checkpoint, at once, between checkpoints, again
+        (
+            "batch:2",
+            "batch:1",
+            "batch:11",
+            "batch:5",
+        ),  # before the first checkpoint, at once, between checkpoints, again
         ("fsync:2", "fsync:3", "replace:2", "replace:3"),  # while saving
     ],
 )
-def test_killed_runs_end_like_the_unbroken_one(tmp_path: Path, unbroken: Path, deaths: tuple[str, ...]) -> None:
+def test_killed_runs_end_like_the_unbroken_one(
+    tmp_path: Path, unbroken: Path, deaths: tuple[str, ...]
+) -> None:
     for death in deaths:
         process = in_process(run, tmp_path, death)
         process.join(120)
@@ -133,7 +152,9 @@ def test_a_stopped_stage_says_so_and_loses_no_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [6, 14, 20])
-def test_a_stop_during_an_evaluation_saves_the_step_and_evaluates_again(tmp_path: Path, unbroken: Path, at: int) -> None:
+def test_a_stop_during_an_evaluation_saves_the_step_and_evaluates_again(
+    tmp_path: Path, unbroken: Path, at: int
+) -> None:
     """Also after the last step; nothing is trained twice and nothing scored twice."""
     seen: list[int] = []
 
@@ -149,7 +170,9 @@ def test_a_stop_during_an_evaluation_saves_the_step_and_evaluates_again(tmp_path
 
     outcome = pretrain(tmp_path, source=source, evaluate=interrupted, **CHANGES)
     assert outcome.stopped and outcome.step == at
-    assert pretrain(tmp_path, source=source, evaluate=interrupted, **CHANGES).stopped  # again, at once
+    assert pretrain(
+        tmp_path, source=source, evaluate=interrupted, **CHANGES
+    ).stopped  # again, at once
     assert not pretrain(tmp_path, source=source, evaluate=score, **CHANGES).stopped
     assert seen == list(range(20))
     assert_same(tmp_path, unbroken)
@@ -186,19 +209,34 @@ def test_a_spoilt_last_checkpoint_falls_back_to_the_one_before(
     last = tmp_path / "checkpoints/pretrain/step_00000016.pt"
     content = bytearray(last.read_bytes())
     if damage == "flip":
-        middle = len(content) // 2  # a run longer than the padding between two tensors (under 64 bytes), whose loss harms nothing
-        content[middle : middle + 256] = bytes(byte ^ 0xFF for byte in content[middle : middle + 256])
-    last.write_bytes({"truncate": content[: len(content) // 2], "empty": b"", "flip": content, "rubbish": b"not a checkpoint"}[damage])
+        middle = (
+            len(content) // 2
+        )  # a run longer than the padding between two tensors (under 64 bytes), whose loss harms nothing
+        content[middle : middle + 256] = bytes(
+            byte ^ 0xFF for byte in content[middle : middle + 256]
+        )
+    last.write_bytes(
+        {
+            "truncate": content[: len(content) // 2],
+            "empty": b"",
+            "flip": content,
+            "rubbish": b"not a checkpoint",
+        }[damage]
+    )
     pretrain(tmp_path, evaluate=score, **CHANGES)
     assert_same(tmp_path, unbroken)
     events = [line for line in lines(tmp_path) if line["kind"] == "event"]
     assert (
-        len(events) == 1 and "step_00000016.pt cannot be read" in events[0]["message"] and "Falling back to step 14" in events[0]["message"]
+        len(events) == 1
+        and "step_00000016.pt cannot be read" in events[0]["message"]
+        and "Falling back to step 14" in events[0]["message"]
     )
     assert "Falling back to step 14" in caplog.text
 
 
-def test_when_no_checkpoint_is_readable_the_stage_starts_anew(tmp_path: Path, unbroken: Path) -> None:
+def test_when_no_checkpoint_is_readable_the_stage_starts_anew(
+    tmp_path: Path, unbroken: Path
+) -> None:
     process = in_process(run, tmp_path, "batch:10")
     process.join(120)
     for path in (tmp_path / "checkpoints/pretrain").glob("step_*.pt"):
@@ -238,11 +276,13 @@ def test_what_came_before_the_stage_stays_in_the_journal(tmp_path: Path) -> None
 
 
 def test_a_checkpoint_of_another_configuration_names_the_fields(tmp_path: Path) -> None:
-    from simvtp.config.schema import to_dict
     from simvtp.config.recipes import tiny
+    from simvtp.config.schema import to_dict
 
     process = in_process(run, tmp_path, "batch:10")
     process.join(120)
     other = replace(tiny(), seed=3, masks=replace(tiny().masks, video_ratio=0.5))
-    with pytest.raises(CheckpointError, match=r"seed was 0 and is 3, masks.video_ratio was 0.9 and is 0.5"):
+    with pytest.raises(
+        CheckpointError, match=r"seed was 0 and is 3, masks.video_ratio was 0.9 and is 0.5"
+    ):
         pretrain(tmp_path, fingerprint=other.fingerprint, config=to_dict(other))

@@ -26,7 +26,9 @@ def test_accumulation_is_derived(batch: int, ranks: int, micro: int, expected: S
 
 
 def test_given_accumulation_stays_as_it_is() -> None:
-    assert share_batch("pretrain", TrainConfig(batch_size=64, accumulate=2), 4, micro_batch=1) == Share(4, 2, 8)
+    assert share_batch(
+        "pretrain", TrainConfig(batch_size=64, accumulate=2), 4, micro_batch=1
+    ) == Share(4, 2, 8)
 
 
 def test_a_batch_that_cannot_be_cut_names_numbers_that_can() -> None:
@@ -46,5 +48,8 @@ def test_the_line_says_where_negatives_come_from() -> None:
         "contrastive negatives from 512 samples (the micro-batches of all ranks)"
     )
     assert "negatives from 64 samples (a micro-batch)" in share.sentence("pretrain", "local")
-    assert share.sentence("pretrain", "") == "pretrain: global batch 1024 = 8 ranks x 2 accumulation steps x 64 samples"
+    assert (
+        share.sentence("pretrain", "")
+        == "pretrain: global batch 1024 = 8 ranks x 2 accumulation steps x 64 samples"
+    )
     assert "from 32 samples (a micro-batch)" in Share(1, 1, 32).sentence("finetune", "global")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from simvtp.errors import UserError
-from simvtp.training.checkpointing.checkpoint import Checkpoints
 from simvtp.training.checkpointing.background_writer import Writer, snapshot
+from simvtp.training.checkpointing.checkpoint import Checkpoints
 from tests.training import helpers
 from tests.training.helpers import pretrain
 
@@ -20,7 +20,11 @@ def test_a_snapshot_is_of_its_moment() -> None:
     weight = torch.ones(3)
     copied = snapshot({"a": [weight, 2], "b": (weight, "x")})
     weight.add_(1)
-    assert copied["a"][0].tolist() == copied["b"][0].tolist() == [1, 1, 1] and copied["a"][1] == 2 and copied["b"][1] == "x"
+    assert (
+        copied["a"][0].tolist() == copied["b"][0].tolist() == [1, 1, 1]
+        and copied["a"][1] == 2
+        and copied["b"][1] == "x"
+    )
 
 
 def test_an_error_is_raised_by_the_next_call_and_once() -> None:
@@ -42,7 +46,9 @@ def test_an_error_is_raised_by_the_next_call_and_once() -> None:
 class Slow:
     """`Checkpoints.save`, held back until it is let go; `broken` writes of these steps fail."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, hold: int = 0, broken: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, hold: int = 0, broken: tuple[int, ...] = ()
+    ) -> None:
         self.go, real = threading.Event(), Checkpoints.save
 
         def save(checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> Path:
@@ -55,8 +61,12 @@ class Slow:
         monkeypatch.setattr(Checkpoints, "save", save)
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The write of step 4 ends only after step 6; what it holds is the state of step 4, as in a run that nothing held back."""
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write of step 4 ends only after step 6; what it holds is the state of step 4, as in a run
+    that nothing held back.
+    """
     pretrain(tmp_path / "plain", total_steps=7, keep=5)
     slow = Slow(monkeypatch, hold=4)
 
@@ -66,14 +76,24 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypa
             slow.go.set()
 
     pretrain(tmp_path / "held", total_steps=7, on_log=on_log, keep=5)
-    held, plain = (torch.load(tmp_path / name / "checkpoints/pretrain/step_00000004.pt", weights_only=True) for name in ("held", "plain"))
-    assert all(torch.equal(held["weights"][name], value) for name, value in plain["weights"].items())
+    held, plain = (
+        torch.load(tmp_path / name / "checkpoints/pretrain/step_00000004.pt", weights_only=True)
+        for name in ("held", "plain")
+    )
+    assert all(
+        torch.equal(held["weights"][name], value) for name, value in plain["weights"].items()
+    )
     for number, values in plain["optimizer"]["state"].items():
-        assert all(torch.equal(held["optimizer"]["state"][number][name], value) for name, value in values.items())
+        assert all(
+            torch.equal(held["optimizer"]["state"][number][name], value)
+            for name, value in values.items()
+        )
     assert torch.equal(held["random"]["torch"], plain["random"]["torch"])
 
 
-def test_a_failed_write_ends_the_training_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_ends_the_training_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Slow(monkeypatch, broken=(4,))
     steps: list[int] = []
 
@@ -88,7 +108,9 @@ def test_a_failed_write_ends_the_training_soon(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "checkpoints/pretrain.json").exists()
 
 
-def test_a_stage_does_not_end_on_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_does_not_end_on_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Slow(monkeypatch, broken=(8,))
     with pytest.raises(UserError, match="cannot save step 8"):
         pretrain(tmp_path, total_steps=8)
@@ -100,7 +122,9 @@ def test_a_stage_does_not_end_on_a_failed_write(tmp_path: Path, monkeypatch: pyt
 def test_an_error_of_training_is_the_one_that_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A write that fails at the same time is logged; nothing is written any more when the error comes out."""
+    """A write that fails at the same time is logged; nothing is written any more when the error
+    comes out.
+    """
     slow = Slow(monkeypatch, hold=4, broken=(4,))
 
     def source(first: int) -> Any:

@@ -1,7 +1,7 @@
 """How fast whole batches come: from files, from shards, side by side.
 
-Loaders take turns of a few seconds (`simvtp.bench.measure`). On a machine that others use, compare with no workers: then the CPU time of a
-clip is told, too, which waits for nobody.
+Loaders take turns of a few seconds (`simvtp.bench.measure`). On a machine that others use, compare
+with no workers: then the CPU time of a clip is told, too, which waits for nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 
 TURNS = 5
 STEPS_APART = 1000  # between the first steps of two turns, so that other clips are read
-WARM_UP = 2  # batches at the beginning of a turn that do not count: workers start, files are opened for the first time
+# batches at the beginning of a turn that do not count: workers start, files are opened for the
+# first time
+WARM_UP = 2
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,12 @@ class LoaderSpeed:
     """What was measured of one source, a value a turn."""
 
     name: str
-    clip: Timed = field(default_factory=Timed)  # a clip; the CPU time is this process's, which without workers does all there is to do
-    waits: list[float] = field(default_factory=list)  # share of the time in which the consumer waited for data
+    clip: Timed = field(
+        default_factory=Timed
+    )  # a clip; the CPU time is this process's, which without workers does all there is to do
+    waits: list[float] = field(
+        default_factory=list
+    )  # share of the time in which the consumer waited for data
     replaced: int = 0
 
     @property
@@ -68,7 +74,11 @@ class LoaderSpeed:
             f"{self.name}: {self.rate:.1f} clips/s ({least:.1f} to {most:.1f}), x{self.clip.ratio(first.clip)[0]:.2f}, "
             f"waiting {100 * self.wait:.0f} % of the time"
             + ("" if step_s else f"; enough for steps of {1000 * batch_size / self.rate:.0f} ms")
-            + ("" if workers else f"; {self.cpu_ms:.2f} ms CPU a clip, x{self.clip.ratio(first.clip, cpu=True)[0]:.2f}")
+            + (
+                ""
+                if workers
+                else f"; {self.cpu_ms:.2f} ms CPU a clip, x{self.clip.ratio(first.clip, cpu=True)[0]:.2f}"
+            )
             + (f"; {self.replaced} samples replaced" if self.replaced else "")
         )
 
@@ -90,12 +100,21 @@ def bench_loader(
         model: sizes of the clips (image_size, frames, text_length).
         data: stride, crop and reader.
         seconds: for each source, all turns together, without their warm-up.
-        step_s: what a training step takes; between two batches the bench sleeps so long (0: it only loads).
+        step_s: what a training step takes; between two batches the bench sleeps so long (0: it only
+            loads).
 
     Raises:
         DataError: a source cannot be read, or too much of it does not decode.
     """
-    return bench_sources([Source(str(path), path, data) for path in sources], model, workers, batch_size, seconds, step_s, say)
+    return bench_sources(
+        [Source(str(path), path, data) for path in sources],
+        model,
+        workers,
+        batch_size,
+        seconds,
+        step_s,
+        say,
+    )
 
 
 def bench_sources(
@@ -109,13 +128,17 @@ def bench_sources(
     copies: int = 1,
     turns: int = TURNS,
 ) -> list[LoaderSpeed]:
-    """The same of sources that are read in several ways; `copies`: each clip of a folder of shards counts so often, for few clips."""
+    """The same of sources that are read in several ways; `copies`: each clip of a folder of shards
+    counts so often, for few clips.
+    """
     tokenizer = load_tokenizer(sources[0].data.tokenizer)
     loaders = [_loader(source, tokenizer, model, workers, batch_size, copies) for source in sources]
     speeds = [LoaderSpeed(source.name) for source in sources]
     for turn, order in enumerate(orders(len(loaders), turns)):
         for place in order:
-            wall, cpu, wait = _turn(loaders[place], turn * STEPS_APART, seconds / turns, batch_size, step_s)
+            wall, cpu, wait = _turn(
+                loaders[place], turn * STEPS_APART, seconds / turns, batch_size, step_s
+            )
             speeds[place].clip.wall.append(wall)
             speeds[place].clip.cpu.append(cpu)
             speeds[place].waits.append(wait)
@@ -129,16 +152,35 @@ def bench_sources(
     return speeds
 
 
-def _loader(source: Source, tokenizer: Tokenizer, model: ModelConfig, workers: int, batch_size: int, copies: int) -> TrainLoader:
+def _loader(
+    source: Source,
+    tokenizer: Tokenizer,
+    model: ModelConfig,
+    workers: int,
+    batch_size: int,
+    copies: int,
+) -> TrainLoader:
     manifest = read_manifest(source.path)
     clips = [clip for clip in manifest.clips if not manifest.has_splits or clip.split == "train"]
     clips *= copies if is_shards(Path(source.path)) else 1
     runtime = RuntimeConfig(workers=workers, device="cpu")
-    return TrainLoader(clips, tokenizer, data=source.data, model=model, runtime=runtime, batch_size=batch_size, seed=0)
+    return TrainLoader(
+        clips,
+        tokenizer,
+        data=source.data,
+        model=model,
+        runtime=runtime,
+        batch_size=batch_size,
+        seed=0,
+    )
 
 
-def _turn(loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float) -> tuple[float, float, float]:
-    """(seconds a clip spent waiting and stepping, CPU seconds a clip, share spent waiting) over at least one batch."""
+def _turn(
+    loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float
+) -> tuple[float, float, float]:
+    """(seconds a clip spent waiting and stepping, CPU seconds a clip, share spent waiting) over at
+    least one batch.
+    """
     stream = loader.batches(start)
     waited = elapsed = 0.0
     count = 0

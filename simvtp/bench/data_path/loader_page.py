@@ -45,30 +45,46 @@ def loader_page(report: Report, settings: Settings) -> str:
     ]
     for name in report.memory:
         size = report.disk.get(name) or (report.disk["files"] if name not in (H264, RAW) else 0)
-        lines.append(f"| {name} | {report.memory[name]:+.2f} | {size / 1e6:.2f} | {size * MILLION_CLIPS:.2f} |")
+        lines.append(
+            f"| {name} | {report.memory[name]:+.2f} | {size / 1e6:.2f} | {size * MILLION_CLIPS:.2f} |"
+        )
     lines += ["", *(f"Not measured: {name} ({why})" for name, why in report.absent.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _reading(report: Report) -> list[str]:
     names = list(next(iter(report.reading.values())))
-    lines = [f"| film | clip | {' | '.join(names)} |", f"| --- | --- | {' | '.join('--:' for _ in names)} |"]
+    lines = [
+        f"| film | clip | {' | '.join(names)} |",
+        f"| --- | --- | {' | '.join('--:' for _ in names)} |",
+    ]
     for (film, job), times in report.reading.items():
-        lines.append(f"| {film} | {job} | {' | '.join(_cell(times[name], times.get('decord')) for name in names)} |")
+        lines.append(
+            f"| {film} | {job} | {' | '.join(_cell(times[name], times.get('decord')) for name in names)} |"
+        )
     for job in JOBS:
         rows = [times for (_, its), times in report.reading.items() if its == job]
-        cells = [_mean([times[name] for times in rows], [times.get("decord") for times in rows]) for name in names]
+        cells = [
+            _mean([times[name] for times in rows], [times.get("decord") for times in rows])
+            for name in names
+        ]
         lines.append(f"| geometric mean | {job} | {' | '.join(cells)} |")
     return lines
 
 
 def _cell(time: Timed, decord: Timed | None) -> str:
     rate = 1 / statistics.median(time.cpu)
-    return f"{rate:.1f}" + ("" if decord is None or decord is time else f" (×{time.ratio(decord, cpu=True)[0]:.2f})")
+    return f"{rate:.1f}" + (
+        "" if decord is None or decord is time else f" (×{time.ratio(decord, cpu=True)[0]:.2f})"
+    )
 
 
 def _mean(times: Sequence[Timed], decord: Sequence[Timed | None]) -> str:
-    ratios = [own.ratio(its, cpu=True)[0] for own, its in zip(times, decord, strict=True) if its is not None]
+    ratios = [
+        own.ratio(its, cpu=True)[0]
+        for own, its in zip(times, decord, strict=True)
+        if its is not None
+    ]
     return f"×{statistics.geometric_mean(ratios):.2f}" if ratios else "—"
 
 

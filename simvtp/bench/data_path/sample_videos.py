@@ -1,4 +1,6 @@
-"""Films for `bench loader`, made on the spot: textures that pan and zoom under a little noise, encoded as people's encoders do."""
+"""Films for `bench loader`, made on the spot: textures that pan and zoom under a little noise,
+encoded as people's encoders do.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from simvtp.data.video.video_reader import VideoInfo
 from simvtp.data.video.readers import get_reader, probe
+from simvtp.data.video.video_reader import VideoInfo
 from simvtp.errors import UserError
 
 FRAMES, RATE = 250, 25  # 10 seconds
@@ -18,7 +20,9 @@ GOPS = (12, 250)
 
 
 def make_films(folder: Path) -> dict[str, tuple[Path, VideoInfo]]:
-    """One film of each size and group length, by its name; those that are there already are kept. UserError without PyAV."""
+    """One film of each size and group length, by its name; those that are there already are kept.
+    UserError without PyAV.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ground = texture()
     films: dict[str, tuple[Path, VideoInfo]] = {}
@@ -28,21 +32,31 @@ def make_films(folder: Path) -> dict[str, tuple[Path, VideoInfo]]:
             name = f"{width}x{height} GOP {gop}"
             path = folder / f"{width}x{height}-gop{gop}.mp4"
             if not path.is_file():
-                shown = shown or [picture(ground, number, height, width) for number in range(FRAMES)]
+                shown = shown or [
+                    picture(ground, number, height, width) for number in range(FRAMES)
+                ]
                 encode(shown, path, gop)
             films[name] = path, probe(path, get_reader("pyav"))
     return films
 
 
 def encode(pictures: list[np.ndarray], path: Path, gop: int) -> None:
-    """Write H.264 with three B-frames in a row, of which others refer to one, and key frames `gop` apart; UserError without PyAV."""
+    """Write H.264 with three B-frames in a row, of which others refer to one, and key frames `gop`
+    apart; UserError without PyAV.
+    """
     try:
         import av
     except ImportError as error:
-        raise UserError(f"bench loader makes films where no sources are given, and PyAV does not import ({error}).") from error
+        raise UserError(
+            f"bench loader makes films where no sources are given, and PyAV does not import ({error})."
+        ) from error
     part = path.with_suffix(".part")
     with av.open(str(part), "w", format="mp4") as container:
-        options = {"preset": "medium", "crf": "23", "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3"}
+        options = {
+            "preset": "medium",
+            "crf": "23",
+            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3",
+        }
         stream: Any = container.add_stream("libx264", rate=RATE, options=options)
         stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
         for frame in pictures:
@@ -58,7 +72,10 @@ def picture(ground: np.ndarray, number: int, height: int, width: int) -> np.ndar
     rows = (top + np.arange(height) * zoom * 360 / height).astype(int) % ground.shape[0]
     columns = (left + np.arange(width) * zoom * 640 / width).astype(int) % ground.shape[1]
     frame = ground[rows][:, columns].astype(np.int16)
-    y, x = int(height * (0.4 + 0.3 * np.sin(number / 11))), int(width * (0.4 + 0.3 * np.cos(number / 17)))
+    y, x = (
+        int(height * (0.4 + 0.3 * np.sin(number / 11))),
+        int(width * (0.4 + 0.3 * np.cos(number / 17))),
+    )
     frame[y : y + height // 5, x : x + width // 6] = (220, 90, 40)
     frame += np.random.default_rng(number % 16).integers(-3, 4, frame.shape, dtype=np.int16)
     return np.clip(frame, 0, 255).astype(np.uint8)
@@ -73,15 +90,23 @@ def texture() -> np.ndarray:
         blur = 1024 // cells
         for axis in (0, 1):
             sums = np.cumsum(np.concatenate([grown, np.take(grown, range(blur), axis)], axis), axis)
-            grown = (np.take(sums, range(blur, 1024 + blur), axis) - np.take(sums, range(1024), axis)) / blur
+            grown = (
+                np.take(sums, range(blur, 1024 + blur), axis) - np.take(sums, range(1024), axis)
+            ) / blur
         total += grown
     return np.clip(total + 120, 0, 255).astype(np.uint8)
 
 
 def write_manifest(paths: list[Path], file: Path, copies: int = 1) -> Path:
-    """A manifest of the films; `copies`: rows a film, with ids of their own, so that a batch has clips enough."""
+    """A manifest of the films; `copies`: rows a film, with ids of their own, so that a batch has
+    clips enough.
+    """
     rows: list[list[Any]] = [["videoid", "path", "caption", "split"]]
-    rows += [[f"{path.stem}-{n}", path.resolve(), f"a film called {path.stem}", "train"] for n in range(copies) for path in paths]
+    rows += [
+        [f"{path.stem}-{n}", path.resolve(), f"a film called {path.stem}", "train"]
+        for n in range(copies)
+        for path in paths
+    ]
     with open(file, "w", newline="") as out:
         csv.writer(out).writerows(rows)
     return file

@@ -1,7 +1,8 @@
 """Who is measured: each makes its loss of the same weights, batch and masks.
 
-transformers: `VideoMAEForPreTraining`, MVM alone. released: the plain transcription of the released step, four losses. ours: the model of
-this project, four losses or MVM alone (then without a caption, as VideoMAE works).
+transformers: `VideoMAEForPreTraining`, MVM alone. released: the plain transcription of the released
+step, four losses. ours: the model of this project, four losses or MVM alone (then without a
+caption, as VideoMAE works).
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.bench.step.transformers_baseline import build_peer
 from simvtp.bench.step.released_transcription import Released
 from simvtp.bench.step.sizes import Inputs
+from simvtp.bench.step.transformers_baseline import build_peer
 from simvtp.config.schema import LossConfig, ModelConfig, TrainConfig
-from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.methods import build_model
-from simvtp.models.common.encoder import set_packed_text
 from simvtp.models.common.embeddings import cut_tubes
+from simvtp.models.common.encoder import set_packed_text
 from simvtp.models.common.layers import take
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.models.weights.pretrained import import_state
 from simvtp.training.loop import compile_blocks
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.optim import build_optimizer
 
-AGREE = 1e-4  # relative difference of the losses of two contestants in fp32 before any timing (transformers' decoder norm has eps 1e-5)
+# relative difference of the losses of two contestants in fp32 before any timing (transformers'
+# decoder norm has eps 1e-5)
+AGREE = 1e-4
 
 
 class VideoAlone(nn.Module):
@@ -44,18 +47,25 @@ class VideoAlone(nn.Module):
         model = self.model
         tubes = cut_tubes(batch.clips, model.config)
         seen = model.encoder(model.video_embedding(tubes, masks.visible))
-        return {"video_prediction": model.video_decoder(seen, masks.visible, masks.masked), "video_pixels": take(tubes, masks.masked)}
+        return {
+            "video_prediction": model.video_decoder(seen, masks.visible, masks.masked),
+            "video_pixels": take(tubes, masks.masked),
+        }
 
 
 @dataclass
 class Contestant:
-    """A model that trains on `Inputs`. `loss` is a function of (model, inputs), so that a copy of the model can be measured, too."""
+    """A model that trains on `Inputs`. `loss` is a function of (model, inputs), so that a copy of
+    the model can be measured, too.
+    """
 
     name: str
     model: nn.Module
     loss: Callable[[nn.Module, Inputs], Tensor]
 
-    def step(self, inputs: Inputs, optimizer: torch.optim.Optimizer, half: torch.dtype | None) -> None:
+    def step(
+        self, inputs: Inputs, optimizer: torch.optim.Optimizer, half: torch.dtype | None
+    ) -> None:
         """One update; nothing waits for the device."""
         device = inputs.pixels.device.type
         with torch.autocast(device, dtype=half or torch.bfloat16, enabled=half is not None):
@@ -83,7 +93,8 @@ TRANSFORMERS, RELEASED, OURS = "transformers", "released", "ours"
 
 
 def _our_loss(objectives: tuple[str, ...]) -> Callable[[nn.Module, Inputs], Tensor]:
-    objective = PretrainObjective(LossConfig(**dict.fromkeys(set(OBJECTIVES) - set(objectives), 0.0)))  # type: ignore[arg-type]
+    off = dict.fromkeys(set(OBJECTIVES) - set(objectives), 0.0)
+    objective = PretrainObjective(LossConfig(**off))  # type: ignore[arg-type]
 
     def loss(model: nn.Module, inputs: Inputs) -> Tensor:
         losses, _ = objective(model(inputs.batch, inputs.masks))
@@ -100,30 +111,44 @@ def _transformers_loss(model: nn.Module, inputs: Inputs) -> Tensor:
     return cast(Tensor, model(inputs.pixels, bool_masked_pos=inputs.hidden).loss)
 
 
-def line_up(config: ModelConfig, what: str, device: torch.device, seed: int = 0) -> list[Contestant]:
-    """The contestants for `what` ("mvm": transformers and ours; "all": released and ours), from the same weights, ours last."""
+def line_up(
+    config: ModelConfig, what: str, device: torch.device, seed: int = 0
+) -> list[Contestant]:
+    """The contestants for `what` ("mvm": transformers and ours; "all": released and ours), from the
+    same weights, ours last.
+    """
     if what == "mvm":
         torch.manual_seed(seed)
         peer = build_peer(config)
         alone = cast(SimVTP, build_model(config, ("mvm",), seed))
         import_state(alone, peer.state_dict(), "the model of transformers")
         alone.text_embedding.requires_grad_(False)  # there is no caption
-        rivals = [Contestant(TRANSFORMERS, peer, _transformers_loss), Contestant(OURS, VideoAlone(alone), _our_loss(("mvm",)))]
+        rivals = [
+            Contestant(TRANSFORMERS, peer, _transformers_loss),
+            Contestant(OURS, VideoAlone(alone), _our_loss(("mvm",))),
+        ]
     else:
         model = cast(SimVTP, build_model(config, seed=seed))
         plain = Released(config)
         plain.take_weights(model)
-        rivals = [Contestant(RELEASED, plain, _released_loss), Contestant(OURS, model, _our_loss(OBJECTIVES))]
+        rivals = [
+            Contestant(RELEASED, plain, _released_loss),
+            Contestant(OURS, model, _our_loss(OBJECTIVES)),
+        ]
     for rival in rivals:
         rival.model.to(device).train()
-        set_packed_text(rival.model, device.type == "cpu")  # runtime.pack_text=auto; the peers have nothing that could be packed
+        set_packed_text(
+            rival.model, device.type == "cpu"
+        )  # runtime.pack_text=auto; the peers have nothing that could be packed
     return rivals
 
 
 def agreement(config: ModelConfig, what: str, inputs: Inputs) -> dict[str, float]:
-    """The loss of each contestant in fp32 without dropout, on the CPU; raises RuntimeError where they do not agree.
+    """The loss of each contestant in fp32 without dropout, on the CPU; raises RuntimeError where
+    they do not agree.
 
-    For "all" ours is given the settings of the recipe `released` that matter here (padding counts in the means, nothing is shared).
+    For "all" ours is given the settings of the recipe `released` that matter here (padding counts
+    in the means, nothing is shared).
     """
     quiet = replace(config, text_dropout=0.0, pooling="with_pads", reuse_pair_pass=False)
     losses = {}

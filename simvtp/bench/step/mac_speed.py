@@ -1,7 +1,9 @@
-"""What masks save MAC: the same step with everything seen (Frozen) and with patches hidden, in turns: `python -m simvtp bench mac`.
+"""What masks save MAC: the same step with everything seen (Frozen) and with patches hidden, in
+turns: `python -m simvtp bench mac`.
 
-The paper claims 60 % fewer operations and pre-training three times as fast, and does not say at which ratio. Here every ratio is measured
-in one run, and the ratio that gives three times as many clips a second is read off between them.
+The paper claims 60 % fewer operations and pre-training three times as fast, and does not say at
+which ratio. Here every ratio is measured in one run, and the ratio that gives three times as many
+clips a second is read off between them.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.bench.measure import Timed, memory, take_turns
-from simvtp.bench.step.step_page import conditions
 from simvtp.bench.step.sizes import MASK_ID, random_batch
+from simvtp.bench.step.step_page import conditions
+from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment, MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.simvtp_flops import forward_flops
-from simvtp.config.recipes import get_recipe
 from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.optim import build_optimizer
@@ -54,7 +56,9 @@ class MacPlan:
 
 @dataclass
 class MacRow:
-    """One ratio: forward operations of a clip, times, bytes of a step, and how many clips fit into the memory that was given."""
+    """One ratio: forward operations of a clip, times, bytes of a step, and how many clips fit into
+    the memory that was given.
+    """
 
     ratio: float
     flops: int
@@ -76,7 +80,9 @@ class _Step:
 
     def forward(self) -> Tensor:
         device = self.batch.clips.device.type
-        with torch.autocast(device, dtype=self.half or torch.bfloat16, enabled=self.half is not None):
+        with torch.autocast(
+            device, dtype=self.half or torch.bfloat16, enabled=self.half is not None
+        ):
             losses, _ = self.objective(self.model(self.batch, self.masks))
         return losses["vtc"]
 
@@ -86,11 +92,21 @@ class _Step:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def measure_mac(plan: MacPlan, device: torch.device, say: Callable[[str], None] = print) -> list[MacRow]:
-    """A row a ratio. Raises ConfigError for an unknown size or precision, or a ratio that leaves nothing or repeats."""
+def measure_mac(
+    plan: MacPlan, device: torch.device, say: Callable[[str], None] = print
+) -> list[MacRow]:
+    """A row a ratio. Raises ConfigError for an unknown size or precision, or a ratio that leaves
+    nothing or repeats.
+    """
     if plan.size not in RECIPES or plan.precision not in HALF:
-        raise ConfigError(f"size {plan.size}, precision {plan.precision}: choose of {', '.join(RECIPES)} and of {', '.join(HALF)}.")
-    if len(plan.ratios) < 2 or len(set(plan.ratios)) < len(plan.ratios) or not all(0 <= ratio < 1 for ratio in plan.ratios):
+        raise ConfigError(
+            f"size {plan.size}, precision {plan.precision}: choose of {', '.join(RECIPES)} and of {', '.join(HALF)}."
+        )
+    if (
+        len(plan.ratios) < 2
+        or len(set(plan.ratios)) < len(plan.ratios)
+        or not all(0 <= ratio < 1 for ratio in plan.ratios)
+    ):
         raise ConfigError(f"ratios {plan.ratios}: give two or more different ones in [0, 1).")
     if device.type == "cpu":
         keep_host_memory()  # as in training
@@ -102,11 +118,18 @@ def measure_mac(plan: MacPlan, device: torch.device, say: Callable[[str], None] 
 
     def step(own: MaskConfig, samples: int) -> _Step:
         batch = random_batch(config, samples).to(device)
-        drawn = method_of(config).draw(batch, config, own, mask_id=MASK_ID, seed=0, step=0, first_sample=0)
-        return _Step(model, batch, drawn, PretrainObjective(recipe.losses), HALF[plan.precision], optimizer)
+        drawn = method_of(config).draw(
+            batch, config, own, mask_id=MASK_ID, seed=0, step=0, first_sample=0
+        )
+        return _Step(
+            model, batch, drawn, PretrainObjective(recipe.losses), HALF[plan.precision], optimizer
+        )
 
     steps = [step(own, plan.samples) for own in masks]
-    used = [[_memory(step(own, samples), device) for samples in (plan.samples, 2 * plan.samples)] for own in masks]
+    used = [
+        [_memory(step(own, samples), device) for samples in (plan.samples, 2 * plan.samples)]
+        for own in masks
+    ]
     timed = take_turns(steps, device, plan.rounds, plan.seconds, say=say)
     weights = STATES * sum(parameter.nbytes for parameter in model.parameters())
     rows = []
@@ -114,7 +137,9 @@ def measure_mac(plan: MacPlan, device: torch.device, say: Callable[[str], None] 
         each = (two - one) / plan.samples
         fixed = one - each * plan.samples + (0 if device.type == "cuda" else weights)
         fitting = max(0, int((plan.memory_gib * 2**30 - fixed) / each))
-        rows.append(MacRow(own.video_ratio, sum(forward_flops(config, own).values()), time, one, fitting))
+        rows.append(
+            MacRow(own.video_ratio, sum(forward_flops(config, own).values()), time, one, fitting)
+        )
     return rows
 
 
@@ -123,7 +148,9 @@ def _memory(step: _Step, device: torch.device) -> int:
 
 
 def ratio_for(rows: Sequence[MacRow], wanted: float = CLAIM) -> float | None:
-    """The ratio at which a step is `wanted` times as fast as at the first ratio, between those that were measured; None: at none of them."""
+    """The ratio at which a step is `wanted` times as fast as at the first ratio, between those that
+    were measured; None: at none of them.
+    """
     found = sorted((row.ratio, row.time.ratio(rows[0].time, cpu=False)[0]) for row in rows)
     for (low, slow), (high, fast) in itertools.pairwise(found):
         if slow < wanted <= fast:
@@ -151,7 +178,9 @@ def mac_page(plan: MacPlan, rows: Sequence[MacRow], device: torch.device) -> str
             f"{CLAIM:g} times as fast: reached at none of these ratios (most: × {best.time.ratio(first.time)[0]:.2f} at {best.ratio:g})."
         )
     else:
-        lines.append(f"{CLAIM:g} times as fast: at a ratio of about {reached:.2f} (between the measured ones, linear).")
+        lines.append(
+            f"{CLAIM:g} times as fast: at a ratio of about {reached:.2f} (between the measured ones, linear)."
+        )
     return "\n".join(lines) + "\n"
 
 

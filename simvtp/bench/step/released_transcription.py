@@ -1,8 +1,11 @@
-"""A plain transcription of the structure of the released SimVTP step, to measure ours against (method notes 1.1 to 1.5).
+"""A plain transcription of the structure of the released SimVTP step, to measure ours against
+(method notes 1.1 to 1.5).
 
-Each choice here is the released behaviour, on purpose: four calls of the encoder, every tube embedded by a Conv3d at each call that sees
-video and the visible ones then picked by a boolean mask, padded text, attention as matrix products with an additive mask, a word head on
-all positions, targets made for all tubes. Its losses and gradients are those of ours under the settings of the recipe `released`.
+Each choice here is the released behaviour, on purpose: four calls of the encoder, every tube
+embedded by a Conv3d at each call that sees video and the visible ones then picked by a boolean
+mask, padded text, attention as matrix products with an additive mask, a word head on all positions,
+targets made for all tubes. Its losses and gradients are those of ours under the settings of the
+recipe `released`.
 """
 
 from __future__ import annotations
@@ -32,10 +35,16 @@ class PlainAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, additive: Tensor | None) -> Tensor:
-        """x [B, S, D]; additive [B, 1, 1, S], 0 where a token may be attended to and very low elsewhere."""
+        """x [B, S, D]; additive [B, 1, 1, S], 0 where a token may be attended to and very low
+        elsewhere.
+        """
         b, s, d = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).reshape(b, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        qkv = (
+            F.linear(x, self.qkv.weight, bias)
+            .reshape(b, s, 3, self.heads, d // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         q, k, v = qkv[0], qkv[1], qkv[2]
         scores = (q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1)
         if additive is not None:
@@ -59,7 +68,9 @@ class PlainBlock(nn.Module):
 
 
 class Released(nn.Module):
-    """The model with its four losses. Parameters carry the names of `SimVTP`; only the tube embedding is a Conv3d."""
+    """The model with its four losses. Parameters carry the names of `SimVTP`; only the tube
+    embedding is a Conv3d.
+    """
 
     mean: Tensor
     std: Tensor
@@ -86,10 +97,18 @@ class Released(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.text_decoder = nn.ModuleDict({"head": nn.Linear(config.dim, config.vocab_size)})
         self.match_head = nn.Linear(config.dim, 2)
-        self.register_buffer("position", sine_cosine_table(config.tubes, config.dim)[None], persistent=False)
-        self.register_buffer("decoder_position", sine_cosine_table(config.tubes, width)[None], persistent=False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[None, :, None, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[None, :, None, None, None], persistent=False)
+        self.register_buffer(
+            "position", sine_cosine_table(config.tubes, config.dim)[None], persistent=False
+        )
+        self.register_buffer(
+            "decoder_position", sine_cosine_table(config.tubes, width)[None], persistent=False
+        )
+        self.register_buffer(
+            "mean", torch.tensor(IMAGENET_MEAN)[None, :, None, None, None], persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(IMAGENET_STD)[None, :, None, None, None], persistent=False
+        )
 
     @torch.no_grad()
     def take_weights(self, model: SimVTP) -> None:
@@ -122,13 +141,20 @@ class Released(nn.Module):
         losses["vtc"] = F.cross_entropy(similarity, right) + F.cross_entropy(similarity.T, right)
         other = inputs.negatives
         both = self._encode(
-            torch.cat([clips, clips[other]]), torch.cat([hidden, hidden[other]]), torch.cat([words, words]), torch.cat([keys, keys])
+            torch.cat([clips, clips[other]]),
+            torch.cat([hidden, hidden[other]]),
+            torch.cat([words, words]),
+            torch.cat([keys, keys]),
         )
         matches = self.match_head(both.mean(dim=1)).float()
-        losses["vtm"] = F.cross_entropy(matches, torch.cat([torch.ones_like(right), torch.zeros_like(right)]))
+        losses["vtm"] = F.cross_entropy(
+            matches, torch.cat([torch.ones_like(right), torch.zeros_like(right)])
+        )
         return losses
 
-    def _encode(self, clips: Tensor | None, hidden: Tensor | None, words: Tensor | None, keys: Tensor | None) -> Tensor:
+    def _encode(
+        self, clips: Tensor | None, hidden: Tensor | None, words: Tensor | None, keys: Tensor | None
+    ) -> Tensor:
         """Tokens after the final norm, [video ; text] of what is given."""
         parts, seen = [], []
         if clips is not None and hidden is not None:
@@ -142,7 +168,9 @@ class Released(nn.Module):
         x = torch.cat(parts, dim=1)
         additive = None
         if words is not None:
-            additive = (~torch.cat(seen, dim=1)).to(x.dtype)[:, None, None] * torch.finfo(x.dtype).min
+            additive = (~torch.cat(seen, dim=1)).to(x.dtype)[:, None, None] * torch.finfo(
+                x.dtype
+            ).min
         for block in self.encoder["blocks"].children():
             x = block(x, additive)
         return self.encoder["norm"](x)
@@ -165,10 +193,15 @@ class Released(nn.Module):
         pixels = clips * self.std + self.mean
         split = pixels.reshape(len(clips), 3, t, c.tubelet_size, h, c.patch_size, w, c.patch_size)
         tubes = split.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(len(clips), c.tubes, -1, 3)
-        tubes = (tubes - tubes.mean(dim=-2, keepdim=True)) / (tubes.var(dim=-2, unbiased=True, keepdim=True).sqrt() + 1e-6)
+        tubes = (tubes - tubes.mean(dim=-2, keepdim=True)) / (
+            tubes.var(dim=-2, unbiased=True, keepdim=True).sqrt() + 1e-6
+        )
         return tubes.flatten(2)
 
 
 def own_name(name: str) -> str:
     """The name here of a parameter of `SimVTP`."""
-    return {"video_decoder.mask_token": "mask_token", "video_embedding.proj.bias": "video_embedding.bias"}.get(name, name)
+    return {
+        "video_decoder.mask_token": "mask_token",
+        "video_embedding.proj.bias": "video_embedding.bias",
+    }.get(name, name)

@@ -1,4 +1,6 @@
-"""Sizes, inputs and masks that every measurement of the step uses: made up, and the same for all that are compared."""
+"""Sizes, inputs and masks that every measurement of the step uses: made up, and the same for all
+that are compared.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Inputs:
 
     Attributes:
         batch, masks: as ours reads them.
-        pixels: float32 [B, T, 3, H, W], normalised with the ImageNet mean and deviation, as the peers' loaders give them.
+        pixels: float32 [B, T, 3, H, W], normalised with the ImageNet mean and deviation, as the
+            peers' loaders give them.
         hidden: bool [B, N], True at masked tubes.
         labels: int64 [B, L], the original ids at masked words, -100 elsewhere.
         negatives: int64 [B], the clip that is each text's false partner.
@@ -48,28 +51,42 @@ class Inputs:
 def model_size(name: str) -> ModelConfig:
     """The sizes of that name; an unknown one raises ConfigError."""
     if name not in SIZES:
-        raise ConfigError(f"there is no size '{name}' to measure: choose one of {', '.join(SIZES)}.")
+        raise ConfigError(
+            f"there is no size '{name}' to measure: choose one of {', '.join(SIZES)}."
+        )
     return SIZES[name]
 
 
 def random_batch(config: ModelConfig, size: int, seed: int = 0) -> Batch:
     """Clips of noise, captions of SHORTEST words up to the whole text, evenly."""
     g = torch.Generator().manual_seed(seed)
-    clips = torch.randint(0, 256, (size, config.frames, config.image_size, config.image_size, 3), dtype=torch.uint8, generator=g)
+    clips = torch.randint(
+        0,
+        256,
+        (size, config.frames, config.image_size, config.image_size, 3),
+        dtype=torch.uint8,
+        generator=g,
+    )
     length = config.text_length
     fewest = min(SHORTEST, length - 2)
     words = fewest + torch.arange(size) * (length - 1 - fewest) // size
     words = words[torch.randperm(size, generator=g)][:, None]
     places = torch.arange(length)
     inside = (places >= 1) & (places <= words)
-    ids = torch.where(inside, torch.randint(FIRST_WORD, config.vocab_size, (size, length), generator=g), 0)
+    ids = torch.where(
+        inside, torch.randint(FIRST_WORD, config.vocab_size, (size, length), generator=g), 0
+    )
     ids = torch.where(places == 0, CLS_ID, torch.where(places == words + 1, SEP_ID, ids))
     names = tuple(f"clip{i}" for i in range(size))
     return Batch(clips, ids, places <= words + 1, torch.where(inside, places - 1, -1), names)
 
 
-def make_inputs(config: ModelConfig, masks: MaskConfig, size: int, device: torch.device, seed: int = 0) -> Inputs:
-    """A batch of `size` samples with its masks, on the device; the false partner of a text is the next clip."""
+def make_inputs(
+    config: ModelConfig, masks: MaskConfig, size: int, device: torch.device, seed: int = 0
+) -> Inputs:
+    """A batch of `size` samples with its masks, on the device; the false partner of a text is the
+    next clip.
+    """
     batch = random_batch(config, size, seed)
     negatives = (torch.arange(size) + 1) % size
     drawn = draw_masks(batch, config, masks, mask_id=MASK_ID, seed=seed, step=0, first_sample=0)
@@ -78,5 +95,15 @@ def make_inputs(config: ModelConfig, masks: MaskConfig, size: int, device: torch
     labels = torch.where((drawn.input_ids != batch.input_ids), batch.input_ids, UNUSED)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     pixels = ((batch.clips.float() / 255 - mean) / std).permute(0, 1, 4, 2, 3).contiguous()
-    moved = replace(drawn, **{name: value.to(device) for name, value in vars(drawn).items() if value is not None})
-    return Inputs(batch.to(device), moved, pixels.to(device), hidden.to(device), labels.to(device), negatives.to(device))
+    moved = replace(
+        drawn,
+        **{name: value.to(device) for name, value in vars(drawn).items() if value is not None},
+    )
+    return Inputs(
+        batch.to(device),
+        moved,
+        pixels.to(device),
+        hidden.to(device),
+        labels.to(device),
+        negatives.to(device),
+    )

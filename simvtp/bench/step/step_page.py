@@ -22,10 +22,19 @@ def conditions(device: torch.device) -> list[str]:
     machine = f"{gpu + ', ' if gpu else ''}{len(os.sched_getaffinity(0))} cores of {known.cpu or 'an unknown processor'}"
     rows = [
         ("command", f"`python -m simvtp {without_url_users(' '.join(sys.argv[1:]))}`"),
-        ("commit", (known.commit or known.note) + (" with uncommitted changes" if known.dirty else "")),
-        ("machine", f"{machine}; {torch.get_num_threads()} torch threads, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}"),
+        (
+            "commit",
+            (known.commit or known.note) + (" with uncommitted changes" if known.dirty else ""),
+        ),
+        (
+            "machine",
+            f"{machine}; {torch.get_num_threads()} torch threads, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}",
+        ),
         ("load average at the end (1, 5, 15 minutes)", load),
-        ("software", f"Python {known.python}, torch {torch.__version__}, transformers {known.packages.get('transformers', '—')}"),
+        (
+            "software",
+            f"Python {known.python}, torch {torch.__version__}, transformers {known.packages.get('transformers', '—')}",
+        ),
         ("date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
     ]
     return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
@@ -50,7 +59,9 @@ def step_page(title: str, plan: Plan, rows: Sequence[Row], device: torch.device)
         f"× {row.time.ratio(other.time)[0]:.2f}"
         for row in rows
         for other in rows
-        if row.name == OURS != other.name and row.precision != other.precision == "fp32" and not other.compiled
+        if row.name == OURS != other.name
+        and row.precision != other.precision == "fp32"
+        and not other.compiled
     ]
     profiles = [
         f"Profile of {row.name} in {row.precision}{' compiled' if row.compiled else ''}: "
@@ -70,7 +81,11 @@ def _line(row: Row, peer: Row, samples: int, device: torch.device) -> str:
         f"{1000 * row.time.seconds:.1f}",
         f"{row.rate(samples):.2f}",
         "1" if row is peer else spread(row.time.ratio(peer.time)),
-        "—" if device.type == "cuda" else "1" if row is peer else spread(row.time.ratio(peer.time, cpu=True)),
+        "—"
+        if device.type == "cuda"
+        else "1"
+        if row is peer
+        else spread(row.time.ratio(peer.time, cpu=True)),
         f"{row.flops / 1e9:.2f}",
         f"{row.achieved(samples) / 1e9:.1f}",
         f"{row.achieved(samples) / row.ceiling:.0%} of {row.ceiling / 1e9:.0f}",

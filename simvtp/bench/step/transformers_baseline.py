@@ -1,4 +1,6 @@
-"""VideoMAE of the package transformers, which trains MVM alone: the peer that our MVM is measured against."""
+"""VideoMAE of the package transformers, which trains MVM alone: the peer that our MVM is measured
+against.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,17 @@ from simvtp.models.common.layers import BLOCK_NORM_EPS
 
 
 def build_peer(config: ModelConfig, **options: Any) -> nn.Module:
-    """`VideoMAEForPreTraining` of these sizes, with the released norms and transformers' own choice of attention; random weights.
+    """`VideoMAEForPreTraining` of these sizes, with the released norms and transformers' own choice
+    of attention; random weights.
 
     Raises UserError where transformers is not installed.
     """
     try:
         from transformers import VideoMAEConfig, VideoMAEForPreTraining
     except ImportError as error:
-        raise UserError("transformers is not installed here: without it, measure with `--against released`.") from error
+        raise UserError(
+            "transformers is not installed here: without it, measure with `--against released`."
+        ) from error
     hidden, width = round(config.dim * config.mlp_ratio), config.decoder_dim
     settings = VideoMAEConfig(
         image_size=config.image_size, patch_size=config.patch_size, num_frames=config.frames, tubelet_size=config.tubelet_size,

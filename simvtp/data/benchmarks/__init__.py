@@ -1,4 +1,6 @@
-"""Public benchmarks, read from their own annotation files. One file each; `BENCHMARKS` has them by name."""
+"""Public benchmarks, read from their own annotation files. One file each; `BENCHMARKS` has them by
+name.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import functools
 from pathlib import Path
 
 from simvtp.data.benchmarks.activitynet import ACTIVITYNET, ACTIVITYNET_GROUNDING
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader
 from simvtp.data.benchmarks.cc3m import CC3M
 from simvtp.data.benchmarks.charades import CHARADES_STA
 from simvtp.data.benchmarks.coco import COCO
@@ -19,14 +22,13 @@ from simvtp.data.benchmarks.msrvtt_mc import MSRVTT_MC
 from simvtp.data.benchmarks.msrvtt_qa import MSRVTT_QA
 from simvtp.data.benchmarks.msvd import MSVD
 from simvtp.data.benchmarks.msvd_qa import MSVD_QA
-from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader
+from simvtp.data.benchmarks.records import Benchmark
 from simvtp.data.benchmarks.ssv2 import SSV2
 from simvtp.data.benchmarks.tacos import TACOS
 from simvtp.data.benchmarks.tgif_qa import TGIF_QA
 from simvtp.data.benchmarks.ucf101 import UCF101
 from simvtp.data.benchmarks.vatex import VATEX
 from simvtp.data.benchmarks.webvid import WEBVID
-from simvtp.data.benchmarks.records import Benchmark
 from simvtp.errors import ConfigError
 
 BENCHMARKS: dict[str, BenchmarkReader] = {
@@ -81,5 +83,7 @@ def resolve_protocol(name: str, protocol: str) -> str:
 
 @functools.lru_cache(maxsize=64)  # a sweep asks for the same data again for each of its points
 def annotation_digest(name: str, root: str, protocol: str) -> str:
-    """`Benchmark.digest` of what lies below `root` now; the same answer for the rest of the process."""
+    """`Benchmark.digest` of what lies below `root` now; the same answer for the rest of the
+    process.
+    """
     return open_benchmark(name, root, protocol).digest

@@ -1,4 +1,6 @@
-"""What the action recognition benchmarks share: classes, splits, and videos held out from training by what they were cut from."""
+"""What the action recognition benchmarks share: classes, splits, and videos held out from training
+by what they were cut from.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,36 @@ def make_benchmark(
     """Checks that splits are apart and gives the benchmark a val split if it has none.
 
     Args:
-        group: what a video was cut from: parts of one recording are held out together, else selection would look at near copies of
-            training videos.
+        group: what a video was cut from: parts of one recording are held out together, else
+            selection would look at near copies of training videos.
     """
-    splits = {split: [a.video for a in actions if a.split == split] for split in ("train", "val", "test")}
+    splits = {
+        split: [a.video for a in actions if a.split == split] for split in ("train", "val", "test")
+    }
     annotation_files.require_apart(splits, f"{name} {protocol}")
     read = annotation_files.count_splits(actions)
     said = list(notes)
     if not splits["val"]:
         groups = {video: group(video) for video in splits["train"]}
         held = annotation_files.hold_out(groups.values())
-        actions = [replace(a, split="val") if a.split == "train" and groups[a.video] in held else a for a in actions]
+        actions = [
+            replace(a, split="val") if a.split == "train" and groups[a.video] in held else a
+            for a in actions
+        ]
         count = sum(a.split == "val" for a in actions)
-        apart = f", {len(held)} recordings with all their parts" if len(set(groups.values())) < len(groups) else ""
+        apart = (
+            f", {len(held)} recordings with all their parts"
+            if len(set(groups.values())) < len(groups)
+            else ""
+        )
         said.append(annotation_files.held_out_note(count, len(groups)) + apart)
-    return Benchmark(name, "action", protocol, videos, actions=tuple(actions), labels=tuple(labels), notes=tuple(said), read=read)
+    return Benchmark(
+        name,
+        "action",
+        protocol,
+        videos,
+        actions=tuple(actions),
+        labels=tuple(labels),
+        notes=tuple(said),
+        read=read,
+    )

@@ -1,4 +1,5 @@
-"""Finding and reading annotation files and videos below a folder, and the checks that every benchmark needs.
+"""Finding and reading annotation files and videos below a folder, and the checks that every
+benchmark needs.
 
 Every fault is a DataError of one sentence that names the file and what was found in it.
 """
@@ -19,28 +20,45 @@ from simvtp.data.clips import Clip
 from simvtp.data.manifest import SPLITS, hash_unit
 from simvtp.errors import DataError
 
-FOLDERS = ("", "annotations", "annotation", "annos", "metadata", "lists", "splits", "csv", "data")  # tried in this order, below the root
+FOLDERS = (
+    "",
+    "annotations",
+    "annotation",
+    "annos",
+    "metadata",
+    "lists",
+    "splits",
+    "csv",
+    "data",
+)  # tried in this order, below the root
 VIDEOS = (
     ".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".3gp", ".3g2", ".3gpp", ".wmv", ".flv", ".mts", ".m2ts",
     ".qt", ".asf", ".divx", ".ogv", ".gif",
 )  # fmt: skip
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-ROOT_DEPTH = 3  # levels that are searched below the root where none of a benchmark's usual video folders is there
-VAL_SHARE = 0.05  # of the training videos, by hash of their id, where a benchmark has no split to select on
+# levels that are searched below the root where none of a benchmark's usual video folders is there
+ROOT_DEPTH = 3
+VAL_SHARE = (
+    0.05  # of the training videos, by hash of their id, where a benchmark has no split to select on
+)
 FEW = 5
 
 csv.field_size_limit(2**27)
 
 
-# ---- annotation files -------------------------------------------------------------------------------------------------------
+# ---- annotation files ----------------------------------------------------------------------------
 
 
 def find(root: Path, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
-    """The first of `names` that lies in the root or one of the usual folders; DataError says where it was looked for."""
+    """The first of `names` that lies in the root or one of the usual folders; DataError says where
+    it was looked for.
+    """
     path = find_if_there(root, names, folders)
     if path is None:
         if not root.is_dir():
-            raise DataError(f"{root}: there is no such folder; give the one that holds the annotation files.")
+            raise DataError(
+                f"{root}: there is no such folder; give the one that holds the annotation files."
+            )
         places = ", ".join(folder or "." for folder in dict.fromkeys((*FOLDERS, *folders)))
         raise DataError(f"no {' or '.join(names)} below {root}; looked in {places}.")
     return path
@@ -64,7 +82,9 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """The lines that are not empty, stripped; DataError if there is none."""
-    found = [line.strip() for line in read_text(path).split("\n") if line.strip()]  # not splitlines: captions may hold U+2028
+    found = [
+        line.strip() for line in read_text(path).split("\n") if line.strip()
+    ]  # not splitlines: captions may hold U+2028
     return found or refuse(path, "is empty")
 
 
@@ -86,12 +106,16 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def read_table(path: Path, columns: Sequence[str], *, tab: bool = False) -> list[dict[str, str]]:
-    """Rows of a table with a header, as stripped text; DataError if one of `columns` is missing or a row has another length."""
+    """Rows of a table with a header, as stripped text; DataError if one of `columns` is missing or
+    a row has another length.
+    """
     found = list(iterate_table(path, columns, tab=tab))
     return found or refuse(path, "has a header but no rows")
 
 
-def iterate_table(path: Path, columns: Sequence[str], *, tab: bool = False) -> Iterator[dict[str, str]]:
+def iterate_table(
+    path: Path, columns: Sequence[str], *, tab: bool = False
+) -> Iterator[dict[str, str]]:
     """The same row by row, for tables of millions of rows."""
     rows = iter(_split_rows(path, tab))
     _, names = next(rows, (0, []))
@@ -106,21 +130,32 @@ def iterate_table(path: Path, columns: Sequence[str], *, tab: bool = False) -> I
 
 
 def read_bare_table(path: Path, columns: Sequence[str], *, optional: int = 0) -> list[list[str]]:
-    """Rows of a TAB table without a header; the last `optional` columns may be absent. DataError if a row has another length."""
+    """Rows of a TAB table without a header; the last `optional` columns may be absent. DataError if
+    a row has another length.
+    """
     found = []
     for line, cells in _split_rows(path, tab=True):
         if not len(columns) - optional <= len(cells) <= len(columns):
-            refuse(path, f"has {len(cells)} TAB-separated columns in line {line}; expected {len(columns)}: {', '.join(columns)}")
+            refuse(
+                path,
+                f"has {len(cells)} TAB-separated columns in line {line}; expected {len(columns)}: {', '.join(columns)}",
+            )
         found.append(cells)
     return found or refuse(path, "is empty")
 
 
 def _split_rows(path: Path, tab: bool) -> Iterator[tuple[int, list[str]]]:
-    """(number of the line, cells) of the rows that are not empty. Cells of TAB tables are never quoted."""
+    """(number of the line, cells) of the rows that are not empty. Cells of TAB tables are never
+    quoted.
+    """
     text = read_text(path)
     if tab:
         split = (line.split("\t") for line in text.split("\n"))
-        yield from ((n, [cell.strip() for cell in cells]) for n, cells in enumerate(split, start=1) if any(map(str.strip, cells)))
+        yield from (
+            (n, [cell.strip() for cell in cells])
+            for n, cells in enumerate(split, start=1)
+            if any(map(str.strip, cells))
+        )
         return
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
@@ -128,7 +163,9 @@ def _split_rows(path: Path, tab: bool) -> Iterator[tuple[int, list[str]]]:
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}, cannot be read as CSV ({error}).") from error
+        raise DataError(
+            f"{path}, line {reader.line_num}, cannot be read as CSV ({error})."
+        ) from error
 
 
 def get(record: Any, key: str, path: Path, what: str) -> Any:
@@ -136,13 +173,20 @@ def get(record: Any, key: str, path: Path, what: str) -> Any:
     if not isinstance(record, Mapping):
         refuse(path, f"has {type(record).__name__} where {what} should be an object with '{key}'")
     if key not in record:
-        refuse(path, f"has no '{key}' in {what} (found: {', '.join(map(str, list(record)[:12])) or 'nothing'})")
+        refuse(
+            path,
+            f"has no '{key}' in {what} (found: {', '.join(map(str, list(record)[:12])) or 'nothing'})",
+        )
     return record[key]
 
 
 def listed(value: Any, path: Path, what: str) -> list[Any]:
     """`value` if it is a list; DataError names the file."""
-    return value if isinstance(value, list) else refuse(path, f"has {type(value).__name__} where {what} should be a list")
+    return (
+        value
+        if isinstance(value, list)
+        else refuse(path, f"has {type(value).__name__} where {what} should be a list")
+    )
 
 
 def text(value: Any, path: Path, what: str) -> str:
@@ -150,7 +194,9 @@ def text(value: Any, path: Path, what: str) -> str:
     if isinstance(value, str):
         return value.strip()
     return (
-        str(value) if isinstance(value, int) and not isinstance(value, bool) else refuse(path, f"has {value!r} where {what} should be text")
+        str(value)
+        if isinstance(value, int) and not isinstance(value, bool)
+        else refuse(path, f"has {value!r} where {what} should be text")
     )
 
 
@@ -160,14 +206,18 @@ def number(value: Any, path: Path, what: str) -> float:
         found = float(value)
     except (TypeError, ValueError):
         refuse(path, f"has {value!r} where {what} should be a number")
-    return found if abs(found) < float("inf") else refuse(path, f"has {value!r} where {what} should be a finite number")
+    return (
+        found
+        if abs(found) < float("inf")
+        else refuse(path, f"has {value!r} where {what} should be a finite number")
+    )
 
 
 def refuse(path: Path, what: str) -> NoReturn:
     raise DataError(f"{path} {what}.")
 
 
-# ---- checks -----------------------------------------------------------------------------------------------------------------
+# ---- checks --------------------------------------------------------------------------------------
 
 
 def few(names: Iterable[Any]) -> str:
@@ -188,10 +238,15 @@ def require_known(wanted: Iterable[str], known: Collection[str], split: str, pat
     wanted = list(wanted)
     lacking = [name for name in wanted if name not in known]
     if lacking:
-        refuse(path, f"has no annotation of {len(lacking)} of the {len(wanted)} videos in the {split} list: {few(lacking)}")
+        refuse(
+            path,
+            f"has no annotation of {len(lacking)} of the {len(wanted)} videos in the {split} list: {few(lacking)}",
+        )
 
 
-def require_apart(splits: Mapping[str, Iterable[str]], name: str, pairs: Sequence[tuple[str, str]] = ()) -> None:
+def require_apart(
+    splits: Mapping[str, Iterable[str]], name: str, pairs: Sequence[tuple[str, str]] = ()
+) -> None:
     """DataError if a video is in two splits. `pairs`: the splits to compare; default: all of them."""
     sets = {split: set(ids) for split, ids in splits.items()}
     for first, second in pairs or [(a, b) for i, a in enumerate(sets) for b in list(sets)[i + 1 :]]:
@@ -203,7 +258,8 @@ def require_apart(splits: Mapping[str, Iterable[str]], name: str, pairs: Sequenc
 
 
 def hold_out(train: Iterable[str], share: float = VAL_SHARE) -> set[str]:
-    """The names whose hash says that they are taken from training to select on: the same on every machine and in every protocol.
+    """The names whose hash says that they are taken from training to select on: the same on every
+    machine and in every protocol.
 
     One at least, unless there are fewer than two.
     """
@@ -219,13 +275,18 @@ def held_out_note(held: int, of: int, share: float = VAL_SHARE, what: str = "vid
     )
 
 
-# ---- records ----------------------------------------------------------------------------------------------------------------
+# ---- records -------------------------------------------------------------------------------------
 
 
 def make_clips(
-    splits: Mapping[str, Iterable[str]], captions: Mapping[str, Sequence[str]], videos: Mapping[str, Path], annotations: Path
+    splits: Mapping[str, Iterable[str]],
+    captions: Mapping[str, Sequence[str]],
+    videos: Mapping[str, Path],
+    annotations: Path,
 ) -> tuple[Clip, ...]:
-    """Clips of the splits, in their order. Empty captions are left out; DataError names videos that have no other."""
+    """Clips of the splits, in their order. Empty captions are left out; DataError names videos that
+    have no other.
+    """
     clips, bare = [], []
     for split, ids in splits.items():
         for name in ids:
@@ -238,11 +299,16 @@ def make_clips(
     return tuple(clips)
 
 
-def select_from_train(clips: Sequence[Clip], share: float = VAL_SHARE) -> tuple[tuple[Clip, ...], str]:
+def select_from_train(
+    clips: Sequence[Clip], share: float = VAL_SHARE
+) -> tuple[tuple[Clip, ...], str]:
     """The clips, some of train moved to val; and the note that says so."""
     train = [clip.id for clip in clips if clip.split == "train"]
     held = hold_out(train, share)
-    moved = tuple(replace(clip, split="val") if clip.split == "train" and clip.id in held else clip for clip in clips)
+    moved = tuple(
+        replace(clip, split="val") if clip.split == "train" and clip.id in held else clip
+        for clip in clips
+    )
     return moved, held_out_note(len(held), len(train), share)
 
 
@@ -252,14 +318,15 @@ def count_splits(records: Iterable[Any]) -> dict[str, int]:
     return {split: counts[split] for split in SPLITS if counts[split]}
 
 
-# ---- videos -----------------------------------------------------------------------------------------------------------------
+# ---- videos --------------------------------------------------------------------------------------
 
 
 class VideoFinder:
     """Where the videos (or images) of a benchmark lie.
 
     Args:
-        folders: below the root, searched with all their subfolders, in this order; if none is there, the root to a depth of ROOT_DEPTH.
+        folders: below the root, searched with all their subfolders, in this order; if none is
+            there, the root to a depth of ROOT_DEPTH.
         endings: the first is that of the expected place of a file that is not found.
     """
 
@@ -269,9 +336,11 @@ class VideoFinder:
         self._expected = next((root / f for f in folders if (root / f).is_dir()), root / folders[0])
 
     def path(self, name: str, place: str = "", others: Sequence[str] = ()) -> Path:
-        """The file named `name` with or without an ending, or one of `others`; else where it should lie: `place` below the first folder.
+        """The file named `name` with or without an ending, or one of `others`; else where it should
+        lie: `place` below the first folder.
 
-        `name` may itself end like a video. Files are told apart by their names alone: subfolders do not matter.
+        `name` may itself end like a video. Files are told apart by their names alone: subfolders do
+        not matter.
         """
         if self._index is None:
             self._index = self._build()
@@ -280,11 +349,15 @@ class VideoFinder:
             if found:
                 return found[1]
         place = place or name
-        return self._expected / (place if place != bare_name(place, self._endings) else place + self._endings[0])
+        return self._expected / (
+            place if place != bare_name(place, self._endings) else place + self._endings[0]
+        )
 
     def _build(self) -> dict[str, tuple[int, Path]]:
         index: dict[str, tuple[int, Path]] = {}
-        folders = [self._root / folder for folder in self._folders if (self._root / folder).is_dir()]
+        folders = [
+            self._root / folder for folder in self._folders if (self._root / folder).is_dir()
+        ]
         for order, folder in enumerate(folders or [self._root]):
             for place, file in _files_below(folder, depth=None if folders else ROOT_DEPTH):
                 stem = bare_name(file, self._endings)

@@ -26,8 +26,8 @@ class BenchmarkReader:
 
     Attributes:
         protocols: the first is the default.
-        open: (root, protocol) -> Benchmark. DataError says which file is missing and where it was looked for, which column is missing and
-            which were found, or what contradicts itself.
+        open: (root, protocol) -> Benchmark. DataError says which file is missing and where it was
+            looked for, which column is missing and which were found, or what contradicts itself.
         needs_reader: the data.reader that opens its files, where not every one does.
     """
 

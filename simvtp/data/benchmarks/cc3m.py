@@ -1,4 +1,6 @@
-"""Conceptual Captions 3M: images with cleaned alt text, for pre-training; an image is a clip of one frame."""
+"""Conceptual Captions 3M: images with cleaned alt text, for pre-training; an image is a clip of one
+frame.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from simvtp.data.benchmarks import annotation_files
-from simvtp.data.benchmarks.karpathy import PYAV
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
-from simvtp.data.clips import Clip
+from simvtp.data.benchmarks.karpathy import PYAV
 from simvtp.data.benchmarks.records import Benchmark
+from simvtp.data.clips import Clip
 
 FOLDERS = ("cc3m", "CC3M", "conceptual_captions")
-LISTED = {"train": ("cc3m_training_success_full.tsv",), "test": ("cc3m_validation_success_full.tsv",)}
+LISTED = {
+    "train": ("cc3m_training_success_full.tsv",),
+    "test": ("cc3m_validation_success_full.tsv",),
+}
 OFFICIAL = {
     "train": ("Train_GCC-training.tsv", "Train-GCC-training.tsv"),
     "test": ("Validation_GCC-1.1.0-Validation.tsv", "Validation-GCC-1.1.0-Validation.tsv"),
@@ -31,16 +36,23 @@ def open_cc3m(root: Path, protocol: str) -> Benchmark:
     for split in ("train", "test"):
         listed = annotation_files.find_if_there(root, LISTED[split], FOLDERS)
         found, note = (
-            _read_listed(root, listed, split) if listed else _read_official(root, annotation_files.find(root, OFFICIAL[split], FOLDERS), split)
+            _read_listed(root, listed, split)
+            if listed
+            else _read_official(root, annotation_files.find(root, OFFICIAL[split], FOLDERS), split)
         )
         clips += found
         notes.append(note)
     read = annotation_files.count_splits(clips)
-    annotation_files.require_apart({split: [clip.id for clip in clips if clip.split == split] for split in ("train", "test")}, "cc3m")
+    annotation_files.require_apart(
+        {split: [clip.id for clip in clips if clip.split == split] for split in ("train", "test")},
+        "cc3m",
+    )
     moved, note = annotation_files.select_from_train(clips, VAL_SHARE)
     notes += [f"test is the official validation file; {note}", PYAV]
     videos = {clip.id: clip.path for clip in moved}
-    return Benchmark("cc3m", "pretraining", protocol, videos, clips=moved, notes=tuple(notes), read=read)
+    return Benchmark(
+        "cc3m", "pretraining", protocol, videos, clips=moved, notes=tuple(notes), read=read
+    )
 
 
 def _read_listed(root: Path, path: Path, split: str) -> tuple[list[Clip], str]:
@@ -53,7 +65,10 @@ def _read_listed(root: Path, path: Path, split: str) -> tuple[list[Clip], str]:
         if not line.strip():
             continue
         if len(cells) < 2 or not cells[0].strip() or not cells[1].strip():
-            annotation_files.refuse(path, f"has no caption and file name in its first two TAB-separated columns in line {number}")
+            annotation_files.refuse(
+                path,
+                f"has no caption and file name in its first two TAB-separated columns in line {number}",
+            )
         name = cells[1].strip()
         clips.append(Clip(f"{split}/{name}", folder / name, (cells[0].strip(),), split))
     annotation_files.require_unique([clip.id for clip in clips], path, "images")
@@ -66,17 +81,25 @@ def _read_official(root: Path, path: Path, split: str) -> tuple[list[Clip], str]
     if empty:
         annotation_files.refuse(path, f"has {empty} rows without a caption or without a URL")
     name, place = _naming(root, split, [url for _, url in rows[:TRIED]])
-    clips = [Clip(f"{split}/{number}", place(number, url), (caption,), split) for number, (caption, url) in enumerate(rows)]
+    clips = [
+        Clip(f"{split}/{number}", place(number, url), (caption,), split)
+        for number, (caption, url) in enumerate(rows)
+    ]
     return clips, f"{split}: files are expected as {name}"
 
 
 def _naming(root: Path, split: str, urls: list[str]) -> tuple[str, Place]:
-    """How the images are named: the way under which one of the first rows is there, else the first way.
+    """How the images are named: the way under which one of the first rows is there, else the first
+    way.
 
     Computed, not searched for: a folder of three million files is not listed.
     """
     folder = _folder(root, split)
-    inner = "" if split == "train" and not (root / IMAGE_FOLDERS["train"]).is_dir() else IMAGE_FOLDERS[split]
+    inner = (
+        ""
+        if split == "train" and not (root / IMAGE_FOLDERS["train"]).is_dir()
+        else IMAGE_FOLDERS[split]
+    )
 
     def checksum(number: int, url: str) -> Path:
         return folder / f"{number}_{zlib.crc32(url.encode())}"
@@ -87,7 +110,9 @@ def _naming(root: Path, split: str, urls: list[str]) -> tuple[str, Place]:
 
     ways: dict[str, Place] = {
         f"{folder.name}/ROW_CRC32(URL)": checksum,
-        f"{folder.name}/ROW_CRC32(URL).jpg": lambda number, url: checksum(number, url).with_name(checksum(number, url).name + ".jpg"),
+        f"{folder.name}/ROW_CRC32(URL).jpg": lambda number, url: checksum(number, url).with_name(
+            checksum(number, url).name + ".jpg"
+        ),
         "SHARD/SHARDROW.jpg (img2dataset)": shards,
     }
     for name, place in ways.items():

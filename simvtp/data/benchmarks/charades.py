@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from simvtp.data.benchmarks import annotation_files
-from simvtp.data.benchmarks.moments import MomentCollector
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.moments import MomentCollector
 from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("Charades", "charades", "charades_sta", "Charades-STA")
@@ -27,8 +27,14 @@ def open_charades_sta(root: Path, protocol: str) -> Benchmark:
             head, marks, sentence = line.partition("##")
             words = head.split()
             if not marks or len(words) != 3:
-                annotation_files.refuse(path, f"has a line {number} that is not 'VIDEO START END##SENTENCE': '{line[:60]}'")
-            start, end = (annotation_files.number(word, path, f"a time in line {number}") for word in words[1:])
+                annotation_files.refuse(
+                    path,
+                    f"has a line {number} that is not 'VIDEO START END##SENTENCE': '{line[:60]}'",
+                )
+            start, end = (
+                annotation_files.number(word, path, f"a time in line {number}")
+                for word in words[1:]
+            )
             collector.add(split, words[0], sentence, start, end, lengths.get(words[0]))
     annotation_files.require_apart(collector.videos, "charades_sta")
     finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
@@ -41,7 +47,10 @@ def _read_lengths(root: Path, split: str) -> dict[str, float]:
     path = annotation_files.find_if_there(root, [f"Charades_v1_{split}.csv"], FOLDERS)
     if path is None:
         return {}
-    return {row["id"]: annotation_files.number(row["length"], path, f"the length of {row['id']}") for row in annotation_files.read_table(path, ["id", "length"])}
+    return {
+        row["id"]: annotation_files.number(row["length"], path, f"the length of {row['id']}")
+        for row in annotation_files.read_table(path, ["id", "length"])
+    }
 
 
 CHARADES_STA = BenchmarkReader(

@@ -1,4 +1,6 @@
-"""Check a benchmark before a long run meets its faults: which protocols its files allow, which videos are missing or do not decode."""
+"""Check a benchmark before a long run meets its faults: which protocols its files allow, which
+videos are missing or do not decode.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark, resolve_protocol
+from simvtp.data.benchmarks.records import Benchmark
 from simvtp.data.prepare.check_manifest import decode_all
 from simvtp.data.video.video_reader import Reader
-from simvtp.data.benchmarks.records import Benchmark
 from simvtp.errors import DataError
 
 SHOWN = 5  # faults of a kind that are named where all are not asked for
@@ -20,9 +22,13 @@ class BenchmarkReport:
     """What `check_benchmark` found."""
 
     benchmark: Benchmark
-    possible: Mapping[str, str]  # protocol -> why it is not possible with the files that are there; empty if it is
+    possible: Mapping[
+        str, str
+    ]  # protocol -> why it is not possible with the files that are there; empty if it is
     missing: tuple[str, ...]  # "id: path", no such file
-    corrupt: tuple[str, ...]  # "id: reason", does not decode to its end; empty if decoding was not asked for
+    corrupt: tuple[
+        str, ...
+    ]  # "id: reason", does not decode to its end; empty if decoding was not asked for
     decoded: bool
 
     @property
@@ -32,11 +38,18 @@ class BenchmarkReport:
     def lines(self) -> list[str]:
         """The report as text, a verdict at its end."""
         b, there = self.benchmark, len(self.benchmark.videos) - len(self.missing)
-        variants = [f"protocol {name}: {f'not possible: {why}' if why else 'possible'}" for name, why in self.possible.items()]
+        variants = [
+            f"protocol {name}: {f'not possible: {why}' if why else 'possible'}"
+            for name, why in self.possible.items()
+        ]
         counts = ", ".join(f"{split} {count}" for split, count in records_by_split(b).items())
         kinds = {"missing": self.missing, "undecodable": self.corrupt}
-        faults = [f"{kind}: {entry}" for kind, entries in kinds.items() for entry in _shown(entries)]
-        decoding = f"{len(self.corrupt)} undecodable" if self.decoded else "not decoded (--decode does)"
+        faults = [
+            f"{kind}: {entry}" for kind, entries in kinds.items() for entry in _shown(entries)
+        ]
+        decoding = (
+            f"{len(self.corrupt)} undecodable" if self.decoded else "not decoded (--decode does)"
+        )
         return [
             *variants,
             *(f"note: {note}" for note in b.notes),
@@ -48,7 +61,9 @@ class BenchmarkReport:
 
 def records_by_split(benchmark: Benchmark) -> dict[str, int]:
     """How many captioned videos, questions, moments or actions each split has."""
-    records: Sequence[object] = benchmark.questions or benchmark.moments or benchmark.actions or benchmark.clips
+    records: Sequence[object] = (
+        benchmark.questions or benchmark.moments or benchmark.actions or benchmark.clips
+    )
     splits = [getattr(record, "split", "") for record in records]
     return {split: splits.count(split) for split in ("train", "val", "test")}
 
@@ -72,8 +87,10 @@ def check_benchmark(
 
     Args:
         protocol: the one whose videos are looked for; by default the first that is possible.
-        decode: also decode every frame of every video, in worker processes that are ended when one hangs.
-        reader, timeout, workers: as for `check_manifest`; a benchmark of images or GIFs is read by the back-end that can.
+        decode: also decode every frame of every video, in worker processes that are ended when one
+            hangs.
+        reader, timeout, workers: as for `check_manifest`; a benchmark of images or GIFs is read by
+            the back-end that can.
         say: takes progress and, at the end, the report, line by line.
 
     Raises:
@@ -93,7 +110,9 @@ def check_benchmark(
     if protocol and protocol not in opened:
         raise DataError(f"{name} {protocol}: {possible[protocol]}")
     if not opened:
-        raise DataError(f"{name}: no protocol is possible; {next(iter(possible))}: {next(iter(possible.values()))}")
+        raise DataError(
+            f"{name}: no protocol is possible; {next(iter(possible))}: {next(iter(possible.values()))}"
+        )
     benchmark = opened[protocol] if protocol else next(iter(opened.values()))
     videos = list(benchmark.videos.items())
     there = [(video, path) for video, path in videos if path.is_file()]
@@ -103,7 +122,11 @@ def check_benchmark(
         say(f"decoding {len(there)} videos")
         reader = BENCHMARKS[name].needs_reader or reader
         answers = decode_all([path for _, path in there], reader, timeout, workers, say)
-        corrupt = {number: f"{there[number][0]}: {answer}" for number, answer in answers.items() if isinstance(answer, str)}
+        corrupt = {
+            number: f"{there[number][0]}: {answer}"
+            for number, answer in answers.items()
+            if isinstance(answer, str)
+        }
     report = BenchmarkReport(
         benchmark=benchmark,
         possible=possible,
@@ -119,6 +142,11 @@ def check_benchmark(
 def table() -> list[str]:
     """The benchmarks as lines: name, task, protocols (the default first), annotation files."""
     rows = [("name", "task", "protocols", "annotation files")]
-    rows += [(r.name, r.task, ", ".join(r.protocols), r.describe.files) for r in BENCHMARKS.values()]
+    rows += [
+        (r.name, r.task, ", ".join(r.protocols), r.describe.files) for r in BENCHMARKS.values()
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return ["  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])) for row in rows]
+    return [
+        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]))
+        for row in rows
+    ]

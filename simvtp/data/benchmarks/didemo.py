@@ -22,7 +22,9 @@ def open_didemo(root: Path, protocol: str) -> Benchmark:
     paragraphs: dict[str, list[str]] = {}
     read, notes = (
         {},
-        ["the sentences of a video are joined to one paragraph, in the order of the file; long ones are cut at model.text_length"],
+        [
+            "the sentences of a video are joined to one paragraph, in the order of the file; long ones are cut at model.text_length"
+        ],
     )
     for split in SPLITS:
         path = annotation_files.find(root, [f"{split}_data.json"], FOLDERS)
@@ -34,23 +36,44 @@ def open_didemo(root: Path, protocol: str) -> Benchmark:
             splits[split] = annotation_files.read_lines(place)
             annotation_files.require_unique(splits[split], place, "videos")
             annotation_files.require_known(splits[split], sentences, split, path)
-            notes.append(f"{split}: {len(splits[split])} of {len(sentences)} annotated videos are in {place.name}")
+            notes.append(
+                f"{split}: {len(splits[split])} of {len(sentences)} annotated videos are in {place.name}"
+            )
         paragraphs |= {video: [" ".join(several)] for video, several in sentences.items()}
     annotation_files.require_apart(splits, "didemo")
     finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in splits.values() for video in ids}
-    clips = tuple(replace(clip, end_s=ANNOTATED_S) for clip in annotation_files.make_clips(splits, paragraphs, videos, root))
-    notes.append(f"the sentences speak of the first {ANNOTATED_S:g} s of a video; longer ones are cut there")
-    return Benchmark("didemo", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read)
+    clips = tuple(
+        replace(clip, end_s=ANNOTATED_S)
+        for clip in annotation_files.make_clips(splits, paragraphs, videos, root)
+    )
+    notes.append(
+        f"the sentences speak of the first {ANNOTATED_S:g} s of a video; longer ones are cut there"
+    )
+    return Benchmark(
+        "didemo", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read
+    )
 
 
 def _read_sentences(path: Path) -> dict[str, list[str]]:
     rows = annotation_files.listed(annotation_files.read_json(path), path, "the file")
-    annotation_files.require_unique([annotation_files.get(row, "annotation_id", path, "an annotation") for row in rows], path, "annotation_ids")
+    annotation_files.require_unique(
+        [annotation_files.get(row, "annotation_id", path, "an annotation") for row in rows],
+        path,
+        "annotation_ids",
+    )
     sentences: defaultdict[str, list[str]] = defaultdict(list)
     for row in rows:
-        video = annotation_files.text(annotation_files.get(row, "video", path, "an annotation"), path, "a video")
-        sentences[video].append(annotation_files.text(annotation_files.get(row, "description", path, "an annotation"), path, "a description"))
+        video = annotation_files.text(
+            annotation_files.get(row, "video", path, "an annotation"), path, "a video"
+        )
+        sentences[video].append(
+            annotation_files.text(
+                annotation_files.get(row, "description", path, "an annotation"),
+                path,
+                "a description",
+            )
+        )
     return dict(sentences)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks.karpathy import open_karpathy
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
+from simvtp.data.benchmarks.karpathy import open_karpathy
 from simvtp.data.benchmarks.records import Benchmark
 
 IMAGE_FOLDERS = ("flickr30k-images", "flickr30k_images", "images")

@@ -10,12 +10,26 @@ from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Action, Benchmark
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-VIDEO_FOLDERS = ("videos", "videos_train", "videos_val", "train", "val", "validation", "train_256", "val_256")
+VIDEO_FOLDERS = (
+    "videos",
+    "videos_train",
+    "videos_val",
+    "train",
+    "val",
+    "validation",
+    "train_256",
+    "val_256",
+)
 
 
 def open_kinetics(root: Path, protocol: str) -> Benchmark:
     size = protocol.removeprefix("k")
-    folders = (f"kinetics{size}", f"kinetics_{size}_annotations", f"k{size}", f"kinetics{size}/annotations")
+    folders = (
+        f"kinetics{size}",
+        f"kinetics_{size}_annotations",
+        f"k{size}",
+        f"kinetics{size}/annotations",
+    )
     names = {
         "train": (f"kinetics-{size}_train.csv", f"kinetics_{size}_train.csv", "train.csv"),
         "test": (f"kinetics-{size}_val.csv", f"kinetics_{size}_val.csv", "validate.csv", "val.csv"),
@@ -30,21 +44,32 @@ def open_kinetics(root: Path, protocol: str) -> Benchmark:
         if not all(action.label for action in found):
             annotation_files.refuse(path, "has rows without a label")
         places |= {
-            action.video: f"{row['split'] or split}/{action.label}/{action.video}.mp4" for action, row in zip(found, rows, strict=True)
+            action.video: f"{row['split'] or split}/{action.label}/{action.video}.mp4"
+            for action, row in zip(found, rows, strict=True)
         }
         actions += found
     labels = sorted({action.label for action in actions})
     if len(labels) != int(size):
-        annotation_files.refuse(path.parent, f"has lists of {len(labels)} classes; protocol {protocol} needs {size}")
+        annotation_files.refuse(
+            path.parent, f"has lists of {len(labels)} classes; protocol {protocol} needs {size}"
+        )
     finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {name: finder.path(name, place, others=[name[:11]]) for name, place in places.items()}
-    notes = ("test is the official validation split, as is usual", "many of the YouTube videos are gone: figures depend on which are left")
-    return make_benchmark("kinetics", protocol, actions, labels, videos, notes, group=lambda name: name[:11])
+    notes = (
+        "test is the official validation split, as is usual",
+        "many of the YouTube videos are gone: figures depend on which are left",
+    )
+    return make_benchmark(
+        "kinetics", protocol, actions, labels, videos, notes, group=lambda name: name[:11]
+    )
 
 
 def _clip_name(row: dict[str, str], path: Path) -> str:
     """As the official downloads name the files: id, start and end in six digits each."""
-    start, end = (int(annotation_files.number(row[key], path, f"{key} of {row['youtube_id']}")) for key in ("time_start", "time_end"))
+    start, end = (
+        int(annotation_files.number(row[key], path, f"{key} of {row['youtube_id']}"))
+        for key in ("time_start", "time_end")
+    )
     return f"{row['youtube_id']}_{start:06d}_{end:06d}"
 
 

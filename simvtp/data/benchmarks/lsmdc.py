@@ -8,8 +8,8 @@ from pathlib import Path
 
 from simvtp.data.benchmarks import annotation_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
-from simvtp.data.clips import Clip
 from simvtp.data.benchmarks.records import Benchmark, Question
+from simvtp.data.clips import Clip
 
 FOLDERS = ("LSMDC", "lsmdc", "task1", "task2", "annotations/task1", "annotations/task2")
 VIDEO_FOLDERS = ("LSMDC_Videos", "videos", "avi", "clips")
@@ -43,13 +43,17 @@ def open_lsmdc(root: Path, protocol: str) -> Benchmark:
         if split == "test":
             annotation_files.require_unique([row[0] for row in rows], path, "clips")
         elif len(several) < len(rows):
-            notes.append(f"{split}: {len(rows)} sentences of {len(several)} clips; a clip that comes again has several captions")
+            notes.append(
+                f"{split}: {len(rows)} sentences of {len(several)} clips; a clip that comes again has several captions"
+            )
         splits[split] = list(several)
         captions |= several
     annotation_files.require_apart(splits, "lsmdc")
     videos = _videos(root, [name for ids in splits.values() for name in ids])
     clips = annotation_files.make_clips(splits, captions, videos, root)
-    return Benchmark("lsmdc", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read)
+    return Benchmark(
+        "lsmdc", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read
+    )
 
 
 def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
@@ -57,20 +61,27 @@ def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
     splits: dict[str, list[str]] = {}
     for split, name in CHOICE.items():
         path = annotation_files.find(root, [name], FOLDERS)
-        # The training and validation files have the right sentence first and no index; the test file is shuffled and has one (1 to 5).
+        # The training and validation files have the right sentence first and no index; the test
+        # file is shuffled and has one (1 to 5).
         shuffled = split == "test"
-        rows = annotation_files.read_bare_table(path, (*TIMES, *OPTIONS, "answer") if shuffled else (*TIMES, *OPTIONS))
+        rows = annotation_files.read_bare_table(
+            path, (*TIMES, *OPTIONS, "answer") if shuffled else (*TIMES, *OPTIONS)
+        )
         for number, row in enumerate(rows, start=1):
             right = "1"
             if shuffled:
                 right = row[-1]
                 if right not in ("1", "2", "3", "4", "5"):
-                    annotation_files.refuse(path, f"has '{right}' in row {number} where the answer should be 1 to 5")
+                    annotation_files.refuse(
+                        path, f"has '{right}' in row {number} where the answer should be 1 to 5"
+                    )
             candidates = tuple(row[len(TIMES) : len(TIMES) + 5])
             if not all(candidates):
                 annotation_files.refuse(path, f"has an empty sentence in row {number}")
             answer = candidates[int(right) - 1]
-            questions.append(Question(f"{split}-{number}", row[0], "", answer, candidates, "choice", split))
+            questions.append(
+                Question(f"{split}-{number}", row[0], "", answer, candidates, "choice", split)
+            )
         splits[split] = list(dict.fromkeys(row[0] for row in rows))
     annotation_files.require_apart(splits, "lsmdc_mc")
     videos = _videos(root, [name for ids in splits.values() for name in ids])
@@ -90,7 +101,9 @@ def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
     )
 
 
-def _captioned(questions: Sequence[Question], videos: Mapping[str, Path], root: Path) -> tuple[Clip, ...]:
+def _captioned(
+    questions: Sequence[Question], videos: Mapping[str, Path], root: Path
+) -> tuple[Clip, ...]:
     """The clips of train and val with their right sentences as captions."""
     captions: defaultdict[str, list[str]] = defaultdict(list)
     splits: dict[str, list[str]] = {"train": [], "val": []}
@@ -126,5 +139,11 @@ LSMDC_MC = BenchmarkReader(
     "choice",
     ("standard",),
     open_lsmdc_mc,
-    Source(where=WHERE, files="; ".join(CHOICE.values()), folders=", ".join(VIDEO_FOLDERS), licence=LICENCE, size="—"),
+    Source(
+        where=WHERE,
+        files="; ".join(CHOICE.values()),
+        folders=", ".join(VIDEO_FOLDERS),
+        licence=LICENCE,
+        size="—",
+    ),
 )

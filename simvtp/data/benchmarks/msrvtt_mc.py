@@ -1,6 +1,8 @@
-"""MSR-VTT multiple choice: five sentences for each of the 2,990 test videos, one of which describes it. There are no training questions.
+"""MSR-VTT multiple choice: five sentences for each of the 2,990 test videos, one of which describes
+it. There are no training questions.
 
-What a model is trained on are the captions of the official training split of MSR-VTT (its validation split selects), if they are there.
+What a model is trained on are the captions of the official training split of MSR-VTT (its
+validation split selects), if they are there.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.data.benchmarks import annotation_files
-from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, open_msrvtt, video_finder
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
-from simvtp.data.clips import Clip
+from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, open_msrvtt, video_finder
 from simvtp.data.benchmarks.records import Benchmark, Question
+from simvtp.data.clips import Clip
 from simvtp.errors import DataError
 
 FILES = ("MSR_MC_test.csv", "msrvtt_mc_test.jsonl", "mc_test.jsonl")
@@ -26,12 +28,22 @@ def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
     questions = []
     for name, video, candidates, right in rows:
         if not right.isdigit() or int(right) >= len(candidates) or not all(candidates):
-            annotation_files.refuse(path, f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 to 4 of five sentences")
-        questions.append(Question(name, video, "", candidates[int(right)], candidates, "choice", "test"))
+            annotation_files.refuse(
+                path,
+                f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 to 4 of five sentences",
+            )
+        questions.append(
+            Question(name, video, "", candidates[int(right)], candidates, "choice", "test")
+        )
     finder = video_finder(root)
     clips, note = _captions(root)
-    annotation_files.require_apart({"test": [q.video for q in questions], "train and val": [clip.id for clip in clips]}, "msrvtt_mc")
-    videos = {clip.id: clip.path for clip in clips} | {question.video: finder.path(question.video) for question in questions}
+    annotation_files.require_apart(
+        {"test": [q.video for q in questions], "train and val": [clip.id for clip in clips]},
+        "msrvtt_mc",
+    )
+    videos = {clip.id: clip.path for clip in clips} | {
+        question.video: finder.path(question.video) for question in questions
+    }
     return Benchmark(
         "msrvtt_mc",
         "choice",
@@ -45,14 +57,22 @@ def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
 
 
 def _captions(root: Path) -> tuple[tuple[Clip, ...], str]:
-    """Captioned videos of the official training and validation splits, and what is to be said of them; none if they cannot be read."""
+    """Captioned videos of the official training and validation splits, and what is to be said of
+    them; none if they cannot be read.
+    """
     test_only = "test only: no training questions are published"
     try:
         captioned = open_msrvtt(root, "full").clips
     except DataError as error:
-        return (), f"{test_only}, and no captions of MSR-VTT to train on were found, so there is zero-shot choice only: {error}"
+        return (
+            (),
+            f"{test_only}, and no captions of MSR-VTT to train on were found, so there is zero-shot choice only: {error}",
+        )
     clips = tuple(clip for clip in captioned if clip.split != "test")
-    return clips, f"{test_only}; training is on the captions of the official training split of MSR-VTT, its validation split selects"
+    return (
+        clips,
+        f"{test_only}; training is on the captions of the official training split of MSR-VTT, its validation split selects",
+    )
 
 
 Row = tuple[str, str, tuple[str, ...], str]  # id, video, sentences, number of the right one from 0
@@ -60,7 +80,15 @@ Row = tuple[str, str, tuple[str, ...], str]  # id, video, sentences, number of t
 
 def _read_table(path: Path) -> list[Row]:
     rows = annotation_files.read_table(path, ["vid_key", *OPTIONS, "answer"], tab=True)
-    return [(row["vid_key"], row["vid_key"].replace("msr", "video", 1), tuple(row[key] for key in OPTIONS), row["answer"]) for row in rows]
+    return [
+        (
+            row["vid_key"],
+            row["vid_key"].replace("msr", "video", 1),
+            tuple(row[key] for key in OPTIONS),
+            row["answer"],
+        )
+        for row in rows
+    ]
 
 
 def _read_lines(path: Path) -> list[Row]:
@@ -68,13 +96,22 @@ def _read_lines(path: Path) -> list[Row]:
         what = f"line {number}"
         options = tuple(
             annotation_files.text(option, path, f"an option in {what}")
-            for option in annotation_files.listed(annotation_files.get(entry, "options", path, what), path, f"'options' in {what}")
+            for option in annotation_files.listed(
+                annotation_files.get(entry, "options", path, what), path, f"'options' in {what}"
+            )
         )
-        video = annotation_files.text(annotation_files.get(entry, "clip_name", path, what), path, f"the clip_name in {what}")
-        answer = annotation_files.text(annotation_files.get(entry, "answer", path, what), path, f"the answer in {what}")
+        video = annotation_files.text(
+            annotation_files.get(entry, "clip_name", path, what), path, f"the clip_name in {what}"
+        )
+        answer = annotation_files.text(
+            annotation_files.get(entry, "answer", path, what), path, f"the answer in {what}"
+        )
         return str(entry.get("qid", number)), video, options, answer
 
-    return [row(number, entry) for number, entry in enumerate(annotation_files.read_json_lines(path), start=1)]
+    return [
+        row(number, entry)
+        for number, entry in enumerate(annotation_files.read_json_lines(path), start=1)
+    ]
 
 
 MSRVTT_MC = BenchmarkReader(

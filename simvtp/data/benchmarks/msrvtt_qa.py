@@ -5,26 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 
 from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, video_finder
 from simvtp.data.benchmarks.open_questions import SPLITS, read_questions
-from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Benchmark
 
-NAMES = {split: (f"{split}_qa.json", f"{split}.csv", f"{split}.jsonl", f"msrvtt_qa_{split}.jsonl") for split in SPLITS}
+NAMES = {
+    split: (f"{split}_qa.json", f"{split}.csv", f"{split}.jsonl", f"msrvtt_qa_{split}.jsonl")
+    for split in SPLITS
+}
 
 
 def open_msrvtt_qa(root: Path, protocol: str) -> Benchmark:
-    questions, notes = read_questions(root, ("MSRVTT-QA", "msrvtt_qa", "qa", *FOLDERS), NAMES, _video)
-    annotation_files.require_apart({split: [q.video for q in questions if q.split == split] for split in SPLITS}, "msrvtt_qa")
+    questions, notes = read_questions(
+        root, ("MSRVTT-QA", "msrvtt_qa", "qa", *FOLDERS), NAMES, _video
+    )
+    annotation_files.require_apart(
+        {split: [q.video for q in questions if q.split == split] for split in SPLITS}, "msrvtt_qa"
+    )
     finder = video_finder(root)
     videos = {name: finder.path(name) for name in dict.fromkeys(q.video for q in questions)}
-    return Benchmark("msrvtt_qa", "qa", protocol, videos, questions=questions, notes=tuple(notes), read=annotation_files.count_splits(questions))
+    return Benchmark(
+        "msrvtt_qa",
+        "qa",
+        protocol,
+        videos,
+        questions=questions,
+        notes=tuple(notes),
+        read=annotation_files.count_splits(questions),
+    )
 
 
 def _video(place: str, path: Path) -> str:
     """The files say 7010 or video7010."""
     number = place.removeprefix("video")
-    return f"video{number}" if number.isdigit() else annotation_files.refuse(path, f"has video '{place}'; expected a number, or video and a number")
+    return (
+        f"video{number}"
+        if number.isdigit()
+        else annotation_files.refuse(
+            path, f"has video '{place}'; expected a number, or video and a number"
+        )
+    )
 
 
 MSRVTT_QA = BenchmarkReader(

@@ -14,7 +14,13 @@ from simvtp.data.benchmarks.records import Benchmark
 FOLDERS = ("msvd_data", "MSVD", "msvd", "txt_labels")
 VIDEO_FOLDERS = ("YouTubeClips", "videos", "MSVD_Videos", "msvd_videos")
 LISTS = {split: (f"{split}_list.txt",) for split in ("train", "val", "test")}
-CAPTIONS = ("raw-captions.pkl", "captions_msvd.json", "raw-captions.json", "AllVideoDescriptions.txt", "video_corpus.csv")
+CAPTIONS = (
+    "raw-captions.pkl",
+    "captions_msvd.json",
+    "raw-captions.json",
+    "AllVideoDescriptions.txt",
+    "video_corpus.csv",
+)
 
 
 def open_msvd(root: Path, protocol: str) -> Benchmark:
@@ -30,8 +36,18 @@ def open_msvd(root: Path, protocol: str) -> Benchmark:
     finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {name: finder.path(name, f"{name}.avi") for ids in splits.values() for name in ids}
     clips = annotation_files.make_clips(splits, captions, videos, path)
-    notes = ("every caption of a test clip is a query (about 41 each); a clip is found if any of its captions finds it",)
-    return Benchmark("msvd", "retrieval", protocol, videos, clips=clips, notes=notes, read=annotation_files.count_splits(clips))
+    notes = (
+        "every caption of a test clip is a query (about 41 each); a clip is found if any of its captions finds it",
+    )
+    return Benchmark(
+        "msvd",
+        "retrieval",
+        protocol,
+        videos,
+        clips=clips,
+        notes=notes,
+        read=annotation_files.count_splits(clips),
+    )
 
 
 def _read_captions(path: Path) -> dict[str, list[str]]:
@@ -41,12 +57,21 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
         return _read_corpus(path)
     content = read_plain_pickle(path) if path.suffix == ".pkl" else annotation_files.read_json(path)
     if not isinstance(content, dict):
-        annotation_files.refuse(path, f"holds {type(content).__name__} where captions by clip are expected")
-    return {annotation_files.text(name, path, "a name"): [_sentence(c, path) for c in _listed(several, path)] for name, several in content.items()}
+        annotation_files.refuse(
+            path, f"holds {type(content).__name__} where captions by clip are expected"
+        )
+    return {
+        annotation_files.text(name, path, "a name"): [
+            _sentence(c, path) for c in _listed(several, path)
+        ]
+        for name, several in content.items()
+    }
 
 
 def _listed(value: Any, path: Path) -> list[Any]:
-    return annotation_files.listed(list(value) if isinstance(value, tuple) else value, path, "the captions of a clip")
+    return annotation_files.listed(
+        list(value) if isinstance(value, tuple) else value, path, "the captions of a clip"
+    )
 
 
 def _sentence(caption: Any, path: Path) -> str:
@@ -69,17 +94,23 @@ def _read_descriptions(path: Path) -> dict[str, list[str]]:
 
 def _read_corpus(path: Path) -> dict[str, list[str]]:
     captions: defaultdict[str, list[str]] = defaultdict(list)
-    for row in annotation_files.read_table(path, ["VideoID", "Start", "End", "Language", "Description"]):
+    for row in annotation_files.read_table(
+        path, ["VideoID", "Start", "End", "Language", "Description"]
+    ):
         if row["Language"] == "English" and row["Description"]:
             captions[f"{row['VideoID']}_{row['Start']}_{row['End']}"].append(row["Description"])
     return dict(captions)
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds lists, dictionaries, numbers and text only: a file that names any class or function is refused, so none of its code runs."""
+    """Builds lists, dictionaries, numbers and text only: a file that names any class or function is
+    refused, so none of its code runs.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module}.{name}; only lists, dictionaries and text are read")
+        raise pickle.UnpicklingError(
+            f"it names {module}.{name}; only lists, dictionaries and text are read"
+        )
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -87,8 +118,20 @@ def read_plain_pickle(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
             return _PlainUnpickler(file, encoding="utf-8", errors="strict").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, OSError, MemoryError) as error:
-        annotation_files.refuse(path, f"cannot be read as a plain pickle ({str(error).strip() or type(error).__name__})")
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        OSError,
+        MemoryError,
+    ) as error:
+        annotation_files.refuse(
+            path, f"cannot be read as a plain pickle ({str(error).strip() or type(error).__name__})"
+        )
 
 
 MSVD = BenchmarkReader(

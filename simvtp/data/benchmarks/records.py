@@ -1,7 +1,7 @@
 """What annotation files say, in one form for all benchmarks: captions, questions, moments, actions.
 
-`Clip` (a video with its captions) is in `simvtp.data.manifest`. A reader of `simvtp.data.benchmarks` turns the official files of one
-benchmark into one `Benchmark`.
+`Clip` (a video with its captions) is in `simvtp.data.manifest`. A reader of
+`simvtp.data.benchmarks` turns the official files of one benchmark into one `Benchmark`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ class Span:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s < self.end_s < float("inf"):
-            raise DataError(f"a span from {self.start_s} s to {self.end_s} s: it must start at 0 or later and end after its start.")
+            raise DataError(
+                f"a span from {self.start_s} s to {self.end_s} s: it must start at 0 or later and end after its start."
+            )
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a video. `choice`: the answer is one of the candidates; `count`: it is a number, as text; `open`: any words."""
+    """A question about a video. `choice`: the answer is one of the candidates; `count`: it is a
+    number, as text; `open`: any words.
+    """
 
     id: str
     video: str
@@ -48,7 +52,9 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.kind == "choice" and self.answer not in self.candidates:
-            raise DataError(f"question {self.id}: its answer '{self.answer}' is none of its {len(self.candidates)} candidates.")
+            raise DataError(
+                f"question {self.id}: its answer '{self.answer}' is none of its {len(self.candidates)} candidates."
+            )
         if self.kind == "count" and not _is_number(self.answer):
             raise DataError(f"question {self.id}: its answer '{self.answer}' must be a number.")
 
@@ -76,34 +82,51 @@ class Action:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The annotations of one benchmark under one protocol. Only the records of its task are filled; for choice, also what is trained on."""
+    """The annotations of one benchmark under one protocol. Only the records of its task are filled;
+    for choice, also what is trained on.
+    """
 
     name: str
     task: TaskName
     protocol: str
     videos: Mapping[str, Path]  # id -> where the file lies, or should lie if it was not found
-    clips: tuple[Clip, ...] = ()  # pretraining, retrieval, image_text; choice: captioned videos of train and val
+    clips: tuple[
+        Clip, ...
+    ] = ()  # pretraining, retrieval, image_text; choice: captioned videos of train and val
     questions: tuple[Question, ...] = ()  # qa, choice
     moments: tuple[Moment, ...] = ()  # grounding
     actions: tuple[Action, ...] = ()  # action
     labels: tuple[str, ...] = ()  # the classes, in the benchmark's order
     notes: tuple[str, ...] = ()  # what a reader of the figures should know
-    read: Mapping[str, int] = field(default_factory=dict)  # split -> annotations in the files, with those that a note says were left out
+    read: Mapping[str, int] = field(
+        default_factory=dict
+    )  # split -> annotations in the files, with those that a note says were left out
 
     @property
     def digest(self) -> str:
-        """sha256 of all that is annotated: the same wherever the files lie and however they are laid out."""
+        """sha256 of all that is annotated: the same wherever the files lie and however they are
+        laid out.
+        """
         sha = hashlib.sha256()
         for row in self._content():
-            sha.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n")
+            sha.update(
+                json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode(
+                    "utf-8", "surrogatepass"
+                )
+                + b"\n"
+            )
         return sha.hexdigest()
 
     def split(self, name: str) -> Benchmark:
         """The same with the records of one split."""
         if name not in SPLITS:
             raise DataError(f"split '{name}': choose one of {', '.join(SPLITS)}.")
-        kept: dict[str, Any] = {kind: tuple(r for r in getattr(self, kind) if r.split == name) for kind in _RECORDS}
-        ids = {clip.id for clip in kept["clips"]} | {r.video for kind in _RECORDS[1:] for r in kept[kind]}
+        kept: dict[str, Any] = {
+            kind: tuple(r for r in getattr(self, kind) if r.split == name) for kind in _RECORDS
+        }
+        ids = {clip.id for clip in kept["clips"]} | {
+            r.video for kind in _RECORDS[1:] for r in kept[kind]
+        }
         return Benchmark(
             self.name,
             self.task,

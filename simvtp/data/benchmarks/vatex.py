@@ -26,24 +26,46 @@ def open_vatex(root: Path, protocol: str) -> Benchmark:
             continue
         path = annotation_files.find(root, names, FOLDERS)
         rows = annotation_files.listed(annotation_files.read_json(path), path, "the file")
-        ids = [annotation_files.text(annotation_files.get(row, "videoID", path, "a clip"), path, "a videoID") for row in rows]
+        ids = [
+            annotation_files.text(
+                annotation_files.get(row, "videoID", path, "a clip"), path, "a videoID"
+            )
+            for row in rows
+        ]
         annotation_files.require_unique(ids, path, "clips")
         splits[split] = ids
         for name, row in zip(ids, rows, strict=True):
-            sentences = annotation_files.listed(annotation_files.get(row, "enCap", path, name), path, f"'enCap' of {name}")
-            captions[name] = [annotation_files.text(sentence, path, f"a caption of {name}") for sentence in sentences]
+            sentences = annotation_files.listed(
+                annotation_files.get(row, "enCap", path, name), path, f"'enCap' of {name}"
+            )
+            captions[name] = [
+                annotation_files.text(sentence, path, f"a caption of {name}")
+                for sentence in sentences
+            ]
     if protocol == "hgr":
         for split in ("val", "test"):
             place = annotation_files.find(root, [f"{split}_list.txt"], FOLDERS)
             splits[split] = annotation_files.read_lines(place)
             annotation_files.require_unique(splits[split], place, "clips")
             annotation_files.require_known(splits[split], captions, split, place)
-        notes.append("val and test are the two halves of the official validation split, as listed (test is not the official one)")
+        notes.append(
+            "val and test are the two halves of the official validation split, as listed (test is not the official one)"
+        )
     annotation_files.require_apart(splits, "vatex")
     finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
-    videos = {name: finder.path(name, others=[name[:11]]) for ids in splits.values() for name in ids}
+    videos = {
+        name: finder.path(name, others=[name[:11]]) for ids in splits.values() for name in ids
+    }
     clips = annotation_files.make_clips(splits, captions, videos, root)
-    return Benchmark("vatex", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=annotation_files.count_splits(clips))
+    return Benchmark(
+        "vatex",
+        "retrieval",
+        protocol,
+        videos,
+        clips=clips,
+        notes=tuple(notes),
+        read=annotation_files.count_splits(clips),
+    )
 
 
 VATEX = BenchmarkReader(

@@ -23,7 +23,9 @@ def open_webvid(root: Path, protocol: str) -> Benchmark:
     notes, read = [], {}
     place = _layout(root)
     for split, part in (("train", "train"), ("test", "val")):
-        path = annotation_files.find(root, [f"results_{protocol}_{part}.csv", f"webvid_{protocol}_{part}.csv"], FOLDERS)
+        path = annotation_files.find(
+            root, [f"results_{protocol}_{part}.csv", f"webvid_{protocol}_{part}.csv"], FOLDERS
+        )
         several: dict[str, list[str]] = {}
         rows = bare = 0
         for row in annotation_files.iterate_table(path, COLUMNS):
@@ -39,21 +41,33 @@ def open_webvid(root: Path, protocol: str) -> Benchmark:
             annotation_files.refuse(path, "has no row with text")
         read[split] = rows
         if bare or len(several) + bare < rows:
-            notes.append(f"{split}: {rows} rows, {bare} without text left out, {len(several)} videos (rows of one video are its captions)")
+            notes.append(
+                f"{split}: {rows} rows, {bare} without text left out, {len(several)} videos (rows of one video are its captions)"
+            )
         splits[split] = list(several)
         captions |= several
     annotation_files.require_apart(splits, f"webvid {protocol}")
-    clips, note = annotation_files.select_from_train(annotation_files.make_clips(splits, captions, videos, root), VAL_SHARE)
-    notes += [f"test is the official val file; {note}", "its videos are no longer offered by their publisher; many links are dead"]
-    return Benchmark("webvid", "pretraining", protocol, videos, clips=clips, notes=tuple(notes), read=read)
+    clips, note = annotation_files.select_from_train(
+        annotation_files.make_clips(splits, captions, videos, root), VAL_SHARE
+    )
+    notes += [
+        f"test is the official val file; {note}",
+        "its videos are no longer offered by their publisher; many links are dead",
+    ]
+    return Benchmark(
+        "webvid", "pretraining", protocol, videos, clips=clips, notes=tuple(notes), read=read
+    )
 
 
 def _layout(root: Path) -> Callable[[Mapping[str, str]], Path]:
-    """Where a row's video lies: VIDEOS/page_dir/videoid.mp4 as the official download has it, or VIDEOS/videoid.mp4.
+    """Where a row's video lies: VIDEOS/page_dir/videoid.mp4 as the official download has it, or
+    VIDEOS/videoid.mp4.
 
     Computed, not searched for: a folder of ten million files is not listed.
     """
-    folder = next((root / name for name in VIDEO_FOLDERS if (root / name).is_dir()), root / VIDEO_FOLDERS[0])
+    folder = next(
+        (root / name for name in VIDEO_FOLDERS if (root / name).is_dir()), root / VIDEO_FOLDERS[0]
+    )
     flat = folder.is_dir() and not any(entry.is_dir() for entry in os.scandir(folder))
     if flat:
         return lambda row: Path(f"{folder}/{row['videoid']}.mp4")

@@ -1,12 +1,15 @@
-"""RandAugment and random erasing of uint8 clips [T, H, W, 3]: the same operations with the same settings in all frames of a clip.
+"""RandAugment and random erasing of uint8 clips [T, H, W, 3]: the same operations with the same
+settings in all frames of a clip.
 
-Of the released fine-tuning (method notes 1.8) only `m7-n4-mstd0.5-inc1` and an erasing of 0.25 are known. What these names mean is taken
-from the library that reads them, timm: the fifteen operations that grow with the magnitude, drawn with replacement, each done with
-probability 0.5, bicubic, grey outside of the frame, before the crop; after it, a box of normal noise. Ours: the noise is the same in all
-frames, and cut off at black and white.
+Of the released fine-tuning (method notes 1.8) only `m7-n4-mstd0.5-inc1` and an erasing of 0.25 are
+known. What these names mean is taken from the library that reads them, timm: the fifteen operations
+that grow with the magnitude, drawn with replacement, each done with probability 0.5, bicubic, grey
+outside of the frame, before the crop; after it, a box of normal noise. Ours: the noise is the same
+in all frames, and cut off at black and white.
 
-All random numbers come from streams of their own (`simvtp.data.loading.sample_order.uniforms` with a purpose), so that crop, flip, window and caption of
-a sample are the same with and without augmentation, and whoever makes it. Operations that look at a picture (autocontrast, equalize,
+All random numbers come from streams of their own (`simvtp.data.loading.sample_order.uniforms` with
+a purpose), so that crop, flip, window and caption of a sample are the same with and without
+augmentation, and whoever makes it. Operations that look at a picture (autocontrast, equalize,
 contrast) look at each frame by itself.
 """
 
@@ -28,39 +31,63 @@ ERASED_AREA = (0.02, 1 / 3)  # shares of the frame
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
 ATTEMPTS = 10  # to find a box that fits, before nothing is erased
 BOX_UNIFORMS = 3 + 2 * ATTEMPTS
-NOISE_MEAN = np.array((123.675, 116.28, 103.53))  # red, green, blue: noise that is standard normal for the encoder, which
+NOISE_MEAN = np.array(
+    (123.675, 116.28, 103.53)
+)  # red, green, blue: noise that is standard normal for the encoder, which
 NOISE_STD = np.array((58.395, 57.12, 57.375))  # subtracts and divides by these (ImageNet)
 
-Draw = Callable[[int, str], np.ndarray]  # (how many, purpose) -> float64 in [0, 1), the same at each call
-Operation = Callable[[Image.Image, float, float], Image.Image]  # (frame, strength in [0, 1], -1 or 1) -> frame
+Draw = Callable[
+    [int, str], np.ndarray
+]  # (how many, purpose) -> float64 in [0, 1), the same at each call
+Operation = Callable[
+    [Image.Image, float, float], Image.Image
+]  # (frame, strength in [0, 1], -1 or 1) -> frame
 
 
 def _moved(frame: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    return frame.transform(frame.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=GREY)
+    return frame.transform(
+        frame.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=GREY
+    )
 
 
 def _solarize_add(frame: Image.Image, strength: float, sign: float) -> Image.Image:
     """Dark values are raised by up to 110."""
     add = int(strength * 110)
-    return frame.point([min(255, value + add) if value < 128 else value for value in range(256)] * 3)
+    return frame.point(
+        [min(255, value + add) if value < 128 else value for value in range(256)] * 3
+    )
 
 
 OPERATIONS: dict[str, Operation] = {
     "autocontrast": lambda frame, strength, sign: ImageOps.autocontrast(frame),
     "equalize": lambda frame, strength, sign: ImageOps.equalize(frame),
     "invert": lambda frame, strength, sign: ImageOps.invert(frame),
-    "rotate": lambda frame, strength, sign: frame.rotate(sign * strength * 30, Image.Resampling.BICUBIC, fillcolor=GREY),
+    "rotate": lambda frame, strength, sign: frame.rotate(
+        sign * strength * 30, Image.Resampling.BICUBIC, fillcolor=GREY
+    ),
     "posterize": lambda frame, strength, sign: ImageOps.posterize(frame, 4 - int(strength * 4)),
     "solarize": lambda frame, strength, sign: ImageOps.solarize(frame, 256 - int(strength * 256)),
     "solarize_add": _solarize_add,
-    "color": lambda frame, strength, sign: ImageEnhance.Color(frame).enhance(1 + sign * strength * 0.9),
-    "contrast": lambda frame, strength, sign: ImageEnhance.Contrast(frame).enhance(1 + sign * strength * 0.9),
-    "brightness": lambda frame, strength, sign: ImageEnhance.Brightness(frame).enhance(1 + sign * strength * 0.9),
-    "sharpness": lambda frame, strength, sign: ImageEnhance.Sharpness(frame).enhance(1 + sign * strength * 0.9),
+    "color": lambda frame, strength, sign: ImageEnhance.Color(frame).enhance(
+        1 + sign * strength * 0.9
+    ),
+    "contrast": lambda frame, strength, sign: ImageEnhance.Contrast(frame).enhance(
+        1 + sign * strength * 0.9
+    ),
+    "brightness": lambda frame, strength, sign: ImageEnhance.Brightness(frame).enhance(
+        1 + sign * strength * 0.9
+    ),
+    "sharpness": lambda frame, strength, sign: ImageEnhance.Sharpness(frame).enhance(
+        1 + sign * strength * 0.9
+    ),
     "shear_x": lambda frame, strength, sign: _moved(frame, (1, sign * strength * 0.3, 0, 0, 1, 0)),
     "shear_y": lambda frame, strength, sign: _moved(frame, (1, 0, 0, sign * strength * 0.3, 1, 0)),
-    "translate_x": lambda frame, strength, sign: _moved(frame, (1, 0, sign * strength * 0.45 * frame.width, 0, 1, 0)),
-    "translate_y": lambda frame, strength, sign: _moved(frame, (1, 0, 0, 0, 1, sign * strength * 0.45 * frame.height)),
+    "translate_x": lambda frame, strength, sign: _moved(
+        frame, (1, 0, sign * strength * 0.45 * frame.width, 0, 1, 0)
+    ),
+    "translate_y": lambda frame, strength, sign: _moved(
+        frame, (1, 0, 0, 0, 1, sign * strength * 0.45 * frame.height)
+    ),
 }
 
 
@@ -78,8 +105,10 @@ class Augment:
     """Settings of both; the default does nothing.
 
     Attributes:
-        operations: how many operations of RandAugment are drawn for a clip (each is then done with probability 0.5).
-        magnitude, spread: mean and standard deviation of their strength, which is cut off at 0 and 10.
+        operations: how many operations of RandAugment are drawn for a clip (each is then done with
+            probability 0.5).
+        magnitude, spread: mean and standard deviation of their strength, which is cut off at 0 and
+            10.
         erasing: probability that a box is filled with noise.
     """
 
@@ -98,23 +127,37 @@ class Augment:
         """Random erasing. Returns its argument where nothing is erased, else a copy."""
         if not self.erasing:
             return clip
-        box = erased_box(clip.shape[1], clip.shape[2], self.erasing, draw(BOX_UNIFORMS, "random_erasing"))
+        box = erased_box(
+            clip.shape[1], clip.shape[2], self.erasing, draw(BOX_UNIFORMS, "random_erasing")
+        )
         if box is None:
             return clip
         top, left, height, width = box
         noise = _normal(draw(2 * height * width * 3, "noise").reshape(2, height, width, 3))
         clip = clip.copy()
-        clip[:, top : top + height, left : left + width] = np.clip(np.rint(NOISE_MEAN + NOISE_STD * noise), 0, 255).astype(np.uint8)
+        clip[:, top : top + height, left : left + width] = np.clip(
+            np.rint(NOISE_MEAN + NOISE_STD * noise), 0, 255
+        ).astype(np.uint8)
         return clip
 
     def choose(self, uniform: np.ndarray) -> list[Chosen]:
-        """What is done to a clip, in this order; `uniform` holds PER_OPERATION numbers for each operation."""
+        """What is done to a clip, in this order; `uniform` holds PER_OPERATION numbers for each
+        operation.
+        """
         names = list(OPERATIONS)
         chosen = []
         for numbers in uniform.reshape(self.operations, PER_OPERATION):
-            magnitude = min(STRONGEST, max(0.0, self.magnitude + self.spread * float(_normal(numbers[2:4]))))
+            magnitude = min(
+                STRONGEST, max(0.0, self.magnitude + self.spread * float(_normal(numbers[2:4])))
+            )
             if numbers[1] < PROBABILITY:
-                chosen.append(Chosen(names[int(numbers[0] * len(names))], magnitude, 1.0 if numbers[4] < 0.5 else -1.0))
+                chosen.append(
+                    Chosen(
+                        names[int(numbers[0] * len(names))],
+                        magnitude,
+                        1.0 if numbers[4] < 0.5 else -1.0,
+                    )
+                )
         return chosen
 
 
@@ -126,18 +169,26 @@ def apply(clip: np.ndarray, chosen: list[Chosen]) -> np.ndarray:
     for number, frame in enumerate(clip):
         image = Image.fromarray(np.ascontiguousarray(frame))
         for operation in chosen:
-            image = OPERATIONS[operation.name](image, operation.magnitude / STRONGEST, operation.sign)
+            image = OPERATIONS[operation.name](
+                image, operation.magnitude / STRONGEST, operation.sign
+            )
         out[number] = np.asarray(image)
     return out
 
 
-def erased_box(height: int, width: int, probability: float, uniform: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Top, left, height and width of what is erased; None for nothing. `uniform` holds BOX_UNIFORMS numbers."""
+def erased_box(
+    height: int, width: int, probability: float, uniform: np.ndarray
+) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of what is erased; None for nothing. `uniform` holds BOX_UNIFORMS
+    numbers.
+    """
     if uniform[0] >= probability:
         return None
     for u_area, u_aspect in uniform[3:].reshape(ATTEMPTS, 2):
         area = (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * u_area) * height * width
-        aspect = math.exp(math.log(ERASED_ASPECT[0]) + u_aspect * math.log(ERASED_ASPECT[1] / ERASED_ASPECT[0]))
+        aspect = math.exp(
+            math.log(ERASED_ASPECT[0]) + u_aspect * math.log(ERASED_ASPECT[1] / ERASED_ASPECT[0])
+        )
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < h < height and 0 < w < width:
             return int(uniform[1] * (height - h + 1)), int(uniform[2] * (width - w + 1)), h, w

@@ -1,4 +1,6 @@
-"""Frames of clips by number, from their files or from the cache of decoded frames: the same bytes from both."""
+"""Frames of clips by number, from their files or from the cache of decoded frames: the same bytes
+from both.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,21 @@ from typing import Any
 import numpy as np
 
 from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
-from simvtp.data.loading.frame_cache import DecodedCache, open_cache
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir
-from simvtp.data.progress import Check, Say, spoken, unasked
-from simvtp.data.video.video_reader import Reader, VideoInfo
-from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.data.loading.decode_workers import Guard, SharedTexts
+from simvtp.data.loading.frame_cache import DecodedCache, open_cache
+from simvtp.data.progress import Check, Say, spoken, unasked
+from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
+from simvtp.data.video.video_reader import Reader, VideoInfo
 from simvtp.errors import DataError
 
 log = logging.getLogger(__name__)
 
 CACHE_FROM = 64  # clips; fewer are decoded each time, and leave no cache behind
-SMALL_CLIP = 250_000  # pixels (frames x size x size) up to which a cached sample costs less than handing it between processes
+# pixels (frames x size x size) up to which a cached sample costs less than handing it between
+# processes
+SMALL_CLIP = 250_000
 
 
 @dataclass
@@ -34,8 +38,14 @@ class ClipSource:
     reader: Reader
     side: int  # short side at which frames are read; smaller videos are not enlarged
     cache: DecodedCache | None = None
-    parts: np.ndarray | None = None  # float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole videos
-    measured: np.ndarray | None = None  # float64 [clips, 4]: frames, frames per second, height, width; None = each is opened to see
+    parts: np.ndarray | None = (
+        # float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole videos
+        None
+    )
+    measured: np.ndarray | None = (
+        # float64 [clips, 4]: frames, frames per second, height, width; None = each is opened to see
+        None
+    )
     _infos: dict[int, VideoInfo] = field(default_factory=dict, repr=False)  # of this process
 
     def __getstate__(self) -> dict[str, Any]:
@@ -44,10 +54,14 @@ class ClipSource:
     def path(self, clip: int) -> Path:
         return Path(self.paths[clip])
 
-    def read(self, clip: int, choose: Callable[[int], Sequence[int] | np.ndarray], guard: Guard) -> np.ndarray:
-        """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many. DataError if it does not decode.
+    def read(
+        self, clip: int, choose: Callable[[int], Sequence[int] | np.ndarray], guard: Guard
+    ) -> np.ndarray:
+        """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many.
+        DataError if it does not decode.
 
-        Of a clip that is a part of a video, only the frames of that part count, at the video's average rate.
+        Of a clip that is a part of a video, only the frames of that part count, at the video's
+        average rate.
         """
         if self.cache is not None and self.cache.holds(clip):
             return self.cache.read(clip, choose(self.cache.length(clip)))
@@ -57,7 +71,9 @@ class ClipSource:
         first, last = self._part(clip, info)
         chosen = [first + int(i) for i in choose(last - first)]
         with guard.decoding(clip):
-            return read_frames(path, chosen, self.reader, None if size == (info.height, info.width) else size)
+            return read_frames(
+                path, chosen, self.reader, None if size == (info.height, info.width) else size
+            )
 
     def _info(self, clip: int, guard: Guard) -> VideoInfo:
         if self.measured is not None:
@@ -75,7 +91,9 @@ class ClipSource:
         start, end = self.parts[clip]
         first = 0 if np.isnan(start) else round(start * info.fps)
         if first >= info.frames:
-            raise DataError(f"{self.path(clip)} ends after {info.frames / info.fps:.2f} s, before the part that begins at {start:g} s.")
+            raise DataError(
+                f"{self.path(clip)} ends after {info.frames / info.fps:.2f} s, before the part that begins at {start:g} s."
+            )
         last = info.frames if np.isnan(end) else min(info.frames, round(end * info.fps))
         return first, max(first + 1, last)
 
@@ -89,18 +107,26 @@ def open_source(
     say: Say | None = None,
     check: Check = unasked,
 ) -> ClipSource:
-    """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache wants one and the clips are not few."""
+    """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache
+    wants one and the clips are not few.
+    """
     reader = reader or get_reader(data.reader)
     cache = None
     parts = _parts_of(clips)
-    if runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None:  # the cache holds whole videos
+    if (
+        runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None
+    ):  # the cache holds whole videos
         folder = cache_dir(runtime) / "decoded"
         progress = spoken(say or log.info, check)
         paths = [clip.path for clip in clips]
-        cache = open_cache(paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check)
+        cache = open_cache(
+            paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check
+        )
     known = [clip.measured for clip in clips if clip.measured is not None]
     measured = np.array(known, np.float64) if len(known) == len(clips) else None
-    return ClipSource(SharedTexts([str(clip.path) for clip in clips]), reader, side, cache, parts, measured)
+    return ClipSource(
+        SharedTexts([str(clip.path) for clip in clips]), reader, side, cache, parts, measured
+    )
 
 
 def _parts_of(clips: Sequence[Clip]) -> np.ndarray | None:

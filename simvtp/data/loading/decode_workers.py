@@ -1,12 +1,14 @@
 """Worker processes that may hang or crash without taking the run with them.
 
-Why not torch's DataLoader: it reports a dead worker by raising from a signal handler in the middle of whatever the main process does,
-cannot end a hanging one, and draws from torch's global random state each time it starts. Here a worker says which clip it decodes,
-and the kernel ends it (SIGALRM, default action) when one clip takes too long, even if the decoder holds the interpreter lock. The main
-process sees the pipe close, knows the clip, and starts another worker.
+Why not torch's DataLoader: it reports a dead worker by raising from a signal handler in the middle
+of whatever the main process does, cannot end a hanging one, and draws from torch's global random
+state each time it starts. Here a worker says which clip it decodes, and the kernel ends it
+(SIGALRM, default action) when one clip takes too long, even if the decoder holds the interpreter
+lock. The main process sees the pipe close, knows the clip, and starts another worker.
 
-Workers come from multiprocessing's fork server: a clean process with no threads, no GPU and no open decoder to inherit. Like all
-processes that Python spawns they import the main script, which therefore needs the usual `if __name__ == "__main__":`.
+Workers come from multiprocessing's fork server: a clean process with no threads, no GPU and no open
+decoder to inherit. Like all processes that Python spawns they import the main script, which
+therefore needs the usual `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations
@@ -29,8 +31,16 @@ from simvtp.errors import UserError
 
 Task = Callable[[Any, "Guard"], Any]
 DEPTH = 2  # jobs that a worker has in hand, so that it never waits for the main process
-REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to stop; they are for the main process
-PRELOAD = ["torch", "simvtp.data.loading.loader"]  # imported once by the fork server, so that each worker starts in milliseconds
+REQUESTS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)  # to stop; they are for the main process
+PRELOAD = [
+    "torch",
+    "simvtp.data.loading.loader",
+]  # imported once by the fork server, so that each worker starts in milliseconds
 
 
 class WorkerDied(Exception):
@@ -48,7 +58,9 @@ class WorkerDied(Exception):
 
 
 class Guard:
-    """Watches one decode at a time; the one inside a worker can end the process, the plain one (no mark) does nothing."""
+    """Watches one decode at a time; the one inside a worker can end the process, the plain one (no
+    mark) does nothing.
+    """
 
     def __init__(self, mark: Any = None, timeout_s: float = 0.0) -> None:
         self._mark = mark
@@ -70,7 +82,9 @@ class Guard:
 
 
 class GuardedWorker:
-    """One process that answers jobs in order. `task` must be picklable; it is called as task(job, guard)."""
+    """One process that answers jobs in order. `task` must be picklable; it is called as task(job,
+    guard).
+    """
 
     def __init__(self, task: Task, timeout_s: float) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -78,12 +92,17 @@ class GuardedWorker:
         self._timeout_s = timeout_s
         self.connection, theirs = context.Pipe()
         self._mark = context.RawValue("q", -1)
-        self._process = context.Process(target=_serve, args=(theirs, task, self._mark, timeout_s), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, task, self._mark, timeout_s), daemon=True
+        )
         with _main_script_that_exists(), undisturbed():
             self._process.start()
         theirs.close()
-        # At interpreter exit, before multiprocessing joins its children: they ignore SIGTERM, so it would wait for ever.
-        self._finalizer = util.Finalize(self, _kill, args=(self._process, self.connection), exitpriority=20)
+        # At interpreter exit, before multiprocessing joins its children: they ignore SIGTERM, so it
+        # would wait for ever.
+        self._finalizer = util.Finalize(
+            self, _kill, args=(self._process, self.connection), exitpriority=20
+        )
 
     def send(self, job: Any) -> None:
         """Hand over a job; a worker that has died is reported by `receive`."""
@@ -116,15 +135,18 @@ class GuardedWorker:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Processes started inside the block never see a request to stop; here it arrives at the end of the block.
+    """Processes started inside the block never see a request to stop; here it arrives at the end of
+    the block.
 
-    A batch system sends its signals to every process of a job, and by default each of them would end it: a decoder's death would
-    then be blamed on the clip that it had in hand. A blocked signal stays blocked in the processes that are started, from their first
-    moment on, and in theirs. The main process decides what a request means and ends its workers by itself.
+    A batch system sends its signals to every process of a job, and by default each of them would
+    end it: a decoder's death would then be blamed on the clip that it had in hand. A blocked signal
+    stays blocked in the processes that are started, from their first moment on, and in theirs. The
+    main process decides what a request means and ends its workers by itself.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
-        resource_tracker.ensure_running()  # multiprocessing's own helper; where it starts it, it unblocks some signals behind itself
+        # multiprocessing's own helper; where it starts it, it unblocks some signals behind itself
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
         yield
     finally:
@@ -133,7 +155,9 @@ def undisturbed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _main_script_that_exists() -> Iterator[None]:
-    """A program that Python reads from its standard input calls itself `<stdin>`: spare the worker from looking for that file."""
+    """A program that Python reads from its standard input calls itself `<stdin>`: spare the worker
+    from looking for that file.
+    """
     main = sys.modules["__main__"]
     name = getattr(main, "__file__", None)
     if name is None or os.path.exists(name):
@@ -155,7 +179,8 @@ def _kill(process: Any, pipe: connection.Connection) -> None:
 def _serve(pipe: connection.Connection, task: Task, mark: Any, timeout_s: float) -> None:
     import torch
 
-    # Ctrl-C and SLURM's signals go to every process of the group. The main process decides what they mean; it still needs its batches.
+    # Ctrl-C and SLURM's signals go to every process of the group. The main process decides what
+    # they mean; it still needs its batches.
     for number in REQUESTS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -179,8 +204,11 @@ def _serve(pipe: connection.Connection, task: Task, mark: Any, timeout_s: float)
             return
 
 
-def guarded_map(task: Task, jobs: Sequence[Any], workers: int, timeout_s: float) -> Iterator[tuple[int, Any]]:
-    """Yield (number of the job, answer) as they come, each once; the answer of a job whose worker died is the WorkerDied itself.
+def guarded_map(
+    task: Task, jobs: Sequence[Any], workers: int, timeout_s: float
+) -> Iterator[tuple[int, Any]]:
+    """Yield (number of the job, answer) as they come, each once; the answer of a job whose worker
+    died is the WorkerDied itself.
 
     `workers` = 0 works in this process, without a time-out.
     """
@@ -216,13 +244,21 @@ def guarded_map(task: Task, jobs: Sequence[Any], workers: int, timeout_s: float)
 
 
 class Pipeline:
-    """Fills buffers ahead of time, in order, in `workers` processes (0 = in this one), and survives workers that die.
+    """Fills buffers ahead of time, in order, in `workers` processes (0 = in this one), and survives
+    workers that die.
 
-    The task is called as task((job, buffer number, bad), guard) and fills `buffers[number]`; `bad` is the set of clips that must not be
-    decoded any more, because they have ended a worker. A job that ended a worker is done again without that clip.
+    The task is called as task((job, buffer number, bad), guard) and fills `buffers[number]`; `bad`
+    is the set of clips that must not be decoded any more, because they have ended a worker. A job
+    that ended a worker is done again without that clip.
     """
 
-    def __init__(self, make_task: Callable[[list[Any]], Task], buffer_bytes: int, workers: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        make_task: Callable[[list[Any]], Task],
+        buffer_bytes: int,
+        workers: int,
+        timeout_s: float,
+    ) -> None:
         self.bad: dict[int, str] = {}  # clip -> reason
         self._timeout_s = timeout_s
         self._count = workers
@@ -234,7 +270,9 @@ class Pipeline:
         self._task = make_task(self._buffers)
 
     def run(self, jobs: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray, Any]]:
-        """Yield (job, uint8 buffer, answer) in the order of `jobs`; the buffer is valid until the next one is asked for."""
+        """Yield (job, uint8 buffer, answer) in the order of `jobs`; the buffer is valid until the
+        next one is asked for.
+        """
         if self._count == 0:
             guard = Guard()
             for job in jobs:
@@ -251,7 +289,11 @@ class Pipeline:
             while sent:
                 number, job = sent[0]
                 answer = self._receive(workers, sent)
-                yield job, np.frombuffer(self._buffers[number % len(self._buffers)], np.uint8), answer
+                yield (
+                    job,
+                    np.frombuffer(self._buffers[number % len(self._buffers)], np.uint8),
+                    answer,
+                )
                 sent.popleft()
                 for following in source:
                     self._send(workers, sent, number + len(self._buffers), following)
@@ -260,7 +302,9 @@ class Pipeline:
             for worker in workers:
                 worker.close()
 
-    def _send(self, workers: list[GuardedWorker], sent: deque[tuple[int, Any]], number: int, job: Any) -> None:
+    def _send(
+        self, workers: list[GuardedWorker], sent: deque[tuple[int, Any]], number: int, job: Any
+    ) -> None:
         sent.append((number, job))
         workers[number % self._count].send((job, number % len(self._buffers), frozenset(self.bad)))
 
@@ -284,12 +328,16 @@ class Pipeline:
 
 
 class SharedTexts:
-    """A list of texts in memory that worker processes share: a few million paths are neither copied nor pickled."""
+    """A list of texts in memory that worker processes share: a few million paths are neither copied
+    nor pickled.
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
         coded = [text.encode("utf-8", "surrogateescape") for text in texts]
         context = multiprocessing.get_context("forkserver")
-        self._ends = context.RawArray("q", [*itertools.accumulate((len(text) for text in coded), initial=0)])
+        self._ends = context.RawArray(
+            "q", [*itertools.accumulate((len(text) for text in coded), initial=0)]
+        )
         self._bytes = context.RawArray("B", max(1, self._ends[len(coded)]))
         memoryview(self._bytes).cast("B")[: self._ends[len(coded)]] = b"".join(coded)
 
@@ -297,4 +345,6 @@ class SharedTexts:
         return len(self._ends) - 1
 
     def __getitem__(self, number: int) -> str:
-        return bytes(self._bytes[self._ends[number] : self._ends[number + 1]]).decode("utf-8", "surrogateescape")
+        return bytes(self._bytes[self._ends[number] : self._ends[number + 1]]).decode(
+            "utf-8", "surrogateescape"
+        )

@@ -1,8 +1,11 @@
-"""Decoded frames of a small data set, kept in one memory-mapped file, so that small experiments do not wait for the decoder.
+"""Decoded frames of a small data set, kept in one memory-mapped file, so that small experiments do
+not wait for the decoder.
 
-Every frame of every clip, with its short side at the size that training reads (`transforms.read_side`): a sample is then a slice. What
-comes out is the same as without the cache, bit for bit. The file's name is a digest of the clips (path, size, time of change), the
-reader and the sizes, so another data set never meets it, and experiments that run side by side share it: one builds, the others wait.
+Every frame of every clip, with its short side at the size that training reads
+(`transforms.read_side`): a sample is then a slice. What comes out is the same as without the cache,
+bit for bit. The file's name is a digest of the clips (path, size, time of change), the reader and
+the sizes, so another data set never meets it, and experiments that run side by side share it: one
+builds, the others wait.
 
     <cache>/decoded/<digest>.u8    the frames, clip after clip, uint8 [frames, height, width, 3] each
     <cache>/decoded/<digest>.npz   where each clip starts and what it measures; written last
@@ -22,17 +25,22 @@ from typing import Any
 import numpy as np
 
 from simvtp.config.schema import SAME_FRAMES
-from simvtp.data.video.tar_member import file_of
-from simvtp.data.progress import Check, unasked, wait_for_lock
-from simvtp.data.video.video_reader import Reader, VideoInfo
-from simvtp.data.video.readers import fit_short_side, probe, read_frames
 from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
+from simvtp.data.progress import Check, unasked, wait_for_lock
+from simvtp.data.video.readers import fit_short_side, probe, read_frames
+from simvtp.data.video.tar_member import file_of
+from simvtp.data.video.video_reader import Reader, VideoInfo
 from simvtp.errors import DataError, UserError
 from simvtp.runs.journal import write_atomically
 
 FORMAT = 1
 LARGEST_BYTES = 20 * 2**30
-UNKNOWN, DECODED, DIRECT, DEAD = 0, 1, 2, 3  # state of a clip; DIRECT: not all frames decode, read it from its file each time
+UNKNOWN, DECODED, DIRECT, DEAD = (
+    0,
+    1,
+    2,
+    3,
+)  # state of a clip; DIRECT: not all frames decode, read it from its file each time
 
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
@@ -66,7 +74,9 @@ class DecodedCache:
             self._map = np.memmap(self.path, np.uint8, "r")
         frames, height, width = (int(n) for n in self.shape[clip])
         start = int(self.start[clip])
-        whole = self._map[start : start + frames * height * width * 3].reshape(frames, height, width, 3)
+        whole = self._map[start : start + frames * height * width * 3].reshape(
+            frames, height, width, 3
+        )
         return np.asarray(whole[np.asarray(indices)])
 
 
@@ -115,7 +125,8 @@ def open_cache(
     progress: Progress | None = None,
     check: Check = unasked,
 ) -> DecodedCache:
-    """The cache of these clips, built (in parallel, continued if it was interrupted) if it is not there.
+    """The cache of these clips, built (in parallel, continued if it was interrupted) if it is not
+    there.
 
     Args:
         paths: the clips, in the order in which they will be asked for.
@@ -134,18 +145,29 @@ def open_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(folder / f"{identity}.lock", check):
-            info, reasons = _probed(unique, reader, folder / f"{identity}-info.npz", workers, timeout_s, report)
-            shape = np.array([(n, *fit_short_side(h, w, side)) if n else (0, 0, 0) for n, h, w in info.tolist()], np.int64).reshape(-1, 3)
+            info, reasons = _probed(
+                unique, reader, folder / f"{identity}-info.npz", workers, timeout_s, report
+            )
+            shape = np.array(
+                [(n, *fit_short_side(h, w, side)) if n else (0, 0, 0) for n, h, w in info.tolist()],
+                np.int64,
+            ).reshape(-1, 3)
             digest = hashlib.sha256(identity.encode() + shape.tobytes()).hexdigest()[:20]
-            built = _load(folder / digest) or _build(unique, reader, shape, reasons, folder / digest, workers, timeout_s, report)
+            built = _load(folder / digest) or _build(
+                unique, reader, shape, reasons, folder / digest, workers, timeout_s, report
+            )
     except OSError as error:
         raise UserError(
             f"cannot keep decoded frames in {folder}: {error.strerror or error}; set runtime.cache to another disk or runtime.decoded_cache=false."
         ) from error
     rows = {path: number for number, path in enumerate(unique)}
     order = np.array([rows[path] for path in paths], np.int64)
-    reasons = {clip: built.reasons[row] for clip, row in enumerate(order.tolist()) if row in built.reasons}  # a clip may be listed often
-    return DecodedCache(built.path, built.state[order], built.start[order], built.shape[order], reasons)
+    reasons = {
+        clip: built.reasons[row] for clip, row in enumerate(order.tolist()) if row in built.reasons
+    }  # a clip may be listed often
+    return DecodedCache(
+        built.path, built.state[order], built.start[order], built.shape[order], reasons
+    )
 
 
 def _identity(paths: Sequence[Path], reader: Reader) -> str:
@@ -168,16 +190,25 @@ def _only_one(path: Path, check: Check) -> Iterator[None]:
 
 
 def _probed(
-    paths: Sequence[Path], reader: Reader, file: Path, workers: int, timeout_s: float, report: Progress
+    paths: Sequence[Path],
+    reader: Reader,
+    file: Path,
+    workers: int,
+    timeout_s: float,
+    report: Progress,
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """int64 [clips, 3] of frames, height, width (zeros: cannot be opened), and the reasons of clips that ended their decoder."""
+    """int64 [clips, 3] of frames, height, width (zeros: cannot be opened), and the reasons of clips
+    that ended their decoder.
+    """
     if file.exists():
         with np.load(file) as stored:
             return stored["info"], _reasons(stored)
     info = np.zeros((len(paths), 3), np.int64)
     reasons: dict[int, str] = {}
     jobs = range(len(paths))
-    for done, (clip, answer) in enumerate(guarded_map(_ProbeTask(tuple(paths), reader), jobs, workers, timeout_s), start=1):
+    for done, (clip, answer) in enumerate(
+        guarded_map(_ProbeTask(tuple(paths), reader), jobs, workers, timeout_s), start=1
+    ):
         if isinstance(answer, WorkerDied):
             reasons[clip] = f"{paths[clip]} does not decode ({answer.reason})."
         elif isinstance(answer, VideoInfo):
@@ -201,7 +232,9 @@ def _build(
     part, marks = stem.with_suffix(".part"), stem.with_suffix(".state")
     with open(part, "ab") as file:
         if total > file.seek(0, os.SEEK_END):
-            os.posix_fallocate(file.fileno(), 0, total)  # a full disk is found out now, not by a crash while writing through the map
+            os.posix_fallocate(
+                file.fileno(), 0, total
+            )  # a full disk is found out now, not by a crash while writing through the map
     if not marks.exists() or marks.stat().st_size != len(paths):
         write_atomically(marks, bytes(len(paths)))
     state = np.memmap(marks, np.uint8, "r+")
@@ -210,7 +243,9 @@ def _build(
     jobs = np.flatnonzero(state == UNKNOWN).tolist()
     before = len(paths) - len(jobs)
     task = _DecodeTask(tuple(paths), reader, part, start, shape)
-    for done, (number, answer) in enumerate(guarded_map(task, jobs, workers, timeout_s), start=before + 1):
+    for done, (number, answer) in enumerate(
+        guarded_map(task, jobs, workers, timeout_s), start=before + 1
+    ):
         clip = jobs[number]
         if isinstance(answer, WorkerDied):
             reasons[clip] = f"{paths[clip]} does not decode ({answer.reason})."
@@ -220,7 +255,9 @@ def _build(
         reasons.setdefault(clip, f"{paths[clip]} does not decode (it ended its decoder).")
     state.flush()
     os.replace(part, stem.with_suffix(".u8"))
-    _save(stem.with_suffix(".npz"), state=np.array(state), start=start, shape=shape, reasons=reasons)
+    _save(
+        stem.with_suffix(".npz"), state=np.array(state), start=start, shape=shape, reasons=reasons
+    )
     marks.unlink()
     return DecodedCache(stem.with_suffix(".u8"), np.array(state), start, shape, reasons)
 
@@ -229,7 +266,13 @@ def _load(stem: Path) -> DecodedCache | None:
     if not (stem.with_suffix(".npz").exists() and stem.with_suffix(".u8").exists()):
         return None
     with np.load(stem.with_suffix(".npz")) as stored:
-        return DecodedCache(stem.with_suffix(".u8"), stored["state"], stored["start"], stored["shape"], _reasons(stored))
+        return DecodedCache(
+            stem.with_suffix(".u8"),
+            stored["state"],
+            stored["start"],
+            stored["shape"],
+            _reasons(stored),
+        )
 
 
 def _reasons(stored: Any) -> dict[int, str]:

@@ -1,10 +1,14 @@
-"""Which frames of a clip are read. Pure functions of numbers; a frame index is always inside [0, n_frames)."""
+"""Which frames of a clip are read. Pure functions of numbers; a frame index is always inside [0,
+n_frames).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-STILL = 0  # a stride: of every clip its middle frame, again and again; an image is a clip of one frame
+STILL = (
+    0  # a stride: of every clip its middle frame, again and again; an image is a clip of one frame
+)
 
 
 def window_length(frames: int, stride: int) -> int:
@@ -13,10 +17,12 @@ def window_length(frames: int, stride: int) -> int:
 
 
 def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np.ndarray:
-    """A random window: int64 [frames], `stride` apart, at a start that `uniform` in [0, 1) chooses evenly among all that fit.
+    """A random window: int64 [frames], `stride` apart, at a start that `uniform` in [0, 1) chooses
+    evenly among all that fit.
 
-    A clip that is shorter than the window is stretched instead: the frames are spread evenly from its first to its last frame, and
-    repeat where it has too few (ours). Published: 16 frames, stride 4 (method notes 1.1).
+    A clip that is shorter than the window is stretched instead: the frames are spread evenly from
+    its first to its last frame, and repeat where it has too few (ours). Published: 16 frames,
+    stride 4 (method notes 1.1).
     """
     if stride == STILL:
         return _middle(n_frames, frames)
@@ -26,11 +32,13 @@ def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np
     return min(int(uniform * (room + 1)), room) + stride * np.arange(frames)
 
 
-def eval_indices(n_frames: int, frames: int, stride: int, segment: int, segments: int) -> np.ndarray:
+def eval_indices(
+    n_frames: int, frames: int, stride: int, segment: int, segments: int
+) -> np.ndarray:
     """Window number `segment` of `segments`: int64 [frames].
 
-    One window lies in the middle; several start evenly from the first possible start to the last. Short clips are stretched, as in
-    training, so that all their windows are the same.
+    One window lies in the middle; several start evenly from the first possible start to the last.
+    Short clips are stretched, as in training, so that all their windows are the same.
     """
     if stride == STILL:
         return _middle(n_frames, frames)

@@ -1,7 +1,8 @@
 """Crops, resizes and flips of uint8 clips [T, H, W, 3]; the same box for all frames of a clip.
 
-Each random choice is a pure function of uniform numbers that the caller draws (see `simvtp.data.loading.loader.uniforms`), so a sample looks
-the same whoever makes it. RandAugment and random erasing: `simvtp.data.loading.augment`.
+Each random choice is a pure function of uniform numbers that the caller draws (see
+`simvtp.data.loading.loader.uniforms`), so a sample looks the same whoever makes it. RandAugment and
+random erasing: `simvtp.data.loading.augment`.
 """
 
 from __future__ import annotations
@@ -23,16 +24,24 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def read_side(image_size: int, crop: str) -> int:
-    """Short side at which frames are decoded (never enlarged): image_size where the whole frame is kept, 8/7 of it for random crops."""
+    """Short side at which frames are decoded (never enlarged): image_size where the whole frame is
+    kept, 8/7 of it for random crops.
+    """
     return image_size if crop == "center" else round(image_size * ENLARGE_FOR_CROPS)
 
 
 def resize(clip: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear with antialiasing, in uint8: [T, H, W, 3] -> [T, height, width, 3]. Returns its argument where nothing changes."""
+    """Bilinear with antialiasing, in uint8: [T, H, W, 3] -> [T, height, width, 3]. Returns its
+    argument where nothing changes.
+    """
     if clip.shape[1:3] == (height, width):
         return clip
     frames = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)
-    return interpolate(frames, (height, width), mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
+    return (
+        interpolate(frames, (height, width), mode="bilinear", antialias=True)
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
 
 
 def crop_and_resize(clip: np.ndarray, box: Box, size: int) -> np.ndarray:
@@ -48,7 +57,9 @@ def center_box(height: int, width: int) -> Box:
 
 
 def eval_box(height: int, width: int, crop: int, crops: int) -> Box:
-    """Square number `crop` of `crops` along the longer side, from one end to the other; a single one lies in the middle."""
+    """Square number `crop` of `crops` along the longer side, from one end to the other; a single
+    one lies in the middle.
+    """
     if crops == 1:
         return center_box(height, width)
     side = min(height, width)
@@ -57,8 +68,9 @@ def eval_box(height: int, width: int, crop: int, crops: int) -> Box:
 
 
 def multiscale_box(height: int, width: int, uniform: np.ndarray) -> Box:
-    """Multi-scale crop (method notes 1.1): height and width are scales of the short side, at most one step of `SCALES` apart, at one of
-    13 fixed places (a 5 x 5 grid without its odd points), all choices equally likely. Uses uniform[0:2]."""
+    """Multi-scale crop (method notes 1.1): height and width are scales of the short side, at most
+    one step of `SCALES` apart, at one of 13 fixed places (a 5 x 5 grid without its odd points), all
+    choices equally likely. Uses uniform[0:2]."""
     base = min(height, width)
     pairs = [(a, b) for i, a in enumerate(SCALES) for j, b in enumerate(SCALES) if abs(i - j) <= 1]
     scale_h, scale_w = pairs[int(uniform[0] * len(pairs))]
@@ -69,7 +81,9 @@ def multiscale_box(height: int, width: int, uniform: np.ndarray) -> Box:
 
 
 def random_resized_box(height: int, width: int, uniform: np.ndarray) -> Box:
-    """Area 0.08 to 1 of the frame, aspect 3/4 to 4/3, anywhere inside (method notes 1.8). Uses uniform[0:2 + 2 * ATTEMPTS]."""
+    """Area 0.08 to 1 of the frame, aspect 3/4 to 4/3, anywhere inside (method notes 1.8). Uses
+    uniform[0:2 + 2 * ATTEMPTS].
+    """
     for attempt in range(ATTEMPTS):
         u_area, u_aspect = uniform[2 + 2 * attempt : 4 + 2 * attempt]
         area = (0.08 + 0.92 * u_area) * height * width

@@ -1,4 +1,6 @@
-"""Check a manifest before a long run meets its faults: decode every frame of every clip and list what is wrong."""
+"""Check a manifest before a long run meets its faults: decode every frame of every clip and list
+what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
 from simvtp.data.manifest import read_manifest
+from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.data.video.tar_member import file_of
 from simvtp.data.video.video_reader import Reader, VideoInfo
-from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
-from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
 from simvtp.errors import DataError
 
 CHECKED_SIDE = 64  # frames are looked at this small, so that a long film fits in memory
@@ -54,7 +56,10 @@ class CheckReport:
         counts = ", ".join(f"{len(entries)} {kind}" for kind, entries in self.faults.items())
         rows = f", {self.empty_captions} rows without a caption" if self.empty_captions else ""
         verdict = "all is well" if self.ok else counts + rows
-        return [*listed, f"{self.manifest}: {self.videos} videos, {self.captions} captions: {verdict}"]
+        return [
+            *listed,
+            f"{self.manifest}: {self.videos} videos, {self.captions} captions: {verdict}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,12 @@ class _CheckTask:
             size = fit_short_side(info.height, info.width, CHECKED_SIDE)
             for first in range(0, info.frames, CHECKED_AT_ONCE):
                 with guard.decoding(clip):
-                    read_frames(path, range(first, min(first + CHECKED_AT_ONCE, info.frames)), self.reader, size)
+                    read_frames(
+                        path,
+                        range(first, min(first + CHECKED_AT_ONCE, info.frames)),
+                        self.reader,
+                        size,
+                    )
         except DataError as error:
             return str(error)
         return info
@@ -111,7 +121,9 @@ def check_manifest(
         if isinstance(answer, str):
             corrupt[number] = f"{clip.id}: {answer}"
         elif answer.frames < frames:
-            short[number] = f"{clip.id}: {clip.path} has {answer.frames} frames, fewer than {frames}."
+            short[number] = (
+                f"{clip.id}: {clip.path} has {answer.frames} frames, fewer than {frames}."
+            )
     report = CheckReport(
         manifest=manifest.path,
         videos=len(clips) + len(manifest.uncaptioned),
@@ -129,9 +141,15 @@ def check_manifest(
 
 
 def decode_all(
-    paths: Sequence[Path], reader: str | Reader, timeout: float, workers: int, say: Callable[[str], None]
+    paths: Sequence[Path],
+    reader: str | Reader,
+    timeout: float,
+    workers: int,
+    say: Callable[[str], None],
 ) -> dict[int, VideoInfo | str]:
-    """What each file holds, or why it does not decode to its end; by its number in `paths`. Arguments as for `check_manifest`."""
+    """What each file holds, or why it does not decode to its end; by its number in `paths`.
+    Arguments as for `check_manifest`.
+    """
     task = _CheckTask(tuple(paths), get_reader(reader) if isinstance(reader, str) else reader)
     answers: dict[int, VideoInfo | str] = {}
     for number, answer in _with_progress(task, len(paths), workers, timeout, say):
@@ -154,5 +172,7 @@ def _with_progress(
         answers.append(answer)
         if time.monotonic() - last > SAY_EVERY_S:
             last = time.monotonic()
-            say(f"{done} of {count} clips, {done / (last - began):.1f} a second, {(count - done) * (last - began) / done:.0f} s left")
+            say(
+                f"{done} of {count} clips, {done / (last - began):.1f} a second, {(count - done) * (last - began) / done:.0f} s left"
+            )
     return answers

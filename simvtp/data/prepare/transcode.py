@@ -1,7 +1,9 @@
-"""A video to a small clip of the training size, frame by frame: a film of any length takes the memory of a few frames (and of the result).
+"""A video to a small clip of the training size, frame by frame: a film of any length takes the
+memory of a few frames (and of the result).
 
-What comes out: upright, without sound, at a constant frame rate; H.264 (yuv420p, even sides), or uncompressed RGB. Each frame of the new
-grid of times shows what the source showed then; a source with a constant rate that is kept gives its own frames, one for one.
+What comes out: upright, without sound, at a constant frame rate; H.264 (yuv420p, even sides), or
+uncompressed RGB. Each frame of the new grid of times shows what the source showed then; a source
+with a constant rate that is kept gives its own frames, one for one.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from simvtp.data.video.encode import H264Writer
-from simvtp.data.video.tar_member import file_of, member_bytes
 from simvtp.data.video.pyav_reader import quarter_turns, upright
 from simvtp.data.video.readers import fit_short_side
+from simvtp.data.video.tar_member import file_of, member_bytes
 from simvtp.errors import DataError
 
 STEP = 32  # source frames between two yields
@@ -28,7 +30,9 @@ LONGEST_GAP_S = 600  # between two frames; more is taken for a broken time stamp
 LARGEST_RAW = 2**30  # bytes of one uncompressed clip
 
 Steps = Generator[None, None, "Transcoded"]
-Shown = tuple[Fraction, Fraction, Any]  # when a frame comes, for how long (both in seconds), the frame
+Shown = tuple[
+    Fraction, Fraction, Any
+]  # when a frame comes, for how long (both in seconds), the frame
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,14 @@ class Target:
     """How videos are written.
 
     Attributes:
-        short: length of the short side in pixels, never enlarged, aspect kept; 0: `height` and `width` hold.
-        height, width: exactly this; what is too much of the longer side is cut off evenly at both ends.
+        short: length of the short side in pixels, never enlarged, aspect kept; 0: `height` and
+            `width` hold.
+        height, width: exactly this; what is too much of the longer side is cut off evenly at both
+            ends.
         fps: frames per second; 0 keeps those of the source (60 at most).
         crf: x264 quality, lower is better.
-        gop: largest distance between key frames; short, because four frames of a clip are read from four places.
+        gop: largest distance between key frames; short, because four frames of a clip are read from
+            four places.
         fastdecode: see `H264Writer`.
         store: h264, or raw: frames as they are, uint8 [frames, height, width, 3].
     """
@@ -55,13 +62,18 @@ class Target:
     store: Literal["h264", "raw"] = "h264"
 
     def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(height, width) to which an upright frame is scaled, and (height, width) that are kept of its middle; the latter even."""
+        """(height, width) to which an upright frame is scaled, and (height, width) that are kept of
+        its middle; the latter even.
+        """
         if self.short:
             scaled = fit_short_side(height, width, self.short)
             even = max(2, scaled[0] // 2 * 2), max(2, scaled[1] // 2 * 2)
             return even, even
         scale = max(Fraction(self.height, height), Fraction(self.width, width))
-        return (max(self.height, round(height * scale)), max(self.width, round(width * scale))), (self.height, self.width)
+        return (max(self.height, round(height * scale)), max(self.width, round(width * scale))), (
+            self.height,
+            self.width,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,13 +111,16 @@ KINDS = {
 }
 
 
-def transcode(path: Path, target: Target, start_s: float | None = None, end_s: float | None = None) -> Steps:
-    """Decode, cut, turn, resize and encode; yields now and then, and returns (`yield from`) a Transcoded.
+def transcode(
+    path: Path, target: Target, start_s: float | None = None, end_s: float | None = None
+) -> Steps:
+    """Decode, cut, turn, resize and encode; yields now and then, and returns (`yield from`) a
+    Transcoded.
 
     Args:
         path: a video file or a member of a shard.
-        start_s, end_s: the part that is wanted, in seconds from the beginning of the video; None = from its beginning, to its end. An
-            end behind the video's own is cut to it.
+        start_s, end_s: the part that is wanted, in seconds from the beginning of the video; None =
+            from its beginning, to its end. An end behind the video's own is cut to it.
 
     Raises:
         Unusable: and nothing else, whatever the decoder raised.
@@ -131,7 +146,9 @@ def _transcode(path: Path, target: Target, start_s: float | None, end_s: float |
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         _not_cut_off(stream, file_of(path).stat().st_size if file_of(path) == path else None)
-        source_fps = min(Fraction(stream.average_rate or stream.guessed_rate or UNKNOWN_RATE), Fraction(FASTEST))
+        source_fps = min(
+            Fraction(stream.average_rate or stream.guessed_rate or UNKNOWN_RATE), Fraction(FASTEST)
+        )
         fps = Fraction(target.fps or source_fps).limit_denominator(1001)
         start, end = Fraction(start_s or 0), None if end_s is None else Fraction(end_s)
         frames = _from_file(container, stream, source_fps, start)
@@ -145,7 +162,9 @@ def _transcode(path: Path, target: Target, start_s: float | None, end_s: float |
                     continue
                 if writer is None:
                     turned = quarter_turns(shown) % 2 == 1
-                    sizes = target.sizes(*((shown.width, shown.height) if turned else (shown.height, shown.width)))
+                    sizes = target.sizes(
+                        *((shown.width, shown.height) if turned else (shown.height, shown.width))
+                    )
                     writer = _writer(target, buffer, sizes[1], fps)
                 writer.write(_middle(upright(shown, sizes[0]), *sizes[1]))
                 count += 1
@@ -153,7 +172,10 @@ def _transcode(path: Path, target: Target, start_s: float | None, end_s: float |
             if writer is not None:
                 writer.close()
     if not count:
-        raise Unusable("outside", f"no frame lies between {float(start):g} s and {'its end' if end is None else f'{float(end):g} s'}")
+        raise Unusable(
+            "outside",
+            f"no frame lies between {float(start):g} s and {'its end' if end is None else f'{float(end):g} s'}",
+        )
     return Transcoded(buffer.getvalue(), count, float(fps), *sizes[1])
 
 
@@ -191,7 +213,10 @@ def _opened(path: Path) -> Any:
     try:
         container = av.open(member_bytes(path) or str(path))
     except (av.error.FFmpegError, ValueError) as error:
-        raise Unusable("no_video", f"{type(error).__name__}: {' '.join(str(error).replace(str(path), 'the file').split())[:200]}") from None
+        raise Unusable(
+            "no_video",
+            f"{type(error).__name__}: {' '.join(str(error).replace(str(path), 'the file').split())[:200]}",
+        ) from None
     if not container.streams.video:
         container.close()
         raise Unusable("no_video", "it has no video stream")
@@ -199,14 +224,22 @@ def _opened(path: Path) -> Any:
 
 
 def _not_cut_off(stream: Any, size: int | None) -> None:
-    """Unusable if the container's own table names bytes behind the end of the file: FFmpeg only stops earlier then, without a word."""
+    """Unusable if the container's own table names bytes behind the end of the file: FFmpeg only
+    stops earlier then, without a word.
+    """
     ends = [entry.pos + entry.size for entry in stream.index_entries]
     if size is not None and ends and max(ends) > size:
-        raise Unusable("damaged", f"the file is cut off: it has {size} bytes and speaks of {max(ends)}")
+        raise Unusable(
+            "damaged", f"the file is cut off: it has {size} bytes and speaks of {max(ends)}"
+        )
 
 
-def _from_file(container: Any, stream: Any, fps: Fraction, start: Fraction) -> Iterator[Shown | None]:
-    """The frames from the last key frame before `start` on, with their times; None after every STEP of them."""
+def _from_file(
+    container: Any, stream: Any, fps: Fraction, start: Fraction
+) -> Iterator[Shown | None]:
+    """The frames from the last key frame before `start` on, with their times; None after every STEP
+    of them.
+    """
     base, origin = Fraction(stream.time_base), stream.start_time or 0
     if start > 0:
         container.seek(origin + int(start / base), stream=stream, backward=True)
@@ -228,15 +261,23 @@ def _from_file(container: Any, stream: Any, fps: Fraction, start: Fraction) -> I
         raise Unusable("damaged", f"{decoded} of its {fed} frames decode")
 
 
-def _on_grid(frames: Iterator[Shown | None], fps: Fraction, finer: Fraction, start: Fraction, end: Fraction | None) -> Iterator[Any]:
-    """What is shown at start, start + 1/fps, ...: the last frame that has come by then, give or take half a frame of the finer rate
-    (containers round times). None wherever `frames` has one."""
+def _on_grid(
+    frames: Iterator[Shown | None],
+    fps: Fraction,
+    finer: Fraction,
+    start: Fraction,
+    end: Fraction | None,
+) -> Iterator[Any]:
+    """What is shown at start, start + 1/fps, ...: the last frame that has come by then, give or
+    take half a frame of the finer rate (containers round times). None wherever `frames` has one."""
     number, shown, over = 0, None, Fraction(0)
     tolerance = 1 / (2 * finer)
 
     def due(until: Fraction) -> bool:
         moment = start + number / fps
-        return moment + tolerance < until and (end is None or moment + tolerance < end or number == 0)
+        return moment + tolerance < until and (
+            end is None or moment + tolerance < end or number == 0
+        )
 
     for item in frames:
         if item is None:

@@ -10,11 +10,13 @@
       grounding.csv   videoid, sentence, start_s, end_s, split
       clips/<split>/<number>.mp4
 
-What is asked of the splits: a caption's content (not its wording) is said in one split only; within val and within test each
-caption fits its own clip and no other, so a perfect retriever reaches R@1 = 100 %.
+What is asked of the splits: a caption's content (not its wording) is said in one split only; within
+val and within test each caption fits its own clip and no other, so a perfect retriever reaches R@1
+= 100 %.
 
-Clip i of a split depends on (configuration, split, i), and in val and test also on the clips before it, with which it must not be
-confused; more clips of a split therefore never change the first ones. See `shapes_scene` for why objects have their sizes.
+Clip i of a split depends on (configuration, split, i), and in val and test also on the clips before
+it, with which it must not be confused; more clips of a split therefore never change the first ones.
+See `shapes_scene` for why objects have their sizes.
 """
 
 from __future__ import annotations
@@ -38,19 +40,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from simvtp.config.schema import SHAPES_VERSION, ShapesConfig
-from simvtp.data.shapes import questions as shapes_questions
-from simvtp.data.video.encode import encode_h264
+from simvtp.data.loading.decode_workers import undisturbed
 from simvtp.data.progress import Check, Say, unasked, wait_for_lock
+from simvtp.data.shapes import questions as shapes_questions
 from simvtp.data.shapes.grammar import Statement, draw_caption, satisfies
 from simvtp.data.shapes.questions import GRAMMAR_WORDS
 from simvtp.data.shapes.render_scene import render
 from simvtp.data.shapes.scene import FPS, SPLITS, Draw, Scene, draw_scene, place
-from simvtp.data.loading.decode_workers import undisturbed
+from simvtp.data.video.encode import encode_h264
 from simvtp.errors import ConfigError, DataError
 
 __all__ = ["GRAMMAR_WORDS", "SHAPES_VERSION", "ensure_shapes", "plan", "shapes_folder"]
 
-TABLES = ("records.jsonl", "questions.csv", "actions.csv", "grounding.csv", "manifest.csv")  # manifest last
+TABLES = (
+    "records.jsonl",
+    "questions.csv",
+    "actions.csv",
+    "grounding.csv",
+    "manifest.csv",
+)  # manifest last
 PURPOSE_SCENE, PURPOSE_SECOND_CAPTION, PURPOSE_LAYOUT, PURPOSE_PIXELS, PURPOSE_TASKS = range(5)
 CHUNK = 16  # clips that a worker makes between two reports
 MAX_ATTEMPTS = 5000
@@ -76,7 +84,9 @@ class PlannedClip:
 
 
 def shapes_folder(config: ShapesConfig, cache: Path) -> Path:
-    """Where the clips of this configuration lie; another configuration or version has another folder."""
+    """Where the clips of this configuration lie; another configuration or version has another
+    folder.
+    """
     tree = {**asdict(config), "difficulty": float(config.difficulty), "version": SHAPES_VERSION}
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
     return Path(cache) / f"shapes-v{SHAPES_VERSION}-{digest[:12]}"
@@ -97,14 +107,16 @@ def ensure_shapes(
         cache: folder that holds the data sets; created if need be.
         workers: processes that draw and encode; 0 = one for each core that this process may use.
         say: takes a line of text now and then.
-        progress: takes (clips there, clips in all), after every few clips; may raise to end the work.
+        progress: takes (clips there, clips in all), after every few clips; may raise to end the
+            work.
         check: asked while another process makes them; may raise to end the wait.
 
-    Safe to kill (each file appears whole or not at all, the next call makes the rest) and to call from several processes at once
-    (one works, the others wait for it).
+    Safe to kill (each file appears whole or not at all, the next call makes the rest) and to call
+    from several processes at once (one works, the others wait for it).
 
     Raises:
-        ConfigError: a frame size that cannot be made, or more clips in val or test than can be told apart.
+        ConfigError: a frame size that cannot be made, or more clips in val or test than can be told
+            apart.
         DataError: the cache cannot be written, the disk is full, or a worker was killed.
     """
     _check(config)
@@ -116,7 +128,14 @@ def ensure_shapes(
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(folder, say, check):
             if _missing(folder, config):  # another process may just have made them
-                _generate(config, folder, workers or len(os.sched_getaffinity(0)), say, progress or (lambda done, total: None), check)
+                _generate(
+                    config,
+                    folder,
+                    workers or len(os.sched_getaffinity(0)),
+                    say,
+                    progress or (lambda done, total: None),
+                    check,
+                )
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
         raise DataError(
@@ -127,16 +146,25 @@ def ensure_shapes(
 
 def _check(config: ShapesConfig) -> None:
     if config.image_size % 2 or config.image_size < 32:
-        raise ConfigError(f"data.shapes.image_size={config.image_size}: must be even (H.264) and at least 32 (objects must be seen).")
+        raise ConfigError(
+            f"data.shapes.image_size={config.image_size}: must be even (H.264) and at least 32 (objects must be seen)."
+        )
 
 
 def _missing(folder: Path, config: ShapesConfig) -> list[str]:
     """Names of what is not there, relative to the folder."""
     there = {name for name in TABLES if (folder / name).is_file()}
     for split in SPLITS:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / "clips" / split) as entries:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(folder / "clips" / split) as entries,
+        ):
             there.update(f"clips/{split}/{entry.name}" for entry in entries)
-    wanted = [f"clips/{split}/{index:06d}.mp4" for split in SPLITS for index in range(getattr(config, split))]
+    wanted = [
+        f"clips/{split}/{index:06d}.mp4"
+        for split in SPLITS
+        for index in range(getattr(config, split))
+    ]
     return [name for name in (*wanted, *TABLES) if name not in there]
 
 
@@ -152,12 +180,18 @@ def _only_one(folder: Path, say: Say, check: Check) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
-            say(f"{folder} has no file locks: if several processes make the embedded data set there, they repeat each other's work")
+            say(
+                f"{folder} has no file locks: if several processes make the embedded data set there, they repeat each other's work"
+            )
         yield
 
 
-def _generate(config: ShapesConfig, folder: Path, workers: int, say: Say, progress: Progress, check: Check) -> None:
-    for leftover in folder.rglob(".*.tmp"):  # of a killed process; nobody else writes, as the lock is ours
+def _generate(
+    config: ShapesConfig, folder: Path, workers: int, say: Say, progress: Progress, check: Check
+) -> None:
+    for leftover in folder.rglob(
+        ".*.tmp"
+    ):  # of a killed process; nobody else writes, as the lock is ours
         leftover.unlink(missing_ok=True)
     started = time.monotonic()
     clips = plan(config)
@@ -165,14 +199,21 @@ def _generate(config: ShapesConfig, folder: Path, workers: int, say: Say, progre
     todo = [clip for clip in clips if clip.path in missing]
     if todo:
         say(f"embedded data set: making {len(todo)} of {len(clips)} clips in {folder}")
-        _make_clips(todo, config, folder, workers, lambda done: progress(len(clips) - len(todo) + done, len(clips)), check)
+        _make_clips(
+            todo,
+            config,
+            folder,
+            workers,
+            lambda done: progress(len(clips) - len(todo) + done, len(clips)),
+            check,
+        )
     for name, text in _tables(clips, config).items():
         if name in missing or todo:
             _write(folder / name, text)
     say(f"embedded data set: {len(clips)} clips are ready ({time.monotonic() - started:.0f} s)")
 
 
-# ---- plan -----------------------------------------------------------------------------------------------------------------
+# ---- plan ----------------------------------------------------------------------------------------
 
 
 def plan(config: ShapesConfig) -> list[PlannedClip]:
@@ -186,7 +227,9 @@ def plan(config: ShapesConfig) -> list[PlannedClip]:
     for clip in clips:
         for caption in clip.captions:
             if spoken.setdefault(caption, clip.split) != clip.split:
-                raise RuntimeError(f"the caption '{caption}' is in two splits: the wording does not determine the content")
+                raise RuntimeError(
+                    f"the caption '{caption}' is in two splits: the wording does not determine the content"
+                )
     return clips
 
 
@@ -197,13 +240,22 @@ def _plan_split(config: ShapesConfig, split: str) -> Iterator[PlannedClip]:
             draw = Draw(config.seed, split, index, attempt, PURPOSE_SCENE)
             scene = draw_scene(draw, config)
             statement, caption = draw_caption(draw, scene, config.difficulty)
-            if statement.split != split or (split != "train" and _confused(statement, scene, earlier)):
+            if statement.split != split or (
+                split != "train" and _confused(statement, scene, earlier)
+            ):
                 continue
             said = [(statement, caption)]
             if split == "train":
                 said += _second_caption(config, index, scene, caption)
             placed = place(Draw(config.seed, split, index, attempt, PURPOSE_LAYOUT), scene)
-            clip = PlannedClip(f"{split}_{index:06d}", split, index, placed, tuple(s for s, _ in said), tuple(c for _, c in said))
+            clip = PlannedClip(
+                f"{split}_{index:06d}",
+                split,
+                index,
+                placed,
+                tuple(s for s, _ in said),
+                tuple(c for _, c in said),
+            )
             earlier.append(clip)
             yield clip
             break
@@ -216,23 +268,38 @@ def _plan_split(config: ShapesConfig, split: str) -> Iterator[PlannedClip]:
 
 def _confused(statement: Statement, scene: Scene, earlier: Sequence[PlannedClip]) -> bool:
     """Whether the caption fits an earlier clip, or the caption of an earlier clip fits this one."""
-    return any(satisfies(statement, clip.scene) or satisfies(clip.statements[0], scene) for clip in earlier)
+    return any(
+        satisfies(statement, clip.scene) or satisfies(clip.statements[0], scene) for clip in earlier
+    )
 
 
-def _second_caption(config: ShapesConfig, index: int, scene: Scene, first: str) -> list[tuple[Statement, str]]:
-    """Half of the training clips are captioned twice, in other words and with other attributes left out."""
+def _second_caption(
+    config: ShapesConfig, index: int, scene: Scene, first: str
+) -> list[tuple[Statement, str]]:
+    """Half of the training clips are captioned twice, in other words and with other attributes left
+    out.
+    """
     draw = Draw(config.seed, "train", index, 0, PURPOSE_SECOND_CAPTION)
     if draw.chance(0.5):
         return []
     tries = (draw_caption(draw, scene, config.difficulty) for _ in range(8))
-    return [(statement, caption) for statement, caption in tries if statement.split == "train" and caption != first][:1]
+    return [
+        (statement, caption)
+        for statement, caption in tries
+        if statement.split == "train" and caption != first
+    ][:1]
 
 
-# ---- clips ----------------------------------------------------------------------------------------------------------------
+# ---- clips ---------------------------------------------------------------------------------------
 
 
 def _make_clips(
-    todo: Sequence[PlannedClip], config: ShapesConfig, folder: Path, workers: int, report: Callable[[int], None], check: Check
+    todo: Sequence[PlannedClip],
+    config: ShapesConfig,
+    folder: Path,
+    workers: int,
+    report: Callable[[int], None],
+    check: Check,
 ) -> None:
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     done = 0
@@ -241,9 +308,13 @@ def _make_clips(
             done += _make_chunk(chunk, config, folder)
             report(done)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch and of the tracker
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would copy the threads' locks of torch and of the tracker
     with undisturbed():
-        pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context, initializer=_end_with_parent)
+        pool = ProcessPoolExecutor(
+            min(workers, len(chunks)), mp_context=context, initializer=_end_with_parent
+        )
         futures = [pool.submit(_make_chunk, chunk, config, folder) for chunk in chunks]
     with pool:
         try:
@@ -252,13 +323,17 @@ def _make_clips(
                 report(done)
         except BrokenProcessPool as error:
             check()  # SIGTERM may have gone to every process of the job
-            raise DataError(f"a process that made clips in {folder} was killed (out of memory?): start again to make the rest.") from error
+            raise DataError(
+                f"a process that made clips in {folder} was killed (out of memory?): start again to make the rest."
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """A worker must not outlive a killed parent: it would wait for work for ever. And the pool must be able to end it."""
+    """A worker must not outlive a killed parent: it would wait for work for ever. And the pool must
+    be able to end it.
+    """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     parent = multiprocessing.parent_process()
 
@@ -273,11 +348,13 @@ def _end_with_parent() -> None:
 def _make_chunk(chunk: Sequence[PlannedClip], config: ShapesConfig, folder: Path) -> int:
     for clip in chunk:
         draw = Draw(config.seed, clip.split, clip.index, 0, PURPOSE_PIXELS)
-        encode_h264(render(clip.scene, config.image_size, config.difficulty, draw), folder / clip.path, FPS)
+        encode_h264(
+            render(clip.scene, config.image_size, config.difficulty, draw), folder / clip.path, FPS
+        )
     return len(chunk)
 
 
-# ---- tables ---------------------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def _tables(clips: Sequence[PlannedClip], config: ShapesConfig) -> dict[str, str]:
@@ -286,11 +363,19 @@ def _tables(clips: Sequence[PlannedClip], config: ShapesConfig) -> dict[str, str
     for clip in clips:
         draw = Draw(config.seed, clip.split, clip.index, 0, PURPOSE_TASKS)
         records.append(json.dumps(_record(clip), sort_keys=True))
-        questions += [(clip.id, *question, clip.split) for question in shapes_questions.questions(draw, clip.scene)]
-        grounding += [(clip.id, *found, clip.split) for found in shapes_questions.grounded(draw, clip.scene, config.difficulty)]
+        questions += [
+            (clip.id, *question, clip.split)
+            for question in shapes_questions.questions(draw, clip.scene)
+        ]
+        grounding += [
+            (clip.id, *found, clip.split)
+            for found in shapes_questions.grounded(draw, clip.scene, config.difficulty)
+        ]
         if label := shapes_questions.action(clip.scene):
             actions.append((clip.id, label, clip.split))
-    manifest = [(clip.id, clip.path, caption, clip.split) for clip in clips for caption in clip.captions]
+    manifest = [
+        (clip.id, clip.path, caption, clip.split) for clip in clips for caption in clip.captions
+    ]
     return {
         "records.jsonl": "\n".join(records) + "\n",
         "questions.csv": _csv(("videoid", "question", "answer", "kind", "split"), questions),
@@ -302,10 +387,17 @@ def _tables(clips: Sequence[PlannedClip], config: ShapesConfig) -> dict[str, str
 
 def _record(clip: PlannedClip) -> dict[str, object]:
     said = [
-        {"caption": caption, "mentions": [asdict(mention) for mention in statement.mentions], "background": list(statement.background)}
+        {
+            "caption": caption,
+            "mentions": [asdict(mention) for mention in statement.mentions],
+            "background": list(statement.background),
+        }
         for statement, caption in zip(clip.statements, clip.captions, strict=True)
     ]
-    things = [{**asdict(thing), "visible": list(thing.visible(clip.scene.frames))} for thing in clip.scene.things]
+    things = [
+        {**asdict(thing), "visible": list(thing.visible(clip.scene.frames))}
+        for thing in clip.scene.things
+    ]
     return {
         "videoid": clip.id,
         "path": clip.path,

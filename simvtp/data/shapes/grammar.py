@@ -1,8 +1,10 @@
-"""Captions of the embedded data set: what a caption states, whether a scene satisfies it, and how it is worded.
+"""Captions of the embedded data set: what a caption states, whether a scene satisfies it, and how
+it is worded.
 
-A caption is made in two steps. A *statement* is the content: which attributes of which objects are named, which are left out.
-The wording then chooses among synonyms and sentence patterns. Only the content decides to which split a caption belongs and which
-clips satisfy it, so a paraphrase can neither leak a training caption into the test split nor make two test clips look different.
+A caption is made in two steps. A *statement* is the content: which attributes of which objects are
+named, which are left out. The wording then chooses among synonyms and sentence patterns. Only the
+content decides to which split a caption belongs and which clips satisfy it, so a paraphrase can
+neither leak a training caption into the test split nor make two test clips look different.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from dataclasses import astuple, dataclass
 
 from simvtp.data.shapes.scene import Draw, Scene, Thing
 
-MIN_WORDS, MAX_WORDS = 10, 22  # long enough that a quarter of the words says something, short enough for 32 tokens
+MIN_WORDS, MAX_WORDS = (
+    10,
+    22,
+)  # long enough that a quarter of the words says something, short enough for 32 tokens
 
-# Every list starts with the plain wording; the others are its paraphrases. No wording stands for two values of an attribute.
+# Every list starts with the plain wording; the others are its paraphrases. No wording stands for
+# two values of an attribute.
 NOUNS = {
     "circle": ("circle", "disc"), "square": ("square", "box"), "triangle": ("triangle",), "star": ("star",), "cross": ("cross", "plus"),
     "ring": ("ring", "hoop"), "heart": ("heart",), "moon": ("moon", "crescent"), "": ("object", "shape", "thing"),
@@ -30,8 +36,20 @@ ADJECTIVES = {
 }  # fmt: skip
 TEXTURE_TAILS = {"striped": "with stripes", "dotted": "with dots", "checked": "with checks"}
 MOTION_VERBS = {
-    "left": ("move left", "move to the left", "glide to the left", "slide left", "drift to the left"),
-    "right": ("move right", "move to the right", "glide to the right", "slide right", "drift to the right"),
+    "left": (
+        "move left",
+        "move to the left",
+        "glide to the left",
+        "slide left",
+        "drift to the left",
+    ),
+    "right": (
+        "move right",
+        "move to the right",
+        "glide to the right",
+        "slide right",
+        "drift to the right",
+    ),
     "up": ("move up", "rise", "climb", "float up"),
     "down": ("move down", "fall", "sink", "float down"),
     "circle": ("move in a circle", "circle around", "go round in circles"),
@@ -49,8 +67,18 @@ EVENT_VERBS = {
     "shrink": ("shrink", "get smaller", "become smaller"),
 }
 SIDES = {
-    "enter": {"left": "from the left", "right": "from the right", "top": "from above", "bottom": "from below"},
-    "leave": {"left": "to the left", "right": "to the right", "top": "at the top", "bottom": "at the bottom"},
+    "enter": {
+        "left": "from the left",
+        "right": "from the right",
+        "top": "from above",
+        "bottom": "from below",
+    },
+    "leave": {
+        "left": "to the left",
+        "right": "to the right",
+        "top": "at the top",
+        "bottom": "at the bottom",
+    },
 }
 INFLECTED = {  # verb: (it ..., ...ing)
     "appear": ("appears", "appearing"), "arrive": ("arrives", "arriving"), "become": ("becomes", "becoming"),
@@ -68,7 +96,12 @@ THEN = ("{0} and {1}", "{0} and then {1}", "{0}, then {1}")
 SENTENCES_FINITE = {  # sentences that join clauses such as "a red star spins"
     1: ("{0}", "in this clip {0}"),
     2: ("{0} and {1}", "{0} while {1}", "{0} as {1}", "in this clip {0} and {1}", "while {0}, {1}"),
-    3: ("{0}, {1} and {2}", "{0} and {1} while {2}", "while {0}, {1} and {2}", "in this clip {0}, {1} and {2}"),
+    3: (
+        "{0}, {1} and {2}",
+        "{0} and {1} while {2}",
+        "while {0}, {1} and {2}",
+        "in this clip {0}, {1} and {2}",
+    ),
 }
 SENTENCES_GERUND = {  # sentences that join noun phrases such as "a red star spinning"
     1: ("there is {0}", "we see {0}"),
@@ -80,7 +113,9 @@ BEHIND = ("over {0}", "against {0}", "in front of {0}")
 
 @dataclass(frozen=True)
 class Mention:
-    """What a caption says of one object; an empty attribute is left out. Colour and size are those at first."""
+    """What a caption says of one object; an empty attribute is left out. Colour and size are those
+    at first.
+    """
 
     colour: str = ""
     shape: str = ""
@@ -105,12 +140,14 @@ class Statement:
 
     @property
     def split(self) -> str:
-        """The only split in which this may be said: 80 % of all statements are train, 10 % val, 10 % test, by hash."""
+        """The only split in which this may be said: 80 % of all statements are train, 10 % val, 10
+        % test, by hash.
+        """
         bucket = int.from_bytes(hashlib.sha256(self.key.encode()).digest()[:4], "big") % 10
         return "train" if bucket < 8 else "val" if bucket == 8 else "test"
 
 
-# ---- content --------------------------------------------------------------------------------------------------------------
+# ---- content -------------------------------------------------------------------------------------
 
 
 def draw_statement(draw: Draw, scene: Scene, omit: float) -> Statement:
@@ -121,7 +158,9 @@ def draw_statement(draw: Draw, scene: Scene, omit: float) -> Statement:
     things = list(scene.things)
     if len(things) > 2 and draw.chance(omit):
         things.pop(draw.pick(range(len(things))))
-    background = (scene.background.kind, scene.background.colour) if draw.chance(0.6 * (1 - omit)) else ()
+    background = (
+        (scene.background.kind, scene.background.colour) if draw.chance(0.6 * (1 - omit)) else ()
+    )
     return Statement(tuple(_mention(draw, thing, omit) for thing in things), background)
 
 
@@ -129,9 +168,16 @@ def _mention(draw: Draw, thing: Thing, omit: float) -> Mention:
     hidden = {name for name in ("size", "texture") if draw.chance(omit)}
     if draw.chance(omit):
         hidden.add(draw.pick(("colour", "shape", "shape")))
-    named = {name: getattr(thing, name) for name in ("colour", "shape", "size", "texture") if name not in hidden}
+    named = {
+        name: getattr(thing, name)
+        for name in ("colour", "shape", "size", "texture")
+        if name not in hidden
+    }
     event = thing.event if thing.event and not draw.chance(omit / 2) else None
-    implied = event is not None and event.kind in ("enter", "leave")  # "enters from the left" says where it goes
+    implied = event is not None and event.kind in (
+        "enter",
+        "leave",
+    )  # "enters from the left" says where it goes
     if implied or not (event and draw.chance(omit)):
         named["motion"] = thing.motion
     return Mention(**named, event=event.kind if event else "", value=event.value if event else "")
@@ -140,13 +186,19 @@ def _mention(draw: Draw, thing: Thing, omit: float) -> Mention:
 def satisfies(statement: Statement, scene: Scene) -> bool:
     """Whether a viewer could accept the caption for this scene: each mention fits another object.
 
-    Judged generously (an object that turns from red to green may be called either), because this is used to rule out that a
-    caption fits a second clip.
+    Judged generously (an object that turns from red to green may be called either), because this is
+    used to rule out that a caption fits a second clip.
     """
-    if statement.background and statement.background != (scene.background.kind, scene.background.colour):
+    if statement.background and statement.background != (
+        scene.background.kind,
+        scene.background.colour,
+    ):
         return False
     groups = itertools.permutations(scene.things, len(statement.mentions))
-    return any(all(_fits(mention, thing) for mention, thing in zip(statement.mentions, group, strict=True)) for group in groups)
+    return any(
+        all(_fits(mention, thing) for mention, thing in zip(statement.mentions, group, strict=True))
+        for group in groups
+    )
 
 
 def _fits(mention: Mention, thing: Thing) -> bool:
@@ -161,11 +213,13 @@ def _fits(mention: Mention, thing: Thing) -> bool:
     )
 
 
-# ---- wording --------------------------------------------------------------------------------------------------------------
+# ---- wording -------------------------------------------------------------------------------------
 
 
 class Wording:
-    """Chooses among synonyms and patterns: each time with probability `share` any of them, else the plain one."""
+    """Chooses among synonyms and patterns: each time with probability `share` any of them, else the
+    plain one.
+    """
 
     def __init__(self, draw: Draw, share: float) -> None:
         self._draw, self._share = draw, share
@@ -176,8 +230,13 @@ class Wording:
         if self._varied():
             mentions = self._draw.sample(mentions, len(mentions))
         gerund = self._varied() and self._draw.chance(0.5)
-        parts = [f"{self.noun_phrase(mention)} {self.verb_phrase(mention, gerund)}" for mention in mentions]
-        text = self._choose((SENTENCES_GERUND if gerund else SENTENCES_FINITE)[len(parts)]).format(*parts)
+        parts = [
+            f"{self.noun_phrase(mention)} {self.verb_phrase(mention, gerund)}"
+            for mention in mentions
+        ]
+        text = self._choose((SENTENCES_GERUND if gerund else SENTENCES_FINITE)[len(parts)]).format(
+            *parts
+        )
         return f"{text} {self._behind(*statement.background)}" if statement.background else text
 
     def noun_phrase(self, mention: Mention) -> str:
@@ -185,7 +244,13 @@ class Wording:
         texture, behind = self._word(mention.texture), ""
         if mention.texture in TEXTURE_TAILS and self._varied() and self._draw.chance(0.4):
             texture, behind = "", TEXTURE_TAILS[mention.texture]
-        words = (self._word(mention.size), texture, self._word(mention.colour), self._choose(NOUNS[mention.shape]), behind)
+        words = (
+            self._word(mention.size),
+            texture,
+            self._word(mention.colour),
+            self._choose(NOUNS[mention.shape]),
+            behind,
+        )
         return with_article(" ".join(word for word in words if word))
 
     def verb_phrase(self, mention: Mention, gerund: bool = False) -> str:
@@ -193,7 +258,9 @@ class Wording:
         event = self.event_phrase(mention.event, mention.value, gerund) if mention.event else ""
         if mention.event in ("enter", "leave"):
             return event
-        motion = inflect(self._choose(MOTION_VERBS[mention.motion]), gerund) if mention.motion else ""
+        motion = (
+            inflect(self._choose(MOTION_VERBS[mention.motion]), gerund) if mention.motion else ""
+        )
         if not (motion and event):
             return motion or event
         first, second = (event, motion) if mention.event == "appear" else (motion, event)
@@ -203,10 +270,16 @@ class Wording:
         """Such as `turns green` or `enters from the left`."""
         side = SIDES[kind][value] if kind in SIDES else ""
         phrase = self._choose(EVENT_VERBS[kind])
-        return inflect(phrase.format(side=side, colour=self._word(value) if kind == "recolour" else ""), gerund)
+        return inflect(
+            phrase.format(side=side, colour=self._word(value) if kind == "recolour" else ""), gerund
+        )
 
     def _behind(self, kind: str, colour: str) -> str:
-        what = f"a {self._word(colour)} background" if kind == "plain" else f"{self._word(colour)} {kind}"
+        what = (
+            f"a {self._word(colour)} background"
+            if kind == "plain"
+            else f"{self._word(colour)} {kind}"
+        )
         return self._choose(BEHIND).format(with_article(what[2:]) if kind == "plain" else what)
 
     def _word(self, value: str) -> str:
@@ -236,7 +309,9 @@ def words_of(text: str) -> list[str]:
 
 
 def draw_caption(draw: Draw, scene: Scene, difficulty: float) -> tuple[Statement, str]:
-    """A caption of MIN_WORDS to MAX_WORDS words. `difficulty` is the share of free wording, and 0.7 of it the share left out."""
+    """A caption of MIN_WORDS to MAX_WORDS words. `difficulty` is the share of free wording, and 0.7
+    of it the share left out.
+    """
     omit = 0.7 * difficulty
     for _ in range(200):
         statement = draw_statement(draw, scene, omit)
@@ -250,12 +325,23 @@ def draw_caption(draw: Draw, scene: Scene, difficulty: float) -> tuple[Statement
 
 def wording_strings() -> Iterator[str]:
     """Every piece of text that a caption can be built of."""
-    tables: tuple[Mapping[str, tuple[str, ...]], ...] = (NOUNS, ADJECTIVES, MOTION_VERBS, EVENT_VERBS, INFLECTED)
+    tables: tuple[Mapping[str, tuple[str, ...]], ...] = (
+        NOUNS,
+        ADJECTIVES,
+        MOTION_VERBS,
+        EVENT_VERBS,
+        INFLECTED,
+    )
     for table in tables:
         for choices in table.values():
             yield from choices
     for numbered in (SENTENCES_FINITE, SENTENCES_GERUND):
         yield from itertools.chain.from_iterable(numbered.values())
-    yield from (*THEN, *BEHIND, *TEXTURE_TAILS.values(), "a an background clouds waves tiles ripples")
+    yield from (
+        *THEN,
+        *BEHIND,
+        *TEXTURE_TAILS.values(),
+        "a an background clouds waves tiles ripples",
+    )
     for sides in SIDES.values():
         yield from sides.values()

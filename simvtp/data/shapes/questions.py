@@ -1,4 +1,6 @@
-"""Questions, action labels and temporally grounded sentences of the embedded data set, all read off the scene."""
+"""Questions, action labels and temporally grounded sentences of the embedded data set, all read off
+the scene.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,19 @@ from typing import Any, NamedTuple
 
 from simvtp.data.manifest import hash_unit
 from simvtp.data.shapes.grammar import Mention, Wording, wording_strings, words_of
-from simvtp.data.shapes.scene import BACKGROUNDS, COLOURS, DIRECTIONS, EVENTS, FPS, MOTIONS, SHAPES, TEXTURES, Draw, Scene, Thing
+from simvtp.data.shapes.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    DIRECTIONS,
+    EVENTS,
+    FPS,
+    MOTIONS,
+    SHAPES,
+    TEXTURES,
+    Draw,
+    Scene,
+    Thing,
+)
 
 QUESTIONS_PER_CLIP = 5
 NUMBERS = ("none", "one", "two", "three")
@@ -52,7 +66,9 @@ class Grounded(NamedTuple):
 
 
 def questions(draw: Draw, scene: Scene) -> list[Question]:
-    """QUESTIONS_PER_CLIP questions of different content (fewer only if the scene does not give so many)."""
+    """QUESTIONS_PER_CLIP questions of different content (fewer only if the scene does not give so
+    many).
+    """
     return draw.sample(list(_all_questions(draw, scene)), QUESTIONS_PER_CLIP)
 
 
@@ -72,12 +88,21 @@ def _all_questions(draw: Draw, scene: Scene) -> Iterator[Question]:
     if draw.chance(0.5):
         yield _ask("exists", "yes", colour=shown.colour, shape=shown.shape)
     else:  # the colour is there, the shape is there, but not together; or a shape that is not there at all
-        absent = draw.pick([shape for shape in SHAPES if all(shown.colour not in t.colours or t.shape != shape for t in scene.things)])
+        absent = draw.pick(
+            [
+                shape
+                for shape in SHAPES
+                if all(shown.colour not in t.colours or t.shape != shape for t in scene.things)
+            ]
+        )
         yield _ask("exists", "no", colour=shown.colour, shape=absent)
 
 
 def _about(thing: Thing, alone: bool) -> Iterator[Question]:
-    name = {"colour": thing.colour, "shape": thing.shape}  # colours differ within a scene, so this names one object
+    name = {
+        "colour": thing.colour,
+        "shape": thing.shape,
+    }  # colours differ within a scene, so this names one object
     if alone and len(thing.colours) == 1:
         yield _ask("colour", thing.colour, shape=thing.shape)
     elif alone:
@@ -100,18 +125,33 @@ def _ask(kind: str, answer: str, **slots: str) -> Question:
 
 
 def counting(name: str, objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, int]]:
-    """(kind, question, number) of the counting questions about the `objects` of a line of records.jsonl.
+    """(kind, question, number) of the counting questions about the `objects` of a line of
+    records.jsonl.
 
-    All objects, those that stay still, and those of one of two colours, for pairs of colours that a hash of the clip's `name` puts
-    together. A pair with a colour that an object has for a part of the clip only is not asked about.
+    All objects, those that stay still, and those of one of two colours, for pairs of colours that a
+    hash of the clip's `name` puts together. A pair with a colour that an object has for a part of
+    the clip only is not asked about.
     """
     yield "count", TEMPLATES["count"], len(objects)
-    yield "count_motion", TEMPLATES["count_motion"], sum(thing["motion"] == "still" for thing in objects)
-    changing = {colour for thing in objects if _recolours(thing) for colour in (thing["colour"], thing["event"]["value"])}
+    yield (
+        "count_motion",
+        TEMPLATES["count_motion"],
+        sum(thing["motion"] == "still" for thing in objects),
+    )
+    changing = {
+        colour
+        for thing in objects
+        if _recolours(thing)
+        for colour in (thing["colour"], thing["event"]["value"])
+    }
     order = sorted(COLOURS, key=lambda colour: hash_unit(f"counted {colour}", name))
     for pair in zip(order[::2], order[1::2], strict=False):
         if not changing & set(pair):
-            yield "count_colour", COUNT_COLOURS.format(*pair), sum(thing["colour"] in pair for thing in objects)
+            yield (
+                "count_colour",
+                COUNT_COLOURS.format(*pair),
+                sum(thing["colour"] in pair for thing in objects),
+            )
 
 
 def _recolours(thing: Mapping[str, Any]) -> bool:
@@ -119,7 +159,9 @@ def _recolours(thing: Mapping[str, Any]) -> bool:
 
 
 def action(scene: Scene) -> str:
-    """The motion of the one large object; empty where none or several are large or one changes its size (no label then)."""
+    """The motion of the one large object; empty where none or several are large or one changes its
+    size (no label then).
+    """
     large = [thing for thing in scene.things if "large" in thing.sizes]
     return large[0].motion if len(large) == 1 and len(large[0].sizes) == 1 else ""
 
@@ -129,7 +171,11 @@ def grounded(draw: Draw, scene: Scene, difficulty: float) -> list[Grounded]:
     wording, found = Wording(draw, difficulty), []
     for thing, event in scene.events:
         phrase = wording.noun_phrase(Mention(colour=thing.colour, shape=thing.shape))
-        found.append(_from_frames(f"{phrase} {wording.event_phrase(event.kind, event.value)}", event.start, event.end))
+        found.append(
+            _from_frames(
+                f"{phrase} {wording.event_phrase(event.kind, event.value)}", event.start, event.end
+            )
+        )
         span = thing.visible(scene.frames)
         if span != (0, scene.frames):
             found.append(_from_frames(IN_VIEW.format(phrase), *span))
@@ -144,9 +190,19 @@ def _from_frames(sentence: str, start: int, stop: int) -> Grounded:
 
 
 def _grammar_words() -> tuple[str, ...]:
-    texts = [*wording_strings(), *TEMPLATES.values(), COUNT_COLOURS, IN_VIEW, *NUMBERS, *PATTERN_ANSWERS.values(), *EVENT_ANSWERS.values()]
+    texts = [
+        *wording_strings(),
+        *TEMPLATES.values(),
+        COUNT_COLOURS,
+        IN_VIEW,
+        *NUMBERS,
+        *PATTERN_ANSWERS.values(),
+        *EVENT_ANSWERS.values(),
+    ]
     texts += [*SHAPES, *COLOURS, *TEXTURES, *MOTIONS, *BACKGROUNDS, "yes no"]
     return tuple(sorted({word for text in texts for word in words_of(text)}))
 
 
-GRAMMAR_WORDS = _grammar_words()  # every word of captions, questions, answers and grounded sentences; a vocabulary must hold them
+GRAMMAR_WORDS = (
+    _grammar_words()
+)  # every word of captions, questions, answers and grounded sentences; a vocabulary must hold them

@@ -1,7 +1,9 @@
-"""From a scene to frames: signed distances to each outline, textures in the object's own axes, a drifting background.
+"""From a scene to frames: signed distances to each outline, textures in the object's own axes, a
+drifting background.
 
-Legend: F frames, S side of the frame in pixels. Object coordinates u (right) and v (down) are in units of the object's radius.
-Distances to the outline give the share of a pixel that is covered, hence smooth edges at any size without rendering at a larger one.
+Legend: F frames, S side of the frame in pixels. Object coordinates u (right) and v (down) are in
+units of the object's radius. Distances to the outline give the share of a pixel that is covered,
+hence smooth edges at any size without rendering at a larger one.
 """
 
 from __future__ import annotations
@@ -13,39 +15,65 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simvtp.data.shapes.scene import BACKGROUND_COLOURS, COLOURS, Background, Draw, Scene, Thing, presence, progress, track
+from simvtp.data.shapes.scene import (
+    BACKGROUND_COLOURS,
+    COLOURS,
+    Background,
+    Draw,
+    Scene,
+    Thing,
+    presence,
+    progress,
+    track,
+)
 
 Array = NDArray[Any]  # float32 in practice; numpy types arithmetic with Python floats as float64
 
 
 def render(scene: Scene, size: int, difficulty: float, draw: Draw) -> NDArray[np.uint8]:
-    """The frames of a placed scene, uint8 [F, S, S, 3]; `draw` gives the grain of the background and the tint of the objects."""
+    """The frames of a placed scene, uint8 [F, S, S, 3]; `draw` gives the grain of the background
+    and the tint of the objects.
+    """
     frames = _background(scene.background, scene.frames, size, difficulty, draw)
     for thing in scene.things:
         _paint(frames, thing, size, draw)
     return np.clip(frames + 0.5, 0, 255).astype(np.uint8)
 
 
-# ---- background -----------------------------------------------------------------------------------------------------------
+# ---- background ----------------------------------------------------------------------------------
 
 
-def _background(background: Background, frames: int, size: int, difficulty: float, draw: Draw) -> Array:
-    """float32 [F, S, S, 3]: one large picture, cut out at a window that drifts with sub-pixel steps."""
+def _background(
+    background: Background, frames: int, size: int, difficulty: float, draw: Draw
+) -> Array:
+    """float32 [F, S, S, 3]: one large picture, cut out at a window that drifts with sub-pixel
+    steps.
+    """
     drift_x, drift_y = background.drift_x * size, background.drift_y * size
     margin = math.ceil(max(abs(drift_x), abs(drift_y)) * frames) + 2
     pattern = _pattern(background.kind, size + 2 * margin, size, draw)
     contrast = 0.06 if background.kind == "plain" else 0.16 + 0.16 * difficulty
     grain = _grain(size + 2 * margin, draw) * (0.02 + 0.10 * difficulty)
-    moved = np.stack([_window(pattern * contrast + grain, margin + drift_x * f, margin + drift_y * f, size) for f in range(frames)])
+    moved = np.stack(
+        [
+            _window(pattern * contrast + grain, margin + drift_x * f, margin + drift_y * f, size)
+            for f in range(frames)
+        ]
+    )
     colour = np.array(BACKGROUND_COLOURS[background.colour], dtype=np.float32)
-    return colour * (1 + moved[..., None]) + 60 * moved[..., None]  # the second part keeps patterns visible on a dark ground
+    return (
+        colour * (1 + moved[..., None]) + 60 * moved[..., None]
+    )  # the second part keeps patterns visible on a dark ground
 
 
 def _pattern(kind: str, side: int, size: int, draw: Draw) -> Array:
     """float32 [side, side] in about -1..1, of a scale that belongs to frames of `size` pixels."""
     y, x = (np.indices((side, side)).astype(np.float32) / size) * (2 * math.pi)
     angle, phase = draw.between(0, 2 * math.pi), draw.between(0, 2 * math.pi)
-    along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+    along, across = (
+        x * math.cos(angle) + y * math.sin(angle),
+        y * math.cos(angle) - x * math.sin(angle),
+    )
     if kind == "plain":
         return np.sin(0.5 * along + phase)
     if kind == "waves":
@@ -57,7 +85,11 @@ def _pattern(kind: str, side: int, size: int, draw: Draw) -> Array:
         return np.sin(4 * np.hypot(x - centre_x, y - centre_y) + phase)
     total = np.zeros_like(x)
     for octave in range(6):  # clouds
-        turn, shift, fast = draw.between(0, 2 * math.pi), draw.between(0, 2 * math.pi), 1.0 + 0.7 * octave
+        turn, shift, fast = (
+            draw.between(0, 2 * math.pi),
+            draw.between(0, 2 * math.pi),
+            1.0 + 0.7 * octave,
+        )
         total += np.sin(fast * (x * math.cos(turn) + y * math.sin(turn)) + shift) / fast**0.7
     return np.tanh(0.8 * total)
 
@@ -74,35 +106,53 @@ def _window(picture: Array, left: float, top: float, size: int) -> Array:
     """The window of `size` pixels at a fractional position, interpolated."""
     x, y = math.floor(left), math.floor(top)
     a, b = np.float32(left - x), np.float32(top - y)
-    rows = picture[y : y + size, x : x + size + 1] * (1 - b) + picture[y + 1 : y + size + 1, x : x + size + 1] * b
+    rows = (
+        picture[y : y + size, x : x + size + 1] * (1 - b)
+        + picture[y + 1 : y + size + 1, x : x + size + 1] * b
+    )
     return rows[:, :-1] * (1 - a) + rows[:, 1:] * a
 
 
-# ---- objects --------------------------------------------------------------------------------------------------------------
+# ---- objects -------------------------------------------------------------------------------------
 
 
 def _paint(frames: Array, thing: Thing, size: int, draw: Draw) -> None:
     """Lay one object over the frames, in place."""
     tint = np.array([draw.between(0.94, 1.06) for _ in range(3)], dtype=np.float32)
-    x, y, diameter, angle = (values.astype(np.float32)[:, None, None] for values in track(thing, len(frames)))
+    x, y, diameter, angle = (
+        values.astype(np.float32)[:, None, None] for values in track(thing, len(frames))
+    )
     radius = diameter / 2 * size  # pixels
     grid = np.arange(size, dtype=np.float32) + np.float32(0.5)
     right, down = grid[None, None, :] - x * size, grid[None, :, None] - y * size
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = (right * cos + down * sin) / radius, (down * cos - right * sin) / radius
     inside = -OUTLINES[thing.shape](u, v) * radius  # pixels from the outline, positive inside
-    cover = np.clip(inside + 0.5, 0, 1) * presence(thing, len(frames)).astype(np.float32)[:, None, None]
-    pixels = thing.diameter / 2 * 64  # radius in pixels of a 64-pixel frame: textures keep their scale on objects of any size
-    light = TEXTURES_DRAWN[thing.texture](u * pixels, v * pixels)  # 0 = the darker shade, 1 = the colour itself
-    light = np.maximum(light, np.clip(1.8 - inside, 0, 1))  # a rim in the plain colour, so that a texture does not eat the outline
+    cover = (
+        np.clip(inside + 0.5, 0, 1) * presence(thing, len(frames)).astype(np.float32)[:, None, None]
+    )
+    pixels = (
+        thing.diameter / 2 * 64
+    )  # radius in pixels of a 64-pixel frame: textures keep their scale on objects of any size
+    light = TEXTURES_DRAWN[thing.texture](
+        u * pixels, v * pixels
+    )  # 0 = the darker shade, 1 = the colour itself
+    light = np.maximum(
+        light, np.clip(1.8 - inside, 0, 1)
+    )  # a rim in the plain colour, so that a texture does not eat the outline
     shade = (0.36 + 0.64 * light) * (1.06 - 0.10 * (u + v)) * (0.6 + 0.4 * np.clip(inside, 0, 1))
     colour = _colours(thing, len(frames)) * tint
-    frames += cover[..., None] * (np.minimum(colour[:, None, None, :] * shade[..., None], 255) - frames)
+    frames += cover[..., None] * (
+        np.minimum(colour[:, None, None, :] * shade[..., None], 255) - frames
+    )
 
 
 def _colours(thing: Thing, frames: int) -> Array:
     """RGB in each frame, float32 [F, 3]."""
-    first, last = (np.array(COLOURS[colour], dtype=np.float32) for colour in (thing.colours[0], thing.colours[-1]))
+    first, last = (
+        np.array(COLOURS[colour], dtype=np.float32)
+        for colour in (thing.colours[0], thing.colours[-1])
+    )
     if thing.event is None:
         return np.repeat(first[None], frames, axis=0)
     return first + progress(thing.event, frames).astype(np.float32)[:, None] * (last - first)
@@ -144,7 +194,9 @@ def _heart(u: Array, v: Array) -> Array:
     x, y = np.abs(u) * np.float32(0.62), np.float32(0.52) - v * np.float32(0.62)
     lobe = np.hypot(x - 0.25, y - 0.75) - math.sqrt(2) / 4
     middle = 0.5 * np.maximum(x + y, 0)
-    edge = np.sqrt(np.minimum(x**2 + (y - 1) ** 2, (x - middle) ** 2 + (y - middle) ** 2)) * np.sign(x - y)
+    edge = np.sqrt(
+        np.minimum(x**2 + (y - 1) ** 2, (x - middle) ** 2 + (y - middle) ** 2)
+    ) * np.sign(x - y)
     return np.where(x + y > 1, lobe, edge) / np.float32(0.62)
 
 

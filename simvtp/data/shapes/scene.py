@@ -1,15 +1,18 @@
-"""Scenes of the embedded data set: which objects there are, what they do, and where they are in each frame.
+"""Scenes of the embedded data set: which objects there are, what they do, and where they are in
+each frame.
 
-Sizes. The small recipes cut 64 x 64 frames into patches of 8 x 8, and tube masking at 0.9 hides the same patches in every frame: 6 of 64
-stay visible. An object must still show itself there, so a small object measures 17 to 19 px and a large one 26 to 29 px, and most
-objects move: counted over 400 clips (a patch counts where the object fills an eighth of it in some frame), a small moving object passes
-through 18 patches and is missed completely in 15 % of the clips, a large moving one 27 patches and 4 %; small objects that stay where
-they are are missed in half of them. Objects larger than a patch, several frames in each, over a background that drifts slowly: that is
-the redundancy over space and time which natural video has and high mask ratios live on.
+Sizes. The small recipes cut 64 x 64 frames into patches of 8 x 8, and tube masking at 0.9 hides the
+same patches in every frame: 6 of 64 stay visible. An object must still show itself there, so a
+small object measures 17 to 19 px and a large one 26 to 29 px, and most objects move: counted over
+400 clips (a patch counts where the object fills an eighth of it in some frame), a small moving
+object passes through 18 patches and is missed completely in 15 % of the clips, a large moving one
+27 patches and 4 %; small objects that stay where they are are missed in half of them. Objects
+larger than a patch, several frames in each, over a background that drifts slowly: that is the
+redundancy over space and time which natural video has and high mask ratios live on.
 
-Units: positions and diameters are shares of the frame's side, x to the right and y down; frames count from 0; spans are half-open.
-What a scene holds is decided by Philox bits alone, and placement by numbers rounded to 4 digits, so that the records are the same on
-each machine.
+Units: positions and diameters are shares of the frame's side, x to the right and y down; frames
+count from 0; spans are half-open. What a scene holds is decided by Philox bits alone, and placement
+by numbers rounded to 4 digits, so that the records are the same on each machine.
 """
 
 from __future__ import annotations
@@ -33,7 +36,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }  # fmt: skip
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "dotted", "checked")
-DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+DIRECTIONS: dict[str, tuple[int, int]] = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+}
 MOTIONS = (*DIRECTIONS, "circle", "bounce", "spin", "still")
 EVENTS = ("enter", "leave", "appear", "disappear", "recolour", "grow", "shrink")
 COMING_AND_GOING = ("enter", "leave", "appear", "disappear")
@@ -50,14 +58,20 @@ T = TypeVar("T")
 
 
 class Draw:
-    """A stream of choices that depends on (seed, split, index, attempt, purpose) and on nothing else.
+    """A stream of choices that depends on (seed, split, index, attempt, purpose) and on nothing
+    else.
 
-    It reads raw Philox words: numpy promises these to stay the same in later versions, which it does not for `Generator`.
+    It reads raw Philox words: numpy promises these to stay the same in later versions, which it
+    does not for `Generator`.
     """
 
-    def __init__(self, seed: int, split: str, index: int, attempt: int = 0, purpose: int = 0) -> None:
+    def __init__(
+        self, seed: int, split: str, index: int, attempt: int = 0, purpose: int = 0
+    ) -> None:
         key = np.array([seed % 2**64, (SPLITS.index(split) << 48) | index], dtype=np.uint64)
-        self._bits = np.random.Philox(key=key, counter=np.array([0, attempt, purpose, 0], dtype=np.uint64))
+        self._bits = np.random.Philox(
+            key=key, counter=np.array([0, attempt, purpose, 0], dtype=np.uint64)
+        )
         self._words: list[int] = []
 
     def unit(self) -> float:
@@ -88,7 +102,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens to an object in frames [start, end). `value`: the new colour or size, or the side of the frame."""
+    """Something that happens to an object in frames [start, end). `value`: the new colour or size,
+    or the side of the frame.
+    """
 
     kind: str
     start: int
@@ -116,12 +132,20 @@ class Thing:
     @property
     def colours(self) -> tuple[str, ...]:
         """First colour and, if it changes, the last."""
-        return (self.colour, self.event.value) if self.event and self.event.kind == "recolour" else (self.colour,)
+        return (
+            (self.colour, self.event.value)
+            if self.event and self.event.kind == "recolour"
+            else (self.colour,)
+        )
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """First size and, if it changes, the last."""
-        return (self.size, self.event.value) if self.event and self.event.kind in ("grow", "shrink") else (self.size,)
+        return (
+            (self.size, self.event.value)
+            if self.event and self.event.kind in ("grow", "shrink")
+            else (self.size,)
+        )
 
     def visible(self, frames: int) -> tuple[int, int]:
         """Span of the frames in which any of it can be seen."""
@@ -158,7 +182,9 @@ class Scene:
 
 
 def draw_scene(draw: Draw, config: ShapesConfig) -> Scene:
-    """A scene without placement (see `place`): 2 objects, or 3 with a probability of 0.6 x difficulty."""
+    """A scene without placement (see `place`): 2 objects, or 3 with a probability of 0.6 x
+    difficulty.
+    """
     count = 3 if draw.chance(0.6 * config.difficulty) else 2
     colours = draw.sample(tuple(COLOURS), count)
     large = draw.pick(range(count)) if draw.chance(0.7) else -1  # one large object; else all alike
@@ -166,17 +192,23 @@ def draw_scene(draw: Draw, config: ShapesConfig) -> Scene:
     things = []
     for number, colour in enumerate(colours):
         shape, texture = draw.pick(SHAPES), draw.pick(TEXTURES)
-        plain_and_round = shape in ("circle", "ring") and texture == "plain"  # nobody sees these spin
+        plain_and_round = (
+            shape in ("circle", "ring") and texture == "plain"
+        )  # nobody sees these spin
         motion = draw.pick([m for m in MOTIONS if m != "spin" or not plain_and_round])
         things.append(Thing(colour, shape, "large" if number == large else rest, texture, motion))
     kind = "plain" if draw.chance((1 - config.difficulty) ** 2) else draw.pick(BACKGROUNDS[1:])
     side = draw.between(-0.02, 0.02), draw.between(-0.02, 0.02)
-    background = Background(kind, draw.pick(tuple(BACKGROUND_COLOURS)), *(round(s, 4) for s in side))
+    background = Background(
+        kind, draw.pick(tuple(BACKGROUND_COLOURS)), *(round(s, 4) for s in side)
+    )
     return Scene(config.frames, background, _add_events(draw, things, config.frames))
 
 
 def _add_events(draw: Draw, things: list[Thing], frames: int) -> tuple[Thing, ...]:
-    """No event in 30 % of the scenes, one in 45 %, two (of different objects, clearly one after the other) in 25 %."""
+    """No event in 30 % of the scenes, one in 45 %, two (of different objects, clearly one after the
+    other) in 25 %.
+    """
     luck = draw.unit()
     count = 0 if frames < 8 or luck < 0.3 else 1 if luck < 0.75 else 2
     used: list[Event] = []
@@ -184,7 +216,9 @@ def _add_events(draw: Draw, things: list[Thing], frames: int) -> tuple[Thing, ..
         thing = things[number]
         taken = tuple(colour for other in things for colour in other.colours)
         kinds = ["recolour", "grow" if thing.size == "small" else "shrink"]
-        if not any(event.kind in COMING_AND_GOING for event in used):  # the frame is never left with nothing to see
+        if not any(
+            event.kind in COMING_AND_GOING for event in used
+        ):  # the frame is never left with nothing to see
             kinds += ["enter", "leave"] if thing.motion in DIRECTIONS else ["appear", "disappear"]
         event = _draw_event(draw, draw.pick(kinds), thing, taken, frames)
         if all(abs(event.start - other.start) >= frames // 8 for other in used):
@@ -194,7 +228,9 @@ def _add_events(draw: Draw, things: list[Thing], frames: int) -> tuple[Thing, ..
 
 
 def _draw_event(draw: Draw, kind: str, thing: Thing, taken: Sequence[str], frames: int) -> Event:
-    """Half-way through the clip, with the time that it takes: 1/8 (appear), 1/4 (change) or 3/8 (enter, leave) of the clip."""
+    """Half-way through the clip, with the time that it takes: 1/8 (appear), 1/4 (change) or 3/8
+    (enter, leave) of the clip.
+    """
     sixteenths, earliest, latest = {
         "enter": (6, 4, 8), "leave": (6, 4, 7), "appear": (2, 4, 10), "disappear": (2, 5, 11),
         "recolour": (4, 4, 9), "grow": (4, 4, 9), "shrink": (4, 4, 9),
@@ -210,11 +246,16 @@ def _draw_event(draw: Draw, kind: str, thing: Thing, taken: Sequence[str], frame
 
 
 def place(draw: Draw, scene: Scene) -> Scene:
-    """The scene with diameters, paths and angles, chosen so that the objects cover each other as little as possible."""
+    """The scene with diameters, paths and angles, chosen so that the objects cover each other as
+    little as possible.
+    """
     placed: list[Thing] = []
     for thing in scene.things:
         candidates = [_place_thing(draw, thing) for _ in range(LAYOUTS if placed else 1)]
-        costs = [round(sum(_overlap(other, candidate, scene.frames) for other in placed), 4) for candidate in candidates]
+        costs = [
+            round(sum(_overlap(other, candidate, scene.frames) for other in placed), 4)
+            for candidate in candidates
+        ]
         placed.append(candidates[costs.index(min(costs))])
     return replace(scene, things=tuple(placed))
 
@@ -252,7 +293,9 @@ def _overlap(a: Thing, b: Thing, frames: int) -> float:
     return float((both * np.maximum(0.0, (da + db) / 2 - distance)).mean())
 
 
-def track(thing: Thing, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def track(
+    thing: Thing, frames: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Centre x, centre y, diameter and angle in radians, each [frames]."""
     f = np.arange(frames, dtype=np.float64)
     share = f / max(1, frames - 1)
@@ -261,7 +304,10 @@ def track(thing: Thing, frames: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     if thing.motion in DIRECTIONS:
         step_x, step_y = DIRECTIONS[thing.motion]
         along = _along(thing, f, share)
-        x, y = (along if step_x > 0 else 1 - along if step_x else x), (along if step_y > 0 else 1 - along if step_y else y)
+        x, y = (
+            (along if step_x > 0 else 1 - along if step_x else x),
+            (along if step_y > 0 else 1 - along if step_y else y),
+        )
     elif thing.motion == "circle":
         around = 2 * math.pi * (thing.turn * share + thing.phase)
         x, y = x + 0.19 * np.cos(around), y + 0.19 * np.sin(around)
@@ -273,13 +319,17 @@ def track(thing: Thing, frames: int) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _along(thing: Thing, f: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Position on the way from side to side. Entering and leaving take the event's frames for one diameter."""
+    """Position on the way from side to side. Entering and leaving take the event's frames for one
+    diameter.
+    """
     event, d = thing.event, thing.diameter
     if event and event.kind == "enter":
         return -d / 2 + d / (event.end - event.start) * (f - event.start + 1)
     if event and event.kind == "leave":
         return 1 + d / 2 - d / (event.end - event.start) * (event.end - f)
-    middle = {"right": thing.x, "left": 1 - thing.x, "down": thing.y, "up": 1 - thing.y}[thing.motion]
+    middle = {"right": thing.x, "left": 1 - thing.x, "down": thing.y, "up": 1 - thing.y}[
+        thing.motion
+    ]
     widest = d * GROWTH if event and event.kind == "grow" else d
     return middle + path_length(thing, widest) * (share - 0.5)
 
@@ -294,17 +344,25 @@ def _diameters(thing: Thing, f: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def progress(event: Event, frames: int) -> NDArray[np.float64]:
     """How far an event has gone in each frame: 0 before it, 1 from its last frame on."""
-    return np.clip((np.arange(frames, dtype=np.float64) - event.start + 1) / (event.end - event.start), 0.0, 1.0)
+    return np.clip(
+        (np.arange(frames, dtype=np.float64) - event.start + 1) / (event.end - event.start),
+        0.0,
+        1.0,
+    )
 
 
 def presence(thing: Thing, frames: int) -> NDArray[np.float64]:
-    """Opacity of the object in each frame: what appears or disappears fades, what is outside the frame counts as 0."""
+    """Opacity of the object in each frame: what appears or disappears fades, what is outside the
+    frame counts as 0.
+    """
     f = np.arange(frames)
     first, stop = thing.visible(frames)
     shown = ((f >= first) & (f < stop)).astype(np.float64)
     if thing.event and thing.event.kind == "appear":
         shown *= progress(thing.event, frames)
-    elif thing.event and thing.event.kind == "disappear":  # still faintly there in the event's last frame
+    elif (
+        thing.event and thing.event.kind == "disappear"
+    ):  # still faintly there in the event's last frame
         length = thing.event.end - thing.event.start
         shown *= 1 - progress(thing.event, frames) * length / (length + 1)
     return shown

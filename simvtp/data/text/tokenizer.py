@@ -1,7 +1,9 @@
-"""Captions to WordPiece ids, through a fast tokenizer: the builtin one, or one that transformers loads.
+"""Captions to WordPiece ids, through a fast tokenizer: the builtin one, or one that transformers
+loads.
 
-`builtin` is a small vocabulary that ships with this package (`vocabulary.txt`, written for this project: letters, common pieces, the
-words of the embedded data set and common words of video captions). It needs no download and has a piece for every ASCII text.
+`builtin` is a small vocabulary that ships with this package (`vocabulary.txt`, written for this
+project: letters, common pieces, the words of the embedded data set and common words of video
+captions). It needs no download and has a piece for every ASCII text.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class TokenBatch:
     Attributes:
         input_ids: int64 [n, L], [CLS] first, [SEP] after the last piece, then [PAD].
         attention_mask: bool [n, L], True where there is a token.
-        word_ids: int64 [n, L], number of the word (punctuation marks are words) that a piece belongs to; -1 for [CLS], [SEP], [PAD].
+        word_ids: int64 [n, L], number of the word (punctuation marks are words) that a piece
+            belongs to; -1 for [CLS], [SEP], [PAD].
     """
 
     input_ids: Tensor
@@ -48,7 +51,9 @@ class Tokenizer:
         self._fast = fast
         for role in ("cls", "sep", "mask", "pad"):
             if getattr(fast, f"{role}_token_id", None) is None:
-                raise UserError(f"data.tokenizer={name}: it has no [{role.upper()}] token; choose a BERT-style WordPiece tokenizer.")
+                raise UserError(
+                    f"data.tokenizer={name}: it has no [{role.upper()}] token; choose a BERT-style WordPiece tokenizer."
+                )
         self.cls_id: int = fast.cls_token_id
         self.sep_id: int = fast.sep_token_id
         self.mask_id: int = fast.mask_token_id
@@ -60,9 +65,11 @@ class Tokenizer:
         return len(self._fast)
 
     def encode(self, captions: Sequence[str], length: int) -> TokenBatch:
-        """Ids of `captions`, all of `length` positions; what is too long is cut and keeps its [SEP].
+        """Ids of `captions`, all of `length` positions; what is too long is cut and keeps its
+        [SEP].
 
-        A caption is plain text: `[MASK]` written in it is read as brackets and a word, not as the special token.
+        A caption is plain text: `[MASK]` written in it is read as brackets and a word, not as the
+        special token.
         """
         if not captions:
             empty = torch.zeros(0, length, dtype=torch.int64)
@@ -75,7 +82,9 @@ class Tokenizer:
         )
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
-        """Readable text of one row of ids; [CLS], [SEP] and [PAD] are left out, [MASK] and [UNK] are shown."""
+        """Readable text of one row of ids; [CLS], [SEP] and [PAD] are left out, [MASK] and [UNK]
+        are shown.
+        """
         values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         hidden = {self.cls_id, self.sep_id, self.pad_id}
         return self._fast.decode([i for i in values if i not in hidden])
@@ -93,7 +102,13 @@ class _Foreign:
         return len(self._fast)
 
     def encodings(self, captions: Sequence[str], length: int) -> Sequence[Any]:
-        coded = self._fast(list(captions), truncation=True, max_length=length, padding="max_length", split_special_tokens=True)
+        coded = self._fast(
+            list(captions),
+            truncation=True,
+            max_length=length,
+            padding="max_length",
+            split_special_tokens=True,
+        )
         found: Sequence[Any] = coded.encodings
         return found
 
@@ -102,18 +117,26 @@ class _Foreign:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of that name: `builtin`, a local folder, or a name on the hub (downloaded once, then cached).
+    """The tokenizer of that name: `builtin`, a local folder, or a name on the hub (downloaded once,
+    then cached).
 
     Raises:
-        UserError: the folder or the download cannot be used, or it is not a fast BERT-style tokenizer.
+        UserError: the folder or the download cannot be used, or it is not a fast BERT-style
+            tokenizer.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are small; threads here only bring a warning at each fork
+    os.environ.setdefault(
+        "TOKENIZERS_PARALLELISM", "false"
+    )  # batches are small; threads here only bring a warning at each fork
     try:
         if name == BUILTIN:
-            return Tokenizer(WordPiece(VOCABULARY.read_text(encoding="utf-8").splitlines(), LONGEST_WORD), name)
+            return Tokenizer(
+                WordPiece(VOCABULARY.read_text(encoding="utf-8").splitlines(), LONGEST_WORD), name
+            )
         import transformers
     except ImportError as error:
-        raise UserError(f"the tokenizer needs the package transformers, which does not import ({error}): run `make install`.") from error
+        raise UserError(
+            f"the tokenizer needs the package transformers, which does not import ({error}): run `make install`."
+        ) from error
     with _quiet():
         return Tokenizer(_Foreign(_load_foreign(transformers, name)), name)
 
@@ -126,7 +149,9 @@ def _load_foreign(transformers: Any, name: str) -> Any:
             fast = load(str(folder), local_files_only=True)
         else:
             try:
-                fast = load(name, local_files_only=True)  # a cached copy needs no network, and no retries where there is none
+                fast = load(
+                    name, local_files_only=True
+                )  # a cached copy needs no network, and no retries where there is none
             except OSError:
                 fast = load(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -136,13 +161,17 @@ def _load_foreign(transformers: Any, name: str) -> Any:
             "or use data.tokenizer=builtin."
         ) from error
     if not getattr(fast, "is_fast", False):
-        raise UserError(f"data.tokenizer={name}: it is not a fast tokenizer, so the words of a caption cannot be told apart.")
+        raise UserError(
+            f"data.tokenizer={name}: it is not a fast tokenizer, so the words of a caption cannot be told apart."
+        )
     return fast
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' advice to themselves while a tokenizer is loaded; their errors still come through."""
+    """Keep the libraries' advice to themselves while a tokenizer is loaded; their errors still come
+    through.
+    """
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,9 @@
-"""The builtin WordPiece tokenizer, made by the library `tokenizers` that does the work inside transformers' fast tokenizers.
+"""The builtin WordPiece tokenizer, made by the library `tokenizers` that does the work inside
+transformers' fast tokenizers.
 
-It gives the ids of `transformers.BertTokenizerFast` on the same vocabulary, by a test. transformers itself takes most of a second of processor
-time to import, at each start of each experiment, so it is left to tokenizers that come from elsewhere.
+It gives the ids of `transformers.BertTokenizerFast` on the same vocabulary, by a test. transformers
+itself takes most of a second of processor time to import, at each start of each experiment, so it
+is left to tokenizers that come from elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ ROLES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask":
 
 
 class WordPiece:
-    """Lower-case WordPiece over `words`, which must hold all five special tokens. Not safe to use from two threads at once."""
+    """Lower-case WordPiece over `words`, which must hold all five special tokens. Not safe to use
+    from two threads at once.
+    """
 
     def __init__(self, words: Sequence[str], longest_word: int) -> None:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -21,7 +25,9 @@ class WordPiece:
         numbers = {word: number for number, word in enumerate(words)}
         self.cls_token_id, self.sep_token_id = numbers[ROLES["cls"]], numbers[ROLES["sep"]]
         self.mask_token_id, self.pad_token_id = numbers[ROLES["mask"]], numbers[ROLES["pad"]]
-        model: Any = models.WordPiece(numbers, unk_token=ROLES["unk"], max_input_chars_per_word=longest_word)
+        model: Any = models.WordPiece(
+            numbers, unk_token=ROLES["unk"], max_input_chars_per_word=longest_word
+        )
         coder: Any = Tokenizer(model)
         coder.normalizer = normalizers.BertNormalizer(lowercase=True)
         coder.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -38,7 +44,9 @@ class WordPiece:
         return int(self._coder.get_vocab_size(with_added_tokens=True))
 
     def encodings(self, captions: Sequence[str], length: int) -> Sequence[Any]:
-        """One a caption, cut or padded to `length` pieces, with `ids`, `attention_mask` and `word_ids`."""
+        """One a caption, cut or padded to `length` pieces, with `ids`, `attention_mask` and
+        `word_ids`.
+        """
         self._coder.enable_truncation(length)
         self._coder.enable_padding(length=length, pad_id=self.pad_token_id, pad_token=ROLES["pad"])
         found: Sequence[Any] = self._coder.encode_batch(list(captions))

@@ -1,15 +1,20 @@
-"""The default reader: the frames of decord, bit for bit, by PyAV, in less time and without decord's traps.
+"""The default reader: the frames of decord, bit for bit, by PyAV, in less time and without decord's
+traps.
 
-What makes it fast: key frames are sought by presentation time; pictures that no other needs are not decoded unless they are wanted; the
-decoder is drained as soon as the last wanted packet is in; the table of a file's time stamps is kept, so that a file that was looked at
-before is not read through again; one open gives table and frames; opening a file decodes nothing (FFmpeg would decode its first picture);
-frames are converted by this thread alone (FFmpeg would start threads for each graph of filters, and for each frame) straight to their
-place; clips of shards need no demuxer (`simvtp.data.video.h264_store`), and their checksum is compared when this process meets them first.
+What makes it fast: key frames are sought by presentation time; pictures that no other needs are not
+decoded unless they are wanted; the decoder is drained as soon as the last wanted packet is in; the
+table of a file's time stamps is kept, so that a file that was looked at before is not read through
+again; one open gives table and frames; opening a file decodes nothing (FFmpeg would decode its
+first picture); frames are converted by this thread alone (FFmpeg would start threads for each graph
+of filters, and for each frame) straight to their place; clips of shards need no demuxer
+(`simvtp.data.video.h264_store`), and their checksum is compared when this process meets them first.
 
-What makes it equal: decord sends frames through FFmpeg's filters `transpose` and `scale` (bilinear), so this does, too. A plain
-conversion by PyAV (`data.reader=pyav`) places the chroma samples elsewhere and differs by 0.1 to 0.4 of 255 in the mean where frames are
-resized. Two differences are left: files that are cut off are read as far as they go, where decord gives up earlier; and behind a seek into
-groups that lean on the one before (open GOPs) these are the frames that decoding in order gives, which decord's then are not.
+What makes it equal: decord sends frames through FFmpeg's filters `transpose` and `scale`
+(bilinear), so this does, too. A plain conversion by PyAV (`data.reader=pyav`) places the chroma
+samples elsewhere and differs by 0.1 to 0.4 of 255 in the mean where frames are resized. Two
+differences are left: files that are cut off are read as far as they go, where decord gives up
+earlier; and behind a seek into groups that lean on the one before (open GOPs) these are the frames
+that decoding in order gives, which decord's then are not.
 """
 
 from __future__ import annotations
@@ -25,13 +30,18 @@ from typing import Any
 
 import numpy as np
 
-from simvtp.data.video.tar_member import file_of, member_bytes, member_part
-from simvtp.data.video.pyav_reader import PyavReader, decode_by_time, prepared, pyav, quarter_turns
-from simvtp.data.video.video_reader import VideoInfo
 from simvtp.data.video.h264_store import StoredClip, stored_clip
+from simvtp.data.video.pyav_reader import PyavReader, decode_by_time, prepared, pyav, quarter_turns
+from simvtp.data.video.tar_member import file_of, member_bytes, member_part
+from simvtp.data.video.video_reader import VideoInfo
 
 KEPT_FRAMES = 2_000_000  # time stamps in the tables that a process keeps, 16 MB
-TURNS = {0: (), 1: ("2",), 2: ("1", "1"), 3: ("1",)}  # arguments of FFmpeg's `transpose` by quarter turns counter-clockwise
+TURNS = {
+    0: (),
+    1: ("2",),
+    2: ("1", "1"),
+    3: ("1",),
+}  # arguments of FFmpeg's `transpose` by quarter turns counter-clockwise
 
 ANY_CLOCK = Fraction(1, 1000)  # of the filters, none of which asks what time it is
 
@@ -63,7 +73,9 @@ class FastReader(PyavReader):
         options: Any = [dict(UNDECODED), dict(UNDECODED)]  # of the first two streams
         content: Any = member or member_bytes(path) or str(path)
         container: Any = av.open(content, stream_options=options)
-        if container.streams.video and container.streams.video[0].codec_context.pix_fmt is None:  # a codec that says so by a picture only
+        if (
+            container.streams.video and container.streams.video[0].codec_context.pix_fmt is None
+        ):  # a codec that says so by a picture only
             container.close()
             return PyavReader._open(path)
         return prepared(container)
@@ -76,12 +88,20 @@ class FastReader(PyavReader):
             for packet in container.demux(stream):
                 if packet.size and not packet.is_discard:
                     packets.append((packet.pts, packet.is_keyframe))
-                if turns is None:  # the container's display matrix is shown with the first frame only
+                if (
+                    turns is None
+                ):  # the container's display matrix is shown with the first frame only
                     turns = next((quarter_turns(frame) for frame in packet.decode()), None)
-            if file_of(path) == path:  # of a member, the bytes themselves are looked at when it is read
+            if (
+                file_of(path) == path
+            ):  # of a member, the bytes themselves are looked at when it is read
                 self._keep(path, _table(packets))
             height, width = stream.codec_context.height, stream.codec_context.width
-            return VideoInfo(len(packets), float(rate), *((width, height) if turns in (1, 3) else (height, width)))
+            return VideoInfo(
+                len(packets),
+                float(rate),
+                *((width, height) if turns in (1, 3) else (height, width)),
+            )
 
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         pyav("fast")
@@ -97,13 +117,21 @@ class FastReader(PyavReader):
         if isinstance(known, StoredClip):
             _inside(wanted, known.frames)
             whole = content.getvalue() if content is not None else b""
-            for number, frame in known.decode(wanted, lambda a, b: whole[a:b] if whole else member_part(path, a, b)):
+            for number, frame in known.decode(
+                wanted, lambda a, b: whole[a:b] if whole else member_part(path, a, b)
+            ):
                 rows.put(number, convert(frame))
             return rows.whole()
         with self._open(path, content) as container:
             stream = container.streams.video[0]
             if known is None:
-                known = _table([(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard])
+                known = _table(
+                    [
+                        (p.pts, p.is_keyframe)
+                        for p in container.demux(stream)
+                        if p.size and not p.is_discard
+                    ]
+                )
                 self._keep(path, known)
             times, keys, count = known
             _inside(wanted, count)
@@ -157,7 +185,9 @@ class _Rows:
     def whole(self) -> np.ndarray:
         """All of them; IndexError if one has not come."""
         if self._out is None or self._places:
-            raise IndexError(f"frame {min(self._places, default=0)} is missing: the file is damaged or cut off")
+            raise IndexError(
+                f"frame {min(self._places, default=0)} is missing: the file is damaged or cut off"
+            )
         return self._out
 
 
@@ -185,7 +215,8 @@ def _table(packets: list[tuple[int | None, bool]]) -> Table:
 
 
 class Picture:
-    """Turns decoded frames into upright RGB of one size, as decord does. One graph of filters serves all frames of a kind.
+    """Turns decoded frames into upright RGB of one size, as decord does. One graph of filters
+    serves all frames of a kind.
 
     What comes out may lie in FFmpeg's memory: copy it, or keep it and nothing else of the frame.
     """
@@ -216,9 +247,15 @@ class Picture:
         height, width = self._size or (0, 0)
         graph = Graph()
         graph.threads = 1
-        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=ANY_CLOCK)
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=ANY_CLOCK
+        )
         chain = [source, *(graph.add("transpose", turn) for turn in TURNS[turns])]
-        chain += [graph.add("scale", f"{width}:{height}:flags=bilinear"), graph.add("format", "rgb24"), graph.add("buffersink")]
+        chain += [
+            graph.add("scale", f"{width}:{height}:flags=bilinear"),
+            graph.add("format", "rgb24"),
+            graph.add("buffersink"),
+        ]
         for one, following in itertools.pairwise(chain):
             one.link_to(following)
         graph.configure()
@@ -228,5 +265,7 @@ class Picture:
 def _pixels(frame: Any) -> np.ndarray:
     """uint8 [H, W, 3]: the memory of a frame in rgb24, without the padding of its lines."""
     plane = frame.planes[0]
-    lines = np.frombuffer(plane, np.uint8)[: frame.height * plane.line_size].reshape(frame.height, plane.line_size)
+    lines = np.frombuffer(plane, np.uint8)[: frame.height * plane.line_size].reshape(
+        frame.height, plane.line_size
+    )
     return lines[:, : frame.width * 3].reshape(frame.height, frame.width, 3)

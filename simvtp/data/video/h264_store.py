@@ -1,8 +1,10 @@
-"""H.264 clips inside shards without a demuxer: where each frame lies is read from the mp4's own tables, and a bare decoder gets the bytes.
+"""H.264 clips inside shards without a demuxer: where each frame lies is read from the mp4's own
+tables, and a bare decoder gets the bytes.
 
-FFmpeg's demuxer costs 1 ms a clip to open and to list its frames, and reads the whole clip. `data shard` writes one kind of mp4 only, whose
-tables are a few hundred bytes: one track, no B-frames (frames lie in the order in which they are seen), no rotation, no edits. A clip of
-any other kind is not described here (None), and is read as ordinary files are.
+FFmpeg's demuxer costs 1 ms a clip to open and to list its frames, and reads the whole clip. `data
+shard` writes one kind of mp4 only, whose tables are a few hundred bytes: one track, no B-frames
+(frames lie in the order in which they are seen), no rotation, no edits. A clip of any other kind is
+not described here (None), and is read as ordinary files are.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-UPRIGHT = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)  # a track's display matrix that changes nothing
+UPRIGHT = struct.pack(
+    ">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30
+)  # a track's display matrix that changes nothing
 SAMPLE_ENTRY = 78  # bytes of a video's description before its boxes
 HARMLESS = {b"avcC", b"btrt", b"pasp"}  # boxes of that description that change no pixel
 Stretch = tuple[int, int]  # first frame, last + 1
@@ -40,7 +44,9 @@ class StoredClip:
         return len(self.starts)
 
     def stretches(self, wanted: Sequence[int]) -> list[Stretch]:
-        """What has to be decoded for the frames `wanted` (sorted): each stretch begins at a key frame and ends with a wanted one."""
+        """What has to be decoded for the frames `wanted` (sorted): each stretch begins at a key
+        frame and ends with a wanted one.
+        """
         found: list[Stretch] = []
         for number in wanted:
             key = int(self.keys[np.searchsorted(self.keys, number, "right") - 1])
@@ -50,8 +56,11 @@ class StoredClip:
                 found.append((key, number + 1))
         return found
 
-    def decode(self, wanted: Sequence[int], read: Callable[[int, int], bytes]) -> Iterator[tuple[int, Any]]:
-        """Yield (number, PyAV's frame) of the frames `wanted` (sorted); `read` gives the bytes of the clip [first, end).
+    def decode(
+        self, wanted: Sequence[int], read: Callable[[int, int], bytes]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (number, PyAV's frame) of the frames `wanted` (sorted); `read` gives the bytes of
+        the clip [first, end).
 
         A frame that does not come out is left out.
         """
@@ -69,7 +78,9 @@ class StoredClip:
                     open_frames.discard(frame.pts)
                     yield frame.pts, frame
 
-        for first, end in self.stretches(wanted):  # a key frame makes the decoder forget what was before
+        for first, end in self.stretches(
+            wanted
+        ):  # a key frame makes the decoder forget what was before
             begins = int(self.starts[first])
             content = read(begins, int(self.starts[end - 1]) + int(self.sizes[end - 1]))
             for number in range(first, end):
@@ -84,11 +95,18 @@ def stored_clip(content: bytes) -> StoredClip | None:
     """The tables of a clip as `data shard` writes it; None for any other kind of file."""
     try:
         return _parsed(content)
-    except (struct.error, IndexError, ValueError, KeyError):  # another kind of file: what was looked for is not where it should be
+    except (
+        struct.error,
+        IndexError,
+        ValueError,
+        KeyError,
+    ):  # another kind of file: what was looked for is not where it should be
         return None
 
 
-Boxes = dict[bytes, list[tuple[int, int]]]  # kind -> [(first byte of what it holds, the one after its last)]
+Boxes = dict[
+    bytes, list[tuple[int, int]]
+]  # kind -> [(first byte of what it holds, the one after its last)]
 
 
 def _boxes(content: bytes, first: int, end: int) -> Boxes:
@@ -107,7 +125,9 @@ def _boxes(content: bytes, first: int, end: int) -> Boxes:
 
 
 def _inside(content: bytes, boxes: Boxes, *kinds: bytes) -> Boxes:
-    """The boxes at the end of this way, with one box of each kind on it; KeyError or ValueError if there is none, or several."""
+    """The boxes at the end of this way, with one box of each kind on it; KeyError or ValueError if
+    there is none, or several.
+    """
     for kind in kinds:
         (place,) = boxes[kind]
         boxes = _boxes(content, *place)
@@ -124,18 +144,33 @@ def _parsed(content: bytes) -> StoredClip | None:
     table = _inside(content, track, b"mdia", b"minf", b"stbl")
     ((described, end),) = table[b"stsd"]
     size, kind = struct.unpack_from(">I4s", content, described + 8)
-    if kind != b"avc1" or described + 8 + size != end or b"ctts" in table:  # ctts: not shown in the order of decoding
+    if (
+        kind != b"avc1" or described + 8 + size != end or b"ctts" in table
+    ):  # ctts: not shown in the order of decoding
         return None
     description = _boxes(content, described + 16 + SAMPLE_ENTRY, end)
     if not set(description) <= HARMLESS:
         return None
     ((first, last),) = description[b"avcC"]
     starts, sizes = _places(content, table)
-    keys = _numbers(content, table[b"stss"][0][0] + 4)[:, 0] - 1 if b"stss" in table else np.arange(len(sizes))
+    keys = (
+        _numbers(content, table[b"stss"][0][0] + 4)[:, 0] - 1
+        if b"stss" in table
+        else np.arange(len(sizes))
+    )
     rising = len(keys) and keys[0] == 0 and keys[-1] < len(sizes) and (np.diff(keys) > 0).all()
-    if not rising or (starts + sizes).max() > min(len(content), 2**32 - 1) or (starts[1:] < starts[:-1] + sizes[:-1]).any():
+    if (
+        not rising
+        or (starts + sizes).max() > min(len(content), 2**32 - 1)
+        or (starts[1:] < starts[:-1] + sizes[:-1]).any()
+    ):
         return None
-    return StoredClip(content[first:last], starts.astype(np.uint32), sizes.astype(np.uint32), keys.astype(np.int32))
+    return StoredClip(
+        content[first:last],
+        starts.astype(np.uint32),
+        sizes.astype(np.uint32),
+        keys.astype(np.int32),
+    )
 
 
 def _unedited(content: bytes, track: Boxes) -> bool:
@@ -143,14 +178,21 @@ def _unedited(content: bytes, track: Boxes) -> bool:
     if b"edts" not in track:
         return True
     ((first, _),) = _inside(content, track, b"edts")[b"elst"]
-    count, media_time = struct.unpack_from(">I", content, first + 4)[0], struct.unpack_from(">i", content, first + 12)[0]
+    count, media_time = (
+        struct.unpack_from(">I", content, first + 4)[0],
+        struct.unpack_from(">i", content, first + 12)[0],
+    )
     return content[first] == 0 and count == 1 and media_time == 0
 
 
 def _numbers(content: bytes, first: int, columns: int = 1, kind: str = ">u4") -> np.ndarray:
     """int64 [n, columns]: a table that begins with the number of its rows."""
     (count,) = struct.unpack_from(">I", content, first)
-    return np.frombuffer(content, kind, count * columns, first + 4).astype(np.int64).reshape(count, columns)
+    return (
+        np.frombuffer(content, kind, count * columns, first + 4)
+        .astype(np.int64)
+        .reshape(count, columns)
+    )
 
 
 def _places(content: bytes, table: Boxes) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +207,9 @@ def _places(content: bytes, table: Boxes) -> tuple[np.ndarray, np.ndarray]:
     ((first, _),) = table[b"co64" if wide else b"stco"]
     chunks = _numbers(content, first + 4, kind=">u8" if wide else ">u4")[:, 0]
     ((first, _),) = table[b"stsc"]
-    runs = _numbers(content, first + 4, 3)  # (first chunk from 1, frames in each chunk from there on, description)
+    runs = _numbers(
+        content, first + 4, 3
+    )  # (first chunk from 1, frames in each chunk from there on, description)
     lengths = np.diff(np.append(runs[:, 0] - 1, len(chunks)))
     held = np.repeat(runs[:, 1], lengths)  # frames in each chunk
     if held.sum() != len(sizes) or len(held) != len(chunks):

@@ -1,10 +1,10 @@
 """Reading video files, whichever decoder does it (the only place that imports decord).
 
-All back-ends open the file, read and close it inside one call, with one decoder thread: a reader that stays open decodes ahead without
-bound, and one that is open while the process forks hangs for ever (both seen with decord 0.6). Unresized, all give the same bytes; `fast`, the default, also where
-frames are resized while decoding.
-Frames stand upright: the rotation that a phone writes into the file is applied. A path may name a member of a tar shard
-(`simvtp.data.video.tar_member`).
+All back-ends open the file, read and close it inside one call, with one decoder thread: a reader
+that stays open decodes ahead without bound, and one that is open while the process forks hangs for
+ever (both seen with decord 0.6). Unresized, all give the same bytes; `fast`, the default, also
+where frames are resized while decoding. Frames stand upright: the rotation that a phone writes into
+the file is applied. A path may name a member of a tar shard (`simvtp.data.video.tar_member`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from simvtp.data.video.tar_member import file_of, member_bytes, raw_clip
-from simvtp.data.video.pyav_reader import PyavReader
-from simvtp.data.video.video_reader import Reader, VideoInfo
 from simvtp.data.loading.transforms import resize
+from simvtp.data.video.pyav_reader import PyavReader
+from simvtp.data.video.tar_member import file_of, member_bytes, raw_clip
+from simvtp.data.video.video_reader import Reader, VideoInfo
 from simvtp.errors import ConfigError, DataError, UserError
 
 T = TypeVar("T")
@@ -27,14 +27,18 @@ T = TypeVar("T")
 def get_reader(name: str) -> Reader:
     """The back-end of that name; an unknown name raises ConfigError."""
     if name not in READERS:
-        raise ConfigError(f"data.reader={name}: there is no such reader; choose one of {', '.join(READERS)}.")
+        raise ConfigError(
+            f"data.reader={name}: there is no such reader; choose one of {', '.join(READERS)}."
+        )
     return READERS[name]()
 
 
 def probe(path: Path, reader: Reader) -> VideoInfo:
-    """Number of frames, frames per second, height, width; DataError with the path and the reason if that cannot be found.
+    """Number of frames, frames per second, height, width; DataError with the path and the reason if
+    that cannot be found.
 
-    Of uncompressed frames in a shard the checksum is compared, and the rate is 0: the index of the shard knows it.
+    Of uncompressed frames in a shard the checksum is compared, and the rate is 0: the index of the
+    shard knows it.
     """
     raw = raw_clip(path)
     if raw is not None:
@@ -46,11 +50,14 @@ def probe(path: Path, reader: Reader) -> VideoInfo:
     return info
 
 
-def read_frames(path: Path, indices: Sequence[int], reader: Reader, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_frames(
+    path: Path, indices: Sequence[int], reader: Reader, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Decode some frames.
 
     Args:
-        path: a video file, or a member of a shard; uncompressed frames need no decoder, and `reader` is not asked.
+        path: a video file, or a member of a shard; uncompressed frames need no decoder, and
+            `reader` is not asked.
         indices: frame numbers from 0, in any order, repeats allowed.
         reader: see `get_reader`.
         size: (height, width) to resize to while decoding (bilinear); None keeps the stored size.
@@ -66,8 +73,14 @@ def read_frames(path: Path, indices: Sequence[int], reader: Reader, size: tuple[
         frames = raw.read(numbers)
         return frames if size is None else resize(frames, *size)
     frames = _or_data_error(path, lambda: reader.read(path, numbers, size))
-    if frames.dtype != np.uint8 or frames.shape[0] != len(indices) or (size and frames.shape[1:3] != tuple(size)):
-        raise DataError(f"{path} does not decode: asked for {len(indices)} frames of size {size}, got {frames.shape} {frames.dtype}.")
+    if (
+        frames.dtype != np.uint8
+        or frames.shape[0] != len(indices)
+        or (size and frames.shape[1:3] != tuple(size))
+    ):
+        raise DataError(
+            f"{path} does not decode: asked for {len(indices)} frames of size {size}, got {frames.shape} {frames.dtype}."
+        )
     return frames
 
 
@@ -88,17 +101,19 @@ def _or_data_error(path: Path, call: Callable[[], T]) -> T:
     except Exception as error:  # decoders raise RuntimeError, IndexError, ValueError, OSError and classes of their own
         text = " ".join(str(error).replace(str(path), "the file").split())
         reason = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
-    # Raised here and not above: an error that is chained keeps the frames of the decoder, and with them an open reader, alive.
+    # Raised here and not above: an error that is chained keeps the frames of the decoder, and with
+    # them an open reader, alive.
     raise DataError(f"{path} does not decode ({reason}).")
 
 
-# decord 0.6 takes the padding of a line for a fourth colour where frames are 24, 48 or 72 pixels wide.
+# decord 0.6 takes the padding of a line for a fourth colour where frames are 24, 48 or 72 pixels
+# wide.
 TOO_NARROW = "The size must exactly match"
 
 
 class DecordReader:
-    """decord. Unmaintained but fast enough and well known; see the module's text for what it must never meet. PyAV reads for it the few
-    widths that it cannot."""
+    """decord. Unmaintained but fast enough and well known; see the module's text for what it must
+    never meet. PyAV reads for it the few widths that it cannot."""
 
     name = "decord"
 
@@ -107,12 +122,20 @@ class DecordReader:
         try:
             import decord
         except ImportError as error:
-            raise UserError(f"data.reader=decord, but decord does not import ({error}): install it or set data.reader=pyav.") from error
+            raise UserError(
+                f"data.reader=decord, but decord does not import ({error}): install it or set data.reader=pyav."
+            ) from error
         decord.logging.set_level(decord.logging.QUIET)
         if not file_of(path).is_file():
             raise FileNotFoundError("there is no such file")
         height, width = size or (-1, -1)
-        return decord.VideoReader(member_bytes(path) or str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+        return decord.VideoReader(
+            member_bytes(path) or str(path),
+            ctx=decord.cpu(0),
+            width=width,
+            height=height,
+            num_threads=1,
+        )
 
     def probe(self, path: Path) -> VideoInfo:
         video = self._open(path, None)
@@ -146,4 +169,9 @@ def _torchcodec() -> Reader:
     return TorchcodecReader()
 
 
-READERS: dict[str, Callable[[], Reader]] = {"fast": _fast, "decord": DecordReader, "pyav": PyavReader, "torchcodec": _torchcodec}
+READERS: dict[str, Callable[[], Reader]] = {
+    "fast": _fast,
+    "decord": DecordReader,
+    "pyav": PyavReader,
+    "torchcodec": _torchcodec,
+}

@@ -1,10 +1,13 @@
-"""A video that lies inside a tar shard, named like a file: `train-000003.tar#1536+20480:9f86d081884c7d65`.
+"""A video that lies inside a tar shard, named like a file:
+`train-000003.tar#1536+20480:9f86d081884c7d65`.
 
-The name says where its bytes are (from byte 1536, 20480 of them) and how their sha256 begins. So a clip of a shard goes wherever a path
-goes, is read by `pread` without unpacking anything, and bytes that changed since are noticed before a decoder makes frames of them.
+The name says where its bytes are (from byte 1536, 20480 of them) and how their sha256 begins. So a
+clip of a shard goes wherever a path goes, is read by `pread` without unpacking anything, and bytes
+that changed since are noticed before a decoder makes frames of them.
 
-A name that ends in `@250x256x340` is that of raw pixels: 250 frames of 256 x 340, RGB, uint8. Of these only the wanted frames are read,
-so their checksum is compared when the whole clip is looked at (`data check`), not at each read.
+A name that ends in `@250x256x340` is that of raw pixels: 250 frames of 256 x 340, RGB, uint8. Of
+these only the wanted frames are read, so their checksum is compared when the whole clip is looked
+at (`data check`), not at each read.
 """
 
 from __future__ import annotations
@@ -30,8 +33,12 @@ MEMBER = re.compile(
 Shape = tuple[int, int, int]  # frames, height, width
 
 
-def member_path(shard: Path, offset: int, length: int, sha256: str, raw: Shape | None = None) -> Path:
-    """The name of the bytes [offset, offset + length) of a shard; `raw`: they are pixels of that shape."""
+def member_path(
+    shard: Path, offset: int, length: int, sha256: str, raw: Shape | None = None
+) -> Path:
+    """The name of the bytes [offset, offset + length) of a shard; `raw`: they are pixels of that
+    shape.
+    """
     shape = f"@{raw[0]}x{raw[1]}x{raw[2]}" if raw else ""
     return shard.with_name(f"{shard.name}#{offset}+{length}:{sha256[:DIGITS]}{shape}")
 
@@ -53,12 +60,16 @@ def member_bytes(path: Path) -> io.BytesIO | None:
         return None
     content = _bytes(path, found, 0, int(found["length"]))
     if not hashlib.sha256(content).hexdigest().startswith(found["digest"]):
-        raise DataError(f"{path} does not decode (its bytes are not those that were written: another checksum).")
+        raise DataError(
+            f"{path} does not decode (its bytes are not those that were written: another checksum)."
+        )
     return io.BytesIO(content)
 
 
 def member_part(path: Path, first: int, end: int) -> bytes:
-    """The bytes [first, end) of a member whose checksum was compared before (`member_bytes`); errors as there."""
+    """The bytes [first, end) of a member whose checksum was compared before (`member_bytes`);
+    errors as there.
+    """
     found = MEMBER.fullmatch(str(path))
     if found is None or not 0 <= first <= end <= int(found["length"]):
         raise DataError(f"{path} does not decode (it has no bytes {first} to {end}).")
@@ -72,14 +83,16 @@ def _bytes(path: Path, found: re.Match[str], first: int, end: int) -> bytes:
     except OSError as error:
         raise DataError(f"{path} does not decode (its shard: {error.strerror or error}).") from None
     if len(content) != end - first:
-        raise DataError(f"{path} does not decode (its shard ends after {len(content)} of {end - first} bytes).")
+        raise DataError(
+            f"{path} does not decode (its shard ends after {len(content)} of {end - first} bytes)."
+        )
     return content
 
 
 @dataclass(frozen=True)
 class RawClip:
-    """Uncompressed frames inside a shard. Read by `pread`: a file that became shorter is an error here, while a memory map would end the
-    process."""
+    """Uncompressed frames inside a shard. Read by `pread`: a file that became shorter is an error
+    here, while a memory map would end the process."""
 
     shard: Path
     offset: int
@@ -91,7 +104,9 @@ class RawClip:
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, H, W, 3]; frames that follow each other are read at once."""
         if indices and not 0 <= min(indices) <= max(indices) < self.frames:
-            raise DataError(f"{self.shard} does not decode (frame {max(indices)} of {self.frames}).")
+            raise DataError(
+                f"{self.shard} does not decode (frame {max(indices)} of {self.frames})."
+            )
         size = self.height * self.width * 3
         out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
         rows = out.reshape(-1).data
@@ -102,7 +117,11 @@ class RawClip:
                     last = first + 1
                     while last < len(indices) and indices[last] == indices[last - 1] + 1:
                         last += 1
-                    self._fill(file.fileno(), rows[first * size : last * size], self.offset + indices[first] * size)
+                    self._fill(
+                        file.fileno(),
+                        rows[first * size : last * size],
+                        self.offset + indices[first] * size,
+                    )
                     first = last
         except OSError as error:
             raise DataError(f"{self.shard} does not decode ({error.strerror or error}).") from None
@@ -113,7 +132,9 @@ class RawClip:
         while done < len(target):  # one call gives 2 GiB at most
             got = os.preadv(file, [target[done:]], offset + done)
             if not got:
-                raise DataError(f"{self.shard} does not decode (it ends before byte {offset + done}, where a frame lies).")
+                raise DataError(
+                    f"{self.shard} does not decode (it ends before byte {offset + done}, where a frame lies)."
+                )
             done += got
 
     def verify(self) -> None:
@@ -122,7 +143,9 @@ class RawClip:
         for first in range(0, self.frames, 64):
             sha.update(self.read(range(first, min(first + 64, self.frames))).data)
         if not sha.hexdigest().startswith(self.digest):
-            raise DataError(f"{self.shard} does not decode (its bytes are not those that were written: another checksum).")
+            raise DataError(
+                f"{self.shard} does not decode (its bytes are not those that were written: another checksum)."
+            )
 
 
 def raw_clip(path: Path) -> RawClip | None:
@@ -131,4 +154,6 @@ def raw_clip(path: Path) -> RawClip | None:
     if found is None or found["frames"] is None:
         return None
     frames, height, width = (int(found[name]) for name in ("frames", "height", "width"))
-    return RawClip(Path(found["shard"]), int(found["offset"]), frames, height, width, found["digest"])
+    return RawClip(
+        Path(found["shard"]), int(found["offset"]), frames, height, width, found["digest"]
+    )

@@ -1,5 +1,6 @@
-"""torchcodec as a reader, for those who have it (the only import of torchcodec). Not among the requirements: its wheels fit one version of
-torch each, and it needs the shared libraries of FFmpeg on the machine."""
+"""torchcodec as a reader, for those who have it (the only import of torchcodec). Not among the
+requirements: its wheels fit one version of torch each, and it needs the shared libraries of FFmpeg
+on the machine."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from simvtp.data.loading.transforms import resize
 from simvtp.data.video.tar_member import file_of, member_bytes
 from simvtp.data.video.video_reader import VideoInfo
-from simvtp.data.loading.transforms import resize
 from simvtp.errors import UserError
 
 
 class TorchcodecReader:
-    """torchcodec on the CPU, exact seeking, one thread. Frames are resized after decoding, with antialiasing: other pixels than decord's
-    where they are made smaller, so the fingerprint tells the two apart."""
+    """torchcodec on the CPU, exact seeking, one thread. Frames are resized after decoding, with
+    antialiasing: other pixels than decord's where they are made smaller, so the fingerprint tells
+    the two apart."""
 
     name = "torchcodec"
 
@@ -33,16 +35,22 @@ class TorchcodecReader:
         content = member_bytes(path)
         source = content.getvalue() if content else str(path)
         try:
-            return VideoDecoder(source, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+            return VideoDecoder(
+                source, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+            )
         except RuntimeError as error:
-            if "libtorchcodec" in str(error):  # its libraries, which it loads now, do not find those of FFmpeg: the file is not to blame
+            if (
+                "libtorchcodec" in str(error)
+            ):  # its libraries, which it loads now, do not find those of FFmpeg: the file is not to blame
                 raise _missing(error) from None
             raise
 
     def probe(self, path: Path) -> VideoInfo:
         video = self._open(path)
         height, width = video[0].shape[:2]
-        rate = Fraction(video.metadata.average_fps or 0).limit_denominator(100_000)  # 29.999999999999996 is 30
+        rate = Fraction(video.metadata.average_fps or 0).limit_denominator(
+            100_000
+        )  # 29.999999999999996 is 30
         return VideoInfo(int(video.metadata.num_frames), float(rate), int(height), int(width))
 
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:

@@ -12,7 +12,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a container says of its first video stream, with the number of frames counted, not estimated."""
+    """What a container says of its first video stream, with the number of frames counted, not
+    estimated.
+    """
 
     frames: int
     fps: float
@@ -21,7 +23,9 @@ class VideoInfo:
 
 
 class Reader(Protocol):
-    """A decoder back-end. It may raise what it likes: `probe` and `read_frames` turn it into DataError. Must be picklable."""
+    """A decoder back-end. It may raise what it likes: `probe` and `read_frames` turn it into
+    DataError. Must be picklable.
+    """
 
     name: str
 
@@ -29,4 +33,6 @@ class Reader(Protocol):
         """What the file holds."""
 
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
-        """uint8 [n, H, W, 3], RGB, the frames `indices` (any order, repeats allowed), resized to (height, width) if `size` is given."""
+        """uint8 [n, H, W, 3], RGB, the frames `indices` (any order, repeats allowed), resized to
+        (height, width) if `size` is given.
+        """

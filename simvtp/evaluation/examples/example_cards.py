@@ -11,8 +11,9 @@ A card is what an example page shows of one item, as JSON values (gallery.py dra
     truth, predicted                 of a count: numbers
     length_s, truth, spans, scores, overlaps    of a moment: seconds; spans best first
 
-Cards are made of at most HITS right and HITS wrong items, those whose names have the lowest hash: nobody picks them, and the same items are
-shown of every run on the same data that was right, or wrong, about them.
+Cards are made of at most HITS right and HITS wrong items, those whose names have the lowest hash:
+nobody picks them, and the same items are shown of every run on the same data that was right, or
+wrong, about them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ HITS = 32  # cards of right items, and of wrong ones
 GOOD_OVERLAP = 0.5  # from which on the first span counts as right
 
 Cards = dict[str, dict[str, Any]]
-MakeItems = Callable[[Collection[str]], list[Items]]  # names of the items that are to have a card; none: those that the rule picks
+MakeItems = Callable[
+    [Collection[str]], list[Items]
+]  # names of the items that are to have a card; none: those that the rule picks
 
 
 def luck(name: str) -> float:
@@ -52,7 +55,11 @@ def chosen(ids: Sequence[str], hits: NDArray[np.bool_], wanted: Collection[str])
     if wanted:
         return [number for number, name in enumerate(ids) if name in wanted]
     ordered = sorted(range(len(ids)), key=lambda number: (luck(ids[number]), number))
-    return [number for side in (True, False) for number in [n for n in ordered if bool(hits[n]) is side][:HITS]]
+    return [
+        number
+        for side in (True, False)
+        for number in [n for n in ordered if bool(hits[n]) is side][:HITS]
+    ]
 
 
 def with_baseline(result: Result, other: Result, name: str) -> Result:
@@ -69,18 +76,20 @@ def with_baseline(result: Result, other: Result, name: str) -> Result:
 
 
 def all_items(results: Sequence[Result]) -> list[Items]:
-    """The items behind the results, of those that know them: first the figures', then the baselines'."""
+    """The items behind the results, of those that know them: first the figures', then the
+    baselines'.
+    """
     found = [one for result in results if result.items for one in result.items(())]
     return sorted(found, key=lambda one: bool(one.baseline))
 
 
-# ---- candidates that are scored for each item ---------------------------------------------------------------------------------
+# ---- candidates that are scored for each item ----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked, in the order of the result's ranks: names of the items, their videos, texts (empty where there are none), and
-    categories, as in `Items.groups`."""
+    """What was asked, in the order of the result's ranks: names of the items, their videos, texts
+    (empty where there are none), and categories, as in `Items.groups`."""
 
     ids: Sequence[str]
     videos: Sequence[str]
@@ -90,8 +99,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What was to choose from. `names`: of an item's number; `right`: int64 [Q], numbers of the right ones; `answers`: what would be right
-    where that is UNKNOWN."""
+    """What was to choose from. `names`: of an item's number; `right`: int64 [Q], numbers of the
+    right ones; `answers`: what would be right where that is UNKNOWN."""
 
     names: Callable[[int], Sequence[str]]
     right: Tensor
@@ -99,12 +108,18 @@ class Candidates:
 
 
 def with_candidates(result: Result, asked: Asked, candidates: Candidates, scores: Tensor) -> Result:
-    """The result with its items; scores [Q, A] are logits, of which an item's first len(candidates.names(item)) count."""
+    """The result with its items; scores [Q, A] are logits, of which an item's first
+    len(candidates.names(item)) count.
+    """
     ids = distinct(asked.ids)
     hits = np.array(result.ranks) == 1
 
     def card(number: int) -> dict[str, Any]:
-        about = {"hit": bool(hits[number]), "video": asked.videos[number], "text": asked.texts[number]}
+        about = {
+            "hit": bool(hits[number]),
+            "video": asked.videos[number],
+            "text": asked.texts[number],
+        }
         return about | _candidate_card(candidates, scores[number], number, result.ranks[number])
 
     def make(wanted: Collection[str]) -> list[Items]:
@@ -114,7 +129,9 @@ def with_candidates(result: Result, asked: Asked, candidates: Candidates, scores
     return replace(result, items=make)
 
 
-def _candidate_card(candidates: Candidates, scores: Tensor, number: int, rank: int) -> dict[str, Any]:
+def _candidate_card(
+    candidates: Candidates, scores: Tensor, number: int, rank: int
+) -> dict[str, Any]:
     names, right = candidates.names(number), int(candidates.right[number])
     probabilities = scores[: len(names)].double().softmax(dim=0).tolist()
     choices = [
@@ -125,11 +142,23 @@ def _candidate_card(candidates: Candidates, scores: Tensor, number: int, rank: i
     first = sorted(choices, key=lambda choice: (-float(choice["score"]), choice["right"]))[:TOP]
     card = {"score": "probability", "choices": first}
     if right == UNKNOWN:
-        return card | {"answer": {"text": candidates.answers[number], "video": "", "right": True, "score": None, "rank": None}}
-    return card | ({} if any(choice["right"] for choice in first) else {"answer": choices[right] | {"rank": rank}})
+        return card | {
+            "answer": {
+                "text": candidates.answers[number],
+                "video": "",
+                "right": True,
+                "score": None,
+                "rank": None,
+            }
+        }
+    return card | (
+        {}
+        if any(choice["right"] for choice in first)
+        else {"answer": choices[right] | {"rank": rank}}
+    )
 
 
-# ---- retrieval ----------------------------------------------------------------------------------------------------------------
+# ---- retrieval -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -141,15 +170,19 @@ class Shown:
 
 
 def with_retrieved(results: Sequence[Result], embedded: Embedded, shown: Shown) -> list[Result]:
-    """The results of both directions with their items. Those after re-ranking or dual-softmax have ranks and no cards: their lists are
-    not those of the features."""
+    """The results of both directions with their items. Those after re-ranking or dual-softmax have
+    ranks and no cards: their lists are not those of the features."""
     texts = _caption_names(embedded.owners, shown.videos)
     plain = results[0].protocol.setting
     found = []
     for result in results:
         backwards = result.protocol.direction in ("v2t", "i2t")
         names = distinct(shown.videos) if backwards else texts
-        lists = _Lists(result, embedded, shown, names, backwards) if result.protocol.setting == plain else None
+        lists = (
+            _Lists(result, embedded, shown, names, backwards)
+            if result.protocol.setting == plain
+            else None
+        )
         found.append(replace(result, items=lists or _ranks_only(result, names)))
     return found
 
@@ -170,7 +203,9 @@ def _ranks_only(result: Result, names: Sequence[str]) -> MakeItems:
 
 @dataclass(frozen=True)
 class _Lists:
-    """`MakeItems` of one direction: the nearest candidates of the chosen queries alone are looked up, not those of all."""
+    """`MakeItems` of one direction: the nearest candidates of the chosen queries alone are looked
+    up, not those of all.
+    """
 
     result: Result
     embedded: Embedded
@@ -181,7 +216,10 @@ class _Lists:
     def __call__(self, wanted: Collection[str]) -> list[Items]:
         hits = np.array(self.result.ranks) == 1
         numbers = chosen(self.names, hits, wanted)
-        texts, videos = unit_features(self.embedded.texts, "caption"), unit_features(self.embedded.videos, "video")
+        texts, videos = (
+            unit_features(self.embedded.texts, "caption"),
+            unit_features(self.embedded.videos, "video"),
+        )
         queries, gallery = (videos, texts) if self.backwards else (texts, videos)
         owners, own = self.embedded.owners, torch.arange(len(videos))
         query_owners, gallery_owners = (own, owners) if self.backwards else (owners, own)
@@ -209,14 +247,23 @@ class _Lists:
         return card | {"answer": self._candidate(best, row, right) | {"rank": rank}}
 
     def _candidate(self, place: int, row: Tensor, right: Tensor) -> dict[str, Any]:
-        text, video = (self.shown.captions[place], "") if self.backwards else ("", self.shown.videos[place])
-        return {"text": text, "video": video, "right": bool(right[place]), "score": float(row[place])}
+        text, video = (
+            (self.shown.captions[place], "") if self.backwards else ("", self.shown.videos[place])
+        )
+        return {
+            "text": text,
+            "video": video,
+            "right": bool(right[place]),
+            "score": float(row[place]),
+        }
 
 
-# ---- counts and moments ---------------------------------------------------------------------------------------------------------
+# ---- counts and moments --------------------------------------------------------------------------
 
 
-def with_counts(result: Result, asked: Asked, predicted: Tensor, truth: Tensor, rounded: Tensor) -> Result:
+def with_counts(
+    result: Result, asked: Asked, predicted: Tensor, truth: Tensor, rounded: Tensor
+) -> Result:
     """Counting questions: real numbers predicted, true and rounded whole ones, [Q] each."""
     ids = distinct(asked.ids)
     right = (rounded == truth).numpy()
@@ -237,16 +284,27 @@ def with_counts(result: Result, asked: Asked, predicted: Tensor, truth: Tensor, 
             }
             for n in chosen(ids, right, wanted)
         }
-        return [items_of(result, ids, values=_tuples(columns), groups=tuple(asked.groups), cards=cards)]
+        return [
+            items_of(result, ids, values=_tuples(columns), groups=tuple(asked.groups), cards=cards)
+        ]
 
     return replace(result, items=make)
 
 
-def with_spans(result: Result, asked: Asked, predictions: Sequence[Prediction], truths: Spans, lengths: Numbers) -> Result:
-    """Moments: the predictions of each sentence with their scores, true spans and lengths of the videos, in seconds."""
+def with_spans(
+    result: Result, asked: Asked, predictions: Sequence[Prediction], truths: Spans, lengths: Numbers
+) -> Result:
+    """Moments: the predictions of each sentence with their scores, true spans and lengths of the
+    videos, in seconds.
+    """
     ids = distinct(asked.ids)
-    ranked = [_by_score(prediction, truth) for prediction, truth in zip(predictions, truths, strict=True)]
-    columns = {f"IoU-top{depth}": np.array([overlaps[:depth].max() for _, _, overlaps in ranked]) for depth in DEPTHS}
+    ranked = [
+        _by_score(prediction, truth) for prediction, truth in zip(predictions, truths, strict=True)
+    ]
+    columns = {
+        f"IoU-top{depth}": np.array([overlaps[:depth].max() for _, _, overlaps in ranked])
+        for depth in DEPTHS
+    }
 
     def make(wanted: Collection[str]) -> list[Items]:
         cards: Cards = {}
@@ -268,7 +326,9 @@ def with_spans(result: Result, asked: Asked, predictions: Sequence[Prediction], 
 
 
 def _by_score(prediction: Prediction, truth: Spans) -> tuple[Spans, Numbers, Numbers]:
-    """(spans, scores, overlaps with the truth), best first; among equals the one that overlaps less, as in the figures."""
+    """(spans, scores, overlaps with the truth), best first; among equals the one that overlaps
+    less, as in the figures.
+    """
     spans, scores = prediction
     overlaps = overlap(spans, truth[None])[:, 0]
     order = np.lexsort((overlaps, -scores))

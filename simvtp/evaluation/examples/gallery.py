@@ -1,8 +1,10 @@
-"""Example pages: what a model got right and wrong, one HTML file for each task that a run was scored on, which loads nothing.
+"""Example pages: what a model got right and wrong, one HTML file for each task that a run was
+scored on, which loads nothing.
 
-The pages are drawn from the cards of `Items` (cards.py) and from the clips, without the model. Which items are shown is a rule, not a
-choice: half of them right, half wrong, each in the order of a hash of their names; the page says so. A task shows its cards in its own
-way (RENDERERS): a function makes a view of a card, a macro of the same name in templates/gallery.html draws it.
+The pages are drawn from the cards of `Items` (cards.py) and from the clips, without the model.
+Which items are shown is a rule, not a choice: half of them right, half wrong, each in the order of
+a hash of their names; the page says so. A task shows its cards in its own way (RENDERERS): a
+function makes a view of a card, a macro of the same name in templates/gallery.html draws it.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from simvtp.config.schema import Experiment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.progress import Say
-from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, luck
 from simvtp.evaluation.examples.clip_previews import Footage, make_footage
+from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, luck
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
 from simvtp.runs.journal import read_json, write_atomically
 from simvtp.runs.results import LOWER_IS_BETTER, Result
@@ -53,14 +55,17 @@ NOTES = {  # kind of a card -> what counts as right, and what its numbers are
 }
 
 
-# ---- one card -----------------------------------------------------------------------------------------------------------------
+# ---- one card ------------------------------------------------------------------------------------
 
 
 def _retrieved(card: Card, baseline: Card | None, footage: Footage) -> View:
     """A caption with the clips that were found, or a clip with captions."""
     if card["video"]:
         return _answered(card, baseline, footage)
-    found = [{**choice, "picture": footage.clips[choice["video"]], "rank": n} for n, choice in enumerate(card["choices"], start=1)]
+    found = [
+        {**choice, "picture": footage.clips[choice["video"]], "rank": n}
+        for n, choice in enumerate(card["choices"], start=1)
+    ]
     answer = card.get("answer")
     return {
         "kind": "found_clips",
@@ -75,7 +80,12 @@ def _answered(card: Card, baseline: Card | None, footage: Footage) -> View:
     """A clip with a question or without, and the candidates that were thought most likely."""
     about = {"picture": footage.clips[card["video"]], "video": card["video"], "text": card["text"]}
     if "truth" in card:
-        return about | {"kind": "count", "truth": card["truth"], "predicted": card["predicted"], "baseline": baseline}
+        return about | {
+            "kind": "count",
+            "truth": card["truth"],
+            "predicted": card["predicted"],
+            "baseline": baseline,
+        }
     return about | {
         "kind": "candidates",
         "choices": card["choices"],
@@ -92,10 +102,16 @@ def _grounded(card: Card, baseline: Card | None, footage: Footage) -> View:
     rows = [_span("truth", "true span", card["truth"], length)]
     rows += [
         _span("first" if n == 1 else "other", f"prediction {n}", span, length, overlap)
-        for n, (span, overlap) in enumerate(zip(card["spans"], card["overlaps"], strict=True), start=1)
+        for n, (span, overlap) in enumerate(
+            zip(card["spans"], card["overlaps"], strict=True), start=1
+        )
     ]
     if baseline is not None:
-        rows.append(_span("blind", "without the video", baseline["spans"][0], length, baseline["overlaps"][0]))
+        rows.append(
+            _span(
+                "blind", "without the video", baseline["spans"][0], length, baseline["overlaps"][0]
+            )
+        )
     ticks = [length * share for share in (0, 0.25, 0.5, 0.75, 1)]
     return {
         "kind": "timeline",
@@ -108,7 +124,9 @@ def _grounded(card: Card, baseline: Card | None, footage: Footage) -> View:
     }
 
 
-def _span(kind: str, label: str, span: Sequence[float], length: float, overlap: float | None = None) -> View:
+def _span(
+    kind: str, label: str, span: Sequence[float], length: float, overlap: float | None = None
+) -> View:
     """A row of the timeline; its bar in per cent of the video, cut at its end."""
     start, end = (min(max(bound / length, 0.0), 1.0) for bound in span)
     return {
@@ -150,12 +168,14 @@ def strips_of(card: Card) -> Iterator[str]:
         yield card["video"]
 
 
-# ---- one page -----------------------------------------------------------------------------------------------------------------
+# ---- one page ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Section:
-    """One figure of a page: its result, its items, those of its trained baseline (if any), and the items shown."""
+    """One figure of a page: its result, its items, those of its trained baseline (if any), and the
+    items shown.
+    """
 
     result: Result
     items: Items
@@ -167,16 +187,24 @@ class Section:
 
 
 def shown_items(items: Items, samples: int) -> tuple[str, ...]:
-    """The first `samples`/2 right and as many wrong items in the order of their hashes; of one kind more, where the other has too few."""
+    """The first `samples`/2 right and as many wrong items in the order of their hashes; of one kind
+    more, where the other has too few.
+    """
     ordered = sorted(items.cards, key=luck)
-    right, wrong = ([name for name in ordered if items.cards[name]["hit"] is side] for side in (True, False))
+    right, wrong = (
+        [name for name in ordered if items.cards[name]["hit"] is side] for side in (True, False)
+    )
     share = max(samples - samples // 2, samples - len(wrong))
     right = right[:share]
     return (*right, *wrong[: samples - len(right)])
 
 
-def sections(results: Sequence[Result], items: Sequence[Items], samples: int) -> dict[str, list[Section]]:
-    """Task -> what its page shows. Figures without cards (of other versions, or re-scored ones) are left out."""
+def sections(
+    results: Sequence[Result], items: Sequence[Items], samples: int
+) -> dict[str, list[Section]]:
+    """Task -> what its page shows. Figures without cards (of other versions, or re-scored ones) are
+    left out.
+    """
     found: dict[str, list[Section]] = {}
     for result in results:
         mine = find_items(items, result.protocol)
@@ -189,7 +217,11 @@ def sections(results: Sequence[Result], items: Sequence[Items], samples: int) ->
 
 
 def _same_figure(one: Items, other: Items) -> bool:
-    return (one.protocol.task, one.protocol.direction, one.ids) == (other.protocol.task, other.protocol.direction, other.ids)
+    return (one.protocol.task, one.protocol.direction, one.ids) == (
+        other.protocol.task,
+        other.protocol.direction,
+        other.ids,
+    )
 
 
 def draw_examples(
@@ -202,7 +234,8 @@ def draw_examples(
     samples: int,
     guard: Callable[[], None] | None = None,
 ) -> list[Path]:
-    """Write `run_dir`/figures/examples_<stage>_<task>.html for each task among the results; returns the paths.
+    """Write `run_dir`/figures/examples_<stage>_<task>.html for each task among the results; returns
+    the paths.
 
     Args:
         results, items: of the stage; items without cards give no page.
@@ -213,16 +246,30 @@ def draw_examples(
     for task, made in sections(results, items, samples).items() if samples else ():
         split = made[0].result.protocol.split
         clips = {
-            clip.id: clip for name in sorted(dataset.splits, key=split.__eq__) for clip in dataset.splits[name]
+            clip.id: clip
+            for name in sorted(dataset.splits, key=split.__eq__)
+            for clip in dataset.splits[name]
         }  # the scored split last
         path = run_dir / "figures" / f"examples_{stage}_{task}.html"
-        write_atomically(path, example_page(made, footage_of(made, experiment, clips), f"{run_dir.name}, recipe {experiment.name}"), guard)
+        write_atomically(
+            path,
+            example_page(
+                made,
+                footage_of(made, experiment, clips),
+                f"{run_dir.name}, recipe {experiment.name}",
+            ),
+            guard,
+        )
         paths.append(path)
     return paths
 
 
-def redraw_examples(run_dir: Path, experiment: Experiment, dataset: Dataset, samples: int, say: Say) -> list[Path]:
-    """The pages of a run that was scored, with so many items; what was scored by a version that kept no items is said."""
+def redraw_examples(
+    run_dir: Path, experiment: Experiment, dataset: Dataset, samples: int, say: Say
+) -> list[Path]:
+    """The pages of a run that was scored, with so many items; what was scored by a version that
+    kept no items is said.
+    """
     paths = []
     for stage in STAGES:
         scored, kept = run_dir / "stages" / f"{stage}.json", items_path(run_dir, stage)
@@ -230,15 +277,21 @@ def redraw_examples(run_dir: Path, experiment: Experiment, dataset: Dataset, sam
             say(f"{scored} was written by a version that kept no items: no example page of it.")
         if scored.exists() and kept.exists():
             results = [Result.from_dict(values) for values in read_json(scored)["results"]]
-            paths += draw_examples(run_dir, stage, results, read_items(kept), dataset, experiment, samples)
+            paths += draw_examples(
+                run_dir, stage, results, read_items(kept), dataset, experiment, samples
+            )
     return paths
 
 
-def footage_of(made: Sequence[Section], experiment: Experiment, clips: Mapping[str, Clip]) -> Footage:
+def footage_of(
+    made: Sequence[Section], experiment: Experiment, clips: Mapping[str, Clip]
+) -> Footage:
     """The pictures that a page needs."""
     cards = [card for section in made for card in section.cards()]
     moving = [name for card in cards for name in clips_of(card)]
-    return make_footage(experiment, clips, moving, (name for card in cards for name in strips_of(card)), PAGE_BYTES)
+    return make_footage(
+        experiment, clips, moving, (name for card in cards for name in strips_of(card)), PAGE_BYTES
+    )
 
 
 def example_page(made: Sequence[Section], footage: Footage, run: str) -> str:
@@ -279,7 +332,10 @@ def _section_view(section: Section, footage: Footage) -> View:
         "key": result.key,
         "queries": total,
         "gallery": result.gallery,
-        "note": first and NOTES[first["kind"]].format("probabilities" if first.get("shares") else "similarities (cosine)"),
+        "note": first
+        and NOTES[first["kind"]].format(
+            "probabilities" if first.get("shares") else "similarities (cosine)"
+        ),
         "groups": groups,
         "figures": figures_table(result),
     }
@@ -295,21 +351,33 @@ def _hits(items: Items) -> int:
 
 
 def figures_table(result: Result) -> dict[str, Any]:
-    """Names of the metrics, and a row each for the model, its baselines and chance; None where a figure is not known."""
+    """Names of the metrics, and a row each for the model, its baselines and chance; None where a
+    figure is not known.
+    """
     names = [name for name in result.metrics if not name.startswith("accuracy-")]
     rows = [("this model", result.metrics), *result.baselines.items(), ("chance", result.chance)]
     return {
         "names": names,
         "lower": [name for name in names if name in LOWER_IS_BETTER],
-        "rows": [(label, [metrics.get(name) for name in names]) for label, metrics in rows if metrics],
+        "rows": [
+            (label, [metrics.get(name) for name in names]) for label, metrics in rows if metrics
+        ],
     }
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["per_cent"] = lambda share: "—" if share is None else f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"
-    environment.filters["number"] = lambda value, digits=1: "—" if value is None else f"{value:.{digits}f}"
+    environment.filters["per_cent"] = lambda share: (
+        "—" if share is None else f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"
+    )
+    environment.filters["number"] = lambda value, digits=1: (
+        "—" if value is None else f"{value:.{digits}f}"
+    )
     return environment

@@ -1,7 +1,9 @@
-"""Sheets of frames and captions, drawn with Pillow: a still picture for the page, an animation for the eye.
+"""Sheets of frames and captions, drawn with Pillow: a still picture for the page, an animation for
+the eye.
 
-Nothing here knows about models. A `Sheet` holds panels (one clip each, as a row of frames) and lines of words, some of them
-marked; `draw_sheet` lays it out as one image, `draw_animation` as the frames of a GIF with the panels side by side.
+Nothing here knows about models. A `Sheet` holds panels (one clip each, as a row of frames) and
+lines of words, some of them marked; `draw_sheet` lays it out as one image, `draw_animation` as the
+frames of a GIF with the panels side by side.
 """
 
 from __future__ import annotations
@@ -74,12 +76,16 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _cell(frame: NDArray[np.uint8], target: int) -> Image.Image:
-    """A frame at about `target` pixels wide: small ones grow by a whole factor with sharp pixels, large ones shrink."""
+    """A frame at about `target` pixels wide: small ones grow by a whole factor with sharp pixels,
+    large ones shrink.
+    """
     image = Image.fromarray(frame)
     factor = round(target / image.width)
     if factor >= 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    return image.resize((target, round(target * image.height / image.width)), Image.Resampling.LANCZOS)
+    return image.resize(
+        (target, round(target * image.height / image.width)), Image.Resampling.LANCZOS
+    )
 
 
 def chosen_frames(count: int) -> list[int]:
@@ -87,7 +93,7 @@ def chosen_frames(count: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, COLUMNS)).round()})
 
 
-# ---- text -----------------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
@@ -113,10 +119,13 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     return [line for part in text.split("\n") for line in _wrap(part, font, width)]
 
 
-def _place_words(words: tuple[Word, ...], font: ImageFont.FreeTypeFont, width: float) -> Iterator[tuple[float, int, Word]]:
+def _place_words(
+    words: tuple[Word, ...], font: ImageFont.FreeTypeFont, width: float
+) -> Iterator[tuple[float, int, Word]]:
     """(x, line number, word) of words that flow over lines of `width`.
 
-    Marked words get room for their background; pieces of a word, and a true word after a wrong one, stay on one line.
+    Marked words get room for their background; pieces of a word, and a true word after a wrong one,
+    stay on one line.
     """
     space = font.getlength(" ") + 3
     groups: list[list[tuple[float, Word]]] = []  # (x within the group, word)
@@ -140,14 +149,25 @@ def _place_words(words: tuple[Word, ...], font: ImageFont.FreeTypeFont, width: f
 
 
 class _Page:
-    """A white canvas that is filled from top to bottom; what lies below `height` is not drawn, but `y` still counts it."""
+    """A white canvas that is filled from top to bottom; what lies below `height` is not drawn, but
+    `y` still counts it.
+    """
 
     def __init__(self, width: int, height: int = 1) -> None:
         self.image = Image.new("RGB", (width, height), PAPER)
         self.draw = ImageDraw.Draw(self.image)
         self.width, self.y = width, MARGIN
 
-    def text(self, text: str, size: int, *, colour: str = INK, bold: bool = False, after: int = 0, left: int = MARGIN) -> None:
+    def text(
+        self,
+        text: str,
+        size: int,
+        *,
+        colour: str = INK,
+        bold: bool = False,
+        after: int = 0,
+        left: int = MARGIN,
+    ) -> None:
         """A paragraph from `left` to the right margin."""
         font = _font(size, bold)
         for line in _wrap(text, font, self.width - MARGIN - left):
@@ -169,12 +189,16 @@ class _Page:
             at, rows = (left + x + (4 if background else 0), top + row * step), row
             if background:
                 length = font.getlength(word.text)
-                self.draw.rounded_rectangle((at[0] - 4, at[1] - 3, at[0] + length + 4, at[1] + 20), radius=4, fill=background)
+                self.draw.rounded_rectangle(
+                    (at[0] - 4, at[1] - 3, at[0] + length + 4, at[1] + 20),
+                    radius=4,
+                    fill=background,
+                )
             self.draw.text(at, word.text, fill=colour, font=font)
         self.y = top + (rows + 1) * step + 4
 
 
-# ---- layouts --------------------------------------------------------------------------------------------------------------
+# ---- layouts -------------------------------------------------------------------------------------
 
 
 def _fitted(layout: Callable[[_Page], None], width: int) -> Image.Image:
@@ -187,7 +211,9 @@ def _fitted(layout: Callable[[_Page], None], width: int) -> Image.Image:
 
 
 def draw_sheet(sheet: Sheet) -> Image.Image:
-    """The still picture: a row of frames for each panel with its label on the left, then the captions, then the footnote."""
+    """The still picture: a row of frames for each panel with its label on the left, then the
+    captions, then the footnote.
+    """
     columns = chosen_frames(len(sheet.frame_numbers))
     cells = [[_cell(panel.frames[i], 144) for i in columns] for panel in sheet.panels]
     cell_width, cell_height = cells[0][0].size
@@ -198,7 +224,9 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
         page.text(sheet.subtitle, 13, colour=GREY, after=12)
         for number, i in enumerate(columns):
             centre = left + number * (cell_width + GAP) + cell_width / 2
-            page.draw.text((centre, page.y), sheet.frame_numbers[i], fill=GREY, font=_font(12), anchor="ma")
+            page.draw.text(
+                (centre, page.y), sheet.frame_numbers[i], fill=GREY, font=_font(12), anchor="ma"
+            )
         page.y += 22
         for panel, row in zip(sheet.panels, cells, strict=True):
             for number, cell in enumerate(row):
@@ -210,7 +238,9 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
             page.line(line, left)
         page.text(sheet.footnote, 11, colour=GREY)
 
-    return _fitted(layout, max(left + len(columns) * (cell_width + GAP) - GAP + MARGIN, SMALLEST_WIDTH))
+    return _fitted(
+        layout, max(left + len(columns) * (cell_width + GAP) - GAP + MARGIN, SMALLEST_WIDTH)
+    )
 
 
 def _label(page: _Page, panel: Panel, max_height: int) -> int:
@@ -225,7 +255,14 @@ def _label(page: _Page, panel: Panel, max_height: int) -> int:
     return max(height, max_height)
 
 
-def _paragraph(page: _Page, at: tuple[int, int], lines: list[str], font: ImageFont.FreeTypeFont, colour: str, step: int) -> None:
+def _paragraph(
+    page: _Page,
+    at: tuple[int, int],
+    lines: list[str],
+    font: ImageFont.FreeTypeFont,
+    colour: str,
+    step: int,
+) -> None:
     for row, text in enumerate(lines):
         page.draw.text((at[0], at[1] + row * step), text, fill=colour, font=font)
 
@@ -267,5 +304,11 @@ def draw_animation(sheet: Sheet) -> list[Image.Image]:
 
 def save_animation(images: list[Image.Image], path: Path, milliseconds: int = 250) -> None:
     """Write an endless GIF."""
-    options: dict[str, Any] = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0, "optimize": False}
+    options: dict[str, Any] = {
+        "save_all": True,
+        "append_images": images[1:],
+        "duration": milliseconds,
+        "loop": 0,
+        "optimize": False,
+    }
     images[0].save(path, **options)

@@ -1,8 +1,9 @@
 """Which of the masked tubes are rebuilt, where not all of them are: running cells.
 
-After the decoder masking of VideoMAE V2 (arXiv 2303.16727), read from its description; details are ours. Places of the grid form cells of
-2 x 2. Each place has a number on the ring of its cell, and from one time slot to the next the ring turns by one, so that over four slots
-every place of a cell has its turn. Half of the tubes are those of two neighbouring numbers.
+After the decoder masking of VideoMAE V2 (arXiv 2303.16727), read from its description; details are
+ours. Places of the grid form cells of 2 x 2. Each place has a number on the ring of its cell, and
+from one time slot to the next the ring turns by one, so that over four slots every place of a cell
+has its turn. Half of the tubes are those of two neighbouring numbers.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ def rebuilt_count(masked: int, share: float) -> int:
 def rebuilt(masked: Tensor, config: ModelConfig) -> Tensor:
     """The masked tubes that are rebuilt: int64 [B, M] -> [B, K], ascending, K = round(share * M).
 
-    Those whose turn it is come first, then those whose turn comes next, and so on; within a turn the order is fixed and without a
-    pattern. It depends on the mask alone, and draws no random number.
+    Those whose turn it is come first, then those whose turn comes next, and so on; within a turn
+    the order is fixed and without a pattern. It depends on the mask alone, and draws no random
+    number.
     """
     _, height, width = config.grid
     slot, place = masked // (height * width), masked % (height * width)

@@ -1,4 +1,6 @@
-"""What is read off the pair pass: pixels of masked tubes, masked words, does the pair belong together (method notes 1.4)."""
+"""What is read off the pair pass: pixels of masked tubes, masked words, does the pair belong
+together (method notes 1.4).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from simvtp.models.common.layers import BLOCK_NORM_EPS, Blocks, sine_cosine_tabl
 
 
 class VideoDecoder(nn.Module):
-    """Predicts the pixels of the masked tubes from the video part of the pair pass; text reaches it only through the encoder."""
+    """Predicts the pixels of the masked tubes from the video part of the pair pass; text reaches it
+    only through the encoder.
+    """
 
     position: Tensor
 
@@ -22,20 +26,29 @@ class VideoDecoder(nn.Module):
         self.blocks = Blocks(width, config.decoder_depth, config.decoder_heads, config.mlp_ratio)
         self.norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)
         self.head = nn.Linear(width, config.tube_values)
-        self.register_buffer("position", sine_cosine_table(config.tubes, width), persistent=False)  # [N, width]
+        self.register_buffer(
+            "position", sine_cosine_table(config.tubes, width), persistent=False
+        )  # [N, width]
 
     def forward(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """tokens [B, V, D], visible int64 [B, V], masked int64 [B, M] -> normalised pixels [B, M, P]."""
+        """tokens [B, V, D], visible int64 [B, V], masked int64 [B, M] -> normalised pixels [B, M,
+        P].
+        """
         seen = self.bridge(tokens) + self.position[visible]
         hidden = self.mask_token + self.position[masked]
-        return self.head(self.norm(self.blocks(torch.cat([seen, hidden.to(seen.dtype)], dim=1), first=seen.shape[1])))
+        return self.head(
+            self.norm(
+                self.blocks(torch.cat([seen, hidden.to(seen.dtype)], dim=1), first=seen.shape[1])
+            )
+        )
 
 
 class TextDecoder(nn.Module):
     """Word scores at the masked positions.
 
-    Depth 0 is the released linear head, untied. Above 0 (ours: the paper draws a text decoder and does not give its depth): a
-    linear layer to a width of its own or that of the video decoder, blocks over the text part, LayerNorm, then the word head.
+    Depth 0 is the released linear head, untied. Above 0 (ours: the paper draws a text decoder and
+    does not give its depth): a linear layer to a width of its own or that of the video decoder,
+    blocks over the text part, LayerNorm, then the word head.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -47,12 +60,16 @@ class TextDecoder(nn.Module):
         if config.text_decoder_depth > 0:
             width = config.text_decoder_dim or config.decoder_dim
             self.down = nn.Linear(config.dim, width)
-            self.blocks = Blocks(width, config.text_decoder_depth, config.decoder_heads, config.mlp_ratio)
+            self.blocks = Blocks(
+                width, config.text_decoder_depth, config.decoder_heads, config.mlp_ratio
+            )
             self.norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)
         self.head = nn.Linear(width, config.vocab_size)
 
     def forward(self, tokens: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
-        """tokens [B, L, D] (text part of the pair pass), keys bool [B, L], positions int64 [B, K] -> logits [B, K, W]."""
+        """tokens [B, L, D] (text part of the pair pass), keys bool [B, L], positions int64 [B, K]
+        -> logits [B, K, W].
+        """
         x = self.down(tokens)
         if self.blocks is not None:
             x = self.blocks(x, keys)
@@ -62,8 +79,9 @@ class TextDecoder(nn.Module):
 def choose_negatives(scores: Tensor | None, noise: Tensor, given: Tensor | None) -> Tensor:
     """For each text b the clip that serves as its VTM negative: int64 [B], never b itself.
 
-    `given` wins if it is there. Else Gumbel-max: the clip j is drawn with probability proportional to exp(scores[b, j]) among the
-    others; without scores, uniformly. `noise` is standard Gumbel noise [B, B].
+    `given` wins if it is there. Else Gumbel-max: the clip j is drawn with probability proportional
+    to exp(scores[b, j]) among the others; without scores, uniformly. `noise` is standard Gumbel
+    noise [B, B].
     """
     if given is not None:
         return given

@@ -1,4 +1,6 @@
-"""Action recognition with the video side of the encoder: linear probe, attentive probe, all of it. The heads are ours."""
+"""Action recognition with the video side of the encoder: linear probe, attentive probe, all of it.
+The heads are ours.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,15 @@ class AttentivePool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, D] -> [B, D]."""
-        keys, values = self.keys_values(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        query = self.query.expand(len(tokens), -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        keys, values = (
+            self.keys_values(tokens)
+            .unflatten(-1, (2, self.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
+        query = (
+            self.query.expand(len(tokens), -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        )
         mixed = nn.functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values)
         return self.out(mixed.transpose(1, 2).flatten(2))[:, 0]
 
@@ -39,8 +48,9 @@ class AttentivePool(nn.Module):
 class VideoClassifier(nn.Module):
     """Tubes, encoder, pooled tokens, LayerNorm, one linear layer.
 
-    probe `linear`: encoder frozen, tokens averaged; `attentive`: encoder frozen, tokens pooled by a learned query; `none`: tokens averaged,
-    all is trained. A frozen encoder runs in evaluation mode and without gradients.
+    probe `linear`: encoder frozen, tokens averaged; `attentive`: encoder frozen, tokens pooled by a
+    learned query; `none`: tokens averaged, all is trained. A frozen encoder runs in evaluation mode
+    and without gradients.
     """
 
     def __init__(self, config: ModelConfig, classes: int, probe: Probe = "none") -> None:
@@ -56,12 +66,23 @@ class VideoClassifier(nn.Module):
 
     @classmethod
     def from_unified(
-        cls, model: SimVTP, config: ModelConfig, classes: int, seed: int, *, probe: Probe = "none", drop_path: float = 0.0
+        cls,
+        model: SimVTP,
+        config: ModelConfig,
+        classes: int,
+        seed: int,
+        *,
+        probe: Probe = "none",
+        drop_path: float = 0.0,
     ) -> VideoClassifier:
         """Encoder from `model`; the rest starts by (seed, name), the last layer small."""
-        built = cls(replace(config, drop_path=0.0 if probe != "none" else drop_path), classes, probe)
+        built = cls(
+            replace(config, drop_path=0.0 if probe != "none" else drop_path), classes, probe
+        )
         initialise(built, seed)
-        nn.init.trunc_normal_(built.head.weight, std=INITIAL_STD, generator=torch.Generator().manual_seed(seed))
+        nn.init.trunc_normal_(
+            built.head.weight, std=INITIAL_STD, generator=torch.Generator().manual_seed(seed)
+        )
         built.video_embedding.load_state_dict(model.video_embedding.state_dict())
         built.encoder.load_state_dict(model.encoder.state_dict())
         weight = model.video_embedding.proj.weight
@@ -82,4 +103,6 @@ class VideoClassifier(nn.Module):
         """uint8 clips [B, T, H, W, 3] -> logits [B, classes]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             tokens = self.encoder(self.video_embedding(cut_tubes(clips, self.config)))
-        return self.head(self.fc_norm(tokens.mean(dim=1) if self.pool is None else self.pool(tokens)))
+        return self.head(
+            self.fc_norm(tokens.mean(dim=1) if self.pool is None else self.pool(tokens))
+        )

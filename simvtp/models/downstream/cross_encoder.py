@@ -1,7 +1,8 @@
-"""Downstream models on the pair pass: a clip and a text in one sequence through the unified encoder.
+"""Downstream models on the pair pass: a clip and a text in one sequence through the unified
+encoder.
 
-The papers name question answering and grounding as tasks and say nothing of their heads: all heads here are ours. Legend: see
-simvtp/batch.py; C texts that are scored for one clip, K outputs.
+The papers name question answering and grounding as tasks and say nothing of their heads: all heads
+here are ours. Legend: see simvtp/batch.py; C texts that are scored for one clip, K outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from simvtp.models.simvtp.simvtp_model import SimVTP
 
 
 class PairEncoder(nn.Module):
-    """The pre-trained embeddings and encoder, for pairs; blind: for texts alone, and the video's embedding is not there."""
+    """The pre-trained embeddings and encoder, for pairs; blind: for texts alone, and the video's
+    embedding is not there.
+    """
 
     def __init__(self, config: ModelConfig, blind: bool = False, drop_tubes: float = 0.0) -> None:
         super().__init__()
@@ -35,9 +38,17 @@ class PairEncoder(nn.Module):
 
     @classmethod
     def from_unified(
-        cls, model: SimVTP, config: ModelConfig, *, drop_path: float = 0.0, blind: bool = False, drop_tubes: float = 0.0
+        cls,
+        model: SimVTP,
+        config: ModelConfig,
+        *,
+        drop_path: float = 0.0,
+        blind: bool = False,
+        drop_tubes: float = 0.0,
     ) -> PairEncoder:
-        """A copy of the encoder of `model`, with its final norm. `drop_tubes`: share of the tubes that is not seen while training."""
+        """A copy of the encoder of `model`, with its final norm. `drop_tubes`: share of the tubes
+        that is not seen while training.
+        """
         pair = cls(replace(config, drop_path=drop_path), blind, drop_tubes)
         if not blind:
             pair.video_embedding.load_state_dict(model.video_embedding.state_dict())
@@ -46,15 +57,21 @@ class PairEncoder(nn.Module):
         return pair
 
     def embed_video(self, clips: Tensor) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] -> tokens [B, N, D] for `forward` (fewer where tubes are dropped); [B, 0, D] if blind."""
+        """uint8 clips [B, T, H, W, 3] -> tokens [B, N, D] for `forward` (fewer where tubes are
+        dropped); [B, 0, D] if blind.
+        """
         if self.blind:
             weight = self.text_embedding.norm.weight
             return weight.new_zeros(clips.shape[0], 0, weight.shape[0])
         kept = self.drop_tubes.kept(clips.shape[0], self.config.tubes, clips.device)
         return self.video_embedding(cut_tubes(clips, self.config), kept)
 
-    def forward(self, video: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedded tubes [B, N, D], pieces [B, L], where they are (bool [B, L]) -> video part [B, N, D] and text part [B, L, D]."""
+    def forward(
+        self, video: Tensor, input_ids: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Embedded tubes [B, N, D], pieces [B, L], where they are (bool [B, L]) -> video part [B,
+        N, D] and text part [B, L, D].
+        """
         text = self.text_embedding(input_ids)
         keys = torch.cat([attention_mask.new_ones(video.shape[:2]), attention_mask], dim=1)
         tokens = self.encoder(torch.cat([video, text.to(video.dtype)], dim=1), keys)
@@ -68,7 +85,9 @@ def text_mean(text: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 class AnswerHead(nn.Module):
-    """K figures of a pair (ours): means of the text part and of the video part, LayerNorm, linear, GELU, linear. Blind: of the text part."""
+    """K figures of a pair (ours): means of the text part and of the video part, LayerNorm, linear,
+    GELU, linear. Blind: of the text part.
+    """
 
     def __init__(self, width: int, outputs: int, blind: bool) -> None:
         super().__init__()
@@ -84,7 +103,9 @@ class AnswerHead(nn.Module):
 
 
 class MatchHead(nn.Module):
-    """How well a pair fits (ours): the VTM head's log-odds, of the mean over all tokens that are not padding."""
+    """How well a pair fits (ours): the VTM head's log-odds, of the mean over all tokens that are
+    not padding.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -98,7 +119,9 @@ class MatchHead(nn.Module):
 
     @torch.no_grad()
     def start_from(self, match_head: nn.Linear) -> None:
-        """Begin as the pre-trained two-way head: its second output (belongs together) less its first."""
+        """Begin as the pre-trained two-way head: its second output (belongs together) less its
+        first.
+        """
         self.out.weight.copy_(match_head.weight[1:] - match_head.weight[:1])
         self.out.bias.copy_(match_head.bias[1:] - match_head.bias[:1])
 
@@ -106,8 +129,9 @@ class MatchHead(nn.Module):
 class PairModel(nn.Module):
     """Pair encoder and head.
 
-    With texts [B, L] it gives `logits` [B, K]; with C texts for each clip, [B, C, L] and a head of one output, it gives their scores
-    [B, C]. A text without any piece stands for a candidate that is not there: its score is -inf.
+    With texts [B, L] it gives `logits` [B, K]; with C texts for each clip, [B, C, L] and a head of
+    one output, it gives their scores [B, C]. A text without any piece stands for a candidate that
+    is not there: its score is -inf.
     """
 
     def __init__(self, pair: PairEncoder, head: AnswerHead | MatchHead) -> None:
@@ -120,11 +144,15 @@ class PairModel(nn.Module):
         cls, model: SimVTP, config: ModelConfig, outputs: int, seed: int, *, kind: Literal["answer", "match"] = "answer",
         drop_path: float = 0.0, blind: bool = False, drop_tubes: float = 0.0,
     ) -> PairModel:  # fmt: skip
-        """Encoder from `model`; the head starts by (seed, name), a match head from the VTM head if `model` has one."""
+        """Encoder from `model`; the head starts by (seed, name), a match head from the VTM head if
+        `model` has one.
+        """
         head = AnswerHead(config.dim, outputs, blind) if kind == "answer" else MatchHead(config.dim)
         built = cls(PairEncoder(replace(config, drop_path=drop_path), blind), head)
         built.initialise(seed)
-        built.pair = PairEncoder.from_unified(model, config, drop_path=drop_path, blind=blind, drop_tubes=drop_tubes)
+        built.pair = PairEncoder.from_unified(
+            model, config, drop_path=drop_path, blind=blind, drop_tubes=drop_tubes
+        )
         if isinstance(head, MatchHead) and "vtm" in model.objectives:
             head.start_from(model.match_head)
         weight = model.video_embedding.proj.weight
@@ -148,7 +176,17 @@ class PairModel(nn.Module):
         there = attention_mask.any(dim=-1)
         seen = attention_mask.clone()
         seen[..., 0] |= ~there  # attention to nothing at all would be NaN
-        # [B, K, L] -> [K * B, L]: the whole batch once for each candidate, the order in which dropout is drawn for samples
-        flat_ids, flat_seen = input_ids.transpose(0, 1).flatten(0, 1), seen.transpose(0, 1).flatten(0, 1)
-        scores = self.head(*self.pair(video.repeat(count, 1, 1), flat_ids, flat_seen), flat_seen)  # [K * B, 1]
-        return scores.unflatten(0, (count, -1))[..., 0].transpose(0, 1).masked_fill(~there, float("-inf"))
+        # [B, K, L] -> [K * B, L]: the whole batch once for each candidate, the order in which
+        # dropout is drawn for samples
+        flat_ids, flat_seen = (
+            input_ids.transpose(0, 1).flatten(0, 1),
+            seen.transpose(0, 1).flatten(0, 1),
+        )
+        scores = self.head(
+            *self.pair(video.repeat(count, 1, 1), flat_ids, flat_seen), flat_seen
+        )  # [K * B, 1]
+        return (
+            scores.unflatten(0, (count, -1))[..., 0]
+            .transpose(0, 1)
+            .masked_fill(~there, float("-inf"))
+        )

@@ -1,11 +1,13 @@
-"""Parameters and forward operations of MAC by part, from the sizes alone; counted as in models/flops.py."""
+"""Parameters and forward operations of MAC by part, from the sizes alone; counted as in
+models/flops.py.
+"""
 
 from __future__ import annotations
 
 from simvtp.config.schema import MaskConfig, ModelConfig, hidden_per_slot
-from simvtp.models.mac.mac_model import MAC
-from simvtp.models.mac.mac_masks import kept_length
 from simvtp.models.flops.meta_init import shapes_alone
+from simvtp.models.mac.mac_masks import kept_length
+from simvtp.models.mac.mac_model import MAC
 
 _PARTS = {
     "patch embedding": ("video_tower.embedding",),
@@ -23,12 +25,18 @@ def mac_parameter_counts(config: ModelConfig) -> dict[str, int]:
         model = MAC(config)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():
-        part = next(part for part, pieces in _PARTS.items() if any(f"{piece}." in f"{name}." for piece in pieces))
+        part = next(
+            part
+            for part, pieces in _PARTS.items()
+            if any(f"{piece}." in f"{name}." for piece in pieces)
+        )
         counts[part] += parameter.numel()
     return counts
 
 
-def mac_forward_flops(config: ModelConfig, masks: MaskConfig | None = None, slots: int = 0) -> dict[str, int]:
+def mac_forward_flops(
+    config: ModelConfig, masks: MaskConfig | None = None, slots: int = 0
+) -> dict[str, int]:
     """Operations of one forward pass per sample, by part; `slots`: frames that are seen (0 = all)."""
     masks = masks or MaskConfig()
     _, height, width = config.grid
@@ -38,9 +46,17 @@ def mac_forward_flops(config: ModelConfig, masks: MaskConfig | None = None, slot
     tokens, length = patches + 1, kept_length(config.text_length, masks)
     cls = _attention(1, tokens, dim)
     space = _linear(tokens, dim, 4 * dim) + cls + slots * _attention(each, each + 1, dim)
-    over_time = _attention(tokens, tokens, dim) if config.time_attention == "all" else cls + patches * _attention(1, slots + 1, dim)
+    over_time = (
+        _attention(tokens, tokens, dim)
+        if config.time_attention == "all"
+        else cls + patches * _attention(1, slots + 1, dim)
+    )
     mlp = 2 * _linear(tokens, dim, hidden)
-    text = _linear(length, dim, 4 * dim) + _attention(length, length, dim) + 2 * _linear(length, dim, hidden)
+    text = (
+        _linear(length, dim, 4 * dim)
+        + _attention(length, length, dim)
+        + 2 * _linear(length, dim, hidden)
+    )
     return {
         "patch embedding": _linear(patches, config.tube_values, dim),
         "video tower, space and MLP": config.depth * (space + mlp),

@@ -10,14 +10,24 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_DRAWING = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)  # those in torch.nn.init that tell a mode of the call
+_DRAWING = (
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_uniform_,
+)  # those in torch.nn.init that tell a mode of the call
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Initial values are not drawn: without memory there is nothing to fill, and torch would import its compiler to find that out."""
+    """Initial values are not drawn: without memory there is nothing to fill, and torch would import
+    its compiler to find that out.
+    """
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in _DRAWING:
             return args[0] if args else (kwargs or {})["tensor"]

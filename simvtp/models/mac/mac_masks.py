@@ -1,7 +1,9 @@
-"""Masks of MAC: which patches of which frames are seen, and the caption with `[MASK]` or with fewer words.
+"""Masks of MAC: which patches of which frames are seen, and the caption with `[MASK]` or with fewer
+words.
 
-What is hidden is drawn by `masking.draw_masks`. Here it is put into the shape that the towers take: visible patches slot by slot, of the
-first frames only while `masks.frames` says so, and captions from which hidden words are left out where `masks.text_mask` is `drop`.
+What is hidden is drawn by `masking.draw_masks`. Here it is put into the shape that the towers take:
+visible patches slot by slot, of the first frames only while `masks.frames` says so, and captions
+from which hidden words are left out where `masks.text_mask` is `drop`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from simvtp.models.common.masking import draw_masks, words_to_hide
 
 @dataclass(frozen=True)
 class FrameMasks(Masks):
-    """Masks with the number of frames that are used. `visible` is [B, slots * n], slot by slot; `input_ids` is [B, L'].
+    """Masks with the number of frames that are used. `visible` is [B, slots * n], slot by slot;
+    `input_ids` is [B, L'].
 
     Attributes:
         slots: frames of the clip that are seen.
@@ -43,10 +46,21 @@ def slots_at(step: int, frames: int, schedule: str) -> int:
 
 
 def draw_frame_masks(
-    batch: Batch, model: ModelConfig, masks: MaskConfig, *, mask_id: int, seed: int, step: int, first_sample: int
+    batch: Batch,
+    model: ModelConfig,
+    masks: MaskConfig,
+    *,
+    mask_id: int,
+    seed: int,
+    step: int,
+    first_sample: int,
 ) -> FrameMasks:
-    """As `masking.draw_masks`; of `T` frames, a step that sees fewer takes every (T / fewer)-th from the first on."""
-    drawn = draw_masks(batch, model, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample)
+    """As `masking.draw_masks`; of `T` frames, a step that sees fewer takes every (T / fewer)-th
+    from the first on.
+    """
+    drawn = draw_masks(
+        batch, model, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
+    )
     total = model.grid[0]
     slots = slots_at(step, total, masks.frames)
     visible = drawn.visible
@@ -71,20 +85,28 @@ def draw_frame_masks(
 
 
 def kept_length(length: int, masks: MaskConfig) -> int:
-    """Pieces of the longest caption that remain when hidden words are left out, [CLS] and [SEP] included."""
+    """Pieces of the longest caption that remain when hidden words are left out, [CLS] and [SEP]
+    included.
+    """
     if masks.text_mask == "replace":
         return length
     return 2 + max(words - words_to_hide(masks.text_ratio, words) for words in range(length - 1))
 
 
 def _without_hidden(drawn: Masks, batch: Batch, masks: MaskConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """(ids, keys, positions), each [B, L'], of the pieces that are not hidden, in their order and at their old positions."""
+    """(ids, keys, positions), each [B, L'], of the pieces that are not hidden, in their order and
+    at their old positions.
+    """
     length = batch.input_ids.shape[1]
     hidden = torch.zeros_like(batch.attention_mask)
     used = drawn.word_labels >= 0
-    hidden.scatter_(1, torch.where(used, drawn.word_positions, 0), used)  # unused slots write False at 0, which is [CLS]
+    hidden.scatter_(
+        1, torch.where(used, drawn.word_positions, 0), used
+    )  # unused slots write False at 0, which is [CLS]
     places = torch.arange(length, device=hidden.device)
     stay = batch.attention_mask & ~hidden
-    order = torch.where(stay, places, length).argsort(dim=1, stable=True)[:, : kept_length(length, masks)]
+    order = torch.where(stay, places, length).argsort(dim=1, stable=True)[
+        :, : kept_length(length, masks)
+    ]
     keys = take(stay, order)
     return torch.where(keys, take(batch.input_ids, order), 0), keys, order

@@ -1,7 +1,9 @@
-"""Weights for MAC's towers: an image ViT from timm, inflated over time; DistilBERT from transformers; exports of this project.
+"""Weights for MAC's towers: an image ViT from timm, inflated over time; DistilBERT from
+transformers; exports of this project.
 
-Inflation is Frozen-in-Time's: what an image model has is taken as it is, attention over time and positions in time keep their beginning,
-which has no effect. So at first a video of identical frames has the features of the image model.
+Inflation is Frozen-in-Time's: what an image model has is taken as it is, attention over time and
+positions in time keep their beginning, which has no effect. So at first a video of identical frames
+has the features of the image model.
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from simvtp.models.mac.mac_model import MAC
-from simvtp.models.weights.state_dict_maps import OWN, UNUSED, Conversion, Naming, Rule, convert, load
+from simvtp.models.weights.state_dict_maps import (
+    OWN,
+    UNUSED,
+    Conversion,
+    Naming,
+    Rule,
+    convert,
+    load,
+)
 
 NO_KEY_BIAS = "shifts all scores of a query alike, which softmax does not see"
 TEMPORAL, SPATIAL = "video_tower.embedding.temporal", "video_tower.embedding.spatial"
@@ -26,19 +36,33 @@ _VIT = (
     Rule(r"patch\.(weight|bias)", r"video_tower.embedding.proj.\1"),
     Rule(r"(cls|spatial)", r"video_tower.embedding.\1"),
     Rule(r"blocks\.(\d+)\.attn\.k_bias", UNUSED, why=NO_KEY_BIAS),
-    Rule(r"(blocks\.\d+\.(?:norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(?:weight|bias))", r"video_tower.\1"),
+    Rule(
+        r"(blocks\.\d+\.(?:norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(?:weight|bias))",
+        r"video_tower.\1",
+    ),
     Rule(r"(blocks\.\d+\.attn\.[qv]_bias)", r"video_tower.\1"),
     Rule(r"(norm\.(?:weight|bias))", r"video_tower.\1"),
-    Rule(r"(?:head|pre_logits|fc_norm|head_dist)\..+|dist_token", UNUSED, why="head of a classifier"),
+    Rule(
+        r"(?:head|pre_logits|fc_norm|head_dist)\..+|dist_token", UNUSED, why="head of a classifier"
+    ),
 )
 _LAYER = r"(?:distilbert\.)?transformer\.layer\.(\d+)\."
 _BLOCK = r"text_tower.blocks.\1."
 _DISTILBERT = (
-    Rule(r"(?:distilbert\.)?embeddings\.word_embeddings\.weight", "text_tower.embedding.word.weight"),
-    Rule(r"(?:distilbert\.)?embeddings\.position_embeddings\.weight", "text_tower.embedding.position.weight", "cut"),
+    Rule(
+        r"(?:distilbert\.)?embeddings\.word_embeddings\.weight", "text_tower.embedding.word.weight"
+    ),
+    Rule(
+        r"(?:distilbert\.)?embeddings\.position_embeddings\.weight",
+        "text_tower.embedding.position.weight",
+        "cut",
+    ),
     Rule(r"(?:distilbert\.)?embeddings\.LayerNorm\.(weight|bias)", r"text_tower.embedding.norm.\1"),
     Rule(r"(?:distilbert\.)?embeddings\.position_ids", UNUSED, why="a constant"),
-    *(Rule(rf"{_LAYER}attention\.{name}_lin\.weight", f"{_BLOCK}attn.qkv.weight", name) for name in "qkv"),
+    *(
+        Rule(rf"{_LAYER}attention\.{name}_lin\.weight", f"{_BLOCK}attn.qkv.weight", name)
+        for name in "qkv"
+    ),
     *(Rule(rf"{_LAYER}attention\.{name}_lin\.bias", f"{_BLOCK}attn.{name}_bias") for name in "qv"),
     Rule(rf"{_LAYER}attention\.k_lin\.bias", UNUSED, why=NO_KEY_BIAS),
     Rule(rf"{_LAYER}attention\.out_lin\.(weight|bias)", rf"{_BLOCK}attn.proj.\2"),
@@ -46,27 +70,39 @@ _DISTILBERT = (
     Rule(rf"{_LAYER}ffn\.lin([12])\.(weight|bias)", rf"{_BLOCK}mlp.fc\2.\3"),
     Rule(rf"{_LAYER}output_layer_norm\.(weight|bias)", rf"{_BLOCK}norm2.\2"),
     Rule(
-        r"(?:vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..+", UNUSED, why="head of another task"
+        r"(?:vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..+",
+        UNUSED,
+        why="head of another task",
     ),
 )
 
 
-def import_mac_state(model: MAC, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any]) -> Conversion:
-    """Load a timm ViT, a DistilBERT or an export of this project into `model`; the kind is seen from its keys.
+def import_mac_state(
+    model: MAC, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any]
+) -> Conversion:
+    """Load a timm ViT, a DistilBERT or an export of this project into `model`; the kind is seen
+    from its keys.
 
     settings: the config.json beside the weights. Raises CheckpointError, and then changes nothing.
     """
     if any(key.startswith("video_tower.") for key in state):
         naming, state = OWN, _with_frames(state, model)
     elif "patch_embed.proj.weight" in state and "pos_embed" in state:
-        naming, state = _naming("image ViT of timm", _VIT, model, "video_tower."), _image_model(state, model.config, settings, where)
+        naming, state = (
+            _naming("image ViT of timm", _VIT, model, "video_tower."),
+            _image_model(state, model.config, settings, where),
+        )
     elif any(key.endswith("attention.q_lin.weight") for key in state):
         naming = _naming("DistilBERT", _DISTILBERT, model, "text_tower.")
         if settings.get("n_heads", model.config.heads) != model.config.heads:
-            raise CheckpointError(f"{where}: n_heads={settings['n_heads']} in its config.json, but model.heads={model.config.heads}.")
+            raise CheckpointError(
+                f"{where}: n_heads={settings['n_heads']} in its config.json, but model.heads={model.config.heads}."
+            )
     else:
         some = ", ".join(list(state)[:4])
-        raise CheckpointError(f"{where}: the keys ({some}, ...) are no ViT of timm, no DistilBERT and no export of model.method=mac.")
+        raise CheckpointError(
+            f"{where}: the keys ({some}, ...) are no ViT of timm, no DistilBERT and no export of model.method=mac."
+        )
     conversion = convert(state, model, naming, where)
     load(model, conversion)
     return conversion
@@ -75,32 +111,54 @@ def import_mac_state(model: MAC, state: Mapping[str, Tensor], where: str, settin
 def _naming(kind: str, rules: tuple[Rule, ...], model: MAC, tower: str) -> Naming:
     """All parameters of the tower must come, but those of time, which an image model does not have."""
     names = (name for name, _ in model.named_parameters() if name.startswith(tower))
-    return Naming(kind, rules, tuple(name for name in names if "time_" not in name and name != TEMPORAL))
+    return Naming(
+        kind, rules, tuple(name for name in names if "time_" not in name and name != TEMPORAL)
+    )
 
 
-def _image_model(state: Mapping[str, Tensor], config: ModelConfig, settings: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """timm's names and shapes, made ready for `_VIT`: the fused bias in three, CLS with its position, pixels normalised as ours are."""
+def _image_model(
+    state: Mapping[str, Tensor], config: ModelConfig, settings: Mapping[str, Any], where: str
+) -> dict[str, Tensor]:
+    """timm's names and shapes, made ready for `_VIT`: the fused bias in three, CLS with its
+    position, pixels normalised as ours are.
+    """
     ready: dict[str, Tensor] = {}
     for key, value in state.items():
         if key.endswith("attn.qkv.bias"):
             stem = key.removesuffix("qkv.bias")
-            ready |= {f"{stem}{name}_bias": part for name, part in zip("qkv", value.chunk(3), strict=True)}
-        elif key not in ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"):
+            ready |= {
+                f"{stem}{name}_bias": part for name, part in zip("qkv", value.chunk(3), strict=True)
+            }
+        elif key not in (
+            "cls_token",
+            "pos_embed",
+            "patch_embed.proj.weight",
+            "patch_embed.proj.bias",
+        ):
             ready[key] = value
     positions = state["pos_embed"][0]
     if "cls_token" not in state or "patch_embed.proj.bias" not in state:
-        raise CheckpointError(f"{where}: this ViT has no CLS token or no bias in its patch embedding, which model.method=mac needs.")
+        raise CheckpointError(
+            f"{where}: this ViT has no CLS token or no bias in its patch embedding, which model.method=mac needs."
+        )
     ready["cls"] = state["cls_token"][0] + positions[:1]
     ready["spatial"] = _resized(positions[1:], config.grid[1:], where)
     kernel = state["patch_embed.proj.weight"]  # [D, 3, p, p]
     about = settings.get("pretrained_cfg") or {}
     ours = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float64)
-    theirs = torch.tensor([about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD)], dtype=torch.float64)
-    # theirs(x) = (ours(x) * our std + our mean - their mean) / their std, folded into the linear layer
+    theirs = torch.tensor(
+        [about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD)], dtype=torch.float64
+    )
+    # theirs(x) = (ours(x) * our std + our mean - their mean) / their std, folded into the linear
+    # layer
     scale, shift = ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1]
     exact = kernel.to(torch.float64)
-    ready["patch.weight"] = (exact * scale[:, None, None]).permute(0, 2, 3, 1).flatten(1).to(kernel.dtype)
-    ready["patch.bias"] = (state["patch_embed.proj.bias"].to(torch.float64) + (exact.sum(dim=(2, 3)) @ shift)).to(kernel.dtype)
+    ready["patch.weight"] = (
+        (exact * scale[:, None, None]).permute(0, 2, 3, 1).flatten(1).to(kernel.dtype)
+    )
+    ready["patch.bias"] = (
+        state["patch_embed.proj.bias"].to(torch.float64) + (exact.sum(dim=(2, 3)) @ shift)
+    ).to(kernel.dtype)
     return ready
 
 
@@ -114,7 +172,11 @@ def _resized(positions: Tensor, grid: tuple[int, int], where: str) -> Tensor:
             f"{where}: its {len(positions)} positions are no square grid, so they cannot be resized to {grid[0]} x {grid[1]}."
         )
     table = positions.T.unflatten(1, (side, side))[None].float()
-    return F.interpolate(table, size=grid, mode="bicubic", antialias=True)[0].flatten(1).T.to(positions.dtype)
+    return (
+        F.interpolate(table, size=grid, mode="bicubic", antialias=True)[0]
+        .flatten(1)
+        .T.to(positions.dtype)
+    )
 
 
 def _with_frames(state: Mapping[str, Tensor], model: MAC) -> dict[str, Tensor]:
@@ -128,10 +190,13 @@ def _with_frames(state: Mapping[str, Tensor], model: MAC) -> dict[str, Tensor]:
 def expand_frames(table: Tensor, frames: int, how: str) -> Tensor:
     """Positions in time [T, D] for another number of frames.
 
-    Fewer: the first ones. More: `zero` appends zeros, `interpolate` stretches the table linearly (both are Frozen-in-Time's).
+    Fewer: the first ones. More: `zero` appends zeros, `interpolate` stretches the table linearly
+    (both are Frozen-in-Time's).
     """
     if frames <= len(table):
         return table[:frames]
     if how == "zero":
         return torch.cat([table, table.new_zeros(frames - len(table), table.shape[1])])
-    return F.interpolate(table.T[None].float(), size=frames, mode="linear", align_corners=True)[0].T.to(table.dtype)
+    return F.interpolate(table.T[None].float(), size=frames, mode="linear", align_corners=True)[
+        0
+    ].T.to(table.dtype)

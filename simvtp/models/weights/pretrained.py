@@ -1,4 +1,5 @@
-"""Weights in and out: foreign checkpoints from a file, a folder or the hub, and this project's own exports.
+"""Weights in and out: foreign checkpoints from a file, a folder or the hub, and this project's own
+exports.
 
 No pickle is ever run: `.pth`, `.pt` and `.bin` files are read with `weights_only=True`.
 """
@@ -17,48 +18,76 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from simvtp.config.schema import ModelConfig, from_dict, to_dict
+from simvtp.config.schema import ModelConfig
 from simvtp.errors import CheckpointError
-from simvtp.runs.journal import write_atomically
-from simvtp.methods import METHODS, method_of
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.mac.mac_model import MAC
-from simvtp.models.weights.mac_weights import import_mac_state
-from simvtp.models.weights.state_dict_maps import BERT, OWN, OWN_BEGINNING, RELEASED_DUAL, Conversion, convert, detect, load, to_released
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.weights.mac_weights import import_mac_state
+from simvtp.models.weights.state_dict_maps import (
+    BERT,
+    OWN,
+    OWN_BEGINNING,
+    RELEASED_DUAL,
+    Conversion,
+    convert,
+    detect,
+    load,
+    to_released,
+)
+from simvtp.runs.journal import write_atomically
 
 FORMAT = 1  # of config.json beside an export
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-WRAPPERS = ("model", "module", "state_dict")  # keys under which released checkpoint files hold the state dict
+WRAPPERS = (
+    "model",
+    "module",
+    "state_dict",
+)  # keys under which released checkpoint files hold the state dict
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def read_state(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """State dict, settings (config.json, empty if there is none) and the place, of a file, a folder or a hub name.
+    """State dict, settings (config.json, empty if there is none) and the place, of a file, a folder
+    or a hub name.
 
-    Raises CheckpointError if there is no such thing, if it cannot be reached, or if it holds anything but tensors.
+    Raises CheckpointError if there is no such thing, if it cannot be reached, or if it holds
+    anything but tensors.
     """
     path = Path(source).expanduser()
     if path.is_file():
-        return _read_file(path), {}, str(path)
+        return read_weight_file(path), {}, str(path)
     if path.is_dir():
         return (*_read_folder(path), str(path))
     text = str(source)
-    if text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in (".safetensors", *PICKLE_SUFFIXES):
+    if (
+        text.startswith((".", "/", "~"))
+        or text.count("/") > 1
+        or path.suffix in (".safetensors", *PICKLE_SUFFIXES)
+    ):
         raise CheckpointError(f"{text}: there is no such file or folder.")
     return (*_read_folder(_download(text)), text)
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_weight_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         if path.suffix not in PICKLE_SUFFIXES:
-            raise CheckpointError(f"{path}: checkpoints end in .safetensors, {', '.join(PICKLE_SUFFIXES)}.")
-        with torch.serialization.safe_globals([argparse.Namespace]):  # VideoMAE files carry their arguments: plain values
+            raise CheckpointError(
+                f"{path}: checkpoints end in .safetensors, {', '.join(PICKLE_SUFFIXES)}."
+            )
+        with torch.serialization.safe_globals(
+            [argparse.Namespace]
+        ):  # VideoMAE files carry their arguments: plain values
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -75,26 +104,34 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             if isinstance(content.get(key), Mapping):
                 content = content[key]
                 break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: this is not a state dict (names and tensors), nor one under {', '.join(WRAPPERS)}.")
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise CheckpointError(
+            f"{path}: this is not a state dict (names and tensors), nor one under {', '.join(WRAPPERS)}."
+        )
     return dict(content)
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     settings_file = folder / "config.json"
-    settings = _read_json(settings_file) if settings_file.is_file() else {}
+    settings = read_config(settings_file) if settings_file.is_file() else {}
     found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise CheckpointError(f"{folder}: no weights there; expected {' or '.join(WEIGHT_FILES[::2])}.")
+        raise CheckpointError(
+            f"{folder}: no weights there; expected {' or '.join(WEIGHT_FILES[::2])}."
+        )
     if found.suffix != ".json":
-        return _read_file(found), settings
+        return read_weight_file(found), settings
     state: dict[str, Tensor] = {}
-    for name in sorted(set(_read_json(found).get("weight_map", {}).values())):
-        state |= _read_file(folder / Path(name).name)
+    for name in sorted(set(read_config(found).get("weight_map", {}).values())):
+        state |= read_weight_file(folder / Path(name).name)
     return state, settings
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -113,7 +150,10 @@ def _download(name: str) -> Path:
     except ImportError as error:
         raise CheckpointError(f"{help_text} (huggingface_hub is not installed).") from error
     try:
-        for weights in ("*.safetensors*", "pytorch_model*"):  # the second only where the first does not exist
+        for weights in (
+            "*.safetensors*",
+            "pytorch_model*",
+        ):  # the second only where the first does not exist
             folder = Path(snapshot_download(name, allow_patterns=["config.json", weights]))
             if any((folder / file).is_file() for file in WEIGHT_FILES):
                 break
@@ -126,22 +166,28 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-# ---- importing --------------------------------------------------------------------------------------------------------------
+# ---- importing -----------------------------------------------------------------------------------
 
 
 def import_weights(model: nn.Module, source: str | Path, beginning: bool = False) -> Conversion:
-    """Load a checkpoint of any known kind into `model`; the kind is seen from its keys. Returns what was done with each key.
+    """Load a checkpoint of any known kind into `model`; the kind is seen from its keys. Returns
+    what was done with each key.
 
-    Kinds: released SimVTP, released dual encoder, VideoMAE in its original and in transformers' naming, an image ViT, BERT (embeddings
-    only), exports of this project. `beginning`: an export may lack decoders and heads, as one of a pre-training with fewer objectives does.
-    Raises CheckpointError, and then changes nothing.
+    Kinds: released SimVTP, released dual encoder, VideoMAE in its original and in transformers'
+    naming, an image ViT, BERT (embeddings only), exports of this project. `beginning`: an export
+    may lack decoders and heads, as one of a pre-training with fewer objectives does. Raises
+    CheckpointError, and then changes nothing.
     """
     state, settings, where = read_state(source)
     return import_state(model, state, where, settings, beginning)
 
 
 def import_state(
-    model: nn.Module, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any] | None = None, beginning: bool = False
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    where: str,
+    settings: Mapping[str, Any] | None = None,
+    beginning: bool = False,
 ) -> Conversion:
     """As `import_weights`, from a state dict in memory; `settings` is the config.json beside it."""
     if isinstance(model, MAC):
@@ -175,49 +221,31 @@ def _check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str
         "patch_size": "patch_size", "tubelet_size": "tubelet_size",
     }.items():  # fmt: skip
         if foreign in settings and settings[foreign] != getattr(config, ours):
-            raise CheckpointError(f"{where}: {foreign}={settings[foreign]} in its config.json, but model.{ours}={getattr(config, ours)}.")
+            raise CheckpointError(
+                f"{where}: {foreign}={settings[foreign]} in its config.json, but model.{ours}={getattr(config, ours)}."
+            )
 
 
 def initialise_from(model: nn.Module, config: ModelConfig) -> list[Conversion]:
-    """Load `config.init_video`, then `config.init_text` (either may be empty); returns what was loaded, in order."""
-    return [import_weights(model, source, beginning=True) for source in (config.init_video, config.init_text) if source]
+    """Load `config.init_video`, then `config.init_text` (either may be empty); returns what was
+    loaded, in order.
+    """
+    return [
+        import_weights(model, source, beginning=True)
+        for source in (config.init_video, config.init_text)
+        if source
+    ]
 
 
-# ---- exporting --------------------------------------------------------------------------------------------------------------
-
-
-def save_pretrained(model: nn.Module, folder: str | Path) -> None:
-    """Write `model.safetensors` and `config.json` (kind, objectives, sizes) into `folder`; each file appears whole or not at all."""
-    config = config_of(model)
-    kind = "dual" if isinstance(model, DualEncoder) else config.method
-    description = {
-        "format": FORMAT,
-        "kind": kind,
-        "objectives": list(getattr(model, "objectives", ())),
-        "model": to_dict(config),
-    }
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(Path(folder) / "model.safetensors", safetensors.torch.save(weights))
-    write_atomically(Path(folder) / "config.json", json.dumps(description, indent=2) + "\n")
-
-
-def from_pretrained(folder: str | Path) -> nn.Module:
-    """The model that `save_pretrained` wrote, bit by bit and in its dtype; raises CheckpointError if it is not such a folder."""
-    path = Path(folder).expanduser()
-    description = _read_json(path / "config.json")
-    if description.get("format") != FORMAT or description.get("kind") not in (*METHODS, "dual"):
-        raise CheckpointError(f"{path}/config.json was not written by this version of the project: export the model again.")
-    config: ModelConfig = from_dict(description["model"], ModelConfig)
-    state = _read_file(path / "model.safetensors")
-    dual = description["kind"] == "dual"
-    model = DualEncoder(config) if dual else method_of(config).build(config, tuple(description["objectives"]), seed=0)
-    model.to(next(iter(state.values())).dtype)
-    load(model, convert(state, model, OWN, str(path)))
-    return model
+# ---- exporting -----------------------------------------------------------------------------------
 
 
 def export_released(model: SimVTP | DualEncoder, path: str | Path) -> None:
-    """Write the weights in the released naming as one `.safetensors` file (an objective that is off has no weights there)."""
+    """Write the weights in the released naming as one `.safetensors` file (an objective that is off
+    has no weights there).
+    """
     released = to_released(model.state_dict(), model.config.tubelet_size, model.config.patch_size)
-    content = safetensors.torch.save({name: value.detach().cpu().clone().contiguous() for name, value in released.items()})
+    content = safetensors.torch.save(
+        {name: value.detach().cpu().clone().contiguous() for name, value in released.items()}
+    )
     write_atomically(Path(path), content)

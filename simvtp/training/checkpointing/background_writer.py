@@ -1,6 +1,7 @@
 """Files are written by a thread of its own, one at a time, so that training goes on meanwhile.
 
-What is written is a copy on the host, taken between two steps: what training does afterwards does not reach it.
+What is written is a copy on the host, taken between two steps: what training does afterwards does
+not reach it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def snapshot(value: Any) -> Any:
 
 
 class Writer:
-    """One write at a time. An error of the thread is kept and raised to whoever calls `wait` or `submit` next.
+    """One write at a time. An error of the thread is kept and raised to whoever calls `wait` or
+    `submit` next.
 
     The thread is no daemon: a process that ends by an error finishes its write first.
     """
@@ -42,7 +44,9 @@ class Writer:
         return self._error is not None
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Begin `work`, when the write before has ended. Raises what that one raised, and then begins nothing."""
+        """Begin `work`, when the write before has ended. Raises what that one raised, and then
+        begins nothing.
+        """
         self.wait()
         self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoint")
         self._thread.start()

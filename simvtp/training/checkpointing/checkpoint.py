@@ -1,8 +1,9 @@
-"""Checkpoints that a kill cannot spoil: written to a neighbour, flushed to disk, renamed; read back without running any code.
+"""Checkpoints that a kill cannot spoil: written to a neighbour, flushed to disk, renamed; read back
+without running any code.
 
-A stage keeps its files in `<run>/checkpoints/<stage>/`: `step_00000100.pt` (the whole state), `best_00000080.pt` (weights that
-scored best on the selection split), `start.json` (mark of the journal when the stage began). Its final weights are
-`<run>/checkpoints/<stage>.safetensors`.
+A stage keeps its files in `<run>/checkpoints/<stage>/`: `step_00000100.pt` (the whole state),
+`best_00000080.pt` (weights that scored best on the selection split), `start.json` (mark of the
+journal when the stage began). Its final weights are `<run>/checkpoints/<stage>.safetensors`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ from simvtp.runs.journal import write_atomically
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
-_UNREADABLE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, AttributeError)
+_UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    KeyError,
+    ValueError,
+    AttributeError,
+)
 
 State = dict[str, Any]
 
@@ -57,7 +67,8 @@ def unguarded() -> None:
 
 
 def write_state(path: Path, state: State, guard: Callable[[], None] = unguarded) -> None:
-    """torch.save, whole or not at all. A full disk raises UserError, and what was there before stays.
+    """torch.save, whole or not at all. A full disk raises UserError, and what was there before
+    stays.
 
     `guard` is called right before the rename and may raise to prevent it.
     """
@@ -91,38 +102,65 @@ def write_state(path: Path, state: State, guard: Callable[[], None] = unguarded)
 
 
 def read_state(path: Path) -> State:
-    """The content of a file written by `write_state`, on the CPU. Raises CheckpointError if it is truncated or not ours."""
+    """The content of a file written by `write_state`, on the CPU. Raises CheckpointError if it is
+    truncated or not ours.
+    """
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
             if (bad := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {bad}")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
-            raise CheckpointError(f"the checkpoint {path} has format {state['format']}, this version of simvtp reads format {FORMAT}.")
+            raise CheckpointError(
+                f"the checkpoint {path} has format {state['format']}, this version of simvtp reads format {FORMAT}."
+            )
         return state
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"the checkpoint {path} cannot be read ({reason}): it is truncated or not a checkpoint.") from error
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read ({reason}): it is truncated or not a checkpoint."
+        ) from error
     except TypeError as error:  # a pickle that holds something else than a dictionary
-        raise CheckpointError(f"the checkpoint {path} cannot be read: it is not a checkpoint of simvtp.") from error
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read: it is not a checkpoint of simvtp."
+        ) from error
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], guard: Callable[[], None] = unguarded) -> str:
-    """Weights as safetensors, whole or not at all; returns the file's sha256. Equal weights and `about` give equal bytes."""
+def write_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    guard: Callable[[], None] = unguarded,
+) -> str:
+    """Weights as safetensors, whole or not at all; returns the file's sha256. Equal weights and
+    `about` give equal bytes.
+    """
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
     # One key, because the order of several keys in the header is not fixed.
-    content = safetensors.torch.save(tensors, metadata={"simvtp": json.dumps(dict(about), sort_keys=True)})
+    content = safetensors.torch.save(
+        tensors, metadata={"simvtp": json.dumps(dict(about), sort_keys=True)}
+    )
     write_atomically(path, content, guard)
     return hashlib.sha256(content).hexdigest()
 
 
 def random_state() -> dict[str, Any]:
-    """States of torch's (CPU, CUDA), numpy's and Python's global generators, as values that `weights_only` loads."""
+    """States of torch's (CPU, CUDA), numpy's and Python's global generators, as values that
+    `weights_only` loads.
+    """
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else [],
-        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        "cuda": torch.cuda.get_rng_state_all()
+        if torch.cuda.is_available() and torch.cuda.is_initialized()
+        else [],
+        "numpy": [
+            str(kind),
+            [int(key) for key in keys],
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "python": random.getstate(),
     }
 
@@ -130,7 +168,11 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Put back what `random_state` returned; GPU states only where as many GPUs are seen."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if (
+        state["cuda"]
+        and torch.cuda.is_available()
+        and len(state["cuda"]) == torch.cuda.device_count()
+    ):
         torch.cuda.set_rng_state_all(state["cuda"])
     kind, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
@@ -138,8 +180,12 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
-def check_configuration(path: Path, state: State, fingerprint: str, config: Mapping[str, Any]) -> None:
-    """Raises CheckpointError, naming the settings that differ, if the checkpoint belongs to another configuration."""
+def check_configuration(
+    path: Path, state: State, fingerprint: str, config: Mapping[str, Any]
+) -> None:
+    """Raises CheckpointError, naming the settings that differ, if the checkpoint belongs to another
+    configuration.
+    """
     if state["fingerprint"] == fingerprint:
         return
     try:
@@ -156,7 +202,9 @@ def check_configuration(path: Path, state: State, fingerprint: str, config: Mapp
 
 
 class Checkpoints:
-    """The checkpoint files of one stage. Only rank 0 writes, moves or deletes, and only while `guard` lets it."""
+    """The checkpoint files of one stage. Only rank 0 writes, moves or deletes, and only while
+    `guard` lets it.
+    """
 
     def __init__(self, directory: Path, keep: int, guard: Callable[[], None] = unguarded) -> None:
         self.directory = directory
@@ -165,7 +213,10 @@ class Checkpoints:
 
     def _files(self, kind: str) -> dict[int, Path]:
         """{step: path} of `step` or `best` files, oldest first."""
-        named = {path: re.fullmatch(rf"{kind}_(\d+)\.pt", path.name) for path in self.directory.glob(f"{kind}_*.pt")}
+        named = {
+            path: re.fullmatch(rf"{kind}_(\d+)\.pt", path.name)
+            for path in self.directory.glob(f"{kind}_*.pt")
+        }
         return dict(sorted((int(found.group(1)), path) for path, found in named.items() if found))
 
     def path(self, step: int) -> Path:
@@ -185,7 +236,9 @@ class Checkpoints:
             leftover.unlink(missing_ok=True)
 
     def save(self, step: int, state: State) -> Path:
-        """Write the state of `step`, then drop all but the newest `keep` (and the best weights that none of those needs)."""
+        """Write the state of `step`, then drop all but the newest `keep` (and the best weights that
+        none of those needs).
+        """
         path = self.path(step)
         write_state(path, {**state, "format": FORMAT, "step": step}, self.guard)
         for old in list(self._files("step").values())[: -self.keep]:
@@ -197,7 +250,9 @@ class Checkpoints:
         return path
 
     def save_best(self, step: int, state: State) -> Path:
-        """Write weights that scored better than all before. A checkpoint of step c goes with the newest best file up to c."""
+        """Write weights that scored better than all before. A checkpoint of step c goes with the
+        newest best file up to c.
+        """
         write_state(self.best_path(step), {**state, "format": FORMAT, "step": step}, self.guard)
         return self.best_path(step)
 
@@ -207,11 +262,14 @@ class Checkpoints:
             if best > step:
                 path.unlink()
 
-    def load_latest(self, check: Callable[[Path, State], None] | None = None) -> tuple[Path | None, State | None, list[str]]:
+    def load_latest(
+        self, check: Callable[[Path, State], None] | None = None
+    ) -> tuple[Path | None, State | None, list[str]]:
         """The newest readable checkpoint: (path, state, warnings).
 
-        A file that cannot be read (`....pt.unreadable`), or that `check` refuses with a CheckpointError (`....pt.foreign`), is moved
-        aside with a warning, and the one before is tried; path and state are None if none is left.
+        A file that cannot be read (`....pt.unreadable`), or that `check` refuses with a
+        CheckpointError (`....pt.foreign`), is moved aside with a warning, and the one before is
+        tried; path and state are None if none is left.
         """
         warnings: list[str] = []
         for step, path in reversed(self._files("step").items()):
@@ -226,7 +284,11 @@ class Checkpoints:
                 self.guard()
                 path.rename(path.with_name(path.name + suffix))
                 before = [other for other in self._files("step") if other < step]
-                then = f"falling back to step {max(before)}" if before else "no other checkpoint is left: the stage starts anew"
+                then = (
+                    f"falling back to step {max(before)}"
+                    if before
+                    else "no other checkpoint is left: the stage starts anew"
+                )
                 warnings.append(f"{error} {then[0].upper()}{then[1:]}.")
                 _LOG.warning(warnings[-1])
         return None, None, warnings

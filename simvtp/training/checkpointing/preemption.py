@@ -1,6 +1,7 @@
 """Signals only set a flag; the loop reads it between two steps, saves and leaves.
 
-A handler that raised instead would be swallowed wherever it happens to interrupt code that catches everything, such as logging.
+A handler that raised instead would be swallowed wherever it happens to interrupt code that catches
+everything, such as logging.
 """
 
 from __future__ import annotations
@@ -29,19 +30,23 @@ class StopFlag:
         self.reason = reason
 
     def check(self) -> None:
-        """Raise Stopped if the flag is set: for work between training steps, which is done again by the next call."""
+        """Raise Stopped if the flag is set: for work between training steps, which is done again by
+        the next call.
+        """
         if self.reason:
             raise Stopped(f"stopped ({self.reason}); the same command continues there.")
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """A flag that SIGTERM, SIGUSR1, SIGUSR2 and SIGINT set; the handlers from before come back at the end.
+    """A flag that SIGTERM, SIGUSR1, SIGUSR2 and SIGINT set; the handlers from before come back at
+    the end.
 
-    A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once: checkpoints are whole or absent, so at most the steps since the
-    last one are lost. A forked child (a loader worker) inherits the handler: there SIGTERM ends the child as usual, and the
-    others are ignored, because the parent decides when its workers stop. Signals that whoever started this process had blocked are
-    heard inside the block. Call it in the main thread.
+    A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once: checkpoints are whole or absent, so
+    at most the steps since the last one are lost. A forked child (a loader worker) inherits the
+    handler: there SIGTERM ends the child as usual, and the others are ignored, because the parent
+    decides when its workers stop. Signals that whoever started this process had blocked are heard
+    inside the block. Call it in the main thread.
     """
     flag = StopFlag()
     owner = os.getpid()

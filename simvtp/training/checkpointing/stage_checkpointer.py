@@ -1,7 +1,9 @@
-"""What survives a kill: a stage is saved with everything that decides how it goes on, and continued exactly from there.
+"""What survives a kill: a stage is saved with everything that decides how it goes on, and continued
+exactly from there.
 
-A checkpoint carries a mark of the journal that it was written beside. On continuing, the journal is cut back to it; a checkpoint whose
-mark is not found in the journal was written by an attempt that another one has replaced, and is put aside.
+A checkpoint carries a mark of the journal that it was written beside. On continuing, the journal is
+cut back to it; a checkpoint whose mark is not found in the journal was written by an attempt that
+another one has replaced, and is put aside.
 """
 
 from __future__ import annotations
@@ -15,12 +17,19 @@ import torch
 
 from simvtp.errors import CheckpointError, TrainingDiverged
 from simvtp.runs.journal import Journal, read_json, write_atomically
-from simvtp.training.parallel import distributed
-from simvtp.training.checkpointing.checkpoint import Checkpoints, State, check_configuration, random_state, read_state, set_random_state
+from simvtp.training.checkpointing.background_writer import Writer, snapshot
+from simvtp.training.checkpointing.checkpoint import (
+    Checkpoints,
+    State,
+    check_configuration,
+    random_state,
+    read_state,
+    set_random_state,
+)
 from simvtp.training.meters import CostMeter, Window
+from simvtp.training.parallel import distributed
 from simvtp.training.parallel.parallel_model import Replica, load_optimizer, whole
 from simvtp.training.stage import Stage
-from simvtp.training.checkpointing.background_writer import Writer, snapshot
 
 
 @dataclass
@@ -30,7 +39,8 @@ class Progress:
     Attributes:
         done: updates.
         best_step, best_value: of the weights that scored best so far; step 0: none did.
-        unscored: the evaluation after step `done` is still to come (it was interrupted, or never begun).
+        unscored: the evaluation after step `done` is still to come (it was interrupted, or never
+            begun).
     """
 
     done: int = 0
@@ -43,7 +53,8 @@ class Keeper:
     """Saves and restores one stage. All ranks call its methods; rank 0 writes.
 
     Args:
-        replica, optimizer, scaler, window, costs, progress: the parts of the stage, which `restore` fills.
+        replica, optimizer, scaler, window, costs, progress: the parts of the stage, which `restore`
+            fills.
         journal: of the run; None on the other ranks.
         guard: raises if this process may not write any more; called right before each rename.
     """
@@ -64,15 +75,19 @@ class Keeper:
         self.window, self.costs, self.progress = window, costs, progress
         self.journal = journal if distributed.is_main() else None
         self.guard = guard
-        self.checkpoints = Checkpoints(stage.directory / "checkpoints" / stage.name, stage.keep, guard)
+        self.checkpoints = Checkpoints(
+            stage.directory / "checkpoints" / stage.name, stage.keep, guard
+        )
         self.writer = Writer()
 
-    # ---- saving ---------------------------------------------------------------------------------------------------------
+    # ---- saving ----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Begin to write a checkpoint of this moment, after a look that every weight in it is finite.
+        """Begin to write a checkpoint of this moment, after a look that every weight in it is
+        finite.
 
-        It is whole on the disk when the next one begins, and at the latest after `writer.wait`. Raises what the write before raised.
+        It is whole on the disk when the next one begins, and at the latest after `writer.wait`.
+        Raises what the write before raised.
         """
         distributed.on_main(self.writer.wait)
         self.costs.update()
@@ -99,7 +114,9 @@ class Keeper:
 
         def begin() -> None:
             step, copied = self.progress.done, snapshot(state)
-            copied["journal"] = self.journal.mark() if self.journal else None  # of now: lines that follow belong to later steps
+            copied["journal"] = (
+                self.journal.mark() if self.journal else None
+            )  # of now: lines that follow belong to later steps
             self.writer.submit(lambda: self.checkpoints.save(step, copied))
 
         distributed.on_main(begin)
@@ -109,10 +126,12 @@ class Keeper:
         about = {"fingerprint": self.stage.fingerprint, "value": self.progress.best_value}
         self.checkpoints.save_best(self.progress.done, {**about, "weights": weights})
 
-    # ---- restoring ------------------------------------------------------------------------------------------------------
+    # ---- restoring -------------------------------------------------------------------------------
 
     def restore(self) -> None:
-        """Continue from the newest readable checkpoint, and cut the journal back to it; without one, to where the stage began."""
+        """Continue from the newest readable checkpoint, and cut the journal back to it; without
+        one, to where the stage began.
+        """
         chosen: list[tuple[State | None, list[str]]] = []  # on rank 0: the state need not travel
 
         def choose() -> Path | None:
@@ -128,7 +147,9 @@ class Keeper:
         distributed.on_main(lambda: self._continue_journal(state, warnings))
 
     def _choose(self) -> tuple[Path | None, State | None, list[str]]:
-        """(path, state, warnings) of the checkpoint to continue from; None if there is none. Raises CheckpointError."""
+        """(path, state, warnings) of the checkpoint to continue from; None if there is none. Raises
+        CheckpointError.
+        """
         self.checkpoints.clean()
         path, state, warnings = self.checkpoints.load_latest(self._foreign)
         if path is not None and state is not None:
@@ -140,8 +161,13 @@ class Keeper:
         if self.journal is None:
             return
         mark = state.get("journal")
-        # Without a mark it was written by an earlier version, or without a journal: at most the length is known, and must be there.
-        known = self.journal.matches(mark) if mark else state.get("journal_length", 0) <= self.journal.length()
+        # Without a mark it was written by an earlier version, or without a journal: at most the
+        # length is known, and must be there.
+        known = (
+            self.journal.matches(mark)
+            if mark
+            else state.get("journal_length", 0) <= self.journal.length()
+        )
         if not known:
             raise CheckpointError(
                 f"the checkpoint {path} does not belong to this journal: it was written by another attempt, which has been replaced."
@@ -154,7 +180,10 @@ class Keeper:
         self.window.restore(state["window"])
         self.costs.restore(**state["costs"])
         self.progress.done = state["step"]
-        self.progress.best_step, self.progress.best_value = state["best"]["step"], state["best"]["value"]
+        self.progress.best_step, self.progress.best_value = (
+            state["best"]["step"],
+            state["best"]["value"],
+        )
         self.progress.unscored = state.get("unscored", False)
 
     def _continue_journal(self, state: State | None, warnings: list[str]) -> None:
@@ -170,10 +199,14 @@ class Keeper:
             mark = state.get("journal")
             self.journal.cut_back(mark["length"] if mark else state.get("journal_length", 0))
         for message in warnings:
-            self.journal.write("event", message=message, stage=self.stage.name, step=self.progress.done)
+            self.journal.write(
+                "event", message=message, stage=self.stage.name, step=self.progress.done
+            )
 
     def _begin(self, journal: Journal) -> None:
-        """Step 0: note where the journal is, or cut it back to there if an earlier start left no checkpoint."""
+        """Step 0: note where the journal is, or cut it back to there if an earlier start left no
+        checkpoint.
+        """
         start = self.checkpoints.directory / "start.json"
         noted = read_json(start) if start.exists() else None
         if noted is not None and ("length" not in noted or journal.matches(noted)):

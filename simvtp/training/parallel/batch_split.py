@@ -1,7 +1,8 @@
 """How the global batch of a stage is cut over ranks and micro-batches.
 
-The global batch is part of what an experiment is; how many ranks carry it, and in how many pieces, is not. So the cut is derived where
-the run starts: any number of ranks that divides the batch gives the same steps.
+The global batch is part of what an experiment is; how many ranks carry it, and in how many pieces,
+is not. So the cut is derived where the run starts: any number of ranks that divides the batch gives
+the same steps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Share:
         return self.ranks * self.accumulate * self.samples
 
     def sentence(self, stage: str, negatives: str) -> str:
-        """One line for the start of a stage. `negatives`: "global", "local", or "" where no objective contrasts samples."""
+        """One line for the start of a stage. `negatives`: "global", "local", or "" where no
+        objective contrasts samples.
+        """
         cut = (
             f"{stage}: global batch {self.batch_size} = {_counted(self.ranks, 'rank')} x {_counted(self.accumulate, 'accumulation step')} x "
             f"{_counted(self.samples, 'sample')}"
@@ -33,7 +36,11 @@ class Share:
         if not negatives:
             return cut
         among = self.samples * (self.ranks if negatives == "global" else 1)
-        whose = "the micro-batches of all ranks" if negatives == "global" and self.ranks > 1 else "a micro-batch"
+        whose = (
+            "the micro-batches of all ranks"
+            if negatives == "global" and self.ranks > 1
+            else "a micro-batch"
+        )
         return f"{cut}; contrastive negatives from {among} samples ({whose})"
 
 
@@ -44,7 +51,8 @@ def share_batch(stage: str, train: TrainConfig, ranks: int, micro_batch: int = 0
         stage: name, for messages.
         train: `accumulate` 0 derives the accumulation; 1 or more is taken as it is.
         ranks: how many processes train.
-        micro_batch: most samples that a rank takes at a time when the accumulation is derived; 0 = its whole share.
+        micro_batch: most samples that a rank takes at a time when the accumulation is derived; 0 =
+            its whole share.
 
     Raises:
         ConfigError: the batch cannot be cut evenly.

@@ -1,6 +1,8 @@
-"""One process or many: the only file that talks to torch.distributed directly, apart from the gather in `losses`.
+"""One process or many: the only file that talks to torch.distributed directly, apart from the
+gather in `losses`.
 
-Every helper does nothing, at no cost, when there is a single process, so that no caller asks "is it distributed?".
+Every helper does nothing, at no cost, when there is a single process, so that no caller asks "is it
+distributed?".
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ from torch.nn.parallel import DistributedDataParallel
 from simvtp.errors import RankLost, UserError
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=1)  # the other ranks wait while rank 0 scores or saves; torch's 10 minutes would end the run then
-JOIN = timedelta(minutes=10)  # for all processes to meet at the start: nodes may start minutes apart
+PATIENCE = timedelta(
+    hours=1
+)  # the other ranks wait while rank 0 scores or saves; torch's 10 minutes would end the run then
+JOIN = timedelta(
+    minutes=10
+)  # for all processes to meet at the start: nodes may start minutes apart
 _GONE = re.compile(
     r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited|ncclRemoteError|Connection closed by localRank"
 )
@@ -32,7 +38,9 @@ _GONE = re.compile(
 
 @dataclass(frozen=True)
 class Launch:
-    """What the launcher put into the environment. `local_rank` of `local_world`: among the processes of this node."""
+    """What the launcher put into the environment. `local_rank` of `local_world`: among the
+    processes of this node.
+    """
 
     rank: int = 0
     world: int = 1
@@ -41,7 +49,9 @@ class Launch:
 
 
 def launch_from_environment() -> Launch:
-    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE as torchrun and submitit set them; one process if they are absent."""
+    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE as torchrun and submitit set them; one
+    process if they are absent.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Launch()
     return Launch(
@@ -53,16 +63,20 @@ def launch_from_environment() -> Launch:
 
 
 def choose_device(name: str, launch: Launch | None = None) -> torch.device:
-    """`auto` is this rank's GPU if there is one, else the CPU; a name (`cpu`, `cuda`, `cuda:1`) is taken as given.
+    """`auto` is this rank's GPU if there is one, else the CPU; a name (`cpu`, `cuda`, `cuda:1`) is
+    taken as given.
 
-    This rank's GPU is the one of its number on the node, or the only one that the launcher lets it see.
+    This rank's GPU is the one of its number on the node, or the only one that the launcher lets it
+    see.
     """
     launch = launch or launch_from_environment()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"runtime.device={name}, but torch sees no GPU here: choose runtime.device=cpu or auto.")
+        raise UserError(
+            f"runtime.device={name}, but torch sees no GPU here: choose runtime.device=cpu or auto."
+        )
     if device.type == "cuda" and device.index is None:
         seen = torch.cuda.device_count()
         if seen > 1 and launch.local_rank >= seen:
@@ -77,8 +91,9 @@ def choose_device(name: str, launch: Launch | None = None) -> torch.device:
 def threads_per_rank(wanted: int, launch: Launch) -> int:
     """torch threads for this process; 0 = leave torch's choice.
 
-    Several processes on a node share its cores, which torch does not know: each would start a thread for every core. So each takes
-    its share, unless runtime.threads (`wanted`) or OMP_NUM_THREADS says otherwise, or the batch system has set its cores apart.
+    Several processes on a node share its cores, which torch does not know: each would start a
+    thread for every core. So each takes its share, unless runtime.threads (`wanted`) or
+    OMP_NUM_THREADS says otherwise, or the batch system has set its cores apart.
     """
     if wanted or launch.local_world == 1 or "OMP_NUM_THREADS" in os.environ:
         return wanted
@@ -89,7 +104,8 @@ def threads_per_rank(wanted: int, launch: Launch) -> int:
 
 @contextlib.contextmanager
 def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[Launch]:
-    """Join the process group that the launcher describes (nccl on GPUs, gloo on CPUs) and leave it at the end.
+    """Join the process group that the launcher describes (nccl on GPUs, gloo on CPUs) and leave it
+    at the end.
 
     Raises:
         UserError: the processes do not meet within JOIN.
@@ -109,7 +125,9 @@ def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def telling_lost_ranks() -> Iterator[None]:
-    """Raise RankLost where work in the block fails because another process of the group has gone away."""
+    """Raise RankLost where work in the block fails because another process of the group has gone
+    away.
+    """
     try:
         yield
     except RuntimeError as error:  # what gloo and nccl raise
@@ -127,11 +145,16 @@ def _join(backend: str, launch: Launch) -> None:
     who = f"rank {launch.rank} of {launch.world} on {socket.gethostname()} cannot meet the others at {where}"
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise UserError(f"{who}: {' and '.join(missing)} are not set; start with torchrun, or let the sweep engine submit the job.")
+        raise UserError(
+            f"{who}: {' and '.join(missing)} are not set; start with torchrun, or let the sweep engine submit the job."
+        )
     try:
-        # Meeting has a short limit of its own; the limit of the group is that of the longest wait for rank 0.
+        # Meeting has a short limit of its own; the limit of the group is that of the longest wait
+        # for rank 0.
         store, _, _ = next(dist.rendezvous("env://", launch.rank, launch.world, timeout=JOIN))
-        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world, timeout=PATIENCE)
+        dist.init_process_group(
+            backend, store=store, rank=launch.rank, world_size=launch.world, timeout=PATIENCE
+        )
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -200,28 +223,38 @@ def from_all(value: T) -> list[T]:
 def wrap(model: nn.Module) -> nn.Module:
     """The model in DistributedDataParallel, or as it is for a single process.
 
-    Every parameter must get a gradient in each step (objectives that are off have no modules), so unused ones are not searched
-    for. Inputs are already on the device: `device_ids` is left out, which keeps DDP from copying them.
+    Every parameter must get a gradient in each step (objectives that are off have no modules), so
+    unused ones are not searched for. Inputs are already on the device: `device_ids` is left out,
+    which keeps DDP from copying them.
     """
     if world() == 1:
         return model
-    # the buffers are constants (position tables), equal on all ranks; newer torch has another name for "do not send them each time"
+    # the buffers are constants (position tables), equal on all ranks; newer torch has another name
+    # for "do not send them each time"
     known = inspect.signature(DistributedDataParallel).parameters
-    unsent: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-    return DistributedDataParallel(model, find_unused_parameters=False, gradient_as_bucket_view=True, **unsent)
+    unsent: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
+    return DistributedDataParallel(
+        model, find_unused_parameters=False, gradient_as_bucket_view=True, **unsent
+    )
 
 
 def unsynchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
-    """Around forward and backward of a micro-batch: gradients are exchanged only after the last one."""
+    """Around forward and backward of a micro-batch: gradients are exchanged only after the last
+    one.
+    """
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
     return contextlib.nullcontext()
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """Rank 0 works while the others wait; all get what it returns (any picklable object), or raise what it raised.
+    """Rank 0 works while the others wait; all get what it returns (any picklable object), or raise
+    what it raised.
 
-    So no rank waits for one that has left: a full disk, a stop request or a lost run directory ends them all.
+    So no rank waits for one that has left: a full disk, a stop request or a lost run directory ends
+    them all.
     """
     if world() == 1:
         return work()
@@ -241,7 +274,9 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 def together(work: Callable[[], T]) -> T:
-    """Every rank works and keeps its own result; if one of them raises a UserError, all raise the first one."""
+    """Every rank works and keeps its own result; if one of them raises a UserError, all raise the
+    first one.
+    """
     if world() == 1:
         return work()
     result: T | None = None
@@ -257,10 +292,11 @@ def together(work: Callable[[], T]) -> T:
 
 
 class Vote:
-    """Lets all ranks learn, one step late and without waiting for the device, that one of them was asked to stop.
+    """Lets all ranks learn, one step late and without waiting for the device, that one of them was
+    asked to stop.
 
-    The vote travels over gloo on its own group while the step runs; its result is read at the end of the next step, so every
-    rank stops after the same step.
+    The vote travels over gloo on its own group while the step runs; its result is read at the end
+    of the next step, so every rank stops after the same step.
     """
 
     def __init__(self) -> None:
@@ -268,12 +304,17 @@ class Vote:
         self._pending: tuple[Any, Tensor] | None = None
 
     def agree(self, wish: bool) -> bool:
-        """Hand in this rank's wish; True if any rank wished it at the previous call (single process: the wish itself)."""
+        """Hand in this rank's wish; True if any rank wished it at the previous call (single
+        process: the wish itself).
+        """
         if self._group is None:
             return wish
         agreed = self.collect()
         ballot = torch.tensor([int(wish)])
-        self._pending = (dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._group, async_op=True), ballot)
+        self._pending = (
+            dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._group, async_op=True),
+            ballot,
+        )
         return agreed
 
     def collect(self) -> bool:

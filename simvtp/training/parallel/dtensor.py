@@ -1,4 +1,6 @@
-"""Tensors that are cut over the ranks (FSDP2's DTensor), without importing what makes them: that takes two seconds at every start."""
+"""Tensors that are cut over the ranks (FSDP2's DTensor), without importing what makes them: that
+takes two seconds at every start.
+"""
 
 from __future__ import annotations
 

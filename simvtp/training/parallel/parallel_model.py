@@ -1,10 +1,13 @@
-"""The model as one rank holds it: as it is, in DistributedDataParallel, or cut into shards over the ranks (FSDP2).
+"""The model as one rank holds it: as it is, in DistributedDataParallel, or cut into shards over the
+ranks (FSDP2).
 
-Whichever it is, weights and optimizer state leave this file whole and enter it whole. So a checkpoint does not tell how it was
-trained, and a run may continue with shards or without, on any number of ranks.
+Whichever it is, weights and optimizer state leave this file whole and enter it whole. So a
+checkpoint does not tell how it was trained, and a run may continue with shards or without, on any
+number of ranks.
 
-With shards, the model that the caller gave stays whole on the CPU: rank 0 scores with it, and the chosen weights are put into it at
-the end. What is trained is a copy of it, of which each rank holds its part.
+With shards, the model that the caller gave stays whole on the CPU: rank 0 scores with it, and the
+chosen weights are put into it at the end. What is trained is a copy of it, of which each rank holds
+its part.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from simvtp.config.schema import TrainConfig
 from simvtp.models.common.layers import Block
+from simvtp.training.optim import update_average
 from simvtp.training.parallel import distributed
 from simvtp.training.parallel.dtensor import is_cut
-from simvtp.training.optim import update_average
 
 State = dict[str, Any]
 
@@ -39,11 +42,15 @@ class Replica:
         sharded: whether this rank holds only its part of `model` and `average`.
     """
 
-    def __init__(self, model: nn.Module, train: TrainConfig, device: torch.device, shard: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, train: TrainConfig, device: torch.device, shard: bool = False
+    ) -> None:
         self.given, self.device = model, device
         self.sharded = shard and distributed.world() > 1
         self.model = copy.deepcopy(model) if self.sharded else model.to(device)
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if train.ema_decay > 0 else None
+        self.average = (
+            copy.deepcopy(self.model).eval().requires_grad_(False) if train.ema_decay > 0 else None
+        )
         self._decay = train.ema_decay
         self.wrapped = self.model
         if self.sharded:
@@ -53,12 +60,16 @@ class Replica:
                     _cut(held, mesh)
 
     def wrap(self) -> None:
-        """Prepare the exchange of gradients; after the model was compiled and before its first step."""
+        """Prepare the exchange of gradients; after the model was compiled and before its first
+        step.
+        """
         if not self.sharded:
             self.wrapped = distributed.wrap(self.model)
 
     def unsynchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch: gradients are exchanged only after the last one."""
+        """Around forward and backward of a micro-batch: gradients are exchanged only after the last
+        one.
+        """
         if self.sharded:
             cast(Any, self.wrapped).set_requires_gradient_sync(last)
             return contextlib.nullcontext()
@@ -74,10 +85,12 @@ class Replica:
         checks = [torch.isfinite(_local(parameter)).all() for parameter in self.model.parameters()]
         return bool(distributed.min_over_ranks(torch.stack(checks).all().to(torch.uint8)))
 
-    # ---- whole states -----------------------------------------------------------------------------------------------------
+    # ---- whole states ----------------------------------------------------------------------------
 
     def weights(self) -> State:
-        """The whole weights, to be written by rank 0; all ranks take part, and with shards the others get none."""
+        """The whole weights, to be written by rank 0; all ranks take part, and with shards the
+        others get none.
+        """
         return whole(self.model.state_dict())
 
     def averaged(self) -> State | None:
@@ -92,7 +105,9 @@ class Replica:
 
     @contextlib.contextmanager
     def scored(self) -> Iterator[nn.Module]:
-        """The model to be scored, in evaluation mode: the average if there is one. With shards it is whole on rank 0 only."""
+        """The model to be scored, in evaluation mode: the average if there is one. With shards it
+        is whole on rank 0 only.
+        """
         source = self.average if self.average is not None else self.model
         if not self.sharded:
             source.eval()
@@ -112,7 +127,9 @@ class Replica:
             self.given.to("cpu")
 
     def settle(self, weights: State, path: Path) -> None:
-        """Put the final weights into the model that the caller gave, on every rank. `path`: where they lie, for ranks that hold a part."""
+        """Put the final weights into the model that the caller gave, on every rank. `path`: where
+        they lie, for ranks that hold a part.
+        """
         self.given.load_state_dict(safetensors.torch.load_file(path) if self.sharded else weights)
         self.given.to(self.device)
 
@@ -132,7 +149,9 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def whole(value: Any) -> Any:
-    """The same state with every shard gathered on the CPU; all ranks take part, rank 0 keeps the tensors and the others drop them."""
+    """The same state with every shard gathered on the CPU; all ranks take part, rank 0 keeps the
+    tensors and the others drop them.
+    """
     if is_cut(value):
         gathered = value.full_tensor()
         return gathered.cpu() if distributed.is_main() else None
@@ -144,26 +163,36 @@ def whole(value: Any) -> Any:
 
 
 def _part(value: Tensor, like: Tensor) -> Tensor:
-    """This rank's part of a whole tensor, cut as `like` is; the tensor itself where nothing is cut. No communication."""
+    """This rank's part of a whole tensor, cut as `like` is; the tensor itself where nothing is cut.
+    No communication.
+    """
     if not is_cut(like):
         return value
     from torch.distributed.tensor import distribute_tensor
 
     cut: Any = like
-    return distribute_tensor(value.to(like.device), cut.device_mesh, cut.placements, src_data_rank=None)
+    return distribute_tensor(
+        value.to(like.device), cut.device_mesh, cut.placements, src_data_rank=None
+    )
 
 
 def _load(module: nn.Module, state: State) -> None:
     own = module.state_dict()
-    module.load_state_dict({name: _part(value, own[name]) if name in own else value for name, value in state.items()})
+    module.load_state_dict(
+        {name: _part(value, own[name]) if name in own else value for name, value in state.items()}
+    )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Put a whole optimizer state back, of which each rank takes what belongs to its part of the weights."""
+    """Put a whole optimizer state back, of which each rank takes what belongs to its part of the
+    weights.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     parts = {
         number: {
-            name: _part(value, parameters[number]) if isinstance(value, Tensor) and value.shape == parameters[number].shape else value
+            name: _part(value, parameters[number])
+            if isinstance(value, Tensor) and value.shape == parameters[number].shape
+            else value
             for name, value in values.items()
         }
         for number, values in state["state"].items()

@@ -37,19 +37,29 @@ def videos(*numbers: int) -> list[str]:
     return [f"video{number}" for number in range(*numbers)]
 
 
-# ---- retrieval and pre-training ---------------------------------------------------------------------------------------------
+# ---- retrieval and pre-training ------------------------------------------------------------------
 
-MSRVTT_TRAIN, MSRVTT_VAL, MSRVTT_TEST = videos(0, TRAIN), videos(TRAIN, TRAIN + 6), videos(7000, 7010)
+MSRVTT_TRAIN, MSRVTT_VAL, MSRVTT_TEST = (
+    videos(0, TRAIN),
+    videos(TRAIN, TRAIN + 6),
+    videos(7000, 7010),
+)
 
 
 def msrvtt(root: Path) -> None:
     everything = MSRVTT_TRAIN + MSRVTT_VAL + MSRVTT_TEST
-    kinds = {name: "train" if name in MSRVTT_TRAIN else "validate" if name in MSRVTT_VAL else "test" for name in everything}
+    kinds = {
+        name: "train" if name in MSRVTT_TRAIN else "validate" if name in MSRVTT_VAL else "test"
+        for name in everything
+    }
     write_json(
         root / "MSRVTT_data.json",
         {
             "info": {},
-            "videos": [{"category": 1, "video_id": name, "split": kinds[name], "start time": 0.0} for name in everything],
+            "videos": [
+                {"category": 1, "video_id": name, "split": kinds[name], "start time": 0.0}
+                for name in everything
+            ],
             "sentences": [
                 {"caption": f"{name} caption {i}", "video_id": name, "sen_id": 20 * n + i}
                 for n, name in enumerate(everything)
@@ -57,9 +67,18 @@ def msrvtt(root: Path) -> None:
             ],
         },
     )
-    rows = [(f"ret{n}", name.replace("video", "msr"), name, f"the sentence of {name}") for n, name in enumerate(MSRVTT_TEST[:5])]
-    write(root / "MSRVTT_JSFUSION_test.csv", commas([("key", "vid_key", "video_id", "sentence"), *rows]))
-    write(root / "MSRVTT_train.9k.csv", lines(["video_id", *MSRVTT_TRAIN, *MSRVTT_VAL, *MSRVTT_TEST[5:]]))
+    rows = [
+        (f"ret{n}", name.replace("video", "msr"), name, f"the sentence of {name}")
+        for n, name in enumerate(MSRVTT_TEST[:5])
+    ]
+    write(
+        root / "MSRVTT_JSFUSION_test.csv",
+        commas([("key", "vid_key", "video_id", "sentence"), *rows]),
+    )
+    write(
+        root / "MSRVTT_train.9k.csv",
+        lines(["video_id", *MSRVTT_TRAIN, *MSRVTT_VAL, *MSRVTT_TEST[5:]]),
+    )
     write(root / "MSRVTT_train.7k.csv", lines(["video_id", *MSRVTT_TRAIN, *MSRVTT_VAL]))
     write(root / "train_list_miech.txt", lines(MSRVTT_TRAIN))
     write(root / "test_list_miech.txt", lines(MSRVTT_TEST[2:]))
@@ -81,7 +100,15 @@ def didemo(root: Path) -> None:
         for n in range(count):
             for text in ("a dog comes in.", "it leaves."):
                 video = f"1{n}@N01_{split}.mov"
-                rows.append({"annotation_id": number, "description": text, "video": video, "num_segments": 6, "times": [[0, 1]] * 4})
+                rows.append(
+                    {
+                        "annotation_id": number,
+                        "description": text,
+                        "video": video,
+                        "num_segments": 6,
+                        "times": [[0, 1]] * 4,
+                    }
+                )
                 number += 1
         write_json(root / f"{split}_data.json", rows)
         write(root / f"{split}_list.txt", lines([row["video"] for row in rows[::2]][: count - 1]))
@@ -89,7 +116,11 @@ def didemo(root: Path) -> None:
 
 def activitynet(root: Path) -> None:
     def entry(n: int) -> dict[str, Any]:
-        return {"duration": 30.5, "timestamps": [[0, 9.5], [9, 30.5 + n % 2]], "sentences": ["Somebody enters.", " They dance."]}
+        return {
+            "duration": 30.5,
+            "timestamps": [[0, 9.5], [9, 30.5 + n % 2]],
+            "sentences": ["Somebody enters.", " They dance."],
+        }
 
     write_json(root / "train.json", {f"v_train{n}": entry(n) for n in range(TRAIN)})
     write_json(root / "val_1.json", {f"v_val{n}": entry(n) for n in range(6)})
@@ -115,7 +146,12 @@ def lsmdc(root: Path) -> None:
 def vatex(root: Path) -> None:
     def rows(kind: str, count: int) -> list[dict[str, Any]]:
         return [
-            {"videoID": f"{kind}{n:07d}_000010_000020", "enCap": [f"{kind} {n} {i}" for i in range(10)], "chCap": []} for n in range(count)
+            {
+                "videoID": f"{kind}{n:07d}_000010_000020",
+                "enCap": [f"{kind} {n} {i}" for i in range(10)],
+                "chCap": [],
+            }
+            for n in range(count)
         ]
 
     write_json(root / "vatex_training_v1.0.json", rows("trai", 6))
@@ -131,29 +167,48 @@ def webvid(root: Path) -> None:
     for size, count in (("2M", 2000), ("10M", 3000)):
         for part, first, last in (("train", 0, count), ("val", count, count + 5)):
             rows = [
-                (n, f'"A boat, number {n}"', 27732, "027701_027750", "PT00H00M17S", f"https://example.org/{n}.mp4")
+                (
+                    n,
+                    f'"A boat, number {n}"',
+                    27732,
+                    "027701_027750",
+                    "PT00H00M17S",
+                    f"https://example.org/{n}.mp4",
+                )
                 for n in range(first, last)
             ]
             write(root / f"results_{size}_{part}.csv", commas([header, *rows]))
 
 
 def cc3m(root: Path) -> None:
-    write(root / "Train_GCC-training.tsv", tabbed([(f"a boat number {n}", f"http://example.org/{n}.jpg") for n in range(2000)]))
-    write(root / "Validation_GCC-1.1.0-Validation.tsv", tabbed([(f"a tree {n}", f"http://example.org/v{n}.jpg") for n in range(5)]))
+    write(
+        root / "Train_GCC-training.tsv",
+        tabbed([(f"a boat number {n}", f"http://example.org/{n}.jpg") for n in range(2000)]),
+    )
+    write(
+        root / "Validation_GCC-1.1.0-Validation.tsv",
+        tabbed([(f"a tree {n}", f"http://example.org/v{n}.jpg") for n in range(5)]),
+    )
 
 
-# ---- questions --------------------------------------------------------------------------------------------------------------
+# ---- questions -----------------------------------------------------------------------------------
 
 
 def msrvtt_mc(root: Path) -> None:
     header = ("key", "vid_key", "a1", "a2", "a3", "a4", "a5", "answer")
-    rows = [(f"ret{n}", f"msr{7010 + n}", *(f"sentence {n} {i}" for i in range(5)), n % 5) for n in range(7)]
+    rows = [
+        (f"ret{n}", f"msr{7010 + n}", *(f"sentence {n} {i}" for i in range(5)), n % 5)
+        for n in range(7)
+    ]
     write(root / "MSR_MC_test.csv", tabbed([header, *rows]))
 
 
 def lsmdc_mc(root: Path) -> None:
     for name, first in (("train", 0), ("valid", 10), ("test_randomized", 20)):
-        rows = [(movie_clip(n), *TIMES, *(f"sentence {n} {i}" for i in range(5))) for n in range(first, first + 6)]
+        rows = [
+            (movie_clip(n), *TIMES, *(f"sentence {n} {i}" for i in range(5)))
+            for n in range(first, first + 6)
+        ]
         if name == "test_randomized":
             rows = [(*row, n % 5 + 1) for n, row in enumerate(rows)]
         write(root / f"LSMDC16_multiple_choice_{name}.csv", tabbed(rows))
@@ -165,7 +220,15 @@ def _qa(root: Path, prefix: str) -> None:
         rows = []
         for video in range(first, first + 5):
             for text, answer in (("what is shown?", "boat"), ("is it red?", "no")):
-                rows.append({"answer": answer, "category_id": 3, "id": number, "question": text, "video_id": video})
+                rows.append(
+                    {
+                        "answer": answer,
+                        "category_id": 3,
+                        "id": number,
+                        "question": text,
+                        "video_id": video,
+                    }
+                )
                 number += 1
         write_json(root / f"{split}_qa.json", rows)
     write(root / "youtube_mapping.txt", lines([f"{prefix}_{n} vid{n}" for n in range(40)]))
@@ -184,42 +247,74 @@ def tgif_qa(root: Path) -> None:
     for split, first, last in (("Train", 0, TRAIN), ("Test", 100, 106)):
         for kind in ("action", "transition"):
             rows = [
-                (f"tumblr_{n}", "What does the cat do ?", *(f"act {n} {i}" for i in range(5)), n % 5, f"{kind.upper()}{n}", n)
+                (
+                    f"tumblr_{n}",
+                    "What does the cat do ?",
+                    *(f"act {n} {i}" for i in range(5)),
+                    n % 5,
+                    f"{kind.upper()}{n}",
+                    n,
+                )
                 for n in range(first, last)
             ]
-            write(root / f"{split}_{kind}_question.csv", tabbed([("gif_name", "question", *options, "answer", "vid_id", "key"), *rows]))
-        rows = [(f"tumblr_{n}", "How many times ?", n % 9, f"COUNT{n}", n) for n in range(first, last)]
-        write(root / f"{split}_count_question.csv", tabbed([("gif_name", "question", "answer", "vid_id", "key"), *rows]))
-        rows = [(f"tumblr_{n}", "what colour ?", "red", 2, f"FRAMEQA{n}", n, "a red cat .") for n in range(first, last)]
+            write(
+                root / f"{split}_{kind}_question.csv",
+                tabbed([("gif_name", "question", *options, "answer", "vid_id", "key"), *rows]),
+            )
+        rows = [
+            (f"tumblr_{n}", "How many times ?", n % 9, f"COUNT{n}", n) for n in range(first, last)
+        ]
+        write(
+            root / f"{split}_count_question.csv",
+            tabbed([("gif_name", "question", "answer", "vid_id", "key"), *rows]),
+        )
+        rows = [
+            (f"tumblr_{n}", "what colour ?", "red", 2, f"FRAMEQA{n}", n, "a red cat .")
+            for n in range(first, last)
+        ]
         write(
             root / f"{split}_frameqa_question.csv",
-            tabbed([("gif_name", "question", "answer", "type", "vid_id", "key", "description"), *rows]),
+            tabbed(
+                [("gif_name", "question", "answer", "type", "vid_id", "key", "description"), *rows]
+            ),
         )
 
 
-# ---- grounding --------------------------------------------------------------------------------------------------------------
+# ---- grounding -----------------------------------------------------------------------------------
 
 
 def charades_sta(root: Path) -> None:
     for split, first, count in (("train", 0, TRAIN), ("test", 500, 5)):
-        rows = [f"{n:05d} 2.5 {10.5 + n % 3}##person opens a door." for n in range(first, first + count)]
+        rows = [
+            f"{n:05d} 2.5 {10.5 + n % 3}##person opens a door." for n in range(first, first + count)
+        ]
         write(root / f"charades_sta_{split}.txt", lines(rows))
-        table = [("id", "subject", "length"), *((f"{n:05d}", "AAAA", 11.0) for n in range(first, first + count))]
+        table = [
+            ("id", "subject", "length"),
+            *((f"{n:05d}", "AAAA", 11.0) for n in range(first, first + count)),
+        ]
         write(root / f"Charades_v1_{split}.csv", commas(table))
 
 
 def tacos(root: Path) -> None:
     for split, count in (("train", 3), ("val", 2), ("test", 2)):
-        entry = {"timestamps": [[0, 100], [50, 294]], "sentences": ["He cuts.", "He cooks."], "fps": 29.4, "num_frames": 294}
+        entry = {
+            "timestamps": [[0, 100], [50, 294]],
+            "sentences": ["He cuts.", "He cooks."],
+            "fps": 29.4,
+            "num_frames": 294,
+        }
         write_json(root / f"{split}.json", {f"s{n}-{split}.avi": entry for n in range(count)})
 
 
-# ---- actions ----------------------------------------------------------------------------------------------------------------
+# ---- actions -------------------------------------------------------------------------------------
 
 
 def ucf101(root: Path) -> None:
     classes = ("Archery", "Biking")
-    write(root / "classInd.txt", lines([f"{n} {label}" for n, label in enumerate(classes, start=1)]))
+    write(
+        root / "classInd.txt", lines([f"{n} {label}" for n, label in enumerate(classes, start=1)])
+    )
     for number in (1, 2, 3):
         for kind, groups in (("train", range(8, 60)), ("test", range(1, 8))):
             found = []
@@ -235,11 +330,17 @@ def hmdb51(root: Path) -> None:
     for label in ("brush_hair", "run", *(f"act_{n}" for n in range(49))):
         for number in (1, 2, 3):
             marks = [1] * 4 + [2] * 2 + [0]
-            write(root / f"{label}_test_split{number}.txt", lines([f"film{n}_{label}_u_0.avi {mark} " for n, mark in enumerate(marks)]))
+            write(
+                root / f"{label}_test_split{number}.txt",
+                lines([f"film{n}_{label}_u_0.avi {mark} " for n, mark in enumerate(marks)]),
+            )
 
 
 def ssv2(root: Path) -> None:
-    write_json(root / "something-something-v2-labels.json", {"Holding something": "1", "Moving something up": "0"})
+    write_json(
+        root / "something-something-v2-labels.json",
+        {"Holding something": "1", "Moving something up": "0"},
+    )
     for name, first, count in (("train", 0, TRAIN), ("validation", 100, 4)):
         rows = [
             {
@@ -262,32 +363,75 @@ def kinetics(root: Path) -> None:
                 for copy in range(copies)
             ]
             write(
-                root / f"kinetics-{size}_{name}.csv", commas([("label", "youtube_id", "time_start", "time_end", "split", "is_cc"), *rows])
+                root / f"kinetics-{size}_{name}.csv",
+                commas(
+                    [("label", "youtube_id", "time_start", "time_end", "split", "is_cc"), *rows]
+                ),
             )
 
 
-# ---- images -----------------------------------------------------------------------------------------------------------------
+# ---- images --------------------------------------------------------------------------------------
 
 
-def _karpathy(root: Path, name: str, kinds: Sequence[str], place: Callable[[int], dict[str, str]]) -> None:
+def _karpathy(
+    root: Path, name: str, kinds: Sequence[str], place: Callable[[int], dict[str, str]]
+) -> None:
     images = []
     for n, split in enumerate(kinds):
-        sentences = [{"tokens": ["a", "tree"], "raw": f"A tree, {n} {i}.", "imgid": n, "sentid": 5 * n + i} for i in range(5)]
-        images.append({"imgid": n, "split": split, "sentences": sentences, "sentids": [], **place(n)})
+        sentences = [
+            {"tokens": ["a", "tree"], "raw": f"A tree, {n} {i}.", "imgid": n, "sentid": 5 * n + i}
+            for i in range(5)
+        ]
+        images.append(
+            {"imgid": n, "split": split, "sentences": sentences, "sentids": [], **place(n)}
+        )
     write_json(root / f"dataset_{name}.json", {"images": images, "dataset": name})
 
 
 def flickr30k(root: Path) -> None:
-    _karpathy(root, "flickr30k", ["train"] * 5 + ["val"] * 2 + ["test"] * 3, lambda n: {"filename": f"10000{n}.jpg"})
+    _karpathy(
+        root,
+        "flickr30k",
+        ["train"] * 5 + ["val"] * 2 + ["test"] * 3,
+        lambda n: {"filename": f"10000{n}.jpg"},
+    )
 
 
 def coco(root: Path) -> None:
     kinds = ["train"] * 4 + ["restval"] * 2 + ["val"] * 2 + ["test"] * 3
-    _karpathy(root, "coco", kinds, lambda n: {"filename": f"COCO_val2014_{n:012d}.jpg", "filepath": "val2014", "cocoid": str(n)})
+    _karpathy(
+        root,
+        "coco",
+        kinds,
+        lambda n: {
+            "filename": f"COCO_val2014_{n:012d}.jpg",
+            "filepath": "val2014",
+            "cocoid": str(n),
+        },
+    )
 
 
 MADE: dict[str, Callable[[Path], None]] = {
-    **{f.__name__: f for f in (webvid, cc3m, msrvtt, msvd, didemo, activitynet, lsmdc, vatex, msrvtt_mc, lsmdc_mc, msrvtt_qa, msvd_qa)},
-    **{f.__name__: f for f in (tgif_qa, charades_sta, tacos, ucf101, hmdb51, ssv2, kinetics, flickr30k, coco)},
+    **{
+        f.__name__: f
+        for f in (
+            webvid,
+            cc3m,
+            msrvtt,
+            msvd,
+            didemo,
+            activitynet,
+            lsmdc,
+            vatex,
+            msrvtt_mc,
+            lsmdc_mc,
+            msrvtt_qa,
+            msvd_qa,
+        )
+    },
+    **{
+        f.__name__: f
+        for f in (tgif_qa, charades_sta, tacos, ucf101, hmdb51, ssv2, kinetics, flickr30k, coco)
+    },
     "activitynet_grounding": activitynet,
 }
