@@ -9,7 +9,8 @@ between cells more than that."""
 
 from __future__ import annotations
 
-from simvtp.config.schema import Experiment, ModelConfig, TrainConfig, hidden_per_slot
+from simvtp.config.mask_counts import hidden_per_slot
+from simvtp.config.schema import Experiment, ModelConfig, TrainConfig
 
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 BACKWARD = 3  # a training step is about three forward passes

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from simvtp.config import overrides as S
 from simvtp.config import schema as C
 from simvtp.config import validation
+from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.recipes import RECIPES, get_recipe
 from simvtp.errors import ConfigError
 
@@ -263,4 +264,4 @@ def test_differences_name_the_fields() -> None:
 def test_published_mask_count() -> None:
     released = get_recipe("released")
     assert released.model.tubes == 1568
-    assert C.hidden_per_slot(released.model, released.masks) == 176
+    assert hidden_per_slot(released.model, released.masks) == 176

@@ -530,43 +530,6 @@ def _canonical(value: Any) -> Any:
 # ---- what follows from settings ------------------------------------------------------------------
 
 
-def mask_units(model: ModelConfig, masks: MaskConfig) -> int:
-    """Among how many units the video mask chooses: places of a time slot, tubes of the clip
-    (random) or time slots (frame).
-    """
-    t, h, w = model.grid
-    return {"random": t * h * w, "frame": t}.get(masks.video_kind, h * w)
-
-
-def frame_curriculum(schedule: str) -> tuple[tuple[int, int], ...]:
-    """`masks.frames` as (frames, step before which it holds): `1:2000,2:1000` is (1, 2000), (2,
-    3000); ConfigError if it is not such a text.
-    """
-    stages: list[tuple[int, int]] = []
-    for part in schedule.split(",") if schedule else ():
-        frames, sign, steps = part.partition(":")
-        if (
-            not sign
-            or not frames.strip().isdigit()
-            or not steps.strip().isdigit()
-            or int(frames) < 1
-        ):
-            raise ConfigError(
-                f"masks.frames={schedule}: write frames:steps with commas between, for example 1:2000,2:1000."
-            )
-        stages.append((int(frames), int(steps) + (stages[-1][1] if stages else 0)))
-    return tuple(stages)
-
-
-def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
-    """How many units the video mask hides: places of a time slot (tube, per_frame, block), tubes of
-    the clip (random), time slots (frame).
-
-    Counts as released: int(ratio * places), so 0.9 of 196 is 176.
-    """
-    return int(masks.video_ratio * mask_units(model, masks))
-
-
 def split_shares(data: DataConfig) -> tuple[float, float, float]:
     """`data.splits` as numbers; raises ConfigError if they are not three shares with sum 1."""
     try:

@@ -10,6 +10,7 @@ import types
 import typing
 from typing import Any, Literal
 
+from simvtp.config.mask_counts import frame_curriculum, hidden_per_slot, mask_units
 from simvtp.config.schema import (
     OWN_DATASETS,
     Experiment,
@@ -17,9 +18,6 @@ from simvtp.config.schema import (
     ModelConfig,
     TrainConfig,
     flatten,
-    frame_curriculum,
-    hidden_per_slot,
-    mask_units,
     split_shares,
 )
 from simvtp.errors import ConfigError

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.config.mask_counts import hidden_per_slot
+from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.models.common.masking import (
     UNUSED,
     draw_masks,

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import MaskConfig, ModelConfig, hidden_per_slot, mask_units
+from simvtp.config.mask_counts import hidden_per_slot, mask_units
+from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.models.common.span_masking import run_noise
 
 UNUSED = -100  # label of a word slot that holds no word; the value that cross-entropy ignores

@@ -4,7 +4,8 @@ models/flops.py.
 
 from __future__ import annotations
 
-from simvtp.config.schema import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.config.mask_counts import hidden_per_slot
+from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.models.flops.meta_init import shapes_alone
 from simvtp.models.mac.mac_masks import kept_length
 from simvtp.models.mac.mac_model import MAC

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simvtp.config.schema import MaskConfig, ModelConfig, hidden_per_slot
+from simvtp.config.mask_counts import hidden_per_slot
+from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.models.common.decoder_masking import rebuilt_count
 from simvtp.models.common.masking import word_slots
 from simvtp.models.common.token_merging import merged_count

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import MaskConfig, ModelConfig, frame_curriculum
+from simvtp.config.mask_counts import frame_curriculum
+from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.models.common.layers import take
 from simvtp.models.common.masking import draw_masks, words_to_hide
 
