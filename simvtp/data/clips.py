@@ -24,7 +24,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Annotated:
+class BenchmarkOrigin:
     """The benchmark whose captions and splits these are."""
 
     name: str
@@ -46,6 +46,6 @@ class Manifest:
     conflicts: tuple[
         str, ...
     ] = ()  # ids that stand for several paths or splits; `read_manifest` raises unless told to collect them
-    source: Annotated | None = (
+    source: BenchmarkOrigin | None = (
         None  # of shards that were made of a benchmark, and of a benchmark itself
     )

@@ -13,7 +13,7 @@ from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.clips import Clip, Manifest
 from simvtp.data.manifest import SPLITS, assign_splits, read_manifest
-from simvtp.data.progress import Check, Say, spoken, unasked
+from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
 from simvtp.data.shards import read_shards
 from simvtp.errors import ConfigError, DataError
 
@@ -42,11 +42,11 @@ def cache_dir(runtime: RuntimeConfig) -> Path:
 
 
 def _shapes(
-    data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check
+    data: DataConfig, runtime: RuntimeConfig, say: LogFn | None, check: CancelCheck
 ) -> tuple[str, Manifest]:
     from simvtp.data.shapes.generate import ensure_shapes
 
-    report = spoken(say or log.info, check)
+    report = throttled_progress(say or log.info, check)
     path = ensure_shapes(
         data.shapes,
         cache_dir(runtime),
@@ -59,7 +59,7 @@ def _shapes(
 
 
 def _manifest(
-    data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check
+    data: DataConfig, runtime: RuntimeConfig, say: LogFn | None, check: CancelCheck
 ) -> tuple[str, Manifest]:
     if not data.manifest:
         raise ConfigError(
@@ -69,7 +69,7 @@ def _manifest(
 
 
 def _shards(
-    data: DataConfig, runtime: RuntimeConfig, say: Say | None, check: Check
+    data: DataConfig, runtime: RuntimeConfig, say: LogFn | None, check: CancelCheck
 ) -> tuple[str, Manifest]:
     if not data.manifest:
         raise ConfigError(
@@ -80,7 +80,7 @@ def _shards(
 
 
 DATASETS: dict[
-    str, Callable[[DataConfig, RuntimeConfig, Say | None, Check], tuple[str, Manifest]]
+    str, Callable[[DataConfig, RuntimeConfig, LogFn | None, CancelCheck], tuple[str, Manifest]]
 ] = {
     "shapes": _shapes,
     "manifest": _manifest,
@@ -89,7 +89,10 @@ DATASETS: dict[
 
 
 def open_dataset(
-    data: DataConfig, runtime: RuntimeConfig, say: Say | None = None, check: Check = unasked
+    data: DataConfig,
+    runtime: RuntimeConfig,
+    say: LogFn | None = None,
+    check: CancelCheck = never_cancelled,
 ) -> Dataset:
     """The clips of `data.dataset`, by split. Makes the embedded data set if it is not there yet.
 
@@ -135,7 +138,7 @@ def open_dataset(
     return Dataset(name, splits)
 
 
-def _open_benchmark(data: DataConfig, say: Say | None) -> Dataset:
+def _open_benchmark(data: DataConfig, say: LogFn | None) -> Dataset:
     """A benchmark as a data set; the videos of one that is not annotated with captions are clips
     without any (see `require_captions`).
     """

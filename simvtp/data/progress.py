@@ -1,4 +1,4 @@
-"""Long preparations: progress as lines of text now and then, and an ear for requests to stop."""
+"""Progress of long preparations as lines of text, and requests to stop them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
-Say = Callable[[str], None]
-Check = Callable[
-    [], None
-]  # raises if the process was asked to stop; what is prepared so far stays, the next call makes the rest
-SAY_EVERY_S = 2.0
+LogFn = Callable[[str], None]
+# Raises if the process was asked to stop. What is prepared by then stays; the next call makes
+# the rest.
+CancelCheck = Callable[[], None]
+LOG_EVERY_S = 2.0
 LOCK_EVERY_S = 0.2
 
 
-def unasked() -> None:
-    """The check of a process that nobody asks to stop."""
+def never_cancelled() -> None:
+    """Never cancels."""
 
 
-def wait_for_lock(file: IO[Any], check: Check) -> None:
-    """Wait for another process to release the lock of `file`. (A plain flock call would go on
-    waiting after a signal.)
+def wait_for_lock(file: IO[Any], check: CancelCheck) -> None:
+    """Waits for another process to release the lock of `file`.
+
+    A plain `flock` call would go on waiting after a signal.
     """
     while True:
         check()
@@ -32,15 +33,20 @@ def wait_for_lock(file: IO[Any], check: Check) -> None:
             time.sleep(LOCK_EVERY_S)
 
 
-def spoken(say: Say, check: Check = unasked) -> Callable[[str, int, int], None]:
-    """Progress as a line of text now and then, and at the end; each report also asks `check`."""
+def throttled_progress(
+    log: LogFn, check: CancelCheck = never_cancelled
+) -> Callable[[str, int, int], None]:
+    """Returns report(what, done, total), which logs now and then, and at the end.
+
+    Each report also calls `check`.
+    """
     last = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal last
         check()
-        if done == total or time.monotonic() - last > SAY_EVERY_S:
+        if done == total or time.monotonic() - last > LOG_EVERY_S:
             last = time.monotonic()
-            say(f"{what}: {done} of {total}")
+            log(f"{what}: {done} of {total}")
 
     return report

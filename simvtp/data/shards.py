@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.clips import Annotated, Clip, Manifest
+from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest
 from simvtp.data.video.tar_member import member_path
 from simvtp.errors import DataError
 from simvtp.runs.journal import read_json
@@ -135,7 +135,7 @@ def read_shards(path: Path) -> Manifest:
     )
 
 
-def _source(summary: dict[str, Any]) -> Annotated | None:
+def _source(summary: dict[str, Any]) -> BenchmarkOrigin | None:
     """The benchmark that the shards were made of; its notes say which splits are not whole."""
     of = summary.get("benchmark")
     if of is None:
@@ -148,7 +148,7 @@ def _source(summary: dict[str, Any]) -> Annotated | None:
         for split, count in lost.items()
         if count
     ]
-    return Annotated(of["name"], of["protocol"], (*of["notes"], *notes))
+    return BenchmarkOrigin(of["name"], of["protocol"], (*of["notes"], *notes))
 
 
 def _json(path: Path) -> Any:

@@ -22,7 +22,7 @@ from simvtp.data.datasets import Dataset
 from simvtp.data.loading.augment import Augment
 from simvtp.data.loading.loader import Annotate, TrainLoader, ViewLoader
 from simvtp.data.loading.mixup import MixingLoader
-from simvtp.data.progress import Check, Say, unasked
+from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer
 from simvtp.runs.results import Protocol as Measured
 from simvtp.runs.results import Result
@@ -54,8 +54,8 @@ class Context:
     rank: int = 0
     world: int = 1
     blind: bool = False
-    say: Say = field(default=print)
-    check: Check = unasked
+    say: LogFn = field(default=print)
+    check: CancelCheck = never_cancelled
     until_stopped: Callable[[Iterator[Any]], Iterator[Any]] = _unguarded
 
     def train_loader(

@@ -23,7 +23,7 @@ from simvtp.data.clips import Clip
 from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import read_manifest
 from simvtp.data.prepare.check_manifest import check_manifest
-from simvtp.data.prepare.transcode import Target
+from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
@@ -212,7 +212,10 @@ def accepted(path: Path, shards: Path) -> tuple[np.ndarray, dict[str, Any]]:
     manifest = manifest_of(clips, path.with_suffix(".csv"))
     assert not check_manifest(manifest, workers=0, say=lambda line: None).corrupt
     assert (
-        write_shards(manifest, shards, Target(crf=4), workers=0, say=lambda line: None).written == 1
+        write_shards(
+            manifest, shards, TranscodeTarget(crf=4), workers=0, say=lambda line: None
+        ).written
+        == 1
     )
     entry = json.loads((shards / "clips-000000.json").read_text())["clips"][0]
     return found[0], entry["video"]

@@ -28,8 +28,8 @@ from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.manifest import read_manifest
 from simvtp.data.prepare.check_manifest import check_manifest
-from simvtp.data.prepare.transcode import Steps, Target, transcode
-from simvtp.data.prepare.write_shards import Outcome, key_of, parse_target, write_shards
+from simvtp.data.prepare.transcode import Steps, TranscodeTarget, transcode
+from simvtp.data.prepare.write_shards import ShardingResult, key_of, parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.encode import encode_h264
@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
 DATA = DataConfig(stride=2, max_corrupt_share=0.5)
 HERE = RuntimeConfig(workers=0, device="cpu")
-SMALL = Target(short=34)
+SMALL = TranscodeTarget(short=34)
 SPLITS = ("train",) * 8 + ("val", "test")
 
 
@@ -63,7 +63,7 @@ def write_manifest(clips: list[Clip], path: Path, **columns: list[Any]) -> Path:
     return path
 
 
-def shard(manifest: Path, out: Path, **changes: Any) -> Outcome:
+def shard(manifest: Path, out: Path, **changes: Any) -> ShardingResult:
     values = {
         "target": SMALL,
         "max_per_shard": 3,
@@ -195,7 +195,7 @@ def test_frames_are_those_of_the_source_and_a_lower_rate_skips_some(
     reader = PyavReader()
     for fps, stride in ((0, 1), (2, 4)):
         out = tmp_path / str(fps)
-        shard(manifest, out, target=Target(short=48, fps=fps, crf=4))
+        shard(manifest, out, target=TranscodeTarget(short=48, fps=fps, crf=4))
         for clip, source in zip(read_shards(out).clips, read_manifest(manifest).clips, strict=True):
             made = read_frames(clip.path, range(probe(clip.path, reader).frames), reader)
             given = read_frames(source.path, range(0, 16, stride), reader)
@@ -210,7 +210,7 @@ def test_only_the_wanted_part_is_kept(manifest: Path, tmp_path: Path) -> None:
         start_s=["0.5", "", "1.5", "9"],
         end_s=["1.25", "0.5", "99", ""],
     )
-    outcome = shard(parts, tmp_path / "out", target=Target(short=48, crf=4))
+    outcome = shard(parts, tmp_path / "out", target=TranscodeTarget(short=48, crf=4))
     assert (outcome.written, dict(outcome.failed)) == (3, {"outside": 1})
     reader = PyavReader()
     for clip, frames in zip(
@@ -323,7 +323,9 @@ def test_a_file_that_opens_but_is_cut_off_is_no_shorter_clip(tmp_path: Path) -> 
         read_shards(tmp_path / "out")
 
 
-def tricky(path: Path, target: Target, start_s: float | None, end_s: float | None) -> Steps:
+def tricky(
+    path: Path, target: TranscodeTarget, start_s: float | None, end_s: float | None
+) -> Steps:
     """`transcode` with a decoder that hangs or crashes on some names."""
     while path.name == "clip1.mp4":
         time.sleep(3600)
@@ -407,7 +409,7 @@ def test_another_manifest_or_size_needs_another_folder(
     manifest: Path, own_shards: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="begun with another target"):
-        shard(manifest, own_shards, target=Target(short=32))
+        shard(manifest, own_shards, target=TranscodeTarget(short=32))
     with pytest.raises(UserError, match="begun with another manifest"):
         shard(
             write_manifest(

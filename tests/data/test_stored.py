@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from simvtp.data.clips import Clip
-from simvtp.data.prepare.transcode import Target
+from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.video import decord_compatible
@@ -41,7 +41,11 @@ def stored(folder: Path, **target: Any) -> Clip:
     encode_h264(moving_square(1, FRAMES, 48, 64) ^ noise, folder / "a.mp4", 8, crf=4)
     source = manifest_of([Clip("a", folder / "a.mp4", ("words",))], folder / "m.csv")
     write_shards(
-        source, folder / "out", Target(short=48, **target), workers=0, say=lambda line: None
+        source,
+        folder / "out",
+        TranscodeTarget(short=48, **target),
+        workers=0,
+        say=lambda line: None,
     )
     (clip,) = read_shards(folder / "out").clips
     return clip

@@ -19,7 +19,7 @@ from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.loader import TrainLoader, ViewLoader
 from simvtp.data.prepare.check_manifest import check_manifest
-from simvtp.data.prepare.transcode import Target
+from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
@@ -304,6 +304,10 @@ def test_a_raw_clip_of_more_than_a_gibibyte_is_left_out(
 ) -> None:
     monkeypatch.setattr("simvtp.data.prepare.transcode.LARGEST_RAW", 1000)
     outcome = write_shards(
-        films, tmp_path / "out", Target(short=36, store="raw"), workers=0, say=lambda line: None
+        films,
+        tmp_path / "out",
+        TranscodeTarget(short=36, store="raw"),
+        workers=0,
+        say=lambda line: None,
     )
     assert (outcome.written, dict(outcome.failed)) == (0, {"large": 10})

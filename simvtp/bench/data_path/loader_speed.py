@@ -20,7 +20,7 @@ from simvtp.bench.data_path.batch_speed import LoaderSpeed, Source, bench_source
 from simvtp.bench.data_path.sample_videos import FRAMES, RATE, make_films, write_manifest
 from simvtp.bench.measure import Timed, take_turns
 from simvtp.config.schema import DataConfig, ModelConfig
-from simvtp.data.prepare.transcode import Target
+from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.video.readers import fit_short_side, get_reader, read_frames
@@ -74,7 +74,9 @@ def measure_loader(settings: Settings, say: Callable[[str], None] = print) -> Re
     stores = {}
     for name, store in ((H264, "h264"), (RAW, "raw")):
         stores[name] = settings.folder / store
-        target = Target(short=SIDE, fps=RATE / STRIDE, store="raw" if store == "raw" else "h264")
+        target = TranscodeTarget(
+            short=SIDE, fps=RATE / STRIDE, store="raw" if store == "raw" else "h264"
+        )
         write_shards(single, stores[name], target, workers=0, say=lambda line: None)
         clips = read_shards(stores[name]).clips
         report.disk[name] = sum(path.stat().st_size for path in stores[name].glob("*.tar")) / len(

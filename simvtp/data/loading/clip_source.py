@@ -17,7 +17,7 @@ from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir
 from simvtp.data.loading.decode_workers import Guard, SharedTexts
 from simvtp.data.loading.frame_cache import DecodedCache, open_cache
-from simvtp.data.progress import Check, Say, spoken, unasked
+from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.data.video.video_reader import Reader, VideoInfo
 from simvtp.errors import DataError
@@ -104,8 +104,8 @@ def open_source(
     runtime: RuntimeConfig,
     side: int,
     reader: Reader | None = None,
-    say: Say | None = None,
-    check: Check = unasked,
+    say: LogFn | None = None,
+    check: CancelCheck = never_cancelled,
 ) -> ClipSource:
     """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache
     wants one and the clips are not few.
@@ -117,7 +117,7 @@ def open_source(
         runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None
     ):  # the cache holds whole videos
         folder = cache_dir(runtime) / "decoded"
-        progress = spoken(say or log.info, check)
+        progress = throttled_progress(say or log.info, check)
         paths = [clip.path for clip in clips]
         cache = open_cache(
             paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check

@@ -26,7 +26,7 @@ import numpy as np
 
 from simvtp.config.schema import SAME_FRAMES
 from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
-from simvtp.data.progress import Check, unasked, wait_for_lock
+from simvtp.data.progress import CancelCheck, never_cancelled, wait_for_lock
 from simvtp.data.video.readers import fit_short_side, probe, read_frames
 from simvtp.data.video.tar_member import file_of
 from simvtp.data.video.video_reader import Reader, VideoInfo
@@ -123,7 +123,7 @@ def open_cache(
     workers: int,
     timeout_s: float,
     progress: Progress | None = None,
-    check: Check = unasked,
+    check: CancelCheck = never_cancelled,
 ) -> DecodedCache:
     """The cache of these clips, built (in parallel, continued if it was interrupted) if it is not
     there.
@@ -182,7 +182,7 @@ def _identity(paths: Sequence[Path], reader: Reader) -> str:
 
 
 @contextlib.contextmanager
-def _only_one(path: Path, check: Check) -> Iterator[None]:
+def _only_one(path: Path, check: CancelCheck) -> Iterator[None]:
     """Hold a file lock; the kernel gives it up when the process ends, however it ends."""
     with open(path, "w") as file:
         wait_for_lock(file, check)

@@ -22,7 +22,7 @@ from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading import transforms
 from simvtp.data.loading.augment import Augment
-from simvtp.data.loading.clip_source import ClipSource, Say, open_source, processes_for
+from simvtp.data.loading.clip_source import ClipSource, LogFn, open_source, processes_for
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, Counters, Health
 from simvtp.data.loading.decode_workers import Guard, Pipeline
 from simvtp.data.loading.sample_order import (
@@ -35,7 +35,7 @@ from simvtp.data.loading.sample_order import (
     uniforms,
 )
 from simvtp.data.loading.sampling import eval_indices, train_indices
-from simvtp.data.progress import Check, unasked
+from simvtp.data.progress import CancelCheck, never_cancelled
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer
 from simvtp.data.video.video_reader import Reader
 from simvtp.errors import DataError
@@ -184,8 +184,8 @@ class TrainLoader:
         augment: Augment | None = None,
         stage: str = "",
         reader: Reader | None = None,
-        say: Say | None = None,
-        check: Check = unasked,
+        say: LogFn | None = None,
+        check: CancelCheck = never_cancelled,
         annotate: Annotate | None = None,
     ) -> None:
         if not clips:
@@ -414,8 +414,8 @@ class ViewLoader:
         crops: int,
         batch_size: int,
         reader: Reader | None = None,
-        say: Say | None = None,
-        check: Check = unasked,
+        say: LogFn | None = None,
+        check: CancelCheck = never_cancelled,
     ) -> None:
         self._clips, self._model, self._runtime = clips, model, runtime
         self._views, self._batch_size = segments * crops, batch_size

@@ -36,7 +36,7 @@ Shown = tuple[
 
 
 @dataclass(frozen=True)
-class Target:
+class TranscodeTarget:
     """How videos are written.
 
     Attributes:
@@ -87,7 +87,7 @@ class Transcoded:
     width: int
 
 
-class Unusable(DataError):
+class UnusableVideo(DataError):
     """A video that cannot be transcoded.
 
     Attributes:
@@ -112,7 +112,7 @@ KINDS = {
 
 
 def transcode(
-    path: Path, target: Target, start_s: float | None = None, end_s: float | None = None
+    path: Path, target: TranscodeTarget, start_s: float | None = None, end_s: float | None = None
 ) -> Steps:
     """Decode, cut, turn, resize and encode; yields now and then, and returns (`yield from`) a
     Transcoded.
@@ -123,24 +123,26 @@ def transcode(
             from its beginning, to its end. An end behind the video's own is cut to it.
 
     Raises:
-        Unusable: and nothing else, whatever the decoder raised.
+        UnusableVideo: and nothing else, whatever the decoder raised.
     """
     if not file_of(path).is_file():
-        raise Unusable("missing", KINDS["missing"])
+        raise UnusableVideo("missing", KINDS["missing"])
     if not file_of(path).stat().st_size:
-        raise Unusable("empty", KINDS["empty"])
+        raise UnusableVideo("empty", KINDS["empty"])
     try:
         return (yield from _transcode(path, target, start_s, end_s))
-    except Unusable:
+    except UnusableVideo:
         raise
     except DataError as error:
         reason = str(error).replace(str(path), "the file")
     except Exception as error:  # FFmpeg's errors are OSError, ValueError and classes of its own
         reason = f"{type(error).__name__}: {' '.join(str(error).replace(str(path), 'the file').split())[:200]}"
-    raise Unusable("damaged", reason)  # not chained: the error would keep the container open
+    raise UnusableVideo("damaged", reason)  # not chained: the error would keep the container open
 
 
-def _transcode(path: Path, target: Target, start_s: float | None, end_s: float | None) -> Steps:
+def _transcode(
+    path: Path, target: TranscodeTarget, start_s: float | None, end_s: float | None
+) -> Steps:
     with _opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -172,7 +174,7 @@ def _transcode(path: Path, target: Target, start_s: float | None, end_s: float |
             if writer is not None:
                 writer.close()
     if not count:
-        raise Unusable(
+        raise UnusableVideo(
             "outside",
             f"no frame lies between {float(start):g} s and {'its end' if end is None else f'{float(end):g} s'}",
         )
@@ -185,7 +187,9 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-def _writer(target: Target, buffer: io.BytesIO, size: tuple[int, int], fps: Fraction) -> _Writer:
+def _writer(
+    target: TranscodeTarget, buffer: io.BytesIO, size: tuple[int, int], fps: Fraction
+) -> _Writer:
     if target.store == "raw":
         return _RawWriter(buffer)
     return H264Writer(buffer, *size, fps, target.crf, target.gop, target.fastdecode)
@@ -200,7 +204,7 @@ class _RawWriter:
     def write(self, frame: np.ndarray) -> None:
         """Append one frame, uint8 [H, W, 3]."""
         if self._target.tell() + frame.nbytes > LARGEST_RAW:
-            raise Unusable("large", KINDS["large"])
+            raise UnusableVideo("large", KINDS["large"])
         self._target.write(np.ascontiguousarray(frame).data)
 
     def close(self) -> None:
@@ -213,23 +217,23 @@ def _opened(path: Path) -> Any:
     try:
         container = av.open(member_bytes(path) or str(path))
     except (av.error.FFmpegError, ValueError) as error:
-        raise Unusable(
+        raise UnusableVideo(
             "no_video",
             f"{type(error).__name__}: {' '.join(str(error).replace(str(path), 'the file').split())[:200]}",
         ) from None
     if not container.streams.video:
         container.close()
-        raise Unusable("no_video", "it has no video stream")
+        raise UnusableVideo("no_video", "it has no video stream")
     return container
 
 
 def _not_cut_off(stream: Any, size: int | None) -> None:
-    """Unusable if the container's own table names bytes behind the end of the file: FFmpeg only
+    """UnusableVideo if the container's own table names bytes behind the end of the file: FFmpeg only
     stops earlier then, without a word.
     """
     ends = [entry.pos + entry.size for entry in stream.index_entries]
     if size is not None and ends and max(ends) > size:
-        raise Unusable(
+        raise UnusableVideo(
             "damaged", f"the file is cut off: it has {size} bytes and speaks of {max(ends)}"
         )
 
@@ -256,9 +260,9 @@ def _from_file(
             if decoded % STEP == 0:
                 yield None
     if not fed:
-        raise Unusable("no_video", "it has no video frames")
+        raise UnusableVideo("no_video", "it has no video frames")
     if start == 0 and decoded < fed:  # after a seek the first frames may rightly be lost
-        raise Unusable("damaged", f"{decoded} of its {fed} frames decode")
+        raise UnusableVideo("damaged", f"{decoded} of its {fed} frames decode")
 
 
 def _on_grid(
@@ -285,7 +289,7 @@ def _on_grid(
             continue
         time, length, frame = item
         if shown is not None and time - over > LONGEST_GAP_S:
-            raise Unusable("damaged", f"its time stamps leap by {float(time - over):.0f} s")
+            raise UnusableVideo("damaged", f"its time stamps leap by {float(time - over):.0f} s")
         while shown is not None and due(time):
             yield shown
             number += 1

@@ -24,31 +24,31 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
-from simvtp.data.clips import Annotated, Clip, Manifest
+from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest
 from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
 from simvtp.data.manifest import read_manifest
 from simvtp.data.prepare.transcode import (
     FASTEST,
     KINDS,
     Steps,
-    Target,
     Transcoded,
-    Unusable,
+    TranscodeTarget,
+    UnusableVideo,
     transcode,
 )
-from simvtp.data.progress import Check, Say, unasked, wait_for_lock
+from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
 from simvtp.data.shards import FAILURES, FORMAT, PLAN, RAW_ENDING, SUMMARY
 from simvtp.errors import ConfigError, DataError, UserError
 from simvtp.runs.journal import read_json, write_atomically
 
-Encode = Callable[[Path, Target, float | None, float | None], Steps]
+Encode = Callable[[Path, TranscodeTarget, float | None, float | None], Steps]
 
 MAX_PER_SHARD = 1000
 NAME_LENGTH = 60  # of an id inside a key
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedShard:
     """One shard before it is made."""
 
     name: str
@@ -56,7 +56,7 @@ class Planned:
 
 
 @dataclass
-class Outcome:
+class ShardingResult:
     """Counts of what was made, now or before."""
 
     clips: int = 0
@@ -89,12 +89,14 @@ def of_benchmark(name: str, root: Path | str, protocol: str = "") -> Manifest:
             f"{name} is annotated for {benchmark.task}, not with captions: shards hold videos with captions."
         )
     several = len(BENCHMARKS[name].protocols) > 1
-    source = Annotated(name, benchmark.protocol if several else "", benchmark.notes)
+    source = BenchmarkOrigin(name, benchmark.protocol if several else "", benchmark.notes)
     return Manifest(Path(root).expanduser() / name, benchmark.clips, True, 0, (), source=source)
 
 
-def parse_target(text: str, fps: float = 0.0, crf: int = 18, store: str = "h264") -> Target:
-    """A Target from `256` (short side) or `320x240` (width x height, cut to fit); ConfigError if
+def parse_target(
+    text: str, fps: float = 0.0, crf: int = 18, store: str = "h264"
+) -> TranscodeTarget:
+    """A TranscodeTarget from `256` (short side) or `320x240` (width x height, cut to fit); ConfigError if
     there is no such thing.
     """
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
@@ -110,7 +112,7 @@ def parse_target(text: str, fps: float = 0.0, crf: int = 18, store: str = "h264"
     short, width, height = (sides[0], 0, 0) if len(sides) == 1 else (0, sides[0], sides[1])
     if store not in ("h264", "raw"):
         raise ConfigError(f"--store {store}: must be h264 or raw.")
-    return Target(
+    return TranscodeTarget(
         short=short,
         height=height,
         width=width,
@@ -123,14 +125,14 @@ def parse_target(text: str, fps: float = 0.0, crf: int = 18, store: str = "h264"
 def write_shards(
     manifest: Path | str | Manifest,
     out: Path | str,
-    target: Target | None = None,
+    target: TranscodeTarget | None = None,
     max_per_shard: int = MAX_PER_SHARD,
     workers: int = 2,
     timeout_s: float = 60.0,
-    say: Say = print,
-    check: Check = unasked,
+    say: LogFn = print,
+    check: CancelCheck = never_cancelled,
     encode: Encode = transcode,
-) -> Outcome:
+) -> ShardingResult:
     """Make the shards of a manifest that are not there yet.
 
     Args:
@@ -151,7 +153,7 @@ def write_shards(
     if max_per_shard < 1:
         raise ConfigError(f"--max-per-shard {max_per_shard}: must be at least 1.")
     source = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
-    folder, target = Path(out).expanduser(), target or Target()
+    folder, target = Path(out).expanduser(), target or TranscodeTarget()
     shards = list(plan(source, max_per_shard))
     document = {
         "format": FORMAT,
@@ -184,7 +186,7 @@ def write_shards(
     return outcome
 
 
-def plan(manifest: Manifest, max_per_shard: int) -> Iterator[Planned]:
+def plan(manifest: Manifest, max_per_shard: int) -> Iterator[PlannedShard]:
     """The shards: clips of one split in the manifest's order, as evenly filled as can be."""
     for split in sorted({clip.split for clip in manifest.clips}):
         members = [
@@ -193,7 +195,7 @@ def plan(manifest: Manifest, max_per_shard: int) -> Iterator[Planned]:
         count = math.ceil(len(members) / max_per_shard)
         for i in range(count):
             part = members[i * len(members) // count : (i + 1) * len(members) // count]
-            yield Planned(f"{split or 'clips'}-{i:06d}", tuple(part))
+            yield PlannedShard(f"{split or 'clips'}-{i:06d}", tuple(part))
 
 
 def digest_of(manifest: Manifest) -> str:
@@ -217,7 +219,7 @@ def key_of(number: int, name: str) -> str:
     return f"{number:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:NAME_LENGTH]}"
 
 
-def _in_plan(target: Target) -> dict[str, Any]:
+def _in_plan(target: TranscodeTarget) -> dict[str, Any]:
     """What the plan says of the target. Of uncompressed frames it says what it always has, whatever
     H.264 is like today, so that shards which were begun before can be gone on with."""
     values = asdict(target)
@@ -252,14 +254,14 @@ def _claim(folder: Path, document: dict[str, Any]) -> None:
 
 
 Job = tuple[
-    Planned, dict[int, str]
+    PlannedShard, dict[int, str]
 ]  # the shard, and the clips (by place in it) that ended a worker, with the reason
 
 
 @dataclass(frozen=True)
 class _ShardTask:
     folder: Path
-    target: Target
+    target: TranscodeTarget
     encode: Encode
 
     def __call__(self, job: Job, guard: Guard) -> int:
@@ -276,7 +278,7 @@ class _ShardTask:
                 for place, (number, clip) in enumerate(shard.clips):
                     try:
                         if place in bad:
-                            raise Unusable("decoder", bad[place])
+                            raise UnusableVideo("decoder", bad[place])
                         made = self._encoded(place, clip, guard)
                         entries.append(
                             _add(
@@ -287,7 +289,7 @@ class _ShardTask:
                                 RAW_ENDING if self.target.store == "raw" else ".mp4",
                             )
                         )
-                    except Unusable as error:
+                    except UnusableVideo as error:
                         failed.append(
                             {
                                 "number": number,
@@ -366,11 +368,11 @@ def _durable(part: Path, final: Path) -> None:
 
 def _make(
     task: _ShardTask,
-    shards: Sequence[Planned],
+    shards: Sequence[PlannedShard],
     workers: int,
     timeout_s: float,
-    say: Say,
-    check: Check,
+    say: LogFn,
+    check: CancelCheck,
 ) -> None:
     began = time.monotonic()
     bad: dict[str, dict[int, str]] = {shard.name: {} for shard in shards}
@@ -402,9 +404,9 @@ def _make(
         pending = died
 
 
-def _conclude(folder: Path, source: Manifest, shards: Sequence[Planned]) -> Outcome:
+def _conclude(folder: Path, source: Manifest, shards: Sequence[PlannedShard]) -> ShardingResult:
     """Count what the indexes say; write failures.csv and summary.json."""
-    outcome, listed, failures = Outcome(len(source.clips), shards=len(shards)), [], []
+    outcome, listed, failures = ShardingResult(len(source.clips), shards=len(shards)), [], []
     for shard in shards:
         path = folder / f"{shard.name}.json"
         index = read_json(path)

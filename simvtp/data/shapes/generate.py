@@ -41,7 +41,7 @@ from pathlib import Path
 
 from simvtp.config.schema import SHAPES_VERSION, ShapesConfig
 from simvtp.data.loading.decode_workers import undisturbed
-from simvtp.data.progress import Check, Say, unasked, wait_for_lock
+from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
 from simvtp.data.shapes import questions as shapes_questions
 from simvtp.data.shapes.grammar import Statement, draw_caption, satisfies
 from simvtp.data.shapes.questions import GRAMMAR_WORDS
@@ -96,9 +96,9 @@ def ensure_shapes(
     config: ShapesConfig,
     cache: Path,
     workers: int = 0,
-    say: Say | None = None,
+    say: LogFn | None = None,
     progress: Progress | None = None,
-    check: Check = unasked,
+    check: CancelCheck = never_cancelled,
 ) -> Path:
     """Make what is missing of the embedded data set and return the path of its manifest.
 
@@ -169,7 +169,7 @@ def _missing(folder: Path, config: ShapesConfig) -> list[str]:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path, say: Say, check: Check) -> Iterator[None]:
+def _only_one(folder: Path, say: LogFn, check: CancelCheck) -> Iterator[None]:
     """Hold the folder's lock. The system lets it go when its holder ends, however that happens."""
     with open(folder / ".lock", "w") as lock:
         try:
@@ -187,7 +187,12 @@ def _only_one(folder: Path, say: Say, check: Check) -> Iterator[None]:
 
 
 def _generate(
-    config: ShapesConfig, folder: Path, workers: int, say: Say, progress: Progress, check: Check
+    config: ShapesConfig,
+    folder: Path,
+    workers: int,
+    say: LogFn,
+    progress: Progress,
+    check: CancelCheck,
 ) -> None:
     for leftover in folder.rglob(
         ".*.tmp"
@@ -299,7 +304,7 @@ def _make_clips(
     folder: Path,
     workers: int,
     report: Callable[[int], None],
-    check: Check,
+    check: CancelCheck,
 ) -> None:
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     done = 0

@@ -106,7 +106,7 @@ class FastReader(PyavReader):
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         pyav("fast")
         wanted = sorted(set(indices))
-        rows, convert = _Rows(indices), Picture(size)
+        rows, convert = _Rows(indices), FrameConverter(size)
         known, content = self._known(path), None
         if known is None:
             content = member_bytes(path)
@@ -214,7 +214,7 @@ def _table(packets: list[tuple[int | None, bool]]) -> Table:
     return np.sort(np.array(times, np.int64)), keys, len(packets)
 
 
-class Picture:
+class FrameConverter:
     """Turns decoded frames into upright RGB of one size, as decord does. One graph of filters
     serves all frames of a kind.
 

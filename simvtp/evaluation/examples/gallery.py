@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from simvtp.config.schema import Experiment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
-from simvtp.data.progress import Say
+from simvtp.data.progress import LogFn
 from simvtp.evaluation.examples.clip_previews import Footage, make_footage
 from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, luck
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
@@ -265,7 +265,7 @@ def draw_examples(
 
 
 def redraw_examples(
-    run_dir: Path, experiment: Experiment, dataset: Dataset, samples: int, say: Say
+    run_dir: Path, experiment: Experiment, dataset: Dataset, samples: int, say: LogFn
 ) -> list[Path]:
     """The pages of a run that was scored, with so many items; what was scored by a version that
     kept no items is said.
