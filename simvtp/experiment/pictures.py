@@ -12,7 +12,7 @@ from torch import Tensor
 from simvtp.batch import Batch
 from simvtp.config.schema import Experiment
 from simvtp.data.datasets import open_dataset
-from simvtp.data.loading.loader import ViewLoader
+from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.errors import UserError
 from simvtp.evaluation.examples.gallery import redraw_examples
 from simvtp.evaluation.reconstruction import draw_reconstructions

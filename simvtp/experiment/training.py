@@ -11,8 +11,8 @@ from torch import nn
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import TrainConfig, to_dict
 from simvtp.config.validation import INITIAL
-from simvtp.data.loading.loader import TrainLoader
-from simvtp.data.loading.sample_order import Order
+from simvtp.data.loading.sample_order import SampleOrder
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.errors import ConfigError, Stopped
 from simvtp.experiment.context import BLIND, Running
@@ -183,7 +183,7 @@ def _train(
     `running.models`. `samples` make an epoch.
     """
     experiment, runtime = running.experiment, running.experiment.runtime
-    epoch = Order(samples, settings.batch_size, experiment.seed).steps_per_epoch
+    epoch = SampleOrder(samples, settings.batch_size, experiment.seed).steps_per_epoch
     total = stage_steps(settings, epoch)
     on_main(lambda: running.status.update(stage=name, step=0, total_steps=total))
     on_main(lambda: mark(running.status, MODEL))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k

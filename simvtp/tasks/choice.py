@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from simvtp.config.schema import TrainConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import require_captions
-from simvtp.data.loading.loader import TrainLoader
 from simvtp.data.loading.sample_order import uniforms
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import hash_unit
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import DataError

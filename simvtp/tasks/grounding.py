@@ -29,7 +29,7 @@ from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations
 from simvtp.data.benchmarks.records import Benchmark, Moment
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.data.video.readers import get_reader, probe
 from simvtp.errors import ConfigError, DataError

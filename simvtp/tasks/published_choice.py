@@ -19,7 +19,7 @@ from simvtp.data.annotations import open_annotations
 from simvtp.data.benchmarks import BENCHMARKS
 from simvtp.data.benchmarks.records import Question
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import text_batches
+from simvtp.data.loading.view_loader import text_batches
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import choice_result
 from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates

@@ -22,7 +22,7 @@ from simvtp.config.schema import TrainConfig
 from simvtp.data.annotations import open_annotations, order_of
 from simvtp.data.benchmarks.records import Question, QuestionKind
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import (

@@ -11,7 +11,8 @@ from torch import nn
 
 from simvtp.config.schema import TrainConfig
 from simvtp.data.datasets import require_captions
-from simvtp.data.loading.loader import TrainLoader, text_batches
+from simvtp.data.loading.train_loader import TrainLoader
+from simvtp.data.loading.view_loader import text_batches
 from simvtp.errors import ConfigError
 from simvtp.evaluation.examples.example_cards import Shown, with_retrieved
 from simvtp.evaluation.metrics import TIES

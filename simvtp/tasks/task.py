@@ -20,8 +20,9 @@ from simvtp.config.schema import Experiment, TrainConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.loading.augment import Augment
-from simvtp.data.loading.loader import Annotate, TrainLoader, ViewLoader
 from simvtp.data.loading.mixup import MixingLoader
+from simvtp.data.loading.train_loader import Annotate, TrainLoader
+from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer
 from simvtp.runs.results import Protocol as Measured

@@ -36,8 +36,8 @@ from simvtp.data.loading.augment import (
     apply,
     erased_box,
 )
-from simvtp.data.loading.loader import TrainLoader
 from simvtp.data.loading.sample_order import uniforms
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import ConfigError
 from simvtp.tasks.task import Context

@@ -21,7 +21,8 @@ from simvtp.data.clips import Clip
 from simvtp.data.loading import frame_cache as cache_module
 from simvtp.data.loading.clip_source import CACHE_FROM
 from simvtp.data.loading.frame_cache import DEAD, DIRECT, DecodedCache, open_cache
-from simvtp.data.loading.loader import TrainLoader, ViewLoader
+from simvtp.data.loading.train_loader import TrainLoader
+from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.readers import get_reader, read_frames
@@ -132,7 +133,7 @@ def test_a_cache_above_the_limit_is_refused(
 BUILD = """
 import sys
 from pathlib import Path
-from simvtp.data.cache import open_cache
+from simvtp.data.loading.frame_cache import open_cache
 from simvtp.data.video import get_reader
 paths = sorted(Path(sys.argv[1]).glob("*.mp4"))
 slow = lambda what, done, total: print(what, done, flush=True) or __import__("time").sleep(float(sys.argv[3]))

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from simvtp.batch import Batch
 from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import GREY, TrainLoader, ViewLoader, text_batches
-from simvtp.data.loading.sample_order import Order, epoch_order, uniforms
+from simvtp.data.loading.sample_order import SampleOrder, epoch_order, uniforms
+from simvtp.data.loading.train_loader import TrainLoader
+from simvtp.data.loading.view_loader import GREY, ViewLoader, text_batches
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
@@ -105,7 +106,7 @@ def test_orders_and_random_numbers_differ_by_seed_epoch_stage_and_sample() -> No
         for key in ((0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"))
     ]
     assert len({tuple(order) for order in orders}) == 4
-    draws = np.stack([uniforms(0, "a", number) for number in range(500)])
+    draws = np.stack([uniforms(0, "a", number, 26) for number in range(500)])
     assert draws.min() >= 0 and draws.max() < 1 and abs(draws.mean() - 0.5) < 0.01
     assert len(np.unique(draws)) == draws.size
     assert epoch_order(6, 0, 0, "pretrain").tolist() == [
@@ -125,14 +126,15 @@ def test_orders_and_random_numbers_differ_by_seed_epoch_stage_and_sample() -> No
 def test_ranks_share_a_batch_and_an_epoch_repeats_nothing(
     n: int, batch: int, world: int, step: int
 ) -> None:
-    orders = [Order(n, batch, 0, rank=rank, world=world) for rank in range(world)]
+    orders = [SampleOrder(n, batch, 0, rank=rank, world=world) for rank in range(world)]
     together = [number for order in orders for number in order.numbers(step)]
     assert together == list(range(step * batch, (step + 1) * batch))
     if n >= batch:
         order = orders[0]
         first = step // order.steps_per_epoch * order.steps_per_epoch * batch
         places = [
-            order.place(number) for number in range(first, first + order.steps_per_epoch * batch)
+            order.epoch_position(number)
+            for number in range(first, first + order.steps_per_epoch * batch)
         ]
         assert len({epoch for epoch, _ in places}) == 1
         assert [position for _, position in places] == list(range(order.steps_per_epoch * batch))

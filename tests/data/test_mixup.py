@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from simvtp.config.schema import Experiment
-from simvtp.data.loading.loader import TrainLoader
-from simvtp.data.loading.mixup import MixingLoader, mix, mixing_share
+from simvtp.data.loading.mixup import MixingLoader, mix, mixing_weight
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.errors import ConfigError
 from simvtp.resolve import finalise
 from simvtp.tasks import open_task
@@ -42,7 +42,7 @@ def test_both_of_a_pair_become_mixtures_of_both() -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0])
 def test_shares_are_those_of_a_beta_distribution(alpha: float) -> None:
-    shares = np.array([mixing_share(alpha, 0, "finetune", pair) for pair in range(4000)])
+    shares = np.array([mixing_weight(alpha, 0, "finetune", pair) for pair in range(4000)])
     assert ((shares >= 0) & (shares <= 1)).all()
     expected = np.random.default_rng(0).beta(alpha, alpha, 400_000)
     for level in (0.05, 0.25, 0.5, 0.75, 0.95):
@@ -89,7 +89,7 @@ def test_it_is_off_by_default_and_mixes_the_samples_that_there_would_be(small: E
         assert (
             one.targets is not None and two.targets is not None and one.sample_ids == two.sample_ids
         )
-        shares += [mixing_share(0.8, small.seed, "finetune", 2 * step + pair) for pair in range(2)]
+        shares += [mixing_weight(0.8, small.seed, "finetune", 2 * step + pair) for pair in range(2)]
         clips, targets = mix(
             one.clips,
             torch.nn.functional.one_hot(one.targets, 8).float(),

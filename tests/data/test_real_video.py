@@ -14,7 +14,8 @@ import torch
 from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.loading.loader import TrainLoader, ViewLoader
+from simvtp.data.loading.train_loader import TrainLoader
+from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.readers import get_reader, probe, read_frames

@@ -15,7 +15,7 @@ from simvtp.batch import Batch
 from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig, identity
 from simvtp.config.validation import check
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.video_reader import VideoInfo

@@ -25,7 +25,8 @@ from simvtp.batch import Batch
 from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.loading.loader import TrainLoader, ViewLoader
+from simvtp.data.loading.train_loader import TrainLoader
+from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.manifest import read_manifest
 from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.prepare.transcode import Steps, TranscodeTarget, transcode

@@ -17,7 +17,8 @@ from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.benchmarks import open_benchmark
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
-from simvtp.data.loading.loader import TrainLoader, ViewLoader
+from simvtp.data.loading.train_loader import TrainLoader
+from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import parse_target, write_shards

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from simvtp.config.schema import Experiment
-from simvtp.data.loading.loader import ViewLoader
+from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.errors import CheckpointError, ConfigError
 from simvtp.evaluation.metrics import ranks_of_matrix
 from simvtp.experiment import run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from simvtp.bench.measure import Timed, orders
 from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
-from simvtp.data.loading.loader import TrainLoader
+from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import read_manifest
 from simvtp.data.shards import is_shards
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer

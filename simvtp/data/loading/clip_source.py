@@ -15,7 +15,7 @@ import numpy as np
 from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir
-from simvtp.data.loading.decode_workers import Guard, SharedTexts
+from simvtp.data.loading.decode_workers import DecodeWatchdog, SharedTexts
 from simvtp.data.loading.frame_cache import DecodedCache, open_cache
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
@@ -55,7 +55,10 @@ class ClipSource:
         return Path(self.paths[clip])
 
     def read(
-        self, clip: int, choose: Callable[[int], Sequence[int] | np.ndarray], guard: Guard
+        self,
+        clip: int,
+        choose: Callable[[int], Sequence[int] | np.ndarray],
+        watchdog: DecodeWatchdog,
     ) -> np.ndarray:
         """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many.
         DataError if it does not decode.
@@ -66,21 +69,21 @@ class ClipSource:
         if self.cache is not None and self.cache.holds(clip):
             return self.cache.read(clip, choose(self.cache.length(clip)))
         path = self.path(clip)
-        info = self._info(clip, guard)
+        info = self._info(clip, watchdog)
         size = fit_short_side(info.height, info.width, self.side)
         first, last = self._part(clip, info)
         chosen = [first + int(i) for i in choose(last - first)]
-        with guard.decoding(clip):
+        with watchdog.decoding(clip):
             return read_frames(
                 path, chosen, self.reader, None if size == (info.height, info.width) else size
             )
 
-    def _info(self, clip: int, guard: Guard) -> VideoInfo:
+    def _info(self, clip: int, watchdog: DecodeWatchdog) -> VideoInfo:
         if self.measured is not None:
             frames, fps, height, width = self.measured[clip].tolist()
             return VideoInfo(int(frames), fps, int(height), int(width))
         if clip not in self._infos:
-            with guard.decoding(clip):
+            with watchdog.decoding(clip):
                 self._infos[clip] = probe(self.path(clip), self.reader)
         return self._infos[clip]
 

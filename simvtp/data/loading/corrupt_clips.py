@@ -1,6 +1,4 @@
-"""Clips that do not decode: counted, logged once each, and a reason to stop when there are too
-many.
-"""
+"""Clips that do not decode: counts them, logs each once, ends the run when they are too many."""
 
 from __future__ import annotations
 
@@ -12,22 +10,30 @@ import numpy as np
 
 from simvtp.config.schema import DataConfig
 from simvtp.data.clips import Clip
+from simvtp.data.loading.chunk_pipeline import ClipFailure
 from simvtp.errors import DataError
 
 log = logging.getLogger(__name__)
 
-JUDGED_FROM = 100  # clips seen before the share of corrupt ones is judged
+JUDGED_FROM = 100  # clips seen before the fraction of corrupt ones is judged
 
 
 @dataclass
 class Counters:
-    """What the loader noticed so far, in this process."""
+    """Counters of a loader in this process.
 
-    replaced: int = 0  # samples for which another clip had to step in
-    corrupt: int = 0  # distinct clips that do not decode
-    wait_s: float = 0.0  # time the main process waited for data
+    Attributes:
+        replaced: samples replaced by another clip.
+        corrupt: distinct clips that do not decode.
+        wait_s: time that the main process waited for data.
+    """
+
+    replaced: int = 0
+    corrupt: int = 0
+    wait_s: float = 0.0
 
     def metrics(self) -> dict[str, float]:
+        """Returns the counters under the names of their tracked metrics."""
         return {
             "data/replaced": float(self.replaced),
             "data/corrupt": float(self.corrupt),
@@ -36,8 +42,12 @@ class Counters:
 
 
 @dataclass
-class Health:
-    """Counts corrupt clips, logs each once, and stops the run when there are too many."""
+class CorruptClips:
+    """Counts corrupt clips, logs each once, and ends the run when there are too many.
+
+    Attributes:
+        judged_from: clips that must have been seen before their fraction is judged.
+    """
 
     clips: Sequence[Clip]
     data: DataConfig
@@ -45,32 +55,32 @@ class Health:
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
-        self._corrupt: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
         self._seen = np.zeros(len(self.clips), bool)
 
-    def note(self, seen: np.ndarray, failures: Sequence[tuple[int, str]]) -> None:
-        """Take notice of clips that were asked for and of failures (clip, reason); raises DataError
-        if it is too much.
+    def record(self, seen: np.ndarray, failures: Sequence[ClipFailure]) -> None:
+        """Records clips that were read and those that do not decode.
+
+        Raises:
+            DataError: a clip is corrupt and data.on_corrupt=raise, or too many are.
         """
         self._seen[seen] = True
-        for clip, reason in failures:
-            self._seen[clip] = True
-            if clip in self._corrupt:
+        for failure in failures:
+            self._seen[failure.clip] = True
+            if failure.clip in self._reasons:
                 continue
             if self.data.on_corrupt == "raise":
                 raise DataError(
-                    f"{reason} Remove it from the manifest, or set data.on_corrupt=replace."
+                    f"{failure.reason} Remove it from the manifest, or set data.on_corrupt=replace."
                 )
-            self._corrupt[clip] = reason
+            self._reasons[failure.clip] = failure.reason
             self.counters.corrupt += 1
-            log.warning("clip %s is replaced: %s", self.clips[clip].id, reason)
-        looked_at = int(self._seen.sum())
-        if (
-            looked_at >= self.judged_from
-            and len(self._corrupt) > self.data.max_corrupt_share * looked_at
-        ):
+            log.warning("clip %s is replaced: %s", self.clips[failure.clip].id, failure.reason)
+        seen_count, corrupt = int(self._seen.sum()), len(self._reasons)
+        if seen_count >= self.judged_from and corrupt > self.data.max_corrupt_share * seen_count:
             raise DataError(
-                f"{len(self._corrupt)} of the {looked_at} clips seen so far do not decode, more than data.max_corrupt_share="
-                f"{self.data.max_corrupt_share:g} allows; the first: {next(iter(self._corrupt.values()))} "
+                f"{corrupt} of the {seen_count} clips seen so far do not decode, more than "
+                f"data.max_corrupt_share={self.data.max_corrupt_share:g} allows; the first: "
+                f"{next(iter(self._reasons.values()))} "
                 "See them all with `python -m simvtp data check MANIFEST`."
             )

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from simvtp.config.schema import SAME_FRAMES
-from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
+from simvtp.data.loading.decode_workers import DecodeWatchdog, WorkerDied, map_in_workers
 from simvtp.data.progress import CancelCheck, never_cancelled, wait_for_lock
 from simvtp.data.video.readers import fit_short_side, probe, read_frames
 from simvtp.data.video.tar_member import file_of
@@ -85,9 +85,9 @@ class _ProbeTask:
     paths: tuple[Path, ...]
     reader: Reader
 
-    def __call__(self, clip: int, guard: Guard) -> VideoInfo | str:
+    def __call__(self, clip: int, watchdog: DecodeWatchdog) -> VideoInfo | str:
         try:
-            with guard.decoding(clip):
+            with watchdog.decoding(clip):
                 return probe(self.paths[clip], self.reader)
         except DataError as error:
             return str(error)
@@ -101,11 +101,11 @@ class _DecodeTask:
     start: np.ndarray
     shape: np.ndarray
 
-    def __call__(self, clip: int, guard: Guard) -> bool:
+    def __call__(self, clip: int, watchdog: DecodeWatchdog) -> bool:
         """Write one clip into the file; whether all of it decoded."""
         frames, height, width = (int(n) for n in self.shape[clip])
         try:
-            with guard.decoding(clip):
+            with watchdog.decoding(clip):
                 decoded = read_frames(self.paths[clip], range(frames), self.reader, (height, width))
         except DataError:
             return False
@@ -207,7 +207,7 @@ def _probed(
     reasons: dict[int, str] = {}
     jobs = range(len(paths))
     for done, (clip, answer) in enumerate(
-        guarded_map(_ProbeTask(tuple(paths), reader), jobs, workers, timeout_s), start=1
+        map_in_workers(_ProbeTask(tuple(paths), reader), jobs, workers, timeout_s), start=1
     ):
         if isinstance(answer, WorkerDied):
             reasons[clip] = f"{paths[clip]} does not decode ({answer.reason})."
@@ -244,7 +244,7 @@ def _build(
     before = len(paths) - len(jobs)
     task = _DecodeTask(tuple(paths), reader, part, start, shape)
     for done, (number, answer) in enumerate(
-        guarded_map(task, jobs, workers, timeout_s), start=before + 1
+        map_in_workers(task, jobs, workers, timeout_s), start=before + 1
     ):
         clip = jobs[number]
         if isinstance(answer, WorkerDied):

@@ -1,35 +1,33 @@
-"""The order of samples and their random numbers: pure functions of (seed, stage, number).
+"""Order of the samples and their random numbers: pure functions of (seed, stage, number).
 
-Sample number g of a stage (g = step * batch_size + place in the global batch) is clip
-`epoch_order(...)[g's place in its epoch]`; its window, crop, flip, caption and augmentation follow
-from `uniforms(seed, stage, g)`. Nothing else enters: not the number of ranks (rank r takes a
-contiguous slice of each global batch), not the number of workers, not whether the pass was
-interrupted.
+Sample number g of a stage (g = step * batch_size + position in the global batch) is the clip at g's
+position in the epoch's `epoch_order`; its window, crop, flip, caption and augmentation follow from
+`sample_draws` and `uniforms`. Nothing else enters: not the number of ranks (rank r takes a
+contiguous slice of each global batch), not the number of workers, not interruptions.
 
-With `repeat` r, steps kr to kr + r - 1 show the same clips in the same places, from the same window
-of frames, each time in another crop, flip, caption and mask: a clip is decoded once for r samples.
-Within a batch all clips still differ, so no sample meets itself as a negative; but r steps in a row
-see the same B clips (and the same negatives), so the mean gradient of these steps is that of fewer
-independent clips, and one pass over the clips takes r epochs. The number of steps and of samples
-stays.
+With `repeat` r, steps kr to kr + r - 1 show the same clips in the same positions, from the same
+window of frames, each time with another crop, flip, caption and mask: a clip is decoded once for r
+samples. Within a batch all clips still differ, so no sample meets itself as a negative; but r steps
+in a row see the same B clips (and the same negatives), so the mean gradient of these steps is that
+of fewer independent clips, and one pass over the clips takes r epochs. The number of steps and of
+samples stays.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from simvtp.data.loading.transforms import CROP_UNIFORMS
 
-U_WINDOW, U_CAPTION, U_FLIP, U_CROP = 0, 1, 2, 3  # places in the vector of uniform numbers
-UNIFORMS = U_CROP + CROP_UNIFORMS
-
 
 def _philox(seed: int, purpose: str, number: int) -> np.random.Philox:
-    """Counter-based random bits; numpy promises that raw Philox words never change, which it does
-    not for its generators.
+    """Returns counter-based random bits.
+
+    numpy promises that raw Philox words never change; it does not for its generators.
     """
     tag = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "big")
     return np.random.Philox(
@@ -38,27 +36,52 @@ def _philox(seed: int, purpose: str, number: int) -> np.random.Philox:
 
 
 def epoch_order(n: int, seed: int, epoch: int, stage: str = "") -> np.ndarray:
-    """int64 [n]: the clips of an epoch in random order."""
+    """Returns the clips of an epoch in random order, int64 [n]."""
     return np.argsort(_philox(seed, f"order {stage}", epoch).random_raw(n), kind="stable")
 
 
-def uniforms(
-    seed: int, stage: str, number: int, count: int = UNIFORMS, purpose: str = "sample"
-) -> np.ndarray:
-    """float64 [count] in [0, 1): random choices of sample `number`; each purpose has numbers of its
-    own, which shift no others.
+def uniforms(seed: int, stage: str, number: int, count: int, purpose: str = "sample") -> np.ndarray:
+    """Returns random numbers of sample `number`, float64 [count] in [0, 1).
+
+    Each purpose has its own stream, so that a new one shifts no others.
     """
-    return (
-        _philox(seed, f"{purpose} {stage}", number).random_raw(count) >> np.uint64(11)
-    ) * 2.0**-53
+    words = _philox(seed, f"{purpose} {stage}", number).random_raw(count)
+    return (words >> np.uint64(11)) * 2.0**-53
+
+
+class SampleDraws(NamedTuple):
+    """Random choices of one sample, each in [0, 1).
+
+    Attributes:
+        window: chooses the first frame.
+        caption: chooses one of the clip's captions.
+        flip: below the probability of a flip, the sample is flipped.
+        crop: [CROP_UNIFORMS], see `transforms.train_box`.
+    """
+
+    window: float
+    caption: float
+    flip: float
+    crop: np.ndarray
+
+
+def sample_draws(seed: int, stage: str, number: int) -> SampleDraws:
+    """Returns the random choices of sample `number`."""
+    window, caption, flip, *crop = uniforms(seed, stage, number, 3 + CROP_UNIFORMS, "sample")
+    return SampleDraws(float(window), float(caption), float(flip), np.array(crop))
 
 
 @dataclass(frozen=True)
-class Order:
-    """Who reads what: arithmetic of positions, shared by the loader and its workers."""
+class SampleOrder:
+    """Arithmetic of sample numbers, shared by the loader and its workers.
+
+    Attributes:
+        batch_size: of the global batch.
+        repeat: steps in a row that share their clips.
+    """
 
     clips: int
-    batch_size: int  # global
+    batch_size: int
     seed: int
     stage: str = ""
     rank: int = 0
@@ -67,21 +90,22 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the rest of the clips waits for another epoch. With fewer
-        clips than a batch, clips repeat in it.
+        """Number of whole batches in an epoch; the rest of the clips waits for another epoch.
+
+        With fewer clips than a batch, clips repeat in it.
         """
         return max(1, self.clips // self.batch_size)
 
     def numbers(self, step: int) -> range:
-        """Sample numbers of this rank at a step."""
+        """Returns the sample numbers of this rank at a step."""
         first = step * self.batch_size
         return range(
             first + self.rank * self.batch_size // self.world,
             first + (self.rank + 1) * self.batch_size // self.world,
         )
 
-    def place(self, number: int) -> tuple[int, int]:
-        """(pass over the clips, position in it) of a sample number."""
+    def epoch_position(self, number: int) -> tuple[int, int]:
+        """Returns (epoch, position in its order) of a sample number."""
         step, within = divmod(number, self.batch_size)
         epoch, batch = divmod(step // self.repeat, self.steps_per_epoch)
         return epoch, batch * self.batch_size + within

@@ -1,7 +1,7 @@
 """Crops, resizes and flips of uint8 clips [T, H, W, 3]; the same box for all frames of a clip.
 
 Each random choice is a pure function of uniform numbers that the caller draws (see
-`simvtp.data.loading.loader.uniforms`), so a sample looks the same whoever makes it. RandAugment and
+`simvtp.data.loading.sample_order.sample_draws`), so a sample looks the same whoever makes it. RandAugment and
 random erasing: `simvtp.data.loading.augment`.
 """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
+from simvtp.data.loading.decode_workers import DecodeWatchdog, WorkerDied, map_in_workers
 from simvtp.data.manifest import read_manifest
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.data.video.tar_member import file_of
@@ -67,15 +67,15 @@ class _CheckTask:
     paths: tuple[Path, ...]
     reader: Reader
 
-    def __call__(self, clip: int, guard: Guard) -> VideoInfo | str:
+    def __call__(self, clip: int, watchdog: DecodeWatchdog) -> VideoInfo | str:
         """What the clip holds, or why it does not decode."""
         path = self.paths[clip]
         try:
-            with guard.decoding(clip):
+            with watchdog.decoding(clip):
                 info = probe(path, self.reader)
             size = fit_short_side(info.height, info.width, CHECKED_SIDE)
             for first in range(0, info.frames, CHECKED_AT_ONCE):
-                with guard.decoding(clip):
+                with watchdog.decoding(clip):
                     read_frames(
                         path,
                         range(first, min(first + CHECKED_AT_ONCE, info.frames)),
@@ -168,7 +168,7 @@ def _with_progress(
 ) -> Sequence[tuple[int, VideoInfo | str | WorkerDied]]:
     answers = []
     began = last = time.monotonic()
-    for done, answer in enumerate(guarded_map(task, range(count), workers, timeout), start=1):
+    for done, answer in enumerate(map_in_workers(task, range(count), workers, timeout), start=1):
         answers.append(answer)
         if time.monotonic() - last > SAY_EVERY_S:
             last = time.monotonic()

@@ -25,7 +25,7 @@ from typing import Any, Literal, cast
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest
-from simvtp.data.loading.decode_workers import Guard, WorkerDied, guarded_map
+from simvtp.data.loading.decode_workers import DecodeWatchdog, WorkerDied, map_in_workers
 from simvtp.data.manifest import read_manifest
 from simvtp.data.prepare.transcode import (
     FASTEST,
@@ -264,7 +264,7 @@ class _ShardTask:
     target: TranscodeTarget
     encode: Encode
 
-    def __call__(self, job: Job, guard: Guard) -> int:
+    def __call__(self, job: Job, watchdog: DecodeWatchdog) -> int:
         """Write the shard and its index; the number of clips in it."""
         shard, bad = job
         tar, part = (
@@ -279,7 +279,7 @@ class _ShardTask:
                     try:
                         if place in bad:
                             raise UnusableVideo("decoder", bad[place])
-                        made = self._encoded(place, clip, guard)
+                        made = self._encoded(place, clip, watchdog)
                         entries.append(
                             _add(
                                 archive,
@@ -310,11 +310,11 @@ class _ShardTask:
         write_atomically(self.folder / f"{shard.name}.json", json.dumps(content))
         return len(entries)
 
-    def _encoded(self, place: int, clip: Clip, guard: Guard) -> Transcoded:
+    def _encoded(self, place: int, clip: Clip, watchdog: DecodeWatchdog) -> Transcoded:
         """The small clip, each stretch of the work watched."""
         steps = self.encode(clip.path, self.target, clip.start_s, clip.end_s)
         while True:
-            with guard.decoding(place):
+            with watchdog.decoding(place):
                 try:
                     next(steps)
                 except StopIteration as end:
@@ -382,17 +382,17 @@ def _make(
         check()
         died = []
         jobs = [(shard, dict(bad[shard.name])) for shard in pending]
-        for number, answer in guarded_map(task, jobs, min(workers, len(jobs)), timeout_s):
+        for number, answer in map_in_workers(task, jobs, min(workers, len(jobs)), timeout_s):
             check()
             shard = pending[number]
             if isinstance(answer, WorkerDied):
-                if answer.mark < 0:
+                if answer.clip < 0:
                     raise UserError(
                         f"a worker ended while it was not decoding ({answer.reason}); if memory ran out, use fewer --workers."
                     )
-                bad[shard.name][answer.mark] = answer.reason
+                bad[shard.name][answer.clip] = answer.reason
                 say(
-                    f"{shard.name} is made again without {shard.clips[answer.mark][1].id}: {answer.reason}"
+                    f"{shard.name} is made again without {shard.clips[answer.clip][1].id}: {answer.reason}"
                 )
                 died.append(shard)
                 continue

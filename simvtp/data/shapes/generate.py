@@ -40,7 +40,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from simvtp.config.schema import SHAPES_VERSION, ShapesConfig
-from simvtp.data.loading.decode_workers import undisturbed
+from simvtp.data.loading.decode_workers import main_script_hidden, stop_signals_blocked
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
 from simvtp.data.shapes import questions as shapes_questions
 from simvtp.data.shapes.grammar import Statement, draw_caption, satisfies
@@ -316,7 +316,7 @@ def _make_clips(
     context = multiprocessing.get_context(
         "spawn"
     )  # a fork would copy the threads' locks of torch and of the tracker
-    with undisturbed():
+    with main_script_hidden(), stop_signals_blocked():
         pool = ProcessPoolExecutor(
             min(workers, len(chunks)), mp_context=context, initializer=_end_with_parent
         )

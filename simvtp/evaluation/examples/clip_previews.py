@@ -18,7 +18,7 @@ from PIL import Image
 
 from simvtp.config.schema import Experiment
 from simvtp.data.clips import Clip
-from simvtp.data.loading.loader import GREY, ViewLoader
+from simvtp.data.loading.view_loader import GREY, ViewLoader
 
 Frames = NDArray[np.uint8]  # [T, H, W, 3]
 
