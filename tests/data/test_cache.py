@@ -134,7 +134,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from simvtp.data.loading.frame_cache import open_cache
-from simvtp.data.video import get_reader
+from simvtp.data.video.readers import get_reader
 paths = sorted(Path(sys.argv[1]).glob("*.mp4"))
 slow = lambda what, done, total: print(what, done, flush=True) or __import__("time").sleep(float(sys.argv[3]))
 print(open_cache(paths, get_reader("pyav"), 32, Path(sys.argv[2]), 0, 5.0, slow).path)
