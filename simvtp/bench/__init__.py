@@ -1,3 +1,1 @@
-"""Measurements of the training step: against its peers, over its sizes, and against what was
-measured before.
-"""
+"""Benchmarks of this machine: training step, data path, start-up, and a gate on regressions."""

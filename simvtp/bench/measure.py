@@ -1,6 +1,4 @@
-"""How a thing is measured: time in turns, operations, memory, and the ceiling that the machine
-sets.
-"""
+"""Measures time in turns, floating-point operations, memory and the machine's matmul ceiling."""
 
 from __future__ import annotations
 
@@ -19,15 +17,18 @@ CEILING_SIZES = {"cuda": (4096, 8192), "cpu": (1024, 2048)}
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has done all that it was given."""
+    """Blocks until the device has finished all work that was queued on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @dataclass
 class Timed:
-    """Seconds of one call, a value a round: of the clock, and of this process on all its cores
-    (which waits for nobody).
+    """Seconds of one call, one value a round.
+
+    Attributes:
+        wall: Wall-clock time.
+        cpu: CPU time of this process on all its cores, which other processes do not delay.
     """
 
     wall: list[float] = field(default_factory=list)
@@ -38,37 +39,41 @@ class Timed:
         return statistics.median(self.wall)
 
     def ratio(self, other: Timed, cpu: bool = False) -> tuple[float, float, float]:
-        """How many times as fast as `other`: (median, least, most) of the ratios within a round."""
-        pairs = (
-            zip(self.cpu, other.cpu, strict=True)
-            if cpu
-            else zip(self.wall, other.wall, strict=True)
-        )
-        ratios = [its / own for own, its in pairs]
+        """Returns the speed-up over `other`: (median, minimum, maximum) of the rounds' ratios."""
+        own, others = (self.cpu, other.cpu) if cpu else (self.wall, other.wall)
+        ratios = [theirs / ours for ours, theirs in zip(own, others, strict=True)]
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def orders(count: int, rounds: int) -> Iterator[range]:
-    """The order of the contestants in each round: A B C, then C B A, so that what else the machine
-    does falls on all of them.
+    """Yields the order of the candidates in each round: A B C, then C B A.
+
+    Other load on the machine then falls on all of them.
     """
     for turn in range(rounds):
         yield range(count) if turn % 2 == 0 else range(count - 1, -1, -1)
 
 
 def take_turns(
-    calls: Sequence[Callable[[], object]], device: torch.device, rounds: int, seconds: float = 0.0, warm_up: int = 1,
+    calls: Sequence[Callable[[], object]],
+    device: torch.device,
+    rounds: int,
+    seconds: float = 0.0,
+    warm_up: int = 1,
     say: Callable[[str], None] = lambda line: None,
-) -> list[Timed]:  # fmt: skip
-    """Time each call once a round, in turns (`orders`).
+) -> list[Timed]:
+    """Times each call once a round, in the order of `orders`.
 
     Args:
-        seconds: a turn repeats its call until about so long has passed (from the time of the
-            warm-up); 0: once.
-        warm_up: calls of each before the first round, which do not count.
+        calls: What is timed.
+        device: The device that is waited for after each turn.
+        rounds: Turns of each call.
+        seconds: Length of a turn; the call is repeated accordingly (0: called once).
+        warm_up: Calls before the first round, which are not timed.
+        say: Logs one line.
     """
     repeats = []
-    for place, call in enumerate(calls):
+    for index, call in enumerate(calls):
         for _ in range(warm_up):
             call()
         wait_for(device)
@@ -78,26 +83,24 @@ def take_turns(
         taken = time.perf_counter() - began
         repeats.append(max(1, round(seconds / taken)))
         say(
-            f"  {place + 1} of {len(calls)} warm: {1000 * taken:.1f} ms, {repeats[-1]} calls a turn"
+            f"  {index + 1} of {len(calls)} warm: {1000 * taken:.1f} ms, {repeats[-1]} calls a turn"
         )
     timed = [Timed() for _ in calls]
     for turn, order in enumerate(orders(len(calls), rounds)):
-        for place in order:
+        for index in order:
             wait_for(device)
             began, used = time.perf_counter(), time.process_time()
-            for _ in range(repeats[place]):
-                calls[place]()
+            for _ in range(repeats[index]):
+                calls[index]()
             wait_for(device)
-            timed[place].wall.append((time.perf_counter() - began) / repeats[place])
-            timed[place].cpu.append((time.process_time() - used) / repeats[place])
+            timed[index].wall.append((time.perf_counter() - began) / repeats[index])
+            timed[index].cpu.append((time.process_time() - used) / repeats[index])
         say(f"  round {turn + 1} of {rounds}")
     return timed
 
 
 def matmul(device: torch.device, half: torch.dtype | None) -> Callable[[], float]:
-    """A function that measures the matmul ceiling now: the best FLOP/s of square products in this
-    precision.
-    """
+    """Returns a function that measures the best FLOP/s of square matmuls in this precision."""
     dtype = half or torch.float32
     pairs = [
         (
@@ -125,8 +128,9 @@ def matmul(device: torch.device, half: torch.dtype | None) -> Callable[[], float
 
 
 def count_flops(work: Callable[[], Tensor]) -> tuple[int, int]:
-    """Operations (forward, backward) of making a loss, by torch's counter; attention through plain
-    matrix products, which it knows everywhere.
+    """Returns torch's count of (forward, backward) operations of a loss.
+
+    Attention runs as plain matrix products, the only form that the counter knows on every device.
     """
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward:
@@ -138,28 +142,26 @@ def count_flops(work: Callable[[], Tensor]) -> tuple[int, int]:
 
 @contextmanager
 def _counting_saved(model: nn.Module) -> Iterator[dict[int, int]]:
-    """{storage: bytes} of what autograd keeps for the backward pass, the weights left out."""
+    """Yields {storage: bytes} of what autograd saves for the backward pass, without weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-    held: list[Tensor] = []  # so that no address is used twice
+    saved: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no address is reused
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(tensor.detach())
+            saved[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor.detach())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+        yield saved
 
 
 def memory(
     model: nn.Module, step: Callable[[], None], forward: Callable[[], Tensor], device: torch.device
 ) -> int:
-    """Bytes: on a GPU the peak of a whole step; on a CPU, where no peak can be had, what a forward
-    pass keeps for its backward pass.
-    """
+    """Returns bytes: a step's peak on a GPU; on a CPU what the forward saves for the backward."""
     if device.type == "cuda":
         step()
         wait_for(device)
@@ -167,16 +169,17 @@ def memory(
         step()
         wait_for(device)
         return int(torch.cuda.max_memory_allocated(device))
-    with _counting_saved(model) as kept:
+    with _counting_saved(model) as saved:
         forward()
-        return sum(kept.values())
+        return sum(saved.values())
 
 
 def profile(
     step: Callable[[], None], device: torch.device, top: int = 10
 ) -> list[tuple[str, float]]:
-    """[(operation, share of the time)] of one step, the longest first: time of the GPU's kernels,
-    or of the CPU in each operation itself.
+    """Returns [(operation, fraction of the time)] of one step, the longest first.
+
+    The time is that of the GPU's kernels, or the CPU's self time of each operation.
     """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recording
@@ -201,8 +204,9 @@ def profile(
 
 
 def largest_batch(fits: Callable[[int], bool], start: int, unit: int) -> int:
-    """The largest multiple of `unit` that fits, to within an eighth of it; `start` must be a
-    multiple of `unit`. 0: not even `unit`.
+    """Returns the largest multiple of `unit` that fits, to within an eighth; 0 if none does.
+
+    `start`, the first size that is tried, must be a multiple of `unit`.
     """
     low, high = 0, start
     while fits(high):

@@ -1,5 +1,6 @@
-"""How time and memory of our training step grow, one size at a time, beside the count of
-operations: `python -m simvtp bench scaling`.
+"""Time and memory of our training step over one size at a time: `simvtp bench scaling`.
+
+The count of operations is plotted next to the measured time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from simvtp.bench.measure import memory, take_turns
-from simvtp.bench.step.implementations import OURS, line_up
+from simvtp.bench.step.implementations import OURS, build_all
 from simvtp.bench.step.sizes import BATCHES, make_inputs, model_size
 from simvtp.bench.step.step_speed import HALF
 from simvtp.config.schema import MaskConfig, ModelConfig
@@ -24,29 +25,45 @@ from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.runs.journal import write_atomically
 from simvtp.training.host_memory import keep_host_memory
 
-# Options that change the objective, and what they save: each is an ablation, too.
+# Options that save time and change the objective: each is also an ablation.
 OPTIONS: dict[str, tuple[float, ...]] = {
     "decoded_share": (0.25, 0.5, 1.0),
     "merged_share": (0.0, 0.25, 0.5),
 }
+RATIOS = {
+    "video_ratio": (0.5, 0.75, 0.9, 0.95),
+    "text_ratio": (0.15, 0.5, 0.75, 0.9),
+}
 AXES: dict[str, dict[str, tuple[float, ...]]] = {
     "tiny": {
         **OPTIONS,
-        "batch": (4, 8, 16, 32), "frames": (4, 8, 16), "image_size": (32, 64, 96), "video_ratio": (0.5, 0.75, 0.9, 0.95),
-        "text_ratio": (0.15, 0.5, 0.75, 0.9), "depth": (2, 4, 8),
+        **RATIOS,
+        "batch": (4, 8, 16, 32),
+        "frames": (4, 8, 16),
+        "image_size": (32, 64, 96),
+        "depth": (2, 4, 8),
     },
     "base": {
         **OPTIONS,
-        "batch": (2, 8, 32, 64, 128, 256), "frames": (4, 8, 16, 32), "image_size": (112, 160, 224, 288), "video_ratio": (0.5, 0.75, 0.9, 0.95),
-        "text_ratio": (0.15, 0.5, 0.75, 0.9), "depth": (4, 8, 12, 24),
+        **RATIOS,
+        "batch": (2, 8, 32, 64, 128, 256),
+        "frames": (4, 8, 16, 32),
+        "image_size": (112, 160, 224, 288),
+        "depth": (4, 8, 12, 24),
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
-class Point:
-    """One size: what a step took (median of the rounds), the memory it needed, and the operations
-    of its forward pass times three.
+class ScalingPoint:
+    """One size on one axis.
+
+    Attributes:
+        axis: The size that varies.
+        value: Its value.
+        seconds: Median time of a step.
+        bytes: Memory of a step (see `measure.memory`).
+        flops: Operations of the forward pass times three.
     """
 
     axis: str
@@ -64,19 +81,21 @@ def measure_scaling(
     rounds: int,
     device: torch.device,
     say: Callable[[str], None] = print,
-) -> list[Point]:
-    """Measure the points of each axis in turns; everything but the axis is that of the size. Raises
-    ConfigError for an unknown name.
+) -> list[ScalingPoint]:
+    """Returns the points of each axis, measured in turns; other sizes are those of `size`.
+
+    Raises:
+        ConfigError: A name is unknown.
     """
     config, known = model_size(size), AXES[size]
     if precision not in HALF:
         raise ConfigError(
-            f"there is no precision '{precision}' to measure: choose one of {', '.join(HALF)}."
+            f"there is no precision '{precision}' to measure: choose from {', '.join(HALF)}."
         )
     for axis in axes:
         if axis not in known:
             raise ConfigError(
-                f"there is no axis '{axis}' to measure: choose among {', '.join(known)}."
+                f"there is no axis '{axis}' to measure: choose from {', '.join(known)}."
             )
     if device.type == "cpu":
         keep_host_memory()
@@ -90,7 +109,7 @@ def measure_scaling(
             known[axis], settings, timed, measured, strict=True
         ):
             flops = 3 * count * sum(forward_flops(sizes, masks, batch=count).values())
-            points.append(Point(axis, value, time.seconds, used, flops))
+            points.append(ScalingPoint(axis, value, time.seconds, used, flops))
         del measured
     return points
 
@@ -113,10 +132,12 @@ def _prepare(
     half: torch.dtype | None,
     device: torch.device,
 ) -> tuple[Callable[[], None], int]:
-    """(a step, the memory it needs)."""
+    """Returns a step and the bytes that it needs."""
     inputs = make_inputs(config, masks, batch, device)
-    ours = next(rival for rival in line_up(config, "all", device) if rival.name == OURS)
-    set_packed_text(ours.model, False)  # the operations beside it are counted with padding
+    ours = next(
+        candidate for candidate in build_all(config, "all", device) if candidate.name == OURS
+    )
+    set_packed_text(ours.model, False)  # operations are counted with padding
     optimizer = ours.optimizer(device)
 
     def step() -> None:
@@ -125,20 +146,23 @@ def _prepare(
     return step, memory(ours.model, step, lambda: ours.loss(ours.model, inputs), device)
 
 
-def write_scaling(points: Sequence[Point], folder: Path, title: str) -> list[Path]:
-    """`scaling.csv` and `scaling.png` in `folder`; raises UserError, after the table is written,
-    where matplotlib is not installed.
+def write_scaling(points: Sequence[ScalingPoint], folder: Path, title: str) -> list[Path]:
+    """Writes `scaling.csv` and `scaling.png` to `folder`; returns their paths.
+
+    Raises:
+        UserError: matplotlib is not installed; the table is written.
     """
+    table, plot = folder / "scaling.csv", folder / "scaling.png"
     text = io.StringIO()
-    table = csv.DictWriter(text, [field.name for field in fields(Point)])
-    table.writeheader()
-    table.writerows(asdict(point) for point in points)
-    write_atomically(folder / "scaling.csv", text.getvalue())
+    writer = csv.DictWriter(text, [field.name for field in fields(ScalingPoint)])
+    writer.writeheader()
+    writer.writerows(asdict(point) for point in points)
+    write_atomically(table, text.getvalue())
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError(
-            f"{folder / 'scaling.csv'} is written; the figure needs matplotlib, which is not installed here."
+            f"{table} is written; the figure needs matplotlib, which is not installed here."
         ) from error
     axes = list(dict.fromkeys(point.axis for point in points))
     figure = Figure(figsize=(3.2 * len(axes), 5.6), layout="constrained")
@@ -146,22 +170,23 @@ def write_scaling(points: Sequence[Point], folder: Path, title: str) -> list[Pat
     figure.suptitle(title)
     for column, axis in enumerate(axes):
         own = [point for point in points if point.axis == axis]
-        values = [point.value for point in own]
-        scale = own[-1].seconds / own[-1].flops
-        panels[0][column].plot(values, [point.seconds for point in own], "o-", label="measured")
-        panels[0][column].plot(
-            values,
-            [point.flops * scale for point in own],
-            "--",
-            label="operations, scaled to the last point",
-        )
-        panels[1][column].plot(values, [point.bytes / 2**20 for point in own], "o-")
-        panels[0][column].set(
-            xlabel=axis, ylim=(0, None), ylabel="" if column else "seconds a step"
-        )
-        panels[1][column].set(xlabel=axis, ylim=(0, None), ylabel="" if column else "MiB")
+        _plot_axis(panels[0][column], panels[1][column], axis, own, first=not column)
     panels[0][0].legend(fontsize="small")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
-    write_atomically(folder / "scaling.png", image.getvalue())
-    return [folder / "scaling.csv", folder / "scaling.png"]
+    write_atomically(plot, image.getvalue())
+    return [table, plot]
+
+
+def _plot_axis(
+    time: Any, memory: Any, axis: str, points: Sequence[ScalingPoint], first: bool
+) -> None:
+    """Draws the two panels of one axis: seconds with the count of operations, and memory."""
+    values = [point.value for point in points]
+    scale = points[-1].seconds / points[-1].flops
+    operations = [point.flops * scale for point in points]
+    time.plot(values, [point.seconds for point in points], "o-", label="measured")
+    time.plot(values, operations, "--", label="operations, scaled to the last point")
+    memory.plot(values, [point.bytes / 2**20 for point in points], "o-")
+    time.set(xlabel=axis, ylim=(0, None), ylabel="seconds a step" if first else "")
+    memory.set(xlabel=axis, ylim=(0, None), ylabel="MiB" if first else "")

@@ -1,9 +1,7 @@
-"""How long an experiment takes from its command to its first training step, on this machine:
-`python -m simvtp bench start`.
+"""Time from the command of an experiment to its first training step: `simvtp bench start`.
 
-Each measurement is a program of its own, started anew. What it has come to and when, it tells
-itself in its status.json (see `simvtp.experiment.startup_timing`); nothing is patched and nothing
-is guessed from outside.
+Each measurement starts a new process, which records its own progress in its status.json (see
+`simvtp.experiment.startup_timing`); nothing is patched and nothing is guessed from outside.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from simvtp.bench.step.step_page import conditions
 from simvtp.errors import UserError
 from simvtp.runs.journal import read_json
 
-MARKS = {
+PHASES = {
     "imported": "imports done",
     "data": "data ready",
     "model": "model built",
@@ -51,8 +49,15 @@ POINT = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured: `rounds` times each, of this recipe with these overrides (`key=value`)."""
+class StartUpOptions:
+    """Options of a measurement.
+
+    Attributes:
+        recipe: The recipe that is started.
+        overrides: Its changed settings, `key=value`.
+        rounds: Starts of each kind.
+        sweep: Also measure a sweep of one point.
+    """
 
     recipe: str = "tiny"
     overrides: tuple[str, ...] = ()
@@ -62,7 +67,7 @@ class Plan:
 
 @dataclass
 class Spent:
-    """Seconds of the clock and of the processor, a value a round."""
+    """Wall-clock and CPU seconds, one value a round."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -74,20 +79,22 @@ class Spent:
 
 @dataclass
 class Starts:
-    """What was measured. `run` and `point`: mark -> seconds since the command, or since the
-    submission of the sweep's job.
+    """Measured start-ups.
+
+    Attributes:
+        run: {phase: seconds since the command}.
+        point: {phase: seconds since the submission of the sweep's job}.
+        tracker: The tracker's first write, into a new store.
     """
 
-    run: dict[str, Spent] = field(default_factory=lambda: {name: Spent() for name in MARKS})
-    point: dict[str, Spent] = field(default_factory=lambda: {name: Spent() for name in MARKS})
+    run: dict[str, Spent] = field(default_factory=lambda: {name: Spent() for name in PHASES})
+    point: dict[str, Spent] = field(default_factory=lambda: {name: Spent() for name in PHASES})
     tracker: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """A program that has ended: when it was started, the processor seconds of it and its children,
-    and what it left.
-    """
+    """A finished process: its start, CPU seconds (children included) and run directory."""
 
     began: float
     cpu_s: float
@@ -98,57 +105,57 @@ class _Ended:
         return dict(read_json(self.run_dir / "status.json"))
 
 
-def measure_start(plan: Plan, say: Callable[[str], None] = print) -> Starts:
-    """Start the experiment again and again. The first start, which makes data that is missing, does
-    not count.
+def measure_start(options: StartUpOptions, say: Callable[[str], None] = print) -> Starts:
+    """Starts the experiment repeatedly; the first start, which makes missing data, is not counted.
 
-    Raises UserError if the experiment does not come to its first step.
+    Raises:
+        UserError: The experiment does not reach its first step.
     """
     found = Starts()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _run(plan, folder / "first", tracked=False)
-        say("  one start that does not count, which makes the data")
-        for number in range(plan.rounds):
+        _run(options, folder / "first", tracked=False)
+        say("  one start to make the data, not counted")
+        for number in range(options.rounds):
             pair = {}
             for tracked in (True, False) if number % 2 else (False, True):
-                pair[tracked] = _run(plan, folder / f"{number}-{tracked}", tracked=tracked)
+                pair[tracked] = _run(options, folder / f"{number}-{tracked}", tracked=tracked)
             _add(found.run, pair[True].status["start"], pair[True].began)
             written = (pair[True].run_dir / "mirror.json").stat().st_mtime
             found.tracker.add(
                 written - pair[True].status["updated"], pair[True].cpu_s - pair[False].cpu_s
             )
-            if plan.sweep:
-                ended = _point(plan, folder / f"{number}-sweep")
+            if options.sweep:
+                ended = _point(options, folder / f"{number}-sweep")
                 _add(
                     found.point,
                     ended.status["start"],
                     read_json(ended.run_dir / "job.json")["submitted"],
                 )
-            say(f"  round {number + 1} of {plan.rounds}")
+            say(f"  round {number + 1} of {options.rounds}")
     return found
 
 
 def _add(
     spent: Mapping[str, Spent], start: Mapping[str, Mapping[str, float]], began: float
 ) -> None:
-    for name in MARKS:
+    for name in PHASES:
         spent[name].add(start[name]["time"] - began, start[name]["cpu_s"])
 
 
-def _run(plan: Plan, root: Path, tracked: bool) -> _Ended:
-    """The pre-training of one step; with the tracker in `root`, or with none."""
+def _run(options: StartUpOptions, root: Path, tracked: bool) -> _Ended:
+    """Runs one step of pre-training; with the tracker in `root`, or with none."""
     tracker = (
         f"runtime.tracking_uri=sqlite:///{root / 'mlflow.db'}"
         if tracked
         else "runtime.tracking_uri=off"
     )
-    return _carried_out(
+    return _run_module(
         [
             "simvtp",
             "pretrain",
-            plan.recipe,
-            *plan.overrides,
+            options.recipe,
+            *options.overrides,
             *SHORT,
             f"runtime.root={root}",
             tracker,
@@ -157,26 +164,32 @@ def _run(plan: Plan, root: Path, tracked: bool) -> _Ended:
     )
 
 
-def _point(plan: Plan, root: Path) -> _Ended:
-    """A sweep of one point, which goes on to its end: with one step of fine-tuning."""
+def _point(options: StartUpOptions, root: Path) -> _Ended:
+    """Runs a sweep of one point to its end, with one step of fine-tuning."""
     words = [
         "sweeps.run",
         "mask_ratio",
         "--recipe",
-        plan.recipe,
+        options.recipe,
         *POINT,
         "--root",
         str(root),
         "--tracking-uri",
         "off",
     ]
-    return _carried_out(
-        [*words, *plan.overrides, *SHORT, "finetune.train.max_steps=1", "finetune.evaluations=1"],
+    return _run_module(
+        [
+            *words,
+            *options.overrides,
+            *SHORT,
+            "finetune.train.max_steps=1",
+            "finetune.evaluations=1",
+        ],
         root,
     )
 
 
-def _carried_out(words: Sequence[str], root: Path) -> _Ended:
+def _run_module(words: Sequence[str], root: Path) -> _Ended:
     used, began = _children(), time.time()
     done = subprocess.run(
         [sys.executable, "-m", *words], capture_output=True, text=True, check=False
@@ -188,51 +201,69 @@ def _carried_out(words: Sequence[str], root: Path) -> _Ended:
         if FIRST_STEP in read_json(path).get("start", {})
     ]
     if not reached:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        printed = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise UserError(
-            f"bench start: the experiment did not come to its first step; it said: {said[-1] if said else 'nothing'}"
+            "bench start: the experiment did not reach its first step; "
+            f"its last line: {printed[-1] if printed else '(nothing printed)'}"
         )
     return _Ended(began, cpu_s, reached[0])
 
 
 def _children() -> float:
-    """Processor seconds of all children that have ended, theirs included."""
+    """Returns the CPU seconds of all children that have ended, their children included."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def start_page(plan: Plan, starts: Starts) -> str:
-    """The page: what takes how long, and under which conditions."""
+def start_page(options: StartUpOptions, starts: Starts) -> str:
+    """Returns the Markdown page: seconds of each phase, and the conditions."""
     compiled = Path(importlib.util.cache_from_source(torch.__file__)).exists()
-    settings = " ".join((plan.recipe, *plan.overrides))
+    uncompiled = "no: Python compiles all libraries at each start; see docs/performance.md"
     overhead = Spent()
     for one, other in zip(
         _pairs(starts.point[FIRST_STEP]), _pairs(starts.run[FIRST_STEP]), strict=False
     ):
         overhead.add(one[0] - other[0], one[1] - other[1])
     rows = [
-        *((f"`run`: {name}", starts.run[mark]) for mark, name in MARKS.items()),
+        *((f"`run`: {name}", starts.run[phase]) for phase, name in PHASES.items()),
         ("the tracker's first write, into a new store, after the training", starts.tracker),
-        *((f"a sweep's point: {name}", starts.point[mark]) for mark, name in MARKS.items()),
+        *((f"a sweep's point: {name}", starts.point[phase]) for phase, name in PHASES.items()),
         ("a sweep's point over `run`, to the first step", overhead),
     ]
-    return "\n".join([
-        "# Start-up", "", *conditions(torch.device("cpu")),
-        f"| compiled Python | {'yes' if compiled else 'no: Python compiles all libraries at each start; see docs/performance.md'} |", "",
-        f"`{settings}`, its data made before; median of {plan.rounds} starts, least and most in brackets. Seconds since the command, or since the "
-        "submission of the point's job (local executor); processor seconds are of the process itself, its threads included, without the "
-        "supervisor of a point. The tracker: of the clock from the end of the training to its write, of the processor the whole run less one "
-        "with tracking off, in turns.", "",
-        "| | wall, s | processor, s |", "| --- | --: | --: |",
-        *(f"| {name} | {_told(spent.wall)} | {_told(spent.cpu)} |" for name, spent in rows),
-    ]) + "\n"  # fmt: skip
+    lines = [
+        "# Start-up",
+        "",
+        *conditions(torch.device("cpu")),
+        f"| compiled Python | {'yes' if compiled else uncompiled} |",
+        "",
+        _explanation(options),
+        "",
+        "| | wall, s | CPU, s |",
+        "| --- | --: | --: |",
+        *(
+            f"| {name} | {_median_and_range(spent.wall)} | {_median_and_range(spent.cpu)} |"
+            for name, spent in rows
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _explanation(options: StartUpOptions) -> str:
+    return (
+        f"`{' '.join((options.recipe, *options.overrides))}`, with its data made before; median "
+        f"of {options.rounds} starts, minimum and maximum in brackets. Seconds since the command, "
+        "or since the submission of the point's job (local executor). CPU seconds are those of "
+        "the process with its threads, without the supervisor of a point. Tracker: wall-clock "
+        "time from the end of the training to its write; CPU time of the whole run less one with "
+        "tracking off, in turns."
+    )
 
 
 def _pairs(spent: Spent) -> zip[tuple[float, float]]:
     return zip(spent.wall, spent.cpu, strict=True)
 
 
-def _told(values: Sequence[float]) -> str:
+def _median_and_range(values: Sequence[float]) -> str:
     return (
         f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "—"
     )

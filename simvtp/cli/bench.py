@@ -24,10 +24,10 @@ def register(commands: Commands) -> None:
         "sources",
         nargs="*",
         type=Path,
-        help="manifests or folders of shards; the others are compared with the first. None: films are made, and all readers and stores compared",
+        help="manifests or folders of shards; the others are compared with the first. None: videos are made, and all readers and stores compared",
     )
     loader.add_argument(
-        "--rounds", type=int, default=8, help="without sources: turns of each reader on each film"
+        "--rounds", type=int, default=8, help="without sources: turns of each reader on each video"
     )
     loader.add_argument(
         "--opens",
@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
     loader.add_argument(
         "--folder",
         type=Path,
-        help="without sources: where films and stores are made and kept; default: a temporary one",
+        help="without sources: where videos and stores are made and kept; default: a temporary one",
     )
     loader.add_argument(
         "--out", type=Path, help="without sources: write the page there, a file or a folder"
@@ -106,12 +106,12 @@ def _register_step(bench: Commands) -> None:
 
 def _step(options: argparse.Namespace) -> int:
     from simvtp.bench.step.step_page import step_page
-    from simvtp.bench.step.step_speed import Plan, measure_step
+    from simvtp.bench.step.step_speed import StepSpeedOptions, measure_step
     from simvtp.runs.journal import write_atomically
     from simvtp.training.parallel.distributed import choose_device
 
     device = choose_device(options.device)
-    plan = Plan(
+    settings = StepSpeedOptions(
         size=options.size,
         what=options.what,
         batch=options.batch,
@@ -125,8 +125,8 @@ def _step(options: argparse.Namespace) -> int:
     )
     page = step_page(
         f"The training step, {options.what}, {options.size}",
-        plan,
-        measure_step(plan, device),
+        settings,
+        measure_step(settings, device),
         device,
     )
     print(page)
@@ -161,7 +161,7 @@ def _register_mac(bench: Commands) -> None:
 
 
 def _mac(options: argparse.Namespace) -> int:
-    from simvtp.bench.step.mac_speed import MacPlan, mac_page, measure_mac
+    from simvtp.bench.step.mac_speed import MacSpeedOptions, mac_page, measure_mac
     from simvtp.errors import ConfigError
     from simvtp.runs.journal import write_atomically
     from simvtp.training.parallel.distributed import choose_device
@@ -173,7 +173,7 @@ def _mac(options: argparse.Namespace) -> int:
             f"--ratios {options.ratios}: write numbers with commas between."
         ) from None
     device = choose_device(options.device)
-    plan = MacPlan(
+    settings = MacSpeedOptions(
         options.size,
         ratios,
         options.batch,
@@ -182,7 +182,7 @@ def _mac(options: argparse.Namespace) -> int:
         options.seconds,
         options.memory,
     )
-    page = mac_page(plan, measure_mac(plan, device), device)
+    page = mac_page(settings, measure_mac(settings, device), device)
     print(page)
     if options.out:
         write_atomically(options.out, page)
@@ -212,13 +212,13 @@ def _readers_and_stores(options: argparse.Namespace) -> int:
     import time
 
     from simvtp.bench.data_path.loader_page import loader_page
-    from simvtp.bench.data_path.loader_speed import Settings, measure_loader
+    from simvtp.bench.data_path.loader_speed import LoaderSpeedOptions, measure_loader
     from simvtp.runs.journal import write_atomically
 
     if options.rounds < 1 or options.opens < 2:
         raise UserError("bench loader needs --rounds of at least 1 and --opens of at least 2.")
     with tempfile.TemporaryDirectory() as temporary:
-        settings = Settings(
+        settings = LoaderSpeedOptions(
             folder=options.folder or Path(temporary),
             rounds=options.rounds,
             opens=options.opens,

@@ -32,13 +32,14 @@ def register(bench: Commands) -> None:
 
 
 def _start(options: argparse.Namespace) -> int:
-    from simvtp.bench.start_up import Plan, measure_start, start_page
+    from simvtp.bench.start_up import StartUpOptions, measure_start, start_page
     from simvtp.runs.journal import write_atomically
 
     if options.rounds < 1:
         raise UserError("bench start needs --rounds of at least 1.")
-    plan = Plan(options.recipe, tuple(options.overrides), options.rounds, not options.no_sweep)
-    page = start_page(plan, measure_start(plan))
+    overrides = tuple(options.overrides)
+    settings = StartUpOptions(options.recipe, overrides, options.rounds, not options.no_sweep)
+    page = start_page(settings, measure_start(settings))
     print(page)
     if options.out:
         write_atomically(options.out, page)

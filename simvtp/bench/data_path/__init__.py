@@ -1,0 +1,1 @@
+"""Benchmarks of the path from video files to batches."""

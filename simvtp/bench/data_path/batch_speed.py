@@ -1,7 +1,7 @@
-"""How fast whole batches come: from files, from shards, side by side.
+"""Speed of whole batches from files and from shards, in turns.
 
 Loaders take turns of a few seconds (`simvtp.bench.measure`). On a machine that others use, compare
-with no workers: then the CPU time of a clip is told, too, which waits for nobody.
+without workers: then the CPU time of a clip is reported too, which other processes do not delay.
 """
 
 from __future__ import annotations
@@ -21,31 +21,40 @@ from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 
 TURNS = 5
 STEPS_APART = 1000  # between the first steps of two turns, so that other clips are read
-# batches at the beginning of a turn that do not count: workers start, files are opened for the
-# first time
+# First batches of a turn, not timed: workers start, and files are opened for the first time.
 WARM_UP = 2
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where clips come from, and how they are read."""
+class SpeedSource:
+    """A source of clips and how it is read.
+
+    Attributes:
+        name: Its name in the table.
+        path: A manifest or a folder of shards; of those with splits, the training clips.
+        data: How clips are read.
+    """
 
     name: str
-    path: Path | str  # a manifest or a folder of shards; of those with splits, the training clips
+    path: Path | str
     data: DataConfig
 
 
 @dataclass
 class LoaderSpeed:
-    """What was measured of one source, a value a turn."""
+    """Measured speed of one source.
+
+    Attributes:
+        name: Name of the source.
+        clip: Time of a clip, one value a turn. CPU time is that of this process, which without
+            workers does all the work.
+        waits: Fraction of the time in which the consumer waited for data, one value a turn.
+        replaced: Samples replaced by another clip.
+    """
 
     name: str
-    clip: Timed = field(
-        default_factory=Timed
-    )  # a clip; the CPU time is this process's, which without workers does all there is to do
-    waits: list[float] = field(
-        default_factory=list
-    )  # share of the time in which the consumer waited for data
+    clip: Timed = field(default_factory=Timed)
+    waits: list[float] = field(default_factory=list)
     replaced: int = 0
 
     @property
@@ -55,7 +64,7 @@ class LoaderSpeed:
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """The least and the most clips a second of a turn."""
+        """Minimum and maximum of a turn's clips a second."""
         return 1 / max(self.clip.wall), 1 / min(self.clip.wall)
 
     @property
@@ -68,19 +77,20 @@ class LoaderSpeed:
         return statistics.median(self.waits)
 
     def line(self, batch_size: int, first: LoaderSpeed, workers: int, step_s: float) -> str:
-        """One line for people."""
+        """Returns one line for the terminal."""
         least, most = self.extremes
-        return (
-            f"{self.name}: {self.rate:.1f} clips/s ({least:.1f} to {most:.1f}), x{self.clip.ratio(first.clip)[0]:.2f}, "
-            f"waiting {100 * self.wait:.0f} % of the time"
-            + ("" if step_s else f"; enough for steps of {1000 * batch_size / self.rate:.0f} ms")
-            + (
-                ""
-                if workers
-                else f"; {self.cpu_ms:.2f} ms CPU a clip, x{self.clip.ratio(first.clip, cpu=True)[0]:.2f}"
-            )
-            + (f"; {self.replaced} samples replaced" if self.replaced else "")
-        )
+        parts = [
+            f"{self.name}: {self.rate:.1f} clips/s ({least:.1f} to {most:.1f}), "
+            f"x{self.clip.ratio(first.clip)[0]:.2f}, waiting {100 * self.wait:.0f} % of the time"
+        ]
+        if not step_s:
+            parts.append(f"enough for steps of {1000 * batch_size / self.rate:.0f} ms")
+        if not workers:
+            ratio = self.clip.ratio(first.clip, cpu=True)[0]
+            parts.append(f"{self.cpu_ms:.2f} ms CPU a clip, x{ratio:.2f}")
+        if self.replaced:
+            parts.append(f"{self.replaced} samples replaced")
+        return "; ".join(parts)
 
 
 def bench_loader(
@@ -93,32 +103,27 @@ def bench_loader(
     step_s: float = 0.0,
     say: Callable[[str], None] = print,
 ) -> list[LoaderSpeed]:
-    """Load training batches from each source in turn.
+    """Measures training batches from each source in turn.
 
     Args:
-        sources: manifests and folders of shards; of those with splits, the training clips.
-        model: sizes of the clips (image_size, frames, text_length).
-        data: stride, crop and reader.
-        seconds: for each source, all turns together, without their warm-up.
-        step_s: what a training step takes; between two batches the bench sleeps so long (0: it only
-            loads).
+        sources: Manifests and folders of shards; of those with splits, the training clips.
+        model: Sizes of the clips (image_size, frames, text_length).
+        data: Stride, crop and reader.
+        workers: Worker processes.
+        batch_size: Clips a batch.
+        seconds: Duration for each source, all turns together, without their warm-up.
+        step_s: Duration of a training step, slept between two batches (0: loading only).
+        say: Logs one line.
 
     Raises:
-        DataError: a source cannot be read, or too much of it does not decode.
+        DataError: A source cannot be read, or too much of it does not decode.
     """
-    return bench_sources(
-        [Source(str(path), path, data) for path in sources],
-        model,
-        workers,
-        batch_size,
-        seconds,
-        step_s,
-        say,
-    )
+    named = [SpeedSource(str(path), path, data) for path in sources]
+    return bench_sources(named, model, workers, batch_size, seconds, step_s, say)
 
 
 def bench_sources(
-    sources: Sequence[Source],
+    sources: Sequence[SpeedSource],
     model: ModelConfig,
     workers: int = 2,
     batch_size: int = 16,
@@ -128,24 +133,27 @@ def bench_sources(
     copies: int = 1,
     turns: int = TURNS,
 ) -> list[LoaderSpeed]:
-    """The same of sources that are read in several ways; `copies`: each clip of a folder of shards
-    counts so often, for few clips.
+    """Measures as `bench_loader`, with settings of reading for each source.
+
+    `copies` repeats each clip of a folder of shards, which may hold few.
     """
     tokenizer = load_tokenizer(sources[0].data.tokenizer)
     loaders = [_loader(source, tokenizer, model, workers, batch_size, copies) for source in sources]
     speeds = [LoaderSpeed(source.name) for source in sources]
     for turn, order in enumerate(orders(len(loaders), turns)):
-        for place in order:
-            wall, cpu, wait = _turn(
-                loaders[place], turn * STEPS_APART, seconds / turns, batch_size, step_s
-            )
-            speeds[place].clip.wall.append(wall)
-            speeds[place].clip.cpu.append(cpu)
-            speeds[place].waits.append(wait)
-            speeds[place].replaced = loaders[place].counters.replaced
+        for index in order:
+            loader, speed = loaders[index], speeds[index]
+            first_step = turn * STEPS_APART
+            wall, cpu, wait = _turn(loader, first_step, seconds / turns, batch_size, step_s)
+            speed.clip.wall.append(wall)
+            speed.clip.cpu.append(cpu)
+            speed.waits.append(wait)
+            speed.replaced = loader.counters.replaced
+    data = sources[0].data
     say(
-        f"batches of {batch_size} clips, {model.frames} frames of {model.image_size} px, stride {sources[0].data.stride}, {sources[0].data.reader}, "
-        f"{workers} workers, a step of {1000 * step_s:g} ms; {turns} turns each:"
+        f"batches of {batch_size} clips, {model.frames} frames of {model.image_size} px, "
+        f"stride {data.stride}, {data.reader}, {workers} workers, a step of "
+        f"{1000 * step_s:g} ms; {turns} turns each:"
     )
     for speed in speeds:
         say(speed.line(batch_size, speeds[0], workers, step_s))
@@ -153,7 +161,7 @@ def bench_sources(
 
 
 def _loader(
-    source: Source,
+    source: SpeedSource,
     tokenizer: Tokenizer,
     model: ModelConfig,
     workers: int,
@@ -178,9 +186,7 @@ def _loader(
 def _turn(
     loader: TrainLoader, start: int, seconds: float, batch_size: int, step_s: float
 ) -> tuple[float, float, float]:
-    """(seconds a clip spent waiting and stepping, CPU seconds a clip, share spent waiting) over at
-    least one batch.
-    """
+    """Returns (seconds a clip, CPU seconds a clip, fraction spent waiting) over a batch or more."""
     stream = loader.batches(start)
     waited = elapsed = 0.0
     count = 0
@@ -197,5 +203,5 @@ def _turn(
             elapsed = time.perf_counter() - began
         used = time.process_time() - used
     finally:
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     return elapsed / count, used / count, waited / elapsed

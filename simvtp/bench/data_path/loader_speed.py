@@ -1,30 +1,30 @@
-"""How fast clips come: from ordinary files by each reader, from shards of small H.264 clips, and
-from shards of uncompressed frames.
+"""Speed of reading clips: files by each reader, shards of H.264 clips, shards of raw frames.
 
-Four measurements. *Reading*: one clip, decoded and resized, by one thread; contestants take turns
-on the same moments of the same film, and what counts is CPU time, which waits for nobody.
-*Loading*: whole training batches by worker processes, in turns, with the share of the time in which
-a training step would wait. *Memory* over many opens. *Disk*: what the stores take.
+Four measurements. *Reading*: one clip, decoded and resized, by one thread; candidates take turns on
+the same moments of the same video, and CPU time counts, which other processes do not delay.
+*Loading*: whole training batches by worker processes, in turns, with the fraction of the time in
+which a training step would wait. *Memory* over many opens. *Disk*: size of the stores.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
-from simvtp.bench.data_path.batch_speed import LoaderSpeed, Source, bench_sources
-from simvtp.bench.data_path.sample_videos import FRAMES, RATE, make_films, write_manifest
+from simvtp.bench.data_path.batch_speed import LoaderSpeed, SpeedSource, bench_sources
+from simvtp.bench.data_path.sample_videos import FRAMES, RATE, make_videos, write_manifest
 from simvtp.bench.measure import Timed, take_turns
 from simvtp.config.schema import DataConfig, ModelConfig
 from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.video.readers import fit_short_side, get_reader, read_frames
-from simvtp.data.video.video_reader import Reader
+from simvtp.data.video.video_reader import Reader, VideoInfo
 from simvtp.errors import UserError
 
 SIDE = 224
@@ -33,95 +33,103 @@ JOBS = ("16 strided", "4 spread")
 READERS = ("decord", "pyav", "fast", "torchcodec")
 H264, RAW = "H.264 shards", "raw shards"
 LOADING_TURNS = 3
-COPIES = 8  # of each film in the manifest of the loading part
+COPIES = 8  # rows a video in the manifest for loading
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is measured, and for how long."""
+class LoaderSpeedOptions:
+    """Options of a measurement.
 
-    folder: Path  # films and stores are made here, and kept
-    rounds: int = 8  # of reading
+    Attributes:
+        folder: Folder in which videos and stores are made, and kept.
+        rounds: Turns of each reader on each video.
+        opens: Opens over which memory is watched.
+        seconds: Duration of loading, each source; 0: loading is not measured.
+        workers: Worker processes of loading.
+        batch_size: Clips a batch.
+        step_s: Duration of a training step.
+    """
+
+    folder: Path
+    rounds: int = 8
     opens: int = 2000
-    seconds: float = 10.0  # of loading, each source; 0: loading is not measured
+    seconds: float = 10.0
     workers: int = 2
     batch_size: int = 16
     step_s: float = 0.0
 
 
 @dataclass
-class Report:
-    """What was measured."""
+class LoaderReport:
+    """Measured speeds.
 
-    reading: dict[tuple[str, str], dict[str, Timed]] = field(
-        default_factory=dict
-    )  # (film, job) -> contestant -> time of a clip
+    Attributes:
+        reading: {(video, job): {candidate: time of a clip}}.
+        loading: Speed of whole batches from each source.
+        memory: {candidate: KiB an open}.
+        disk: {store: bytes of a clip of ten seconds}.
+        absent: {reader: reason why it could not be measured}.
+    """
+
+    reading: dict[tuple[str, str], dict[str, Timed]] = field(default_factory=dict)
     loading: list[LoaderSpeed] = field(default_factory=list)
-    memory: dict[str, float] = field(default_factory=dict)  # contestant -> KiB an open
-    disk: dict[str, float] = field(default_factory=dict)  # store -> bytes of a clip of ten seconds
-    absent: dict[str, str] = field(default_factory=dict)  # reader -> why it is not there
+    memory: dict[str, float] = field(default_factory=dict)
+    disk: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
 
 
-def measure_loader(settings: Settings, say: Callable[[str], None] = print) -> Report:
-    """All four; UserError without PyAV, by which films and stores are made."""
-    report = Report()
-    say("making films and stores")
-    films = make_films(settings.folder)
-    manifest = write_manifest(
-        [path for path, _ in films.values()], settings.folder / "films.csv", COPIES
-    )
-    single = write_manifest([path for path, _ in films.values()], settings.folder / "single.csv")
-    stores = {}
-    for name, store in ((H264, "h264"), (RAW, "raw")):
-        stores[name] = settings.folder / store
-        target = TranscodeTarget(
-            short=SIDE, fps=RATE / STRIDE, store="raw" if store == "raw" else "h264"
-        )
-        write_shards(single, stores[name], target, workers=0, say=lambda line: None)
-        clips = read_shards(stores[name]).clips
-        report.disk[name] = sum(path.stat().st_size for path in stores[name].glob("*.tar")) / len(
-            clips
-        )
-    report.disk["files"] = sum(path.stat().st_size for path, _ in films.values()) / len(films)
-    readers = _readers(next(iter(films.values()))[0], report)
-    kept = {
-        name: {clip.id: clip for clip in read_shards(folder).clips}
-        for name, folder in stores.items()
-    }
-    for film, (path, info) in films.items():
-        size = fit_short_side(info.height, info.width, SIDE)
-        for job in JOBS:
-            say(f"reading {film}, {job}")
-            calls = {name: _FromFile(path, reader, size, job) for name, reader in readers.items()}
-            calls |= {
-                name: _FromFile(members[f"{path.stem}-0"].path, readers["fast"], None, job, STRIDE)
-                for name, members in kept.items()
-            }
-            report.reading[film, job] = _timed(calls, settings.rounds)
-    if settings.seconds > 0:
+@dataclass(frozen=True)
+class _Store:
+    """Shards made of the videos: their folder, and the path of each clip by its id."""
+
+    folder: Path
+    clips: dict[str, Path]
+
+
+Videos = Mapping[str, tuple[Path, VideoInfo]]
+
+
+def measure_loader(options: LoaderSpeedOptions, say: Callable[[str], None] = print) -> LoaderReport:
+    """Makes videos and stores, and measures reading, loading, memory and disk.
+
+    Raises:
+        UserError: PyAV is not installed, by which videos and stores are made.
+    """
+    report = LoaderReport()
+    say("making videos and stores")
+    videos = make_videos(options.folder)
+    paths = [path for path, _ in videos.values()]
+    manifest = write_manifest(paths, options.folder / "videos.csv", COPIES)
+    stores = _make_stores(paths, options.folder, report)
+    readers = _readers(paths[0], report)
+    _measure_reading(videos, readers, stores, options, report, say)
+    if options.seconds > 0:
         say("loading")
-        report.loading = _loading(
-            settings,
-            manifest,
-            stores,
-            [name for name in readers if name in ("decord", "fast")],
-            say,
-        )
-    path, info = next(iter(films.values()))
-    for name, reader in readers.items():
-        say(f"memory: {settings.opens} opens by {name}")
-        report.memory[name] = _growth(
-            path, reader, fit_short_side(info.height, info.width, SIDE // 2), settings.opens
-        )
-    for name, members in kept.items():
-        report.memory[name] = _growth(
-            members[f"{path.stem}-0"].path, readers["fast"], None, settings.opens
-        )
+        names = [name for name in readers if name in ("decord", "fast")]
+        report.loading = _loading(options, manifest, stores, names, say)
+    _measure_memory(videos, readers, stores, options, report, say)
     return report
 
 
-def _readers(path: Path, report: Report) -> dict[str, Reader]:
-    """Those that work here."""
+def _make_stores(paths: Sequence[Path], folder: Path, report: LoaderReport) -> dict[str, _Store]:
+    """Writes both stores and notes the size of their clips and of the files."""
+    single = write_manifest(list(paths), folder / "single.csv")
+    stores = {}
+    for name, store in ((H264, "h264"), (RAW, "raw")):
+        target = TranscodeTarget(
+            short=SIDE, fps=RATE / STRIDE, store="raw" if store == "raw" else "h264"
+        )
+        write_shards(single, folder / store, target, workers=0, say=lambda line: None)
+        clips = read_shards(folder / store).clips
+        total = sum(path.stat().st_size for path in (folder / store).glob("*.tar"))
+        report.disk[name] = total / len(clips)
+        stores[name] = _Store(folder / store, {clip.id: clip.path for clip in clips})
+    report.disk["files"] = sum(path.stat().st_size for path in paths) / len(paths)
+    return stores
+
+
+def _readers(path: Path, report: LoaderReport) -> dict[str, Reader]:
+    """Returns the readers that work here and notes why the others do not."""
     found = {}
     for name in READERS:
         reader = get_reader(name)
@@ -133,17 +141,59 @@ def _readers(path: Path, report: Report) -> dict[str, Reader]:
     return found
 
 
+def _measure_reading(
+    videos: Videos,
+    readers: Mapping[str, Reader],
+    stores: Mapping[str, _Store],
+    options: LoaderSpeedOptions,
+    report: LoaderReport,
+    say: Callable[[str], None],
+) -> None:
+    for video, (path, info) in videos.items():
+        size = fit_short_side(info.height, info.width, SIDE)
+        for job in JOBS:
+            say(f"reading {video}, {job}")
+            calls = {name: _FromFile(path, reader, size, job) for name, reader in readers.items()}
+            for name, store in stores.items():
+                member = store.clips[f"{path.stem}-0"]
+                calls[name] = _FromFile(member, readers["fast"], None, job, STRIDE)
+            report.reading[video, job] = _timed(calls, options.rounds)
+
+
+def _measure_memory(
+    videos: Videos,
+    readers: Mapping[str, Reader],
+    stores: Mapping[str, _Store],
+    options: LoaderSpeedOptions,
+    report: LoaderReport,
+    say: Callable[[str], None],
+) -> None:
+    path, info = next(iter(videos.values()))
+    size = fit_short_side(info.height, info.width, SIDE // 2)
+    for name, reader in readers.items():
+        say(f"memory: {options.opens} opens by {name}")
+        report.memory[name] = _growth(path, reader, size, options.opens)
+    for name, store in stores.items():
+        member = store.clips[f"{path.stem}-0"]
+        report.memory[name] = _growth(member, readers["fast"], None, options.opens)
+
+
 class _FromFile:
-    """Reads another clip of the film at each call; all contestants see the same moments."""
+    """Call that reads another clip each time; all candidates see the same moments."""
 
     def __init__(
-        self, path: Path, reader: Reader, size: tuple[int, int] | None, job: str, kept: int = 1
+        self,
+        path: Path,
+        reader: Reader,
+        size: tuple[int, int] | None,
+        job: str,
+        kept_every: int = 1,
     ) -> None:
-        self._path, self._reader, self._size, self._kept = path, reader, size, kept
+        self._path, self._reader, self._size, self._kept_every = path, reader, size, kept_every
         self._moments = self._choose(job)
 
     def _choose(self, job: str) -> Iterator[list[int]]:
-        rng, last = random.Random(job), FRAMES // self._kept - 1
+        rng, last = random.Random(job), FRAMES // self._kept_every - 1
         while True:
             if job == JOBS[0]:
                 start = rng.randrange(FRAMES - 15 * STRIDE)
@@ -152,11 +202,11 @@ class _FromFile:
                 moments = [
                     quarter * (FRAMES // 4) + rng.randrange(FRAMES // 4) for quarter in range(4)
                 ]
-            yield [min(last, moment // self._kept) for moment in moments]
+            yield [min(last, moment // self._kept_every) for moment in moments]
 
     def __call__(self) -> None:
-        # A reader that has never met the file: what a large data set is like. The table that `fast`
-        # keeps helps from the second pass on.
+        # A new reader has not seen the file, as in the first pass over a large data set. The table
+        # that `fast` keeps helps from the second pass on.
         reader = type(self._reader)()
         read_frames(self._path, next(self._moments), reader, self._size)
 
@@ -168,35 +218,33 @@ def _timed(calls: dict[str, _FromFile], rounds: int) -> dict[str, Timed]:
 
 
 def _loading(
-    settings: Settings,
+    options: LoaderSpeedOptions,
     manifest: Path,
-    stores: dict[str, Path],
+    stores: Mapping[str, _Store],
     readers: Sequence[str],
     say: Callable[[str], None],
 ) -> list[LoaderSpeed]:
-    """Whole batches; a multi-scale crop as in the published training, and a central one, which only
-    cuts.
+    """Measures whole batches.
+
+    The crop is multi-scale, as in the published training; one source has a central crop, which
+    needs no resizing.
     """
     data, model = DataConfig(stride=STRIDE), ModelConfig(image_size=SIDE, frames=16)
-    sources = [Source(f"files, {name}", manifest, replace(data, reader=name)) for name in readers]  # type: ignore[arg-type]
-    sources += [
-        Source(
-            f"files, {readers[-1]}, data.repeat=2",
-            manifest,
-            replace(data, reader=readers[-1], repeat=2),  # type: ignore[arg-type]
-        )
-    ]
-    sources += [Source(name, folder, replace(data, stride=1)) for name, folder in stores.items()]
-    sources += [
-        Source(f"{RAW}, central crop", stores[RAW], replace(data, stride=1, train_crop="center"))
-    ]
+    by_reader = {name: replace(data, reader=cast(Any, name)) for name in readers}
+    sources = [SpeedSource(f"files, {name}", manifest, own) for name, own in by_reader.items()]
+    repeated = replace(by_reader[readers[-1]], repeat=2)
+    sources.append(SpeedSource(f"files, {readers[-1]}, data.repeat=2", manifest, repeated))
+    stored = replace(data, stride=1)
+    sources += [SpeedSource(name, store.folder, stored) for name, store in stores.items()]
+    central = replace(stored, train_crop="center")
+    sources.append(SpeedSource(f"{RAW}, central crop", stores[RAW].folder, central))
     return bench_sources(
         sources,
         model,
-        settings.workers,
-        settings.batch_size,
-        settings.seconds,
-        settings.step_s,
+        options.workers,
+        options.batch_size,
+        options.seconds,
+        options.step_s,
         say,
         COPIES,
         turns=LOADING_TURNS,
@@ -204,7 +252,7 @@ def _loading(
 
 
 def _growth(path: Path, reader: Reader, size: tuple[int, int] | None, opens: int) -> float:
-    """KiB of resident memory that each open and read leaves behind, after the first hundred."""
+    """Returns KiB of resident memory that an open and read adds, after the first hundred."""
     before = 0
     for number in range(opens):
         if number == min(100, opens // 2):
@@ -214,7 +262,7 @@ def _growth(path: Path, reader: Reader, size: tuple[int, int] | None, opens: int
 
 
 def _resident() -> int:
-    """Bytes."""
-    import resource
+    """Returns bytes of resident memory."""
+    import resource  # Unix only
 
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -1,6 +1,4 @@
-"""Films for `bench loader`, made on the spot: textures that pan and zoom under a little noise,
-encoded as people's encoders do.
-"""
+"""Videos for `bench loader`: textures that pan and zoom under noise, in common H.264 encodings."""
 
 from __future__ import annotations
 
@@ -19,36 +17,41 @@ SIZES = ((240, 320), (360, 640))  # height, width
 GOPS = (12, 250)
 
 
-def make_films(folder: Path) -> dict[str, tuple[Path, VideoInfo]]:
-    """One film of each size and group length, by its name; those that are there already are kept.
-    UserError without PyAV.
+def make_videos(folder: Path) -> dict[str, tuple[Path, VideoInfo]]:
+    """Returns one video of each size and GOP length, by its name; existing files are reused.
+
+    Raises:
+        UserError: PyAV is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ground = texture()
-    films: dict[str, tuple[Path, VideoInfo]] = {}
+    videos: dict[str, tuple[Path, VideoInfo]] = {}
     for height, width in SIZES:
-        shown: list[np.ndarray] = []
+        frames: list[np.ndarray] = []
         for gop in GOPS:
             name = f"{width}x{height} GOP {gop}"
             path = folder / f"{width}x{height}-gop{gop}.mp4"
             if not path.is_file():
-                shown = shown or [
-                    picture(ground, number, height, width) for number in range(FRAMES)
+                frames = frames or [
+                    draw_frame(ground, number, height, width) for number in range(FRAMES)
                 ]
-                encode(shown, path, gop)
-            films[name] = path, probe(path, get_reader("pyav"))
-    return films
+                encode(frames, path, gop)
+            videos[name] = path, probe(path, get_reader("pyav"))
+    return videos
 
 
-def encode(pictures: list[np.ndarray], path: Path, gop: int) -> None:
-    """Write H.264 with three B-frames in a row, of which others refer to one, and key frames `gop`
-    apart; UserError without PyAV.
+def encode(frames: list[np.ndarray], path: Path, gop: int) -> None:
+    """Writes H.264 with three B-frames in a row, one a reference, and keyframes `gop` apart.
+
+    Raises:
+        UserError: PyAV is not installed.
     """
     try:
         import av
     except ImportError as error:
         raise UserError(
-            f"bench loader makes films where no sources are given, and PyAV does not import ({error})."
+            "without sources, bench loader makes videos, which needs PyAV; PyAV does not import "
+            f"({error})."
         ) from error
     part = path.with_suffix(".part")
     with av.open(str(part), "w", format="mp4") as container:
@@ -58,15 +61,15 @@ def encode(pictures: list[np.ndarray], path: Path, gop: int) -> None:
             "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3",
         }
         stream: Any = container.add_stream("libx264", rate=RATE, options=options)
-        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
-        for frame in pictures:
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     part.rename(path)
 
 
-def picture(ground: np.ndarray, number: int, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3], RGB: frame `number`."""
+def draw_frame(ground: np.ndarray, number: int, height: int, width: int) -> np.ndarray:
+    """Returns frame `number`, uint8 [height, width, 3], RGB."""
     zoom = 1 + 0.3 * np.sin(number / 60)
     top, left = 200 + 150 * np.sin(number / 45), 200 + 150 * np.cos(number / 38)
     rows = (top + np.arange(height) * zoom * 360 / height).astype(int) % ground.shape[0]
@@ -82,7 +85,7 @@ def picture(ground: np.ndarray, number: int, height: int, width: int) -> np.ndar
 
 
 def texture() -> np.ndarray:
-    """uint8 [1024, 1024, 3]: noise of several scales."""
+    """Returns noise of several scales, uint8 [1024, 1024, 3]."""
     rng, total = np.random.default_rng(1), np.zeros((1024, 1024, 3))
     for cells, strength in ((8, 80.0), (32, 50.0), (128, 25.0)):
         coarse = rng.normal(0, strength, (cells, cells, 3))
@@ -98,12 +101,10 @@ def texture() -> np.ndarray:
 
 
 def write_manifest(paths: list[Path], file: Path, copies: int = 1) -> Path:
-    """A manifest of the films; `copies`: rows a film, with ids of their own, so that a batch has
-    clips enough.
-    """
+    """Writes a manifest with `copies` rows a video, so that there are enough clips for a batch."""
     rows: list[list[Any]] = [["videoid", "path", "caption", "split"]]
     rows += [
-        [f"{path.stem}-{n}", path.resolve(), f"a film called {path.stem}", "train"]
+        [f"{path.stem}-{n}", path.resolve(), f"a video called {path.stem}", "train"]
         for n in range(copies)
         for path in paths
     ]

@@ -1,0 +1,1 @@
+"""Benchmarks of the training step against other implementations of the same model."""

@@ -1,8 +1,8 @@
-"""Who is measured: each makes its loss of the same weights, batch and masks.
+"""Implementations that are compared; each computes its loss from the same weights, batch and masks.
 
 transformers: `VideoMAEForPreTraining`, MVM alone. released: the plain transcription of the released
 step, four losses. ours: the model of this project, four losses or MVM alone (then without a
-caption, as VideoMAE works).
+caption, as in VideoMAE).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.bench.step.released_transcription import Released
+from simvtp.bench.step.released_transcription import ReleasedSimVTP
 from simvtp.bench.step.sizes import Inputs
-from simvtp.bench.step.transformers_baseline import build_peer
+from simvtp.bench.step.transformers_baseline import build_transformers_baseline
 from simvtp.config.schema import LossConfig, ModelConfig, TrainConfig
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import cut_tubes
@@ -30,20 +30,20 @@ from simvtp.training.loop import compile_blocks
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.optim import build_optimizer
 
-# relative difference of the losses of two contestants in fp32 before any timing (transformers'
-# decoder norm has eps 1e-5)
+# Largest relative difference of two candidates' losses in fp32, checked before any timing;
+# transformers' decoder norm has another eps, 1e-5.
 AGREE = 1e-4
 
 
 class VideoAlone(nn.Module):
-    """Our MVM without a caption."""
+    """SimVTP with MVM alone, without a caption."""
 
     def __init__(self, model: SimVTP) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: Batch, masks: Masks) -> dict[str, Tensor]:
-        """video_prediction and video_pixels, as `SimVTP.forward` names them."""
+        """Returns video_prediction and video_pixels, named as by `SimVTP.forward`."""
         model = self.model
         tubes = cut_tubes(batch.clips, model.config)
         seen = model.encoder(model.video_embedding(tubes, masks.visible))
@@ -54,9 +54,13 @@ class VideoAlone(nn.Module):
 
 
 @dataclass
-class Contestant:
-    """A model that trains on `Inputs`. `loss` is a function of (model, inputs), so that a copy of
-    the model can be measured, too.
+class Candidate:
+    """A model that trains on `Inputs`.
+
+    Attributes:
+        name: The implementation.
+        model: The network.
+        loss: Function of (model, inputs), so that a copy of the model can be measured too.
     """
 
     name: str
@@ -66,7 +70,7 @@ class Contestant:
     def step(
         self, inputs: Inputs, optimizer: torch.optim.Optimizer, half: torch.dtype | None
     ) -> None:
-        """One update; nothing waits for the device."""
+        """Runs one update; nothing waits for the device."""
         device = inputs.pixels.device.type
         with torch.autocast(device, dtype=half or torch.bfloat16, enabled=half is not None):
             loss = self.loss(self.model, inputs)
@@ -75,18 +79,18 @@ class Contestant:
         optimizer.zero_grad(set_to_none=True)
 
     def optimizer(self, device: torch.device) -> torch.optim.Optimizer:
-        """The same fused AdamW for all: the comparison is one of models."""
+        """Returns the fused AdamW that all candidates use: models are compared, not optimizers."""
         return build_optimizer(self.model, TrainConfig(), device)
 
-    def compiled(self) -> Contestant:
-        """A copy that torch.compile has: ours by block, as in training, the others as a whole."""
+    def compiled(self) -> Candidate:
+        """Returns a copy with torch.compile: ours by block, as in training, the others whole."""
         model = copy.deepcopy(self.model)
         if self.name == OURS:
-            set_packed_text(model, False)  # as in training: compiled blocks want one shape
+            set_packed_text(model, False)  # as in training: compiled blocks need one shape
             compile_blocks(model)
         else:
             model.compile()
-        return Contestant(self.name, model, self.loss)
+        return Candidate(self.name, model, self.loss)
 
 
 TRANSFORMERS, RELEASED, OURS = "transformers", "released", "ours"
@@ -111,51 +115,57 @@ def _transformers_loss(model: nn.Module, inputs: Inputs) -> Tensor:
     return cast(Tensor, model(inputs.pixels, bool_masked_pos=inputs.hidden).loss)
 
 
-def line_up(
+def build_all(
     config: ModelConfig, what: str, device: torch.device, seed: int = 0
-) -> list[Contestant]:
-    """The contestants for `what` ("mvm": transformers and ours; "all": released and ours), from the
-    same weights, ours last.
+) -> list[Candidate]:
+    """Returns the candidates for `what` with the same weights, ours last.
+
+    Args:
+        config: Sizes of the model.
+        what: "mvm" (transformers and ours) or "all" losses (released and ours).
+        device: The device of all models.
+        seed: Seed of the weights.
     """
     if what == "mvm":
         torch.manual_seed(seed)
-        peer = build_peer(config)
+        baseline = build_transformers_baseline(config)
         alone = cast(SimVTP, build_model(config, ("mvm",), seed))
-        import_state(alone, peer.state_dict(), "the model of transformers")
+        import_state(alone, baseline.state_dict(), "the model of transformers")
         alone.text_embedding.requires_grad_(False)  # there is no caption
-        rivals = [
-            Contestant(TRANSFORMERS, peer, _transformers_loss),
-            Contestant(OURS, VideoAlone(alone), _our_loss(("mvm",))),
+        candidates = [
+            Candidate(TRANSFORMERS, baseline, _transformers_loss),
+            Candidate(OURS, VideoAlone(alone), _our_loss(("mvm",))),
         ]
     else:
         model = cast(SimVTP, build_model(config, seed=seed))
-        plain = Released(config)
-        plain.take_weights(model)
-        rivals = [
-            Contestant(RELEASED, plain, _released_loss),
-            Contestant(OURS, model, _our_loss(OBJECTIVES)),
+        plain = ReleasedSimVTP(config)
+        plain.copy_weights_from(model)
+        candidates = [
+            Candidate(RELEASED, plain, _released_loss),
+            Candidate(OURS, model, _our_loss(OBJECTIVES)),
         ]
-    for rival in rivals:
-        rival.model.to(device).train()
-        set_packed_text(
-            rival.model, device.type == "cpu"
-        )  # runtime.pack_text=auto; the peers have nothing that could be packed
-    return rivals
+    for candidate in candidates:
+        candidate.model.to(device).train()
+        # As runtime.pack_text=auto; the other implementations cannot pack.
+        set_packed_text(candidate.model, device.type == "cpu")
+    return candidates
 
 
 def agreement(config: ModelConfig, what: str, inputs: Inputs) -> dict[str, float]:
-    """The loss of each contestant in fp32 without dropout, on the CPU; raises RuntimeError where
-    they do not agree.
+    """Returns the loss of each candidate in fp32 without dropout, on the CPU.
 
-    For "all" ours is given the settings of the recipe `released` that matter here (padding counts
-    in the means, nothing is shared).
+    Ours has the settings of the recipe `released` that matter here: padding counts in the means,
+    and no pass is shared.
+
+    Raises:
+        RuntimeError: The losses differ by more than AGREE.
     """
-    quiet = replace(config, text_dropout=0.0, pooling="with_pads", reuse_pair_pass=False)
+    released = replace(config, text_dropout=0.0, pooling="with_pads", reuse_pair_pass=False)
     losses = {}
-    for rival in line_up(quiet, what, torch.device("cpu")):
+    for candidate in build_all(released, what, torch.device("cpu")):
         with torch.no_grad():
-            losses[rival.name] = float(rival.loss(rival.model, inputs))
+            losses[candidate.name] = float(candidate.loss(candidate.model, inputs))
     first, *others = losses.values()
     if any(abs(other - first) > AGREE * abs(first) for other in others):
-        raise RuntimeError(f"the contestants do not compute the same loss: {losses}")
+        raise RuntimeError(f"the candidates do not compute the same loss: {losses}")
     return losses

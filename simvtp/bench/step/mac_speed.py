@@ -1,9 +1,8 @@
-"""What masks save MAC: the same step with everything seen (Frozen) and with patches hidden, in
-turns: `python -m simvtp bench mac`.
+"""Savings of masking in MAC: steps with all patches (Frozen) and with fewer: `simvtp bench mac`.
 
 The paper claims 60 % fewer operations and pre-training three times as fast, and does not say at
-which ratio. Here every ratio is measured in one run, and the ratio that gives three times as many
-clips a second is read off between them.
+which ratio. Here every ratio is measured in one run, in turns, and the ratio that gives three times
+as many clips a second is interpolated.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from simvtp.bench.measure import Timed, memory, take_turns
 from simvtp.bench.step.sizes import MASK_ID, random_batch
 from simvtp.bench.step.step_page import conditions
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment, MaskConfig, ModelConfig
+from simvtp.config.schema import MaskConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.simvtp_flops import forward_flops
@@ -38,8 +37,8 @@ STATES = 4  # of each weight in training: itself, its gradient, two moments
 
 
 @dataclass(frozen=True)
-class MacPlan:
-    """What is to be measured; the first ratio is what the others are compared with."""
+class MacSpeedOptions:
+    """Options of a measurement; the other ratios are compared with the first."""
 
     size: str = "tiny"
     ratios: tuple[float, ...] = RATIOS
@@ -56,8 +55,14 @@ class MacPlan:
 
 @dataclass
 class MacRow:
-    """One ratio: forward operations of a clip, times, bytes of a step, and how many clips fit into
-    the memory that was given.
+    """One ratio of hidden patches.
+
+    Attributes:
+        ratio: The ratio.
+        flops: Forward operations of a clip.
+        time: Time of a step.
+        memory: Bytes of a step (see `measure.memory`).
+        largest: Clips that fit into the memory of the options.
     """
 
     ratio: float
@@ -93,54 +98,60 @@ class _Step:
 
 
 def measure_mac(
-    plan: MacPlan, device: torch.device, say: Callable[[str], None] = print
+    options: MacSpeedOptions, device: torch.device, say: Callable[[str], None] = print
 ) -> list[MacRow]:
-    """A row a ratio. Raises ConfigError for an unknown size or precision, or a ratio that leaves
-    nothing or repeats.
+    """Returns one row a ratio.
+
+    Raises:
+        ConfigError: The size or precision is unknown, or a ratio repeats or is not in [0, 1).
     """
-    if plan.size not in RECIPES or plan.precision not in HALF:
-        raise ConfigError(
-            f"size {plan.size}, precision {plan.precision}: choose of {', '.join(RECIPES)} and of {', '.join(HALF)}."
-        )
-    if (
-        len(plan.ratios) < 2
-        or len(set(plan.ratios)) < len(plan.ratios)
-        or not all(0 <= ratio < 1 for ratio in plan.ratios)
-    ):
-        raise ConfigError(f"ratios {plan.ratios}: give two or more different ones in [0, 1).")
+    _check(options)
     if device.type == "cpu":
         keep_host_memory()  # as in training
-    recipe = get_recipe(RECIPES[plan.size])
+    recipe = get_recipe(RECIPES[options.size])
     config = replace(recipe.model, text_length=WORDS, vocab_size=recipe.model.vocab_size or 1000)
-    masks = [replace(recipe.masks, video_ratio=ratio) for ratio in plan.ratios]
+    masks = [replace(recipe.masks, video_ratio=ratio) for ratio in options.ratios]
     model = build_model(config, ("vtc",), 0).to(device).train()
     optimizer = build_optimizer(model, recipe.pretrain, device)
+    objective, half = PretrainObjective(recipe.losses), HALF[options.precision]
 
     def step(own: MaskConfig, samples: int) -> _Step:
         batch = random_batch(config, samples).to(device)
         drawn = method_of(config).draw(
             batch, config, own, mask_id=MASK_ID, seed=0, step=0, first_sample=0
         )
-        return _Step(
-            model, batch, drawn, PretrainObjective(recipe.losses), HALF[plan.precision], optimizer
-        )
+        return _Step(model, batch, drawn, objective, half, optimizer)
 
-    steps = [step(own, plan.samples) for own in masks]
+    steps = [step(own, options.samples) for own in masks]
     used = [
-        [_memory(step(own, samples), device) for samples in (plan.samples, 2 * plan.samples)]
+        (
+            _memory(step(own, options.samples), device),
+            _memory(step(own, 2 * options.samples), device),
+        )
         for own in masks
     ]
-    timed = take_turns(steps, device, plan.rounds, plan.seconds, say=say)
+    timed = take_turns(steps, device, options.rounds, options.seconds, say=say)
     weights = STATES * sum(parameter.nbytes for parameter in model.parameters())
     rows = []
     for own, time, (one, two) in zip(masks, timed, used, strict=True):
-        each = (two - one) / plan.samples
-        fixed = one - each * plan.samples + (0 if device.type == "cuda" else weights)
-        fitting = max(0, int((plan.memory_gib * 2**30 - fixed) / each))
-        rows.append(
-            MacRow(own.video_ratio, sum(forward_flops(config, own).values()), time, one, fitting)
-        )
+        each = (two - one) / options.samples
+        fixed = one - each * options.samples + (0 if device.type == "cuda" else weights)
+        largest = max(0, int((options.memory_gib * 2**30 - fixed) / each))
+        flops = sum(forward_flops(config, own).values())
+        rows.append(MacRow(own.video_ratio, flops, time, one, largest))
     return rows
+
+
+def _check(options: MacSpeedOptions) -> None:
+    if options.size not in RECIPES or options.precision not in HALF:
+        raise ConfigError(
+            f"size {options.size}, precision {options.precision}: choose a size from "
+            f"{', '.join(RECIPES)} and a precision from {', '.join(HALF)}."
+        )
+    ratios = options.ratios
+    different = len(ratios) > 1 and len(set(ratios)) == len(ratios)
+    if not different or not all(0 <= ratio < 1 for ratio in ratios):
+        raise ConfigError(f"ratios {ratios}: give two or more different ones in [0, 1).")
 
 
 def _memory(step: _Step, device: torch.device) -> int:
@@ -148,8 +159,9 @@ def _memory(step: _Step, device: torch.device) -> int:
 
 
 def ratio_for(rows: Sequence[MacRow], wanted: float = CLAIM) -> float | None:
-    """The ratio at which a step is `wanted` times as fast as at the first ratio, between those that
-    were measured; None: at none of them.
+    """Interpolates the ratio at which a step is `wanted` times as fast as at the first ratio.
+
+    Returns None if no measured ratio is that fast.
     """
     found = sorted((row.ratio, row.time.ratio(rows[0].time, cpu=False)[0]) for row in rows)
     for (low, slow), (high, fast) in itertools.pairwise(found):
@@ -158,39 +170,55 @@ def ratio_for(rows: Sequence[MacRow], wanted: float = CLAIM) -> float | None:
     return None
 
 
-def mac_page(plan: MacPlan, rows: Sequence[MacRow], device: torch.device) -> str:
-    """The table as Markdown, with what is needed to repeat it."""
+def mac_page(options: MacSpeedOptions, rows: Sequence[MacRow], device: torch.device) -> str:
+    """Returns the table as Markdown, with what is needed to repeat it."""
     first, kind = rows[0], "peak memory" if device.type == "cuda" else "kept for backward"
+    columns = (
+        *("hidden", "GMAC a clip", "of the first", "ms a step", "clips/s", "× the first, wall"),
+        *("× the first, CPU time", f"{kind}, MiB", "of the first"),
+        f"largest batch in {options.memory_gib:g} GiB",
+    )
     lines = [
-        f"# What masks save MAC, {plan.size}", "", *conditions(device), "",
-        f"Batch {plan.samples}, {plan.precision}, {_frames(plan)}; {plan.rounds} rounds in turns (A B C, C B A, …), medians; ratios are medians "
-        "within a round, least and most in brackets. A step is forward, backward and update, on a fixed batch with its masks drawn. GMAC: "
-        f"forward, a clip with {WORDS} words. The largest batch is reckoned from the memory of two batch sizes, not tried.", "",
-        f"| hidden | GMAC a clip | of the first | ms a step | clips/s | × the first, wall | × the first, CPU time | {kind}, MiB | of the first | "
-        f"largest batch in {plan.memory_gib:g} GiB |",
-        "| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
-        *(_line(row, first, plan.samples, device) for row in rows), "",
-    ]  # fmt: skip
-    reached = ratio_for(rows)
-    if reached is None:
-        best = max(rows, key=lambda row: row.time.ratio(first.time)[0])
-        lines.append(
-            f"{CLAIM:g} times as fast: reached at none of these ratios (most: × {best.time.ratio(first.time)[0]:.2f} at {best.ratio:g})."
-        )
-    else:
-        lines.append(
-            f"{CLAIM:g} times as fast: at a ratio of about {reached:.2f} (between the measured ones, linear)."
-        )
+        f"# MAC with masked patches, {options.size}",
+        "",
+        *conditions(device),
+        "",
+        f"Batch {options.samples}, {options.precision}, {_frames(options)}; {options.rounds} "
+        "rounds in turns (A B C, C B A, …), medians; ratios are medians within a round, least and "
+        "most in brackets. A step is forward, backward and update, on a fixed batch with its masks "
+        f"drawn. GMAC: forward, a clip with {WORDS} words. The largest batch is computed from the "
+        "memory of two batch sizes, not tried.",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|{' --: |' * len(columns)}",
+        *(_line(row, first, options.samples, device) for row in rows),
+        "",
+        _verdict(rows),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _frames(plan: MacPlan) -> str:
-    model: ModelConfig = _recipe(plan).model
-    return f"{model.frames} frames of {model.image_size} pixels, width {model.dim}, {model.depth} blocks"
+def _verdict(rows: Sequence[MacRow]) -> str:
+    reached = ratio_for(rows)
+    if reached is not None:
+        return (
+            f"{CLAIM:g} times as fast: at a ratio of about {reached:.2f} (between the measured "
+            "ones, linear)."
+        )
+    speedups = {row.ratio: row.time.ratio(rows[0].time)[0] for row in rows}
+    best = max(speedups, key=lambda ratio: speedups[ratio])
+    return (
+        f"{CLAIM:g} times as fast: reached at none of these ratios (most: × {speedups[best]:.2f} "
+        f"at {best:g})."
+    )
 
 
-def _recipe(plan: MacPlan) -> Experiment:
-    return get_recipe(RECIPES[plan.size])
+def _frames(options: MacSpeedOptions) -> str:
+    model = get_recipe(RECIPES[options.size]).model
+    return (
+        f"{model.frames} frames of {model.image_size} pixels, width {model.dim}, "
+        f"{model.depth} blocks"
+    )
 
 
 def _line(row: MacRow, first: MacRow, samples: int, device: torch.device) -> str:

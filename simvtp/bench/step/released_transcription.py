@@ -1,11 +1,9 @@
-"""A plain transcription of the structure of the released SimVTP step, to measure ours against
-(method notes 1.1 to 1.5).
+"""Plain transcription of the released SimVTP step, the baseline of our step with all four losses.
 
-Each choice here is the released behaviour, on purpose: four calls of the encoder, every tube
-embedded by a Conv3d at each call that sees video and the visible ones then picked by a boolean
-mask, padded text, attention as matrix products with an additive mask, a word head on all positions,
-targets made for all tubes. Its losses and gradients are those of ours under the settings of the
-recipe `released`.
+Each choice is the released behaviour, on purpose: four calls of the encoder; every tube embedded by
+a Conv3d at each call that sees video, and the visible ones then selected by a boolean mask; padded
+text; attention as matrix products with an additive mask; a word head on all positions; targets for
+all tubes. Losses and gradients equal those of ours under the settings of the recipe `released`.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ TEMPERATURE = 0.05
 
 
 class PlainAttention(nn.Module):
-    """Scores, additive mask, softmax, mix: every matrix is made."""
+    """Attention that materialises every matrix: scores, additive mask, softmax, mix."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -35,9 +33,7 @@ class PlainAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, additive: Tensor | None) -> Tensor:
-        """x [B, S, D]; additive [B, 1, 1, S], 0 where a token may be attended to and very low
-        elsewhere.
-        """
+        """Attends over x [B, S, D]; additive [B, 1, 1, S]: 0 at tokens, very low at padding."""
         b, s, d = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         qkv = (
@@ -53,7 +49,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """Pre-norm attention and MLP."""
+    """Block of pre-norm attention and MLP."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -67,9 +63,16 @@ class PlainBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class Released(nn.Module):
-    """The model with its four losses. Parameters carry the names of `SimVTP`; only the tube
-    embedding is a Conv3d.
+def _blocks(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleDict:
+    blocks = [PlainBlock(width, heads, mlp_ratio) for _ in range(depth)]
+    norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)
+    return nn.ModuleDict({"blocks": nn.ModuleList(blocks), "norm": norm})
+
+
+class ReleasedSimVTP(nn.Module):
+    """The model with its four losses.
+
+    Parameters have the names of `SimVTP`; only the tube embedding is a Conv3d.
     """
 
     mean: Tensor
@@ -83,17 +86,13 @@ class Released(nn.Module):
         kernel = (config.tubelet_size, config.patch_size, config.patch_size)
         self.video_embedding = nn.Conv3d(3, config.dim, kernel_size=kernel, stride=kernel)
         self.text_embedding = TextEmbedding(config)
-        self.encoder = nn.ModuleDict({
-            "blocks": nn.ModuleList([PlainBlock(config.dim, config.heads, config.mlp_ratio) for _ in range(config.depth)]),
-            "norm": nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS),
-        })  # fmt: skip
+        self.encoder = _blocks(config.dim, config.depth, config.heads, config.mlp_ratio)
         width = config.decoder_dim
-        self.video_decoder = nn.ModuleDict({
-            "bridge": nn.Linear(config.dim, width, bias=False),
-            "blocks": nn.ModuleList([PlainBlock(width, config.decoder_heads, config.mlp_ratio) for _ in range(config.decoder_depth)]),
-            "norm": nn.LayerNorm(width, eps=BLOCK_NORM_EPS),
-            "head": nn.Linear(width, config.tube_values),
-        })  # fmt: skip
+        self.video_decoder = _blocks(
+            width, config.decoder_depth, config.decoder_heads, config.mlp_ratio
+        )
+        self.video_decoder["bridge"] = nn.Linear(config.dim, width, bias=False)
+        self.video_decoder["head"] = nn.Linear(width, config.tube_values)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.text_decoder = nn.ModuleDict({"head": nn.Linear(config.dim, config.vocab_size)})
         self.match_head = nn.Linear(config.dim, 2)
@@ -111,31 +110,37 @@ class Released(nn.Module):
         )
 
     @torch.no_grad()
-    def take_weights(self, model: SimVTP) -> None:
-        """The weights of ours, all four objectives on."""
+    def copy_weights_from(self, model: SimVTP) -> None:
+        """Copies the weights of a `SimVTP` with all four objectives."""
         own = dict(self.named_parameters())
         for name, value in model.named_parameters():
             if name == "video_embedding.proj.weight":
                 self.video_embedding.weight.copy_(self._as_kernel(value))
             else:
-                own[own_name(name)].copy_(value)
+                own[released_name(name)].copy_(value)
 
     def _as_kernel(self, matrix: Tensor) -> Tensor:
-        """[D, P] with P in (t, h, w, c) order -> [D, c, t, h, w]."""
+        """Reshapes [D, P] with P in (t, h, w, c) order to [D, c, t, h, w]."""
         c = self.config
         return matrix.view(-1, c.tubelet_size, c.patch_size, c.patch_size, 3).permute(0, 4, 1, 2, 3)
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """The four losses, without weights."""
+        """Returns the four losses, unweighted."""
         clips = inputs.pixels.transpose(1, 2)  # [B, 3, T, H, W]
-        words, keys, hidden = inputs.masks.input_ids, inputs.batch.attention_mask, inputs.hidden
+        words, attention_mask, hidden = (
+            inputs.masks.input_ids,
+            inputs.batch.attention_mask,
+            inputs.hidden,
+        )
         visible = self.config.tubes - inputs.masks.masked.shape[1]
-        pair = self._encode(clips, hidden, words, keys)
+        pair = self._encode(clips, hidden, words, attention_mask)
         losses = {"mvm": self._pixel_loss(pair[:, :visible], clips, hidden)}
         scores = self.text_decoder["head"](pair[:, visible:])  # [B, L, W], padding included
         losses["mlm"] = F.cross_entropy(scores.flatten(0, 1).float(), inputs.labels.flatten())
         video = F.normalize(self._encode(clips, hidden, None, None).mean(dim=1).float(), dim=-1)
-        text = F.normalize(self._encode(None, None, words, keys).mean(dim=1).float(), dim=-1)
+        text = F.normalize(
+            self._encode(None, None, words, attention_mask).mean(dim=1).float(), dim=-1
+        )
         similarity = video @ text.T / TEMPERATURE
         right = torch.arange(len(video), device=video.device)
         losses["vtc"] = F.cross_entropy(similarity, right) + F.cross_entropy(similarity.T, right)
@@ -144,7 +149,7 @@ class Released(nn.Module):
             torch.cat([clips, clips[other]]),
             torch.cat([hidden, hidden[other]]),
             torch.cat([words, words]),
-            torch.cat([keys, keys]),
+            torch.cat([attention_mask, attention_mask]),
         )
         matches = self.match_head(both.mean(dim=1)).float()
         losses["vtm"] = F.cross_entropy(
@@ -153,18 +158,22 @@ class Released(nn.Module):
         return losses
 
     def _encode(
-        self, clips: Tensor | None, hidden: Tensor | None, words: Tensor | None, keys: Tensor | None
+        self,
+        clips: Tensor | None,
+        hidden: Tensor | None,
+        words: Tensor | None,
+        attention_mask: Tensor | None,
     ) -> Tensor:
-        """Tokens after the final norm, [video ; text] of what is given."""
+        """Returns the tokens [video ; text] of the given inputs, after the final norm."""
         parts, seen = [], []
         if clips is not None and hidden is not None:
             tubes = self.video_embedding(clips).flatten(2).transpose(1, 2) + self.position
-            kept = tubes[~hidden].reshape(len(clips), -1, tubes.shape[-1])
-            parts.append(kept)
-            seen.append(torch.ones(kept.shape[:2], dtype=torch.bool, device=kept.device))
-        if words is not None and keys is not None:
+            visible = tubes[~hidden].reshape(len(clips), -1, tubes.shape[-1])
+            parts.append(visible)
+            seen.append(torch.ones(visible.shape[:2], dtype=torch.bool, device=visible.device))
+        if words is not None and attention_mask is not None:
             parts.append(self.text_embedding(words))
-            seen.append(keys)
+            seen.append(attention_mask)
         x = torch.cat(parts, dim=1)
         additive = None
         if words is not None:
@@ -188,7 +197,7 @@ class Released(nn.Module):
 
     @torch.no_grad()
     def _target(self, clips: Tensor) -> Tensor:
-        """Normalised pixels of all tubes [B, N, P]."""
+        """Returns the normalised pixels of all tubes [B, N, P]."""
         c, (t, h, w) = self.config, self.config.grid
         pixels = clips * self.std + self.mean
         split = pixels.reshape(len(clips), 3, t, c.tubelet_size, h, c.patch_size, w, c.patch_size)
@@ -199,8 +208,8 @@ class Released(nn.Module):
         return tubes.flatten(2)
 
 
-def own_name(name: str) -> str:
-    """The name here of a parameter of `SimVTP`."""
+def released_name(name: str) -> str:
+    """Returns the name that a parameter of `SimVTP` has in `ReleasedSimVTP`."""
     return {
         "video_decoder.mask_token": "mask_token",
         "video_embedding.proj.bias": "video_embedding.bias",

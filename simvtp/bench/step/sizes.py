@@ -1,6 +1,4 @@
-"""Sizes, inputs and masks that every measurement of the step uses: made up, and the same for all
-that are compared.
-"""
+"""Sizes, random inputs and masks of the step benchmarks, equal for all that are compared."""
 
 from __future__ import annotations
 
@@ -19,25 +17,35 @@ MASK_ID, CLS_ID, SEP_ID, FIRST_WORD = 4, 2, 3, 5
 SHORTEST = 8  # words of the shortest caption; the longest fills the text
 SIZES = {
     "tiny": ModelConfig(
-        image_size=64, frames=8, patch_size=8, dim=192, depth=4, heads=3, decoder_dim=96, decoder_depth=2, decoder_heads=3,
-        vocab_size=3000, max_text_positions=64,
+        image_size=64,
+        frames=8,
+        patch_size=8,
+        dim=192,
+        depth=4,
+        heads=3,
+        decoder_dim=96,
+        decoder_depth=2,
+        decoder_heads=3,
+        vocab_size=3000,
+        max_text_positions=64,
     ),
     "base": ModelConfig(),
-}  # fmt: skip
-BATCHES = {"tiny": 32, "base": 4}  # on a CPU; a GPU is given more by --batch
+}
+BATCHES = {"tiny": 32, "base": 4}  # on a CPU; use --batch for more on a GPU
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """One batch as each contestant wants it.
+    """One batch in the forms that the candidates read.
 
     Attributes:
-        batch, masks: as ours reads them.
-        pixels: float32 [B, T, 3, H, W], normalised with the ImageNet mean and deviation, as the
-            peers' loaders give them.
+        batch: The batch that ours reads.
+        masks: The masks that ours reads.
+        pixels: float32 [B, T, 3, H, W], normalised with the ImageNet mean and standard deviation,
+            as the other implementations' loaders return it.
         hidden: bool [B, N], True at masked tubes.
         labels: int64 [B, L], the original ids at masked words, -100 elsewhere.
-        negatives: int64 [B], the clip that is each text's false partner.
+        negatives: int64 [B], the index of the clip that is each text's negative.
     """
 
     batch: Batch
@@ -49,16 +57,18 @@ class Inputs:
 
 
 def model_size(name: str) -> ModelConfig:
-    """The sizes of that name; an unknown one raises ConfigError."""
+    """Returns the sizes of that name.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
     if name not in SIZES:
-        raise ConfigError(
-            f"there is no size '{name}' to measure: choose one of {', '.join(SIZES)}."
-        )
+        raise ConfigError(f"there is no size '{name}' to measure: choose from {', '.join(SIZES)}.")
     return SIZES[name]
 
 
 def random_batch(config: ModelConfig, size: int, seed: int = 0) -> Batch:
-    """Clips of noise, captions of SHORTEST words up to the whole text, evenly."""
+    """Returns clips of noise with captions of SHORTEST words to the full length, evenly spread."""
     g = torch.Generator().manual_seed(seed)
     clips = torch.randint(
         0,
@@ -71,21 +81,22 @@ def random_batch(config: ModelConfig, size: int, seed: int = 0) -> Batch:
     fewest = min(SHORTEST, length - 2)
     words = fewest + torch.arange(size) * (length - 1 - fewest) // size
     words = words[torch.randperm(size, generator=g)][:, None]
-    places = torch.arange(length)
-    inside = (places >= 1) & (places <= words)
+    positions = torch.arange(length)
+    inside = (positions >= 1) & (positions <= words)
     ids = torch.where(
         inside, torch.randint(FIRST_WORD, config.vocab_size, (size, length), generator=g), 0
     )
-    ids = torch.where(places == 0, CLS_ID, torch.where(places == words + 1, SEP_ID, ids))
+    ids = torch.where(positions == 0, CLS_ID, torch.where(positions == words + 1, SEP_ID, ids))
     names = tuple(f"clip{i}" for i in range(size))
-    return Batch(clips, ids, places <= words + 1, torch.where(inside, places - 1, -1), names)
+    return Batch(clips, ids, positions <= words + 1, torch.where(inside, positions - 1, -1), names)
 
 
 def make_inputs(
     config: ModelConfig, masks: MaskConfig, size: int, device: torch.device, seed: int = 0
 ) -> Inputs:
-    """A batch of `size` samples with its masks, on the device; the false partner of a text is the
-    next clip.
+    """Returns a batch of `size` samples with its masks, on the device.
+
+    The negative of a text is the next clip.
     """
     batch = random_batch(config, size, seed)
     negatives = (torch.arange(size) + 1) % size

@@ -1,4 +1,4 @@
-"""The benchmark of whole batches: it measures what it says; how fast things are is not tested."""
+"""`bench loader` of sources: it measures what it reports; speed itself is not tested."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
     manifest = manifest_of(clips, tmp_path / "clips.csv")
     write_shards(manifest, tmp_path / "out", workers=0, say=lambda line: None)
     damage(clips[3].path)
-    said: list[str] = []
+    lines: list[str] = []
     model, data = ModelConfig(image_size=32, frames=4), DataConfig(stride=2, max_corrupt_share=0.5)
     speeds = bench_loader(
         [manifest, tmp_path / "out"],
@@ -27,7 +27,7 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
         batch_size=4,
         seconds=0.1,
         step_s=0.02,
-        say=said.append,
+        say=lines.append,
     )
     assert [speed.name for speed in speeds] == [str(manifest), str(tmp_path / "out")]
     for speed in speeds:
@@ -38,11 +38,11 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
         )
     assert speeds[0].replaced >= 1 and speeds[1].replaced == 0
     assert (
-        len(said) == 3
-        and "x1.00" in said[1]
-        and "ms CPU a clip, x1.00" in said[1]
-        and "samples replaced" in said[1]
-        and "samples replaced" not in said[2]
+        len(lines) == 3
+        and "x1.00" in lines[1]
+        and "ms CPU a clip, x1.00" in lines[1]
+        and "samples replaced" in lines[1]
+        and "samples replaced" not in lines[2]
     )
 
 

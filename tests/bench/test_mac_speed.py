@@ -1,4 +1,4 @@
-"""`bench mac`: what is counted and what the table says."""
+"""`bench mac`: counts and table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_ratio_of_the_claim_lies_between_the_measured_ones() -> None:
     assert ratio_for([row(0, 1.0), row(0.6, 0.5)]) is None
 
 
-def test_one_run_gives_a_whole_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_run_writes_the_whole_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
     assert (
         main(

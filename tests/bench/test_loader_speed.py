@@ -1,6 +1,4 @@
-"""`bench loader` without sources: all readers and stores are compared, and what is said of them was
-measured.
-"""
+"""`bench loader` without sources: all readers and stores are compared and reported."""
 
 from __future__ import annotations
 
@@ -15,12 +13,13 @@ import pytest
 from simvtp.__main__ import main
 from simvtp.bench.data_path import loader_speed, sample_videos
 from simvtp.bench.data_path.loader_page import loader_page
-from simvtp.bench.data_path.loader_speed import H264, JOBS, RAW, Settings, measure_loader
+from simvtp.bench.data_path.loader_speed import H264, JOBS, RAW, LoaderSpeedOptions, measure_loader
 from simvtp.data.prepare.write_shards import parse_target, write_shards
 from simvtp.data.video.readers import get_reader, read_frames
 from tests.data.helpers import make_clips
 from tests.data.test_bad_input import manifest_of
 
+ABSENT = ("decord", "av", "mlflow", "optuna", "submitit", "pandas", "psutil", "torchcodec")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -33,10 +32,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_readers_and_stores_are_measured(small: None, tmp_path: Path) -> None:
-    settings = Settings(folder=tmp_path, rounds=2, opens=6, seconds=0.1, workers=0, batch_size=2)
+    settings = LoaderSpeedOptions(
+        folder=tmp_path, rounds=2, opens=6, seconds=0.1, workers=0, batch_size=2
+    )
     report = measure_loader(settings, say=lambda line: None)
     names = ["decord", "pyav", "fast", H264, RAW]
-    assert [film for film, job in report.reading if job == JOBS[0]] == [
+    assert [video for video, job in report.reading if job == JOBS[0]] == [
         "64x48 GOP 12",
         "64x48 GOP 250",
     ]
@@ -61,23 +62,24 @@ def test_all_readers_and_stores_are_measured(small: None, tmp_path: Path) -> Non
         assert words in page
 
 
-def test_contestants_see_the_same_moments(small: None, tmp_path: Path) -> None:
-    path, info = sample_videos.make_films(tmp_path)["64x48 GOP 12"]
+def test_candidates_see_the_same_moments(small: None, tmp_path: Path) -> None:
+    path, info = sample_videos.make_videos(tmp_path)["64x48 GOP 12"]
     assert info.frames == 80
     reader = get_reader("pyav")
     for job in JOBS:
-        own, store = (loader_speed._FromFile(path, reader, None, job, kept) for kept in (1, 4))
+        own, store = (
+            loader_speed._FromFile(path, reader, None, job, kept_every) for kept_every in (1, 4)
+        )
         for moments, kept in itertools.islice(zip(own._moments, store._moments, strict=False), 20):
             assert len(moments) == (16 if job == JOBS[0] else 4) and max(moments) < 80
             assert kept == [min(19, moment // 4) for moment in moments]
     frames = read_frames(path, [0, 40], reader)
-    assert (
-        frames.std() > 20 and np.abs(frames[0].astype(int) - frames[1]).mean() > 5
-    )  # there is something to decode
+    # There is something to decode.
+    assert frames.std() > 20 and np.abs(frames[0].astype(int) - frames[1]).mean() > 5
 
 
 def test_a_store_is_measured_without_any_decoder(tmp_path: Path) -> None:
-    """As on a machine that has torch and little else."""
+    """A machine may have torch and little else."""
     manifest = manifest_of(make_clips(tmp_path, 4), tmp_path / "clips.csv")
     write_shards(
         manifest,
@@ -101,7 +103,7 @@ def test_a_store_is_measured_without_any_decoder(tmp_path: Path) -> None:
     ]
     program = (
         "import sys\n"
-        "for name in ('decord', 'av', 'mlflow', 'optuna', 'submitit', 'pandas', 'psutil', 'torchcodec'): sys.modules[name] = None\n"
+        f"for name in {ABSENT!r}: sys.modules[name] = None\n"
         "from simvtp.__main__ import main\n"
         f"sys.exit(main({[*command, '--frames', '4', '--stride', '1']!r}))"
     )
@@ -109,6 +111,6 @@ def test_a_store_is_measured_without_any_decoder(tmp_path: Path) -> None:
     assert done.returncode == 0 and "clips/s" in done.stdout, done.stderr
 
 
-def test_what_cannot_be_measured_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_options_are_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "loader", "--rounds", "0"]) == 2
     assert "--rounds of at least 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The contestants compute the same thing, and what is said of them is what was measured."""
+"""`bench step`: the implementations compute the same loss, and the rows hold what was measured."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from simvtp.__main__ import main
 from simvtp.bench import measure
 from simvtp.bench.measure import Timed, count_flops, largest_batch, take_turns
 from simvtp.bench.step import sizes, step_speed
-from simvtp.bench.step.implementations import line_up
-from simvtp.bench.step.released_transcription import Released, own_name
+from simvtp.bench.step.implementations import build_all
+from simvtp.bench.step.released_transcription import ReleasedSimVTP, released_name
 from simvtp.bench.step.sizes import make_inputs
 from simvtp.bench.step.step_page import step_page
 from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
@@ -25,9 +26,20 @@ from simvtp.training.objectives import PretrainObjective
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(
-    image_size=32, frames=4, patch_size=8, dim=24, depth=2, heads=2, decoder_dim=16, decoder_depth=2, decoder_heads=2, vocab_size=60,
-    text_length=16, max_text_positions=16, text_dropout=0.0,
-)  # fmt: skip
+    image_size=32,
+    frames=4,
+    patch_size=8,
+    dim=24,
+    depth=2,
+    heads=2,
+    decoder_dim=16,
+    decoder_depth=2,
+    decoder_heads=2,
+    vocab_size=60,
+    text_length=16,
+    max_text_positions=16,
+    text_dropout=0.0,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +51,8 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rule", ["exact", "bernoulli"])
 def test_the_transcription_has_the_losses_and_gradients_of_ours_as_released(rule: str) -> None:
     config = replace(SMALL, pooling="with_pads", reuse_pair_pass=False)
-    inputs = make_inputs(config, MaskConfig(text_rule=rule, text_ratio=0.6), 5, CPU)  # type: ignore[arg-type]
+    masks = MaskConfig(text_rule=rule, text_ratio=0.6)  # type: ignore[arg-type]
+    inputs = make_inputs(config, masks, 5, CPU)
     assert not inputs.batch.attention_mask.all()  # there is padding
     ours = build_model(config, seed=1)
     with torch.no_grad():
@@ -47,8 +60,8 @@ def test_the_transcription_has_the_losses_and_gradients_of_ours_as_released(rule
             parameter.add_(
                 torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.05
             )
-    plain = Released(config)
-    plain.take_weights(ours)
+    plain = ReleasedSimVTP(config)
+    plain.copy_weights_from(ours)
     losses, _ = PretrainObjective(LossConfig(vtc_negatives="local"))(
         ours(inputs.batch, inputs.masks)
     )
@@ -63,7 +76,7 @@ def test_the_transcription_has_the_losses_and_gradients_of_ours_as_released(rule
         if name == "video_embedding.proj.weight":
             gradient = plain.video_embedding.weight.grad.permute(0, 2, 3, 4, 1).flatten(1)
         else:
-            gradient = theirs[own_name(name)].grad
+            gradient = theirs[released_name(name)].grad
         torch.testing.assert_close(
             gradient,
             parameter.grad,
@@ -73,29 +86,26 @@ def test_the_transcription_has_the_losses_and_gradients_of_ours_as_released(rule
         )
 
 
+def gradient_norm(model: nn.Module) -> float:
+    parts = [p.grad.double().norm() for p in model.parameters() if p.grad is not None]
+    return torch.stack(parts).norm().item()
+
+
 def test_transformers_and_ours_have_the_same_loss_and_gradients() -> None:
     pytest.importorskip("transformers")
     inputs = make_inputs(SMALL, MaskConfig(), 3, CPU)
-    peer, ours = line_up(SMALL, "mvm", CPU)
-    for rival in (peer, ours):
-        rival.loss(rival.model, inputs).backward()
-    norms = [
-        torch.stack(
-            [p.grad.double().norm() for p in rival.model.parameters() if p.grad is not None]
-        )
-        .norm()
-        .item()
-        for rival in (peer, ours)
-    ]
-    assert norms[0] == pytest.approx(
-        norms[1], rel=1e-3
-    )  # the norm of transformers' decoder has another eps
+    baseline, ours = build_all(SMALL, "mvm", CPU)
+    for candidate in (baseline, ours):
+        candidate.loss(candidate.model, inputs).backward()
+    norms = [gradient_norm(candidate.model) for candidate in (baseline, ours)]
+    # The norm of transformers' decoder has another eps.
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
     assert not any(p.grad is not None for n, p in ours.model.named_parameters() if "text" in n)
 
 
 def test_flops_are_counted_as_the_model_says() -> None:
     inputs = make_inputs(SMALL, MaskConfig(), 4, CPU)
-    (released, ours) = line_up(SMALL, "all", CPU)
+    (released, ours) = build_all(SMALL, "all", CPU)
     packed = sum(count_flops(lambda: ours.loss(ours.model, inputs)))
     set_packed_text(ours.model, False)
     forward, backward = count_flops(lambda: ours.loss(ours.model, inputs))
@@ -128,15 +138,15 @@ def test_the_measurement_from_the_command_line(
 
 def test_rows_hold_what_was_measured() -> None:
     pytest.importorskip("transformers")
-    plan = step_speed.Plan(what="mvm", batch=3, rounds=3, seconds=0.0)
-    rows = step_speed.measure_step(plan, CPU, say=lambda line: None)
+    options = step_speed.StepSpeedOptions(what="mvm", batch=3, rounds=3, seconds=0.0)
+    rows = step_speed.measure_step(options, CPU, say=lambda line: None)
     assert [row.name for row in rows] == ["transformers", "ours"]
     for row in rows:
         assert len(row.time.wall) == len(row.ceilings) == 3 and row.flops > 0 and row.memory > 0
         assert row.achieved(3) == pytest.approx(row.flops * 3 / row.time.seconds)
     assert rows[1].flops < rows[0].flops  # only visible tubes are embedded
     assert step_speed.reference(rows, rows[1]) is rows[0]
-    assert "— |" in step_page("x", plan, rows, CPU)  # no largest batch on a CPU
+    assert "— |" in step_page("x", options, rows, CPU)  # no largest batch on a CPU
 
 
 def test_turns_go_there_and_back() -> None:
@@ -155,6 +165,6 @@ def test_the_largest_batch_is_found() -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="fp8"):
-        step_speed.measure_step(step_speed.Plan(precisions=("fp8",)), CPU)
+        step_speed.measure_step(step_speed.StepSpeedOptions(precisions=("fp8",)), CPU)
     with pytest.raises(ConfigError, match="giant"):
         sizes.model_size("giant")

@@ -1,4 +1,4 @@
-"""Scaling curves and the guard of the ratios."""
+"""Scaling curves, and the gate on speed-ups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simvtp.bench.scaling import measure_scaling, write_scaling
 from simvtp.bench.step import sizes
 from simvtp.errors import ConfigError, UserError
 from simvtp.models.flops.simvtp_flops import forward_flops
-from tests.bench.test_step import SMALL
+from tests.bench.test_step_speed import SMALL
 
 CPU = torch.device("cpu")
 
@@ -60,18 +60,18 @@ def test_curves_of_time_memory_and_operations(tmp_path: Path) -> None:
         by["merged_share", 0.5].flops < by["merged_share", 0].flops
         and by["merged_share", 0.5].bytes < by["merged_share", 0].bytes
     )
-    table, picture = write_scaling(points, tmp_path, "test")
+    table, plot = write_scaling(points, tmp_path, "test")
     with table.open() as file:
         read = list(csv.DictReader(file))
     assert [(row["axis"], float(row["value"]), int(row["flops"])) for row in read] == [
         (p.axis, p.value, p.flops) for p in points
     ]
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match="there is no axis 'heads'"):
         measure_scaling("tiny", ("heads",), 2, "fp32", 1, CPU)
 
 
-def test_the_guard_shows_a_drop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gate_shows_a_drop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert regression_gate.compare({"a": 1.0, "b": 0.84, "c": 2.0}, {"a": 1.1, "b": 1.0}) is False
     first, second, third = capsys.readouterr().out.splitlines()
     assert (
@@ -93,8 +93,8 @@ def test_the_guard_shows_a_drop(tmp_path: Path, capsys: pytest.CaptureFixture[st
         regression_gate.read_committed(path)
 
 
-def test_the_guard_measures_the_whole_step() -> None:
+def test_the_gate_measures_the_whole_step() -> None:
     ratios = regression_gate.measure_ratios(
-        CPU, {"all": regression_gate.Plan(batch=2, rounds=2, seconds=0.0)}
+        CPU, {"all": regression_gate.StepSpeedOptions(batch=2, rounds=2, seconds=0.0)}
     )
     assert ratios.keys() == {"all"} and ratios["all"] > 0
