@@ -7,9 +7,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
-from simvtp.evaluation.examples.example_cards import all_items, with_baseline
+from simvtp.evaluation.examples.example_cards import Scored, add_baseline, items_of_scored
 from simvtp.evaluation.examples.gallery import draw_examples
 from simvtp.evaluation.items import items_path, write_items
 from simvtp.experiment.context import BLIND, Running
@@ -33,7 +32,7 @@ def zero_shot(running: Running) -> list[Result]:
     )
 
 
-def zero_shot_figures(running: Running, checkpoint: str) -> list[Result]:
+def zero_shot_figures(running: Running, checkpoint: str) -> list[Scored]:
     """All figures of the pre-trained model; none if the experiment asks for none."""
     split = running.experiment.evaluate.split
     if running.zero_shot is None:
@@ -49,7 +48,7 @@ def evaluate(running: Running) -> list[Result]:
     return _scored(running, "evaluate", "finetune", functools.partial(finetuned_figures, running))
 
 
-def finetuned_figures(running: Running, checkpoint: str) -> list[Result]:
+def finetuned_figures(running: Running, checkpoint: str) -> list[Scored]:
     """All figures of the fine-tuned model, its trained baseline beside them."""
     settings, split, task = (
         running.experiment.finetune,
@@ -63,19 +62,19 @@ def finetuned_figures(running: Running, checkpoint: str) -> list[Result]:
     )
     if isinstance(task, Retrieval):
         return _retrieval_figures(running, task, "finetune", split, setting, checkpoint)
-    results = task.score(running.models["finetune"], split, setting, checkpoint)
+    scored = task.score(running.models["finetune"], split, setting, checkpoint)
     if not settings.baseline:
-        return results
+        return scored
     blind = running.tasks[BLIND].score(
         running.models[BLIND], split, setting, running.outcomes[BLIND].sha256
     )
-    pairs = zip(results, blind, strict=True)
-    return [with_baseline(result, other, "video hidden") for result, other in pairs]
+    pairs = zip(scored, blind, strict=True)
+    return [add_baseline(one, other, "video hidden") for one, other in pairs]
 
 
 def _retrieval_figures(
     running: Running, task: Retrieval, trained: str, split: str, setting: str, checkpoint: str
-) -> list[Result]:
+) -> list[Scored]:
     """The plain figures first, then those that were asked for; whatever was trained, the
     pre-trained pair encoder (if any) re-ranks.
     """
@@ -92,7 +91,7 @@ def _scored(
     running: Running,
     name: str,
     trained: str,
-    measure: Callable[[str], list[Result]],
+    measure: Callable[[str], list[Scored]],
     afterwards: Callable[[], object] = lambda: None,
 ) -> list[Result]:
     """Figures of a trained stage, measured once and kept in `stages/<name>.json`; the results are
@@ -107,7 +106,7 @@ def _score_once(
     running: Running,
     name: str,
     trained: str,
-    measure: Callable[[str], list[Result]],
+    measure: Callable[[str], list[Scored]],
     afterwards: Callable[[], object],
 ) -> list[Result]:
     path = running.directory / "stages" / f"{name}.json"
@@ -122,14 +121,13 @@ def _score_once(
         outcome.journal_length
     )  # an attempt that was killed after its first lines starts anew
     cost = CostMeter(gpus=int(running.device.type == "cuda"))
-    results = measure(outcome.sha256)
+    scored = measure(outcome.sha256)
+    results = [one.result for one in scored]
     for result in results:
         running.journal.write("result", result=result.to_dict())
         running.say(f"{result.line}  ({beside(result)})")
-    items = all_items(results)
-    results = [
-        replace(result, items=None) for result in results
-    ]  # what they are made from is as large as the test set
+    items = items_of_scored(scored)
+    del scored  # as large as the test set
     write_items(items_path(running.directory, name), items, running.guard)
     afterwards()
     cost.update()

@@ -75,13 +75,14 @@ def reevaluate(
         else:
             running.outcomes["pretrain"] = _load(unified, run_dir, "pretrain")
             running.models["pretrain"] = unified.to(device).eval()
-        results = zero_shot_figures(running, running.outcomes["pretrain"].sha256)
+        scored = zero_shot_figures(running, running.outcomes["pretrain"].sha256)
         for name, task in running.tasks.items():
             model = task.build(running.models["pretrain"])
             running.outcomes[name] = _load(model, run_dir, name)
             running.models[name] = model.to(device).eval()
         if running.tasks:
-            results += finetuned_figures(running, running.outcomes["finetune"].sha256)
+            scored += finetuned_figures(running, running.outcomes["finetune"].sha256)
+    results = [one.result for one in scored]
     checkpoints = {name: outcome.sha256 for name, outcome in running.outcomes.items()}
     path = run_dir / FOLDER / f"{experiment.fingerprint[:12]}.json"
     write_atomically(path, json.dumps(_record(stored, experiment, checkpoints, results), indent=1))

@@ -134,8 +134,9 @@ def _train_task(running: Running, name: str, task: Task) -> None:
     prefix = "blind/" if name == BLIND else ""  # so that a metric has one course in the journal
 
     def score(candidate: nn.Module, step: int) -> dict[str, float]:
-        results = task.score(candidate, settings.selection, "selection", "")
-        return {prefix + key: value for key, value in task.select(results).items()}
+        scored = task.score(candidate, settings.selection, "selection", "")
+        selected = task.select([one.result for one in scored])
+        return {prefix + key: value for key, value in selected.items()}
 
     _share(running, name, settings.train, task.negatives)
     loader = together(lambda: task.loader(settings.train, name))

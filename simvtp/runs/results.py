@@ -5,8 +5,7 @@ score.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LOWER_IS_BETTER = ("MdR", "MnR", "MSE", "MSE-raw")  # metrics; of all others more is better
@@ -61,8 +60,6 @@ class Result:
             most frequent answer of training.
         seconds: of re-ranked figures, wall-clock seconds per query: `first_stage_s`,
             `second_stage_s` (see evaluation/rerank.py).
-        items: makes the `Items` behind the figure (simvtp/evaluation/examples/example_cards.py); no
-            part of the record, gone after loading.
     """
 
     protocol: Protocol
@@ -74,21 +71,13 @@ class Result:
     scores: tuple[float, ...] = ()
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    items: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `seconds` only where there are some, so that records of other figures are
         what they were.
         """
-        values = asdict(replace(self, items=None)) | {
-            "ranks": list(self.ranks),
-            "scores": list(self.scores),
-        }
-        return {
-            key: value
-            for key, value in values.items()
-            if key != "items" and (value or key != "seconds")
-        }
+        values = asdict(self) | {"ranks": list(self.ranks), "scores": list(self.scores)}
+        return {key: value for key, value in values.items() if value or key != "seconds"}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Result:

@@ -20,7 +20,8 @@ from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k
-from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
+from simvtp.evaluation.examples.example_cards import Scored
+from simvtp.evaluation.examples.predictions import Candidates, CandidateScores, Queries
 from simvtp.evaluation.metrics import TIES
 from simvtp.models.downstream.action_model import VideoClassifier
 from simvtp.models.simvtp.simvtp_model import SimVTP
@@ -93,7 +94,7 @@ class ActionRecognition:
     def _targets(self, split: str) -> Tensor:
         return torch.tensor([self.number.get(a.label, UNKNOWN) for a in self.actions[split]])
 
-    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
         """top1 and top5; a clip's class scores are averaged over its views."""
         assert isinstance(model, VideoClassifier)
         actions, right = self.actions[split], self._targets(split)
@@ -119,8 +120,9 @@ class ActionRecognition:
             baselines={"prior": prior_top_k(self._targets("train"), right, len(self.labels))},
         )
         names = [a.video for a in actions]
-        candidates = Candidates(lambda number: self.labels, right, [a.label for a in actions])
-        return [with_candidates(result, Asked(names, names, [""] * len(names)), candidates, logits)]
+        candidates = Candidates([self.labels] * len(names), right, [a.label for a in actions])
+        queries = Queries(names, names, [""] * len(names))
+        return [Scored(result, CandidateScores(queries, candidates, logits))]
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {f"val/{name}": value for name, value in results[0].metrics.items()}

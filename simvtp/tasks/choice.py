@@ -23,7 +23,8 @@ from simvtp.data.manifest import hash_unit
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import accuracy, answer_ranks, chance_accuracy
-from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
+from simvtp.evaluation.examples.example_cards import Scored
+from simvtp.evaluation.examples.predictions import Candidates, CandidateScores, Queries
 from simvtp.evaluation.metrics import TIES
 from simvtp.models.downstream.cross_encoder import PairModel
 from simvtp.models.simvtp.simvtp_model import SimVTP
@@ -95,7 +96,7 @@ class CaptionChoice:
         tokens = self.context.tokenizer.encode(texts, self.context.experiment.model.text_length)
         return shaped(tokens, torch.ones(len(texts) // self.count, self.count, dtype=torch.bool))
 
-    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
         assert isinstance(model, PairModel)
         if split in self.published:
             return [self._score_published(model, split, setting, checkpoint)]
@@ -120,12 +121,13 @@ class CaptionChoice:
             baselines={"prior": guessed},
         )
         names = [clip.id for clip in clips]
-        candidates = Candidates(lambda number: texts[number * self.count :][: self.count], right)
-        return [with_candidates(result, Asked(names, names, [""] * len(names)), candidates, logits)]
+        choices = [texts[first : first + self.count] for first in range(0, len(texts), self.count)]
+        queries = Queries(names, names, [""] * len(names))
+        return [Scored(result, CandidateScores(queries, Candidates(choices, right), logits))]
 
     def _score_published(
         self, model: PairModel, split: str, setting: str, checkpoint: str
-    ) -> Result:
+    ) -> Scored:
         choices = self.published[split]
         sentences = [
             text for several in choices.sentences for text in padded(several, choices.most)
@@ -142,7 +144,7 @@ class CaptionChoice:
         protocol = self.context.protocol(
             "choice", split, setting, checkpoint, ties=TIES, variant=f"{choices.most} captions"
         )
-        return choices.result(protocol, logits)
+        return choices.scored(protocol, logits)
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {self.selection: results[0].metrics["accuracy"]}

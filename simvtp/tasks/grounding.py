@@ -33,7 +33,8 @@ from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.data.video.readers import get_reader, probe
 from simvtp.errors import ConfigError, DataError
-from simvtp.evaluation.examples.example_cards import Asked, with_spans
+from simvtp.evaluation.examples.example_cards import Scored
+from simvtp.evaluation.examples.predictions import Queries, SpanPredictions
 from simvtp.evaluation.temporal_spans import (
     DEPTHS,
     Numbers,
@@ -164,7 +165,7 @@ class Grounding:
 
     # ---- scoring ---------------------------------------------------------------------------------
 
-    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
         assert isinstance(model, GroundingModel)
         moments = self.moments[split]
         clips, owners = asked_clips(moments, self.videos, split)
@@ -177,15 +178,8 @@ class Grounding:
         result = grounding_result(
             protocol, found, truths, lengths, *self._truth(self.learnt), names=names
         )
-        return [
-            with_spans(
-                result,
-                Asked(names, [m.video for m in moments], [m.sentence for m in moments]),
-                found,
-                truths,
-                lengths,
-            )
-        ]
+        queries = Queries(names, [m.video for m in moments], [m.sentence for m in moments])
+        return [Scored(result, SpanPredictions(queries, found, truths, lengths))]
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {f"val/{name}": value for name, value in results[0].metrics.items()}

@@ -22,10 +22,11 @@ from simvtp.data.clips import Clip
 from simvtp.data.loading.view_loader import text_batches
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import choice_result
-from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates
+from simvtp.evaluation.examples.example_cards import Scored
+from simvtp.evaluation.examples.predictions import Candidates, CandidateScores, Queries
 from simvtp.evaluation.metrics import TIES, own_cosines, unit_features
 from simvtp.evaluation.retrieval_evaluation import embed_test_set
-from simvtp.runs.results import Protocol, Result
+from simvtp.runs.results import Protocol
 from simvtp.tasks.pair_scoring import asked_clips
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context
@@ -60,20 +61,17 @@ class Choices:
             [[i < len(several) for i in range(self.most)] for several in self.sentences]
         )
 
-    def result(self, protocol: Protocol, scores: Tensor, temperature: float = 1.0) -> Result:
-        """Accuracy of scores [Q, most], with its items; `temperature` turns them into logits for
-        the examples.
+    def scored(self, protocol: Protocol, scores: Tensor, temperature: float = 1.0) -> Scored:
+        """Returns the accuracy of scores [Q, most], with their predictions.
+
+        Args:
+            temperature: turns the scores into logits for the examples.
         """
         result = choice_result(protocol, scores, self.right, candidates=self.there)
-        asked = Asked(
-            self.ids, [self.clips[owner].id for owner in self.owners], [""] * len(self.ids)
-        )
-        return with_candidates(
-            result,
-            asked,
-            Candidates(lambda number: self.sentences[number], self.right),
-            scores / temperature,
-        )
+        videos = [self.clips[owner].id for owner in self.owners]
+        queries = Queries(self.ids, videos, [""] * len(self.ids))
+        candidates = Candidates(self.sentences, self.right)
+        return Scored(result, CandidateScores(queries, candidates, scores / temperature))
 
 
 def is_published(dataset: str) -> bool:
@@ -146,7 +144,7 @@ class SimilarityChoice(Retrieval):
 
     def report(
         self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None
-    ) -> list[Result]:
+    ) -> list[Scored]:
         """The choices of the split: the sentence with the largest cosine is taken."""
         context, choices = self.context, self.choices[split]
         experiment = context.experiment
@@ -177,4 +175,4 @@ class SimilarityChoice(Retrieval):
         protocol = context.protocol(
             "choice", split, setting, checkpoint, ties=TIES, variant=variant
         )
-        return [choices.result(protocol, scores, experiment.finetune.temperature)]
+        return [choices.scored(protocol, scores, experiment.finetune.temperature)]

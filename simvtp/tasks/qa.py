@@ -38,7 +38,13 @@ from simvtp.evaluation.answers import (
     prior_count,
     round_counts,
 )
-from simvtp.evaluation.examples.example_cards import Asked, Candidates, with_candidates, with_counts
+from simvtp.evaluation.examples.example_cards import Scored
+from simvtp.evaluation.examples.predictions import (
+    Candidates,
+    CandidateScores,
+    CountPredictions,
+    Queries,
+)
 from simvtp.evaluation.metrics import TIES
 from simvtp.models.downstream.cross_encoder import AnswerHead, PairModel
 from simvtp.models.simvtp.simvtp_model import SimVTP
@@ -156,7 +162,7 @@ class QuestionAnswering:
 
     # ---- scoring ---------------------------------------------------------------------------------
 
-    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
         assert isinstance(model, PairModel)
         questions = self.questions[split]
         clips, owners = asked_clips(questions, self.videos, split)
@@ -180,11 +186,9 @@ class QuestionAnswering:
             baselines={"prior": prior},
         )
 
-        def names(number: int) -> Sequence[str]:
-            return self.answers if self.kind == "open" else questions[number].candidates
-
+        names = [self.answers if self.kind == "open" else q.candidates for q in questions]
         candidates = Candidates(names, self._targets(questions), [q.answer for q in questions])
-        return [with_candidates(result, _asked(questions), candidates, logits)]
+        return [Scored(result, CandidateScores(_queries(questions), candidates, logits))]
 
     def _choices(
         self, logits: Tensor, questions: Sequence[Question]
@@ -220,7 +224,7 @@ class QuestionAnswering:
 
     def _counts(
         self, protocol: Protocol, predicted: Tensor, questions: Sequence[Question]
-    ) -> Result:
+    ) -> Scored:
         """The result on counts; the prior is that of each category, averaged over the questions."""
         trained = self.questions["train"]
         known = [round(float(q.answer)) for q in trained]
@@ -247,9 +251,8 @@ class QuestionAnswering:
             scores=tuple(predicted.tolist()),
             baselines={"prior": prior},
         )
-        return with_counts(
-            result, _asked(questions), predicted, truth, round_counts(predicted, limits)
-        )
+        rounded = round_counts(predicted, limits)
+        return Scored(result, CountPredictions(_queries(questions), predicted, truth, rounded))
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         metrics = results[0].metrics
@@ -261,8 +264,8 @@ class QuestionAnswering:
         return {**found, self.selection: -metrics["MSE-raw"]} if self.kind == "count" else found
 
 
-def _asked(questions: Sequence[Question]) -> Asked:
-    return Asked(
+def _queries(questions: Sequence[Question]) -> Queries:
+    return Queries(
         [q.id for q in questions],
         [q.video for q in questions],
         [q.text for q in questions],

@@ -14,7 +14,8 @@ from simvtp.data.datasets import require_captions
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import text_batches
 from simvtp.errors import ConfigError
-from simvtp.evaluation.examples.example_cards import Shown, with_retrieved
+from simvtp.evaluation.examples.example_cards import Scored
+from simvtp.evaluation.examples.predictions import Captions, with_retrieval_predictions
 from simvtp.evaluation.metrics import TIES
 from simvtp.evaluation.retrieval_evaluation import DIRECTIONS, Embedded, embed_test_set, score
 from simvtp.methods import method_of
@@ -64,18 +65,15 @@ class Retrieval:
     def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
         return self.context.train_loader(self.clips["train"], settings, stage)
 
-    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
         """[t2v, v2t]; `model` is any with `embed_video` and `embed_text`, also the pre-trained one."""
         embedded = self._embed(model, split)
-        return with_retrieved(
-            score(embedded, self._protocol(split, setting, checkpoint)),
-            embedded,
-            self._shown(split),
-        )
+        results = score(embedded, self._protocol(split, setting, checkpoint))
+        return with_retrieval_predictions(results, embedded, self._names_and_captions(split))
 
     def report(
         self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None
-    ) -> list[Result]:
+    ) -> list[Scored]:
         """As `score`, and behind these what `evaluate.dual_softmax` and `evaluate.rerank` ask for
         (twostage.py).
         """
@@ -83,10 +81,11 @@ class Retrieval:
         further = further_figures(
             self.second_stage, embedded, self.clips[split], self._captions(split), protocol, matcher
         )
-        return with_retrieved([*score(embedded, protocol), *further], embedded, self._shown(split))
+        results = [*score(embedded, protocol), *further]
+        return with_retrieval_predictions(results, embedded, self._names_and_captions(split))
 
-    def _shown(self, split: str) -> Shown:
-        return Shown([clip.id for clip in self.clips[split]], self._captions(split))
+    def _names_and_captions(self, split: str) -> Captions:
+        return Captions([clip.id for clip in self.clips[split]], self._captions(split))
 
     def _captions(self, split: str) -> list[str]:
         return [caption for clip in self.clips[split] for caption in clip.captions]

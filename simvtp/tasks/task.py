@@ -25,6 +25,7 @@ from simvtp.data.loading.train_loader import Annotate, TrainLoader
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer
+from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.runs.results import Protocol as Measured
 from simvtp.runs.results import Result
 from simvtp.training.objectives import Objective
@@ -191,9 +192,10 @@ class Task(Protocol):
         """This rank's training batches."""
         ...
 
-    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Result]:
-        """All figures of `model` on a split, with their protocol, chance and baselines; rank 0
-        calls it. May raise Stopped.
+    def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
+        """Returns all figures of `model` on a split, with protocol, chance and baselines.
+
+        Rank 0 calls it. May raise Stopped.
         """
         ...
 

@@ -9,17 +9,17 @@ import torch
 
 from simvtp.evaluation.answers import answer_ranks
 from simvtp.evaluation.examples.clip_previews import Footage, Frames, animation, strip
-from simvtp.evaluation.examples.example_cards import (
-    Asked,
-    Candidates,
-    Shown,
-    with_baseline,
-    with_candidates,
-    with_counts,
-    with_retrieved,
-    with_spans,
-)
+from simvtp.evaluation.examples.example_cards import Scored, add_baseline, items_of_scored
 from simvtp.evaluation.examples.gallery import clips_of, sections, strips_of
+from simvtp.evaluation.examples.predictions import (
+    Candidates,
+    CandidateScores,
+    Captions,
+    CountPredictions,
+    Queries,
+    SpanPredictions,
+    with_retrieval_predictions,
+)
 from simvtp.evaluation.items import Items
 from simvtp.evaluation.retrieval_evaluation import Embedded, score
 from simvtp.evaluation.temporal_spans import grounding_result
@@ -51,7 +51,7 @@ def frames_of(name: str, count: int = 6, size: int = 32) -> Frames:
     return frames
 
 
-def retrieved(seed: int = 0) -> list[Result]:
+def retrieved(seed: int = 0) -> list[Scored]:
     """Both directions, one caption a clip; some are right, some are far off."""
     generator = torch.Generator().manual_seed(seed)
     videos = torch.randn(len(CLIPS), 16, generator=generator, dtype=torch.float64)
@@ -60,10 +60,11 @@ def retrieved(seed: int = 0) -> list[Result]:
     ]
     texts = (videos + noise * torch.randn(len(CLIPS), 16, generator=generator)).float()
     embedded = Embedded(texts, videos, torch.arange(len(CLIPS)), 0.0, 0.0)
-    return with_retrieved(score(embedded, PROTOCOL), embedded, Shown(CLIPS, captions()))
+    shown = Captions(CLIPS, captions())
+    return with_retrieval_predictions(score(embedded, PROTOCOL), embedded, shown)
 
 
-def answered(seed: int = 0, task: str = "qa") -> list[Result]:
+def answered(seed: int = 0, task: str = "qa") -> list[Scored]:
     """Open-ended answers with a text-only baseline; the answer of the last question is none of the
     vocabulary.
     """
@@ -72,7 +73,7 @@ def answered(seed: int = 0, task: str = "qa") -> list[Result]:
     right = torch.randint(0, len(answers), (len(CLIPS),), generator=generator)
     right[-1] = -1
     truths = [answers[number] for number in right[:-1].tolist()] + ["unheard of"]
-    asked = Asked(
+    queries = Queries(
         [f"q{n}" for n in range(len(CLIPS))],
         CLIPS,
         [f"{text} ?" for text in captions()],
@@ -93,18 +94,15 @@ def answered(seed: int = 0, task: str = "qa") -> list[Result]:
             tuple(ranks.tolist()),
             baselines={"prior": {"accuracy": 9.0}},
         )
-        made.append(
-            with_candidates(
-                result, asked, Candidates(lambda number: answers, right, truths), scores
-            )
-        )
-    return [with_baseline(made[0], made[1], "video hidden")]
+        candidates = Candidates([answers] * len(CLIPS), right, truths)
+        made.append(Scored(result, CandidateScores(queries, candidates, scores)))
+    return [add_baseline(made[0], made[1], "video hidden")]
 
 
-def counted() -> list[Result]:
+def counted() -> list[Scored]:
     truth = torch.arange(len(CLIPS)) % 5
     predicted = truth + torch.linspace(-1.2, 1.2, len(CLIPS)).double()
-    asked = Asked([f"q{n}" for n in range(len(CLIPS))], CLIPS, captions())
+    queries = Queries([f"q{n}" for n in range(len(CLIPS))], CLIPS, captions())
     result = Result(
         replace(PROTOCOL, task="qa", direction="", variant="count"),
         {"MSE": 0.4, "accuracy": 40.0},
@@ -113,17 +111,18 @@ def counted() -> list[Result]:
         0,
         scores=tuple(predicted.tolist()),
     )
-    return [with_counts(result, asked, predicted, truth, predicted.round().long())]
+    rounded = predicted.round().long()
+    return [Scored(result, CountPredictions(queries, predicted, truth, rounded))]
 
 
-def grounded() -> list[Result]:
+def grounded() -> list[Scored]:
     random = np.random.default_rng(0)
     truths = np.stack(
         [np.linspace(0, 4, len(CLIPS)), np.linspace(5, 12, len(CLIPS))], axis=1
     )  # the last one ends behind its video
     lengths = np.full(len(CLIPS), 10.0)
     protocol = replace(PROTOCOL, task="grounding", direction="", variant="NMS 0.5")
-    asked = Asked([f"m{n}" for n in range(len(CLIPS))], CLIPS, captions())
+    queries = Queries([f"m{n}" for n in range(len(CLIPS))], CLIPS, captions())
     made = []
     for spread in (2.0, 4.0):
         starts = np.clip(truths[:, :1] + random.normal(0, spread, (len(CLIPS), 5)), 0, 8)
@@ -133,8 +132,13 @@ def grounded() -> list[Result]:
             for row, length in zip(starts, lasting, strict=True)
         ]
         result = grounding_result(protocol, found, truths, lengths, truths, lengths)
-        made.append(with_spans(result, asked, found, truths, lengths))
-    return [with_baseline(made[0], made[1], "video hidden")]
+        made.append(Scored(result, SpanPredictions(queries, found, truths, lengths)))
+    return [add_baseline(made[0], made[1], "video hidden")]
+
+
+def results_and_items(scored: list[Scored]) -> tuple[list[Result], list[Items]]:
+    """Both records of the figures, as they are written."""
+    return [one.result for one in scored], items_of_scored(scored)
 
 
 KINDS = {

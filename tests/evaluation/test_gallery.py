@@ -16,7 +16,12 @@ from PIL import Image, ImageSequence
 
 from simvtp.data.datasets import open_dataset
 from simvtp.evaluation.examples.clip_previews import SIDE, Footage, animation, make_footage, strip
-from simvtp.evaluation.examples.example_cards import HITS, all_items, chosen, luck
+from simvtp.evaluation.examples.example_cards import (
+    HITS,
+    choose_examples,
+    example_order,
+    items_of_scored,
+)
 from simvtp.evaluation.examples.gallery import (
     RENDERERS,
     TITLES,
@@ -37,6 +42,7 @@ from tests.evaluation.examples import (
     captions,
     footage_for,
     frames_of,
+    results_and_items,
 )
 from tests.small import small_experiment
 
@@ -91,8 +97,7 @@ class Reader(HTMLParser):
 
 
 def page_of(kind: str) -> tuple[Node, str, list[Items]]:
-    results = KINDS[kind]()
-    items = all_items(results)
+    results, items = results_and_items(KINDS[kind]())
     [made] = sections(results, items, SAMPLES).values()
     page = example_page(made, footage_for(results, items, SAMPLES), "0123456789ab, recipe tiny")
     return Reader(page).open[0], page, items
@@ -150,8 +155,7 @@ def test_what_is_shown_and_how_much_there_is_of_it(drawn: tuple[Node, str, list[
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_frame_is_around_the_right_clip_and_its_rank_is_the_one_measured(seed: int) -> None:
-    results = examples.retrieved(seed)
-    items = all_items(results)
+    results, items = results_and_items(examples.retrieved(seed))
     [made] = sections(results, items, SAMPLES).values()
     tree = Reader(example_page(made, footage_for(results, items, SAMPLES), "run")).open[0]
     ranks = dict(zip(items[0].ids, items[0].values["rank"], strict=True))
@@ -205,8 +209,7 @@ def decoded(uri: str, kind: str) -> np.ndarray:
 
 
 def test_captions_with_markup_emoji_and_hebrew_stay_the_text_that_they_are() -> None:
-    results = examples.retrieved()
-    items = all_items(results)
+    results, items = results_and_items(examples.retrieved())
     hostile = [f"{CLIPS[number]}#0" for number in range(len(HOSTILE))]
     [made] = sections(results, items, 2 * len(CLIPS)).values()  # all of them
     page = example_page(made, footage_for(results, items, 2 * len(CLIPS)), "run")
@@ -246,8 +249,7 @@ def test_answers_have_their_probability_the_truth_and_the_prediction_without_the
 
 
 def test_an_answer_that_training_lacks_is_named_and_has_no_rank() -> None:
-    results = examples.answered()
-    items = all_items(results)
+    results, items = results_and_items(examples.answered())
     card = items[0].cards["q23"]
     assert not card["hit"] and card["answer"] == {
         "text": "unheard of",
@@ -302,17 +304,18 @@ def test_counts_say_truth_and_prediction() -> None:
 def test_the_rule_takes_right_and_wrong_items_by_their_hash() -> None:
     names = [f"item {number}" for number in range(500)]
     hits = np.random.default_rng(0).uniform(size=500) < 0.1
-    numbers = chosen(names, hits, ())
+    numbers = choose_examples(names, hits, ())
     assert sum(hits[numbers]) == HITS and len(numbers) == 2 * HITS
     for side in (True, False):
         mine = [names[number] for number in numbers if bool(hits[number]) is side]
         assert (
             mine
             == sorted(
-                (name for name, hit in zip(names, hits, strict=True) if bool(hit) is side), key=luck
+                (name for name, hit in zip(names, hits, strict=True) if bool(hit) is side),
+                key=example_order,
             )[:HITS]
         )
-    assert [names[number] for number in chosen(names, hits, {"item 7", "item 3"})] == [
+    assert [names[number] for number in choose_examples(names, hits, {"item 7", "item 3"})] == [
         "item 3",
         "item 7",
     ]
@@ -333,7 +336,7 @@ def test_where_one_kind_is_rare_the_other_fills_the_page(
 
 
 def test_the_same_items_are_shown_of_another_run_where_it_was_as_right() -> None:
-    first, second = (all_items(examples.answered(seed))[0] for seed in (0, 1))
+    first, second = (items_of_scored(examples.answered(seed))[0] for seed in (0, 1))
     for side in (True, False):
         both = [n for n in first.ids if first.cards[n]["hit"] is second.cards[n]["hit"] is side]
         orders = [
@@ -382,7 +385,7 @@ def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(
 ) -> None:
     experiment = small_experiment(tmp_path, shapes_cache)
     dataset = open_dataset(experiment.data, experiment.runtime, say=lambda line: None)
-    results = examples.retrieved()
+    results, items = results_and_items(examples.retrieved())
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "evaluate.json").write_text(
         json.dumps({"results": [one.to_dict() for one in results]})
@@ -392,7 +395,7 @@ def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(
         redraw_examples(tmp_path, experiment, dataset, SAMPLES, said.append) == []
         and "kept no items" in said[0]
     )
-    write_items(items_path(tmp_path, "evaluate"), all_items(results))
+    write_items(items_path(tmp_path, "evaluate"), items)
     [path] = redraw_examples(tmp_path, experiment, dataset, SAMPLES, said.append)
     assert path == tmp_path / "figures" / "examples_evaluate_retrieval.html" and len(said) == 1
     shown = shown_items(read_items(items_path(tmp_path, "evaluate"))[0], SAMPLES)
@@ -406,18 +409,18 @@ def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(
 
 
 def test_captions_reach_the_cards_whole() -> None:
-    items = all_items(examples.retrieved())[0]
+    items = items_of_scored(examples.retrieved())[0]
     assert [items.cards[f"{name}#0"]["text"] for name in CLIPS] == captions()
 
 
 def test_pictures_are_called_pictures_and_do_not_move() -> None:
+    videos, items = results_and_items(examples.retrieved())
     results = [
         replace(one, protocol=replace(one.protocol, task="image_text", direction=direction))
-        for one, direction in zip(examples.retrieved(), ("t2i", "i2t"), strict=True)
+        for one, direction in zip(videos, ("t2i", "i2t"), strict=True)
     ]
     items = [
-        replace(one, protocol=result.protocol)
-        for one, result in zip(all_items(results), results, strict=True)
+        replace(one, protocol=result.protocol) for one, result in zip(items, results, strict=True)
     ]
     [made] = sections(results, items, SAMPLES).values()
     names = {name for section in made for card in section.cards() for name in clips_of(card)}

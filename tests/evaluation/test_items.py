@@ -140,10 +140,3 @@ def test_items_are_told_apart_even_where_the_annotation_does_not() -> None:
     assert distinct(["a", "b", "a", "a (2)", "a"]) == ("a", "b", "a (3)", "a (2)", "a (4)")
     with pytest.raises(DataError, match="rank has 1"):
         Items(PROTOCOL, ("a", "b"), {"rank": (1.0,)})
-
-
-def test_what_a_result_knows_of_its_items_is_not_in_its_record() -> None:
-    bare = Result(PROTOCOL, {"R1": 0.0}, {}, 2, 60, (4, 9))
-    result = replace(bare, items=lambda: items_of(bare, ["a", "b"]))
-    assert result == bare and result.to_dict() == bare.to_dict() and "items" not in bare.to_dict()
-    assert Result.from_dict(result.to_dict()).items is None

@@ -280,9 +280,9 @@ def test_moments_after_the_end_of_their_video_are_counted_and_missed(
             and line.endswith(fate)
             for line in said
         )
-    [result] = task.score(
-        task.build(build_model(task.context.experiment.model, seed=0)), "test", "finetuned", ""
-    )
+    model = task.build(build_model(task.context.experiment.model, seed=0))
+    [scored] = task.score(model, "test", "finetuned", "")
+    result = scored.result
     assert (
         result.queries == len(result.scores) == len(task.moments["test"]) and result.scores[0] == 0
     )

@@ -104,7 +104,8 @@ def test_whole_paragraphs_are_embedded_and_trained_on(
     context = context_of(experiment)
     task = open_task("retrieval", context)
     listener = Listener()
-    first, back = task.score(listener, "test", "zero-shot", "")
+    scored = task.score(listener, "test", "zero-shot", "")
+    first, back = (one.result for one in scored)
     paragraphs = sorted(" ".join(halves(clip)) for clip in test)
     assert sorted(context.tokenizer.decode(ids) for ids in listener.texts) == paragraphs
     assert (first.queries, first.gallery, back.queries, back.gallery) == (8, 8, 8, 8)
@@ -312,8 +313,8 @@ def test_the_sentence_that_fits_is_right_wherever_it_stands(
             return torch.eye(8)[[self.known[context.tokenizer.decode(ids)] for ids in input_ids]]
 
     for known, accuracy in ((texts, 100.0), (texts[1:] + texts[:1], 0.0)):
-        (result,) = task.report(Knowing(known), "test", "zero-shot", "", None)
-        assert result.metrics["accuracy"] == accuracy
+        [scored] = task.report(Knowing(known), "test", "zero-shot", "", None)
+        assert scored.result.metrics["accuracy"] == accuracy
 
 
 def test_training_on_a_benchmark_of_choices_sees_captions_of_other_clips_than_the_test(

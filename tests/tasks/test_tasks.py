@@ -558,9 +558,9 @@ def test_counting_questions_have_numbers_and_every_clip_has_some(small: Experime
     assert {q.video for q in task.questions["test"]} == clips and len(
         task.questions["test"]
     ) > 2 * len(clips)
-    [result] = task.score(
-        task.build(build_model(task.context.experiment.model, seed=0)), "test", "finetuned", ""
-    )
+    model = task.build(build_model(task.context.experiment.model, seed=0))
+    [scored] = task.score(model, "test", "finetuned", "")
+    result = scored.result
     assert (
         0 <= result.metrics["accuracy"] <= 100
         and result.metrics.keys() == result.baselines["prior"].keys() == result.chance.keys()

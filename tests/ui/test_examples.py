@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from simvtp.evaluation.examples.example_cards import all_items
 from simvtp.evaluation.examples.gallery import example_page, sections
-from tests.evaluation.examples import KINDS, footage_for
+from tests.evaluation.examples import KINDS, footage_for, results_and_items
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
@@ -63,8 +62,7 @@ def browser() -> Iterator[Any]:
     ],
 )
 def test_nothing_is_missing_or_cut_off(browser: Any, tmp_path: Path, kind: str) -> None:
-    results = KINDS[kind]()
-    items = all_items(results)
+    results, items = results_and_items(KINDS[kind]())
     [made] = sections(
         results, items, 48
     ).values()  # all items: also the texts that are made to break a page

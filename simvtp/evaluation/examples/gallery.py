@@ -22,7 +22,7 @@ from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.progress import LogFn
 from simvtp.evaluation.examples.clip_previews import Footage, make_footage
-from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, luck
+from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, example_order
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
 from simvtp.runs.journal import read_json, write_atomically
 from simvtp.runs.results import LOWER_IS_BETTER, Result
@@ -190,7 +190,7 @@ def shown_items(items: Items, samples: int) -> tuple[str, ...]:
     """The first `samples`/2 right and as many wrong items in the order of their hashes; of one kind
     more, where the other has too few.
     """
-    ordered = sorted(items.cards, key=luck)
+    ordered = sorted(items.cards, key=example_order)
     right, wrong = (
         [name for name in ordered if items.cards[name]["hit"] is side] for side in (True, False)
     )
