@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simvtp.runs.journal import read_json
-from simvtp.runs.results import LOWER_IS_BETTER
+from simvtp.errors import DamagedFile
+from simvtp.runs.atomic_files import read_json
+from simvtp.runs.metric_names import MetricName
 from simvtp.runs.scores import read_metric
 
 
@@ -54,10 +55,11 @@ def standings(root: Path) -> dict[str, list[Standing]]:
         root.glob("sweeps/*/plan.json"), key=lambda path: (path.stat().st_mtime, path)
     ):
         try:
-            plan = read_json(path)
+            plan = read_json(path, dict)
             found[str(plan["ablation"])].append(_standing(plan, path.parent.name, root))
         except (
             OSError,
+            DamagedFile,
             ValueError,
             KeyError,
             TypeError,
@@ -91,7 +93,7 @@ def _best(figures: Mapping[str, list[float]], metric: str) -> str:
     if not figures:
         return ""
     means = {cell: sum(values) / len(values) for cell, values in figures.items()}
-    cell = (min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max)(
+    cell = (min if MetricName.parse(metric).lower_is_better else max)(
         means, key=lambda name: means[name]
     )
     seeds = len(figures[cell])

@@ -29,7 +29,7 @@ from reports.study.study_provenance import NAME as PROVENANCE
 from reports.study.study_provenance import record, to_json
 from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
 
 EXAMPLES = """\

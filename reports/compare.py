@@ -36,7 +36,7 @@ from reports.study.archive import COMPARISON, read_records
 from reports.study.report_plan import ReportError
 from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 SHOWN = 4  # settings that the front page names
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -17,7 +17,9 @@ from reports.statistics.paired_bootstrap import item_values
 from reports.statistics.seed_statistics import Difference, is_number, paired_bootstrap
 from reports.study.collect import Run
 from reports.study.report_plan import Point, ReportError
-from simvtp.runs.journal import read_journal, read_json
+from simvtp.errors import DamagedFile
+from simvtp.runs.atomic_files import read_json
+from simvtp.runs.journal import read_journal
 from simvtp.runs.results import Result
 
 MISSING = "—"
@@ -88,7 +90,7 @@ def read_side(folder: Path) -> Side:
         results = [Result.from_dict(values) for values in _optional(folder / "results.json") or []]
         config = dict(_flat(identity["experiment"]))
         name = identity["fingerprint"][:12]
-    except (ValueError, KeyError, TypeError) as error:
+    except (DamagedFile, ValueError, KeyError, TypeError) as error:
         raise ReportError(
             f"the files of '{folder}' cannot be read ({type(error).__name__}: {error}): they were damaged."
         ) from error

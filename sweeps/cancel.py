@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simvtp.errors import ConfigError, UserError
-from simvtp.runs.journal import read_json
+from simvtp.runs.atomic_files import read_json
 from sweeps.engine.terminate import BY, Target, end_points
 from sweeps.monitor.overview import (
     IDLE,

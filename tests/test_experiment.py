@@ -16,11 +16,12 @@ import safetensors.torch
 import torch
 
 from simvtp.config.schema import Experiment
-from simvtp.errors import ConfigError, DataError, Stopped, UserError
+from simvtp.errors import ConfigError, DataError, Stopped, StopReason, UserError
 from simvtp.experiment import run, visualize
 from simvtp.runs.journal import read_journal
 from simvtp.runs.lease import Fenced
-from simvtp.runs.rundir import is_finished, load_experiment, load_results, read_status
+from simvtp.runs.run_records import read_status
+from simvtp.runs.rundir import is_finished, load_experiment, load_results
 from tests.small import small_experiment, small_settings
 from tests.training.helpers import free_port
 
@@ -64,7 +65,7 @@ def test_results_carry_their_protocol(finished) -> None:
 def test_the_run_directory_tells_the_whole_story(finished) -> None:
     experiment, results, lines = finished
     status = read_status(experiment.run_dir)
-    assert status is not None and status["state"] == "finished" and status["cpu_hours"] > 0
+    assert status is not None and status.state == "finished" and status.cpu_hours > 0
     assert load_results(experiment.run_dir) == results
     assert load_experiment(experiment.run_dir).fingerprint == experiment.fingerprint
     kinds = [
@@ -158,14 +159,14 @@ def test_sigterm_saves_and_the_next_call_continues(tmp_path: Path, shapes_cache:
     assert b"the same command continues there" in output
     run_dir = next(path.parent for path in tmp_path.glob("*/journal.jsonl"))
     status = read_status(run_dir)
-    assert status is not None and status["state"] == "stopped"
+    assert status is not None and status.state == "stopped"
     assert list((run_dir / "checkpoints" / "pretrain").glob("step_*.pt"))
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from simvtp.lease import hold
+from simvtp.runs.lease import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -211,7 +212,11 @@ def test_a_request_to_stop_is_heard_between_training_steps(
     with pytest.raises(Stopped, match="SIGUSR2.*the same command continues there"):
         run(experiment, say=ask)
     status = read_status(experiment.run_dir)
-    assert status is not None and (status["state"], status["stage"]) == ("stopped", stage)
+    assert status is not None and (status.state, status.stage, status.reason) == (
+        "stopped",
+        stage,
+        StopReason.REQUEUE,
+    )
     results = run(experiment, say=lambda line: None)
     assert [result.metrics for result in results] == [result.metrics for result in finished[1]]
     assert story(experiment) == story(finished[0])
@@ -369,7 +374,7 @@ def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(
     with pytest.raises(ConfigError, match="smaller than the"):
         run(small_experiment(tmp_path, shapes_cache, "model.vocab_size=10"), say=lambda line: None)
     status = [read_status(path.parent) for path in tmp_path.glob("*/status.json")]
-    assert [entry["state"] for entry in status if entry] == ["failed"]
+    assert [entry.state for entry in status if entry] == ["failed"]
 
 
 @pytest.mark.slow

@@ -14,20 +14,22 @@ from pathlib import Path
 import pytest
 
 from simvtp.errors import UserError
+from simvtp.runs.attempts import attempts, owner
 from simvtp.runs.journal import Journal, read_journal
-from simvtp.runs.lease import Fenced, attempts, hold, owner, start_mark
+from simvtp.runs.lease import Fenced, hold
+from simvtp.runs.process_identity import process_start
 
 # Holds the directory and writes a journal line now and then, as a run does; says "held" first and
 # "fenced" if it was replaced.
 WRITER = """
 import sys, time
 from pathlib import Path
-from simvtp.journal import Journal
-from simvtp.lease import Fenced, hold
+from simvtp.runs.journal import Journal
+from simvtp.runs.lease import Fenced, hold
 folder, name, lines, wait = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "wait"
 try:
     with hold(folder, wait=wait, say=lambda text: print(text, flush=True), beat_s=0.1, silent_s=2.0) as lease:
-        journal = Journal(folder / "journal.jsonl", guard=lease.check)
+        journal = Journal(folder / "journal.jsonl", check_ownership=lease.check)
         print("held", flush=True)
         for number in range(lines):
             journal.write("event", message=name, number=number)
@@ -106,15 +108,15 @@ def test_what_a_replaced_attempt_has_open_is_no_longer_the_journal(tmp_path: Pat
         tmp_path / "journal.jsonl"
     )  # without a guard: the moment between its check and its write
     stale.write("event", message="early")
-    mark = stale.mark()
+    mark = stale.position()
     with hold(tmp_path):
         pass
     with hold(tmp_path):
         stale.write("event", message="late")
         journal = Journal(tmp_path / "journal.jsonl")
         journal.write("event", message="new")
-        assert journal.matches(mark) and not journal.matches(stale.mark())
-        stale.cut_back(0)
+        assert journal.matches(mark) and not journal.matches(stale.position())
+        stale.truncate(0)
     assert [line["message"] for _, line in read_journal(tmp_path / "journal.jsonl")] == [
         "early",
         "new",
@@ -217,4 +219,6 @@ def test_no_secrets_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         text = (tmp_path / "lease" / "00000001.json").read_text()
         attempt = attempts(tmp_path)[0]
     assert "hidden" not in text and attempt.gpus == 8 and attempt.job == "5"
-    assert attempt.host == socket.gethostname() and start_mark(os.getpid()) == attempt.pid_started
+    assert (
+        attempt.host == socket.gethostname() and process_start(os.getpid()) == attempt.pid_started
+    )

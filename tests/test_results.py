@@ -12,7 +12,8 @@ import pytest
 
 from reports.study.collect import gather
 from reports.study.report_plan import ReportError
-from simvtp.runs.results import Protocol, Result, slug
+from simvtp.runs.metric_names import slug
+from simvtp.runs.results import Protocol, Result
 from simvtp.tracking.address import metric_name
 from tests.reports import made_up
 

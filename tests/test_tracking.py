@@ -31,7 +31,8 @@ from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment, RuntimeConfig, flatten, to_dict
 from simvtp.errors import UserError
 from simvtp.runs import lease, provenance
-from simvtp.runs.journal import Journal, write_atomically
+from simvtp.runs.atomic_files import write_atomically
+from simvtp.runs.journal import Journal
 from simvtp.runs.results import Protocol, Result
 from simvtp.tracking import (
     BackgroundMirror,
@@ -348,7 +349,7 @@ def test_a_journal_that_was_cut_back_and_written_again_makes_no_duplicates(
     (run.dir / "mirror.json").write_bytes(early_cursor)
 
     time.sleep(0.01)  # rewritten lines carry another time
-    run.journal.cut_back(checkpoint)
+    run.journal.truncate(checkpoint)
     run.train(10, 25)
     run.sync()
     run.train(25, 30)
@@ -374,7 +375,7 @@ def test_a_long_lived_mirror_notices_that_the_journal_was_cut_back(
     mirror = Mirror(run.dir, run.experiment.runtime)
     mirror.sync()
     time.sleep(0.01)
-    run.journal.cut_back(kept)
+    run.journal.truncate(kept)
     run.train(4, 12)  # longer than before: the old cursor lies inside the new text
     mirror.sync()
     assert [
@@ -815,7 +816,7 @@ WORKERS = """
 import multiprocessing, os, sys
 from pathlib import Path
 import mlflow.tracking  # once for all, so that they start at the same moment; nothing is open yet when they part
-from simvtp.config import RuntimeConfig
+from simvtp.config.schema import RuntimeConfig
 from simvtp.tracking import Mirror, prepare_store
 
 def work(run_dir, gate, uri):

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from reports.figures.style import Picture
 from reports.study.collect import Run, Study
 from reports.study.report_plan import SEARCH, Axis, Values
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 CLIPS = 2  # examples, each with a grid of its own
 ALONG, DOWN = 3, 6  # most values of each of two axes, and most cells of a single axis

@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from reports.output.metric_formats import metric_of, range_text
 from reports.output.tables import seeds_text
 from reports.study.collect import Study, protocol_text
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 WIDTH = 4.75  # inches; the line of a LaTeX article is 4.77, so the figure is set unscaled
 PNG_DPI = 200

@@ -19,6 +19,7 @@ from reports.output.tables import (
 )
 from reports.papers.published import paper_tables
 from reports.study.collect import Study
+from simvtp.runs.metric_names import result_group
 
 SHOWN = ("R1", "R5", "R10", "MdR")
 _COSTS = {
@@ -34,7 +35,7 @@ def tables(study: Study) -> tuple[Table, ...]:
     keys = [
         key
         for key in study.keys
-        if study.plan.column[0].rpartition("/")[0] == key.rpartition("/")[0] and "/" in key
+        if result_group(key) and result_group(study.plan.column[0]) == result_group(key)
     ]
     directed = [key for key in keys if study.example(key).protocol.direction in DIRECTIONS]  # type: ignore[union-attr]
     return (_table(study, directed),) if directed else headline(study)

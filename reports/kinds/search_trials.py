@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from reports.output.metric_formats import metric_of
 from reports.study.collect import Run, Study
 from reports.study.report_plan import Objective, Values
+from simvtp.runs.metric_names import result_direction
 from simvtp.tracking import pareto
 
 
@@ -54,9 +55,9 @@ def test_column(study: Study) -> tuple[str, str] | None:
     `val/t2v/R1` belongs to a result `.../t2v`, and `val/accuracy`, of a task without directions, to
     any that has the metric."""
     key, name = objectives_of(study)[0].column
-    direction = key.rpartition("/")[2] if "/" in key else ""
+    direction = result_direction(key)
     having = [k for k in study.keys if name in study.example(k).metrics]  # type: ignore[union-attr]
-    found = [k for k in having if not direction or k.rpartition("/")[2] == direction]
+    found = [k for k in having if not direction or result_direction(k) == direction]
     return (found[-1], name) if found else None  # keys come with zero-shot first
 
 

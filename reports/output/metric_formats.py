@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from simvtp.runs.results import LOWER_IS_BETTER
+from simvtp.runs.metric_names import LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)

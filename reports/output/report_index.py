@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reports.output.html_page import index_page
 from reports.study.archive import read_comparisons, read_records
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 
 def write_front(out: Path) -> None:

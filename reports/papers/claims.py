@@ -15,7 +15,8 @@ from reports.output.metric_formats import Metric, metric_of
 from reports.statistics.seed_statistics import difference, holm
 from reports.study.archive import Record
 from reports.study.report_plan import ReportError
-from simvtp.runs.journal import read_json
+from simvtp.runs.atomic_files import read_json
+from simvtp.runs.metric_names import MetricName
 
 FILE = Path(__file__).resolve().parents[2] / "ablations" / "claims.toml"
 BENCHMARKS = Path(__file__).resolve().parents[2] / "results" / "benchmarks.json"
@@ -125,7 +126,7 @@ def _cells(claim: Mapping[str, Any], record: Record | None) -> Finding:
     how = f"ablation {claim['ablation']}"
     if record is None:
         return _finding(claim, how, MISSING, "no report of this ablation", NOT_TESTABLE)
-    metric = metric_of(record["metric"].rpartition("/")[2])
+    metric = metric_of(MetricName.parse(record["metric"]).metric)
     scale = f"{record['recipe'] or 'no recipe'} on {record['dataset']}, {record['metric']}, sweep {record['sweep_id']}"
     cells = {_name(cell["cell"]): cell for cell in record["cells"]}
     ours = cells.get(_name(claim["cell"]))
@@ -193,8 +194,8 @@ def _obstacle(
     fewest = min(cell["n"] for cell in cells)
     if fewest < LEAST_SEEDS:
         return f"{fewest} seed{'s' if fewest > 1 else ''}, and at least {LEAST_SEEDS} are needed"
-    key, _, name = record["metric"].rpartition("/")
-    chance = record["protocols"].get(key, {}).get("chance", {}).get(name)
+    named = MetricName.parse(record["metric"])
+    chance = record["protocols"].get(named.key, {}).get("chance", {}).get(named.metric)
     means = [cell["mean"] for cell in cells]
     if metric.unit == "%" and metric.higher_is_better:
         if chance and max(means) < CLEAR_OF_CHANCE * chance:

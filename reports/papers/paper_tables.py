@@ -22,7 +22,8 @@ from reports.output.metric_formats import metric_of
 from reports.papers.claims import claim_table, judge
 from reports.papers.published import METRICS, PROTOCOL, TENTH, WHOLE, paper_tables, read_rows
 from reports.study.archive import Measured, Record, measured_cell, measured_rows, read_records
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
+from simvtp.runs.metric_names import MetricName
 
 NAME = "papers"
 SHARE = "data.fraction"
@@ -115,7 +116,7 @@ def efficiency_picture(records: Sequence[Record], folder: Path) -> Picture:
 
 
 def _share_curve(record: Record) -> list[tuple[float, Measured]]:
-    key = record["metric"].rpartition("/")[0]
+    key = MetricName.parse(record["metric"]).key
     made = []
     for cell in record["cells"]:
         measured = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from reports.statistics.seed_statistics import Summary, is_number, summarise
 from reports.study.study_provenance import NAME
-from simvtp.runs.journal import read_json
+from simvtp.runs.atomic_files import read_json
 
 COMPARISON = "comparison.json"
 Record = Mapping[str, Any]  # of one report, as `record.record` wrote it

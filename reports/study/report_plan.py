@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from simvtp.errors import UserError
+from simvtp.runs.metric_names import MetricName
 
 SCHEMA = (
     "sweep_id",
@@ -78,8 +79,8 @@ class Objective:
 
     @property
     def column(self) -> tuple[str, str]:
-        key, _, name = self.metric.rpartition("/")
-        return key, name
+        name = MetricName.parse(self.metric)
+        return name.key, name.metric
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,8 @@ class Plan:
     @property
     def column(self) -> tuple[str, str]:
         """The headline figure as (key of the result, name of the metric)."""
-        key, _, metric = self.metric.rpartition("/")
-        return key, metric
+        name = MetricName.parse(self.metric)
+        return name.key, name.metric
 
     def describe(self, cell: Values) -> str:
         """`video mask ratio 0.90, text mask ratio 0.75`."""

@@ -15,7 +15,7 @@ import torch
 from simvtp.bench.step.implementations import OURS
 from simvtp.bench.step.step_speed import StepSpeedOptions, measure_step, reference
 from simvtp.errors import UserError
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 DROP = 0.15  # of a ratio, that is shown in red
 RED, PLAIN = "\033[31m", "\033[0m"

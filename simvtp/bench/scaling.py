@@ -22,7 +22,7 @@ from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError, UserError
 from simvtp.models.common.encoder import set_packed_text
 from simvtp.models.flops.simvtp_flops import forward_flops
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 from simvtp.training.host_memory import keep_host_memory
 
 # Options that save time and change the objective: each is also an ablation.

@@ -22,7 +22,7 @@ import torch
 
 from simvtp.bench.step.step_page import conditions
 from simvtp.errors import UserError
-from simvtp.runs.journal import read_json
+from simvtp.runs.atomic_files import read_json
 
 PHASES = {
     "imported": "imports done",

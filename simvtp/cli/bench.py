@@ -107,7 +107,7 @@ def _register_step(bench: Commands) -> None:
 def _step(options: argparse.Namespace) -> int:
     from simvtp.bench.step.step_page import step_page
     from simvtp.bench.step.step_speed import StepSpeedOptions, measure_step
-    from simvtp.runs.journal import write_atomically
+    from simvtp.runs.atomic_files import write_atomically
     from simvtp.training.parallel.distributed import choose_device
 
     device = choose_device(options.device)
@@ -163,7 +163,7 @@ def _register_mac(bench: Commands) -> None:
 def _mac(options: argparse.Namespace) -> int:
     from simvtp.bench.step.mac_speed import MacSpeedOptions, mac_page, measure_mac
     from simvtp.errors import ConfigError
-    from simvtp.runs.journal import write_atomically
+    from simvtp.runs.atomic_files import write_atomically
     from simvtp.training.parallel.distributed import choose_device
 
     try:
@@ -213,7 +213,7 @@ def _readers_and_stores(options: argparse.Namespace) -> int:
 
     from simvtp.bench.data_path.loader_page import loader_page
     from simvtp.bench.data_path.loader_speed import LoaderSpeedOptions, measure_loader
-    from simvtp.runs.journal import write_atomically
+    from simvtp.runs.atomic_files import write_atomically
 
     if options.rounds < 1 or options.opens < 2:
         raise UserError("bench loader needs --rounds of at least 1 and --opens of at least 2.")

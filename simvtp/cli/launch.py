@@ -33,7 +33,7 @@ def register(bench: Commands) -> None:
 
 def _start(options: argparse.Namespace) -> int:
     from simvtp.bench.start_up import StartUpOptions, measure_start, start_page
-    from simvtp.runs.journal import write_atomically
+    from simvtp.runs.atomic_files import write_atomically
 
     if options.rounds < 1:
         raise UserError("bench start needs --rounds of at least 1.")

@@ -55,7 +55,7 @@ def register(bench: Commands) -> None:
 def _scaling(options: argparse.Namespace) -> int:
     from simvtp.bench.scaling import measure_scaling, write_scaling
     from simvtp.bench.step.step_page import conditions
-    from simvtp.runs.journal import write_atomically
+    from simvtp.runs.atomic_files import write_atomically
     from simvtp.training.parallel.distributed import choose_device
 
     device = choose_device(options.device)

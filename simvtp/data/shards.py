@@ -16,7 +16,6 @@ wherever the folder lies. `simvtp.data.prepare.write_shards` writes them.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -24,8 +23,8 @@ from typing import Any
 
 from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest
 from simvtp.data.video.tar_member import member_path
-from simvtp.errors import DataError
-from simvtp.runs.journal import read_json
+from simvtp.errors import DamagedFile, DataError
+from simvtp.runs.atomic_files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +153,7 @@ def _source(summary: dict[str, Any]) -> BenchmarkOrigin | None:
 def _json(path: Path) -> Any:
     try:
         return read_json(path)
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, DamagedFile) as error:
         raise DataError(
             f"{path} cannot be read ({error}): copy the folder of shards again, or make them again."
         ) from error

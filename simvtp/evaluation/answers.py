@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.runs.results import Protocol, Result, slug
+from simvtp.runs.metric_names import slug
+from simvtp.runs.results import Protocol, Result
 
 PRIOR, CATEGORY_PRIOR = "prior", "prior of the category"  # names in `Result.baselines`
 UNKNOWN = -1  # number of an answer that is not among the candidates

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simvtp.errors import DataError
-from simvtp.runs.journal import write_atomically
-from simvtp.runs.results import Protocol, Result, slug
+from simvtp.runs.atomic_files import write_atomically
+from simvtp.runs.metric_names import slug
+from simvtp.runs.results import Protocol, Result
 
 STAGES = ("zero_shot", "evaluate")  # that measure figures
 

@@ -23,7 +23,7 @@ from simvtp.errors import ConfigError
 from simvtp.methods import method_of
 from simvtp.runs.journal import Journal
 from simvtp.runs.results import rate_text
-from simvtp.runs.rundir import Status
+from simvtp.runs.rundir import StatusWriter
 from simvtp.tasks import Context, Task, open_task, open_zero_shot
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.training.checkpointing.preemption import StopFlag, stop_on_signals
@@ -70,7 +70,7 @@ class Running:
     launch: Launch
     say: Say
     stop: StopFlag
-    status: Status
+    status: StatusWriter
     guard: Callable[[], None]  # raises once another attempt has taken the run directory over
     journal: Journal | None
     dataset: Dataset
@@ -142,7 +142,7 @@ def open_experiment(
     launch: Launch,
     say: Say,
     stop: StopFlag,
-    status: Status,
+    status: StatusWriter,
     guard: Callable[[], None],
 ) -> Running:
     def prepare() -> tuple[Tokenizer, Dataset]:

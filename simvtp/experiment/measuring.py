@@ -14,7 +14,7 @@ from simvtp.evaluation.items import items_path, write_items
 from simvtp.experiment.context import BLIND, Running
 from simvtp.experiment.pictures import draw_pictures
 from simvtp.models.simvtp.simvtp_model import SimVTP
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.results import Result
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
@@ -117,7 +117,7 @@ def _score_once(
         return [Result.from_dict(values) for values in stored["results"]]
     assert running.journal is not None
     running.status.update(stage=name, step=0, total_steps=0)
-    running.journal.cut_back(
+    running.journal.truncate(
         outcome.journal_length
     )  # an attempt that was killed after its first lines starts anew
     cost = CostMeter(gpus=int(running.device.type == "cuda"))

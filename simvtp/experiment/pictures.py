@@ -18,7 +18,7 @@ from simvtp.evaluation.examples.gallery import redraw_examples
 from simvtp.evaluation.reconstruction import draw_reconstructions
 from simvtp.experiment.context import Running, Say, open_experiment
 from simvtp.methods import build_model
-from simvtp.runs.rundir import Status, load_experiment
+from simvtp.runs.rundir import StatusWriter, load_experiment
 from simvtp.training.checkpointing.checkpoint import unguarded
 from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.parallel.distributed import Launch, choose_device
@@ -102,7 +102,7 @@ def _rebuild(
         return []
     launch = Launch()
     device = choose_device(experiment.runtime.device, launch)
-    status = Status(run_dir, writes=False)  # looking at a run does not change it
+    status = StatusWriter(run_dir, writes=False)  # looking at a run does not change it
     running = open_experiment(
         experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status, unguarded
     )

@@ -29,9 +29,10 @@ from simvtp.experiment.training import take_weights
 from simvtp.methods import build_model
 from simvtp.resolve import finalise
 from simvtp.runs import provenance
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.results import Result
-from simvtp.runs.rundir import Status, load_experiment, read_status
+from simvtp.runs.run_records import RunState, read_status
+from simvtp.runs.rundir import StatusWriter, load_experiment
 from simvtp.training.checkpointing.checkpoint import sha256_of, unguarded
 from simvtp.training.parallel.distributed import Launch, choose_device, threads_per_rank
 from simvtp.training.stage import Outcome
@@ -55,7 +56,11 @@ def reevaluate(
     """
     stored = load_experiment(run_dir)
     status = read_status(run_dir)
-    if status is None or status["state"] != "finished" or not (run_dir / "results.json").exists():
+    if (
+        status is None
+        or status.state != RunState.FINISHED
+        or not (run_dir / "results.json").exists()
+    ):
         raise UserError(
             f"{run_dir} has not finished, so there are no final weights to score: `evaluate {run_dir}` without settings ends it."
         )
@@ -67,7 +72,14 @@ def reevaluate(
     device = choose_device(experiment.runtime.device, Launch())
     with until_signal() as stop:
         running = open_experiment(
-            experiment, run_dir, device, launch, say, stop, Status(run_dir, writes=False), unguarded
+            experiment,
+            run_dir,
+            device,
+            launch,
+            say,
+            stop,
+            StatusWriter(run_dir, writes=False),
+            unguarded,
         )
         unified = build_model(running.experiment.model, experiment.losses.wanted, experiment.seed)
         if experiment.finetune.init:

@@ -11,15 +11,16 @@ import torch
 
 from simvtp import tracking
 from simvtp.config.schema import Experiment
+from simvtp.errors import StopReason
 from simvtp.experiment.context import Running, Say, open_experiment, until_signal
 from simvtp.experiment.measuring import evaluate, zero_shot
 from simvtp.experiment.startup_timing import DATA, IMPORTED, mark
 from simvtp.experiment.training import finetune, pretrain
 from simvtp.resolve import finalise
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.lease import Lease, hold
 from simvtp.runs.results import Result
-from simvtp.runs.rundir import Status, is_finished, load_results, write_identity
+from simvtp.runs.rundir import StatusWriter, is_finished, load_results, write_identity
 from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.parallel.distributed import (
@@ -78,7 +79,7 @@ def run(
             lambda: is_finished(experiment)
         ):  # another process finished it while this one waited
             return _known(experiment, heard) if launch.rank == 0 else []
-        lease.on_lost(lambda: stop.set("taken over by another job"))
+        lease.on_lost(lambda: stop.set("taken over by another job", StopReason.TAKEN_OVER))
         return _run_stages(experiment, device, launch, heard, stop, lease.check, until)
 
 
@@ -115,7 +116,7 @@ def _run_stages(
     )
     with (
         mirror,
-        Status(directory, writes=writes, whole=whole, guard=guard) as status,
+        StatusWriter(directory, writes=writes, complete=whole, check_ownership=guard) as status,
         telling_lost_ranks(),
     ):
         on_main(lambda: mark(status, IMPORTED))

@@ -15,21 +15,21 @@ import time
 from collections.abc import Generator
 
 from simvtp.batch import Batch
-from simvtp.runs.rundir import Status
+from simvtp.runs.rundir import StatusWriter
 from simvtp.training.stage import Batches
 
 IMPORTED, DATA, MODEL, FIRST_STEP = "imported", "data", "model", "first_step"
 MARKS = (IMPORTED, DATA, MODEL, FIRST_STEP)
 
 
-def mark(status: Status, name: str) -> None:
+def mark(status: StatusWriter, name: str) -> None:
     """Note that the process has come to `name`, once the marks before it are there."""
-    known = status.values.get("start", {})
+    known = status.status.start
     if len(known) == MARKS.index(name):
         status.update(start={**known, name: {"time": time.time(), "cpu_s": time.process_time()}})
 
 
-def marking(batches: Batches, status: Status) -> Batches:
+def marking(batches: Batches, status: StatusWriter) -> Batches:
     """The same batches; the first one that is there marks the first step."""
 
     def marked(done: int) -> Generator[Batch, None, None]:

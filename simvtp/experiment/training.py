@@ -14,7 +14,7 @@ from simvtp.config.validation import INITIAL
 from simvtp.data.loading.sample_order import SampleOrder
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
-from simvtp.errors import ConfigError, Stopped
+from simvtp.errors import ConfigError, Stopped, StopReason
 from simvtp.experiment.context import BLIND, Running
 from simvtp.experiment.startup_timing import MODEL, mark, marking
 from simvtp.methods import build_model, method_of
@@ -225,7 +225,8 @@ def _train(
     running.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
     if outcome.stopped:
         raise Stopped(
-            f"stopped at step {outcome.step} of {total} of {name} ({running.stop.reason or 'another rank'}); the same command continues there."
+            f"stopped at step {outcome.step} of {total} of {name} ({running.stop.reason or 'another rank'}); the same command continues there.",
+            running.stop.cause or StopReason.OTHER_RANK,
         )
     running.models[name], running.outcomes[name] = model.eval(), outcome
 

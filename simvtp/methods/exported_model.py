@@ -14,7 +14,7 @@ from simvtp.methods import METHODS, method_of
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.weights.pretrained import FORMAT, config_of, read_config, read_weight_file
 from simvtp.models.weights.state_dict_maps import OWN, convert, load
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 
 def save_pretrained(model: nn.Module, folder: str | Path) -> None:

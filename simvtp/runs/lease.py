@@ -1,30 +1,28 @@
-"""Who may write into a run directory: exactly one attempt, also when two live at once.
+"""The right to write into a run directory: one attempt has it, also when two are alive at once.
 
 A batch system that has lost a node starts the job again elsewhere while the old process goes on.
 Locks of the operating system do not help there: they end with a machine, or hang on a file server.
-So each attempt takes a number, by creating the next file in `<run>/lease/`, which only one can do.
-The newest number owns the directory; whoever took over removes the file of the one before. The
-owner opens its own file before each write: is it gone, the attempt has been replaced, writes
-nothing more and stops itself.
-
-    00000002.json        the owner: who, where, since when; touched every few seconds
-    00000001.ended.json  an attempt that is over, with the time of its end
+So each attempt takes a number, by creating the next file in `<run>/lease/`, which only one process
+can do. The newest number owns the directory; an attempt that takes over removes the file of the one
+before. The owner opens its own file before each write: if it is gone, the attempt has been
+replaced, writes nothing more and stops. See `simvtp.runs.attempts` for the files.
 
 What a replaced attempt had open stays without effect: the journal is copied to a new file at each
-takeover, and checkpoints carry a mark of the journal that they were written beside. Times of
-different machines are never compared: whether an owner elsewhere still lives is seen by watching
-its file change. (Ours; released behaviour has nothing of the kind.)
+takeover, and checkpoints hold a position token of the journal that they belong to.
+
+No two clocks are ever compared. A process of this machine is alive if its id and start time are
+those of the lease; of an owner elsewhere only changes of its file count, watched for a while by the
+watcher's own monotonic clock. (Ours; the released code has nothing of the kind.)
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
-import re
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,57 +30,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simvtp.errors import Stopped, UserError
-from simvtp.runs.journal import write_atomically
-
-FOLDER = "lease"
-BEAT_S = 5.0  # how often the owner touches its file
-SILENT_S = (
-    60.0  # an owner on another machine whose file did not change for so long is taken for dead
+from simvtp.errors import Stopped, StopReason, UserError
+from simvtp.runs.attempts import (
+    LEASE_FOLDER,
+    Attempt,
+    attempts,
+    end_attempt,
+    is_alive_here,
+    lease_file,
+    newest_token,
+    owner_files,
+    read_attempt,
 )
-SLURM_FACTS = (
-    "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES",
-    "SLURM_NTASKS", "SLURM_JOB_PARTITION", "SLURM_JOB_NAME", "SLURM_CLUSTER_NAME", "SLURM_GPUS_ON_NODE",
-)  # fmt: skip
+from simvtp.runs.process_identity import this_process
+
+BEAT_S = 5.0  # seconds between two touches of the owner's file
+SILENT_S = 60.0  # an owner elsewhere counts as dead after so many seconds without a change
+UNREADABLE_S = 10.0  # an empty or damaged lease file of nobody known is replaced after so long
+LOOK_S = 0.5  # seconds between two looks at another owner's file
 
 _LOG = logging.getLogger(__name__)
-_OWNER = re.compile(r"(\d{8})\.json")
-_ANY = re.compile(r"(\d{8})\.(?:ended\.)?json")
-Say = Callable[[str], None]
+LogFn = Callable[[str], None]
 
 
 class Fenced(Stopped):
     """Another attempt has taken the run directory over: this one must not write any more."""
 
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt at a run, as its lease file tells it. `ended` is None while the file says that it
-    goes on.
-    """
-
-    token: int
-    host: str
-    pid: int
-    pid_started: float
-    job: str
-    restart: int
-    gpus: int
-    began: float
-    ended: float | None
-    last_beat: float
-    slurm: Mapping[str, str]
-
-    @property
-    def who(self) -> str:
-        """`job 12 on n1`, or `process 77 on laptop`."""
-        return (
-            f"job {self.job} on {self.host}" if self.job else f"process {self.pid} on {self.host}"
-        )
+    def __init__(self, message: str) -> None:
+        super().__init__(message, StopReason.TAKEN_OVER)
 
 
 class Lease:
-    """The right to write into a run directory. A rank that does not write has one that never ends."""
+    """The right to write into a run directory.
+
+    Args:
+        path: the file that is the right; None on ranks that do not write: theirs never ends.
+        token: number of the attempt.
+    """
 
     def __init__(self, path: Path | None, token: int = 0) -> None:
         self.path, self.token = path, token
@@ -90,8 +74,10 @@ class Lease:
         self._callbacks: list[Callable[[], None]] = []
 
     def check(self) -> None:
-        """Raise Fenced if another attempt has taken over. Opens the file: a file server answers
-        that freshly.
+        """Raises Fenced if another attempt has taken over.
+
+        Opens the file, because a file server answers that freshly. Raises UserError if the disk
+        cannot be read.
         """
         if self.path is None:
             return
@@ -102,25 +88,25 @@ class Lease:
             self._note_loss()
         except OSError as error:
             raise UserError(
-                f"cannot read {self.path}: {error.strerror or error}; is the disk still there?"
+                f"cannot read {self.path}: {error.strerror or error}; is the disk still mounted?"
             ) from error
         if self._lost.is_set():
-            newest = next(iter(reversed(attempts(self.path.parents[1]))), None)
+            directory = self.path.parents[1]
+            newest = next(iter(reversed(attempts(directory))), None)
             by = f" by {newest.who}" if newest and newest.token > self.token else ""
             raise Fenced(
-                f"the run directory {self.path.parents[1]} was taken over{by}: this attempt stops and writes nothing more."
+                f"the run directory {directory} was taken over{by}: "
+                "this attempt stops and writes nothing more."
             )
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` (from another thread) as soon as the loss is noticed, at most a beat
-        after it happened.
-        """
+        """Calls `callback` from another thread once the loss is noticed, at most a beat later."""
         self._callbacks.append(callback)
         if self._lost.is_set():
             callback()
 
-    def beat(self) -> bool:
-        """Touch the file; False once it is gone."""
+    def heartbeat(self) -> bool:
+        """Touches the file; returns False once it is gone."""
         if self.path is None:
             return True
         try:
@@ -144,278 +130,193 @@ def hold(
     *,
     owns: bool = True,
     wait: bool = False,
-    say: Say = print,
+    say: LogFn = print,
     beat_s: float = BEAT_S,
     silent_s: float = SILENT_S,
+    unreadable_s: float = UNREADABLE_S,
 ) -> Iterator[Lease]:
-    """Own `directory` while the block runs.
-
-    Args:
-        owns: False for ranks that do not write: they get a lease that never ends.
-        wait: wait while another attempt lives there (it may finish the work); False: UserError.
-        beat_s, silent_s: see BEAT_S and SILENT_S.
+    """Owns `directory` while the block runs.
 
     A process that holds it already gets the same right again. The same SLURM job with a higher
     restart count takes over at once (SLURM has given the earlier attempt up), and so does anybody
-    from a dead process of this machine.
+    from a dead process of this machine. An owner elsewhere is watched.
+
+    Args:
+        directory: the run directory; created if needed.
+        owns: False for ranks that do not write: they get a lease that never ends.
+        wait: wait while another attempt is alive (it may finish the work); False: UserError.
+        say: gets a line when this process has to wait.
+        beat_s: see BEAT_S.
+        silent_s: see SILENT_S.
+        unreadable_s: see UNREADABLE_S.
 
     Raises:
-        UserError: another attempt lives there, or the disk cannot be written.
+        UserError: another attempt is alive there, or the disk cannot be written.
         Fenced: a later start of this same job owns it already.
     """
     if not owns:
         yield Lease(None)
         return
-    me = _identity()
+    acquisition = _Acquisition(directory, this_process(), wait, say, silent_s, unreadable_s)
     try:
-        token, joined = _take(directory, me, wait, say, silent_s)
+        token, joined = acquisition.run()
     except OSError as error:
         raise UserError(
             f"cannot write to {directory}: {error.strerror or error}; choose another runtime.root."
         ) from error
-    lease = Lease(_file(directory, token), token)
+    lease = Lease(lease_file(directory, token), token)
     stop = threading.Event()
 
     def keep_beating() -> None:
-        while not stop.wait(beat_s) and lease.beat():
+        while not stop.wait(beat_s) and lease.heartbeat():
             pass
 
-    beating = threading.Thread(target=keep_beating, name="lease", daemon=True)
-    beating.start()
+    thread = threading.Thread(target=keep_beating, name="lease", daemon=True)
+    thread.start()
     try:
         yield lease
     finally:
         stop.set()
-        beating.join()
-        if not joined:  # else whoever took it ends it
-            with contextlib.suppress(
-                OSError, UserError
-            ):  # a full disk: the next attempt sees that this process is dead
-                _end(directory, token, time.time())
+        thread.join()
+        if not joined:  # else the block that took it ends it
+            # on a full disk the next attempt sees that this process is dead
+            with contextlib.suppress(OSError, UserError):
+                end_attempt(directory, token, time.time())
 
 
-def attempts(directory: Path) -> list[Attempt]:
-    """All attempts at a run, oldest first; files that cannot be read (being written just now) are
-    left out.
-    """
-    found = []
-    for path in _files(directory, _ANY):
-        attempt = _read(path)
-        if attempt is not None:
-            found.append(attempt)
-    unique = {
-        attempt.token: attempt
-        for attempt in sorted(found, key=lambda a: (a.token, a.ended is not None))
-    }
-    return list(unique.values())
+@dataclass(frozen=True)
+class _Sight:
+    """One look at the owner's file; two equal ones are a silence."""
+
+    token: int
+    beat: float
 
 
-def owner(directory: Path) -> Attempt | None:
-    """The attempt that owns the directory, living or not; None if the newest one has ended."""
-    newest = next(iter(reversed(attempts(directory))), None)
-    return newest if newest is not None and newest.ended is None else None
+class _Acquisition:
+    """One attempt to become the owner of a run directory."""
 
+    def __init__(
+        self,
+        directory: Path,
+        me: Mapping[str, Any],
+        wait: bool,
+        say: LogFn,
+        silent_s: float,
+        unreadable_s: float,
+    ) -> None:
+        self._directory, self._me, self._wait, self._say = directory, me, wait, say
+        self._silent_s, self._unreadable_s = silent_s, unreadable_s
+        self._last: _Sight | None = None
+        self._since = 0.0  # our monotonic clock when the last change was seen
+        self._announced = 0  # token of the owner that the user knows of
 
-def lives_here(attempt: Attempt) -> bool | None:
-    """Whether the process of an attempt lives; None if that cannot be known from this machine."""
-    if attempt.host != socket.gethostname():
-        return None
-    return start_mark(attempt.pid) == attempt.pid_started > 0
-
-
-def release_dead(directory: Path) -> bool:
-    """End the lease of an owner that is known to be gone (for repairs); True if there was one."""
-    now = owner(directory)
-    if now is None:
-        return False
-    _end(directory, now.token, now.last_beat)
-    return True
-
-
-def start_mark(pid: int) -> float:
-    """When a process started, as a number that stays the same while it lives; 0 if there is none,
-    or only its zombie.
-
-    From /proc it is clock ticks since the boot: unlike the time of day, that does not move when the
-    clock is set.
-    """
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return 0.0 if fields[0] in ("Z", "X") else float(fields[19])
-    import psutil  # not Linux
-
-    try:
-        process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return 0.0
-
-
-# ---- taking it -----------------------------------------------------------------------------------
-
-
-def _identity() -> dict[str, Any]:
-    """Who this process is; of the environment only what is named in SLURM_FACTS."""
-    slurm = {name: os.environ[name] for name in SLURM_FACTS if name in os.environ}
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "pid_started": start_mark(os.getpid()),
-        "job": slurm.get("SLURM_JOB_ID", ""),
-        "restart": int(slurm.get("SLURM_RESTART_COUNT") or 0),
-        "gpus": _gpus(slurm),
-        "began": time.time(),
-        "code": str(Path(__file__).resolve().parents[2]),
-        "slurm": slurm,
-    }
-
-
-def _gpus(slurm: Mapping[str, str]) -> int:
-    """GPUs that are set aside for this attempt, on all its nodes: what a cluster bills."""
-    if slurm.get("SLURM_GPUS_ON_NODE", "").isdigit():
-        return int(slurm["SLURM_GPUS_ON_NODE"]) * int(slurm.get("SLURM_JOB_NUM_NODES") or 1)
-    named = [
-        name
-        for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        if name.strip() and name.strip() != "-1"
-    ]
-    return len(named)
-
-
-def _take(
-    directory: Path, me: Mapping[str, Any], wait: bool, say: Say, silent_s: float
-) -> tuple[int, bool]:
-    """(token, whether this process held it already)."""
-    (directory / FOLDER).mkdir(parents=True, exist_ok=True)
-    watched: tuple[int, float, float] | None = (
-        None  # token, its last beat, our clock when we first saw that beat
-    )
-    told = 0  # token of the owner that the user was told of
-    while True:
-        tokens = [
-            int(found[1])
-            for path in _files(directory, _ANY)
-            if (found := _ANY.fullmatch(path.name))
-        ]
-        newest = max(tokens, default=0)
-        path = _file(directory, newest)
-        holder = _read(path)
-        if path.exists():
-            if holder is not None and (holder.host, holder.pid, holder.pid_started) == (
-                me["host"],
-                me["pid"],
-                me["pid_started"],
-            ):
+    def run(self) -> tuple[int, bool]:
+        """Returns (token, True if this process held the directory already)."""
+        (self._directory / LEASE_FOLDER).mkdir(parents=True, exist_ok=True)
+        while True:
+            newest = newest_token(self._directory)
+            path = lease_file(self._directory, newest)
+            holder = read_attempt(path)
+            if holder is not None and self._is_me(holder):
                 return newest, True
-            beat = holder.last_beat if holder else 0.0
-            if watched is None or watched[:2] != (newest, beat):
-                watched = (newest, beat, time.monotonic())
-            silent = time.monotonic() - watched[2] > silent_s or (
-                not wait and beat and time.time() - beat > silent_s
-            )
-            if not silent and not (holder is not None and _replaced_by(holder, me)):
-                if not wait:
-                    who = holder.who if holder else "another process"
-                    raise UserError(
-                        f"{who} works on this experiment in {directory}: wait for it, or stop it first."
-                    )
-                if told != newest:
-                    told = newest
-                    say(
-                        f"{holder.who if holder else 'another process'} works in {directory}: waiting for it"
-                    )
-                time.sleep(0.5)
-                continue
-        if _create(_file(directory, newest + 1), {"token": newest + 1, **me}):
-            for older in _files(directory, _OWNER):
-                if (found := _OWNER.fullmatch(older.name)) and int(found[1]) <= newest:
-                    before = _read(older)
-                    _end(directory, int(found[1]), before.last_beat if before else time.time())
-            if newest:
-                _new_file(directory / "journal.jsonl")
-            return newest + 1, False
+            if path.exists() and not self._may_replace(newest, path, holder):
+                time.sleep(LOOK_S)
+            elif self._create(newest + 1):
+                self._end_older(newest)
+                return newest + 1, False
 
+    def _is_me(self, holder: Attempt) -> bool:
+        mine = tuple(self._me[name] for name in ("host", "pid", "pid_started"))
+        return (holder.host, holder.pid, holder.pid_started) == mine and holder.ended is None
 
-def _replaced_by(holder: Attempt, me: Mapping[str, Any]) -> bool:
-    """Whether we may take over from `holder` without watching it."""
-    if holder.job and holder.job == me["job"]:
-        if holder.restart > me["restart"]:
-            raise Fenced(f"a later start of {holder.who} owns the run directory: this one stops.")
-        if holder.restart < me["restart"]:
+    def _may_replace(self, token: int, path: Path, holder: Attempt | None) -> bool:
+        """Returns True if the owner is gone; raises UserError if it is alive and we do not wait."""
+        silence, changed = self._watch(token, path)
+        if holder is None:
+            if silence > self._unreadable_s:
+                return True
+            self._announce(token, f"the lease {path} cannot be read: watching it")
+            return False
+        if self._is_given_up(holder):
             return True
-    return lives_here(holder) is False
-
-
-def _create(path: Path, content: Mapping[str, Any]) -> bool:
-    """Create the file; False if somebody else was first."""
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
+        alive = is_alive_here(holder)
+        if alive is False or silence > self._silent_s:
+            return True
+        if not self._wait and (alive or changed):
+            raise UserError(
+                f"{holder.who} works on this experiment in {self._directory}: "
+                "wait for it, or stop it first."
+            )
+        if self._wait:
+            self._announce(token, f"{holder.who} works in {self._directory}: waiting for it")
+        else:
+            self._announce(
+                token,
+                f"{holder.who} owned {self._directory} last: watching for up to "
+                f"{self._silent_s:.0f} s whether it is alive",
+            )
         return False
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    return True
+
+    def _watch(self, token: int, path: Path) -> tuple[float, bool]:
+        """Returns (seconds without a change of the file, True if it changed since the last look)."""
+        try:
+            with open(path) as file:  # opened for each look, see `read_attempt`
+                sight = _Sight(token, os.fstat(file.fileno()).st_mtime)
+        except FileNotFoundError:
+            sight = _Sight(token, 0.0)
+        last, self._last = self._last, sight
+        if last != sight:
+            self._since = time.monotonic()
+        changed = last is not None and last.token == token and last != sight
+        return time.monotonic() - self._since, changed
+
+    def _is_given_up(self, holder: Attempt) -> bool:
+        """Returns True if SLURM has started this very job again since; raises Fenced if we are
+        the earlier start.
+        """
+        if not holder.job or holder.job != self._me["job"]:
+            return False
+        if holder.restart > self._me["restart"]:
+            raise Fenced(f"a later start of {holder.who} owns the run directory: this one stops.")
+        return holder.restart < int(self._me["restart"])
+
+    def _announce(self, token: int, text: str) -> None:
+        if self._announced != token:
+            self._announced = token
+            self._say(text)
+
+    def _create(self, token: int) -> bool:
+        """Creates the lease file; returns False if another process was first."""
+        path = lease_file(self._directory, token)
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump({"token": token, **self._me}, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                path.unlink(missing_ok=True)  # else an empty lease of nobody would stay
+            raise
+        return True
+
+    def _end_older(self, newest: int) -> None:
+        """Takes the right of all earlier attempts away, and what they have open."""
+        for token, path in owner_files(self._directory):
+            if token <= newest:
+                before = read_attempt(path)
+                at = before.last_beat if before else time.time()
+                end_attempt(self._directory, token, at)
+        if newest:
+            _replace_by_copy(self._directory / "journal.jsonl")
 
 
-def _end(directory: Path, token: int, at: float) -> None:
-    """Write down that an attempt is over, and take its right away."""
-    path = _file(directory, token)
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return
-    except ValueError:  # it was killed while it wrote its first line
-        content = {"token": token}
-    write_atomically(
-        path.with_name(f"{token:08d}.ended.json"), json.dumps({**content, "ended": at})
-    )
-    path.unlink(missing_ok=True)
-
-
-def _new_file(path: Path) -> None:
-    """The same content under the same name, but another file: what a replaced attempt has open is
-    no longer this one.
-    """
+def _replace_by_copy(path: Path) -> None:
+    """Gives a file the same content as another inode: what a replaced attempt has open is not it."""
     if path.exists():
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.copyfile(path, temporary)
         os.replace(temporary, path)
-
-
-def _file(directory: Path, token: int) -> Path:
-    return directory / FOLDER / f"{token:08d}.json"
-
-
-def _files(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
-    try:
-        return sorted(
-            path for path in (directory / FOLDER).iterdir() if pattern.fullmatch(path.name)
-        )
-    except FileNotFoundError:
-        return []
-
-
-def _read(path: Path) -> Attempt | None:
-    try:
-        beat, values = path.stat().st_mtime, json.loads(path.read_text())
-        return Attempt(
-            token=int(values["token"]),
-            host=str(values.get("host", "")),
-            pid=int(values.get("pid", 0)),
-            pid_started=float(values.get("pid_started", 0)),
-            job=str(values.get("job", "")),
-            restart=int(values.get("restart", 0)),
-            gpus=int(values.get("gpus", 0)),
-            began=float(values.get("began", beat)),
-            ended=None if values.get("ended") is None else float(values["ended"]),
-            last_beat=beat,
-            slurm=dict(values.get("slurm", {})),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 SCHEMA = 1
 RECORD = "provenance.json"

@@ -1,5 +1,4 @@
-"""The run directory: what others may ask about a run, and what the one process that owns it writes
-there.
+"""The run directory: what others may read of a run, and what its owner writes there.
 
     experiment.json  provenance.json  journal.jsonl  status.json  results.json  stages/
     checkpoints/  figures/
@@ -10,6 +9,7 @@ See docs/architecture.md for the meaning of each file.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -17,68 +17,87 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from simvtp.config.schema import SCHEMA_VERSION, Experiment, from_dict, to_dict
-from simvtp.errors import RankLost, Stopped, UserError
+from simvtp.errors import DamagedFile, RankLost, Stopped, StopReason, UserError
 from simvtp.runs import provenance
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.lease import Fenced
+from simvtp.runs.process_identity import process_start
 from simvtp.runs.results import Result
+from simvtp.runs.run_records import STATUS_FILE, RunState, RunStatus, read_status
 
-# ---- what others may ask about a run -------------------------------------------------------------
+IDENTITY_FILE = "experiment.json"
+RESULTS_FILE = "results.json"
 
-
-def read_status(run_dir: Path) -> dict[str, Any] | None:
-    """The run's status.json, or None if it was never started."""
-    path = run_dir / "status.json"
-    return read_json(path) if path.exists() else None
+# ---- what others may read ------------------------------------------------------------------------
 
 
 def is_finished(experiment: Experiment) -> bool:
-    """Whether the results of this very experiment lie in its run directory."""
+    """Returns True if the results of this very experiment lie in its run directory."""
     status = read_status(experiment.run_dir)
-    return (
-        status is not None
-        and status["state"] == "finished"
-        and (experiment.run_dir / "results.json").exists()
-    )
+    if status is None or status.state != RunState.FINISHED:
+        return False
+    return (experiment.run_dir / RESULTS_FILE).exists()
 
 
 def load_results(run_dir: Path) -> list[Result]:
-    """The results of a finished run."""
-    return [Result.from_dict(values) for values in read_json(run_dir / "results.json")]
+    """Returns the results of a finished run. Raises DamagedFile."""
+    path = run_dir / RESULTS_FILE
+    advice = "delete it and run `python -m simvtp evaluate` on this directory to score it again."
+    try:
+        return [Result.from_dict(values) for values in read_json(path, list, advice)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFile(path, f"no results of a run: {error!r}", advice) from error
 
 
 def load_experiment(run_dir: Path) -> Experiment:
-    """The experiment of a run directory, with `runtime.root` pointing to where the directory lies
-    now.
+    """Returns the experiment of a run directory; `runtime.root` is where the directory lies now.
+
+    Raises:
+        UserError: this is no run directory.
+        DamagedFile: its experiment.json cannot be read.
     """
-    path = run_dir / "experiment.json"
+    path = run_dir / IDENTITY_FILE
     if not path.exists():
-        raise UserError(f"'{run_dir}' is not a run directory: it has no experiment.json.")
-    experiment: Experiment = from_dict(read_json(path)["experiment"])
-    return replace(
-        experiment, runtime=replace(experiment.runtime, root=str(run_dir.resolve().parent))
-    )
+        raise UserError(f"'{run_dir}' is not a run directory: it has no {IDENTITY_FILE}.")
+    values = read_json(path, dict)
+    if "experiment" not in values:
+        raise DamagedFile(path, "no settings of an experiment", "start the experiment again.")
+    experiment: Experiment = from_dict(values["experiment"])
+    root = str(run_dir.resolve().parent)
+    return replace(experiment, runtime=replace(experiment.runtime, root=root))
+
+
+# ---- what the owner writes -----------------------------------------------------------------------
 
 
 def write_identity(experiment: Experiment, directory: Path) -> None:
-    """experiment.json always; provenance only if the submission has not captured it already."""
+    """Writes experiment.json, and the provenance unless the submission has captured it already."""
     identity = {
         "schema": SCHEMA_VERSION,
         "fingerprint": experiment.fingerprint,
         "cell_fingerprint": experiment.cell_fingerprint,
         "experiment": to_dict(experiment),
     }
-    write_atomically(directory / "experiment.json", json.dumps(identity, indent=1))
+    write_atomically(directory / IDENTITY_FILE, json.dumps(identity, indent=1))
     if not (directory / provenance.RECORD).exists():
         provenance.write(directory, provenance.capture())
 
 
-class Status:
-    """Keeps status.json: what the run is doing, and how it ended, whatever ends it. Only rank 0
-    writes.
+class StatusWriter:
+    """Keeps status.json up to date: what the run is doing and how it ended, whatever ends it.
+
+    A context manager: on leaving without an error the run is finished; only rank 0 writes.
+
+    Args:
+        directory: the run directory.
+        writes: False on ranks that do not write.
+        complete: True if the experiment is to run to its end, so that leaving without an error
+            means `finished`.
+        check_ownership: raises if this process may not write any more (see `simvtp.runs.lease`).
     """
 
     def __init__(
@@ -86,66 +105,61 @@ class Status:
         directory: Path,
         *,
         writes: bool,
-        whole: bool = True,
-        guard: Callable[[], None] | None = None,
+        complete: bool = True,
+        check_ownership: Callable[[], None] | None = None,
     ) -> None:
-        """`whole`: whether the experiment is to run to its end, so that leaving without an error
-        means "finished". `guard` raises if this process may not write any more (see
-        `simvtp.runs.lease`)."""
-        self._guard = guard
-        self.path, self.writes, self.whole = directory / "status.json", writes, whole
-        self.values: dict[str, Any] = {
-            "state": "running",
-            "stage": "",
-            "step": 0,
-            "total_steps": 0,
-            "message": "",
-        }
+        self.path, self.writes, self.complete = directory / STATUS_FILE, writes, complete
+        self.status = RunStatus()
         self.spent: dict[str, tuple[float, float]] = {}  # stage -> CPU-hours, GPU-hours
+        self._check_ownership = check_ownership
 
     def update(self, **values: Any) -> None:
-        self.values |= values
-        if self.writes:
-            if self._guard is not None:
-                self._guard()
-            self.values |= {
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "updated": time.time(),
-            }
-            self.values |= {
-                "cpu_hours": sum(c for c, _ in self.spent.values()),
-                "gpu_hours": sum(g for _, g in self.spent.values()),
-            }
-            write_atomically(self.path, json.dumps(self.values))
+        """Changes fields of `RunStatus` and writes the file."""
+        self.status = dataclasses.replace(self.status, **values)
+        if not self.writes:
+            return
+        self.status = dataclasses.replace(
+            self.status,
+            pid=os.getpid(),
+            pid_started=process_start(os.getpid()),
+            host=socket.gethostname(),
+            updated=time.time(),
+            cpu_hours=sum(cpu for cpu, _ in self.spent.values()),
+            gpu_hours=sum(gpu for _, gpu in self.spent.values()),
+        )
+        write_atomically(self.path, json.dumps(self.status.to_dict()), self._check_ownership)
 
     def on_log(self, record: dict[str, Any]) -> None:
-        """The loop's report at its logging interval."""
+        """Takes over the report that the training loop makes at its logging interval."""
         self.spent[record["stage"]] = record["cpu_hours"], record["gpu_hours"]
         self.update(stage=record["stage"], step=record["step"], total_steps=record["total_steps"])
 
-    def __enter__(self) -> Status:
+    def __enter__(self) -> StatusWriter:
         self.update()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: Any
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if isinstance(error, Fenced | RankLost):
-            # the status is the other attempt's; or: it ends as if this process too had been killed
-            return
-        if error is None:
-            self.update(
-                state="finished" if self.whole else "stopped",
-                message="" if self.whole else "stopped after the stage asked for",
-            )
-        elif isinstance(error, Stopped | KeyboardInterrupt):
-            self.update(state="stopped", message=str(error) or "interrupted")
+            return  # the file is another attempt's; or this rank ends as if it had been killed too
+        if error is None and self.complete:
+            self.update(state=RunState.FINISHED, message="", reason=None)
+        elif error is None:
+            self._stop("stopped after the stage asked for", StopReason.STAGE_DONE)
+        elif isinstance(error, Stopped):
+            self._stop(str(error), error.reason)
+        elif isinstance(error, KeyboardInterrupt):
+            self._stop(str(error) or "interrupted", StopReason.INTERRUPTED)
         else:
-            text = (
-                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            )
-            with contextlib.suppress(
-                UserError
-            ):  # the disk may be full: then the error itself is what matters
-                self.update(state="failed", message=text)
+            is_message = isinstance(error, UserError)
+            text = str(error) if is_message else f"{type(error).__name__}: {error}"
+            # the disk may be full: then the error itself is what matters
+            with contextlib.suppress(UserError):
+                self.update(state=RunState.FAILED, message=text)
+
+    def _stop(self, message: str, reason: StopReason | None) -> None:
+        self.update(state=RunState.STOPPED, message=message, reason=reason)

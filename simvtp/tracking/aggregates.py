@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simvtp.runs.results import LOWER_IS_BETTER
+from simvtp.runs.metric_names import LOWER_IS_BETTER
 from simvtp.tracking.address import metric_name
 from simvtp.tracking.store import Point, finite
 

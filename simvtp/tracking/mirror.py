@@ -26,10 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.config.schema import RuntimeConfig
-from simvtp.errors import UserError
+from simvtp.errors import DamagedFile, UserError
 from simvtp.runs import provenance
-from simvtp.runs.journal import read_journal, read_json, write_atomically
-from simvtp.runs.results import Result, slug
+from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.journal import read_journal
+from simvtp.runs.metric_names import slug
+from simvtp.runs.results import Result
 from simvtp.runs.scores import read_metric
 from simvtp.tracking.address import metric_name, resolve_uri, shown
 from simvtp.tracking.store import Point, Store, StoredRun, finite, is_news
@@ -165,7 +167,7 @@ class Mirror:
             stored = read_json(path)
             fits = stored["uri"] == shown(uri) and stored["run_id"] == run_id
             return {key: stored[key] for key in start} if fits else start
-        except (ValueError, KeyError, TypeError):
+        except (DamagedFile, KeyError, TypeError):
             return start  # only costs reading the journal again
 
     def _save(self, opened: _Opened) -> None:
@@ -236,7 +238,7 @@ class Mirror:
         moment = int(path.stat().st_mtime * 1000)
         try:
             results = [Result.from_dict(values) for values in read_json(path)]
-        except (ValueError, KeyError, TypeError) as error:
+        except (DamagedFile, KeyError, TypeError) as error:
             opened.warnings.append(
                 f"{path} cannot be read ({type(error).__name__}: {error}): its results are not mirrored"
             )
@@ -319,7 +321,7 @@ def _record(run_dir: Path) -> dict[str, Any]:
         record: dict[str, Any] = read_json(path)
         if isinstance(record["fingerprint"], str) and isinstance(record["experiment"], dict):
             return record
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DamagedFile, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): {run_dir} is no run directory, or it was damaged."
         ) from error

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.config.schema import RuntimeConfig
-from simvtp.errors import UserError
-from simvtp.runs.journal import read_json
+from simvtp.errors import DamagedFile, UserError
+from simvtp.runs.atomic_files import read_json
 from simvtp.runs.scores import read_metric
 from simvtp.tracking.address import resolve_uri
 from simvtp.tracking.aggregates import SEARCH, PointSummary, aggregates, best_cell
@@ -164,7 +164,7 @@ def _first_runtime(
 def _runtime(run_dir: Path, root: Path, uri: str | None) -> RuntimeConfig:
     try:
         stored = read_json(run_dir / "experiment.json")["experiment"]["runtime"]
-    except (ValueError, KeyError, TypeError):
+    except (DamagedFile, KeyError, TypeError):
         stored = {}  # `Mirror` says what is wrong with the file
     named = stored.get("tracking_uri", "")
     experiment = stored.get("tracking_experiment", RuntimeConfig.tracking_experiment)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simvtp.runs.journal import read_json
-from simvtp.runs.lease import attempts
+from simvtp.runs.atomic_files import read_json
+from simvtp.runs.attempts import attempts
 
 ENDED_EARLY = (
     "cancelled",

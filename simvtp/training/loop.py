@@ -29,7 +29,8 @@ from simvtp.errors import DataError, Stopped, TrainingDiverged
 from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
 from simvtp.models.common.layers import Place, set_gradient_checkpointing, set_place
 from simvtp.models.simvtp.simvtp_model import set_merged_passes
-from simvtp.runs.journal import Journal, read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.journal import Journal
 from simvtp.training.checkpointing.checkpoint import read_state, sha256_of, unguarded, write_weights
 from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.checkpointing.stage_checkpointer import Keeper, Progress

@@ -20,9 +20,9 @@ from ablations.design import Point
 from ablations.search import Search
 from simvtp import tracking
 from simvtp.errors import UserError
-from simvtp.runs.journal import read_json
+from simvtp.runs.atomic_files import read_json
+from simvtp.runs.metric_names import MetricName
 from simvtp.runs.provenance import without_url_users
-from simvtp.runs.results import LOWER_IS_BETTER
 from sweeps.cli.options import (
     AxisOption,
     Sweep,
@@ -42,7 +42,7 @@ from sweeps.monitor.run_state import (
     GIVEN_UP,
     MISSING,
     PRUNED,
-    RunState,
+    PointState,
     gpu_hours,
     last_lines,
 )
@@ -269,13 +269,13 @@ def _proposed(search: Search) -> tuple[Point, ...]:
     return tuple(search.point(entry["cell"]) for entry in cells)
 
 
-def _would_start(state: RunState, retry: bool) -> bool:
+def _would_start(state: PointState, retry: bool) -> bool:
     return state.state not in (FINISHED, PRUNED, *ALIVE) and (state.state not in GIVEN_UP or retry)
 
 
 def _cost(
     points: Sequence[Point],
-    states: dict[str, RunState],
+    states: dict[str, PointState],
     starts: int,
     options: Options,
     budget: float | None,
@@ -318,7 +318,7 @@ def _print_summary(comparison: Comparison, done: Summary) -> None:
     rows: list[tuple[str, ...]] = [
         ("point", comparison.metric_label, "chance", "times chance", "state")
     ]
-    error = comparison.metric.rpartition("/")[2] in LOWER_IS_BETTER
+    error = MetricName.parse(comparison.metric).lower_is_better
     rows += [
         (outcome.point.name, *_figures(outcome, error), outcome.state.state)
         for outcome in done.outcomes

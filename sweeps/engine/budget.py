@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.monitor.run_state import FINISHED, RunState, gpu_hours
+from sweeps.monitor.run_state import FINISHED, PointState, gpu_hours
 
 EVERY_S = 10.0
 
@@ -24,7 +24,7 @@ class Budget:
     _running: float = 0.0
     _looked: float = 0.0
 
-    def close(self, run_dir: Path, state: RunState) -> None:
+    def close(self, run_dir: Path, state: PointState) -> None:
         """A point has no job (any more): its hours are final until it is started again."""
         hours = gpu_hours(run_dir, state.status)
         if state.state == FINISHED and run_dir not in self._closed:

@@ -28,10 +28,10 @@ from simvtp.config.recipes import tiny
 from simvtp.config.schema import Experiment
 from simvtp.errors import UserError
 from simvtp.runs import provenance
-from simvtp.runs.journal import write_atomically
-from simvtp.runs.lease import attempts
+from simvtp.runs.atomic_files import write_atomically
+from simvtp.runs.attempts import attempts
 from simvtp.runs.results import Protocol, Result
-from simvtp.runs.rundir import Status
+from simvtp.runs.rundir import StatusWriter
 from sweeps.engine.sweep_engine import run_sweep, sweep_folder
 from sweeps.monitor.run_state import FINISHED, read_state
 from sweeps.runner import EXECUTORS, Options, require_executor
@@ -47,7 +47,7 @@ def nothing(experiment: Experiment, *, say: object = print) -> list[Result]:
     """
     folder = experiment.run_dir
     (folder / "began.txt").write_text(str(time.time()))
-    with Status(folder, writes=True) as status:
+    with StatusWriter(folder, writes=True) as status:
         status.update(stage="pretrain", step=0, total_steps=0)
         setting = "finetuned" if experiment.finetune.enabled else "zero-shot"
         protocol = Protocol(

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ablations.design import Point
+from simvtp.errors import StopReason
 from sweeps.monitor.run_state import (
     FAILED,
     FINISHED,
     KILLED,
     STOPPED,
-    RunState,
+    PointState,
     failed_rank,
     failure_log,
     note_end,
@@ -39,7 +40,7 @@ class Continuations:
     _reached: dict[str, frozenset[str]] = field(default_factory=dict)
     _tries: dict[str, int] = field(default_factory=dict)
 
-    def wanted(self, point: Point, state: RunState) -> bool:
+    def wanted(self, point: Point, state: PointState) -> bool:
         """Whether to start the point again; asks count."""
         if (
             not self.limit
@@ -54,13 +55,13 @@ class Continuations:
         return self._tries[point.fingerprint] <= self.limit
 
 
-def lost(state: RunState) -> bool:
+def lost(state: PointState) -> bool:
     """Whether something outside has ended the job, and nobody meant the experiment to end."""
     cause = str(state.ended.get("cause") or "unknown")
     if state.state == KILLED:
         return cause in OURS_TO_CONTINUE or cause == "completed"
     if state.state == STOPPED:
-        asked_to_save = any(name in state.message for name in ("USR1", "USR2"))
+        asked_to_save = state.status.get("reason") == StopReason.REQUEUE
         return cause in ("node_fail", "preempted", "timeout") or (
             asked_to_save and cause != "stopped"
         )
@@ -78,7 +79,7 @@ def saved(run_dir: Path) -> frozenset[str]:
     )
 
 
-def needs_cause(state: RunState) -> bool:
+def needs_cause(state: PointState) -> bool:
     """Whether SLURM should be asked how the job ended: the run directory alone does not tell."""
     return (
         state.job.get("executor") == "slurm"
@@ -87,7 +88,7 @@ def needs_cause(state: RunState) -> bool:
     )
 
 
-def find_causes(states: Iterable[tuple[Path, RunState]]) -> list[Path]:
+def find_causes(states: Iterable[tuple[Path, PointState]]) -> list[Path]:
     """Ask SLURM, in one go, how jobs have ended, and write the answers into their job.json; returns
     the directories that got one.
     """
@@ -100,7 +101,7 @@ def find_causes(states: Iterable[tuple[Path, RunState]]) -> list[Path]:
     return [wanted[job_id][0] for job_id in found]
 
 
-def write_cause(run_dir: Path, state: RunState, cause: Cause | None) -> None:
+def write_cause(run_dir: Path, state: PointState, cause: Cause | None) -> None:
     """Write down how a job ended. None: SLURM does not know (any more)."""
     if cause is None:
         cause = Cause("unknown", "")
@@ -116,7 +117,7 @@ class Ending:
     """A job that is no longer in the queue, while the reason is looked for."""
 
     point: Point
-    state: RunState
+    state: PointState
     since: float = field(default_factory=time.monotonic)
 
     @property

@@ -16,7 +16,7 @@ from pathlib import Path
 from ablations.design import Ablation, Point
 from ablations.search import Search
 from simvtp.runs import provenance
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.scores import read_curve
 from sweeps.engine.budget import Budget
 from sweeps.engine.controller_lock import count_interrupts, only_controller
@@ -45,7 +45,7 @@ from sweeps.monitor.run_state import (
     FINISHED,
     GIVEN_UP,
     PRUNED,
-    RunState,
+    PointState,
     note_end,
     read_state,
     writer_record,
@@ -161,7 +161,7 @@ class _Sweep:
     points: dict[str, Point] = field(
         default_factory=dict
     )  # those that this call cares about, by fingerprint
-    states: dict[str, RunState] = field(default_factory=dict)
+    states: dict[str, PointState] = field(default_factory=dict)
     views: dict[str, PointView] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)  # running, by fingerprint
     absent: dict[str, int] = field(
@@ -290,7 +290,7 @@ class _Sweep:
             if point.run_dir in answered:
                 self.states[fingerprint] = point_state(point)
 
-    def _settled(self, state: RunState) -> bool:
+    def _settled(self, state: PointState) -> bool:
         """Whether this call has nothing to do for a point in that state."""
         return state.state in (FINISHED, PRUNED) or (state.state in GIVEN_UP and not self.retry)
 
@@ -305,7 +305,7 @@ class _Sweep:
             return "PRUNED"
         return "FAIL" if self._outcome(point).value is None else "COMPLETE"
 
-    def _adopt(self, point: Point, state: RunState) -> None:
+    def _adopt(self, point: Point, state: PointState) -> None:
         # an experiment that somebody runs by hand has no (living) job: it is watched by the process
         # that writes its status
         recorded = bool(state.job) and alive(state.job, state.status, point.run_dir)

@@ -14,7 +14,7 @@ from sweeps.monitor.run_state import (
     FINISHED,
     PRUNED,
     STOPPED,
-    RunState,
+    PointState,
     failure_log,
     read_value,
 )
@@ -27,7 +27,7 @@ class Outcome:
     """How a point stands at the end of a call. `value` and `chance` are of the comparison's metric."""
 
     point: Point
-    state: RunState
+    state: PointState
     value: float | None = None
     chance: float | None = None
     reason: str = ""
@@ -54,7 +54,7 @@ class Summary:
         )
 
 
-def outcome_of(point: Point, state: RunState, comparison: Comparison) -> Outcome:
+def outcome_of(point: Point, state: PointState, comparison: Comparison) -> Outcome:
     """What a point has come to, with the reason and the last lines of its log where it did not
     finish.
     """

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simvtp.runs.journal import read_json, write_atomically
-from sweeps.monitor.run_state import ALIVE, RunState, job_alive, note_end
+from simvtp.runs.atomic_files import read_json_or_none, write_atomically
+from sweeps.monitor.run_state import ALIVE, PointState, job_alive, note_end
 from sweeps.runner.slurm_queue import cancel as scancel
 
 BY = "sweeps/cancel.py"
@@ -30,7 +30,7 @@ class Target:
 
     name: str
     run_dir: Path
-    state: RunState
+    state: PointState
 
     @property
     def job(self) -> Mapping[str, Any]:
@@ -103,9 +103,9 @@ def _mark(target: Target, cause: str) -> None:
     path, mine = target.run_dir / "job.json", target.run_dir / f".job.json.{os.getpid()}.tmp"
     target.run_dir.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError):
         path.rename(mine)
-        record = read_json(mine)
+        record = read_json_or_none(mine, dict) or {}
     write_atomically(
         mine,
         json.dumps(
@@ -123,6 +123,6 @@ def _mark(target: Target, cause: str) -> None:
 def _unmark(target: Target) -> None:
     """The job goes on: take the mark back, unless the record speaks of another job by now."""
     path = target.run_dir / "job.json"
-    record = read_json(path)
+    record = read_json_or_none(path, dict) or {}
     if record.get("job_id") == target.job.get("job_id") and record.pop("ended", None):
         write_atomically(path, json.dumps(record, indent=1))

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from ablations.cost import share_done
 from simvtp.config.schema import Experiment
-from simvtp.runs.results import LOWER_IS_BETTER, rate_text
+from simvtp.runs.metric_names import MetricName
+from simvtp.runs.results import rate_text
 from sweeps.monitor.run_state import (
     ALIVE,
     CANCELLED,
@@ -35,7 +36,7 @@ from sweeps.monitor.run_state import (
     PRUNED,
     STARTING,
     STOPPED,
-    RunState,
+    PointState,
     last_lines,
 )
 
@@ -97,7 +98,7 @@ def look(
     name: str,
     experiment: Experiment | None,
     run_dir: Path,
-    state: RunState,
+    state: PointState,
     note: str = "",
     metric: str = "",
     node: str = "",
@@ -146,7 +147,7 @@ def look(
     )
 
 
-def _last_said(state: RunState) -> str:
+def _last_said(state: PointState) -> str:
     """The job's last line, for the time in which it prepares its data or scores and has no loss to
     show.
     """
@@ -189,7 +190,7 @@ def newest_metrics(entries: Sequence[Mapping[str, Any]], stage: str) -> dict[str
 def best_validation(entries: Sequence[Mapping[str, Any]], metric: str) -> float | None:
     """The best value on the validation split of the figure that `metric` names: `val/t2v/R1` for
     `test/finetuned/t2v/R1`, `val/accuracy` for `test/finetuned/qa/open-ended/accuracy`."""
-    names = ["/".join(["val", *metric.split("/")[-count:]]) for count in (1, 2)]
+    names = [str(name) for name in MetricName.parse(metric).on_validation()]
     metrics = [entry.get("metrics", {}) for entry in entries if entry.get("kind") == "metrics"]
     known = [
         value
@@ -197,7 +198,7 @@ def best_validation(entries: Sequence[Mapping[str, Any]], metric: str) -> float 
         for name in names
         if (value := _finite(some.get(name))) is not None
     ]
-    better = min if metric.rpartition("/")[2] in LOWER_IS_BETTER else max
+    better = min if MetricName.parse(metric).lower_is_better else max
     return better(known) if known else None
 
 

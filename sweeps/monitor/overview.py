@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import ConfigError, UserError
-from simvtp.runs.journal import read_json
+from simvtp.runs.atomic_files import read_json_or_none
 from sweeps.monitor.live_progress import WAITING, PointView, SweepView, counts, look
 from sweeps.monitor.run_state import (
     ALIVE,
@@ -30,7 +30,7 @@ from sweeps.monitor.run_state import (
     MISSING,
     PRUNED,
     STOPPED,
-    RunState,
+    PointState,
     failed_rank,
     gpu_hours,
     node,
@@ -158,10 +158,8 @@ def find_sweeps(root: Path, names: Sequence[str] = ()) -> list[SweepFolder]:
 
 def _load(path: Path) -> SweepFolder | None:
     """None for a plan that cannot be read (the doctor speaks of those)."""
-    try:
-        plan = read_json(path)
-        plan["ablation"], plan["points"]
-    except (OSError, ValueError, KeyError, TypeError):
+    plan = read_json_or_none(path, dict)
+    if plan is None or "ablation" not in plan or "points" not in plan:
         return None
     return SweepFolder(path.parent, path.parents[2], plan)
 
@@ -197,7 +195,7 @@ class Row:
     """
 
     point: PlannedPoint
-    state: RunState
+    state: PointState
     view: PointView
     value: float | None
     gpu_hours: float
@@ -255,7 +253,7 @@ class Overview:
         return f"{counts(self.view())} · {hours} · {run_by}{silent}"
 
 
-def _queue_says(state: RunState) -> tuple[str, str]:
+def _queue_says(state: PointState) -> tuple[str, str]:
     """(node, note) of a living job of SLURM: `("n1", "")`, or `("", "PENDING (Resources)")` while
     it waits.
     """
@@ -279,7 +277,7 @@ def survey(sweep: SweepFolder) -> Overview:
     )
 
 
-def _row(point: PlannedPoint, state: RunState, metric: str) -> Row:
+def _row(point: PlannedPoint, state: PointState, metric: str) -> Row:
     if state.state == MISSING:
         return Row(point, state, PointView(point.name, WAITING), None, 0.0, 0.0)
     host, waits = _queue_says(state)
@@ -297,7 +295,7 @@ def _row(point: PlannedPoint, state: RunState, metric: str) -> Row:
     return Row(point, state, view, finished[0] if finished else None, *hours)
 
 
-def reason(state: RunState, run_dir: Path) -> str:
+def reason(state: PointState, run_dir: Path) -> str:
     """Why a point is not finished, in one line; "" for one that runs, waits or is finished."""
     if state.state == KILLED:
         return failed_rank(run_dir, float(state.job.get("submitted") or 0)) or state.message or LOST

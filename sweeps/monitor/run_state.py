@@ -18,20 +18,15 @@ from typing import Any
 
 import psutil
 
-from simvtp.runs.journal import write_atomically
-from simvtp.runs.lease import Attempt, attempts, owner, start_mark
+from simvtp.runs.atomic_files import read_json_or_none, write_atomically
+from simvtp.runs.attempts import Attempt, attempts, owner
+from simvtp.runs.process_identity import process_start
+from simvtp.runs.run_records import RunState
 from simvtp.runs.scores import read_metric
 
-FINISHED, RUNNING, STARTING, FAILED, STOPPED, KILLED, MISSING = (
-    "finished",
-    "running",
-    "starting",
-    "failed",
-    "stopped",
-    "killed",
-    "missing",
-)
-CANCELLED, PRUNED = "cancelled", "pruned"
+FINISHED, RUNNING, STARTING = RunState.FINISHED, RunState.RUNNING, RunState.STARTING
+FAILED, STOPPED, KILLED = RunState.FAILED, RunState.STOPPED, RunState.KILLED
+MISSING, CANCELLED, PRUNED = RunState.MISSING, RunState.CANCELLED, RunState.PRUNED
 ALIVE = (RUNNING, STARTING)
 GIVEN_UP = (FAILED, CANCELLED)  # not started again unless the user asks for it
 RANK_FAILURE = "rank_failure.json"
@@ -40,7 +35,7 @@ SILENT_AFTER_S = 300.0  # a job on another machine that wrote nothing for so lon
 
 
 @dataclass(frozen=True)
-class RunState:
+class PointState:
     """State of one point: finished, running, starting (submitted, nothing written yet), failed
     (gave up with a reason), stopped (asked to stop, has a checkpoint), killed (went away without a
     word), cancelled (by the user), pruned (by a search) or missing (never started)."""
@@ -64,26 +59,27 @@ class RunState:
         return self.job.get("ended") or {}
 
 
-def read_state(run_dir: Path, alive: bool | None = None) -> RunState:
+def read_state(run_dir: Path, alive: bool | None = None) -> PointState:
     """State of the point in `run_dir`. `alive`: whether its job lives, where the caller knows
     better (its own child, SLURM).
     """
-    status, job = _read(run_dir / "status.json"), _read(run_dir / "job.json")
+    status = read_json_or_none(run_dir / "status.json", dict) or {}
+    job = read_json_or_none(run_dir / "job.json", dict) or {}
     said = status.get("state", "")
     if said == FINISHED and (run_dir / "results.json").exists():
-        return RunState(FINISHED, status, job)
+        return PointState(FINISHED, status, job)
     newer_job = bool(job) and float(job.get("submitted", 0)) > float(status.get("updated", 0))
     if alive is None:
         alive = job_alive(job, status, run_dir) or (said == RUNNING and writer_alive(status))
     if alive:
-        return RunState(STARTING if not status or newer_job else RUNNING, status, job)
+        return PointState(STARTING if not status or newer_job else RUNNING, status, job)
     if _ended_last(run_dir, job) and job["ended"].get("cause") in (CANCELLED, PRUNED):
-        return RunState(str(job["ended"]["cause"]), {} if newer_job else status, job)
+        return PointState(str(job["ended"]["cause"]), {} if newer_job else status, job)
     if newer_job:  # what the status says is about an earlier attempt
-        return RunState(KILLED, {}, job)
+        return PointState(KILLED, {}, job)
     if said in (FAILED, STOPPED):
-        return RunState(said, status, job)
-    return RunState(KILLED if status or job else MISSING, status, job)
+        return PointState(said, status, job)
+    return PointState(KILLED if status or job else MISSING, status, job)
 
 
 def _ended_last(run_dir: Path, job: Mapping[str, Any]) -> bool:
@@ -101,7 +97,7 @@ def note_end(
     """Write into job.json how the point's job ended. `job`: only if that job is still the recorded
     one.
     """
-    record = _read(run_dir / "job.json")
+    record = read_json_or_none(run_dir / "job.json", dict) or {}
     if job is not None and (record.get("job_id"), record.get("submitted")) != (
         job.get("job_id"),
         job.get("submitted"),
@@ -148,7 +144,7 @@ def node(run_dir: Path) -> str:
 
 def failed_rank(run_dir: Path, since: float) -> str:
     """What a rank other than the first said when it failed after `since`; "" if none did."""
-    said = _read(run_dir / RANK_FAILURE)
+    said = read_json_or_none(run_dir / RANK_FAILURE, dict) or {}
     return (
         f"rank {said.get('rank')}: {said.get('message')}"
         if said and float(said.get("at", 0)) >= since
@@ -158,13 +154,13 @@ def failed_rank(run_dir: Path, since: float) -> str:
 
 def process_mark(pid: int) -> dict[str, Any]:
     """Host, process id and start time: enough to recognise the process later."""
-    return {"host": socket.gethostname(), "pid": pid, "pid_started": start_mark(pid)}
+    return {"host": socket.gethostname(), "pid": pid, "pid_started": process_start(pid)}
 
 
 def writer_record(status: Mapping[str, Any]) -> dict[str, Any]:
     """A job record for an experiment that was started by hand: the process that writes its status."""
     pid, host = int(status.get("pid", 0)), str(status.get("host", ""))
-    started = start_mark(pid) if host == socket.gethostname() else 0.0
+    started = process_start(pid) if host == socket.gethostname() else 0.0
     submitted = float(status.get("updated", 0))
     return {
         "executor": BY_HAND,
@@ -199,7 +195,7 @@ def job_alive(
             time.time() - max(float(status.get("updated", 0)), float(job.get("submitted", 0)))
             < SILENT_AFTER_S
         )
-    return start_mark(int(job["pid"])) == float(job["pid_started"]) > 0
+    return process_start(int(job["pid"])) == float(job["pid_started"]) > 0
 
 
 def writer_alive(status: Mapping[str, Any]) -> bool:
@@ -211,7 +207,7 @@ def writer_alive(status: Mapping[str, Any]) -> bool:
         return time.time() - updated < SILENT_AFTER_S
     pid = int(status.get("pid", 0))
     try:
-        return start_mark(pid) > 0 and psutil.Process(pid).create_time() <= updated + 2
+        return process_start(pid) > 0 and psutil.Process(pid).create_time() <= updated + 2
     except psutil.Error:  # it went away between the two questions
         return False
 
@@ -230,7 +226,7 @@ def last_lines(path: Path, count: int = 12, reach: int = 16384) -> list[str]:
     ]
 
 
-def failure_log(state: RunState, run_dir: Path, count: int = 12) -> tuple[Path, list[str]]:
+def failure_log(state: PointState, run_dir: Path, count: int = 12) -> tuple[Path, list[str]]:
     """The log that says most about a failure, and its end: standard error of the job, else its
     output, else what its setup printed, else log.txt."""
     candidates = [
@@ -241,11 +237,3 @@ def failure_log(state: RunState, run_dir: Path, count: int = 12) -> tuple[Path, 
         if lines:
             return path, lines
     return candidates[0], []
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from simvtp import tracking
 from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.runs.journal import read_json, write_atomically
-from simvtp.runs.lease import SILENT_S, hold, lives_here, owner
+from simvtp.runs.atomic_files import read_json_or_none, write_atomically
+from simvtp.runs.attempts import is_alive_here, owner
+from simvtp.runs.lease import SILENT_S, hold
 from simvtp.tracking import resolve_uri
 from simvtp.tracking.address import database_path, require_answer, shown
 from sweeps.engine.controller_lock import only_controller
@@ -98,9 +98,9 @@ def _lives(run_dir: Path) -> bool:
     if state_of(run_dir).state in ALIVE:
         return True
     holder = owner(run_dir)
-    if holder is None or lives_here(holder) is False:
+    if holder is None or is_alive_here(holder) is False:
         return False
-    return bool(lives_here(holder)) or time.time() - holder.last_beat < SILENT_S
+    return bool(is_alive_here(holder)) or time.time() - holder.last_beat < SILENT_S
 
 
 # ---- the disk ------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def _run(run_dir: Path, busy: str) -> Iterator[Finding]:
             "cut it off",
             lambda: _cut(journal),
         )
-    status = _read(run_dir / "status.json")
+    status = read_json_or_none(run_dir / "status.json")
     if isinstance(status, dict) and status.get("state") == RUNNING:
         mark = {**status, "state": STOPPED, "message": GONE}
         yield found(
@@ -183,7 +183,7 @@ def _run(run_dir: Path, busy: str) -> Iterator[Finding]:
             lambda: write_atomically(run_dir / "status.json", json.dumps(mark)),
         )
     results = run_dir / "results.json"
-    if results.exists() and not isinstance(_read(results), list):
+    if results.exists() and not isinstance(read_json_or_none(results), list):
         yield found(
             "results.json cannot be read",
             "put it aside: the same command scores the run again",
@@ -247,14 +247,6 @@ def _remove(paths: list[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Any:
-    """The content of a JSON file; None if it cannot be read."""
-    try:
-        return read_json(path)
-    except (OSError, ValueError):
-        return None
-
-
 # ---- submissions ---------------------------------------------------------------------------------
 
 
@@ -264,7 +256,7 @@ def _submissions(sweep: SweepFolder) -> Iterator[Finding]:
     """
     who = controller(sweep.folder)
     for path in sorted(sweep.folder.glob("submissions/*.json")):
-        values = _read(path)
+        values = read_json_or_none(path)
         if (
             not isinstance(values, dict)
             or values.get("job_ids")
@@ -461,7 +453,7 @@ def _code(root: Path, living: set[str], under_way: bool) -> Iterator[Finding]:
     used = {
         str(Path(str(job.get("code") or "")).resolve())
         for name in living
-        if (job := _read(root / name / "job.json"))
+        if (job := read_json_or_none(root / name / "job.json"))
     }
     for folder in sorted(root.glob("sweeps/code/*")):
         fresh = time.time() - folder.stat().st_mtime < FRESH_S

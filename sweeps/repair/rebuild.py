@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.config.schema import Experiment, RuntimeConfig
-from simvtp.errors import UserError
-from simvtp.runs.journal import read_journal, read_json
+from simvtp.errors import DamagedFile, UserError
+from simvtp.runs.atomic_files import read_json
+from simvtp.runs.journal import read_journal
 from simvtp.runs.rundir import load_experiment
 from simvtp.runs.scores import read_curve, read_metric
 from simvtp.tracking import resolve_uri
 from simvtp.tracking.address import database_path
 from sweeps.monitor.overview import IDLE, PlannedPoint, SweepFolder, reason, state_of
-from sweeps.monitor.run_state import ALIVE, FINISHED, PRUNED, RunState
+from sweeps.monitor.run_state import ALIVE, FINISHED, PRUNED, PointState
 
 ARTIFACTS = "mlflow-artifacts"  # beside a store in a file
 
@@ -52,7 +53,7 @@ def open_recorded(sweep: SweepFolder, path: Path | None = None) -> Any:
     return open_study(path or sweep.folder / "study.journal", comparison, sweep.plan["points"])  # type: ignore[arg-type]
 
 
-def settle(study: Any, sweep: SweepFolder, fingerprint: str, state: RunState) -> None:
+def settle(study: Any, sweep: SweepFolder, fingerprint: str, state: PointState) -> None:
     """Tell the study how a point ended whose trial is running there."""
     metrics = [objective["metric"] for objective in sweep.plan.get("objectives", ())] or [
         sweep.plan["metric"]
@@ -157,7 +158,7 @@ def runtimes(root: Path) -> dict[Path, RuntimeConfig]:
                     "tracking_experiment", RuntimeConfig.tracking_experiment
                 ),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, DamagedFile, KeyError, TypeError, AttributeError):
             continue
         if resolve_uri(runtime) is not None:
             found[path.parent] = runtime

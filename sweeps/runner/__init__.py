@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ablations.design import Point
 from simvtp.errors import UserError
-from sweeps.monitor.run_state import RunState
+from sweeps.monitor.run_state import PointState
 from sweeps.runner.code_snapshot import Frozen
 from sweeps.runner.executor import EXECUTORS, Executor, Job, NotNow, Options
 from sweeps.runner.slurm_queue import state_of
@@ -61,6 +61,6 @@ def make_executor(
     return LocalJobs(options, sweep_dir, points, code)
 
 
-def point_state(point: Point) -> RunState:
+def point_state(point: Point) -> PointState:
     """What is known about a point without having started it."""
     return state_of(point.run_dir)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ablations.design import Point
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 from sweeps.monitor.run_state import job_alive
 from sweeps.runner.job import ENTRY
 from sweeps.runner.slurm_queue import alive

@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any
 
 from simvtp.config.schema import Experiment, from_dict
-from simvtp.errors import RankLost, Stopped, UserError
-from simvtp.runs.journal import write_atomically
+from simvtp.errors import RankLost, Stopped, StopReason, UserError
+from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.lease import Fenced, Lease, hold
 from sweeps.monitor.run_state import (
     FAILED,
@@ -45,6 +45,10 @@ ASKING = (
 class _Asked(BaseException):
     """The job was asked to stop while the experiment was not in a loop that reads a stop flag."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.reason = StopReason.of_signal(number)
+
 
 def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]:
     """Run one experiment (`simvtp.config.schema.to_dict`) by `entry` (`module:function`) and return
@@ -66,9 +70,9 @@ def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]
                 _load(entry)(resolved, say=_say)
         except Fenced as fenced:  # the status is the other attempt's now
             _say(str(fenced))
-            return {"state": STOPPED, "message": str(fenced)}
+            return {"state": STOPPED, "message": str(fenced), "reason": fenced.reason}
         except Stopped as stopped:  # its own status is written; the next submission continues
-            close(STOPPED, str(stopped))
+            close(STOPPED, str(stopped), stopped.reason)
         except RankLost as lost:  # ends like one that was killed: the controller finds out by what, and continues the point
             _say(str(lost))
             raise
@@ -77,7 +81,7 @@ def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]
             if rank:
                 raise  # the rank must end with an error, so that the others do not wait for it
         except _Asked as asked:
-            close(STOPPED, f"stopped on request ({asked})")
+            close(STOPPED, f"stopped on request ({asked})", asked.reason)
         except MemoryError:
             close(
                 FAILED,
@@ -97,7 +101,7 @@ class _Close:
         self._run_dir, self._rank = run_dir, rank
         self.lease: Lease | None = None
 
-    def __call__(self, state: str, message: str) -> None:
+    def __call__(self, state: str, message: str, reason: StopReason | None = None) -> None:
         _say(message if state == STOPPED else f"failed: {message}")
         if self._rank:
             if state == FAILED:
@@ -107,9 +111,9 @@ class _Close:
         if self.lease is None:
             return  # it never owned the directory
         with contextlib.suppress(UserError):  # the disk is full: that is what the log says anyway
-            self._write(state, message)
+            self._write(state, message, reason)
 
-    def _write(self, state: str, message: str) -> None:
+    def _write(self, state: str, message: str, reason: StopReason | None) -> None:
         now = read_state(self._run_dir, alive=False)
         ours = now.status.get("pid") == os.getpid()
         if now.state == FINISHED or (now.state in (FAILED, STOPPED) and ours):
@@ -127,6 +131,7 @@ class _Close:
         status |= {
             "state": state,
             "message": message,
+            "reason": reason,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "updated": time.time(),
@@ -157,7 +162,7 @@ def _asking() -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise _Asked(signal.Signals(number).name)
+        raise _Asked(number)
 
     before = {number: signal.signal(number, handle) for number in ASKING}
     try:

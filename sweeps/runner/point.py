@@ -10,6 +10,7 @@ from typing import Any
 
 import submitit
 
+from simvtp.errors import StopReason
 from sweeps.monitor.run_state import STOPPED
 from sweeps.runner.job import run_job
 
@@ -49,9 +50,7 @@ def asked_by_slurm(status: dict[str, Any]) -> bool:
     """Whether the run stopped because its time is nearly up or it is to make room: it wants to be
     started again.
     """
-    return status.get("state") == STOPPED and any(
-        name in str(status.get("message")) for name in ("USR1", "USR2")
-    )
+    return status.get("state") == STOPPED and status.get("reason") == StopReason.REQUEUE
 
 
 def requeue() -> bool:

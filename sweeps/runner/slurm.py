@@ -22,7 +22,7 @@ import submitit
 from ablations.design import Point
 from simvtp.config.schema import to_dict
 from simvtp.errors import UserError
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
 from sweeps.runner.code_snapshot import Frozen
 from sweeps.runner.executor import Job, NotNow, Options, Recorded
 from sweeps.runner.point import PointJob

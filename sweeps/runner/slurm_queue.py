@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simvtp.runs.lease import Attempt, lives_here, owner, release_dead
+from simvtp.runs.attempts import Attempt, is_alive_here, owner, release_dead
 from sweeps.monitor.run_state import (
     FINISHED,
     PRUNED,
     SILENT_AFTER_S,
-    RunState,
+    PointState,
     job_alive,
     read_state,
 )
@@ -173,7 +173,7 @@ def alive(
     return job_alive(record, status or {}, run_dir)
 
 
-def state_of(run_dir: Path) -> RunState:
+def state_of(run_dir: Path) -> PointState:
     """What is known about a run: from its directory, and for a job of SLURM from the queue. Whoever
     else holds the directory (an experiment started by hand) makes it a running one too."""
     state = read_state(run_dir)
@@ -190,7 +190,7 @@ def _held_by_another(run_dir: Path, job: Mapping[str, Any]) -> bool:
     holder = owner(run_dir)
     if holder is None or _is_of(holder, str(job.get("job_id"))):
         return False
-    here = lives_here(holder)
+    here = is_alive_here(holder)
     return time.time() - holder.last_beat < SILENT_AFTER_S if here is None else here
 
 

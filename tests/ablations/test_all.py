@@ -28,7 +28,7 @@ from simvtp.config.schema import Experiment, differences, flatten
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
 from simvtp.resolve import finalise
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 from sweeps.cli.command import main
 from sweeps.cli.options import make_comparison, make_parser
 from sweeps.run import start, sweep_for

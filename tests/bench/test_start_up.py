@@ -10,14 +10,16 @@ from simvtp.bench.start_up import PHASES, Starts, StartUpOptions, measure_start,
 from simvtp.errors import UserError
 from simvtp.experiment import run
 from simvtp.experiment.startup_timing import MARKS
-from simvtp.runs.rundir import read_status
+from simvtp.runs.run_records import read_status
 from tests.small import SETTINGS, small_experiment
 
 
 def test_a_run_records_its_phases_in_their_order(tmp_path: Path, shapes_cache: Path) -> None:
     experiment = small_experiment(tmp_path, shapes_cache)
     run(experiment, until="pretrain", say=lambda line: None)
-    start = (read_status(experiment.run_dir) or {})["start"]
+    status = read_status(experiment.run_dir)
+    assert status is not None
+    start = status.start
     assert tuple(start) == MARKS == tuple(PHASES)
     for value in ("time", "cpu_s"):
         values = [start[name][value] for name in MARKS]

@@ -22,7 +22,8 @@ from simvtp import tracking
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment, RuntimeConfig, to_dict
-from simvtp.runs.journal import Journal, write_atomically
+from simvtp.runs.atomic_files import write_atomically
+from simvtp.runs.journal import Journal
 from simvtp.tracking import Mirror
 from tests.reports import made_up
 from tests.reports.made_up import all_results

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 from sweeps.cli.command import main
 from sweeps.mask_ratio import SWEEP
 from sweeps.runner import slurm

@@ -21,8 +21,8 @@ from ablations.design import Point
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import Experiment
+from simvtp.runs.attempts import Attempt, attempts
 from simvtp.runs.journal import read_journal
-from simvtp.runs.lease import Attempt, attempts
 from sweeps.runner.point import REQUEUE_FOR_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until

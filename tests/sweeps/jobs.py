@@ -19,7 +19,8 @@ from pathlib import Path
 
 from simvtp.config.schema import Experiment
 from simvtp.errors import TrainingDiverged
-from simvtp.runs.journal import Journal, read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.journal import Journal
 from simvtp.runs.results import Protocol, Result
 
 STEP_S = 0.05

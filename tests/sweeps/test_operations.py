@@ -26,8 +26,9 @@ from ablations.search import build as build_search
 from simvtp import tracking
 from simvtp.config.overrides import override
 from simvtp.config.schema import Experiment
-from simvtp.runs.journal import Journal, read_journal, read_json, write_atomically
-from simvtp.runs.lease import owner
+from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.attempts import owner
+from simvtp.runs.journal import Journal, read_journal
 from simvtp.runs.rundir import write_identity
 from simvtp.tracking.store import Store
 from sweeps import cancel, doctor, status

@@ -20,9 +20,10 @@ from ablations.search import Search
 from ablations.search import build as build_search
 from simvtp.config.overrides import override
 from simvtp.config.schema import Experiment, to_dict
-from simvtp.errors import ConfigError, RankLost, UserError
-from simvtp.runs.lease import attempts, hold
-from simvtp.runs.rundir import Status
+from simvtp.errors import ConfigError, RankLost, StopReason, UserError
+from simvtp.runs.attempts import attempts
+from simvtp.runs.lease import hold
+from simvtp.runs.rundir import StatusWriter
 from sweeps.cli.command import main
 from sweeps.cli.options import make_options, read_arguments
 from sweeps.engine.budget import Budget
@@ -37,7 +38,7 @@ from sweeps.monitor.run_state import (
     PRUNED,
     RANK_FAILURE,
     STOPPED,
-    RunState,
+    PointState,
     gpu_hours,
     note_end,
     read_state,
@@ -222,12 +223,18 @@ def test_causes_of_array_elements_and_from_the_controller() -> None:
     )
 
 
-def state(name: str, cause: str = "", message: str = "", executor: str = "slurm") -> RunState:
+def state(
+    name: str,
+    cause: str = "",
+    message: str = "",
+    executor: str = "slurm",
+    reason: StopReason | None = None,
+) -> PointState:
     job = {
         "executor": executor,
         **({"ended": {"cause": cause, "message": message}} if cause else {}),
     }
-    return RunState(name, {"message": message}, job)
+    return PointState(name, {"message": message, "reason": reason}, job)
 
 
 def test_what_is_continued_without_being_asked() -> None:
@@ -236,8 +243,8 @@ def test_what_is_continued_without_being_asked() -> None:
         for cause in ("node_fail", "killed", "preempted", "timeout", "unknown", "failed", "")
     ]
     yes += [
-        state(STOPPED, "completed", "stopped at step 3 of 9 (SIGUSR2)"),
-        state(STOPPED, "preempted", "(SIGTERM)"),
+        state(STOPPED, "completed", "stopped at step 3", reason=StopReason.REQUEUE),
+        state(STOPPED, "preempted", reason=StopReason.TERMINATED),
     ]
     no = [
         state(KILLED, "out_of_memory"),
@@ -247,8 +254,8 @@ def test_what_is_continued_without_being_asked() -> None:
         state(FINISHED),
     ]
     no += [
-        state(STOPPED, "", "stopped at step 3 of 9 (SIGTERM)"),
-        state(STOPPED, "stopped", "(SIGUSR2)"),
+        state(STOPPED, "", "stopped at step 3 (SIGUSR2)", reason=StopReason.TERMINATED),
+        state(STOPPED, "stopped", reason=StopReason.REQUEUE),
     ]
     assert all(lost(some) for some in yes) and not any(lost(some) for some in no)
 
@@ -277,7 +284,7 @@ def test_a_rank_whose_fellow_has_gone_ends_as_a_lost_job(
     base: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost_rank(experiment: Experiment, say: object) -> None:
-        with Status(experiment.run_dir, writes=True):
+        with StatusWriter(experiment.run_dir, writes=True):
             raise RankLost("another process of this run has gone away")
 
     monkeypatch.setattr("sweeps.runner.job._load", lambda entry: lost_rank)
@@ -346,7 +353,7 @@ def test_a_budget_counts_what_was_set_aside_and_starts_no_more_than_it_allows(
         values = json.loads(path.read_text())
         path.write_text(json.dumps({**values, "began": 0.0, "ended": 720.0}))  # 0.2 h on two GPUs
         assert gpu_hours(folder) == pytest.approx(0.4)
-        budget.close(folder, RunState(FINISHED, {}, {}))
+        budget.close(folder, PointState(FINISHED, {}, {}))
     assert budget.spent == pytest.approx(0.8) and budget.each == pytest.approx(0.4)
     assert not budget.allows(running=0) and not budget.used_up
     assert Budget(2.0).allows(100)

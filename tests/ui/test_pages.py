@@ -26,7 +26,7 @@ from reports.build import main as build_report
 from simvtp import tracking
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 from sweeps.study import open_study
 from tests.test_tracking import ROOT, Run, ended, make_plan, make_result, make_sweep
 

@@ -31,7 +31,7 @@ from simvtp.data.video.readers import fit_short_side, probe, read_frames
 from simvtp.data.video.tar_member import file_of
 from simvtp.data.video.video_reader import Reader, VideoInfo
 from simvtp.errors import DataError, UserError
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 FORMAT = 1
 LARGEST_BYTES = 20 * 2**30

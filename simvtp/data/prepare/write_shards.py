@@ -39,7 +39,7 @@ from simvtp.data.prepare.transcode import (
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
 from simvtp.data.shards import FAILURES, FORMAT, PLAN, RAW_ENDING, SUMMARY
 from simvtp.errors import ConfigError, DataError, UserError
-from simvtp.runs.journal import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
 
 Encode = Callable[[Path, TranscodeTarget, float | None, float | None], Steps]
 

@@ -24,8 +24,9 @@ from simvtp.data.progress import LogFn
 from simvtp.evaluation.examples.clip_previews import Footage, make_footage
 from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, example_order
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
-from simvtp.runs.journal import read_json, write_atomically
-from simvtp.runs.results import LOWER_IS_BETTER, Result
+from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.metric_names import LOWER_IS_BETTER
+from simvtp.runs.results import Result
 
 PAGE_BYTES = 2_000_000  # of the pictures of a page
 TEMPLATES = Path(__file__).parent / "templates"

@@ -35,7 +35,7 @@ from simvtp.models.weights.state_dict_maps import (
     load,
     to_released,
 )
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 FORMAT = 1  # of config.json beside an export
 WEIGHT_FILES = (

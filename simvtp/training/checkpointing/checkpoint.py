@@ -28,7 +28,7 @@ from torch import Tensor
 
 from simvtp.config.schema import differences, from_dict
 from simvtp.errors import CheckpointError, ConfigError, UserError
-from simvtp.runs.journal import write_atomically
+from simvtp.runs.atomic_files import write_atomically
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)

@@ -12,29 +12,36 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from simvtp.errors import Stopped
+from simvtp.errors import Stopped, StopReason
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 class StopFlag:
-    """False until the process is asked to stop; `reason` says by what."""
+    """Flag that is False until the process is asked to stop.
+
+    Attributes:
+        reason: who or what asked, for people; empty while nobody has.
+        cause: the same for programs; None if it is not known.
+    """
 
     def __init__(self) -> None:
         self.reason = ""
+        self.cause: StopReason | None = None
 
     def __bool__(self) -> bool:
         return bool(self.reason)
 
-    def set(self, reason: str) -> None:
-        self.reason = reason
+    def set(self, reason: str, cause: StopReason | None = None) -> None:
+        """Asks the process to stop."""
+        self.reason, self.cause = reason, cause
 
     def check(self) -> None:
         """Raise Stopped if the flag is set: for work between training steps, which is done again by
         the next call.
         """
         if self.reason:
-            raise Stopped(f"stopped ({self.reason}); the same command continues there.")
+            raise Stopped(f"stopped ({self.reason}); the same command continues there.", self.cause)
 
 
 @contextlib.contextmanager
@@ -59,7 +66,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
             return
         if flag and number == signal.SIGINT:
             raise KeyboardInterrupt
-        flag.set(signal.Signals(number).name)
+        flag.set(signal.Signals(number).name, StopReason.of_signal(number))
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from simvtp.errors import CheckpointError, TrainingDiverged
-from simvtp.runs.journal import Journal, read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.journal import Journal
 from simvtp.training.checkpointing.background_writer import Writer, snapshot
 from simvtp.training.checkpointing.checkpoint import (
     Checkpoints,
@@ -115,7 +116,7 @@ class Keeper:
         def begin() -> None:
             step, copied = self.progress.done, snapshot(state)
             copied["journal"] = (
-                self.journal.mark() if self.journal else None
+                self.journal.position() if self.journal else None
             )  # of now: lines that follow belong to later steps
             self.writer.submit(lambda: self.checkpoints.save(step, copied))
 
@@ -197,7 +198,7 @@ class Keeper:
             self._begin(self.journal)
         else:
             mark = state.get("journal")
-            self.journal.cut_back(mark["length"] if mark else state.get("journal_length", 0))
+            self.journal.truncate(mark["length"] if mark else state.get("journal_length", 0))
         for message in warnings:
             self.journal.write(
                 "event", message=message, stage=self.stage.name, step=self.progress.done
@@ -210,6 +211,6 @@ class Keeper:
         start = self.checkpoints.directory / "start.json"
         noted = read_json(start) if start.exists() else None
         if noted is not None and ("length" not in noted or journal.matches(noted)):
-            journal.cut_back(noted["length"] if "length" in noted else noted["journal_length"])
+            journal.truncate(noted["length"] if "length" in noted else noted["journal_length"])
         else:
-            write_atomically(start, json.dumps(journal.mark()), guard=self.guard)
+            write_atomically(start, json.dumps(journal.position()), check_ownership=self.guard)
