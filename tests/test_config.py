@@ -14,6 +14,7 @@ from simvtp.config import validation
 from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.recipes import RECIPES, get_recipe
 from simvtp.errors import ConfigError
+from simvtp.resolve import finalise
 
 
 def tiny(*assignments: str) -> C.Experiment:
@@ -24,7 +25,7 @@ def tiny(*assignments: str) -> C.Experiment:
 def test_every_recipe_is_possible_and_survives_json(name: str) -> None:
     experiment = get_recipe(name)
     if experiment.data.dataset == "shapes":
-        S.finalise(experiment)
+        finalise(experiment)
     else:
         validation.check(experiment)
     again = C.from_dict(json.loads(json.dumps(C.to_dict(experiment))))
@@ -108,7 +109,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
 )
 def test_impossible_experiments_are_refused(assignments: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        S.finalise(tiny(*assignments))
+        finalise(tiny(*assignments))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -233,9 +234,7 @@ def test_a_manifest_is_known_by_its_content(tmp_path) -> None:
     ):
         (tmp_path / name).write_text(text)
         prints.append(
-            S.finalise(
-                tiny("data.dataset=manifest", f"data.manifest={tmp_path / name}")
-            ).fingerprint
+            finalise(tiny("data.dataset=manifest", f"data.manifest={tmp_path / name}")).fingerprint
         )
     assert prints[0] == prints[1] != prints[2]
 

@@ -42,8 +42,8 @@ SMALL = ShapesConfig(train=24, val=5, test=7)
 CALL = """
 import sys
 from pathlib import Path
-from simvtp.config import ShapesConfig
-from simvtp.data.shapes import ensure_shapes
+from simvtp.config.schema import ShapesConfig
+from simvtp.data.shapes.generate import ensure_shapes
 if __name__ == "__main__":
     config = ShapesConfig(train=int(sys.argv[2]), val=5, test=7)
     ensure_shapes(config, Path(sys.argv[1]), workers=int(sys.argv[3]), say=lambda line: print(line, flush=True))
@@ -284,8 +284,8 @@ def test_a_request_to_stop_ends_the_work_and_the_wait(made: Path, tmp_path: Path
 GROUP = """
 import signal, sys, time
 from pathlib import Path
-from simvtp.config import ShapesConfig
-from simvtp.data.shapes import ensure_shapes
+from simvtp.config.schema import ShapesConfig
+from simvtp.data.shapes.generate import ensure_shapes
 asked = []
 for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, lambda number, frame: asked.append(number))
@@ -510,7 +510,7 @@ def test_more_test_clips_than_can_be_told_apart_are_refused(
 
 
 def test_the_vocabulary_of_the_builtin_tokenizer_holds_every_word() -> None:
-    path = Path(generate.__file__).parent / "vocabulary.txt"
+    path = Path(generate.__file__).parents[1] / "text" / "vocabulary.txt"
     assert not set(GRAMMAR_WORDS) - set(path.read_text(encoding="utf-8").split())
 
 

@@ -39,9 +39,9 @@ LOCAL = Options(entry=ENTRY, parallel=2)
 CONTROLLER = """
 import sys
 from ablations import mask_ratio
-from simvtp.settings import override
-from simvtp.recipes import tiny
-from sweeps.engine import run_sweep
+from simvtp.config.overrides import override
+from simvtp.config.recipes import tiny
+from sweeps.engine.sweep_engine import run_sweep
 from sweeps.runner import Options
 run_sweep(mask_ratio.build(override(tiny(), sys.argv[1:])), Options(entry="tests.sweeps.jobs:run", parallel=2), every_s=0.5)
 """

@@ -110,7 +110,8 @@ def test_a_sweep_runs_its_frozen_code_and_says_which(grid: Ablation) -> None:
     done = run_sweep(grid, LOCAL, poll_s=0.1)
     for outcome in done.outcomes:
         code = Path(read_state(outcome.point.run_dir).job["code"])
-        assert (code / "sweeps" / "job.py").read_text() == (ROOT / "sweeps" / "job.py").read_text()
+        module = Path("sweeps", "runner", "job.py")
+        assert (code / module).read_text() == (ROOT / module).read_text()
         assert {attempt.token for attempt in attempts(outcome.point.run_dir)} == {1}
         lease = json.loads((outcome.point.run_dir / "lease" / "00000001.ended.json").read_text())
         assert Path(lease["code"]) == code, "the job imported something else"
@@ -421,7 +422,7 @@ def test_a_search_with_two_objectives_tells_both(base: Experiment) -> None:
 
 DETACHED = """
 import sys
-from sweeps.command import main
+from sweeps.cli.command import main
 from sweeps.mask_ratio import SWEEP
 sys.exit(main(SWEEP, entry="tests.sweeps.jobs:run"))
 """
