@@ -1,5 +1,4 @@
-"""Question answering, multiple choice and action recognition: accuracies of scored candidates,
-counts, and what guessing gives.
+"""Accuracies of question answering, multiple choice and action recognition, and of guessing.
 
 All three give each candidate (answer of the vocabulary, choice, class) a score and ask for the rank
 of the right one. All accuracies are in per cent. Ties are pessimistic, as in retrieval: a wrong
@@ -7,9 +6,9 @@ candidate with the score of the right one counts as before it, so a model that s
 never right. An answer that the vocabulary lacks (number -1) is never right either and stays in the
 average.
 
-Two ways of guessing stand beside each figure: `chance`, a uniformly random candidate, and `prior`,
-the candidate that is most often right in training. A model that ignores the video can reach the
-prior (a question's words help it further: a text-only model is a baseline to be trained, not to be
+Two ways of guessing go with each figure: `chance`, a uniformly random candidate, and `prior`, the
+candidate that is most often right in training. A model that ignores the video can reach the prior
+(a question's words help it further: a text-only model is a baseline to be trained, not to be
 computed here).
 """
 
@@ -24,19 +23,17 @@ from simvtp.errors import DataError, TrainingDiverged
 from simvtp.runs.metric_names import slug
 from simvtp.runs.results import Protocol, Result
 
-PRIOR, CATEGORY_PRIOR = "prior", "prior of the category"  # names in `Result.baselines`
+PRIOR = "prior"  # name in `Result.baselines`
 UNKNOWN = -1  # number of an answer that is not among the candidates
-TGIF_COUNT_LIMITS = (
-    1,
-    10,
-)  # to which published figures on TGIF-QA clamp a predicted count (the annotated answers go from 0 to 10)
+# Published figures on TGIF-QA clamp a predicted count to these; annotated answers are 0 to 10.
+TGIF_COUNT_LIMITS = (1, 10)
 
 
 # ---- candidates ----------------------------------------------------------------------------------
 
 
 def answer_ranks(scores: Tensor, right: Tensor, candidates: Tensor | None = None) -> Tensor:
-    """Rank (from 1) of the right candidate of each query, int64 [Q].
+    """Returns the rank (from 1) of the right candidate of each query, int64 [Q].
 
     Args:
         scores: [Q, A], larger is better.
@@ -49,23 +46,23 @@ def answer_ranks(scores: Tensor, right: Tensor, candidates: Tensor | None = None
     """
     scores, right = scores.detach().cpu(), right.cpu()
     _check_right(right, scores.shape[0], scores.shape[1])
-    there = torch.ones_like(scores, dtype=torch.bool) if candidates is None else candidates.cpu()
+    present = torch.ones_like(scores, dtype=torch.bool) if candidates is None else candidates.cpu()
     known = right != UNKNOWN
-    place = right.clamp(min=0)[:, None]
-    absent = (known & ~there.gather(1, place)[:, 0]).nonzero()
+    column = right.clamp(min=0)[:, None]
+    absent = (known & ~present.gather(1, column)[:, 0]).nonzero()
     if len(absent):
         raise DataError(
             f"the right answer of question number {int(absent[0])} is not among its candidates."
         )
-    broken = (scores.isnan() & there).any(dim=1).nonzero()
+    broken = (scores.isnan() & present).any(dim=1).nonzero()
     if len(broken):
         raise TrainingDiverged(
-            f"a score of question number {int(broken[0])} is not a number: the model's weights are broken, start again from an earlier "
-            "checkpoint or with a lower learning rate."
+            f"a score of question number {int(broken[0])} is not a number: the model's weights are "
+            "broken, start again from an earlier checkpoint or with a lower learning rate."
         )
-    own = scores.gather(1, place)
-    before = (scores >= own) & there
-    before.scatter_(1, place, False)  # the right one is not before itself, whatever its score
+    own = scores.gather(1, column)
+    before = (scores >= own) & present
+    before.scatter_(1, column, False)  # the right one is not before itself, whatever its score
     return torch.where(known, 1 + before.sum(dim=1), scores.shape[1] + 1)
 
 
@@ -76,23 +73,23 @@ def _check_right(right: Tensor, queries: int, candidates: int) -> None:
         raise DataError("the test set has no question: choose another split.")
     if int(right.min()) < UNKNOWN or int(right.max()) >= candidates:
         raise DataError(
-            f"a question has answer number {int(right.max())}, but there are {candidates} candidates (numbers from 0)."
+            f"a question has answer number {int(right.max())}, but there are {candidates} "
+            "candidates (numbers from 0)."
         )
 
 
 def accuracy(ranks: Tensor, categories: Sequence[str] = ()) -> dict[str, float]:
-    """`accuracy` and, for each category of questions, `accuracy-<category>`: per cent with rank 1."""
+    """Returns `accuracy` and `accuracy-<category>` of each category: per cent with rank 1."""
     return _by_category((ranks == 1).double(), categories)
 
 
 def top_k(ranks: Tensor, depths: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """`top1`, `top5`: per cent of queries with the right class among the first k."""
+    """Returns `top1`, `top5`: per cent of queries with the right class among the first k."""
     return {f"top{k}": float(100 * (ranks <= k).double().mean()) for k in depths}
 
 
 def _by_category(hits: Tensor, categories: Sequence[str]) -> dict[str, float]:
-    """Mean of `hits` [Q] (shares of 1) in per cent, of all and of each category; categories in
-    alphabetical order.
+    """Returns the mean of `hits` [Q] in per cent, of all and of each category (sorted).
 
     Categories that differ only in characters that a metric's name may not hold are one.
     """
@@ -114,8 +111,10 @@ def _by_category(hits: Tensor, categories: Sequence[str]) -> dict[str, float]:
 def chance_accuracy(
     right: Tensor, candidates: int | Tensor, categories: Sequence[str] = ()
 ) -> dict[str, float]:
-    """What a uniformly random candidate gives, keys of `accuracy`. candidates: number of them, for
-    all queries or int [Q].
+    """Returns the accuracy of a uniformly random candidate, keys of `accuracy`.
+
+    Args:
+        candidates: number of them, for all queries or int [Q].
     """
     return _by_category(_chance_hits(right, candidates, 1), categories)
 
@@ -123,7 +122,7 @@ def chance_accuracy(
 def chance_top_k(
     right: Tensor, candidates: int | Tensor, depths: Sequence[int] = (1, 5)
 ) -> dict[str, float]:
-    """What a random order of the candidates gives, keys of `top_k`."""
+    """Returns the metrics of a random order of the candidates, keys of `top_k`."""
     return {f"top{k}": float(100 * _chance_hits(right, candidates, k).mean()) for k in depths}
 
 
@@ -139,10 +138,10 @@ def prior_accuracy(
     categories: Sequence[str] = (),
     training_categories: Sequence[str] = (),
 ) -> dict[str, float]:
-    """What the most frequent answer of training gives, keys of `accuracy`.
+    """Returns the accuracy of the most frequent answer of training, keys of `accuracy`.
 
     With `training_categories` it is the most frequent one *of the question's category* (for a
-    category that training lacks: of all), which is what the kind of a question tells. Answers of
+    category that training lacks: of all), which is what the kind of a question reveals. Answers of
     equal frequency are ordered at random: the figures are expectations.
 
     Args:
@@ -170,7 +169,7 @@ def prior_accuracy(
 def prior_top_k(
     training: Tensor, right: Tensor, candidates: int, depths: Sequence[int] = (1, 5)
 ) -> dict[str, float]:
-    """What the order of the classes by their frequency in training gives, keys of `top_k`."""
+    """Returns the metrics of the classes ordered by frequency in training, keys of `top_k`."""
     counts = _counts(training, candidates)
     return {f"top{k}": float(100 * _prior_hits(counts, right, k).mean()) for k in depths}
 
@@ -181,15 +180,17 @@ def prior_choice(
     candidates: Tensor | None = None,
     categories: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Multiple choice: what choosing the candidate whose text was most often right in training
-    gives, keys of `accuracy`.
+    """Returns the accuracy of the choice whose text was most often right in training.
 
-    frequencies: int [Q, A], how often each candidate was the right answer of a training question;
-    candidates: see `answer_ranks`.
+    Args:
+        frequencies: int [Q, A], how often each candidate was the right answer of a training
+            question.
+        right: int64 [Q].
+        candidates: see `answer_ranks`.
     """
     _check_right(right, *frequencies.shape)
-    there = torch.ones_like(frequencies, dtype=torch.bool) if candidates is None else candidates
-    counts = torch.where(there, frequencies, -1)
+    present = torch.ones_like(frequencies, dtype=torch.bool) if candidates is None else candidates
+    counts = torch.where(present, frequencies, -1)
     return _by_category(_prior_hits(counts, right, 1), categories)
 
 
@@ -198,30 +199,32 @@ def _counts(answers: Tensor, candidates: int) -> Tensor:
 
 
 def _prior_hits(counts: Tensor, right: Tensor, depth: int) -> Tensor:
-    """P(the right one is among the first `depth` by frequency), equal frequencies in random order.
-    counts: [A], or [Q, A].
+    """Returns P(the right one is among the first `depth` by frequency), ties in random order.
+
+    Args:
+        counts: [A], or [Q, A].
     """
     known = right != UNKNOWN
-    place = right.clamp(min=0)
+    column = right.clamp(min=0)
     if counts.dim() == 1:
         # Sorted once for all queries: a vocabulary of thousands and as many questions would make a
         # large table.
         ordered = counts.sort().values
-        own = counts[place]
+        own = counts[column]
         upto = torch.searchsorted(ordered, own, right=True)
         before, alike = len(counts) - upto, upto - torch.searchsorted(ordered, own)
     else:
-        own = counts.gather(1, place[:, None])
+        own = counts.gather(1, column[:, None])
         before, alike = (counts > own).sum(dim=1), (counts == own).sum(dim=1)
-    share = ((depth - before).double() / alike).clamp(0, 1)
-    return torch.where(known, share, 0.0)
+    probability = ((depth - before).double() / alike).clamp(0, 1)
+    return torch.where(known, probability, 0.0)
 
 
 # ---- counts --------------------------------------------------------------------------------------
 
 
 def round_counts(predicted: Tensor, limits: tuple[int, int]) -> Tensor:
-    """Predicted counts as whole numbers within the limits, halves upwards."""
+    """Returns predicted counts as whole numbers within the limits, halves upwards."""
     predicted = predicted.detach().cpu().double()
     broken = (~predicted.isfinite()).nonzero()
     if len(broken):
@@ -234,8 +237,9 @@ def round_counts(predicted: Tensor, limits: tuple[int, int]) -> Tensor:
 def count_metrics(
     predicted: Tensor, truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS
 ) -> dict[str, float]:
-    """`accuracy` (per cent) and `MSE` of the rounded counts, as TGIF-QA is reported, and `MSE-raw`
-    of the counts as predicted.
+    """Returns `accuracy` (per cent) and `MSE` of the rounded counts, and `MSE-raw` of the raw ones.
+
+    TGIF-QA is reported after rounding.
 
     Args:
         predicted: [Q] real numbers.
@@ -255,8 +259,9 @@ def count_metrics(
 
 
 def chance_count(truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS) -> dict[str, float]:
-    """What a uniformly random whole number within the limits gives, as exact expectations; keys of
-    `count_metrics`.
+    """Returns the expected metrics of a uniformly random whole number within the limits.
+
+    The keys are those of `count_metrics`.
     """
     numbers = torch.arange(limits[0], limits[1] + 1)
     apart = (numbers[None] - truth.cpu()[:, None]).double()
@@ -267,50 +272,20 @@ def chance_count(truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS) -> 
 def prior_count(
     training: Tensor, truth: Tensor, limits: tuple[int, int] = TGIF_COUNT_LIMITS
 ) -> dict[str, float]:
-    """What one number for all gives: for `accuracy` the most frequent count of training (the
-    smallest of several), for the errors the mean.
+    """Returns the metrics of one number for all.
+
+    For `accuracy` it is the most frequent count of training (the smallest of several), for the
+    errors the mean.
     """
     frequent = training.mode().values if len(training) else None
     if frequent is None:
-        raise DataError(
-            "the training split has no counting question: there is no prior to be had from it."
-        )
+        raise DataError("the training split has no counting question, so it gives no prior.")
     hits = count_metrics(frequent.double().expand(len(truth)), truth, limits)
     errors = count_metrics(training.double().mean().expand(len(truth)), truth, limits)
     return {"accuracy": hits["accuracy"], "MSE": errors["MSE"], "MSE-raw": errors["MSE-raw"]}
 
 
 # ---- results -------------------------------------------------------------------------------------
-
-
-def open_ended_result(
-    protocol: Protocol,
-    scores: Tensor,
-    right: Tensor,
-    training: Tensor,
-    *,
-    categories: Sequence[str] = (),
-    training_categories: Sequence[str] = (),
-) -> Result:
-    """Open-ended questions: scores [Q, A] over the answer vocabulary, numbers of the right answers
-    of test [Q] and training [T].
-    """
-    ranks, size = answer_ranks(scores, right), scores.shape[1]
-    baselines = {PRIOR: prior_accuracy(training, right, size, categories)}
-    if training_categories:
-        baselines[CATEGORY_PRIOR] = prior_accuracy(
-            training, right, size, categories, training_categories
-        )
-    chances = chance_accuracy(right, size, categories)
-    return Result(
-        protocol,
-        accuracy(ranks, categories),
-        chances,
-        len(ranks),
-        size,
-        tuple(ranks.tolist()),
-        baselines=baselines,
-    )
 
 
 def choice_result(
@@ -322,8 +297,13 @@ def choice_result(
     frequencies: Tensor | None = None,
     categories: Sequence[str] = (),
 ) -> Result:
-    """Multiple choice: scores [Q, A] of the candidates; `candidates` and `frequencies` (none: no
-    prior) as for `prior_choice`.
+    """Returns the result of multiple choice.
+
+    Args:
+        scores: [Q, A] of the candidates.
+        right: int64 [Q].
+        candidates: see `prior_choice`.
+        frequencies: see `prior_choice`; None: no prior.
     """
     ranks, size = answer_ranks(scores, right, candidates), scores.shape[1]
     numbers = size if candidates is None else candidates.sum(dim=1)
@@ -337,46 +317,6 @@ def choice_result(
         protocol,
         accuracy(ranks, categories),
         chances,
-        len(ranks),
-        size,
-        tuple(ranks.tolist()),
-        baselines=baselines,
-    )
-
-
-def count_result(
-    protocol: Protocol,
-    predicted: Tensor,
-    truth: Tensor,
-    training: Tensor,
-    limits: tuple[int, int] = TGIF_COUNT_LIMITS,
-) -> Result:
-    """Counting: predicted real numbers [Q], true counts of test [Q] and training [T];
-    `Result.scores` are the numbers as predicted.
-    """
-    metrics, chances = count_metrics(predicted, truth, limits), chance_count(truth, limits)
-    baselines = {PRIOR: prior_count(training, truth, limits)}
-    return Result(
-        protocol,
-        metrics,
-        chances,
-        len(truth),
-        0,
-        scores=tuple(predicted.tolist()),
-        baselines=baselines,
-    )
-
-
-def action_result(protocol: Protocol, scores: Tensor, right: Tensor, training: Tensor) -> Result:
-    """Action recognition: scores [Q, A] of the classes, numbers of the right classes of test [Q]
-    and training [T].
-    """
-    ranks, size = answer_ranks(scores, right), scores.shape[1]
-    baselines = {PRIOR: prior_top_k(training, right, size)}
-    return Result(
-        protocol,
-        top_k(ranks),
-        chance_top_k(right, size),
         len(ranks),
         size,
         tuple(ranks.tolist()),

@@ -1,4 +1,4 @@
-"""Evaluation mode for the length of a block."""
+"""Evaluation mode of a model for the length of a block."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off and no gradients inside the block; afterwards each module is in the mode that it
-    was in.
+    """Turns dropout and gradients off inside the block.
+
+    Afterwards each module is in the mode that it was in.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -1,11 +1,10 @@
-"""What came of each test item: the rank of its right candidate, its overlap, its error; and of
-some, what was predicted.
+"""Outcomes of each test item: rank of its right candidate, overlap or error; cards of some.
 
-`RUN_DIR/stages/items_<stage>.jsonl.gz`, one line for each figure that the stage measured (see
-`simvtp.runs.results.Result`), in the same order, then those of baselines that were trained. Paired
-tests over test items read `outcomes`; the example pages (gallery.py) read `cards`, so that they
-need neither the model nor another pass over the test set. Runs of versions that wrote no such file
-have none: `run_items` is then empty. Read without torch.
+`RUN_DIR/stages/items_<stage>.jsonl.gz` has one line for each figure that the stage measured (see
+`simvtp.runs.results.Result`), in the same order, then those of trained baselines. Paired tests over
+test items read `outcomes`; the example pages (gallery.py) read `cards`, so that they need neither
+the model nor another pass over the test set. Runs of versions that wrote no such file have none:
+`run_items` is then empty. Reading needs no torch.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Items:
-    """The items behind one figure.
+    """Items behind one figure.
 
     Attributes:
         protocol: of the figure.
@@ -66,34 +65,39 @@ class Items:
         wrong = [
             f"{name} has {length}" for name, length in lengths.items() if length != len(self.ids)
         ]
-        if wrong or len(set(self.ids)) != len(self.ids):
-            raise DataError(
-                f"{len(set(self.ids))} test items have a name, but {wrong[0] if wrong else f'there are {len(self.ids)}'}."
-            )
+        names = len(set(self.ids))
+        if wrong or names != len(self.ids):
+            found = wrong[0] if wrong else f"there are {len(self.ids)}"
+            raise DataError(f"{names} test items have a name, but {found}.")
 
     def outcomes(self, metric: str) -> Values:
-        """The metric of each item [items], in the unit of the figure (per cent, ranks). Its mean is
-        the figure, of MdR its median.
+        """Returns the metric of each item [items], in the unit of the figure (per cent, ranks).
 
-        Items that the metric does not speak of (those of other categories) are NaN: use `figure`,
-        or leave them out. Raises DataError if the metric cannot be had from what was written.
+        Their mean is the figure, of MdR their median. Items that the metric is not about (those of
+        other categories) are NaN: use `figure`, or leave them out.
+
+        Raises:
+            DataError: the metric does not follow from the stored columns.
         """
         if metric in self.values:
             return self._column(metric)
-        for pattern, of in _DERIVED.items():
+        for pattern, derive in _DERIVED.items():
             found = re.fullmatch(pattern, metric)
             if found:
                 try:
-                    return of(self, *found.groups())
+                    return derive(self, *found.groups())
                 except KeyError:
                     break
         raise DataError(
-            f"the items of {self.protocol.task} hold {', '.join(self.values) or 'nothing'}: {metric} does not follow from it."
+            f"the items of {self.protocol.task} hold {', '.join(self.values) or 'nothing'}: "
+            f"{metric} does not follow from it."
         )
 
     def figure(self, metric: str, chosen: NDArray[np.int64] | None = None) -> float:
-        """The figure over the items (or over those numbers, repeats counted): what `Result.metrics`
-        holds.
+        """Returns the figure over the items, which `Result.metrics` holds.
+
+        Args:
+            chosen: numbers of the items, repeats counted; None: all.
         """
         values = self.outcomes(metric)
         values = values if chosen is None else values[chosen]
@@ -102,7 +106,7 @@ class Items:
     def _column(self, name: str) -> Values:
         return np.array(self.values[name], dtype=np.float64)
 
-    def _within(self, depth: str) -> Values:
+    def _rank_within(self, depth: str) -> Values:
         return np.where(self._column("rank") <= int(depth), 100.0, 0.0)
 
     def _of_category(self, category: str) -> Values:
@@ -113,11 +117,11 @@ class Items:
         )
 
 
-# metric -> how it follows from the columns; a KeyError says that a column is not there
+# Metric -> its derivation from the columns; a KeyError says that a column is missing.
 _DERIVED: dict[str, Callable[..., Values]] = {
-    r"R(\d+)": lambda items, depth: items._within(depth),
-    r"top(\d+)": lambda items, depth: items._within(depth),
-    r"accuracy": lambda items: items._within("1"),
+    r"R(\d+)": lambda items, depth: items._rank_within(depth),
+    r"top(\d+)": lambda items, depth: items._rank_within(depth),
+    r"accuracy": lambda items: items._rank_within("1"),
     r"accuracy-(.+)": lambda items, category: items._of_category(category),
     r"MdR|MnR": lambda items: items._column("rank"),
     r"mIoU": lambda items: 100.0 * items._column("IoU-top1"),
@@ -128,14 +132,19 @@ _DERIVED: dict[str, Callable[..., Values]] = {
 
 
 def items_of(result: Result, ids: Sequence[str], **more: Any) -> Items:
-    """Items with the ranks that the result already holds; `more`: other fields of `Items`."""
+    """Returns items with the ranks that the result already holds.
+
+    Args:
+        more: other fields of `Items`.
+    """
     values = {"rank": tuple(map(float, result.ranks))} if result.ranks else {}
     return Items(**{"protocol": result.protocol, "ids": distinct(ids), "values": values, **more})
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The names; one that was there before gets a number (`clip`, `clip (2)`), so that an
-    annotation that names an item twice is no end.
+    """Returns the names; a repeated one gets a number (`clip`, `clip (2)`).
+
+    So an annotation that names an item twice does not end the evaluation.
     """
     seen: dict[str, int] = {}
     given = set(names)
@@ -154,15 +163,17 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def items_path(run_dir: Path, stage: str) -> Path:
-    """Where the items of a stage (one of STAGES) lie."""
+    """Returns the path of the items of a stage (one of STAGES)."""
     return run_dir / "stages" / f"items_{stage}.jsonl.gz"
 
 
 def write_items(
     path: Path, items: Sequence[Items], guard: Callable[[], None] | None = None
 ) -> None:
-    """Write all figures of a stage atomically; the same items give the same bytes. `guard`: see
-    `journal.write_atomically`.
+    """Writes all figures of a stage atomically; the same items give the same bytes.
+
+    Args:
+        guard: see `journal.write_atomically`.
     """
     lines = [json.dumps(asdict(one), allow_nan=False, separators=(",", ":")) for one in items]
     write_atomically(
@@ -171,14 +182,19 @@ def write_items(
 
 
 def read_items(path: Path) -> list[Items]:
-    """The figures of a file that `write_items` wrote; DataError if it is damaged."""
+    """Returns the figures of a file that `write_items` wrote.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     try:
         return [
             _from_dict(json.loads(line)) for line in gzip.decompress(path.read_bytes()).splitlines()
         ]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): it was damaged, or another version wrote it."
+            f"{path} cannot be read ({type(error).__name__}: {error}): it is damaged, or another "
+            "version wrote it."
         ) from error
 
 
@@ -191,15 +207,13 @@ def _from_dict(values: Mapping[str, Any]) -> Items:
 
 
 def run_items(run_dir: Path) -> list[Items]:
-    """All items of a run, stage by stage; none for what was measured by versions that did not write
-    them.
-    """
+    """Returns all items of a run, stage by stage; stages without stored items have none."""
     paths = [items_path(run_dir, stage) for stage in STAGES]
     return [one for path in paths if path.exists() for one in read_items(path)]
 
 
 def find_items(items: Sequence[Items], protocol: Protocol, baseline: str = "") -> Items | None:
-    """Those behind the figure of this protocol."""
+    """Returns the items behind the figure of this protocol, or None."""
     return next(
         (one for one in items if one.protocol == protocol and one.baseline == baseline), None
     )

@@ -1,4 +1,4 @@
-"""What a pre-training model fills in: hidden tubes and hidden words, as pictures.
+"""Pictures of a pre-training model's reconstructions: hidden tubes and hidden words.
 
 A model that predicts normalised tubes (method notes 1.5) says how the pixels of a tube differ, not
 how bright the tube is or how strong its contrast. To show it, a brightness and contrast must come
@@ -10,7 +10,7 @@ from somewhere, and that choice decides how good the picture looks. So both are 
   model did not predict. This is how reconstructions are usually published. Even a prediction of
   nothing looks like a coarse version of the clip then.
 
-For both, the peak signal-to-noise ratio over the hidden pixels stands beside that of flat tubes (a
+Each gives the peak signal-to-noise ratio over the hidden pixels, and that of flat tubes (a
 prediction of nothing).
 """
 
@@ -27,9 +27,9 @@ from simvtp.batch import Batch, Masks
 from simvtp.config.schema import ModelConfig
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.examples.sheets import (
-    Line,
     Panel,
     Sheet,
+    SheetLine,
     Word,
     draw_animation,
     draw_sheet,
@@ -37,7 +37,7 @@ from simvtp.evaluation.examples.sheets import (
 )
 from simvtp.models.common.embeddings import cut_tubes
 
-HIDDEN_COLOUR = (0.86, 0.88, 0.905)  # a light grey, kin to no natural picture
+HIDDEN_COLOUR = (0.86, 0.88, 0.905)  # a light grey, unlike natural pictures
 STD_EPSILON = 1e-6  # as in the loss
 
 
@@ -55,17 +55,18 @@ def draw_reconstructions(
     out_dir: Path,
     mvm_target: Literal["normalized", "raw"],
 ) -> list[Path]:
-    """Draw what `model` fills in: a PNG and an animated GIF for each sample.
+    """Draws the reconstructions of `model`: a PNG and an animated GIF for each sample.
 
     Args:
-        model: a `SimVTP`. Without the mvm (or mlm) objective, the rebuilt frames (or words) are
-            left out.
-        batch, masks: a few samples on the model's device (two or more, if the model has the vtm
+        model: a `SimVTP`. Without the mvm (or mlm) objective, the reconstructed frames (or words)
+            are left out.
+        batch: a few samples on the model's device (two or more, if the model has the vtm
             objective).
+        masks: of the samples.
         tokenizer: turns ids into text.
-        out_dir: made if needed; files are `reconstruction_<number>_<sample id>.png` and `.gif`.
-        mvm_target: what the model was trained to predict. With "raw" it predicts pixels, and there
-            is one rebuilt row.
+        out_dir: created if needed; files are `reconstruction_<number>_<sample id>.png` and `.gif`.
+        mvm_target: target that the model was trained on. With "raw" it predicts pixels, and there
+            is one reconstructed row.
 
     Returns:
         The files, sample by sample, PNG first.
@@ -84,10 +85,12 @@ def draw_reconstructions(
         prediction = outputs["video_prediction"][row] if "video_prediction" in outputs else None
         logits = outputs["word_logits"][row] if "word_logits" in outputs else None
         hidden = masks.masked[row].cpu()
-        lines, share = _caption_lines(batch, masks, row, logits, tokenizer)
+        lines, words_hidden = _caption_lines(batch, masks, row, logits, tokenizer)
+        ratio = len(hidden) / config.tubes
+        tubes_hidden = f"{len(hidden)} of {config.tubes} tubes hidden ({100 * ratio:.0f} %)"
         sheet = Sheet(
             title=name,
-            subtitle=f"{len(hidden)} of {config.tubes} tubes hidden ({100 * len(hidden) / config.tubes:.0f} %)  ·  {share}",
+            subtitle=f"{tubes_hidden}  ·  {words_hidden}",
             panels=_panels(tubes[row], hidden, prediction, config, mvm_target),
             lines=lines,
             footnote=_footnote(prediction is not None, logits is not None, mvm_target),
@@ -105,17 +108,21 @@ def draw_reconstructions(
 
 
 def join_tubes(tubes: Tensor, config: ModelConfig) -> Tensor:
-    """Inverse of `cut_tubes` for one clip: [N, P] -> [T, H, W, 3]."""
+    """Returns the inverse of `cut_tubes` for one clip: [N, P] -> [T, H, W, 3]."""
     t, h, w = config.grid
-    cut = tubes.view(t, h, w, config.tubelet_size, config.patch_size, config.patch_size, 3)
-    return cut.permute(0, 3, 1, 4, 2, 5, 6).reshape(
-        config.frames, config.image_size, config.image_size, 3
-    )
+    patches = tubes.view(t, h, w, config.tubelet_size, config.patch_size, config.patch_size, 3)
+    shape = config.frames, config.image_size, config.image_size, 3
+    return patches.permute(0, 3, 1, 4, 2, 5, 6).reshape(shape)
 
 
 def tube_statistics(tubes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation of each tube and colour channel: [n, P] -> two of [n, 1,
-    3].
+    """Returns mean and unbiased standard deviation of each tube and colour channel.
+
+    Args:
+        tubes: [n, P].
+
+    Returns:
+        Two tensors [n, 1, 3].
     """
     values = tubes.unflatten(-1, (-1, 3))
     deviation, mean = torch.std_mean(values, dim=-2, correction=1, keepdim=True)
@@ -123,16 +130,18 @@ def tube_statistics(tubes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def with_true_statistics(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Normalised prediction [M, P] with the mean and deviation of the true tubes [M, P] put back:
-    the inverse of the loss's target.
+    """Returns a normalised prediction [M, P] with mean and deviation of the true tubes [M, P].
+
+    This is the inverse of the loss's target.
     """
     mean, deviation = tube_statistics(truth)
     return (prediction.unflatten(-1, (-1, 3)) * (deviation + STD_EPSILON) + mean).flatten(-2)
 
 
 def with_visible_statistics(prediction: Tensor, visible: Tensor) -> Tensor:
-    """Normalised prediction [M, P] with the average mean and deviation of the visible tubes [V, P],
-    the same for every tube.
+    """Returns a normalised prediction [M, P] with statistics of the visible tubes [V, P].
+
+    They are averages, the same for every tube.
     """
     mean, deviation = (statistic.mean(dim=0) for statistic in tube_statistics(visible))
     return (prediction.unflatten(-1, (-1, 3)) * (deviation + STD_EPSILON) + mean).flatten(-2)
@@ -145,8 +154,12 @@ def _panels(
     config: ModelConfig,
     target: Literal["normalized", "raw"],
 ) -> tuple[Panel, ...]:
-    """Original, masked, and the rebuilt versions of one clip; `tubes` [N, P] in [0, 1],
-    `prediction` [M, P].
+    """Returns the original, masked and reconstructed versions of one clip.
+
+    Args:
+        tubes: [N, P] in [0, 1].
+        hidden: int64 [M].
+        prediction: [M, P].
     """
 
     def panel(title: str, note: str, content: Tensor | None) -> Panel:
@@ -160,14 +173,8 @@ def _panels(
     if prediction is None or not len(hidden):
         return tuple(panels)
     if target == "raw":
-        return (
-            *panels,
-            panel(
-                "Rebuilt, as predicted",
-                f"pixels as the model gives them\n{_quality(prediction, truth)}",
-                prediction,
-            ),
-        )
+        note = f"pixels as the model gives them\n{_quality(prediction, truth)}"
+        return *panels, panel("Rebuilt, as predicted", note, prediction)
     visible = tubes[torch.ones(len(tubes), dtype=torch.bool).index_fill(0, hidden, False)]
     nothing = torch.zeros_like(prediction)
     for title, note, content, flat in (
@@ -184,13 +191,8 @@ def _panels(
             with_true_statistics(nothing, truth),
         ),
     ):
-        panels.append(
-            panel(
-                title,
-                f"{note}\n{_quality(content, truth)}\n(flat tubes: {_decibel(flat, truth)})",
-                content,
-            )
-        )
+        quality = f"{_quality(content, truth)}\n(flat tubes: {_decibel(flat, truth)})"
+        panels.append(panel(title, f"{note}\n{quality}", content))
     return tuple(panels)
 
 
@@ -211,9 +213,11 @@ def _footnote(rebuilt: bool, filled: bool, target: Literal["normalized", "raw"])
         )
     if rebuilt and target == "normalized":
         parts.append(
-            "The model predicts each tube normalised to mean 0 and deviation 1, so it says nothing about a tube's brightness and contrast. "
-            "As predicted: all hidden tubes get the average of the visible ones. True patch statistics: each gets its own, taken from the "
-            "answer, as reconstructions are usually published. Flat tubes: the same, with a prediction of nothing."
+            "The model predicts each tube normalised to mean 0 and deviation 1, so it says nothing "
+            "about a tube's brightness and contrast. As predicted: all hidden tubes get the "
+            "average of the visible ones. True patch statistics: each gets its own, taken from the "
+            "answer, as reconstructions are usually published. Flat tubes: the same, with a "
+            "prediction of nothing."
         )
     if filled:
         parts.append("Filled-in words: green = right, red = wrong, with the true word in brackets.")
@@ -225,45 +229,46 @@ def _footnote(rebuilt: bool, filled: bool, target: Literal["normalized", "raw"])
 
 def _caption_lines(
     batch: Batch, masks: Masks, row: int, logits: Tensor | None, tokenizer: Decoder
-) -> tuple[tuple[Line, ...], str]:
-    """The caption, the masked and the filled-in caption of one sample, and a phrase on how much of
-    it is hidden.
+) -> tuple[tuple[SheetLine, ...], str]:
+    """Returns the lines of one sample, and a phrase on how many word pieces are hidden.
+
+    The lines are the caption, the masked and the filled-in caption.
     """
     word_ids, ids = batch.word_ids[row].tolist(), batch.input_ids[row].tolist()
-    places = [place for place, word in enumerate(word_ids) if word >= 0]
+    positions = [position for position, word in enumerate(word_ids) if word >= 0]
     used = masks.word_labels[row] >= 0
     hidden = masks.word_positions[row][used].tolist()
     guesses: dict[int, int] = {}
     if logits is not None:
         guesses = dict(zip(hidden, logits[used.cpu()].argmax(dim=1).tolist(), strict=True))
     plain, masked, filled = [], [], []
-    for place in places:
-        word = _word(tokenizer, ids[place])
+    for position in positions:
+        word = _word(tokenizer, ids[position])
         plain.append(word)
-        masked.append(Word("[MASK]", "mask") if place in hidden else word)
-        if place not in guesses:
+        masked.append(Word("[MASK]", "mask") if position in hidden else word)
+        if position not in guesses:
             filled.append(word)
-        elif guesses[place] == ids[place]:
+        elif guesses[position] == ids[position]:
             filled.append(Word(word.text, "right", word.glued))
         else:
-            filled.append(Word(_piece(tokenizer, guesses[place]), "wrong"))
-            filled.append(Word(f"({_piece(tokenizer, ids[place])})", "truth"))
-    lines = [Line("Caption", tuple(plain)), Line("Masked", tuple(masked))]
-    share = f"{len(hidden)} of {len(places)} word pieces hidden"
+            filled.append(Word(_piece(tokenizer, guesses[position]), "wrong"))
+            filled.append(Word(f"({_piece(tokenizer, ids[position])})", "truth"))
+    lines = [SheetLine("Caption", tuple(plain)), SheetLine("Masked", tuple(masked))]
+    phrase = f"{len(hidden)} of {len(positions)} word pieces hidden"
     if guesses:
-        lines.append(Line("Filled in", tuple(filled)))
-        right = sum(guesses[place] == ids[place] for place in hidden)
-        share += f", {right} of them filled in right"
-    return tuple(lines), share
+        lines.append(SheetLine("Filled in", tuple(filled)))
+        right = sum(guesses[position] == ids[position] for position in hidden)
+        phrase += f", {right} of them filled in right"
+    return tuple(lines), phrase
 
 
 def _piece(tokenizer: Decoder, piece: int) -> str:
-    """The text of one WordPiece, with its ## if it continues a word."""
+    """Returns the text of one WordPiece, with its ## if it continues a word."""
     return tokenizer.decode([piece]).strip() or f"[{piece}]"
 
 
 def _word(tokenizer: Decoder, piece: int) -> Word:
-    """One WordPiece of the true caption; a continuation is glued to the piece before it."""
+    """Returns one WordPiece of the true caption; a continuation is glued to the piece before it."""
     text = _piece(tokenizer, piece)
     glued = text.startswith("##") and len(text) > 2
     return Word(text[2:] if glued else text, glued=glued)

@@ -1,10 +1,9 @@
-"""Two-stage retrieval: a dual encoder ranks the whole gallery, the pair encoder's matching head
-re-ranks the first k of it.
+"""Two-stage retrieval: a dual encoder ranks the gallery, a matching head re-ranks the first k.
 
 The first stage compares features and is cheap for any gallery; the second puts each query and
-candidate through the encoder together, which only pays for a short list. Within the list the pair
-scores decide; whatever is outside keeps its first-stage order behind the list, so a right candidate
-that the first stage put at rank 40 stays at rank 40 when 16 are re-ranked.
+candidate through the pair encoder together, which only pays for a short list. Within the list the
+pair scores decide; everything outside keeps its first-stage order behind the list, so a right
+candidate that the first stage put at rank 40 stays at rank 40 when 16 are re-ranked.
 
 Ties are pessimistic in both stages: at equal similarity wrong candidates enter the list first, at
 equal pair score they come first. The second stage is timed apart from the first, and the figures
@@ -29,15 +28,14 @@ from simvtp.evaluation.retrieval_evaluation import DIRECTIONS, Embedded, results
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol, Result
 
-ScorePairs = Callable[
-    [Tensor, Tensor], Tensor
-]  # numbers of queries int64 [P] and of candidates int64 [P] -> scores [P], larger is better
+# Numbers of queries int64 [P] and of candidates int64 [P] -> scores [P], larger is better.
+ScorePairs = Callable[[Tensor, Tensor], Tensor]
 SIMILARITIES_AT_ONCE = 2**24  # of a chunk of the first stage: 64 MiB of float32
 
 
 @dataclass(frozen=True)
 class Shortlist:
-    """The first k candidates of each query, best first.
+    """First k candidates of each query, best first.
 
     Attributes:
         candidates: int64 [Q, k], numbers in the gallery.
@@ -52,8 +50,13 @@ class Shortlist:
 
 @dataclass(frozen=True)
 class Reranked:
-    """What the second stage made of a short list: `candidates`, `right` and `scores` [Q, k], best
-    first, and the ranks [Q].
+    """Short lists after the second stage, best first.
+
+    Attributes:
+        candidates: int64 [Q, k].
+        right: bool [Q, k].
+        scores: [Q, k].
+        ranks: int64 [Q].
     """
 
     candidates: Tensor
@@ -64,11 +67,11 @@ class Reranked:
 
 @dataclass(frozen=True)
 class TwoStages:
-    """Both directions.
+    """Results of two-stage retrieval in both directions.
 
     Attributes:
         results: (t2v, v2t).
-        lists: the re-ranked lists of both directions, for looking at them.
+        lists: the re-ranked lists of both directions, for inspection.
         seconds: wall-clock seconds per query: `t2v/first_stage_s` (embedding the query and
             searching the gallery, which is embedded beforehand), `t2v/second_stage_s` (scoring and
             sorting its k pairs), and the same for v2t; of images t2i and i2t.
@@ -87,14 +90,18 @@ def make_shortlist(
     ranks: Tensor,
     k: int,
 ) -> Shortlist:
-    """The k most similar candidates of each query, without holding the matrix.
+    """Returns the k most similar candidates of each query, without holding the matrix.
 
     Args:
-        queries, gallery: [Q, D] and [G, D] of `metrics.unit_features`.
-        query_owners, gallery_owners: int64 [Q] and [G]; a candidate is right for a query if both
-            have the same owner.
+        queries: [Q, D] of `metrics.unit_features`.
+        gallery: [G, D] of `metrics.unit_features`.
+        query_owners: int64 [Q].
+        gallery_owners: int64 [G]; a candidate is right for a query of the same owner.
         ranks: int64 [Q], first-stage ranks (`metrics.ranks_of_features`).
-        k: length of the lists; cut to the gallery.
+        k: length of the lists; limited to the gallery.
+
+    Raises:
+        ConfigError: k is below 1.
     """
     if k < 1:
         raise ConfigError(f"re-ranking the first {k} candidates: choose 1 or more.")
@@ -110,30 +117,32 @@ def make_shortlist(
 
 
 def _first(block: Tensor, query_owners: Tensor, gallery_owners: Tensor, k: int) -> Tensor:
-    """The first k columns of each row: the larger first, among equals the wrong ones first, then
-    the lower numbers.
+    """Returns the first k columns of each row.
+
+    The larger come first, among equals the wrong ones, then the lower numbers.
     """
     values, columns = block.topk(k, dim=1)
     order = _order(values, gallery_owners[columns] == query_owners[:, None], columns)
     columns = columns.gather(1, order)
-    # `topk` takes any of the columns that share the last place of the list: such rows are sorted by
-    # the rule.
+    # `topk` takes any of the columns that tie for the end of the list: such rows are sorted by the
+    # rule.
     for row in ((block >= values[:, -1:]).sum(dim=1) > k).nonzero()[:, 0].tolist():
-        sharing = (block[row] >= values[row, -1]).nonzero()[:, 0]
-        best = _order(block[row, sharing], gallery_owners[sharing] == query_owners[row], sharing)[
-            :k
-        ]
-        columns[row] = sharing[best]
+        tied = (block[row] >= values[row, -1]).nonzero()[:, 0]
+        order = _order(block[row, tied], gallery_owners[tied] == query_owners[row], tied)
+        columns[row] = tied[order[:k]]
     return columns
 
 
 def _order(scores: Tensor, right: Tensor, numbers: Tensor) -> Tensor:
-    """Order of the last axis: larger scores first, then wrong before right, then lower numbers."""
+    """Returns the order of the last axis.
+
+    Larger scores come first, then wrong before right, then lower numbers.
+    """
     return torch.from_numpy(np.lexsort((numbers.numpy(), right.numpy(), -scores.numpy()), axis=-1))
 
 
 def rerank(shortlist: Shortlist, score_pairs: ScorePairs, *, pairs_per_batch: int = 64) -> Reranked:
-    """Sort the short lists by pair scores.
+    """Sorts the short lists by pair scores.
 
     Args:
         score_pairs: called with at most pairs_per_batch pairs, query by query.
@@ -148,20 +157,19 @@ def rerank(shortlist: Shortlist, score_pairs: ScorePairs, *, pairs_per_batch: in
         shortlist.candidates.flatten().split(pairs_per_batch),
         strict=True,
     )
-    scores = torch.cat([_scored(score_pairs, query, candidate) for query, candidate in pairs]).view(
-        queries, k
-    )
+    parts = [_checked_scores(score_pairs, query, candidate) for query, candidate in pairs]
+    scores = torch.cat(parts).view(queries, k)
     order = _order(scores, shortlist.right, shortlist.candidates)
     candidates, right, scores = (
         x.gather(1, order) for x in (shortlist.candidates, shortlist.right, scores)
     )
-    # In the sorted list the first right one stands behind all wrong ones with a score as good as
-    # its own.
+    # In the sorted list the first right one is behind all wrong ones with a score as good as its
+    # own.
     ranks = torch.where(right.any(dim=1), 1 + right.int().argmax(dim=1), shortlist.ranks)
     return Reranked(candidates, right, scores, ranks)
 
 
-def _scored(score_pairs: ScorePairs, queries: Tensor, candidates: Tensor) -> Tensor:
+def _checked_scores(score_pairs: ScorePairs, queries: Tensor, candidates: Tensor) -> Tensor:
     scores = score_pairs(queries, candidates).detach().float().cpu()
     if scores.shape != queries.shape:
         raise ValueError(
@@ -171,10 +179,23 @@ def _scored(score_pairs: ScorePairs, queries: Tensor, candidates: Tensor) -> Ten
     if len(broken):
         number = int(broken[0])
         raise TrainingDiverged(
-            f"the pair score of query number {int(queries[number])} and candidate number {int(candidates[number])} is not a number: the "
-            "model's weights are broken, start again from an earlier checkpoint or with a lower learning rate."
+            f"the pair score of query number {int(queries[number])} and candidate number "
+            f"{int(candidates[number])} is not a number: the model's weights are broken, start "
+            "again from an earlier checkpoint or with a lower learning rate."
         )
     return scores
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One direction of a test set: arguments of `make_shortlist` and `rerank`."""
+
+    queries: Tensor
+    gallery: Tensor
+    query_owners: Tensor
+    gallery_owners: Tensor
+    ranks: Tensor
+    score_pairs: ScorePairs
 
 
 def score_reranked(
@@ -185,7 +206,7 @@ def score_reranked(
     k: int,
     pairs_per_batch: int = 64,
 ) -> TwoStages:
-    """Both stages in both directions, timed.
+    """Scores both stages in both directions, timed.
 
     Args:
         embedded: the test set as features of the first stage's model.
@@ -197,35 +218,31 @@ def score_reranked(
     owners, numbers = embedded.owners, torch.arange(len(embedded.videos))
     check_owners(owners, len(embedded.texts), len(embedded.videos))
     first = ranks_of_features(embedded.texts, embedded.videos, owners)
-    texts, videos = (
-        unit_features(embedded.texts, "caption"),
-        unit_features(embedded.videos, "video"),
-    )
+    texts = unit_features(embedded.texts, "caption")
+    videos = unit_features(embedded.videos, "video")
 
-    def of_video(query: Tensor, candidate: Tensor) -> Tensor:
+    def score_video_queries(query: Tensor, candidate: Tensor) -> Tensor:
         return score_pairs(candidate, query)
 
-    there, back = DIRECTIONS[protocol.task]
-    sides = {
-        there: (texts, videos, owners, numbers, first[0], score_pairs, embedded.text_seconds),
-        back: (videos, texts, numbers, owners, first[1], of_video, embedded.video_seconds),
-    }
     seconds, lists = {}, []
-    for direction, (
-        queries,
-        gallery,
-        query_owners,
-        gallery_owners,
-        ranks,
-        pair_scores,
-        embedding_seconds,
-    ) in sides.items():
+    for direction, side in zip(
+        DIRECTIONS[protocol.task],
+        (
+            _Side(texts, videos, owners, numbers, first[0], score_pairs),
+            _Side(videos, texts, numbers, owners, first[1], score_video_queries),
+        ),
+        strict=True,
+    ):
         began = time.perf_counter()
-        shortlist = make_shortlist(queries, gallery, query_owners, gallery_owners, ranks, k)
+        shortlist = make_shortlist(
+            side.queries, side.gallery, side.query_owners, side.gallery_owners, side.ranks, k
+        )
         between = time.perf_counter()
-        lists.append(rerank(shortlist, pair_scores, pairs_per_batch=pairs_per_batch))
-        seconds[f"{direction}/first_stage_s"] = (embedding_seconds + between - began) / len(queries)
-        seconds[f"{direction}/second_stage_s"] = (time.perf_counter() - between) / len(queries)
+        lists.append(rerank(shortlist, side.score_pairs, pairs_per_batch=pairs_per_batch))
+        ended = time.perf_counter()
+        embedding = embedded.text_seconds if side.queries is texts else embedded.video_seconds
+        seconds[f"{direction}/first_stage_s"] = (embedding + between - began) / len(side.queries)
+        seconds[f"{direction}/second_stage_s"] = (ended - between) / len(side.queries)
     protocol = replace(protocol, setting=f"{protocol.setting}, re-ranked top {k}")
     results = results_of((lists[0].ranks, lists[1].ranks), embedded, protocol)
     return TwoStages(results, (lists[0], lists[1]), seconds)
@@ -239,7 +256,8 @@ class MatchScores:
         model: with the matching head (losses.vtm above 0).
         clips: numbers of videos int64 [n] -> uint8 [n, T, H, W, 3], one view each; called once a
             batch, each video named once.
-        input_ids, attention_mask: of all captions, [C, L].
+        input_ids: of all captions, [C, L].
+        attention_mask: of all captions, [C, L].
     """
 
     model: SimVTP
@@ -249,11 +267,9 @@ class MatchScores:
     device: torch.device | str = "cpu"
 
     def __call__(self, captions: Tensor, videos: Tensor) -> Tensor:
-        once, place = videos.unique(return_inverse=True)
-        clips = self.clips(once).to(self.device)[place.to(self.device)]
-        ids, mask = (
-            self.input_ids[captions].to(self.device),
-            self.attention_mask[captions].to(self.device),
-        )
+        once, position = videos.unique(return_inverse=True)
+        clips = self.clips(once).to(self.device)[position.to(self.device)]
+        ids = self.input_ids[captions].to(self.device)
+        mask = self.attention_mask[captions].to(self.device)
         with evaluating(self.model):
             return self.model.match(clips, ids, mask)

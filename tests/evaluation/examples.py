@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from simvtp.evaluation.answers import answer_ranks
-from simvtp.evaluation.examples.clip_previews import Footage, Frames, animation, strip
+from simvtp.evaluation.examples.card_views import clips_of, strips_of
+from simvtp.evaluation.examples.clip_previews import Frames, Previews, animation, strip
 from simvtp.evaluation.examples.example_cards import Scored, add_baseline, items_of_scored
-from simvtp.evaluation.examples.gallery import clips_of, sections, strips_of
+from simvtp.evaluation.examples.gallery import sections
 from simvtp.evaluation.examples.predictions import (
     Candidates,
     CandidateScores,
@@ -150,14 +151,14 @@ KINDS = {
 }
 
 
-def footage_for(results: list[Result], items: list[Items], samples: int) -> Footage:
+def previews_for(results: list[Result], items: list[Items], samples: int) -> Previews:
     cards = [
         card
         for made in sections(results, items, samples).values()
         for section in made
         for card in section.cards()
     ]
-    return Footage(
+    return Previews(
         {name: animation(frames_of(name), 10**9) for card in cards for name in clips_of(card)},
         {name: strip(frames_of(name), 10**9) for card in cards for name in strips_of(card)},
     )

@@ -14,15 +14,12 @@ from simvtp.errors import DataError, TrainingDiverged
 from simvtp.evaluation.answers import (
     UNKNOWN,
     accuracy,
-    action_result,
     answer_ranks,
     chance_accuracy,
     chance_count,
     chance_top_k,
     choice_result,
     count_metrics,
-    count_result,
-    open_ended_result,
     prior_accuracy,
     prior_choice,
     prior_count,
@@ -32,6 +29,7 @@ from simvtp.evaluation.answers import (
 )
 from simvtp.runs.results import Protocol, Result
 from simvtp.tracking.address import metric_name
+from tests.reference.answer_results import action_result, count_result, open_ended_result
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from simvtp.data.datasets import open_dataset
-from simvtp.evaluation.examples.clip_previews import SIDE, Footage, animation, make_footage, strip
+from simvtp.evaluation.examples.card_views import RENDERERS, clips_of
+from simvtp.evaluation.examples.clip_previews import SIDE, Previews, animation, make_previews, strip
 from simvtp.evaluation.examples.example_cards import (
     HITS,
     choose_examples,
@@ -23,9 +24,7 @@ from simvtp.evaluation.examples.example_cards import (
     items_of_scored,
 )
 from simvtp.evaluation.examples.gallery import (
-    RENDERERS,
     TITLES,
-    clips_of,
     example_page,
     redraw_examples,
     sections,
@@ -40,8 +39,8 @@ from tests.evaluation.examples import (
     KINDS,
     PROTOCOL,
     captions,
-    footage_for,
     frames_of,
+    previews_for,
     results_and_items,
 )
 from tests.small import small_experiment
@@ -99,7 +98,7 @@ class Reader(HTMLParser):
 def page_of(kind: str) -> tuple[Node, str, list[Items]]:
     results, items = results_and_items(KINDS[kind]())
     [made] = sections(results, items, SAMPLES).values()
-    page = example_page(made, footage_for(results, items, SAMPLES), "0123456789ab, recipe tiny")
+    page = example_page(made, previews_for(results, items, SAMPLES), "0123456789ab, recipe tiny")
     return Reader(page).open[0], page, items
 
 
@@ -157,7 +156,7 @@ def test_what_is_shown_and_how_much_there_is_of_it(drawn: tuple[Node, str, list[
 def test_the_frame_is_around_the_right_clip_and_its_rank_is_the_one_measured(seed: int) -> None:
     results, items = results_and_items(examples.retrieved(seed))
     [made] = sections(results, items, SAMPLES).values()
-    tree = Reader(example_page(made, footage_for(results, items, SAMPLES), "run")).open[0]
+    tree = Reader(example_page(made, previews_for(results, items, SAMPLES), "run")).open[0]
     ranks = dict(zip(items[0].ids, items[0].values["rank"], strict=True))
     apart = 0
     for article in tree.all("section")[0].all("article"):
@@ -212,7 +211,7 @@ def test_captions_with_markup_emoji_and_hebrew_stay_the_text_that_they_are() -> 
     results, items = results_and_items(examples.retrieved())
     hostile = [f"{CLIPS[number]}#0" for number in range(len(HOSTILE))]
     [made] = sections(results, items, 2 * len(CLIPS)).values()  # all of them
-    page = example_page(made, footage_for(results, items, 2 * len(CLIPS)), "run")
+    page = example_page(made, previews_for(results, items, 2 * len(CLIPS)), "run")
     tree = Reader(page).open[0]
     shown = {
         article.attributes["data-item"]: article.all("h4")[0]
@@ -259,7 +258,7 @@ def test_an_answer_that_training_lacks_is_named_and_has_no_rank() -> None:
         "rank": None,
     }
     [made] = sections(results, items, 48).values()
-    page = example_page(made, footage_for(results, items, 48), "run")
+    page = example_page(made, previews_for(results, items, 48), "run")
     [article] = Reader(page).open[0].all("article", data_item="q23")
     assert "unheard of" in article.text and "is no answer of training" in article.text
 
@@ -370,14 +369,14 @@ def test_clips_come_from_the_data_set_and_one_that_is_away_is_grey(
     dataset = open_dataset(experiment.data, experiment.runtime, say=lambda line: None)
     clips = {clip.id: clip for clip in dataset.splits["test"]}
     first = next(iter(clips))
-    footage = make_footage(experiment, clips, [first, "gone"], [first], 10**6)
+    previews = make_previews(experiment, clips, [first, "gone"], [first], 10**6)
     assert (
-        footage.clips[first].there
-        and footage.strips[first].there
-        and not footage.clips["gone"].there
+        previews.clips[first].decoded
+        and previews.strips[first].decoded
+        and not previews.clips["gone"].decoded
     )
-    assert len(decoded(footage.clips[first].moving, "gif")) == experiment.model.frames
-    assert (decoded(footage.clips["gone"].still, "png") == 128).all()
+    assert len(decoded(previews.clips[first].moving, "gif")) == experiment.model.frames
+    assert (decoded(previews.clips["gone"].still, "png") == 128).all()
 
 
 def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(
@@ -424,10 +423,10 @@ def test_pictures_are_called_pictures_and_do_not_move() -> None:
     ]
     [made] = sections(results, items, SAMPLES).values()
     names = {name for section in made for card in section.cards() for name in clips_of(card)}
-    footage = Footage(
+    previews = Previews(
         {name: animation(frames_of(name, 1).repeat(2, axis=0), 10**9) for name in names}, {}
     )
-    tree = Reader(example_page(made, footage, "run")).open[0]
+    tree = Reader(example_page(made, previews, "run")).open[0]
     assert [heading.text for heading in tree.all("h2")] == [
         "From a caption to its picture",
         "From a picture to its caption",

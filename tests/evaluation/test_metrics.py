@@ -20,10 +20,10 @@ from simvtp.evaluation.metrics import (
     dual_softmax_ranks,
     own_cosines,
     ranks_of_features,
-    ranks_of_matrix,
     summarise,
     unit_features,
 )
+from tests.reference.matrix_ranks import ranks_of_matrix
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 REFERENCE = json.loads((FIXTURES / "retrieval_metrics.json").read_text())

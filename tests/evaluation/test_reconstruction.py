@@ -199,13 +199,13 @@ def test_words_are_marked_right_and_wrong() -> None:
         True
     ) == 1
     hidden = {int(p) - 1 for p, label in zip(positions, labels, strict=True) if label >= 0}
-    assert {i for i, w in enumerate(masked.words) if w.mark == "mask"} == hidden
+    assert {i for i, w in enumerate(masked.words) if w.style == "mask"} == hidden
     first = min(hidden)
     assert filled.words[first : first + 2] == (
         Word("##s", "wrong"),
         Word(f"({CAPTIONS[0][first]})", "truth"),
     )
-    assert sum(w.mark == "right" for w in filled.words) == 6
+    assert sum(w.style == "right" for w in filled.words) == 6
     assert phrase == "7 of 8 word pieces hidden, 6 of them filled in right"
 
 
@@ -252,10 +252,10 @@ def test_wrapped_text_keeps_its_words_and_its_width(words: list[str], width: int
 )
 def test_words_do_not_overlap(words: list[Word]) -> None:
     font, width = sheets._font(15), 500
-    placed = list(sheets._place_words(tuple(words), font, width))
+    placed = list(sheets._flow_words(tuple(words), font, width))
     assert [word for _, _, word in placed] == words
     for (x, line, word), (next_x, next_line, following) in itertools.pairwise(placed):
-        end = x + font.getlength(word.text) + (8 if sheets._MARKS[word.mark][1] else 0)
+        end = x + font.getlength(word.text) + (8 if sheets._STYLES[word.style][1] else 0)
         if next_line == line:
             assert next_x >= end - 1e-6 and (following.glued or next_x > end)
         else:
@@ -263,7 +263,7 @@ def test_words_do_not_overlap(words: list[Word]) -> None:
                 next_line == line + 1
                 and next_x == 0
                 and not following.glued
-                and following.mark != "truth"
+                and following.style != "truth"
             )
 
 
@@ -277,7 +277,7 @@ def test_frames_of_the_still_picture(count: int, expected: list[int]) -> None:
 
 def test_a_page_is_as_high_as_its_text_and_keeps_its_margins() -> None:
     frames = np.zeros((1, 16, 16, 3), dtype=np.uint8)
-    line = sheets.Line("Caption", tuple(Word(f"word{i}", "right") for i in range(600)))
+    line = sheets.SheetLine("Caption", tuple(Word(f"word{i}", "right") for i in range(600)))
     sheet = sheets.Sheet(
         "title",
         "subtitle",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -15,15 +14,14 @@ from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.metrics import dual_softmax_ranks
 from simvtp.evaluation.retrieval_evaluation import (
     embed_test_set,
-    evaluate_retrieval,
     score,
     score_dual_softmax,
 )
 from simvtp.runs.results import Protocol, Result
 
-PROTOCOL: dict[str, Any] = {
-    "dataset": "shapes", "split": "test", "setting": "zero-shot", "frames": 2, "segments": 2, "crops": 1, "seed": 3, "checkpoint": "abc",
-}  # fmt: skip
+PROTOCOL = Protocol(
+    "retrieval", "shapes", "test", "zero-shot", "", 2, 2, 1, "pessimistic", 3, "abc", "full"
+)
 
 
 class ColourModel(nn.Module):
@@ -63,19 +61,28 @@ TABLE = torch.eye(3) * 2.0
 CLIPS = ((clip(200, 10, 0), 0), (clip(0, 90, 10), 1), (clip(5, 0, 30), 2))
 
 
+def evaluated(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    captions: list[tuple[Tensor, Tensor]],
+    owners: Tensor,
+    names: Sequence[str] = (),
+    **chunks: int,
+) -> tuple[Result, Result]:
+    """(t2v, v2t) of a model on a test set."""
+    embedded = embed_test_set(model, batches, captions, owners, video_names=names)
+    return score(embedded, PROTOCOL, **chunks)
+
+
 def test_both_directions_and_their_protocol() -> None:
     model = ColourModel(TABLE).train()
     model.frozen.eval()
-    results = evaluate_retrieval(
-        model, views(*CLIPS), texts(0, 1, 2, 0), torch.tensor([0, 1, 2, 1]), **PROTOCOL
-    )
+    results = evaluated(model, views(*CLIPS), texts(0, 1, 2, 0), torch.tensor([0, 1, 2, 1]))
     t2v, v2t = results
     assert (t2v.protocol.direction, v2t.protocol.direction) == ("t2v", "v2t")
     assert t2v.ranks == (1, 1, 1, 3) and (t2v.queries, t2v.gallery) == (4, 3)
-    assert v2t.ranks == (2, 1, 1) and (v2t.queries, v2t.gallery) == (
-        3,
-        4,
-    )  # the fourth caption ties with the first for video 0
+    # The fourth caption ties with the first for video 0.
+    assert v2t.ranks == (2, 1, 1) and (v2t.queries, v2t.gallery) == (3, 4)
     assert t2v.metrics["R1"] == 75.0 and t2v.chance["R1"] == pytest.approx(100 / 3)
     assert v2t.chance["R1"] == pytest.approx((25 + 50 + 25) / 3)
     assert t2v.protocol.ties == "pessimistic" and t2v.key == "test/zero-shot/t2v"
@@ -88,28 +95,21 @@ def test_both_directions_and_their_protocol() -> None:
 
 def test_features_are_averaged_before_the_cosine() -> None:
     """A bright view outweighs a dim one: the mean of (240, 0, 0) and (0, 60, 0) has cosine 0.97
-    with red, the mean of the unit views would have 0.71. A caption between red and blue tells them
-    apart."""
+    with red, the mean of the unit views would have 0.71. A caption between red and blue
+    distinguishes them."""
     mixed = ((clip(240, 0, 0), 0), (clip(0, 0, 9), 1), (clip(0, 60, 0), 0), (clip(0, 0, 9), 1))
     for blue, rank in ((0.6, 2), (0.8, 2), (0.95, 2), (1.0, 1)):
         model = ColourModel(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, blue]]))
-        t2v, _ = evaluate_retrieval(
-            model, views(*mixed), texts(0, 1), torch.tensor([0, 1]), **PROTOCOL
-        )
+        t2v, _ = evaluated(model, views(*mixed), texts(0, 1), torch.tensor([0, 1]))
         assert t2v.ranks == (1, rank), blue
 
 
 def test_one_pass_over_the_videos_serves_several_figures() -> None:
     model, owners = ColourModel(TABLE), torch.tensor([0, 1, 2, 1])
     embedded = embed_test_set(model, views(*CLIPS), texts(0, 1, 2, 0), owners)
-    protocol = Protocol(
-        "retrieval", "shapes", "test", "zero-shot", "", 2, 2, 1, "pessimistic", 3, "abc", "full"
-    )
-    plain = score(embedded, protocol)
-    assert plain == evaluate_retrieval(
-        model, views(*CLIPS), texts(0, 1, 2, 0), owners, **PROTOCOL, variant="full"
-    )
-    dual = score_dual_softmax(embedded, protocol)
+    plain = score(embedded, PROTOCOL)
+    assert plain == evaluated(model, views(*CLIPS), texts(0, 1, 2, 0), owners)
+    dual = score_dual_softmax(embedded, PROTOCOL)
     assert [r.key for r in dual] == [
         "test/zero-shot-dual-softmax/t2v",
         "test/zero-shot-dual-softmax/v2t",
@@ -117,7 +117,7 @@ def test_one_pass_over_the_videos_serves_several_figures() -> None:
     assert [list(r.ranks) for r in dual] == [
         r.tolist() for r in dual_softmax_ranks(embedded.texts, embedded.videos, owners)
     ]
-    images = score(embedded, replace(protocol, task="image_text"))
+    images = score(embedded, replace(PROTOCOL, task="image_text"))
     assert [r.key for r in images] == ["test/zero-shot/t2i", "test/zero-shot/i2t"]
     assert [r.ranks for r in images] == [r.ranks for r in plain]
 
@@ -129,16 +129,9 @@ def test_the_order_and_batches_of_views_do_not_matter() -> None:
         for i in range(15)
     ]
     model, owners = ColourModel(torch.rand(5, 3, generator=generator)), torch.arange(5)
-    first = evaluate_retrieval(model, views(*items, batch=4), texts(*range(5)), owners, **PROTOCOL)
-    second = evaluate_retrieval(
-        model,
-        views(*reversed(items), batch=7),
-        texts(*range(5)),
-        owners,
-        rows_per_chunk=2,
-        **PROTOCOL,
-    )
-    assert first == second
+    first = evaluated(model, views(*items, batch=4), texts(*range(5)), owners)
+    backwards = views(*reversed(items), batch=7)
+    assert first == evaluated(model, backwards, texts(*range(5)), owners, rows_per_chunk=2)
 
 
 def test_a_video_without_a_view_is_named() -> None:
@@ -146,16 +139,10 @@ def test_a_video_without_a_view_is_named() -> None:
     with pytest.raises(
         DataError, match=r"video 'green' of the test set gave no clip to score \(1 of 3"
     ):
-        evaluate_retrieval(
-            model,
-            views(CLIPS[0], CLIPS[2]),
-            texts(0, 1, 2),
-            owners,
-            video_names=("red", "green", "blue"),
-            **PROTOCOL,
-        )
+        names = ("red", "green", "blue")
+        evaluated(model, views(CLIPS[0], CLIPS[2]), texts(0, 1, 2), owners, names)
     with pytest.raises(DataError, match="video number 0"):
-        evaluate_retrieval(model, views(), texts(0, 1, 2), owners, **PROTOCOL)
+        evaluated(model, views(), texts(0, 1, 2), owners)
 
 
 def test_features_that_are_not_numbers_are_refused() -> None:
@@ -163,7 +150,7 @@ def test_features_that_are_not_numbers_are_refused() -> None:
     table[1, 1] = torch.nan
     model = ColourModel(table).train()
     with pytest.raises(TrainingDiverged, match="caption number 1"):
-        evaluate_retrieval(model, views(*CLIPS), texts(0, 1, 2), torch.arange(3), **PROTOCOL)
+        evaluated(model, views(*CLIPS), texts(0, 1, 2), torch.arange(3))
 
 
 def test_the_mode_comes_back_after_an_error() -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 from simvtp.config.schema import Experiment
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.errors import CheckpointError, ConfigError
-from simvtp.evaluation.metrics import ranks_of_matrix
 from simvtp.experiment import run
 from simvtp.experiment.finetune_command import downstream
 from simvtp.methods import build_model
@@ -28,6 +27,7 @@ from simvtp.runs.rundir import load_results
 from simvtp.runs.scores import read_metric
 from simvtp.tasks.twostage import CentreViews
 from simvtp.tracking.address import metric_name
+from tests.reference.matrix_ranks import ranks_of_matrix
 from tests.small import small_experiment, small_settings
 from tests.tasks.test_tasks import context_of, silent
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from simvtp.evaluation.examples.gallery import example_page, sections
-from tests.evaluation.examples import KINDS, footage_for, results_and_items
+from tests.evaluation.examples import KINDS, previews_for, results_and_items
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
@@ -68,7 +68,7 @@ def test_nothing_is_missing_or_cut_off(browser: Any, tmp_path: Path, kind: str) 
     ).values()  # all items: also the texts that are made to break a page
     path = tmp_path / "page.html"
     path.write_text(
-        example_page(made, footage_for(results, items, 48), "0123456789ab, recipe tiny"),
+        example_page(made, previews_for(results, items, 48), "0123456789ab, recipe tiny"),
         encoding="utf-8",
     )
     context = browser.new_context(color_scheme="dark")

@@ -1,15 +1,15 @@
-"""Example pages: what a model got right and wrong, one HTML file for each task that a run was
-scored on, which loads nothing.
+"""Example pages: what a model got right and wrong, one HTML file for each task of a run.
 
-The pages are drawn from the cards of `Items` (cards.py) and from the clips, without the model.
-Which items are shown is a rule, not a choice: half of them right, half wrong, each in the order of
-a hash of their names; the page says so. A task shows its cards in its own way (RENDERERS): a
-function makes a view of a card, a macro of the same name in templates/gallery.html draws it.
+A page loads nothing from elsewhere. It is drawn from the cards of `Items` (example_cards.py) and
+from the clips, without the model. Which items are shown is a rule, not a choice: half of them
+right, half wrong, each in the order of a hash of their names; the page says so. Each task shows its
+cards differently (card_views.RENDERERS): a function makes a view of a card, a macro of the same
+name in templates/cards.html draws it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,8 @@ from simvtp.config.schema import Experiment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.progress import LogFn
-from simvtp.evaluation.examples.clip_previews import Footage, make_footage
+from simvtp.evaluation.examples.card_views import NOTES, RENDERERS, Card, View, clips_of, strips_of
+from simvtp.evaluation.examples.clip_previews import Previews, make_previews
 from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, example_order
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
 from simvtp.runs.atomic_files import read_json, write_atomically
@@ -30,9 +31,6 @@ from simvtp.runs.results import Result
 
 PAGE_BYTES = 2_000_000  # of the pictures of a page
 TEMPLATES = Path(__file__).parent / "templates"
-
-Card = Mapping[str, Any]
-View = dict[str, Any]  # what a macro draws; "kind" is its name
 
 TITLES = {
     "retrieval": "Retrieval",
@@ -48,134 +46,15 @@ DIRECTIONS = {
     "t2i": "From a caption to its picture",
     "i2t": "From a picture to its caption",
 }
-NOTES = {  # kind of a card -> what counts as right, and what its numbers are
-    "found_clips": "Right: the right one came first. Below each: its rank and its similarity with the caption (cosine).",
-    "candidates": "Right: the right one came first. The numbers beside the candidates are {}.",
-    "count": "Right: the rounded number is the true one.",
-    "timeline": f"Right: the first prediction overlaps by {GOOD_OVERLAP:g} or more with the true span (IoU).",
-}
-
-
-# ---- one card ------------------------------------------------------------------------------------
-
-
-def _retrieved(card: Card, baseline: Card | None, footage: Footage) -> View:
-    """A caption with the clips that were found, or a clip with captions."""
-    if card["video"]:
-        return _answered(card, baseline, footage)
-    found = [
-        {**choice, "picture": footage.clips[choice["video"]], "rank": n}
-        for n, choice in enumerate(card["choices"], start=1)
-    ]
-    answer = card.get("answer")
-    return {
-        "kind": "found_clips",
-        "text": card["text"],
-        "clips": found,
-        "answer": answer and {**answer, "picture": footage.clips[answer["video"]]},
-        "rank": right_rank(card),
-    }
-
-
-def _answered(card: Card, baseline: Card | None, footage: Footage) -> View:
-    """A clip with a question or without, and the candidates that were thought most likely."""
-    about = {"picture": footage.clips[card["video"]], "video": card["video"], "text": card["text"]}
-    if "truth" in card:
-        return about | {
-            "kind": "count",
-            "truth": card["truth"],
-            "predicted": card["predicted"],
-            "baseline": baseline,
-        }
-    return about | {
-        "kind": "candidates",
-        "choices": card["choices"],
-        "shares": card["score"] == "probability",
-        "answer": card.get("answer"),
-        "rank": right_rank(card),
-        "baseline": baseline and baseline["choices"][0],
-    }
-
-
-def _grounded(card: Card, baseline: Card | None, footage: Footage) -> View:
-    """A sentence, frames of the video, and spans on a line of time."""
-    length = card["length_s"]
-    rows = [_span("truth", "true span", card["truth"], length)]
-    rows += [
-        _span("first" if n == 1 else "other", f"prediction {n}", span, length, overlap)
-        for n, (span, overlap) in enumerate(
-            zip(card["spans"], card["overlaps"], strict=True), start=1
-        )
-    ]
-    if baseline is not None:
-        rows.append(
-            _span(
-                "blind", "without the video", baseline["spans"][0], length, baseline["overlaps"][0]
-            )
-        )
-    ticks = [length * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    return {
-        "kind": "timeline",
-        "picture": footage.strips[card["video"]],
-        "video": card["video"],
-        "text": card["text"],
-        "rows": rows,
-        "ticks": ticks,
-        "overlap": card["overlaps"][0],
-    }
-
-
-def _span(
-    kind: str, label: str, span: Sequence[float], length: float, overlap: float | None = None
-) -> View:
-    """A row of the timeline; its bar in per cent of the video, cut at its end."""
-    start, end = (min(max(bound / length, 0.0), 1.0) for bound in span)
-    return {
-        "kind": kind,
-        "label": label,
-        "start_s": span[0],
-        "end_s": span[1],
-        "overlap": overlap,
-        "left": 100 * start,
-        "width": 100 * (end - start),
-    }
-
-
-def right_rank(card: Card) -> int | None:
-    """Rank of the right candidate; None if it is not among the candidates at all."""
-    places = [number for number, choice in enumerate(card["choices"], start=1) if choice["right"]]
-    return places[0] if places else card["answer"]["rank"]
-
-
-RENDERERS: dict[str, Callable[[Card, Card | None, Footage], View]] = {
-    "retrieval": _retrieved,
-    "image_text": _retrieved,
-    "qa": _answered,
-    "choice": _answered,
-    "action": _answered,
-    "grounding": _grounded,
-}
-
-
-def clips_of(card: Card) -> Iterator[str]:
-    """Names of the clips that a card shows moving, as often as it does."""
-    shown = [*card.get("choices", ()), *([card["answer"]] if card.get("answer") else ())]
-    names = [] if "spans" in card else [card["video"]]
-    yield from filter(None, [*names, *(choice["video"] for choice in shown)])
-
-
-def strips_of(card: Card) -> Iterator[str]:
-    if "spans" in card:
-        yield card["video"]
-
-
-# ---- one page ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Section:
-    """One figure of a page: its result, its items, those of its trained baseline (if any), and the
-    items shown.
+class ExampleSection:
+    """One figure of a page.
+
+    Attributes:
+        baseline: items of its trained baseline, if any.
+        shown: names of the items that are shown.
     """
 
     result: Result
@@ -184,35 +63,36 @@ class Section:
     shown: tuple[str, ...]
 
     def cards(self) -> list[Card]:
+        """Returns the cards of the items shown."""
         return [self.items.cards[name] for name in self.shown]
 
 
 def shown_items(items: Items, samples: int) -> tuple[str, ...]:
-    """The first `samples`/2 right and as many wrong items in the order of their hashes; of one kind
-    more, where the other has too few.
+    """Returns the first `samples`/2 right and as many wrong items, in the order of their hashes.
+
+    There are more of one kind where the other has too few.
     """
     ordered = sorted(items.cards, key=example_order)
-    right, wrong = (
-        [name for name in ordered if items.cards[name]["hit"] is side] for side in (True, False)
-    )
-    share = max(samples - samples // 2, samples - len(wrong))
-    right = right[:share]
+    right = [name for name in ordered if items.cards[name]["hit"]]
+    wrong = [name for name in ordered if not items.cards[name]["hit"]]
+    right = right[: max(samples - samples // 2, samples - len(wrong))]
     return (*right, *wrong[: samples - len(right)])
 
 
 def sections(
     results: Sequence[Result], items: Sequence[Items], samples: int
-) -> dict[str, list[Section]]:
-    """Task -> what its page shows. Figures without cards (of other versions, or re-scored ones) are
-    left out.
+) -> dict[str, list[ExampleSection]]:
+    """Returns the contents of the page of each task.
+
+    Figures without cards (of other versions, or re-scored ones) are left out.
     """
-    found: dict[str, list[Section]] = {}
+    found: dict[str, list[ExampleSection]] = {}
     for result in results:
         mine = find_items(items, result.protocol)
         if mine is None or not mine.cards or result.protocol.task not in RENDERERS:
             continue
         baseline = next((one for one in items if one.baseline and _same_figure(one, mine)), None)
-        section = Section(result, mine, baseline, shown_items(mine, samples))
+        section = ExampleSection(result, mine, baseline, shown_items(mine, samples))
         found.setdefault(result.protocol.task, []).append(section)
     return found
 
@@ -235,32 +115,25 @@ def draw_examples(
     samples: int,
     guard: Callable[[], None] | None = None,
 ) -> list[Path]:
-    """Write `run_dir`/figures/examples_<stage>_<task>.html for each task among the results; returns
-    the paths.
+    """Writes `run_dir`/figures/examples_<stage>_<task>.html for each task among the results.
 
     Args:
-        results, items: of the stage; items without cards give no page.
+        results: of the stage.
+        items: of the stage; items without cards give no page.
         samples: items on each page, for each of its figures; 0: no page.
         guard: see `journal.write_atomically`.
+
+    Returns:
+        The paths of the pages.
     """
     paths = []
     for task, made in sections(results, items, samples).items() if samples else ():
-        split = made[0].result.protocol.split
-        clips = {
-            clip.id: clip
-            for name in sorted(dataset.splits, key=split.__eq__)
-            for clip in dataset.splits[name]
-        }  # the scored split last
+        scored_last = sorted(dataset.splits, key=made[0].result.protocol.split.__eq__)
+        clips = {clip.id: clip for name in scored_last for clip in dataset.splits[name]}
         path = run_dir / "figures" / f"examples_{stage}_{task}.html"
-        write_atomically(
-            path,
-            example_page(
-                made,
-                footage_of(made, experiment, clips),
-                f"{run_dir.name}, recipe {experiment.name}",
-            ),
-            guard,
-        )
+        previews = previews_of(made, experiment, clips)
+        page = example_page(made, previews, f"{run_dir.name}, recipe {experiment.name}")
+        write_atomically(path, page, guard)
         paths.append(path)
     return paths
 
@@ -268,35 +141,36 @@ def draw_examples(
 def redraw_examples(
     run_dir: Path, experiment: Experiment, dataset: Dataset, samples: int, say: LogFn
 ) -> list[Path]:
-    """The pages of a run that was scored, with so many items; what was scored by a version that
-    kept no items is said.
+    """Draws the pages of a scored run again, with so many items.
+
+    Args:
+        samples: see `draw_examples`.
+        say: gets a warning about a stage that was scored by a version that kept no items.
     """
     paths = []
     for stage in STAGES:
-        scored, kept = run_dir / "stages" / f"{stage}.json", items_path(run_dir, stage)
-        if scored.exists() and not kept.exists():
+        scored, stored = run_dir / "stages" / f"{stage}.json", items_path(run_dir, stage)
+        if scored.exists() and not stored.exists():
             say(f"{scored} was written by a version that kept no items: no example page of it.")
-        if scored.exists() and kept.exists():
+        if scored.exists() and stored.exists():
             results = [Result.from_dict(values) for values in read_json(scored)["results"]]
-            paths += draw_examples(
-                run_dir, stage, results, read_items(kept), dataset, experiment, samples
-            )
+            items = read_items(stored)
+            paths += draw_examples(run_dir, stage, results, items, dataset, experiment, samples)
     return paths
 
 
-def footage_of(
-    made: Sequence[Section], experiment: Experiment, clips: Mapping[str, Clip]
-) -> Footage:
-    """The pictures that a page needs."""
+def previews_of(
+    made: Sequence[ExampleSection], experiment: Experiment, clips: Mapping[str, Clip]
+) -> Previews:
+    """Returns the pictures that a page needs."""
     cards = [card for section in made for card in section.cards()]
     moving = [name for card in cards for name in clips_of(card)]
-    return make_footage(
-        experiment, clips, moving, (name for card in cards for name in strips_of(card)), PAGE_BYTES
-    )
+    strips = [name for card in cards for name in strips_of(card)]
+    return make_previews(experiment, clips, moving, strips, PAGE_BYTES)
 
 
-def example_page(made: Sequence[Section], footage: Footage, run: str) -> str:
-    """The HTML of the figures of one task of a run of that name."""
+def example_page(made: Sequence[ExampleSection], previews: Previews, run: str) -> str:
+    """Returns the HTML of the figures of one task of a run of that name."""
     protocol = made[0].result.protocol
     return (
         _environment()
@@ -306,27 +180,23 @@ def example_page(made: Sequence[Section], footage: Footage, run: str) -> str:
             protocol=protocol,
             run=run,
             noun="picture" if protocol.task == "image_text" else "clip",
-            sections=[_section_view(section, footage) for section in made],
+            sections=[_section_view(section, previews) for section in made],
         )
     )
 
 
-def _section_view(section: Section, footage: Footage) -> View:
+def _section_view(section: ExampleSection, previews: Previews) -> View:
     result, items, render = section.result, section.items, RENDERERS[section.result.protocol.task]
     blind = section.baseline.cards if section.baseline else {}
     hits, total = _hits(items), len(items.ids)
-    groups: list[dict[str, Any]] = [
-        {
-            "hit": side,
-            "of": hits if side else total - hits,
-            "cards": [
-                {"item": name, **render(items.cards[name], blind.get(name), footage)}
-                for name in section.shown
-                if items.cards[name]["hit"] is side
-            ],
-        }
-        for side in (True, False)
-    ]
+    groups: list[dict[str, Any]] = []
+    for hit in (True, False):
+        cards = [
+            {"item": name, **render(items.cards[name], blind.get(name), previews)}
+            for name in section.shown
+            if items.cards[name]["hit"] is hit
+        ]
+        groups.append({"hit": hit, "of": hits if hit else total - hits, "cards": cards})
     first = next((card for group in groups for card in group["cards"]), None)
     return {
         "heading": DIRECTIONS.get(result.protocol.direction, ""),
@@ -343,7 +213,7 @@ def _section_view(section: Section, footage: Footage) -> View:
 
 
 def _hits(items: Items) -> int:
-    """How many items were right, by the rule that the cards go by."""
+    """Returns how many items were right, by the rule of the cards."""
     if "rank" in items.values:
         return sum(rank == 1 for rank in items.values["rank"])
     if "IoU-top1" in items.values:
@@ -352,8 +222,9 @@ def _hits(items: Items) -> int:
 
 
 def figures_table(result: Result) -> dict[str, Any]:
-    """Names of the metrics, and a row each for the model, its baselines and chance; None where a
-    figure is not known.
+    """Returns the names of the metrics, and a row each for the model, its baselines and chance.
+
+    A figure that is not known is None.
     """
     names = [name for name in result.metrics if not name.startswith("accuracy-")]
     rows = [("this model", result.metrics), *result.baselines.items(), ("chance", result.chance)]
@@ -375,10 +246,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["per_cent"] = lambda share: (
-        "—" if share is None else f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"
-    )
-    environment.filters["number"] = lambda value, digits=1: (
-        "—" if value is None else f"{value:.{digits}f}"
-    )
+    environment.filters["per_cent"] = _per_cent
+    environment.filters["number"] = _number
     return environment
+
+
+def _per_cent(fraction: float | None) -> str:
+    if fraction is None:
+        return "—"
+    return f"{100 * fraction:.0f} %" if fraction >= 0.01 else "< 1 %"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "—" if value is None else f"{value:.{digits}f}"

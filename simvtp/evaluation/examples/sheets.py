@@ -1,9 +1,8 @@
-"""Sheets of frames and captions, drawn with Pillow: a still picture for the page, an animation for
-the eye.
+"""Sheets of frames and captions, drawn with Pillow: a still picture and an animation.
 
 Nothing here knows about models. A `Sheet` holds panels (one clip each, as a row of frames) and
-lines of words, some of them marked; `draw_sheet` lays it out as one image, `draw_animation` as the
-frames of a GIF with the panels side by side.
+lines of words, some of them highlighted; `draw_sheet` lays it out as one image, `draw_animation` as
+the frames of a GIF with the panels side by side.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ MARGIN, GAP, LABEL_WIDTH = 28, 8, 216
 SMALLEST_WIDTH = 640
 COLUMNS = 6  # frames of a clip that the still picture shows
 INK, GREY, RULE, PAPER = "#1c2430", "#66707d", "#dfe3e8", "#ffffff"
-_MARKS = {  # text and background of a word
+_STYLES = {  # text and background colour of a word
     "plain": (INK, None),
     "mask": ("#4b5563", "#e2e6ec"),
     "right": ("#14622f", "#d5efdd"),
     "wrong": ("#9c1c1c", "#f8dcdb"),
     "truth": (GREY, None),
 }
-Mark = Literal["plain", "mask", "right", "wrong", "truth"]
+WordStyle = Literal["plain", "mask", "right", "wrong", "truth"]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One version of a clip: frames uint8 [T, H, W, 3], a short title, and a note that explains it."""
+    """One version of a clip: frames uint8 [T, H, W, 3], a short title, and an explaining note."""
 
     title: str
     note: str
@@ -46,29 +45,33 @@ class Word:
     """A word or piece of a caption; `glued` = no space before it."""
 
     text: str
-    mark: Mark = "plain"
+    style: WordStyle = "plain"
     glued: bool = False
 
 
 @dataclass(frozen=True)
-class Line:
+class SheetLine:
+    """A labelled line of words."""
+
     label: str
     words: tuple[Word, ...]
 
 
 @dataclass(frozen=True)
 class Sheet:
+    """Contents of a picture or an animation."""
+
     title: str
     subtitle: str
     panels: tuple[Panel, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[SheetLine, ...]
     footnote: str
     frame_numbers: tuple[str, ...]  # a name for each of the T frames
 
 
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib carries, so that pictures look alike on every machine."""
+    """Returns DejaVu Sans, which matplotlib ships: pictures look alike on every machine."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -76,8 +79,9 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _cell(frame: NDArray[np.uint8], target: int) -> Image.Image:
-    """A frame at about `target` pixels wide: small ones grow by a whole factor with sharp pixels,
-    large ones shrink.
+    """Returns a frame at about `target` pixels wide.
+
+    Small ones grow by a whole factor with sharp pixels, large ones shrink.
     """
     image = Image.fromarray(frame)
     factor = round(target / image.width)
@@ -89,7 +93,7 @@ def _cell(frame: NDArray[np.uint8], target: int) -> Image.Image:
 
 
 def chosen_frames(count: int) -> list[int]:
-    """Up to COLUMNS frame indices, evenly spread from the first to the last."""
+    """Returns up to COLUMNS frame indices, evenly spread from the first to the last."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, COLUMNS)).round()})
 
 
@@ -97,7 +101,7 @@ def chosen_frames(count: int) -> list[int]:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Lines of `text` no wider than `width`; a single word that is too wide is broken."""
+    """Returns lines of `text` no wider than `width`; a single word that is too wide is broken."""
     lines, line = [], ""
     for word in text.split():
         longer = f"{line} {word}".strip()
@@ -107,32 +111,34 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
         if line:
             lines.append(line)
         while font.getlength(word) > width and len(word) > 1:
-            cut = max(n for n in range(1, len(word)) if n == 1 or font.getlength(word[:n]) <= width)
-            lines.append(word[:cut])
-            word = word[cut:]
+            fits = max(
+                n for n in range(1, len(word)) if n == 1 or font.getlength(word[:n]) <= width
+            )
+            lines.append(word[:fits])
+            word = word[fits:]
         line = word
     return [*lines, line] if line else lines
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """As `_wrap`, keeping the line breaks of `text`."""
+    """Returns the lines of `_wrap`, keeping the line breaks of `text`."""
     return [line for part in text.split("\n") for line in _wrap(part, font, width)]
 
 
-def _place_words(
+def _flow_words(
     words: tuple[Word, ...], font: ImageFont.FreeTypeFont, width: float
 ) -> Iterator[tuple[float, int, Word]]:
-    """(x, line number, word) of words that flow over lines of `width`.
+    """Yields (x, line number, word) of words that flow over lines of `width`.
 
-    Marked words get room for their background; pieces of a word, and a true word after a wrong one,
-    stay on one line.
+    Highlighted words get room for their background; pieces of a word, and a true word after a wrong
+    one, stay on one line.
     """
     space = font.getlength(" ") + 3
     groups: list[list[tuple[float, Word]]] = []  # (x within the group, word)
     ends: list[float] = []
     for word in words:
-        length = font.getlength(word.text) + (8 if _MARKS[word.mark][1] else 0)
-        if groups and (word.glued or word.mark == "truth"):
+        length = font.getlength(word.text) + (8 if _STYLES[word.style][1] else 0)
+        if groups and (word.glued or word.style == "truth"):
             start = ends[-1] + (0 if word.glued else space)
             groups[-1].append((start, word))
             ends[-1] = start + length
@@ -148,9 +154,10 @@ def _place_words(
         x += end + space
 
 
-class _Page:
-    """A white canvas that is filled from top to bottom; what lies below `height` is not drawn, but
-    `y` still counts it.
+class _Canvas:
+    """A white canvas that is filled from top to bottom.
+
+    Below `height` nothing is drawn, but `y` still counts it.
     """
 
     def __init__(self, width: int, height: int = 1) -> None:
@@ -168,7 +175,7 @@ class _Page:
         after: int = 0,
         left: int = MARGIN,
     ) -> None:
-        """A paragraph from `left` to the right margin."""
+        """Draws a paragraph from `left` to the right margin."""
         font = _font(size, bold)
         for line in _wrap(text, font, self.width - MARGIN - left):
             self.draw.text((left, self.y), line, fill=colour, font=font)
@@ -176,16 +183,17 @@ class _Page:
         self.y += after
 
     def rule(self) -> None:
+        """Draws a horizontal rule."""
         self.draw.line((MARGIN, self.y, self.width - MARGIN, self.y), fill=RULE, width=1)
         self.y += 14
 
-    def line(self, line: Line, left: int) -> None:
-        """A labelled line of words, the words from `left` on."""
+    def line(self, line: SheetLine, left: int) -> None:
+        """Draws a labelled line of words, the words from `left` on."""
         font, step, top = _font(15), 27, self.y
         self.draw.text((MARGIN, top), line.label, fill=INK, font=_font(14, bold=True))
         rows = 0
-        for x, row, word in _place_words(line.words, font, self.width - MARGIN - left):
-            colour, background = _MARKS[word.mark]
+        for x, row, word in _flow_words(line.words, font, self.width - MARGIN - left):
+            colour, background = _STYLES[word.style]
             at, rows = (left + x + (4 if background else 0), top + row * step), row
             if background:
                 length = font.getlength(word.text)
@@ -201,25 +209,27 @@ class _Page:
 # ---- layouts -------------------------------------------------------------------------------------
 
 
-def _fitted(layout: Callable[[_Page], None], width: int) -> Image.Image:
-    """Lay out twice: once to learn the height, once on a page of that height."""
-    trial = _Page(width)
+def _fitted(layout: Callable[[_Canvas], None], width: int) -> Image.Image:
+    """Lays out twice: once to learn the height, once on a canvas of that height."""
+    trial = _Canvas(width)
     layout(trial)
-    page = _Page(width, trial.y + MARGIN - 10)
+    page = _Canvas(width, trial.y + MARGIN - 10)
     layout(page)
     return page.image
 
 
 def draw_sheet(sheet: Sheet) -> Image.Image:
-    """The still picture: a row of frames for each panel with its label on the left, then the
-    captions, then the footnote.
+    """Draws the still picture.
+
+    It has a row of frames for each panel with its label on the left, then the captions, then the
+    footnote.
     """
     columns = chosen_frames(len(sheet.frame_numbers))
     cells = [[_cell(panel.frames[i], 144) for i in columns] for panel in sheet.panels]
     cell_width, cell_height = cells[0][0].size
     left = MARGIN + LABEL_WIDTH
 
-    def layout(page: _Page) -> None:
+    def layout(page: _Canvas) -> None:
         page.text(sheet.title, 19, bold=True, after=2)
         page.text(sheet.subtitle, 13, colour=GREY, after=12)
         for number, i in enumerate(columns):
@@ -243,8 +253,12 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
     )
 
 
-def _label(page: _Page, panel: Panel, max_height: int) -> int:
-    """Title and note of a panel, centred on its row of frames; returns the height of the row."""
+def _label(page: _Canvas, panel: Panel, max_height: int) -> int:
+    """Draws title and note of a panel, centred on its row of frames.
+
+    Returns:
+        The height of the row.
+    """
     title, note = _font(14, bold=True), _font(12)
     width = LABEL_WIDTH - 18
     titles, notes = _wrap(panel.title, title, width), _lines(panel.note, note, width)
@@ -256,7 +270,7 @@ def _label(page: _Page, panel: Panel, max_height: int) -> int:
 
 
 def _paragraph(
-    page: _Page,
+    page: _Canvas,
     at: tuple[int, int],
     lines: list[str],
     font: ImageFont.FreeTypeFont,
@@ -268,7 +282,7 @@ def _paragraph(
 
 
 def draw_animation(sheet: Sheet) -> list[Image.Image]:
-    """The frames of an animation: the panels side by side, with the captions below."""
+    """Draws the frames of an animation: the panels side by side, with the captions below."""
     first = [_cell(panel.frames[0], 192) for panel in sheet.panels]
     width, height = first[0].size
     gap = 2 * GAP
@@ -278,7 +292,7 @@ def draw_animation(sheet: Sheet) -> list[Image.Image]:
     notes = [_lines(panel.note, note, width) for panel in sheet.panels]
     top = 0
 
-    def layout(page: _Page) -> None:
+    def layout(page: _Canvas) -> None:
         nonlocal top
         page.text(sheet.title, 17, bold=True, after=8)
         for x, lines in zip(left, titles, strict=True):
@@ -303,7 +317,7 @@ def draw_animation(sheet: Sheet) -> list[Image.Image]:
 
 
 def save_animation(images: list[Image.Image], path: Path, milliseconds: int = 250) -> None:
-    """Write an endless GIF."""
+    """Writes an endless GIF."""
     options: dict[str, Any] = {
         "save_all": True,
         "append_images": images[1:],
