@@ -20,7 +20,7 @@ from simvtp.bench.step.sizes import BATCHES, make_inputs, model_size
 from simvtp.bench.step.step_speed import HALF
 from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError, UserError
-from simvtp.models.common.encoder import set_packed_text
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS
 from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.training.host_memory import keep_host_memory
@@ -137,7 +137,7 @@ def _prepare(
     ours = next(
         candidate for candidate in build_all(config, "all", device) if candidate.name == OURS
     )
-    set_packed_text(ours.model, False)  # operations are counted with padding
+    ours.options = DEFAULT_OPTIONS  # without packing: operations are counted with padding
     optimizer = ours.optimizer(device)
 
     def step() -> None:

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.errors import DataError, Stopped, TrainingDiverged
-from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
-from simvtp.models.common.layers import Place, set_gradient_checkpointing, set_place
-from simvtp.models.simvtp.simvtp_model import set_merged_passes
+from simvtp.models.common.encoder import packs_text
+from simvtp.models.common.forward_options import BatchSlice, ForwardOptions
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.journal import Journal
 from simvtp.training.checkpointing.checkpoint import read_state, sha256_of, unguarded, write_weights
@@ -67,7 +66,7 @@ def train(
     model then holds the final weights.
 
     Args:
-        model: called as model(micro-batch, masks) -> named outputs. It is moved to the device and
+        model: called as model(micro-batch, masks, options) -> named outputs. It is moved to the device and
             trained in place (with `stage.shard`, a copy of it is trained).
         batches: batches(n) yields this rank's batches of the steps n + 1, n + 2, ...: batch_size /
             world samples each.
@@ -130,7 +129,6 @@ def train(
     finally:
         if hasattr(source, "close"):
             source.close()
-        set_place(run.replica.model, None)
     vote.collect()
     return run.finish()
 
@@ -192,14 +190,16 @@ class _Run:
         self.share = share_batch(stage.name, config, distributed.world(), stage.micro_batch)
         self.device = distributed.choose_device(stage.device)
         self.replica = Replica(model, config, self.device, stage.shard)
-        set_merged_passes(self.replica.model, stage.merge_passes)
+        self.options = ForwardOptions(
+            merge_passes=stage.merge_passes,
+            pack_text=stage.pack_text,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
         self.counted: nn.Module | None = weightless(model)  # until its operations are counted
-        set_packed_text(self.replica.model, stage.pack_text)
         self.example: tuple[Batch, Masks | None] | None = (
             None  # shapes of a micro-batch, to count them with
         )
         self.flops: int | None = None  # of a step, over all ranks; None: not known
-        set_gradient_checkpointing(self.replica.model, config.gradient_checkpointing)
         self.optimizer = build_optimizer(self.replica.model, config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         if config.compile:
@@ -237,21 +237,19 @@ class _Run:
         parts, masks = self._micro_batches(batch, step)
         if self.example is None:
             self.example = shapes_of(
-                parts[0], masks[0], packed=leaves_padding_out(self.replica.model)
+                parts[0], masks[0], packed=packs_text(self.replica.model, self.options)
             )
         shares = self.objective.shares(masks)
         seed = step_seed(self.stage.seed, self.stage.name, step)
         for i in range(count):
-            set_place(
-                self.replica.model,
-                Place(self._first_sample(i), self.share.samples, self.share.batch_size),
-            )
+            own = BatchSlice(self._first_sample(i), self.share.samples, self.share.batch_size)
+            options = replace(self.options, batch_slice=own)
             torch.manual_seed(
                 seed
             )  # the same everywhere: a sample's place in the batch decides what it draws
             with self.replica.unsynchronised(last=i == count - 1):
                 with self._autocast():
-                    outputs = self.replica.wrapped(parts[i], masks[i])
+                    outputs = self.replica.wrapped(parts[i], masks[i], options)
                 losses, report = self.objective(outputs, shares)
                 total = torch.stack(list(losses.values())).sum()
                 self.scaler.scale(total / count).backward()

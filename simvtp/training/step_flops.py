@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from simvtp.batch import Batch, Masks
-from simvtp.models.common.encoder import set_packed_text
-from simvtp.models.common.layers import set_gradient_checkpointing
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,10 +57,7 @@ def weightless(model: nn.Module) -> nn.Module:
         )
     for buffer in model.buffers():
         held[id(buffer)] = torch.empty_like(buffer, device="meta")
-    copied = copy.deepcopy(model, held)
-    set_gradient_checkpointing(copied, False)
-    set_packed_text(copied, False)  # how many words there are is not known without values
-    return copied
+    return copy.deepcopy(model, held)
 
 
 def shapes_of(
@@ -103,8 +99,10 @@ def count_step(model: nn.Module, batch: Batch, masks: Masks | None) -> int | Non
 
     batch, masks = shapes_of(batch, masks)
     try:
+        # with default options: nothing is recomputed, and the number of words, which packing needs,
+        # is not known without values
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            outputs = model(batch, masks)
+            outputs = model(batch, masks, DEFAULT_OPTIONS)
             sums = [value.float().sum() for value in outputs.values() if value.requires_grad]
             if sums:
                 torch.stack(sums).sum().backward()

@@ -20,7 +20,7 @@ from simvtp.bench.step.step_page import step_page
 from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
-from simvtp.models.common.encoder import set_packed_text
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS
 from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.objectives import PretrainObjective
 
@@ -107,7 +107,7 @@ def test_flops_are_counted_as_the_model_says() -> None:
     inputs = make_inputs(SMALL, MaskConfig(), 4, CPU)
     (released, ours) = build_all(SMALL, "all", CPU)
     packed = sum(count_flops(lambda: ours.loss(ours.model, inputs)))
-    set_packed_text(ours.model, False)
+    ours.options = DEFAULT_OPTIONS
     forward, backward = count_flops(lambda: ours.loss(ours.model, inputs))
     assert 0.7 * (forward + backward) < packed < 0.99 * (forward + backward)
     assert forward / 4 == pytest.approx(sum(forward_flops(SMALL, batch=4).values()), rel=0.02)

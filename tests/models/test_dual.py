@@ -84,7 +84,8 @@ def test_both_take_clips_of_fewer_frames_than_were_trained_on() -> None:
 def test_two_pretrained_encoders_are_not_made_one() -> None:
     apart = replace(MODEL, encoders="two")
     with pytest.raises(
-        ConfigError, match=r"one encoder for both sides .* does not go with model\.encoders=two"
+        ConfigError,
+        match=r"one encoder for both modalities .* does not go with model\.encoders=two",
     ):
         method_of(apart).retrieval(
             build_model(apart, seed=1), apart, drop_path=0.0, pooling="content", encoder="shared"

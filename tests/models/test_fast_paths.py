@@ -13,10 +13,11 @@ from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
 from simvtp.methods import build_model
 from simvtp.models.common.decoders import VideoDecoder
 from simvtp.models.common.embeddings import TubeEmbedding
-from simvtp.models.common.encoder import leaves_padding_out, set_packed_text
-from simvtp.models.common.layers import Blocks, set_gradient_checkpointing, take
+from simvtp.models.common.encoder import packs_text
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
+from simvtp.models.common.layers import Blocks, gather_tokens
 from simvtp.models.common.masking import full_view
-from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP, set_merged_passes
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.training.objectives import PretrainObjective
 from tests.models.small import CONFIG, masks_for, random_batch, small
 
@@ -32,7 +33,13 @@ SIZES = {
 class PlainDecoder(VideoDecoder):
     """Every block works on every token."""
 
-    def forward(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
         seen = self.bridge(tokens) + self.position[visible]
         x = self.blocks(torch.cat([seen, self.mask_token + self.position[masked]], dim=1))
         return self.head(self.norm(x[:, seen.shape[1] :]))
@@ -44,12 +51,14 @@ class PlainEmbedding(TubeEmbedding):
     def forward(self, tubes: Tensor, visible: Tensor | None = None) -> Tensor:
         position = self.position
         if visible is not None:
-            tubes, position = take(tubes, visible), position[visible]
+            tubes, position = gather_tokens(tubes, visible), position[visible]
         return self.proj(tubes.to(self.proj.weight.dtype) * self.scale + self.shift) + position
 
 
 def losses_and_gradients(
-    config: ModelConfig, change: Callable[[SimVTP], object]
+    config: ModelConfig,
+    change: Callable[[SimVTP], object] = lambda model: None,
+    options: ForwardOptions = DEFAULT_OPTIONS,
 ) -> dict[str, Tensor]:
     model = build_model(config, seed=2)
     assert isinstance(model, SimVTP)
@@ -62,7 +71,7 @@ def losses_and_gradients(
     batch = random_batch(config, size=5)
     torch.manual_seed(7)  # dropout
     losses, _ = PretrainObjective(LossConfig())(
-        model(batch, masks_for(batch, config, MaskConfig(video_ratio=0.7)))
+        model(batch, masks_for(batch, config, MaskConfig(video_ratio=0.7)), options)
     )
     torch.stack(list(losses.values())).sum().backward()
     return losses | {
@@ -93,7 +102,7 @@ def use(part: str, kind: type[nn.Module]) -> Callable[[SimVTP], object]:
 )
 def test_the_fast_part_equals_the_plain_one(size: str, part: str, kind: type[nn.Module]) -> None:
     assert_equal(
-        losses_and_gradients(SIZES[size], lambda model: None),
+        losses_and_gradients(SIZES[size]),
         losses_and_gradients(SIZES[size], use(part, kind)),
     )
 
@@ -116,9 +125,9 @@ def test_the_fast_part_equals_the_plain_one(size: str, part: str, kind: type[nn.
 def test_passes_in_one_call_equal_one_call_each(size: str, options: dict[str, object]) -> None:
     config = replace(SIZES[size], **options)  # type: ignore[arg-type]
     apart, merged = (
-        losses_and_gradients(config, lambda model, on=on: set_merged_passes(model, on))
+        losses_and_gradients(config, options=ForwardOptions(merge_passes=on))
         for on in (False, True)
-    )  # type: ignore[misc]
+    )
     assert_equal(merged, apart)
 
 
@@ -141,14 +150,10 @@ def test_texts_without_their_padding_equal_padded_ones(
     size: str, options: dict[str, object], merged: bool
 ) -> None:
     config = replace(SIZES[size], **options)  # type: ignore[arg-type]
-
-    def change(model: SimVTP, packed: bool) -> None:
-        set_merged_passes(model, merged)
-        set_packed_text(model, packed)
-
     ours, plain = (
-        losses_and_gradients(config, lambda model, on=on: change(model, on)) for on in (True, False)
-    )  # type: ignore[misc]
+        losses_and_gradients(config, options=ForwardOptions(merge_passes=merged, pack_text=on))
+        for on in (True, False)
+    )
     assert_equal(ours, plain)
 
 
@@ -160,15 +165,15 @@ def test_texts_without_their_padding_equal_padded_ones(
 def test_padding_takes_no_part_unless_it_counts(options: dict[str, object], packed: bool) -> None:
     """Tokens that the MLPs of a step see, against those that are there."""
     model = build_model(small(**options))
-    set_packed_text(model, True)
-    assert leaves_padding_out(model) == packed
+    asked = ForwardOptions(pack_text=True)
+    assert packs_text(model, asked) == packed
     batch = random_batch(model.config)
     tokens: list[int] = []
     model.encoder.blocks[0].mlp.register_forward_hook(
         lambda module, args, out: tokens.append(out.numel() // out.shape[-1])
     )
     masks = masks_for(batch, model.config)
-    model(batch, masks)
+    model(batch, masks, asked)
     visible, words = (
         masks.visible.numel(),
         int(batch.attention_mask.sum()) if packed else batch.attention_mask.numel(),
@@ -188,28 +193,28 @@ def test_passes_in_one_call_are_one_call() -> None:
     apart = sum(calls)
     assert len(calls) == 4
     calls.clear()
-    set_merged_passes(model, True)
-    model(batch, masks_for(batch, CONFIG))
+    together = ForwardOptions(merge_passes=True)
+    model(batch, masks_for(batch, CONFIG), together)
     assert calls == [apart]
     random_paths = build_model(small(drop_path=0.5))
-    set_merged_passes(random_paths, True)
     random_paths.encoder.blocks[0].register_forward_hook(lambda module, args, out: calls.append(1))
-    random_paths(batch, masks_for(batch, CONFIG))
+    random_paths(batch, masks_for(batch, CONFIG), together)
     assert len(calls) == 1 + 4  # their draws would be others
 
 
-def test_blocks_together_and_checkpointed() -> None:
+def test_blocks_over_many_sequences_equal_one_call_each() -> None:
     torch.manual_seed(0)
     blocks = Blocks(12, 2, 3, 2.0)
     sequences = [
         (torch.randn(2, 5, 12), None),
         (torch.randn(3, 4, 12), torch.tensor([[True, True, True, False]] * 3)),
     ]
-    set_gradient_checkpointing(blocks, True)
-    for (x, keys), ours in zip(sequences, blocks.together(sequences), strict=True):
-        torch.testing.assert_close(ours, blocks(x, keys))
+    checkpointed = ForwardOptions(gradient_checkpointing=True)
+    outputs = blocks.forward_many(sequences, checkpointed)
+    for (x, mask), ours in zip(sequences, outputs, strict=True):
+        torch.testing.assert_close(ours, blocks(x, mask))
     x = sequences[0][0]
-    torch.testing.assert_close(blocks(x, first=3), blocks(x)[:, 3:])
+    torch.testing.assert_close(blocks(x, query_start=3), blocks(x)[:, 3:])
 
 
 def test_nothing_masked_is_nothing_predicted() -> None:

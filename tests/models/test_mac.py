@@ -349,9 +349,9 @@ def test_dropped_words_leave_the_others_where_they_stood() -> None:
         left = [
             place for place in range(10) if batch.attention_mask[row, place] and place not in hidden
         ]
-        assert hidden and dropped.positions[row][dropped.keys[row]].tolist() == left
+        assert hidden and dropped.positions[row][dropped.attention_mask[row]].tolist() == left
         assert (
-            dropped.input_ids[row][dropped.keys[row]].tolist()
+            dropped.input_ids[row][dropped.attention_mask[row]].tolist()
             == batch.input_ids[row, left].tolist()
         )
     model = made()

@@ -14,7 +14,7 @@ from simvtp.batch import Batch
 from simvtp.config.schema import ModelConfig
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import cut_tubes
-from simvtp.models.common.layers import take
+from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.token_merging import merge, merge_groups, merged_count
 from tests.models.small import CONFIG, masks_for, random_batch, small
 from tests.models.test_masking import PROPERTY
@@ -80,7 +80,7 @@ def test_in_a_still_picture_a_tube_is_merged_with_itself_at_another_time() -> No
     where = torch.tensor([place + 16 * slot for slot in range(4) for place in (0, 1, 6, 11, 15)])[
         None
     ].expand(2, -1)  # tubes of five places
-    groups = merge_groups(take(cut_tubes(still, config), where), where, config)
+    groups = merge_groups(gather_tokens(cut_tubes(still, config), where), where, config)
     assert int(groups.max()) + 1 == 10
     for sample in groups:
         for number in range(10):

@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from simvtp.config.schema import LossConfig, MaskConfig
 from simvtp.methods import build_model
-from simvtp.models.common.decoder_masking import rebuilt, rebuilt_count
+from simvtp.models.common.decoder_masking import decoded_count, select_decoded_tubes
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.common.encoder import Encoder, pool
-from simvtp.models.common.layers import set_gradient_checkpointing
+from simvtp.models.common.forward_options import ForwardOptions
 from simvtp.models.common.masking import draw_masks, full_view, word_slots, words_to_hide
 from simvtp.models.common.two_encoders import TwoEncoders
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
@@ -205,8 +205,8 @@ def test_rebuilt_tubes_are_an_exact_share_of_the_masked_ones(
     ).masked  # type: ignore[arg-type]
     if masked.shape[1] == 0:
         return
-    chosen = rebuilt(masked, config)
-    assert chosen.shape == (2, rebuilt_count(masked.shape[1], share))
+    chosen = select_decoded_tubes(masked, config)
+    assert chosen.shape == (2, decoded_count(masked.shape[1], share))
     assert bool((chosen.diff(dim=1) > 0).all()), "ascending, none twice"
     assert all(
         set(some.tolist()) <= set(every.tolist())
@@ -219,7 +219,7 @@ def test_cells_run_every_place_has_its_turn() -> None:
     the ring, each in half of the slots.
     """
     config = replace(make_model(grid=(4, 4)), decoded_share=0.5)
-    chosen = rebuilt(torch.arange(config.tubes)[None], config)
+    chosen = select_decoded_tubes(torch.arange(config.tubes)[None], config)
     shown = (
         torch.zeros(config.tubes, dtype=torch.bool)
         .index_fill(0, chosen[0], True)
@@ -235,10 +235,10 @@ def test_half_of_the_tubes_is_rebuilt_while_training_and_all_of_them_afterwards(
     config = small(decoded_share=0.5)
     model, batch = build_model(config), random_batch(config)
     masks = masks_for(batch, config)
-    everything, half = masks.masked.shape[1], rebuilt_count(masks.masked.shape[1], 0.5)
+    everything, half = masks.masked.shape[1], decoded_count(masks.masked.shape[1], 0.5)
     out = model(batch, masks)
     assert out["video_prediction"].shape[1] == out["video_pixels"].shape[1] == half < everything
-    chosen = rebuilt(masks.masked, config)
+    chosen = select_decoded_tubes(masks.masked, config)
     full = build_model(CONFIG)(batch, masks)
     at = (chosen[:, :, None] == masks.masked[:, None, :]).float().argmax(dim=2)
     assert torch.equal(
@@ -290,7 +290,7 @@ def test_each_side_has_its_own_weights_and_meets_the_other_only_in_the_fusion_bl
             for ids in (batch.input_ids, words)
         ]
         assert torch.equal(*pairs) != meets
-        assert isinstance(model.encoder, TwoEncoders) and model.encoder.apart == (
+        assert isinstance(model.encoder, TwoEncoders) and model.encoder.fusion_start == (
             depth - fusion if fusion else 0
         )
     video = model.video_embedding(model_tubes(model, batch))
@@ -338,9 +338,8 @@ def test_checkpointing_and_fine_tuning_of_two_encoders() -> None:
     gradients = []
     for on in (False, True):
         model = build_model(config)
-        set_gradient_checkpointing(model, on)
         torch.manual_seed(0)
-        total(model(batch, masks)).backward()
+        total(model(batch, masks, ForwardOptions(gradient_checkpointing=on))).backward()
         gradients.append([p.grad for p in model.parameters()])
     for plain, kept in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, kept)

@@ -22,7 +22,7 @@ from simvtp.errors import CheckpointError
 from simvtp.methods import build_model
 from simvtp.methods.exported_model import from_pretrained, save_pretrained
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
-from simvtp.models.common.layers import take
+from simvtp.models.common.layers import gather_tokens
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.models.weights.pretrained import (
@@ -138,7 +138,9 @@ def test_pixel_loss_equals_transformers(config: ModelConfig) -> None:
         tubes = cut_tubes(batch.clips, config)
         tokens = model.encoder(model.video_embedding(tubes, masks.visible))
         prediction = model.video_decoder(tokens, masks.visible, masks.masked)
-        loss = masked_pixel_loss(prediction, normalise_tubes(take(tubes, masks.masked) / 255))
+        loss = masked_pixel_loss(
+            prediction, normalise_tubes(gather_tokens(tubes, masks.masked) / 255)
+        )
     assert (prediction - right.logits).abs().max() / right.logits.abs().max() < 1e-5
     assert abs(loss - right.loss) / right.loss < 1e-5
 
@@ -165,7 +167,9 @@ def test_transformers_as_it_comes(config: ModelConfig) -> None:
         tokens = model.encoder(model.video_embedding(tubes, masks.visible))
         encoded = theirs.videomae(normalised(batch.clips), bool_masked_pos=hidden).last_hidden_state
         prediction = model.video_decoder(tokens, masks.visible, masks.masked)
-        loss = masked_pixel_loss(prediction, normalise_tubes(take(tubes, masks.masked) / 255))
+        loss = masked_pixel_loss(
+            prediction, normalise_tubes(gather_tokens(tubes, masks.masked) / 255)
+        )
     assert (tokens - encoded).abs().max() / encoded.abs().max() < 1e-5
     assert abs(loss - right) / right < 1e-5
 

@@ -14,7 +14,8 @@ from simvtp.config.schema import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
 from simvtp.models.common.decoders import choose_negatives
-from simvtp.models.common.layers import DropPath, set_gradient_checkpointing, sine_cosine_table
+from simvtp.models.common.forward_options import ForwardOptions
+from simvtp.models.common.layers import DropPath, sine_cosine_table
 from simvtp.models.common.masking import full_view
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
@@ -236,14 +237,16 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     gradients = []
     for on in (False, True):
         model = build_model(config)
-        set_gradient_checkpointing(model, on)
-        assert (
-            model.encoder.blocks.gradient_checkpointing
-            == model.video_decoder.blocks.gradient_checkpointing
-            == on
-        )
+        calls = {"encoder": 0, "decoder": 0}
+        for name, blocks in (("encoder", model.encoder), ("decoder", model.video_decoder)):
+            blocks.blocks[0].register_forward_pre_hook(
+                lambda *args, name=name, calls=calls: calls.__setitem__(name, calls[name] + 1)
+            )
         torch.manual_seed(1)
-        total(model(batch, masks)).backward()
+        outputs = model(batch, masks, ForwardOptions(gradient_checkpointing=on))
+        once = dict(calls)
+        total(outputs).backward()
+        assert calls == {name: count * (1 + on) for name, count in once.items()}
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], msg=name)
@@ -261,7 +264,7 @@ def test_dropout_and_drop_path_only_while_training() -> None:
     drop = DropPath(0.25)
     torch.manual_seed(0)
     ones = torch.ones(4000, 1, 1)
-    kept = drop(ones, drop.draw(ones)).flatten()
+    kept = drop(ones, drop.draw(ones, None)).flatten()
     assert set(kept.tolist()) == {0.0, kept.max().item()}
     assert abs(kept.mean().item() - 1) < 0.05 and kept.max().item() == pytest.approx(4 / 3)
 

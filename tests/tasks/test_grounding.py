@@ -20,7 +20,7 @@ from simvtp.data.benchmarks.records import Span
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.temporal_spans import grounding_metrics, overlap
 from simvtp.methods import build_model
-from simvtp.models.common.layers import Place, set_place
+from simvtp.models.common.forward_options import BatchSlice, ForwardOptions
 from simvtp.models.downstream.grounding_model import END, INSIDE, START, GroundingModel
 from simvtp.tasks import open_task
 from simvtp.tasks.grounding import Grounding, SpanLoss, _lengths, candidates, predict
@@ -174,9 +174,9 @@ def test_what_a_sample_draws_does_not_depend_on_how_the_batch_is_cut() -> None:
     model, batch = model_of(drop_tubes=0.5, drop_path=0.5).train(), batch_of(4)
 
     def outputs(first: int, count: int, seed: int = 3) -> torch.Tensor:
-        set_place(model, Place(first, count, 4))
+        options = ForwardOptions(batch_slice=BatchSlice(first, count, 4))
         torch.manual_seed(seed)
-        return model(batch.part(first, first + count))["logits"]
+        return model(batch.part(first, first + count), None, options)["logits"]
 
     whole = outputs(0, 4)
     torch.testing.assert_close(

@@ -25,7 +25,7 @@ from simvtp.errors import ConfigError, DataError, Stopped
 from simvtp.evaluation.items import find_items, run_items
 from simvtp.experiment import run, with_vocabulary
 from simvtp.methods import build_model
-from simvtp.models.common.layers import Place, set_place
+from simvtp.models.common.forward_options import BatchSlice, ForwardOptions
 from simvtp.models.downstream.action_model import VideoClassifier
 from simvtp.models.downstream.cross_encoder import PairModel
 from simvtp.resolve import finalise
@@ -407,9 +407,9 @@ def test_dropped_tubes_are_few_in_training_and_do_not_depend_on_how_the_batch_is
     assert whole.shape[1] == 2
     parts = []
     for first in (0, 2):
-        set_place(model, Place(first, 2, 4))
+        options = ForwardOptions(batch_slice=BatchSlice(first, 2, 4))
         torch.manual_seed(3)
-        parts.append(model.pair.embed_video(clips[first : first + 2]))
+        parts.append(model.pair.embed_video(clips[first : first + 2], options))
     torch.testing.assert_close(torch.cat(parts), whole)
     assert not torch.equal(whole[:2], whole[2:])  # each sample has tubes of its own
 
@@ -444,10 +444,10 @@ def test_dropout_of_candidates_does_not_depend_on_how_the_batch_is_cut() -> None
     )
 
     def scores(first: int, count: int) -> torch.Tensor:
-        set_place(model, Place(first, count, 4))
+        options = ForwardOptions(batch_slice=BatchSlice(first, count, 4))
         torch.manual_seed(3)
         rows = slice(first, first + count)
-        return model.score(clips[rows], ids[rows], seen[rows])
+        return model.score(clips[rows], ids[rows], seen[rows], options)
 
     whole = scores(0, 4)
     torch.testing.assert_close(torch.cat([scores(0, 2), scores(2, 2)]), whole)

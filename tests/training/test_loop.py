@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten
 from simvtp.batch import Batch
 from simvtp.config.schema import LossConfig
 from simvtp.errors import ConfigError, DataError, TrainingDiverged
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.training.objectives import RetrievalObjective
@@ -131,8 +132,10 @@ class Fragile(SimVTP):
         self.initialise(helpers.SEED)
         self.kind = kind
 
-    def forward(self, batch: Batch, masks: Any) -> dict[str, torch.Tensor]:
-        outputs = super().forward(batch, masks)
+    def forward(
+        self, batch: Batch, masks: Any, options: ForwardOptions = DEFAULT_OPTIONS
+    ) -> dict[str, torch.Tensor]:
+        outputs = super().forward(batch, masks, options)
         marked = (batch.clips[:, 0, 0, 0] == torch.tensor([255, 0, 255], dtype=torch.uint8)).all(
             dim=-1
         )
@@ -334,8 +337,10 @@ def test_no_host_sync_and_no_shape_change_between_log_lines(
 
 def test_the_watch_notices_a_wait(tmp_path: Path) -> None:
     class Waiting(SimVTP):
-        def forward(self, batch: Batch, masks: Any) -> dict[str, torch.Tensor]:
-            outputs = super().forward(batch, masks)
+        def forward(
+            self, batch: Batch, masks: Any, options: ForwardOptions = DEFAULT_OPTIONS
+        ) -> dict[str, torch.Tensor]:
+            outputs = super().forward(batch, masks, options)
             return outputs if float(outputs["video_prediction"].detach().sum()) > -1e9 else {}
 
     watch = Watch()

@@ -22,8 +22,8 @@ from simvtp.bench.step.transformers_baseline import build_transformers_baseline
 from simvtp.config.schema import LossConfig, ModelConfig, TrainConfig
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import cut_tubes
-from simvtp.models.common.encoder import set_packed_text
-from simvtp.models.common.layers import take
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
+from simvtp.models.common.layers import gather_tokens
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.models.weights.pretrained import import_state
 from simvtp.training.loop import compile_blocks
@@ -42,14 +42,16 @@ class VideoAlone(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, masks: Masks) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, masks: Masks, options: ForwardOptions = DEFAULT_OPTIONS
+    ) -> dict[str, Tensor]:
         """Returns video_prediction and video_pixels, named as by `SimVTP.forward`."""
         model = self.model
         tubes = cut_tubes(batch.clips, model.config)
-        seen = model.encoder(model.video_embedding(tubes, masks.visible))
+        seen = model.encoder(model.video_embedding(tubes, masks.visible), options=options)
         return {
             "video_prediction": model.video_decoder(seen, masks.visible, masks.masked),
-            "video_pixels": take(tubes, masks.masked),
+            "video_pixels": gather_tokens(tubes, masks.masked),
         }
 
 
@@ -60,12 +62,19 @@ class Candidate:
     Attributes:
         name: The implementation.
         model: The network.
-        loss: Function of (model, inputs), so that a copy of the model can be measured too.
+        loss_of: Function of (model, inputs, options), so that a copy of the model can be measured
+            too.
+        options: Those of our forward pass; the others have none.
     """
 
     name: str
     model: nn.Module
-    loss: Callable[[nn.Module, Inputs], Tensor]
+    loss_of: Callable[[nn.Module, Inputs, ForwardOptions], Tensor]
+    options: ForwardOptions = DEFAULT_OPTIONS
+
+    def loss(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        """Returns the loss of `model`, which is this one's or a copy of it."""
+        return self.loss_of(model, inputs, self.options)
 
     def step(
         self, inputs: Inputs, optimizer: torch.optim.Optimizer, half: torch.dtype | None
@@ -86,32 +95,34 @@ class Candidate:
         """Returns a copy with torch.compile: ours by block, as in training, the others whole."""
         model = copy.deepcopy(self.model)
         if self.name == OURS:
-            set_packed_text(model, False)  # as in training: compiled blocks need one shape
             compile_blocks(model)
         else:
             model.compile()
-        return Candidate(self.name, model, self.loss)
+        # as in training, padding stays: compiled blocks need one shape
+        return Candidate(self.name, model, self.loss_of)
 
 
 TRANSFORMERS, RELEASED, OURS = "transformers", "released", "ours"
 
 
-def _our_loss(objectives: tuple[str, ...]) -> Callable[[nn.Module, Inputs], Tensor]:
+def _our_loss(
+    objectives: tuple[str, ...],
+) -> Callable[[nn.Module, Inputs, ForwardOptions], Tensor]:
     off = dict.fromkeys(set(OBJECTIVES) - set(objectives), 0.0)
     objective = PretrainObjective(LossConfig(**off))  # type: ignore[arg-type]
 
-    def loss(model: nn.Module, inputs: Inputs) -> Tensor:
-        losses, _ = objective(model(inputs.batch, inputs.masks))
+    def loss(model: nn.Module, inputs: Inputs, options: ForwardOptions) -> Tensor:
+        losses, _ = objective(model(inputs.batch, inputs.masks, options))
         return torch.stack(list(losses.values())).sum()
 
     return loss
 
 
-def _released_loss(model: nn.Module, inputs: Inputs) -> Tensor:
+def _released_loss(model: nn.Module, inputs: Inputs, options: ForwardOptions) -> Tensor:
     return torch.stack(list(model(inputs).values())).sum()
 
 
-def _transformers_loss(model: nn.Module, inputs: Inputs) -> Tensor:
+def _transformers_loss(model: nn.Module, inputs: Inputs, options: ForwardOptions) -> Tensor:
     return cast(Tensor, model(inputs.pixels, bool_masked_pos=inputs.hidden).loss)
 
 
@@ -146,8 +157,8 @@ def build_all(
         ]
     for candidate in candidates:
         candidate.model.to(device).train()
-        # As runtime.pack_text=auto; the other implementations cannot pack.
-        set_packed_text(candidate.model, device.type == "cpu")
+        if candidate.name == OURS:  # as runtime.pack_text=auto
+            candidate.options = ForwardOptions(pack_text=device.type == "cpu")
     return candidates
 
 

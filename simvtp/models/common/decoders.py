@@ -1,5 +1,6 @@
-"""What is read off the pair pass: pixels of masked tubes, masked words, does the pair belong
-together (method notes 1.4).
+"""Decoders on the pair pass: pixels of masked tubes and masked words; the choice of negatives.
+
+Method notes 1.4.
 """
 
 from __future__ import annotations
@@ -8,12 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.config.schema import ModelConfig
-from simvtp.models.common.layers import BLOCK_NORM_EPS, Blocks, sine_cosine_table, take
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
+from simvtp.models.common.layers import (
+    BLOCK_NORM_EPS,
+    Blocks,
+    gather_tokens,
+    sine_cosine_table,
+)
 
 
 class VideoDecoder(nn.Module):
-    """Predicts the pixels of the masked tubes from the video part of the pair pass; text reaches it
-    only through the encoder.
+    """Predicts the pixels of the masked tubes from the video part of the pair pass.
+
+    Text reaches it only through the encoder.
     """
 
     position: Tensor
@@ -26,29 +34,33 @@ class VideoDecoder(nn.Module):
         self.blocks = Blocks(width, config.decoder_depth, config.decoder_heads, config.mlp_ratio)
         self.norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)
         self.head = nn.Linear(width, config.tube_values)
-        self.register_buffer(
-            "position", sine_cosine_table(config.tubes, width), persistent=False
-        )  # [N, width]
+        position = sine_cosine_table(config.tubes, width)
+        self.register_buffer("position", position, persistent=False)  # [N, width]
 
-    def forward(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """tokens [B, V, D], visible int64 [B, V], masked int64 [B, M] -> normalised pixels [B, M,
-        P].
+    def forward(
+        self,
+        tokens: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """Returns the predicted pixels [B, M, P] of the tubes `masked` int64 [B, M].
+
+        `tokens` [B, V, D] are those of the tubes `visible` int64 [B, V].
         """
         seen = self.bridge(tokens) + self.position[visible]
         hidden = self.mask_token + self.position[masked]
-        return self.head(
-            self.norm(
-                self.blocks(torch.cat([seen, hidden.to(seen.dtype)], dim=1), first=seen.shape[1])
-            )
-        )
+        x = torch.cat([seen, hidden.to(seen.dtype)], dim=1)
+        x = self.blocks(x, options=options, query_start=seen.shape[1])
+        return self.head(self.norm(x))
 
 
 class TextDecoder(nn.Module):
-    """Word scores at the masked positions.
+    """Predicts words at the masked positions.
 
     Depth 0 is the released linear head, untied. Above 0 (ours: the paper draws a text decoder and
-    does not give its depth): a linear layer to a width of its own or that of the video decoder,
-    blocks over the text part, LayerNorm, then the word head.
+    does not give its depth): a linear layer to its own width or that of the video decoder, blocks
+    over the text part, LayerNorm, then the word head.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -66,22 +78,31 @@ class TextDecoder(nn.Module):
             self.norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)
         self.head = nn.Linear(width, config.vocab_size)
 
-    def forward(self, tokens: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
-        """tokens [B, L, D] (text part of the pair pass), keys bool [B, L], positions int64 [B, K]
-        -> logits [B, K, W].
+    def forward(
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """Returns logits [B, K, W] at `positions` int64 [B, K].
+
+        `tokens` [B, L, D] is the text part of the pair pass, `attention_mask` bool [B, L].
         """
         x = self.down(tokens)
         if self.blocks is not None:
-            x = self.blocks(x, keys)
-        return self.head(self.norm(take(x, positions)))
+            x = self.blocks(x, attention_mask, options)
+        return self.head(self.norm(gather_tokens(x, positions)))
 
 
 def choose_negatives(scores: Tensor | None, noise: Tensor, given: Tensor | None) -> Tensor:
-    """For each text b the clip that serves as its VTM negative: int64 [B], never b itself.
+    """Chooses for each text b the clip of its VTM negative, never b itself: int64 [B].
 
-    `given` wins if it is there. Else Gumbel-max: the clip j is drawn with probability proportional
-    to exp(scores[b, j]) among the others; without scores, uniformly. `noise` is standard Gumbel
-    noise [B, B].
+    Args:
+        scores: [B, B], texts x clips; the Gumbel-max rule draws clip j with probability
+            proportional to exp(scores[b, j]) among the others. None draws uniformly.
+        noise: standard Gumbel noise [B, B].
+        given: int64 [B], a choice that overrides the draw.
     """
     if given is not None:
         return given

@@ -1,81 +1,117 @@
-"""The unified encoder: one set of weights for [video ; text], video alone and text alone (method
-notes 1.3).
+"""The unified encoder: one set of weights for [video ; text], video alone and text alone.
+
+Method notes 1.3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from simvtp.config.schema import ModelConfig
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import BLOCK_NORM_EPS, Blocks
+
+
+class TokenSequence(NamedTuple):
+    """Tokens of a batch, before or after the encoder.
+
+    Attributes:
+        tokens: [B, S, D].
+        attention_mask: bool [B, S], False at padding; None for video alone, which has no padding.
+        text_start: position of the first text token of a pair; None for one modality alone.
+    """
+
+    tokens: Tensor
+    attention_mask: Tensor | None = None
+    text_start: int | None = None
+
+
+def pair_sequence(video: Tensor, text: Tensor, attention_mask: Tensor) -> TokenSequence:
+    """Returns [video ; text] of video tokens [B, V, D] and text tokens [B, L, D].
+
+    `attention_mask` is that of the text, bool [B, L].
+    """
+    return TokenSequence(
+        torch.cat([video, text.to(video.dtype)], dim=1),
+        torch.cat([attention_mask.new_ones(video.shape[:2]), attention_mask], dim=1),
+        video.shape[1],
+    )
 
 
 class Encoder(nn.Module):
     """Blocks and, in the pre-training model, a final LayerNorm.
 
-    Set `packed` (by `set_packed_text`) to leave the padding of texts out of every linear layer and
-    norm. What comes back at padding is then of no meaning, so this is not done where the pooling
-    averages over it, nor with random drop path, which is drawn for each sample.
+    With `options.pack_text`, the padding of texts is left out of every linear layer and norm. What
+    comes back at padding is then meaningless, so this is not done where the pooling averages over
+    padding, nor with random drop path, which is drawn for each sample.
     """
 
     def __init__(self, config: ModelConfig, final_norm: bool = True) -> None:
         super().__init__()
-        self.packed = False
         self.padding_counts = config.pooling == "with_pads"
-        self.drops_paths = config.drop_path > 0
+        self.has_drop_path = config.drop_path > 0
         self.blocks = Blocks(
             config.dim, config.depth, config.heads, config.mlp_ratio, config.drop_path
         )
         self.norm = nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS) if final_norm else nn.Identity()
 
     def forward(
-        self, tokens: Tensor, keys: Tensor | None = None, words_from: int | None = None
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
+        text_start: int | None = None,
+        options: ForwardOptions = DEFAULT_OPTIONS,
     ) -> Tensor:
-        """tokens [B, S, D]; keys bool [B, S], False at padding (given only where there is text).
-        Where a pair's text begins is all the same to one encoder."""
-        if keys is not None and self.leaves_padding_out:
-            return self.norm(self.blocks.together([(tokens, keys)], pack=True)[0])
-        return self.norm(self.blocks(tokens, keys))
+        """Returns tokens [B, S, D] encoded; `text_start` is ignored here (see `TokenSequence`)."""
+        if attention_mask is not None and self.packs_text(options):
+            packed = self.blocks.forward_many([(tokens, attention_mask)], options, pack=True)
+            return self.norm(packed[0])
+        return self.norm(self.blocks(tokens, attention_mask, options))
+
+    def forward_many(
+        self, sequences: Sequence[TokenSequence], options: ForwardOptions = DEFAULT_OPTIONS
+    ) -> list[Tensor]:
+        """Returns the encoded tokens of several sequences, in one call of the blocks."""
+        if len(sequences) == 1:
+            return [self(*sequences[0], options)]
+        inputs = [(sequence.tokens, sequence.attention_mask) for sequence in sequences]
+        outputs = self.blocks.forward_many(inputs, options, self.packs_text(options))
+        return [self.norm(tokens) for tokens in outputs]
 
     @property
-    def leaves_padding_out(self) -> bool:
-        """Whether it does now: asked to, and nothing speaks against it."""
-        return self.packed and not self.padding_counts and not (self.drops_paths and self.training)
+    def draws_drop_path(self) -> bool:
+        """True if this forward pass draws drop path, which depends on the order of the passes."""
+        return self.has_drop_path and self.training
 
-    def together(self, sequences: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
-        """The same for several (tokens, keys) at once, see `Blocks.together`."""
-        return [
-            self.norm(tokens) for tokens in self.blocks.together(sequences, self.leaves_padding_out)
-        ]
+    def packs_text(self, options: ForwardOptions) -> bool:
+        """Returns True if padding is left out: asked for, and without effect on the result."""
+        return options.pack_text and not self.padding_counts and not self.draws_drop_path
 
 
-def set_packed_text(model: nn.Module, on: bool) -> None:
-    """Switch whether padding is left out, in every encoder inside `model`."""
-    for module in model.modules():
-        if isinstance(module, Encoder):
-            module.packed = on
-
-
-def leaves_padding_out(model: nn.Module) -> bool:
-    """Whether an encoder inside `model` does."""
+def packs_text(model: nn.Module, options: ForwardOptions) -> bool:
+    """Returns True if an encoder inside `model` leaves padding out."""
     return any(
-        module.leaves_padding_out for module in model.modules() if isinstance(module, Encoder)
+        module.packs_text(options) for module in model.modules() if isinstance(module, Encoder)
     )
 
 
-def pool(tokens: Tensor, keys: Tensor | None, pooling: str, words_from: int = 0) -> Tensor:
-    """Mean over the positions of tokens [B, S, D] -> [B, D]; or one of them.
+def pool(
+    tokens: Tensor, attention_mask: Tensor | None, pooling: str, text_start: int = 0
+) -> Tensor:
+    """Pools tokens [B, S, D] to one vector [B, D].
 
     `with_pads` averages over all positions, padding included (released behaviour); `content` over
-    those where `keys` [B, S] is True (ours). Without keys there is no padding and both are the
-    same. `cls` takes the text's [CLS] (ours), the first of its tokens, which begin at `words_from`;
-    video has no [CLS] and keeps its mean.
+    those where `attention_mask` [B, S] is True (ours). Without a mask there is no padding, and both
+    are the same. `cls` takes the text's [CLS] (ours), the token at `text_start`; video has no [CLS]
+    and keeps its mean.
     """
-    if keys is not None and pooling == "cls":
-        return tokens[:, words_from]
-    if keys is None or pooling == "with_pads":
+    if attention_mask is not None and pooling == "cls":
+        return tokens[:, text_start]
+    if attention_mask is None or pooling == "with_pads":
         return tokens.mean(dim=1)
-    weight = keys.to(tokens.dtype)
+    weight = attention_mask.to(tokens.dtype)
     return (tokens * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)

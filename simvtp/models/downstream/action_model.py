@@ -1,5 +1,6 @@
-"""Action recognition with the video side of the encoder: linear probe, attentive probe, all of it.
-The heads are ours.
+"""Action recognition with the video side of the encoder; the heads are ours.
+
+Linear probe, attentive probe, or all of the encoder trained.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from simvtp.batch import Batch, Masks
 from simvtp.config.schema import ModelConfig
 from simvtp.models.common.embeddings import TubeEmbedding, cut_tubes
 from simvtp.models.common.encoder import Encoder
-from simvtp.models.common.layers import BLOCK_NORM_EPS, INITIAL_STD, initialise
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
+from simvtp.models.common.initial_weights import INITIAL_STD, initialise
+from simvtp.models.common.layers import BLOCK_NORM_EPS, merge_heads
 from simvtp.models.simvtp.simvtp_model import SimVTP
 
 Probe = Literal["none", "linear", "attentive"]
@@ -31,26 +34,21 @@ class AttentivePool(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, N, D] -> [B, D]."""
-        keys, values = (
-            self.keys_values(tokens)
-            .unflatten(-1, (2, self.heads, -1))
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
-        query = (
-            self.query.expand(len(tokens), -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        )
-        mixed = nn.functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values)
-        return self.out(mixed.transpose(1, 2).flatten(2))[:, 0]
+        """Returns [B, D] of tokens [B, N, D]."""
+        projected = self.keys_values(tokens).unflatten(-1, (2, self.heads, -1))
+        keys, values = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        query = self.query.expand(len(tokens), -1, -1).unflatten(-1, (self.heads, -1))
+        query = query.transpose(1, 2).to(keys.dtype)
+        mixed = nn.functional.scaled_dot_product_attention(query, keys, values)
+        return self.out(merge_heads(mixed))[:, 0]
 
 
 class VideoClassifier(nn.Module):
     """Tubes, encoder, pooled tokens, LayerNorm, one linear layer.
 
     probe `linear`: encoder frozen, tokens averaged; `attentive`: encoder frozen, tokens pooled by a
-    learned query; `none`: tokens averaged, all is trained. A frozen encoder runs in evaluation mode
-    and without gradients.
+    learned query; `none`: tokens averaged, everything is trained. A frozen encoder runs in
+    evaluation mode and without gradients.
     """
 
     def __init__(self, config: ModelConfig, classes: int, probe: Probe = "none") -> None:
@@ -75,14 +73,15 @@ class VideoClassifier(nn.Module):
         probe: Probe = "none",
         drop_path: float = 0.0,
     ) -> VideoClassifier:
-        """Encoder from `model`; the rest starts by (seed, name), the last layer small."""
-        built = cls(
-            replace(config, drop_path=0.0 if probe != "none" else drop_path), classes, probe
-        )
+        """Returns a classifier with the encoder of `model`.
+
+        The rest starts by (seed, name), the last layer with small weights.
+        """
+        rate = 0.0 if probe != "none" else drop_path
+        built = cls(replace(config, drop_path=rate), classes, probe)
         initialise(built, seed)
-        nn.init.trunc_normal_(
-            built.head.weight, std=INITIAL_STD, generator=torch.Generator().manual_seed(seed)
-        )
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.trunc_normal_(built.head.weight, std=INITIAL_STD, generator=generator)
         built.video_embedding.load_state_dict(model.video_embedding.state_dict())
         built.encoder.load_state_dict(model.encoder.state_dict())
         weight = model.video_embedding.proj.weight
@@ -94,15 +93,17 @@ class VideoClassifier(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
-        """`logits` [B, classes] and `targets` of the batch."""
-        outputs = {"logits": self.classify(batch.clips)}
+    def forward(
+        self, batch: Batch, masks: Masks | None = None, options: ForwardOptions = DEFAULT_OPTIONS
+    ) -> dict[str, Tensor]:
+        """Returns `logits` [B, classes] and, where the batch has them, its `targets`."""
+        outputs = {"logits": self.classify(batch.clips, options)}
         return outputs if batch.targets is None else {**outputs, "targets": batch.targets}
 
-    def classify(self, clips: Tensor) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] -> logits [B, classes]."""
+    def classify(self, clips: Tensor, options: ForwardOptions = DEFAULT_OPTIONS) -> Tensor:
+        """Returns logits [B, classes] of uint8 clips [B, T, H, W, 3]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            tokens = self.encoder(self.video_embedding(cut_tubes(clips, self.config)))
-        return self.head(
-            self.fc_norm(tokens.mean(dim=1) if self.pool is None else self.pool(tokens))
-        )
+            tokens = self.video_embedding(cut_tubes(clips, self.config))
+            tokens = self.encoder(tokens, options=options)
+        pooled = tokens.mean(dim=1) if self.pool is None else self.pool(tokens)
+        return self.head(self.fc_norm(pooled))

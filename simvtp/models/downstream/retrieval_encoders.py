@@ -1,6 +1,4 @@
-"""Encoders for retrieval: two copies, fine-tuned apart (method notes 1.8), or one copy for both
-sides (ours).
-"""
+"""Encoders for retrieval: two copies, fine-tuned separately (method notes 1.8), or one (ours)."""
 
 from __future__ import annotations
 
@@ -12,10 +10,17 @@ from torch import Tensor, nn
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import ModelConfig
 from simvtp.errors import ConfigError
-from simvtp.models.common.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
+from simvtp.models.common.embeddings import (
+    TextEmbedding,
+    TubeEmbedding,
+    cut_tubes,
+    require_vocabulary,
+)
 from simvtp.models.common.encoder import Encoder, pool
-from simvtp.models.common.layers import BLOCK_NORM_EPS, initialise
-from simvtp.models.common.two_encoders import one_side
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
+from simvtp.models.common.initial_weights import initialise
+from simvtp.models.common.layers import BLOCK_NORM_EPS
+from simvtp.models.common.two_encoders import modality_encoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
 
 Embedding = TypeVar("Embedding", TubeEmbedding, TextEmbedding)
@@ -35,51 +40,58 @@ class _Tower(nn.Module, Generic[Embedding]):
 
 
 class _RetrievalEncoder(nn.Module):
-    """What both ways to encode clips and texts apart have in common; the ways differ in their
-    weights and in the two `embed` methods.
-    """
+    """Base class of the two retrieval encoders."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.vocab_size <= 0:
-            raise ConfigError(
-                f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary."
-            )
+        require_vocabulary(config)
         self.config = config
 
     def initialise(self, seed: int) -> None:
-        """Initial weights, each parameter by (seed, name): see `layers.initialise`."""
+        """Draws initial weights, each parameter by (seed, name): see `initial_weights`."""
         initialise(self, seed)
 
-    def forward(self, batch: Batch, masks: Masks | None = None) -> dict[str, Tensor]:
-        """video_feature [B, D] and text_feature [B, D], not normalised; with `masks`, of the
-        visible tubes and the masked text.
+    def forward(
+        self, batch: Batch, masks: Masks | None = None, options: ForwardOptions = DEFAULT_OPTIONS
+    ) -> dict[str, Tensor]:
+        """Returns video_feature and text_feature, [B, D] each, not normalised.
+
+        With `masks` they are those of the visible tubes and the masked text.
         """
+        visible = None if masks is None else masks.visible
         input_ids = batch.input_ids if masks is None else masks.input_ids
         return {
-            "video_feature": self.embed_video(
-                batch.clips, None if masks is None else masks.visible
-            ),
-            "text_feature": self.embed_text(input_ids, batch.attention_mask),
+            "video_feature": self.embed_video(batch.clips, visible, options),
+            "text_feature": self.embed_text(input_ids, batch.attention_mask, options),
         }
 
-    def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those
-        tubes.
+    def embed_video(
+        self,
+        clips: Tensor,
+        visible: Tensor | None = None,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """Returns features [B, D] of uint8 clips [B, T, H, W, 3].
+
+        `visible` int64 [B, V] restricts them to those tubes.
         """
         raise NotImplementedError
 
-    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Word pieces [B, L] and where they are (bool [B, L]) -> [B, D]."""
+    def embed_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """Returns features [B, D] of word pieces [B, L] and their mask bool [B, L]."""
         raise NotImplementedError
 
 
 class DualEncoder(_RetrievalEncoder):
-    """A video encoder and a text encoder; a feature is the mean over the tokens, then a LayerNorm
-    of its own.
+    """A video encoder and a text encoder; a feature is the mean over the tokens, then a LayerNorm.
 
-    `config.pooling` says whether padding counts in the text's mean (`with_pads` = released) or not
-    (`content`, ours). Each copy holds only the embeddings that it uses; the released copies hold
+    Padding counts in the text's mean with `config.pooling` `with_pads` (released) and does not with
+    `content` (ours). Each copy holds only the embeddings that it uses; the released copies hold
     both.
     """
 
@@ -97,7 +109,7 @@ class DualEncoder(_RetrievalEncoder):
         drop_path: float | None = None,
         pooling: Literal["content", "with_pads", "cls"] | None = None,
     ) -> DualEncoder:
-        """Both copies from the unified encoder of `model`, on its device and in its dtype.
+        """Returns two copies of the unified encoder of `model`, on its device and in its dtype.
 
         The pre-trained final norm is not carried over: `fc_norm` starts as 1 and 0 (released
         behaviour). `drop_path` and `pooling`, where given, replace those of `config` (default: the
@@ -114,31 +126,39 @@ class DualEncoder(_RetrievalEncoder):
         dual.video_encoder.embedding.load_state_dict(model.video_embedding.state_dict())
         dual.text_encoder.embedding.load_state_dict(model.text_embedding.state_dict())
         dual.video_encoder.encoder.blocks.load_state_dict(
-            one_side(model.encoder, "video").blocks.state_dict()
+            modality_encoder(model.encoder, "video").blocks.state_dict()
         )
         dual.text_encoder.encoder.blocks.load_state_dict(
-            one_side(model.encoder, "text").blocks.state_dict()
+            modality_encoder(model.encoder, "text").blocks.state_dict()
         )
         return dual
 
-    def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those
-        tubes.
-        """
+    def embed_video(
+        self,
+        clips: Tensor,
+        visible: Tensor | None = None,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
         tower = self.video_encoder
         tokens = tower.embedding(cut_tubes(clips, self.config), visible)
-        return tower.fc_norm(tower.encoder(tokens).mean(dim=1))
+        return tower.fc_norm(tower.encoder(tokens, options=options).mean(dim=1))
 
-    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Word pieces [B, L] and where they are (bool [B, L]) -> [B, D]."""
+    def embed_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
         tower = self.text_encoder
-        tokens = tower.encoder(tower.embedding(input_ids), attention_mask)
+        tokens = tower.embedding(input_ids, options)
+        tokens = tower.encoder(tokens, attention_mask, options=options)
         return tower.fc_norm(pool(tokens, attention_mask, self.config.pooling))
 
 
 class SharedEncoder(_RetrievalEncoder):
-    """One encoder for both sides (ours; the published way is `DualEncoder`): the features of the
-    pre-training model, trained on.
+    """One encoder for both modalities (ours; the published way is `DualEncoder`).
+
+    It is the pre-training model's, trained further.
 
     Blocks and final norm serve clips and texts alike, so it has about half the weights of the two
     copies, and before the first step its features are those of the zero-shot test. `config.pooling`
@@ -153,30 +173,31 @@ class SharedEncoder(_RetrievalEncoder):
 
     @classmethod
     def from_unified(cls, model: SimVTP, config: ModelConfig) -> SharedEncoder:
-        """A copy of the embeddings and of the encoder of `model`, final norm included, on its
-        device and in its dtype.
-        """
+        """Returns a copy of the embeddings and of the encoder of `model`, final norm included."""
         weight = model.video_embedding.proj.weight
         shared = cls(config).to(device=weight.device, dtype=weight.dtype)
         for name in ("video_embedding", "text_embedding", "encoder"):
             getattr(shared, name).load_state_dict(getattr(model, name).state_dict())
         return shared
 
-    def embed_video(self, clips: Tensor, visible: Tensor | None = None) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, V] restricts it to those
-        tubes.
-        """
-        return self.encoder(self.video_embedding(cut_tubes(clips, self.config), visible)).mean(
-            dim=1
-        )
+    def embed_video(
+        self,
+        clips: Tensor,
+        visible: Tensor | None = None,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        tokens = self.video_embedding(cut_tubes(clips, self.config), visible)
+        return self.encoder(tokens, options=options).mean(dim=1)
 
-    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Word pieces [B, L] and where they are (bool [B, L]) -> [B, D]."""
-        return pool(
-            self.encoder(self.text_embedding(input_ids), attention_mask),
-            attention_mask,
-            self.config.pooling,
-        )
+    def embed_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        tokens = self.text_embedding(input_ids, options)
+        tokens = self.encoder(tokens, attention_mask, options=options)
+        return pool(tokens, attention_mask, self.config.pooling)
 
 
 def retrieval_encoder(
@@ -187,14 +208,19 @@ def retrieval_encoder(
     pooling: Literal["content", "with_pads", "cls"],
     encoder: Sides = "dual",
 ) -> DualEncoder | SharedEncoder:
-    """What is fine-tuned for retrieval from the pre-trained `model`: `finetune.encoder`. `config`
-    may ask for fewer frames.
+    """Returns the model that retrieval fine-tunes, from the pre-trained `model`.
 
-    Raises ConfigError if one encoder is asked for of a model that has two.
+    Args:
+        config: may ask for fewer frames than `model` was trained with.
+        encoder: `finetune.encoder`.
+
+    Raises:
+        ConfigError: one encoder is asked for of a model that has two.
     """
     if encoder == "shared" and config.encoders == "two":
         raise ConfigError(
-            "one encoder for both sides (finetune.encoder=shared, or pictures) does not go with model.encoders=two."
+            "one encoder for both modalities (finetune.encoder=shared, or pictures) "
+            "does not go with model.encoders=two."
         )
     config = replace(config, drop_path=drop_path, pooling=pooling)
     return (

@@ -12,12 +12,13 @@ from dataclasses import replace
 
 from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.schema import MaskConfig, ModelConfig
-from simvtp.models.common.decoder_masking import rebuilt_count
+from simvtp.models.common.decoder_masking import decoded_count
 from simvtp.models.common.masking import word_slots
 from simvtp.models.common.token_merging import merged_count
 from simvtp.models.flops.mac_flops import mac_forward_flops, mac_parameter_counts
 from simvtp.models.flops.meta_init import shapes_alone
-from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP, shares_pair_pass
+from simvtp.models.simvtp.encoder_passes import plan_passes
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 
 _PARTS = {
     "encoder": ("video_embedding", "encoder"),
@@ -70,7 +71,8 @@ def forward_flops(
     merged = merged_count(visible, config.merged_share)
     encoded = visible - merged
     contrasted = encoded if config.contrastive_video == "masked" else config.tubes
-    reuse = shares_pair_pass(config)
+    plan = plan_passes(config, objectives)
+    reuse = plan.pair_gives_positives
     matching = "vtm" in objectives
     hard = matching and config.vtm_negatives == "hard"
     single = "vtc" in objectives or hard
@@ -96,7 +98,7 @@ def forward_flops(
     if "mvm" in objectives:
         width = config.decoder_dim
         counts["bridge"] = _linear(visible, config.dim, width)
-        built = rebuilt_count(masked, config.decoded_share) if config.decoded_share < 1 else masked
+        built = decoded_count(masked, config.decoded_share) if config.decoded_share < 1 else masked
         full, ratio = max(0, config.decoder_depth - 1), config.mlp_ratio
         counts["video decoder"] = full * _block(width, ratio, visible + built)
         counts["video decoder"] += (config.decoder_depth > 0) * _block(

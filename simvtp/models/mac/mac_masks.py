@@ -1,7 +1,6 @@
-"""Masks of MAC: which patches of which frames are seen, and the caption with `[MASK]` or with fewer
-words.
+"""Masks of MAC: the visible patches of each frame, and the caption with `[MASK]` or fewer words.
 
-What is hidden is drawn by `masking.draw_masks`. Here it is put into the shape that the towers take:
+The masks are drawn by `masking.draw_masks`. Here they are put into the shape that the towers take:
 visible patches slot by slot, of the first frames only while `masks.frames` says so, and captions
 from which hidden words are left out where `masks.text_mask` is `drop`.
 """
@@ -16,30 +15,31 @@ from torch import Tensor
 from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import frame_curriculum
 from simvtp.config.schema import MaskConfig, ModelConfig
-from simvtp.models.common.layers import take
+from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.masking import draw_masks, words_to_hide
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameMasks(Masks):
-    """Masks with the number of frames that are used. `visible` is [B, slots * n], slot by slot;
-    `input_ids` is [B, L'].
+    """Masks with the number of frames that are used.
+
+    `visible` is [B, slots * n], slot by slot; `input_ids` is [B, L'].
 
     Attributes:
-        slots: frames of the clip that are seen.
-        keys: bool [B, L'], False at padding.
-        positions: int64 [B, L'], where the pieces stood in the caption; None: where they stand.
-        aligned: every slot shows the same places.
+        slots: number of frames of the clip that are visible.
+        attention_mask: bool [B, L'], False at padding.
+        positions: int64 [B, L'], positions of the pieces in the whole caption; None if unchanged.
+        aligned: every slot shows the same positions.
     """
 
-    slots: int = 0
-    keys: Tensor = None  # type: ignore[assignment]  # a dataclass field after ones with defaults must have one
+    slots: int
+    attention_mask: Tensor
     positions: Tensor | None = None
     aligned: bool = False
 
 
 def slots_at(step: int, frames: int, schedule: str) -> int:
-    """How many frames step `step` (from 0) sees, by `masks.frames`."""
+    """Returns how many frames step `step` (from 0) sees, by `masks.frames`."""
     for stage_frames, until in frame_curriculum(schedule):
         if step < until:
             return stage_frames
@@ -56,8 +56,9 @@ def draw_frame_masks(
     step: int,
     first_sample: int,
 ) -> FrameMasks:
-    """As `masking.draw_masks`; of `T` frames, a step that sees fewer takes every (T / fewer)-th
-    from the first on.
+    """Draws masks as `masking.draw_masks` does, for the frames that this step sees.
+
+    Of T frames, a step that sees fewer takes every (T / fewer)-th from the first on.
     """
     drawn = draw_masks(
         batch, model, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
@@ -68,9 +69,9 @@ def draw_frame_masks(
     if slots < total:
         chosen = torch.tensor([i * total // slots for i in range(slots)], device=visible.device)
         visible = visible.unflatten(1, (total, -1)).index_select(1, chosen).flatten(1)
-    ids, keys, positions = drawn.input_ids, batch.attention_mask, None
+    ids, attention_mask, positions = drawn.input_ids, batch.attention_mask, None
     if masks.text_mask == "drop":
-        ids, keys, positions = _without_hidden(drawn, batch, masks)
+        ids, attention_mask, positions = _without_hidden(drawn, batch, masks)
     return FrameMasks(
         visible=visible,
         masked=drawn.masked,
@@ -79,15 +80,16 @@ def draw_frame_masks(
         word_labels=drawn.word_labels,
         negative_noise=drawn.negative_noise,
         slots=slots,
-        keys=keys,
+        attention_mask=attention_mask,
         positions=positions,
         aligned=masks.video_kind != "per_frame" or drawn.masked.shape[1] == 0,
     )
 
 
 def kept_length(length: int, masks: MaskConfig) -> int:
-    """Pieces of the longest caption that remain when hidden words are left out, [CLS] and [SEP]
-    included.
+    """Returns the pieces of the longest caption after hidden words are dropped.
+
+    [CLS] and [SEP] are included.
     """
     if masks.text_mask == "replace":
         return length
@@ -95,19 +97,20 @@ def kept_length(length: int, masks: MaskConfig) -> int:
 
 
 def _without_hidden(drawn: Masks, batch: Batch, masks: MaskConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """(ids, keys, positions), each [B, L'], of the pieces that are not hidden, in their order and
-    at their old positions.
+    """Drops the hidden pieces.
+
+    Returns:
+        (ids, attention mask, positions in the whole caption), each [B, L'], in caption order.
     """
     length = batch.input_ids.shape[1]
     hidden = torch.zeros_like(batch.attention_mask)
     used = drawn.word_labels >= 0
-    hidden.scatter_(
-        1, torch.where(used, drawn.word_positions, 0), used
-    )  # unused slots write False at 0, which is [CLS]
-    places = torch.arange(length, device=hidden.device)
+    # unused slots write False at 0, which is [CLS]
+    hidden.scatter_(1, torch.where(used, drawn.word_positions, 0), used)
+    positions = torch.arange(length, device=hidden.device)
     stay = batch.attention_mask & ~hidden
-    order = torch.where(stay, places, length).argsort(dim=1, stable=True)[
-        :, : kept_length(length, masks)
-    ]
-    keys = take(stay, order)
-    return torch.where(keys, take(batch.input_ids, order), 0), keys, order
+    order = torch.where(stay, positions, length).argsort(dim=1, stable=True)
+    order = order[:, : kept_length(length, masks)]
+    attention_mask = gather_tokens(stay, order)
+    ids = torch.where(attention_mask, gather_tokens(batch.input_ids, order), 0)
+    return ids, attention_mask, order

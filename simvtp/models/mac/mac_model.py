@@ -1,10 +1,8 @@
-"""MAC: masked contrastive pre-training of a video tower and a text tower (arXiv 2212.00986; method
-notes 2).
+r"""MAC: masked contrastive pre-training of two towers (arXiv 2212.00986; method notes 2).
 
-    clips   -> patches -> visible patches -> space-time transformer -> CLS -> linear -> video feature \\
-                                                                                                       contrast
-                                                                                                       (VTC)
-    caption -> [MASK] words (or fewer words) -> text transformer    -> CLS -> linear -> text feature  /
+    clips   -> patches -> visible patches -> space-time transformer -> CLS -> linear \
+                                                                                      contrast (VTC)
+    caption -> [MASK] words, or fewer words -> text transformer     -> CLS -> linear /
 
 No code of MAC was ever published. From the abstract and the figures: the two towers, the CLS
 features, the contrastive loss as the only one, visible patches only, masks that differ from frame
@@ -22,23 +20,25 @@ from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import ModelConfig
-from simvtp.errors import ConfigError
-from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, PAD_ID, cut_tubes
-from simvtp.models.common.layers import BLOCK_NORM_EPS, Drawing, initialise, take, uniform_rows
-from simvtp.models.mac.mac_layers import (
+from simvtp.models.common.embeddings import (
+    PAD_ID,
     TEXT_NORM_EPS,
-    DividedBlocks,
-    PostNormBlocks,
-    nearest_partners,
+    cut_tubes,
+    embedding_dropout,
+    pixel_normalization,
+    require_vocabulary,
 )
+from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
+from simvtp.models.common.initial_weights import initialise
+from simvtp.models.common.layers import BLOCK_NORM_EPS, gather_tokens
+from simvtp.models.mac.mac_layers import DividedBlocks, PostNormBlocks, nearest_partners
 from simvtp.models.mac.mac_masks import FrameMasks
 
 
 class PatchEmbedding(nn.Module):
-    """One linear layer over the values of each visible patch, plus learned positions in space and
-    in time.
+    """One linear layer over each visible patch, plus learned positions in space and in time.
 
-    Normalised with the ImageNet mean and standard deviation, as SimVTP's embedding is.
+    Pixels are normalised with the ImageNet mean and standard deviation, as in SimVTP's embedding.
     """
 
     scale: Tensor
@@ -49,34 +49,30 @@ class PatchEmbedding(nn.Module):
         slots, height, width = config.grid
         self.config = config
         self.proj = nn.Linear(config.tube_values, config.dim)
-        self.cls = nn.Parameter(
-            torch.zeros(1, config.dim)
-        )  # with its position: an image model's CLS token plus the position of CLS
+        # an image model's CLS token plus the position of CLS
+        self.cls = nn.Parameter(torch.zeros(1, config.dim))
         self.spatial = nn.Parameter(torch.zeros(height * width, config.dim))
         self.temporal = nn.Parameter(torch.zeros(slots, config.dim))
-        mean, std = (
-            torch.tensor(values, dtype=torch.float64, device="cpu")
-            for values in (IMAGENET_MEAN, IMAGENET_STD)
-        )
-        pixels = config.tube_values // 3
-        self.register_buffer(
-            "scale", (1 / (255 * std)).float().repeat(pixels), persistent=False
-        )  # [P]
-        self.register_buffer("shift", (-mean / std).float().repeat(pixels), persistent=False)  # [P]
+        scale, shift = pixel_normalization(config)
+        self.register_buffer("scale", scale, persistent=False)  # [P]
+        self.register_buffer("shift", shift, persistent=False)  # [P]
 
     def forward(self, clips: Tensor, visible: Tensor | None, slots: int) -> Tensor:
-        """uint8 clips [B, T, H, W, 3], of which `slots` frames are used; visible int64 [B, S] slot
-        by slot, or None for all of a clip.
+        """Returns tokens [B, 1 + S, D], CLS first.
 
-        Returns [B, 1 + S, D], CLS first. The frames that are used have the first positions in time,
-        whichever they are.
+        The frames that are used have the first positions in time, whichever frames they are.
+
+        Args:
+            clips: uint8 [B, T, H, W, 3], of which `slots` frames are used.
+            visible: int64 [B, S], slot by slot; None for all patches of a clip.
+            slots: number of frames that are used.
         """
-        config = replace(self.config, frames=clips.shape[1])
-        tubes = cut_tubes(clips, config)
+        tubes = cut_tubes(clips, replace(self.config, frames=clips.shape[1]))
         if visible is None:
             spatial = self.spatial.repeat(slots, 1)[None]
         else:
-            tubes, spatial = take(tubes, visible), self.spatial[visible % len(self.spatial)]
+            tubes = gather_tokens(tubes, visible)
+            spatial = self.spatial[visible % len(self.spatial)]
         values = tubes.to(self.proj.weight.dtype) * self.scale + self.shift
         tokens = self.proj(values) + spatial
         tokens = (tokens.unflatten(1, (slots, -1)) + self.temporal[:slots, None]).flatten(1, 2)
@@ -101,29 +97,39 @@ class VideoTower(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=BLOCK_NORM_EPS)
 
     def forward(
-        self, clips: Tensor, visible: Tensor | None = None, slots: int = 0, aligned: bool = False
+        self,
+        clips: Tensor,
+        visible: Tensor | None = None,
+        slots: int = 0,
+        aligned: bool = False,
+        options: ForwardOptions = DEFAULT_OPTIONS,
     ) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] -> [B, D]; `visible` int64 [B, S] of `slots` frames (0: of
-        all), slot by slot.
+        """Returns features [B, D] of uint8 clips [B, T, H, W, 3].
 
-        aligned: every slot shows the same places, as where `visible` is None.
+        Args:
+            visible: int64 [B, S] of `slots` frames, slot by slot; None for all patches.
+            slots: number of frames that are used; 0 for all.
+            aligned: every slot shows the same positions, as where `visible` is None.
+
+        Raises:
+            ValueError: the clips have more frames than the model has positions in time.
         """
         slots, kind, partners = slots or clips.shape[1], self.config.time_attention, None
         if slots > len(self.embedding.temporal):
             raise ValueError(
-                f"clips of {slots} frames, but the model has positions for {len(self.embedding.temporal)}"
+                f"clips of {slots} frames, but the model has positions for "
+                f"{len(self.embedding.temporal)}"
             )
         if kind == "nearest" and (aligned or visible is None):
             kind = "rank"  # the same there, and cheaper
         if kind == "nearest" and visible is not None:
             partners = nearest_partners(visible, slots, self.config.grid[1:])
-        return self.norm(
-            self.blocks(self.embedding(clips, visible, slots), slots, kind, partners)[:, 0]
-        )
+        tokens = self.embedding(clips, visible, slots)
+        return self.norm(self.blocks(tokens, slots, kind, partners, options)[:, 0])
 
 
-class WordEmbedding(Drawing):
-    """DistilBERT's: word + learned position, LayerNorm, dropout."""
+class WordEmbedding(nn.Module):
+    """DistilBERT's embedding: word + learned position, LayerNorm, dropout."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -132,26 +138,26 @@ class WordEmbedding(Drawing):
         self.norm = nn.LayerNorm(config.dim, eps=TEXT_NORM_EPS)
         self.dropout = config.text_dropout
 
-    def forward(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
-        """int64 [B, L] -> [B, L, D]; positions int64 [B, L], or None for 0 .. L - 1."""
-        place = (
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """Returns tokens [B, L, D] of int64 [B, L]; positions int64 [B, L], None for 0 .. L - 1."""
+        position = (
             self.position.weight[: input_ids.shape[1]]
             if positions is None
             else self.position(positions)
         )
-        tokens = self.norm(self.word(input_ids) + place)
-        if self.dropout == 0 or not self.training:
-            return tokens
-        kept = (
-            uniform_rows(tokens.shape[0], tuple(tokens.shape[1:]), self.place, tokens.device)
-            >= self.dropout
-        )
-        return tokens * (kept.to(tokens.dtype) / (1 - self.dropout))
+        tokens = self.norm(self.word(input_ids) + position)
+        return embedding_dropout(tokens, self.dropout, self.training, options)
 
 
 class TextTower(nn.Module):
-    """DistilBERT's encoder (ours: dropout in the embedding only, where DistilBERT has it in the
-    blocks as well).
+    """DistilBERT's encoder.
+
+    Ours: dropout in the embedding only, where DistilBERT has it in the blocks as well.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -159,20 +165,28 @@ class TextTower(nn.Module):
         self.embedding = WordEmbedding(config)
         self.blocks = PostNormBlocks(config.dim, config.text_depth, config.heads, config.mlp_ratio)
 
-    def forward(self, input_ids: Tensor, keys: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Word pieces int64 [B, L], and where they are bool [B, L] -> all tokens [B, L, D]."""
-        return self.blocks(self.embedding(input_ids, positions), keys)
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor | None = None,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """Returns all tokens [B, L, D] of word pieces int64 [B, L] and their mask bool [B, L]."""
+        tokens = self.embedding(input_ids, positions, options)
+        return self.blocks(tokens, attention_mask, options)
 
 
 class MAC(nn.Module):
-    """Both towers with their projections."""
+    """Both towers with their projections.
+
+    Raises:
+        ConfigError: `vocab_size` is not given.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.vocab_size <= 0:
-            raise ConfigError(
-                f"model.vocab_size={config.vocab_size}: the model needs the size of the tokenizer's vocabulary."
-            )
+        require_vocabulary(config)
         self.config = config
         self.objectives = ("vtc",)
         self.video_tower = VideoTower(config)
@@ -182,49 +196,43 @@ class MAC(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """As `layers.initialise`; attention over time and positions in time begin with no effect
-        (Frozen's inflation).
+        """Draws initial weights as `initial_weights.initialise` does.
+
+        Attention over time and positions in time begin with no effect (Frozen's inflation).
         """
         initialise(self, seed)
         self.video_tower.embedding.temporal.zero_()
-        for block in self.video_tower.blocks:
-            block.time_attn.proj.weight.zero_()  # type: ignore[union-attr,operator]
+        for block in self.video_tower.blocks.divided_blocks():
+            block.time_attn.proj.weight.zero_()
 
-    def forward(self, batch: Batch, masks: Masks | None) -> dict[str, Tensor]:
-        """video_feature and text_feature, [B, projection], not normalised; without masks everything
-        is seen.
+    def forward(
+        self, batch: Batch, masks: Masks | None, options: ForwardOptions = DEFAULT_OPTIONS
+    ) -> dict[str, Tensor]:
+        """Returns video_feature and text_feature, [B, projection] each, not normalised.
+
+        Without masks everything is visible.
         """
-        if masks is None:
-            video, text = (
-                self.embed_video(batch.clips),
-                self.embed_text(batch.input_ids, batch.attention_mask),
-            )
-        elif isinstance(masks, FrameMasks):
-            video = self._video(batch.clips, masks.visible, masks.slots, masks.aligned)
-            text = self._text(masks.input_ids, masks.keys, masks.positions)
-        else:
-            video, text = (
-                self._video(batch.clips, masks.visible, 0),
-                self._text(masks.input_ids, batch.attention_mask),
-            )
-        return {"video_feature": video, "text_feature": text}
+        visible, slots, aligned = None, 0, False
+        input_ids, attention_mask, positions = batch.input_ids, batch.attention_mask, None
+        if masks is not None:
+            visible, input_ids = masks.visible, masks.input_ids
+        if isinstance(masks, FrameMasks):
+            slots, aligned = masks.slots, masks.aligned
+            attention_mask, positions = masks.attention_mask, masks.positions
+        video = self.video_tower(batch.clips, visible, slots, aligned, options)
+        text = self.text_tower(input_ids, attention_mask, positions, options)
+        return {
+            "video_feature": self.video_projection(video),
+            "text_feature": self.text_projection(text[:, 0]),
+        }
 
     def embed_video(self, clips: Tensor) -> Tensor:
-        """uint8 clips [B, T, H, W, 3] with at most `model.frames` frames, nothing masked -> [B,
-        projection], not normalised.
+        """Returns features [B, projection], not normalised, of uint8 clips [B, T, H, W, 3].
+
+        T is at most `model.frames`; nothing is masked.
         """
-        return self._video(clips, None, 0)
+        return self.video_projection(self.video_tower(clips))
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Word pieces [B, L] and where they are (bool [B, L]) -> [B, projection], not normalised."""
-        return self._text(input_ids, attention_mask)
-
-    def _video(
-        self, clips: Tensor, visible: Tensor | None, slots: int, aligned: bool = False
-    ) -> Tensor:
-        feature: Tensor = self.video_projection(self.video_tower(clips, visible, slots, aligned))
-        return feature
-
-    def _text(self, input_ids: Tensor, keys: Tensor, positions: Tensor | None = None) -> Tensor:
-        feature: Tensor = self.text_projection(self.text_tower(input_ids, keys, positions)[:, 0])
-        return feature
+        """Returns features [B, projection], not normalised, of word pieces [B, L]."""
+        return self.text_projection(self.text_tower(input_ids, attention_mask)[:, 0])

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from simvtp.config.schema import TrainConfig
-from simvtp.models.common.layers import Block
+from simvtp.models.common.layers import TransformerBlock
 from simvtp.training.optim import update_average
 from simvtp.training.parallel import distributed
 from simvtp.training.parallel.dtensor import is_cut
@@ -139,7 +139,7 @@ def _cut(model: nn.Module, mesh: DeviceMesh) -> None:
     from torch.distributed.fsdp import fully_shard  # takes seconds to import, and few runs need it
 
     for module in model.modules():
-        if isinstance(module, Block):
+        if isinstance(module, TransformerBlock):
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

@@ -1,0 +1,125 @@
+"""Inputs of the encoder passes of one step: tubes and captions, embedded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from simvtp.batch import Batch, Masks
+from simvtp.config.schema import ModelConfig
+from simvtp.models.common.embeddings import TextEmbedding, TubeEmbedding
+from simvtp.models.common.encoder import TokenSequence, pair_sequence
+from simvtp.models.common.forward_options import ForwardOptions
+from simvtp.models.common.layers import gather_tokens
+from simvtp.models.common.token_merging import merge, merge_groups, merged_count
+from simvtp.models.simvtp.encoder_passes import EncoderPass, PassPlan
+
+
+class VideoTokens(NamedTuple):
+    """Embedded tubes.
+
+    Attributes:
+        tokens: [B, V - merged, D].
+        groups: int64 [B, V], the token of each tube; None where no tubes are merged.
+    """
+
+    tokens: Tensor
+    groups: Tensor | None
+
+
+def embed_visible(
+    embedding: TubeEmbedding, tubes: Tensor, visible: Tensor, config: ModelConfig
+) -> VideoTokens:
+    """Embeds the tubes `visible` int64 [B, V] of `tubes` uint8 [B, N, P], similar ones merged."""
+    tokens, count = embedding(tubes, visible), visible.shape[1]
+    merged = merged_count(count, config.merged_share)
+    if not merged:
+        return VideoTokens(tokens, None)
+    groups = merge_groups(gather_tokens(tubes, visible), visible, config)
+    return VideoTokens(merge(tokens, groups, count - merged), groups)
+
+
+def embed_video_inputs(
+    embedding: TubeEmbedding, tubes: Tensor, visible: Tensor, config: ModelConfig, plan: PassPlan
+) -> tuple[VideoTokens, VideoTokens]:
+    """Embeds the tubes of the pair pass, and those that VTC and VTM see.
+
+    The latter are all tubes with `contrastive_video=clean`. Tubes that no pass of `plan` needs are
+    not embedded: the other ones stand in for them.
+    """
+    clean = config.contrastive_video == "clean" and plan.passes != (EncoderPass.PAIR,)
+    if clean and EncoderPass.PAIR not in plan.passes:
+        everything = VideoTokens(embedding(tubes), None)
+        return everything, everything
+    seen = embed_visible(embedding, tubes, visible, config)
+    return seen, VideoTokens(embedding(tubes), None) if clean else seen
+
+
+class CaptionEmbedder:
+    """Embeds the captions of a batch, with their words masked or clean.
+
+    One dropout draw serves all passes, unless `reuse_pair_pass` is off: then each pass draws again.
+    """
+
+    def __init__(
+        self,
+        embedding: TextEmbedding,
+        batch: Batch,
+        masks: Masks,
+        config: ModelConfig,
+        options: ForwardOptions,
+    ) -> None:
+        self._embedding, self._options = embedding, options
+        self._ids = {True: batch.input_ids, False: masks.input_ids}  # clean -> word pieces [B, L]
+        self._reuse = config.reuse_pair_pass
+        self._embedded: dict[bool, Tensor] = {}
+
+    def embed(self, clean: bool) -> Tensor:
+        """Returns tokens [B, L, D]."""
+        if clean not in self._embedded or not self._reuse:
+            self._embedded[clean] = self._embedding(self._ids[clean], self._options)
+        return self._embedded[clean]
+
+
+class PassInputs:
+    """Builds the token sequence of each encoder pass of a step.
+
+    Attributes:
+        pair_video: tubes of the pair pass.
+        contrast_video: tubes that VTC and VTM see.
+        attention_mask: bool [B, L], of the captions.
+    """
+
+    def __init__(
+        self,
+        pair_video: VideoTokens,
+        contrast_video: VideoTokens,
+        captions: CaptionEmbedder,
+        attention_mask: Tensor,
+        config: ModelConfig,
+    ) -> None:
+        self.pair_video, self.contrast_video = pair_video, contrast_video
+        self.attention_mask = attention_mask
+        self._captions = captions
+        self._clean = config.contrastive_text == "clean"
+
+    def sequence(
+        self, name: EncoderPass, plan: PassPlan, negative_index: Tensor | None
+    ) -> TokenSequence:
+        """Returns the tokens of one pass; MATCH needs `negative_index` int64 [B]."""
+        mask, own = self.attention_mask, self.contrast_video.tokens
+        if name is EncoderPass.PAIR:
+            return pair_sequence(self.pair_video.tokens, self._captions.embed(clean=False), mask)
+        if name is EncoderPass.VIDEO:
+            return TokenSequence(own)
+        text = self._captions.embed(self._clean)
+        if name is EncoderPass.TEXT:
+            return TokenSequence(text, mask)
+        assert negative_index is not None
+        other = own.index_select(0, negative_index)
+        if plan.pair_gives_positives:
+            return pair_sequence(other, text, mask)
+        videos, texts, masks = (own, other), (text, text), (mask, mask)
+        return pair_sequence(torch.cat(videos), torch.cat(texts), torch.cat(masks))
