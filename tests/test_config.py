@@ -134,7 +134,8 @@ def test_every_setting_that_matters_changes_the_fingerprint(key: str) -> None:
     if key in ("data.manifest", "data.root"):
         return  # their content counts, not their path: see the tests below
     if typing.get_origin(hint) is typing.Literal:
-        new: object = next(choice for choice in typing.get_args(hint) if choice != value)
+        # The last choice: the first of data.reader has the frames, and so the fingerprint, of fast.
+        new: object = [choice for choice in typing.get_args(hint) if choice != value][-1]
     elif isinstance(value, bool):
         new = not value
     else:
