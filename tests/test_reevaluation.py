@@ -173,7 +173,7 @@ def test_refusals(
     weights = run_dir / "checkpoints" / "finetune.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert "does not have the sha256 it was written with" in refused(
+    assert "does not have the sha256 that it was written with" in refused(
         capsys, str(run_dir), "evaluate.crops=2"
     )
     weights.unlink()

@@ -157,7 +157,7 @@ def _carry_out(experiment: Experiment, until: str) -> int:
 def _printed(measure: Callable[[], list[Result]]) -> int:
     """Print the results of `measure`; the exit status."""
     from simvtp.errors import Stopped
-    from simvtp.experiment import beside
+    from simvtp.experiment import baseline_text
 
     try:
         results = measure()
@@ -166,7 +166,7 @@ def _printed(measure: Callable[[], list[Result]]) -> int:
         return 3
     for result in results:
         candidates = f", {result.gallery} candidates" if result.gallery else ""
-        print(f"{result.line}  ({beside(result)}; {result.queries} queries{candidates})")
+        print(f"{result.line}  ({baseline_text(result)}; {result.queries} queries{candidates})")
     return 0
 
 

@@ -1,6 +1,4 @@
-"""What the stages of one experiment share: settings, data, tasks, the run directory and its
-journal.
-"""
+"""Settings, data, tasks, run directory and journal that the stages of one experiment share."""
 
 from __future__ import annotations
 
@@ -18,6 +16,7 @@ from torch import nn
 from simvtp.batch import Batch, Masks
 from simvtp.config.schema import Experiment
 from simvtp.data.datasets import Dataset, open_dataset, require_captions
+from simvtp.data.progress import LogFn
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError
 from simvtp.methods import method_of
@@ -30,29 +29,32 @@ from simvtp.training.checkpointing.preemption import StopFlag, stop_on_signals
 from simvtp.training.parallel.distributed import Launch, together
 from simvtp.training.stage import Outcome
 
-Say = Callable[[str], None]
 Item = TypeVar("Item")
 BLIND = "finetune_blind"  # the training of the text-only baseline, a part of the stage finetune
 
 
 def with_vocabulary(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
-    """`model.vocab_size` 0 becomes the tokenizer's; a size that is smaller than the tokenizer's
-    raises ConfigError.
+    """Returns the experiment with the tokenizer's size in place of `model.vocab_size` 0.
+
+    Raises ConfigError if the size is set and smaller than the tokenizer's.
     """
     size = experiment.model.vocab_size
     if 0 < size < tokenizer.vocab_size:
         raise ConfigError(
-            f"model.vocab_size={size} is smaller than the {tokenizer.vocab_size} pieces of data.tokenizer={experiment.data.tokenizer}: "
+            f"model.vocab_size={size} is smaller than the {tokenizer.vocab_size} pieces of "
+            f"data.tokenizer={experiment.data.tokenizer}: "
             "set model.vocab_size=0 to take the tokenizer's."
         )
-    return replace(
-        experiment, model=replace(experiment.model, vocab_size=size or tokenizer.vocab_size)
-    )
+    model = replace(experiment.model, vocab_size=size or tokenizer.vocab_size)
+    return replace(experiment, model=model)
 
 
 @contextlib.contextmanager
 def until_signal() -> Iterator[StopFlag]:
-    """Signals can only be caught in the main thread (a notebook cell may run elsewhere)."""
+    """Yields a flag that stop signals set.
+
+    Signals can only be caught in the main thread (a notebook cell may run elsewhere).
+    """
     if threading.current_thread() is threading.main_thread():
         with stop_on_signals() as flag:
             yield flag
@@ -61,27 +63,45 @@ def until_signal() -> Iterator[StopFlag]:
 
 
 @dataclass
-class Running:
-    """All that the stages of one experiment share."""
+class ExperimentContext:
+    """State that all stages of one experiment share.
+
+    Attributes:
+        experiment: resolved settings.
+        directory: the run directory.
+        device: where the models are trained and scored.
+        launch: rank and number of ranks.
+        say: logs a line on rank 0.
+        stop: set once somebody asks the process to stop.
+        status: writer of status.json.
+        check_ownership: raises once another attempt has taken the run directory over.
+        journal: of the run; None on ranks that do not write.
+        dataset: clips of all splits.
+        tokenizer: of the captions.
+        zero_shot: test of the pre-trained model; None if there is none.
+        tasks: task of each training, by the name of the training.
+        models: final model of each training.
+        outcomes: how each training ended.
+    """
 
     experiment: Experiment
     directory: Path
     device: torch.device
     launch: Launch
-    say: Say
+    say: LogFn
     stop: StopFlag
     status: StatusWriter
-    guard: Callable[[], None]  # raises once another attempt has taken the run directory over
+    check_ownership: Callable[[], None]
     journal: Journal | None
     dataset: Dataset
     tokenizer: Tokenizer
-    zero_shot: Retrieval | None = None  # what the pre-trained model is tested on, if it is
-    tasks: dict[str, Task] = field(default_factory=dict)  # training -> what it learns
-    models: dict[str, nn.Module] = field(default_factory=dict)  # training -> its final model
+    zero_shot: Retrieval | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
+    models: dict[str, nn.Module] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
-    def context(self, blind: bool = False) -> Context:
-        """What a task is opened with."""
+    def task_context(self, blind: bool = False) -> Context:
+        """Returns the arguments with which a task is opened."""
         return Context(
             experiment=self.experiment,
             dataset=self.dataset,
@@ -95,8 +115,8 @@ class Running:
             until_stopped=self.until_stopped,
         )
 
-    def draw(self, batch: Batch, step: int, first_sample: int) -> Masks:
-        """The pre-training masks of a batch."""
+    def draw_masks(self, batch: Batch, step: int, first_sample: int) -> Masks:
+        """Returns the pre-training masks of a batch."""
         experiment = self.experiment
         return method_of(experiment.model).draw(
             batch,
@@ -108,29 +128,33 @@ class Running:
             first_sample=first_sample,
         )
 
-    def draw_tuning(self, batch: Batch, step: int, first_sample: int) -> Masks:
-        """The same masks while fine-tuning (`finetune.masks`), of all frames."""
+    def draw_finetuning_masks(self, batch: Batch, step: int, first_sample: int) -> Masks:
+        """Returns the masks of a batch while fine-tuning (`finetune.masks`), of all frames."""
         masks = replace(self.experiment.masks, frames="")
-        return replace(self, experiment=replace(self.experiment, masks=masks)).draw(
-            batch, step, first_sample
-        )
+        of_all_frames = replace(self, experiment=replace(self.experiment, masks=masks))
+        return of_all_frames.draw_masks(batch, step, first_sample)
 
     def until_stopped(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same items; ends with Stopped once that was asked for, or once the run directory is
-        not ours any more.
+        """Yields the same items.
+
+        Raises Stopped once that was asked for, and Fenced once the run directory is another
+        attempt's.
         """
         with contextlib.closing(items):  # type: ignore[type-var]
             for item in items:
-                self.guard()
+                self.check_ownership()
                 self.stop.check()
                 yield item
 
     def on_log(self, record: dict[str, Any]) -> None:
+        """Writes the training loop's report to the status and to the log."""
         self.status.on_log(record)
         metrics, left = record["metrics"], int(record["metrics"]["speed/eta_s"])
         self.say(
-            f"{record['stage']} {record['step']}/{record['total_steps']}  loss {metrics['loss/total']:.3f}  "
-            f"{rate_text(metrics['speed/clips_per_s'])} clips/s  data wait {100 * metrics['speed/data_wait_share']:.0f} %  "
+            f"{record['stage']} {record['step']}/{record['total_steps']}  "
+            f"loss {metrics['loss/total']:.3f}  "
+            f"{rate_text(metrics['speed/clips_per_s'])} clips/s  "
+            f"data wait {100 * metrics['speed/data_wait_share']:.0f} %  "
             f"{left // 60}:{left % 60:02d} left in this stage"
         )
 
@@ -140,35 +164,56 @@ def open_experiment(
     directory: Path,
     device: torch.device,
     launch: Launch,
-    say: Say,
+    say: LogFn,
     stop: StopFlag,
     status: StatusWriter,
-    guard: Callable[[], None],
-) -> Running:
-    def prepare() -> tuple[Tokenizer, Dataset]:
-        return load_tokenizer(experiment.data.tokenizer), open_dataset(
+    check_ownership: Callable[[], None],
+) -> ExperimentContext:
+    """Returns the context of an experiment, with its data and tasks opened.
+
+    Args: see `ExperimentContext`.
+
+    Raises UserError if data or settings do not fit the experiment.
+    """
+
+    def open_data() -> tuple[Tokenizer, Dataset]:
+        tokenizer = load_tokenizer(experiment.data.tokenizer)
+        return tokenizer, open_dataset(
             experiment.data, experiment.runtime, say=say, check=stop.check
         )
 
-    tokenizer, dataset = together(prepare)
-    journal = Journal(directory / "journal.jsonl", guard) if launch.rank == 0 else None
+    tokenizer, dataset = together(open_data)
+    journal = None
+    if launch.rank == 0:
+        journal = Journal(directory / "journal.jsonl", check_ownership)
     sizes = ", ".join(f"{name} {len(clips)}" for name, clips in dataset.splits.items())
     say(
-        f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; seed {experiment.seed}; {device}"
+        f"{dataset.name}: {sizes} videos; fingerprint {experiment.fingerprint[:12]}; "
+        f"seed {experiment.seed}; {device}"
     )
-    resolved, tuning = with_vocabulary(experiment, tokenizer), experiment.finetune
+    tuning = experiment.finetune
     if not tuning.init:
         together(functools.partial(require_captions, dataset, "pre-training"))
-    running = Running(
-        resolved, directory, device, launch, say, stop, status, guard, journal, dataset, tokenizer
+    context = ExperimentContext(
+        experiment=with_vocabulary(experiment, tokenizer),
+        directory=directory,
+        device=device,
+        launch=launch,
+        say=say,
+        stop=stop,
+        status=status,
+        check_ownership=check_ownership,
+        journal=journal,
+        dataset=dataset,
+        tokenizer=tokenizer,
     )
-    # Opened before the pre-training, so that what a task lacks is said at once.
+    # Opened before the pre-training, so that what a task lacks is reported at once.
     if experiment.evaluate.zero_shot:
-        running.zero_shot = together(lambda: open_zero_shot(running.context()))
+        context.zero_shot = together(lambda: open_zero_shot(context.task_context()))
     if tuning.enabled:
         blind = {"finetune": tuning.blind, **({BLIND: True} if tuning.baseline else {})}
         for name, hidden in blind.items():
-            running.tasks[name] = together(
-                functools.partial(open_task, tuning.task, running.context(hidden))
+            context.tasks[name] = together(
+                functools.partial(open_task, tuning.task, context.task_context(hidden))
             )
-    return running
+    return context

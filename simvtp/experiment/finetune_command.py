@@ -1,4 +1,4 @@
-"""What the commands `finetune TASK --init` and `evaluate RUN_DIR` do."""
+"""Builds the experiment of the command `finetune TASK --init`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from simvtp.tasks import TASKS
 def downstream(
     task: str, init: str, *, recipe: str = "", data: str = "", overrides: Sequence[str] = ()
 ) -> Experiment:
-    """The experiment that fine-tunes the weights `init` on a task.
+    """Returns the experiment that fine-tunes the weights `init` on a task.
 
     Args:
         task: a name in simvtp/tasks.
-        init: a run directory, whose settings are then taken for all but the fine-tuning; or
-            weights, or `initial`.
-        recipe: whose fine-tuning settings are taken; empty: the recipe of that task with the same
-            model, data and pre-training as the run, if there is one, else the run's own. Needed
-            where `init` is no run directory: then all settings are the recipe's.
+        init: a run directory, whose settings are used for all but the fine-tuning; or weights, or
+            `initial`.
+        recipe: the recipe whose fine-tuning settings are used; empty: the recipe of that task with
+            the same model, data and pre-training as the run, if there is one, else the run's own.
+            Required where `init` is no run directory: then all settings are the recipe's.
         data: a manifest, a folder of shards, or the name of a data set; empty: that of the run or
             recipe.
         overrides: `key=value`, applied last.
@@ -34,11 +34,12 @@ def downstream(
     Raises ConfigError if the task, the recipe or a setting is not known.
     """
     if task not in TASKS:
-        raise ConfigError(f"there is no task '{task}': choose one of {', '.join(TASKS)}.")
+        raise ConfigError(f"there is no task '{task}': choose from {', '.join(TASKS)}.")
     is_run = (Path(init).expanduser() / "experiment.json").is_file()
     if not is_run and not recipe:
         raise ConfigError(
-            f"--init {init} is no run directory, so its settings are not known: name those of the model with --recipe."
+            f"--init {init} is no run directory, so its settings are not known: "
+            "name the recipe of its model with --recipe."
         )
     base = load_experiment(Path(init).expanduser()) if is_run else get_recipe(recipe)
     fitting = recipe or next(
@@ -65,15 +66,13 @@ def downstream(
         evaluate=dataclasses.replace(
             base.evaluate,
             zero_shot=False,
-            rerank=base.evaluate.rerank if retrieves else 0,  # these two are of retrieval
+            rerank=base.evaluate.rerank if retrieves else 0,  # this and the next: retrieval only
             dual_softmax=base.evaluate.dual_softmax and retrieves,
         ),
     )
     if data:
         given = Path(data).expanduser()
-        is_file = (
-            given.is_file() or (given / "summary.json").is_file()
-        )  # the latter: a folder of shards
+        is_file = given.is_file() or (given / "summary.json").is_file()  # or a folder of shards
         chosen = (
             [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"]
             if is_file
@@ -84,9 +83,7 @@ def downstream(
 
 
 def _same_start(one: Experiment, other: Experiment) -> bool:
-    """Whether both have the same model and pre-training, so that the fine-tuning of one was made
-    for the other. The seed may differ.
-    """
+    """Returns True if both have the same model and pre-training; the seed may differ."""
 
     def start(experiment: Experiment) -> tuple[object, ...]:
         return (

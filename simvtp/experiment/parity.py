@@ -1,9 +1,8 @@
-"""Does our model reproduce a reference file of the released implementation?
+"""Compares our models with reference files of the released implementation.
 
 A reference file (`.safetensors`) holds weights `state/*` in the released naming, inputs `in/*`,
 outputs `out/*`, gradient norms `grad_norm/*` and its sizes as JSON in the metadata key `config`.
-There are two kinds: of the pre-training model and of the dual encoder; which one a file is, is seen
-from its content.
+There are two kinds, told apart by their content: of the pre-training model and of the dual encoder.
 """
 
 from __future__ import annotations
@@ -38,15 +37,18 @@ from simvtp.training.losses import (
 
 TENSOR_LIMIT = 1e-5  # outputs and losses
 GRADIENT_LIMIT = 1e-4  # gradient norms
-# a gradient norm below this share of the file's largest counts as this share: rounding noise has no
-# ratio
+# smaller gradient norms, relative to the file's largest, count as this: rounding noise has no ratio
 NEGLIGIBLE = 1e-9
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """One comparison: max |ours - reference| / max |reference| over the tensor, its limit, and
-    whether it holds.
+    """One comparison of a tensor.
+
+    Attributes:
+        name: of the tensor.
+        relative: max |ours - reference| / max |reference|.
+        limit: largest value that is accepted.
     """
 
     name: str
@@ -55,18 +57,20 @@ class Deviation:
 
     @property
     def ok(self) -> bool:
+        """Returns True if the deviation is within its limit."""
         return self.relative <= self.limit
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference file in memory; asking for what it lacks raises CheckpointError."""
+    """A reference file in memory; its methods raise CheckpointError for what it lacks."""
 
     path: str
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
     def size(self, key: str) -> Any:
+        """Returns an entry of the metadata."""
         if key not in self.config:
             raise CheckpointError(
                 f"{self.path}: its metadata `config` has no '{key}', so the model cannot be built."
@@ -74,6 +78,7 @@ class Reference:
         return self.config[key]
 
     def tensor(self, name: str) -> Tensor:
+        """Returns a tensor by its full name."""
         if name not in self.tensors:
             raise CheckpointError(
                 f"{self.path}: there is no tensor '{name}' in this reference file."
@@ -81,6 +86,7 @@ class Reference:
         return self.tensors[name]
 
     def group(self, prefix: str) -> dict[str, Tensor]:
+        """Returns the tensors whose names begin with `prefix`, without it."""
         return {
             name.removeprefix(prefix): value
             for name, value in self.tensors.items()
@@ -89,7 +95,7 @@ class Reference:
 
 
 def read_reference(path: str | Path) -> Reference:
-    """Read a reference file; CheckpointError if it is none."""
+    """Reads a reference file; raises CheckpointError if it is none."""
     try:
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("config", "null"))
@@ -106,8 +112,9 @@ def read_reference(path: str | Path) -> Reference:
 def check_reference_file(
     path: str | Path, dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32)
 ) -> list[Deviation]:
-    """Every output, loss and gradient norm of the file against ours, in each dtype (its name leads
-    the deviation's name).
+    """Compares every output, loss and gradient norm of the file with ours, in each dtype.
+
+    The name of a deviation begins with its dtype.
     """
     reference = read_reference(path)
     check = (
@@ -123,11 +130,12 @@ def check_reference_file(
 
 
 def main(path: str | Path) -> int:
-    """Print a line per comparison; 0 if all hold, else 1."""
+    """Prints a line per comparison; returns 0 if all are within their limits, else 1."""
     found = check_reference_file(path)
     for deviation in found:
         print(
-            f"{deviation.name:<72} {deviation.relative:9.2e}  limit {deviation.limit:.0e}  {'ok' if deviation.ok else 'FAILS'}"
+            f"{deviation.name:<72} {deviation.relative:9.2e}  limit {deviation.limit:.0e}  "
+            f"{'ok' if deviation.ok else 'FAILS'}"
         )
     failed = sum(not deviation.ok for deviation in found)
     print(
@@ -192,7 +200,7 @@ def _check_dual(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]
 
 
 def _config(reference: Reference, decoder: bool) -> ModelConfig:
-    """Sizes from the metadata; what it does not name (MLP width, text length) from the tensors."""
+    """Returns the sizes, from the metadata or (MLP width, text length) from the tensors."""
     eps = reference.config.get("layer_norm_eps_blocks", BLOCK_NORM_EPS)
     if eps != BLOCK_NORM_EPS:
         raise CheckpointError(
@@ -241,8 +249,10 @@ def _batch(reference: Reference, ids: str) -> Batch:
 
 
 def _masks(reference: Reference, config: ModelConfig) -> Masks:
-    """Masks of the file; a word slot for every position, padding included, because `out/mlm_logits`
-    has them all.
+    """Returns the masks of the file.
+
+    There is a word slot for every position, padding included, because `out/mlm_logits` has them
+    all.
     """
     hidden = reference.tensor("in/video_mask").bool()
     count = hidden.sum(dim=1)
@@ -279,8 +289,9 @@ def _deviation(name: str, ours: Tensor, reference: Tensor) -> Deviation:
 def _gradients(
     reference: Reference, model: torch.nn.Module, names: Mapping[str, str]
 ) -> Iterator[Deviation]:
-    """Gradient norms; a parameter that we do not have, because the released model never uses it,
-    has norm 0.
+    """Yields the deviations of gradient norms.
+
+    A parameter that we do not have, because the released model never uses it, has norm 0.
     """
     parameters = dict(model.named_parameters())
     expected = {name: norm.item() for name, norm in reference.group("grad_norm/").items()}

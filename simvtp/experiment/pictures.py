@@ -1,11 +1,10 @@
-"""Pictures of a run: what its model fills in, and pages of examples."""
+"""Draws pictures of a run: what its model reconstructs, and pages of examples."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -13,25 +12,27 @@ from simvtp.batch import Batch
 from simvtp.config.schema import Experiment
 from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.view_loader import ViewLoader
+from simvtp.data.progress import LogFn
 from simvtp.errors import UserError
 from simvtp.evaluation.examples.gallery import redraw_examples
 from simvtp.evaluation.reconstruction import draw_reconstructions
-from simvtp.experiment.context import Running, Say, open_experiment
+from simvtp.experiment.context import ExperimentContext, open_experiment
+from simvtp.experiment.final_weights import load_final_weights
 from simvtp.methods import build_model
 from simvtp.runs.rundir import StatusWriter, load_experiment
 from simvtp.training.checkpointing.checkpoint import unguarded
 from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.parallel.distributed import Launch, choose_device
 
-VISUALISED = 4  # samples in the pictures of each run
+VISUALISED = 4  # samples in the reconstructions of each run
 
 
-def draw_pictures(running: Running, split: str, samples: int = VISUALISED) -> list[Path]:
-    """Reconstructions of the first clips of a split by the pre-trained model, in `figures/`."""
-    experiment, model = running.experiment, running.models["pretrain"]
+def draw_pictures(context: ExperimentContext, split: str, samples: int = VISUALISED) -> list[Path]:
+    """Draws reconstructions of the first clips of a split into `figures/`; returns the paths."""
+    experiment, model = context.experiment, context.models["pretrain"]
     if not {"mvm", "mlm"} & set(experiment.losses.wanted):
         return []
-    clips = [clip for clip in running.dataset.splits[split] if clip.captions][:samples]
+    clips = [clip for clip in context.dataset.splits[split] if clip.captions][:samples]
     if not clips:
         return []
     loader = ViewLoader(
@@ -44,7 +45,7 @@ def draw_pictures(running: Running, split: str, samples: int = VISUALISED) -> li
         batch_size=samples,
     )
     frames: Tensor = torch.cat([views for views, _ in loader.batches()])
-    tokens = running.tokenizer.encode(
+    tokens = context.tokenizer.encode(
         [clip.captions[0] for clip in clips], experiment.model.text_length
     )
     batch = Batch(
@@ -53,14 +54,14 @@ def draw_pictures(running: Running, split: str, samples: int = VISUALISED) -> li
         tokens.attention_mask,
         tokens.word_ids,
         tuple(clip.id for clip in clips),
-    ).to(running.device)
-    masks = running.draw(batch, step=0, first_sample=0)
+    ).to(context.device)
+    masks = context.draw_masks(batch, step=0, first_sample=0)
     return draw_reconstructions(
         model,
         batch,
         masks,
-        running.tokenizer,
-        running.directory / "figures",
+        context.tokenizer,
+        context.directory / "figures",
         experiment.losses.mvm_target,
     )
 
@@ -69,44 +70,53 @@ def visualize(
     run_dir: Path,
     samples: int = VISUALISED,
     split: str = "test",
-    say: Say = print,
+    say: LogFn = print,
     *,
     examples: int = 8,
 ) -> list[Path]:
-    """Draw reconstructions of `samples` clips by the pre-trained model of a run, if it has
-    pre-trained one, and example pages of `examples` items of each task that it was scored on;
-    returns the paths."""
+    """Draws the pictures of a run and returns their paths.
+
+    Args:
+        run_dir: the run directory.
+        samples: clips that the pre-trained model reconstructs, if the run has pre-trained one.
+        split: split of these clips.
+        say: gets lines about what is missing.
+        examples: items on the example page of each task that the run was scored on.
+
+    Raises:
+        UserError: there is nothing to draw.
+        CheckpointError: the weights are not those that the run has written.
+    """
     experiment = load_experiment(run_dir)
     dataset = open_dataset(experiment.data, experiment.runtime, say=say)
     paths = [
-        *_rebuild(run_dir, experiment, samples, split, say),
+        *_draw_reconstructions(run_dir, experiment, samples, split, say),
         *redraw_examples(run_dir, experiment, dataset, examples, say),
     ]
     if paths:
         return paths
     if not (run_dir / "checkpoints" / "pretrain.json").exists() and not experiment.finetune.init:
         raise UserError(
-            f"the pre-training in {run_dir} has not ended: there are no weights to look at yet."
+            f"the pre-training in {run_dir} has not ended: there are no final weights yet."
         )
     raise UserError(
-        f"there is nothing to show of {run_dir}: its training rebuilds nothing (no MVM or MLM), and no test was scored, or by a version that "
-        "kept no items."
+        f"there is nothing to show of {run_dir}: its training reconstructs nothing (no MVM or MLM), "
+        "and no test was scored, or only by a version that stored no items."
     )
 
 
-def _rebuild(
-    run_dir: Path, experiment: Experiment, samples: int, split: str, say: Say
+def _draw_reconstructions(
+    run_dir: Path, experiment: Experiment, samples: int, split: str, say: LogFn
 ) -> list[Path]:
-    checkpoints = run_dir / "checkpoints"
-    if not (checkpoints / "pretrain.json").exists():
+    if not (run_dir / "checkpoints" / "pretrain.json").exists():
         return []
     launch = Launch()
     device = choose_device(experiment.runtime.device, launch)
-    status = StatusWriter(run_dir, writes=False)  # looking at a run does not change it
-    running = open_experiment(
+    status = StatusWriter(run_dir, writes=False)  # a run is not changed by drawing it
+    context = open_experiment(
         experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status, unguarded
     )
-    model = build_model(running.experiment.model, experiment.losses.wanted, experiment.seed)
-    model.load_state_dict(safetensors.torch.load_file(checkpoints / "pretrain.safetensors"))
-    running.models["pretrain"] = model.to(device).eval()
-    return draw_pictures(running, split, samples)
+    model = build_model(context.experiment.model, experiment.losses.wanted, experiment.seed)
+    load_final_weights(model, run_dir, "pretrain")
+    context.models["pretrain"] = model.to(device).eval()
+    return draw_pictures(context, split, samples)

@@ -1,4 +1,4 @@
-"""An experiment end to end: who owns its run directory, and its stages in their order."""
+"""Runs an experiment end to end: takes its run directory and executes its stages in order."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ import torch
 
 from simvtp import tracking
 from simvtp.config.schema import Experiment
+from simvtp.data.progress import LogFn
 from simvtp.errors import StopReason
-from simvtp.experiment.context import Running, Say, open_experiment, until_signal
+from simvtp.experiment.context import ExperimentContext, open_experiment, until_signal
 from simvtp.experiment.measuring import evaluate, zero_shot
-from simvtp.experiment.startup_timing import DATA, IMPORTED, mark
+from simvtp.experiment.startup_timing import DATA, IMPORTED, record_timestamp
 from simvtp.experiment.training import finetune, pretrain
 from simvtp.resolve import finalise
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.lease import Lease, hold
 from simvtp.runs.results import Result
-from simvtp.runs.rundir import StatusWriter, is_finished, load_results, write_identity
+from simvtp.runs.rundir import (
+    RESULTS_FILE,
+    StatusWriter,
+    is_finished,
+    load_results,
+    write_identity,
+)
 from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.parallel.distributed import (
@@ -37,18 +44,18 @@ STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 
 
 def run(
-    experiment: Experiment, *, say: Say = print, until: str = "evaluate", wait: bool = False
+    experiment: Experiment, *, say: LogFn = print, until: str = "evaluate", wait: bool = False
 ) -> list[Result]:
-    """Run what is missing of `experiment` and return its results (under torchrun: rank 0 does, the
-    others return none).
+    """Runs what is missing of an experiment and returns its results.
+
+    Under torchrun rank 0 returns the results, the others none.
 
     Args:
-        experiment: settings; files they name are resolved here (`settings.finalise`).
-        say: gets a plain line now and then, on rank 0.
+        experiment: settings; the files that they name are resolved here (`resolve.finalise`).
+        say: gets a line now and then, on rank 0.
         until: last stage to run, one of STAGES; the experiment counts as finished only after
             `evaluate`.
-        wait: what to do while another process works on this experiment: wait for it, or raise
-            UserError.
+        wait: wait while another process works on this experiment; False: UserError.
 
     Raises:
         UserError: see its subclasses; the state is in status.json and nothing that was saved is
@@ -59,38 +66,38 @@ def run(
     """
     experiment = finalise(experiment)
     if is_finished(experiment):
-        return _known(experiment, say)
+        return _finished_results(experiment, say)
     launch = launch_from_environment()
     threads = threads_per_rank(experiment.runtime.threads, launch)
     if threads:
         torch.set_num_threads(threads)
     device = choose_device(experiment.runtime.device, launch)
-    heard: Say = say if launch.rank == 0 else lambda line: None
+    rank0_log: LogFn = say if launch.rank == 0 else lambda line: None
     if experiment.runtime.keep_memory and device.type == "cpu" and not keep_host_memory():
-        heard(
-            "runtime.keep_memory: this system's C library gives freed memory back at once, which costs time; training goes on"
+        rank0_log(
+            "runtime.keep_memory: this system's C library returns freed memory at once, "
+            "which costs time; training goes on"
         )
     with (
         distributed(device, launch),
-        _owned(experiment.run_dir, wait, heard) as lease,
+        _hold_on_main(experiment.run_dir, wait, rank0_log) as lease,
         until_signal() as stop,
     ):
-        if on_main(
-            lambda: is_finished(experiment)
-        ):  # another process finished it while this one waited
-            return _known(experiment, heard) if launch.rank == 0 else []
+        # another process may have finished it while this one waited
+        if on_main(lambda: is_finished(experiment)):
+            return _finished_results(experiment, rank0_log) if launch.rank == 0 else []
         lease.on_lost(lambda: stop.set("taken over by another job", StopReason.TAKEN_OVER))
-        return _run_stages(experiment, device, launch, heard, stop, lease.check, until)
+        return _run_stages(experiment, device, launch, rank0_log, stop, lease, until)
 
 
-def _known(experiment: Experiment, say: Say) -> list[Result]:
+def _finished_results(experiment: Experiment, say: LogFn) -> list[Result]:
     say(f"{experiment.run_dir} holds the finished results of this experiment: nothing to run.")
     return load_results(experiment.run_dir)
 
 
 @contextlib.contextmanager
-def _owned(directory: Path, wait: bool, say: Say) -> Iterator[Lease]:
-    """The run directory, for rank 0; if it cannot be had, all ranks learn of it."""
+def _hold_on_main(directory: Path, wait: bool, say: LogFn) -> Iterator[Lease]:
+    """Holds the run directory on rank 0; if that fails, all ranks raise."""
     with contextlib.ExitStack() as stack:
         taken: list[Lease] = []
         on_main(lambda: taken.append(stack.enter_context(hold(directory, wait=wait, say=say))))
@@ -101,39 +108,34 @@ def _run_stages(
     experiment: Experiment,
     device: torch.device,
     launch: Launch,
-    say: Say,
+    say: LogFn,
     stop: StopFlag,
-    guard: Callable[[], None],
+    lease: Lease,
     until: str,
 ) -> list[Result]:
-    """The stages up to `until` in the run directory, which is ours."""
-    directory, writes, whole = experiment.run_dir, launch.rank == 0, until == STAGES[-1]
+    """Runs the stages up to `until` in the run directory, which this process owns."""
+    directory, writes, complete = experiment.run_dir, launch.rank == 0, until == STAGES[-1]
     on_main(lambda: write_identity(experiment, directory))
-    mirror = (
-        tracking.BackgroundMirror(directory, experiment.runtime)
-        if writes
-        else contextlib.nullcontext()
-    )
-    with (
-        mirror,
-        StatusWriter(directory, writes=writes, complete=whole, check_ownership=guard) as status,
-        telling_lost_ranks(),
-    ):
-        on_main(lambda: mark(status, IMPORTED))
-        running = open_experiment(experiment, directory, device, launch, say, stop, status, guard)
-        on_main(lambda: mark(status, DATA))
-        results = [
-            result
-            for name in STAGES[: STAGES.index(until) + 1]
-            for result in RUN_STAGE[name](running)
-        ]
-        if whole:
+    mirror: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if writes:
+        mirror = tracking.BackgroundMirror(directory, experiment.runtime)
+    status = StatusWriter(directory, writes=writes, complete=complete, lease=lease)
+    with mirror, status, telling_lost_ranks():
+        on_main(lambda: record_timestamp(status, IMPORTED))
+        context = open_experiment(
+            experiment, directory, device, launch, say, stop, status, lease.check
+        )
+        on_main(lambda: record_timestamp(status, DATA))
+        results: list[Result] = []
+        for name in STAGES[: STAGES.index(until) + 1]:
+            results += RUN_STAGE[name](context)
+        if complete:
             content = json.dumps([result.to_dict() for result in results])
-            on_main(lambda: write_atomically(directory / "results.json", content, guard))
+            on_main(lambda: write_atomically(directory / RESULTS_FILE, content, lease.check))
     return results
 
 
-RUN_STAGE: dict[str, Callable[[Running], list[Result]]] = {
+RUN_STAGE: dict[str, Callable[[ExperimentContext], list[Result]]] = {
     "pretrain": pretrain,
     "zero_shot": zero_shot,
     "finetune": finetune,

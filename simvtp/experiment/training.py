@@ -1,5 +1,6 @@
-"""The two stages that train: pre-training, and fine-tuning on a task (with its text-only baseline,
-if one is wanted).
+"""The two stages that train: pre-training, and fine-tuning on a task.
+
+A task may be trained a second time as its text-only baseline.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from simvtp.data.loading.sample_order import SampleOrder
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.errors import ConfigError, Stopped, StopReason
-from simvtp.experiment.context import BLIND, Running
-from simvtp.experiment.startup_timing import MODEL, mark, marking
+from simvtp.experiment.context import BLIND, ExperimentContext
+from simvtp.experiment.startup_timing import (
+    MODEL,
+    record_timestamp,
+    with_first_step_timestamp,
+)
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.model_size import model_size
 from simvtp.models.weights.pretrained import import_weights
@@ -32,119 +37,124 @@ from simvtp.training.parallel.distributed import on_main, together
 from simvtp.training.stage import Outcome, Stage
 
 
-def pretrain(running: Running) -> list[Result]:
-    experiment = running.experiment
+def pretrain(context: ExperimentContext) -> list[Result]:
+    """Pre-trains the model, or loads the weights of `finetune.init` in its place."""
+    experiment = context.experiment
     model = build_model(experiment.model, experiment.losses.wanted, experiment.seed)
     if experiment.finetune.init:
-        return take_weights(running, model)
-    running.status.update(
+        return load_initial_weights(context, model)
+    context.status.update(
         **model_size(experiment.model, experiment.masks, experiment.losses.wanted)
     )
-    if not (running.directory / "checkpoints" / "pretrain.json").exists():
-        _initialise(running, model)
-    settings, clips = experiment.pretrain, running.dataset.splits["train"]
-    share = _share(
-        running,
+    if not (context.directory / "checkpoints" / "pretrain.json").exists():
+        _initialise(context, model)
+    settings, clips = experiment.pretrain, context.dataset.splits["train"]
+    share = _split_batch(
+        context,
         "pretrain",
         settings,
         experiment.losses.vtc_negatives if "vtc" in experiment.losses.wanted else "",
     )
     if "vtm" in experiment.losses.wanted and share.samples < 2:
         raise ConfigError(
-            f"losses.vtm needs another clip as negative, but a rank takes one sample at a time ({share.sentence('pretrain', '')}): "
-            "use fewer ranks or accumulation steps, a larger runtime.micro_batch, or a batch_size with more divisors."
+            "losses.vtm needs another clip as negative, but a rank takes one sample at a time "
+            f"({share.sentence('pretrain', '')}): use fewer ranks or accumulation steps, "
+            "a larger runtime.micro_batch, or a batch_size with more divisors."
         )
     loader = together(
         lambda: TrainLoader(
             take_fraction(clips, experiment.data.fraction),
-            running.tokenizer,
+            context.tokenizer,
             data=experiment.data,
             model=experiment.model,
             runtime=experiment.runtime,
             batch_size=settings.batch_size,
             seed=experiment.seed,
-            rank=running.launch.rank,
-            world=running.launch.world,
+            rank=context.launch.rank,
+            world=context.launch.world,
             stage="pretrain",
-            say=running.say,
-            check=running.stop.check,
+            say=context.say,
+            check=context.stop.check,
         )
     )
-    # Of the whole split, whatever data.fraction: runs on a share of the data take as many steps, so
-    # that only the data differ.
+    # Steps of the full split, whatever data.fraction: runs on a fraction of the data take as many
+    # steps, so that only the data differ.
     _train(
-        running,
+        context,
         "pretrain",
         settings,
         len(clips),
         model,
         PretrainObjective(experiment.losses),
         loader,
-        running.draw,
+        context.draw_masks,
     )
     return []
 
 
-def _initialise(running: Running, model: nn.Module) -> list[Conversion]:
-    config = running.experiment.model
+def _initialise(context: ExperimentContext, model: nn.Module) -> list[Conversion]:
+    config = context.experiment.model
     conversions = method_of(config).initialise(model, config)
     for conversion in conversions:
-        running.say(str(conversion))
+        context.say(str(conversion))
     return conversions
 
 
-def take_weights(running: Running, model: nn.Module) -> list[Result]:
-    """No pre-training here: the weights of `finetune.init` stand in for its end."""
-    tuning = running.experiment.finetune
+def load_initial_weights(context: ExperimentContext, model: nn.Module) -> list[Result]:
+    """Loads the weights of `finetune.init` as the end of the pre-training, which is left out.
+
+    Raises ConfigError if `evaluate.rerank` needs a matching head that they lack.
+    """
+    tuning = context.experiment.finetune
     if tuning.init == INITIAL:
-        conversions = _initialise(running, model)
+        conversions = _initialise(context, model)
     else:
         weights = init_weights(tuning.init)
         conversions = [together(lambda: import_weights(model, weights))]
-        running.say(f"pre-trained weights: {weights}")
-    brought = any(
+        context.say(f"pre-trained weights: {weights}")
+    has_match_head = any(
         not any(name.startswith("match_head.") for name in conversion.kept)
         for conversion in conversions
     )
-    if running.experiment.evaluate.rerank and not brought:
+    if context.experiment.evaluate.rerank and not has_match_head:
         raise ConfigError(
-            f"evaluate.rerank={running.experiment.evaluate.rerank} needs a trained matching head, but the weights of "
-            f"finetune.init={tuning.init} bring none: set evaluate.rerank=0, or start from a pre-training with losses.vtm above 0."
+            f"evaluate.rerank={context.experiment.evaluate.rerank} needs a trained matching head, "
+            f"but the weights of finetune.init={tuning.init} have none: set evaluate.rerank=0, "
+            "or start from a pre-training with losses.vtm above 0."
         )
-    running.models["pretrain"] = model.to(running.device).eval()
-    running.outcomes["pretrain"] = Outcome(
+    context.models["pretrain"] = model.to(context.device).eval()
+    context.outcomes["pretrain"] = Outcome(
         step=0, stopped=False, sha256=tuning.init_digest or INITIAL
     )
     return []
 
 
-def finetune(running: Running) -> list[Result]:
-    for name in (
-        BLIND,
-        "finetune",
-    ):  # the main one last: what is scored afterwards follows its lines in the journal
-        if name in running.tasks:
-            _train_task(running, name, running.tasks[name])
+def finetune(context: ExperimentContext) -> list[Result]:
+    """Fine-tunes on the task, after its text-only baseline if there is one."""
+    # the main training last: the results that follow belong to its lines in the journal
+    for name in (BLIND, "finetune"):
+        if name in context.tasks:
+            _train_task(context, name, context.tasks[name])
     return []
 
 
-def _train_task(running: Running, name: str, task: Task) -> None:
-    settings = running.experiment.finetune
-    unified = running.models["pretrain"]
-    prefix = "blind/" if name == BLIND else ""  # so that a metric has one course in the journal
+def _train_task(context: ExperimentContext, name: str, task: Task) -> None:
+    settings = context.experiment.finetune
+    unified = context.models["pretrain"]
+    prefix = "blind/" if name == BLIND else ""  # so that a metric is one curve in the journal
 
     def score(candidate: nn.Module, step: int) -> dict[str, float]:
         scored = task.score(candidate, settings.selection, "selection", "")
         selected = task.select([one.result for one in scored])
         return {prefix + key: value for key, value in selected.items()}
 
-    _share(running, name, settings.train, task.negatives)
+    _split_batch(context, name, settings.train, task.negatives)
     loader = together(lambda: task.loader(settings.train, name))
     model = task.build(unified)
     selection = prefix + task.selection
-    draw = running.draw_tuning if settings.masks else None
+    draw = context.draw_finetuning_masks if settings.masks else None
     _train(
-        running,
+        context,
         name,
         settings.train,
         task.samples,
@@ -158,17 +168,19 @@ def _train_task(running: Running, name: str, task: Task) -> None:
     )
 
 
-def _share(running: Running, name: str, settings: TrainConfig, negatives: str) -> Share:
-    """How the batches of a training are cut; it is said."""
+def _split_batch(
+    context: ExperimentContext, name: str, settings: TrainConfig, negatives: str
+) -> Share:
+    """Returns how the batches of a training are split over ranks, and logs it."""
     share = share_batch(
-        name, settings, running.launch.world, running.experiment.runtime.micro_batch
+        name, settings, context.launch.world, context.experiment.runtime.micro_batch
     )
-    running.say(share.sentence(name, negatives))
+    context.say(share.sentence(name, negatives))
     return share
 
 
 def _train(
-    running: Running,
+    context: ExperimentContext,
     name: str,
     settings: TrainConfig,
     samples: int,
@@ -180,29 +192,43 @@ def _train(
     evaluations: int = 0,
     selection: str = "",
 ) -> None:
-    """Train one stage to its end (or load it, if it has ended before); its model is then in
-    `running.models`. `samples` make an epoch.
+    """Trains one stage to its end, or loads it if it has ended before.
+
+    Args:
+        context: of the experiment; gets the final model and the outcome.
+        name: name of the training.
+        settings: schedule and optimizer.
+        samples: samples of an epoch.
+        model: to be trained.
+        objective: losses of a batch.
+        loader: batches of this rank.
+        draw: returns the masks of a micro-batch; None without masks.
+        score: returns the metrics by which weights are selected.
+        evaluations: how often `score` is called.
+        selection: name of the metric that selects the weights; empty: the last ones.
+
+    Raises Stopped once the process was asked to stop and the state is saved.
     """
-    experiment, runtime = running.experiment, running.experiment.runtime
+    experiment, runtime = context.experiment, context.experiment.runtime
     epoch = SampleOrder(samples, settings.batch_size, experiment.seed).steps_per_epoch
     total = stage_steps(settings, epoch)
-    on_main(lambda: running.status.update(stage=name, step=0, total_steps=total))
-    on_main(lambda: mark(running.status, MODEL))
+    on_main(lambda: context.status.update(stage=name, step=0, total_steps=total))
+    on_main(lambda: record_timestamp(context.status, MODEL))
     stage = Stage(
         name=name,
         train=settings,
         total_steps=total,
         seed=experiment.seed,
-        directory=running.directory,
+        directory=context.directory,
         fingerprint=experiment.fingerprint,
         config=to_dict(experiment),
-        device=str(running.device),
+        device=str(context.device),
         log_every=runtime.log_every,
         checkpoint_every=runtime.checkpoint_every,
         keep=runtime.keep_checkpoints,
         micro_batch=runtime.micro_batch,
         merge_passes=runtime.merge_passes,
-        pack_text=_packs_text(running, settings),
+        pack_text=_packs_text(context, settings),
         shard=runtime.shard == "full",
         evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations))
         if evaluations
@@ -213,29 +239,32 @@ def _train(
         stage,
         model,
         objective,
-        marking(loader.batches, running.status),
+        with_first_step_timestamp(loader.batches, context.status),
         draw,
-        running.journal,
+        context.journal,
         evaluate=score,
-        on_log=running.on_log,
+        on_log=context.on_log,
         measure=loader.counters.metrics,
-        stop=running.stop,
-        guard=running.guard,
+        stop=context.stop,
+        guard=context.check_ownership,
     )
-    running.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
+    context.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
     if outcome.stopped:
         raise Stopped(
-            f"stopped at step {outcome.step} of {total} of {name} ({running.stop.reason or 'another rank'}); the same command continues there.",
-            running.stop.cause or StopReason.OTHER_RANK,
+            f"stopped at step {outcome.step} of {total} of {name} "
+            f"({context.stop.reason or 'another rank'}); the same command continues there.",
+            context.stop.cause or StopReason.OTHER_RANK,
         )
-    running.models[name], running.outcomes[name] = model.eval(), outcome
+    context.models[name], context.outcomes[name] = model.eval(), outcome
 
 
-def _packs_text(running: Running, settings: TrainConfig) -> bool:
-    """runtime.pack_text; "auto" leaves a GPU alone, which would wait for the number of words, and
-    compiled blocks, which want one shape.
+def _packs_text(context: ExperimentContext, settings: TrainConfig) -> bool:
+    """Returns `runtime.pack_text`.
+
+    `auto` is off on a GPU, which would wait for the number of words, and with compiled blocks,
+    which need one shape.
     """
-    wanted = running.experiment.runtime.pack_text
+    wanted = context.experiment.runtime.pack_text
     return wanted == "on" or (
-        wanted == "auto" and running.device.type == "cpu" and not settings.compile
+        wanted == "auto" and context.device.type == "cpu" and not settings.compile
     )

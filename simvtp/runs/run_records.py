@@ -52,6 +52,7 @@ class RunStatus:
         pid: process that wrote the status.
         pid_started: start time of that process (see `simvtp.runs.lease.process_start`).
         host: machine of that process.
+        attempt: number of the attempt that wrote it (see `simvtp.runs.attempts`); 0 if unknown.
         updated: time of writing, seconds since 1970 on that machine's clock.
         cpu_hours: CPU-hours over all stages and attempts.
         gpu_hours: GPU-hours over all stages and attempts.
@@ -70,6 +71,7 @@ class RunStatus:
     pid: int = 0
     pid_started: float = 0.0
     host: str = ""
+    attempt: int = 0
     updated: float = 0.0
     cpu_hours: float = 0.0
     gpu_hours: float = 0.0
@@ -105,12 +107,15 @@ class JobEnd:
         message: sentence for people; may be empty.
         by: who found out: `controller`, or the script that ended it.
         at: time of writing, seconds since 1970.
+        attempt: number of the newest attempt at that time; -1 in older records. A later attempt
+            has a higher number, whatever the clocks of the machines say.
     """
 
     cause: str
     message: str = ""
     by: str = ""
     at: float = 0.0
+    attempt: int = -1
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON values."""
@@ -135,6 +140,7 @@ class JobRecord:
         gpus: GPUs per job, on all nodes.
         nodes: nodes per job.
         code: folder of the frozen code that the job runs.
+        after_attempt: number of the newest attempt at submission; -1 in older records.
         ended: how it ended; None while nobody knows.
         extra: keys that this version does not know.
     """
@@ -152,6 +158,7 @@ class JobRecord:
     gpus: int = 0
     nodes: int = 1
     code: str = ""
+    after_attempt: int = -1
     ended: JobEnd | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -14,7 +14,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from simvtp.config.schema import SCHEMA_VERSION, Experiment, from_dict, to_dict
 from simvtp.errors import DamagedFile, RankLost, Stopped, StopReason, UserError
 from simvtp.runs import provenance
 from simvtp.runs.atomic_files import read_json, write_atomically
-from simvtp.runs.lease import Fenced
+from simvtp.runs.lease import Fenced, Lease
 from simvtp.runs.process_identity import process_start
 from simvtp.runs.results import Result
 from simvtp.runs.run_records import STATUS_FILE, RunState, RunStatus, read_status
@@ -97,21 +96,16 @@ class StatusWriter:
         writes: False on ranks that do not write.
         complete: True if the experiment is to run to its end, so that leaving without an error
             means `finished`.
-        check_ownership: raises if this process may not write any more (see `simvtp.runs.lease`).
+        lease: the right to write into the directory; checked before each change.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        *,
-        writes: bool,
-        complete: bool = True,
-        check_ownership: Callable[[], None] | None = None,
+        self, directory: Path, *, writes: bool, complete: bool = True, lease: Lease | None = None
     ) -> None:
         self.path, self.writes, self.complete = directory / STATUS_FILE, writes, complete
-        self.status = RunStatus()
+        self._lease = lease or Lease(None)
+        self.status = RunStatus(attempt=self._lease.token)
         self.spent: dict[str, tuple[float, float]] = {}  # stage -> CPU-hours, GPU-hours
-        self._check_ownership = check_ownership
 
     def update(self, **values: Any) -> None:
         """Changes fields of `RunStatus` and writes the file."""
@@ -127,7 +121,7 @@ class StatusWriter:
             cpu_hours=sum(cpu for cpu, _ in self.spent.values()),
             gpu_hours=sum(gpu for _, gpu in self.spent.values()),
         )
-        write_atomically(self.path, json.dumps(self.status.to_dict()), self._check_ownership)
+        write_atomically(self.path, json.dumps(self.status.to_dict()), self._lease.check)
 
     def on_log(self, record: dict[str, Any]) -> None:
         """Takes over the report that the training loop makes at its logging interval."""

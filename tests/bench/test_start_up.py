@@ -9,7 +9,7 @@ import pytest
 from simvtp.bench.start_up import PHASES, Starts, StartUpOptions, measure_start, start_page
 from simvtp.errors import UserError
 from simvtp.experiment import run
-from simvtp.experiment.startup_timing import MARKS
+from simvtp.experiment.startup_timing import TIMESTAMPS
 from simvtp.runs.run_records import read_status
 from tests.small import SETTINGS, small_experiment
 
@@ -20,9 +20,9 @@ def test_a_run_records_its_phases_in_their_order(tmp_path: Path, shapes_cache: P
     status = read_status(experiment.run_dir)
     assert status is not None
     start = status.start
-    assert tuple(start) == MARKS == tuple(PHASES)
+    assert tuple(start) == TIMESTAMPS == tuple(PHASES)
     for value in ("time", "cpu_s"):
-        values = [start[name][value] for name in MARKS]
+        values = [start[name][value] for name in TIMESTAMPS]
         assert values == sorted(values)
 
 
