@@ -1,7 +1,8 @@
-"""`python reports/build.py`: from the tracked runs to tables, figures, a page and their provenance.
+"""Command `python reports/build.py`: tables, figures, a page and their provenance from tracked runs.
 
-The same runs give the same bytes: no dates, no places, no order that depends on the tracker. All
-checks are made before anything is written."""
+The same runs give the same bytes: no dates, no paths, no order that depends on the tracker. All
+checks are made before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +10,48 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from reports.analysis.comparisons import comparisons_frame
+from reports.command_line import ReportParser
 from reports.figures.costs import cost_plots, costs_frame
-from reports.figures.reconstructions import rebuilt_pictures
-from reports.figures.style import draw_figures
-from reports.kinds.registry import kind_of
+from reports.figures.reconstructions import reconstruction_figures
+from reports.figures.style import ReportFigure, draw_figures
+from reports.kinds.registry import report_type_of
 from reports.output import render
 from reports.output.dataframes import metrics_frame
-from reports.output.html_page import ablation_page, without_links
-from reports.output.report_index import write_front
+from reports.output.html_page import ReportContent, report_page, without_links
+from reports.output.layout import Table
+from reports.output.report_index import write_report_index
 from reports.papers.paper_tables import write_papers
-from reports.statistics.comparisons import comparisons_frame
-from reports.study.collect import Study, gather
+from reports.study.collect import gather
 from reports.study.report_plan import ReportError
 from reports.study.study_provenance import NAME as PROVENANCE
-from reports.study.study_provenance import record, to_json
+from reports.study.study_provenance import provenance_record, to_json
+from reports.study.sweep_results import SweepResults
 from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
 
+SECTION_FRAMES = {"comparisons": comparisons_frame, "costs": costs_frame}
 EXAMPLES = """\
 examples:
-  python reports/build.py                                    the newest sweep of every ablation in the tracker
+  python reports/build.py            the newest sweep of every ablation in the tracker
   python reports/build.py mask_ratio --sweep mask_ratio-0123abcd
   python reports/build.py --source http://tracker:5000 --out /tmp/report
 
-Exit status: 0 built (also if no run has finished yet), 2 bad input, no sweep, no tracker, or runs that may not share a table."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """One sentence and status 2, without the usage text in front of it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; --help lists the options.\n")
+Exit status: 0 built (also if no run has finished yet), 2 bad input, no sweep, no tracker, or runs
+that may not share a table."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    """Makes the parser of the command."""
+    parser = ReportParser(
         prog="python reports/build.py",
-        description="Tables (Markdown, LaTeX, CSV), figures (PDF, PNG), one HTML page and a provenance file, from the tracked runs.",
+        description="Tables (Markdown, LaTeX, CSV), figures (PDF, PNG), one HTML page and a "
+        "provenance file, from the tracked runs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -90,22 +90,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-upload",
         action="store_true",
-        help="leave the tracker as it is (default: the page is put to the sweep's run, which links to it)",
+        help="do not write to the tracker (default: the page is uploaded to the sweep's run)",
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Runs the command; returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     args = make_parser().parse_args(arguments)
     try:
         return _run(args)
     except UserError as error:
         print(error, file=sys.stderr)
-    except (
-        BrokenPipeError
-    ):  # whoever read our output (`| head`) has seen enough; the report itself is written
+    except BrokenPipeError:  # the reader of our output (`| head`) has ended; the report is written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -117,33 +115,37 @@ def _run(args: argparse.Namespace) -> int:
     uri = resolve_uri(RuntimeConfig(root=args.root, tracking_uri=args.source))
     if uri is None:
         raise ReportError(
-            "tracking is off, and the report is made from tracked runs: give the tracker's address by --source."
+            "tracking is off, and the report is made from tracked runs: "
+            "give the tracker's address by --source."
         )
     status = 0
-    for sweep in choose(list_sweeps(uri), args.ablations, args.sweep):
+    for recorded in choose(list_sweeps(uri), args.ablations, args.sweep):
+        plan = recorded.plan
         try:
-            runs = read_runs(uri, [point["fingerprint"] for point in sweep.plan["points"]])
-            study = gather(sweep.plan, runs, kind_of(sweep.plan).make_axis, sweep.states)
+            runs = read_runs(uri, [point["fingerprint"] for point in plan["points"]])
+            sweep = gather(plan, runs, report_type_of(plan).make_axis, recorded.states)
         except ReportError as error:  # of one ablation; the others are built
-            print(f"{sweep.sweep_id}: {error}", file=sys.stderr)
+            print(f"{recorded.sweep_id}: {error}", file=sys.stderr)
             status = 2
             continue
-        folder = args.out / study.plan.ablation
-        write_report(study, folder)
+        folder = args.out / sweep.plan.ablation
+        write_report(sweep, folder)
         write_index(args.out)
         if not args.no_upload:
-            _upload(uri, sweep, folder / "index.html")
-        _tell(study, folder)
+            _upload(uri, recorded, folder / "index.html")
+        _print_summary(sweep, folder)
     return status
 
 
-def _upload(uri: str, sweep: SweepRecord, page: Path) -> None:
-    """The page beside the sweep in the tracker; a tracker that may only be read costs a warning."""
+def _upload(uri: str, recorded: SweepRecord, page: Path) -> None:
+    """Uploads the page to the sweep's run; a tracker that is read-only causes a warning."""
     try:
-        log_report(uri, sweep.run_id, sweep.plan, without_links(page.read_text(encoding="utf-8")))
+        content = without_links(page.read_text(encoding="utf-8"))
+        log_report(uri, recorded.run_id, recorded.plan, content)
     except UserError as error:
         print(
-            f"warning: the page of {sweep.sweep_id} is not linked in the tracker (--no-upload: do not try): {error}",
+            f"warning: the page of {recorded.sweep_id} was not uploaded to the tracker "
+            f"(--no-upload skips this): {error}",
             file=sys.stderr,
         )
 
@@ -151,91 +153,98 @@ def _upload(uri: str, sweep: SweepRecord, page: Path) -> None:
 def choose(
     sweeps: Sequence[SweepRecord], ablations: Sequence[str], sweep_id: str
 ) -> list[SweepRecord]:
-    """The named sweep, or the newest of each ablation; ReportError if there is none. `sweeps`: the
-    newest first.
+    """Returns the named sweep, or the newest of each ablation.
+
+    Args:
+        sweeps: the newest first.
+        ablations: names; empty for all.
+        sweep_id: id of one sweep; empty for the newest ones.
+
+    Raises:
+        ReportError: there is no such sweep.
     """
     if not sweeps:
         raise ReportError(
             "the tracker holds no sweep yet: run one, for example `python sweeps/mask_ratio.py`."
         )
-    if sweep_id:
-        found = [
-            sweep
-            for sweep in sweeps
-            if sweep.sweep_id == sweep_id and (not ablations or sweep.ablation in ablations)
-        ]
-        if not found:
-            wanted = f" of {', '.join(ablations)}" if ablations else ""
-            raise ReportError(
-                f"the tracker holds no sweep {sweep_id}{wanted}; there are: {', '.join(s.sweep_id for s in sweeps)}."
-            )
-        return found[:1]
     newest: dict[str, SweepRecord] = {}
-    for sweep in sweeps:
-        newest.setdefault(sweep.ablation, sweep)
-    missing = [name for name in ablations if name not in newest]
+    for recorded in sweeps:
+        newest.setdefault(recorded.ablation, recorded)
+    if sweep_id:
+        for recorded in sweeps:
+            if recorded.sweep_id == sweep_id and (not ablations or recorded.ablation in ablations):
+                return [recorded]
+        wanted = f" of {', '.join(ablations)}" if ablations else ""
+        known = ", ".join(recorded.sweep_id for recorded in sweeps)
+        raise ReportError(f"the tracker holds no sweep {sweep_id}{wanted}; there are: {known}.")
+    missing = ", ".join(name for name in ablations if name not in newest)
     if missing:
-        raise ReportError(
-            f"the tracker holds no sweep of {', '.join(missing)}; there are sweeps of {', '.join(sorted(newest))}."
-        )
+        known = ", ".join(sorted(newest))
+        raise ReportError(f"the tracker holds no sweep of {missing}; there are sweeps of {known}.")
     return [newest[name] for name in (dict.fromkeys(ablations) if ablations else sorted(newest))]
 
 
-def write_report(study: Study, folder: Path) -> None:
-    """All files of one ablation's report."""
-    kind = kind_of(study.plan)
-    verdict, tables = kind.verdict(study), kind.tables(study)
-    more = kind.more(
-        study, len(study.plan.seeds) > 1
-    )  # with spreads, both directions would be too wide
+def write_report(sweep: SweepResults, folder: Path) -> None:
+    """Writes all files of one ablation's report."""
+    kind = report_type_of(sweep.plan)
+    verdict, tables = kind.verdict(sweep), kind.tables(sweep)
+    # With spreads, a table of both directions would be too wide for the page.
+    more = kind.more(sweep, len(sweep.plan.seeds) > 1)
     sections = {
-        "comparisons": kind.comparisons(study),
-        "published": kind.published(study),
-        "costs": kind.costs(study),
+        "comparisons": kind.comparisons(sweep),
+        "published": kind.published(sweep),
+        "costs": kind.costs(sweep),
     }
-    comments = [f"sweep {study.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
+    files = _tables(sweep, tables, more, sections)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: tuple[ReportFigure, ...] = ()
+    if sweep.runs:
+        figures = draw_figures(sweep, [*kind.plots(sweep), *cost_plots(sweep)], folder)
+    reconstructions = reconstruction_figures(sweep, folder)
+    drawn = _names([*figures, *reconstructions], folder)
+    _remove_figures(folder, keep=drawn)
+    record = provenance_record(sweep, verdict, drawn) | {"methods": kind.methods}
+    files[PROVENANCE] = to_json(record)
+    for name, text in files.items():
+        write_atomically(folder / name, text)
+    content = ReportContent(verdict, tables, sections, more, figures, reconstructions, tuple(files))
+    write_atomically(folder / "index.html", report_page(sweep, content, folder))
+
+
+def _tables(
+    sweep: SweepResults,
+    tables: Sequence[Table],
+    more: Sequence[Table],
+    sections: Mapping[str, Sequence[Table]],
+) -> dict[str, str]:
+    """Returns {name of the file: text} of all tables."""
+    kind = report_type_of(sweep.plan)
+    comments = [f"sweep {sweep.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
     files = {
         "table.md": render.markdown(tables),
         "table.tex": render.latex(tables, comments),
-        "table.csv": render.csv(kind.points(study)),
+        "table.csv": render.csv(kind.points(sweep)),
         "all.md": render.markdown(more),
-        "all.tex": render.latex(kind.more(study, True), comments),
-        "all.csv": render.csv(kind.cells(study)),
+        "all.tex": render.latex(kind.more(sweep, True), comments),
+        "all.csv": render.csv(kind.cells(sweep)),
     }
-    frames = {"comparisons": comparisons_frame, "costs": costs_frame}
     for name, made in sections.items():
         if made:
-            files |= {
-                f"{name}.md": render.markdown(made),
-                f"{name}.tex": render.latex(made, comments),
-            }
-            files |= {f"{name}.csv": render.csv(frames[name](study))} if name in frames else {}
-    files["values.csv"] = render.csv(metrics_frame(study))
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = (
-        draw_figures(study, [*kind.plots(study), *cost_plots(study)], folder) if study.runs else ()
-    )
-    rebuilt = rebuilt_pictures(study, folder)
-    paths = dict.fromkeys(
-        path for picture in (*pictures, *rebuilt) for path in (picture.pdf, picture.png)
-    )
-    drawn = [path.relative_to(folder).as_posix() for path in paths]
-    _remove_figures(folder, keep=drawn)
-    files[PROVENANCE] = to_json(record(study, verdict, drawn) | {"methods": kind.methods})
-    for name, text in files.items():
-        write_atomically(folder / name, text)
-    write_atomically(
-        folder / "index.html",
-        ablation_page(
-            study, verdict, tables, sections, more, pictures, rebuilt, folder, tuple(files)
-        ),
-    )
+            files[f"{name}.md"] = render.markdown(made)
+            files[f"{name}.tex"] = render.latex(made, comments)
+            if name in SECTION_FRAMES:
+                files[f"{name}.csv"] = render.csv(SECTION_FRAMES[name](sweep))
+    files["values.csv"] = render.csv(metrics_frame(sweep))
+    return files
+
+
+def _names(figures: Sequence[ReportFigure], folder: Path) -> list[str]:
+    paths = dict.fromkeys(path for figure in figures for path in (figure.pdf, figure.png))
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
-    """Figures of an earlier report in this folder that this one does not have, for instance those
-    of another sweep.
-    """
+    """Removes figures of an earlier report, for instance of another sweep, from the folder."""
     earlier = folder / PROVENANCE
     if earlier.exists():
         for name in set(read_json(earlier).get("figures", ())) - set(keep):
@@ -245,36 +254,34 @@ def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
 
 
 def write_index(out: Path) -> None:
-    """The page that links all reports under `out`, and the one that sets them beside the papers."""
+    """Writes the page of the papers and the page that links all reports under `out`."""
     write_papers(out)
-    write_front(out)
+    write_report_index(out)
 
 
-def _tell(study: Study, folder: Path) -> None:
-    """The table and the sentences on the terminal."""
-    kind = kind_of(study.plan)
-    print(f"{render.markdown(kind.tables(study))}\n{' '.join(kind.verdict(study))}")
-    for notice in study.notices:
-        print(f"warning: {notice}", file=sys.stderr)
-    if not study.runs:
-        print(
-            f"warning: no run of sweep {study.plan.sweep_id} has finished; the tables are empty.",
-            file=sys.stderr,
+def _print_summary(sweep: SweepResults, folder: Path) -> None:
+    """Prints the table, the verdict, warnings and the runs that are not in the tables."""
+    kind = report_type_of(sweep.plan)
+    print(f"{render.markdown(kind.tables(sweep))}\n{' '.join(kind.verdict(sweep))}")
+    warnings = list(sweep.notices)
+    if not sweep.runs:
+        warnings.append(
+            f"no run of sweep {sweep.plan.sweep_id} has finished; the tables are empty."
         )
-    dirty = sum(run.dirty for run in study.runs)
+    dirty = sum(run.dirty for run in sweep.runs)
     if dirty:
-        print(
-            f"warning: {dirty} of {len(study.runs)} runs came from a tree with uncommitted changes.",
-            file=sys.stderr,
+        warnings.append(
+            f"{dirty} of {len(sweep.runs)} runs came from a tree with uncommitted changes."
         )
-    outside = [aside for aside in study.asides if aside.state != "finished"]
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    outside = [excluded for excluded in sweep.excluded if excluded.state != "finished"]
     if outside:
         print("\nNot in the tables:")
-        for aside in outside:
-            run = f", run {aside.run_id}" if aside.run_id else ""
-            print(
-                f"  {study.plan.describe(aside.point.cell)}, seed {aside.point.seed}: {aside.state} ({aside.remark}{run})"
-            )
+    for one in outside:
+        run = f", run {one.run_id}" if one.run_id else ""
+        cell = f"{sweep.plan.describe(one.point.cell)}, seed {one.point.seed}"
+        print(f"  {cell}: {one.state} ({one.remark}{run})")
     print(f"\nReport: {folder / 'index.html'}", flush=True)
 
 

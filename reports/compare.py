@@ -1,45 +1,47 @@
-"""`python reports/compare.py RUN_A RUN_B`: what differs between two runs, and what came of it.
-Needs their directories, and no tracker.
+"""Command `python reports/compare.py RUN_A RUN_B`: compares two runs.
+
+It reads their directories and needs no tracker.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from reports.figures.style import WIDTH, Picture, house_style, save_figure
+from reports.command_line import ReportParser
+from reports.figures.style import WIDTH, ReportFigure, report_style, save_figure
 from reports.output.html_page import compare_page
+from reports.output.layout import MISSING
 from reports.output.metric_formats import metric_of
-from reports.output.report_index import write_front
-from reports.run_diff import (
-    MISSING,
+from reports.output.report_index import write_report_index
+from reports.run_diff import DiffSection, sections
+from reports.run_scores import (
+    ANOTHER_PROTOCOL,
+    ChangedItem,
     Score,
-    Section,
-    Side,
     Wins,
-    read_side,
     scores,
-    sections,
     shared_curves,
     verdict,
     wins,
 )
-from reports.study.archive import COMPARISON, read_records
+from reports.run_side import RunSide, read_side
+from reports.study.archive import ComparisonRecord, read_records, write_comparison_record
 from reports.study.report_plan import ReportError
 from simvtp.config.schema import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import write_atomically
 
-SHOWN = 4  # settings that the front page names
+SHOWN_SETTINGS = 4  # that the index page names
 REPOSITORY = Path(__file__).resolve().parents[1]
+MAX_WIDTH = 44  # letters of a column in the terminal
 EXAMPLES = """\
 examples:
   python reports/compare.py runs/0123456789ab runs/ba9876543210
@@ -48,15 +50,28 @@ examples:
 Exit status: 0 compared, 2 bad input."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; --help lists the options.\n")
+@dataclass(frozen=True)
+class RunComparison:
+    """Two runs with everything that differs."""
+
+    a: RunSide
+    b: RunSide
+    sections: tuple[DiffSection, ...]
+    scores: tuple[Score, ...]
+    wins: tuple[Wins, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence on the result."""
+        return verdict(self.a, self.b, self.scores)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    """Makes the parser of the command."""
+    parser = ReportParser(
         prog="python reports/compare.py",
-        description="What differs between two runs in settings, code, data and environment; their curves, figures and single test items.",
+        description="Differences between two runs in settings, code, data and environment; "
+        "their curves, results and single test items.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -82,19 +97,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Runs the command; returns the exit status."""
     args = make_parser().parse_args(arguments)
     try:
-        a, b = (read_side(find_run(text, args.root)) for text in args.runs)
-        out = args.out or Path("reports/out") / f"compare_{a.name[:8]}_{b.name[:8]}"
-        parts, found, won = sections(a, b, REPOSITORY), scores(a, b), wins(a, b)
-        write_comparison(a, b, parts, found, won, out)
-        print(text_of(a, b, parts, found, won))
+        made = compare_runs(*(find_run(text, args.root) for text in args.runs))
+        out = args.out or Path("reports/out") / f"compare_{made.a.name[:8]}_{made.b.name[:8]}"
+        write_comparison(made, out)
+        print(text_of(made))
         print(f"\nPage: {out / 'index.html'}", flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read our output has seen enough; the page itself is written
+    except BrokenPipeError:  # the reader of our output (`| head`) has ended; the page is written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"the comparison cannot be written: {error}.", file=sys.stderr)
@@ -103,72 +117,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_run(text: str, root: Path) -> Path:
-    """A folder, or the one run under `root` whose name begins so."""
+    """Returns a folder, or the one run under `root` whose name begins so.
+
+    Raises:
+        ReportError: there is no such run, or more than one.
+    """
     if Path(text).is_dir():
         return Path(text)
-    found = (
-        sorted(path.parent for path in root.glob(f"{text}*/experiment.json"))
-        if text.isalnum()
-        else []
-    )
+    found = []
+    if text.isalnum():
+        found = sorted(path.parent for path in root.glob(f"{text}*/experiment.json"))
     if len(found) == 1:
         return found[0]
     if found:
-        raise ReportError(
-            f"'{text}' begins the names of {len(found)} runs under {root}: {', '.join(path.name for path in found)}."
-        )
+        names = ", ".join(path.name for path in found)
+        raise ReportError(f"'{text}' begins the names of {len(found)} runs under {root}: {names}.")
     raise ReportError(f"'{text}' is no folder, and no run under {root} has a name that begins so.")
 
 
-def write_comparison(
-    a: Side,
-    b: Side,
-    parts: Sequence[Section],
-    found: Sequence[Score],
-    won: Sequence[Wins],
-    out: Path,
-) -> None:
-    """The page with its figure, and what the front page of the reports beside it says of it."""
+def compare_runs(first: Path, second: Path) -> RunComparison:
+    """Compares two run directories."""
+    a, b = read_side(first), read_side(second)
+    return RunComparison(a, b, sections(a, b, REPOSITORY), scores(a, b), wins(a, b))
+
+
+def write_comparison(made: RunComparison, out: Path) -> None:
+    """Writes the page with its figure, and the record that the index page reads."""
     out.mkdir(parents=True, exist_ok=True)
+    a, b = made.a, made.b
+    figures: list[ReportFigure] = []
     names = shared_curves(a, b)
-    pictures: list[Picture] = []
     if names:
-        title = "Losses and validation figures of both runs, on top of each other."
-        with house_style():
-            pictures.append(
-                save_figure(
-                    draw_curves(a, b, names),
-                    "curves",
-                    title,
-                    title,
-                    out,
-                    f"runs {a.name} and {b.name}",
-                )
-            )
-    page = compare_page(
-        a,
-        b,
-        verdict(a, b, found),
-        parts,
-        [_score_row(score) for score in found],
-        won,
-        pictures,
-        out,
-    )
+        title = "Losses and validation values of both runs."
+        subject = f"runs {a.name} and {b.name}"
+        with report_style():
+            drawn = draw_curves(a, b, names)
+            figures.append(save_figure(drawn, "curves", title, title, out, subject))
+    rows = [_score_row(score) for score in made.scores]
+    page = compare_page(a, b, made.verdict, made.sections, rows, made.wins, figures, out)
     write_atomically(out / "index.html", page)
-    told = {
-        "first": a.name,
-        "second": b.name,
-        "differing": [row[0] for row in parts[0].rows[:SHOWN]],
-        "verdict": verdict(a, b, found),
-    }
-    write_atomically(out / COMPARISON, json.dumps(told, indent=1, ensure_ascii=False))
-    if read_records(out.parent):  # it lies among reports: their front page links to it
-        write_front(out.parent)
+    differing = tuple(row[0] for row in made.sections[0].rows[:SHOWN_SETTINGS])
+    write_comparison_record(ComparisonRecord(a.name, b.name, differing, made.verdict), out)
+    # The index page of a folder that holds no reports belongs to somebody else.
+    if read_records(out.parent):
+        write_report_index(out.parent)
 
 
-def draw_curves(a: Side, b: Side, names: Sequence[str]) -> Figure:
-    """A panel for each series, two beside each other."""
+def draw_curves(a: RunSide, b: RunSide, names: Sequence[str]) -> Figure:
+    """Draws a panel for each series, two in a row."""
     rows = (len(names) + 1) // 2
     figure = Figure(figsize=(WIDTH, 0.5 + 1.7 * rows), layout="constrained")
     panels = list(figure.subplots(rows, 2, squeeze=False).flat)
@@ -195,17 +191,17 @@ def draw_curves(a: Side, b: Side, names: Sequence[str]) -> Figure:
     return figure
 
 
-# ---- words ---------------------------------------------------------------------------------------
+# ---- text for a terminal -------------------------------------------------------------------------
 
 
 def _score_row(score: Score) -> tuple[str, str, str, str, str]:
-    """(name, first, second, difference, its interval or why there is none)."""
+    """Returns (name, first, second, difference, its interval or the reason why there is none)."""
     metric = metric_of(score.metric)
     first, second = (
         MISSING if value is None else metric.text(value) for value in (score.first, score.second)
     )
     gap = MISSING
-    if score.first is not None and score.second is not None and score.remark != "another protocol":
+    if score.first is not None and score.second is not None and score.remark != ANOTHER_PROTOCOL:
         gap = f"{score.second - score.first:+.{metric.decimals}f}".replace("-", "−")
     interval = score.remark
     if score.gap is not None and score.gap.interval is not None:
@@ -213,48 +209,43 @@ def _score_row(score: Score) -> tuple[str, str, str, str, str]:
     return f"{score.key} {metric.label}", first, second, gap, interval
 
 
-def text_of(
-    a: Side, b: Side, parts: Sequence[Section], found: Sequence[Score], won: Sequence[Wins]
-) -> str:
-    """The same as the page, for a terminal."""
-    lines = [
-        f"{a.name} ({a.status.get('state', 'not started')}) and {b.name} ({b.status.get('state', 'not started')})"
-    ]
-    for part in parts:
-        lines += ["", part.title if part.rows else f"{part.title}: no difference"]
-        lines += _columns(part.rows)
-        lines += [f"  {part.remark}"] if part.remark else []
-    lines += (
-        ["", "Results (second minus first; 95 % interval over test items)"]
-        if found
-        else ["", "Results: none yet"]
-    )
-    lines += _columns([_score_row(score) for score in found])
-    for one in won:
-        label = metric_of(one.metric).label
-        counts = f"both {one.both}, only {a.name} {one.only_first}, only {b.name} {one.only_second}, neither {one.neither}"
-        lines += ["", f"{one.key}, right at first ({label}): {counts}"]
-        for items, who in ((one.lost, a.name), (one.won, b.name)):
-            lines += (
-                [
-                    f"  better in {who}: "
-                    + ", ".join(f"{item} (rank {x:.0f} → {y:.0f})" for item, x, y in items[:3])
-                ]
-                if items
-                else []
-            )
-    return "\n".join([*lines, "", verdict(a, b, found)])
+def text_of(made: RunComparison) -> str:
+    """Returns the content of the page for a terminal."""
+    a, b = made.a, made.b
+    lines = [f"{a.name} ({a.state}) and {b.name} ({b.state})"]
+    for section in made.sections:
+        lines += ["", section.title if section.rows else f"{section.title}: no difference"]
+        lines += _columns(section.rows)
+        lines += [f"  {section.remark}"] if section.remark else []
+    results = "Results (second minus first; 95 % interval over test items)"
+    lines += ["", results if made.scores else "Results: none yet"]
+    lines += _columns([_score_row(score) for score in made.scores])
+    for one in made.wins:
+        counts = (
+            f"both {one.both}, only {a.name} {one.only_first}, "
+            f"only {b.name} {one.only_second}, neither {one.neither}"
+        )
+        lines += ["", f"{one.key}, right answers ({metric_of(one.metric).label}): {counts}"]
+        for items, name in ((one.lost, a.name), (one.won, b.name)):
+            if items:
+                lines.append(f"  better in {name}: {', '.join(map(_item_text, items[:3]))}")
+    return "\n".join([*lines, "", made.verdict])
+
+
+def _item_text(one: ChangedItem) -> str:
+    return f"{one.item} (rank {one.first:.0f} → {one.second:.0f})"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns indented lines with aligned columns."""
     if not rows:
         return []
-    widths = [min(44, max(len(row[place]) for row in rows)) for place in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    widths = [min(MAX_WIDTH, max(map(len, column))) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        lines.append(f"  {'  '.join(padded).rstrip()}")
+    return lines
 
 
 if __name__ == "__main__":

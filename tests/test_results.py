@@ -101,11 +101,11 @@ def test_a_report_keeps_variants_of_a_benchmark_apart(other: dict[str, str]) -> 
 
 def test_a_report_finds_the_figure_of_any_task() -> None:
     made = made_up.plan(metric="test/finetuned/qa/open-ended/accuracy", metric_label="accuracy (%)")
-    study = gather(
+    sweep = gather(
         made,
         [
             made_up.run(point, result(QA), run_id=f"run{i}")
             for i, point in enumerate(made["points"])
         ],
     )
-    assert study.values(study.plan.cells[0], *study.plan.column) == {0: 41.5}
+    assert sweep.values(sweep.plan.cells[0], *sweep.plan.column) == {0: 41.5}

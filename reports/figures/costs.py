@@ -1,61 +1,87 @@
-"""What each cell cost: hours over all restarts, samples seen, size and operations of the model; and
-the score against the cost.
+"""Lays out the cost of each cell, and draws the score against it.
+
+Costs are hours over all restarts, samples seen, size and operations of the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from reports.analysis.seed_statistics import SeedSummary, summarise
 from reports.figures.style import MARKERS, WIDTH, Plot, palette, spread_words
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
-from reports.statistics.seed_statistics import Summary, summarise
-from reports.study.collect import Run, Study
-from reports.study.report_plan import SEARCH, Values
+from reports.study.report_plan import SEARCH, CellValues
+from reports.study.sweep_results import MeasuredRun, SweepResults
 
-LONG_LABEL = 20  # letters; longer names stand below the axes, not beside them
-BACKWARD = 3  # operations of a training step, in forward passes: one forward, two backward
+LONG_LABEL = 20  # letters; the legend of longer names is drawn below the axes
+PASSES = 3  # forward passes that a training step costs: one forward, two backward
 
 
-def hours(run: Run) -> float:
-    """GPU-hours of a run that had a GPU, else CPU-hours."""
+def hours(run: MeasuredRun) -> float:
+    """Returns GPU-hours of a run that had a GPU, otherwise CPU-hours."""
     return run.gpu_hours or run.cpu_hours
 
 
-def pretraining_flops(run: Run) -> float | None:
-    """Operations of the whole pre-training, by count: three forward passes for each sample seen."""
+def hours_unit(sweep: SweepResults) -> str:
+    """Returns the hours that are reported: of GPUs, if any run had one."""
+    return "GPU-hours" if any(run.gpu_hours for run in sweep.runs) else "CPU-hours"
+
+
+def pretraining_flops(run: MeasuredRun) -> float | None:
+    """Returns the operations of the whole pre-training: three forward passes for each sample."""
     if run.forward_flops is None or "pretrain" not in run.samples:
         return None
-    return float(BACKWARD * run.forward_flops * run.samples["pretrain"])
+    return float(PASSES * run.forward_flops * run.samples["pretrain"])
 
 
-_FIGURES: dict[str, tuple[str, Callable[[Run], float | None], Callable[[float], str]]] = {
-    # name: (head, value of a run, how it is written)
-    "cpu_hours": ("CPU-hours", lambda run: run.cpu_hours, lambda value: f"{value:.3g}"),
-    "gpu_hours": ("GPU-hours", lambda run: run.gpu_hours, lambda value: f"{value:.3g}"),
-    "pretrain_samples": (
-        "pre-trained on",
-        lambda run: run.samples.get("pretrain"),
-        lambda value: counted(value),
+def forward_gmac(run: MeasuredRun) -> float | None:
+    """Returns giga multiply-adds of one forward pass of pre-training per sample."""
+    return None if run.forward_flops is None else run.forward_flops / 2e9
+
+
+def counted(value: float) -> str:
+    """Returns `640`, `12.8 k` or `86.2 M`: three digits and the unit."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.0f}"
+
+
+def three_digits(value: float) -> str:
+    """Returns `0.123`, `12.3` or `1.23e+04`."""
+    return f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """A column of the table of costs: its head, the value of a run, and how it is written."""
+
+    head: str
+    value: Callable[[MeasuredRun], float | None]
+    text: Callable[[float], str]
+
+
+COST_COLUMNS = {
+    "cpu_hours": CostColumn("CPU-hours", lambda run: run.cpu_hours, three_digits),
+    "gpu_hours": CostColumn("GPU-hours", lambda run: run.gpu_hours, three_digits),
+    "pretrain_samples": CostColumn(
+        "pre-trained on", lambda run: run.samples.get("pretrain"), counted
     ),
-    "finetune_samples": (
-        "fine-tuned on",
-        lambda run: run.samples.get("finetune"),
-        lambda value: counted(value),
+    "finetune_samples": CostColumn(
+        "fine-tuned on", lambda run: run.samples.get("finetune"), counted
     ),
-    "parameters": ("parameters", lambda run: run.parameters, lambda value: counted(value)),
-    "forward_gmac": (
-        "GMAC",
-        lambda run: None if run.forward_flops is None else run.forward_flops / 2e9,
-        lambda value: f"{value:.3g}",
-    ),
-    "pretraining_flops": (
+    "parameters": CostColumn("parameters", lambda run: run.parameters, counted),
+    "forward_gmac": CostColumn("GMAC", forward_gmac, three_digits),
+    "pretraining_flops": CostColumn(
         "FLOPs of pre-training",
         pretraining_flops,
         lambda value: f"{value:.2e}".replace("e+", "e"),
@@ -63,20 +89,23 @@ _FIGURES: dict[str, tuple[str, Callable[[Run], float | None], Callable[[float], 
 }
 
 
-def counted(value: float) -> str:
-    """`640`, `12.8 k`, `86.2 M`: three digits and what they are counted in."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:.0f}"
+def mean_costs(runs: Sequence[MeasuredRun]) -> dict[str, float | None]:
+    """Returns the mean of each cost over these runs; None if one of them lacks it."""
+    found: dict[str, float | None] = {}
+    for name, column in COST_COLUMNS.items():
+        values = [column.value(run) for run in runs]
+        known = [value for value in values if value is not None]
+        found[name] = fmean(known) if known and len(known) == len(values) else None
+    return found
 
 
-def cost_tables(study: Study) -> tuple[Table, ...]:
-    """A row for each planned cell, means over its runs; nothing for a search, whose tables have the
-    hours of each trial.
+def cost_tables(sweep: SweepResults) -> tuple[Table, ...]:
+    """Lays out a row for each planned cell, with means over its runs.
+
+    A search has no such table: its tables have the hours of each trial.
     """
-    plan = study.plan
-    if plan.kind == SEARCH or not study.runs:
+    plan = sweep.plan
+    if plan.kind == SEARCH or not sweep.runs:
         return ()
     key, name = plan.column
     metric = metric_of(name)
@@ -84,133 +113,126 @@ def cost_tables(study: Study) -> tuple[Table, ...]:
         *(Column(axis.label, is_label=True) for axis in plan.axes),
         Column("n"),
         Column(metric.label),
+        *(Column(column.head) for column in COST_COLUMNS.values()),
     ]
-    columns += [Column(head) for head, _, _ in _FIGURES.values()]
     rows = []
     for cell in plan.cells:
-        summary = study.summary(cell, key, name)
+        summary = sweep.summary(cell, key, name)
         labels = [Cell(axis.text(value)) for axis, value in zip(plan.axes, cell, strict=True)]
-        figure = Cell(metric.text(summary.mean) if summary else MISSING)
-        rows.append((*labels, Cell(str(len(study.by_cell[cell]))), figure, *_cells(study, cell)))
+        score = Cell(metric.text(summary.mean) if summary else MISSING)
+        count = Cell(str(len(sweep.by_cell[cell])))
+        rows.append((*labels, count, score, *_cost_cells(sweep.by_cell[cell])))
+    caption = f"{plan.title}: what the cells cost."
+    notes = tuple(_notes(sweep, rows))
+    return (Table(f"{plan.ablation}_costs", caption, tuple(columns), tuple(rows), notes),)
+
+
+def _notes(sweep: SweepResults, rows: Sequence[Sequence[Cell]]) -> list[str]:
     notes = [
-        "Means over the runs of a cell. Hours: of all ranks, all stages and all restarts; what was lost between the last checkpoint and a "
-        "kill is not in them. Samples: steps times the global batch, repeats counted.",
-        f"GMAC: multiply-adds of one forward pass of pre-training per sample, by count. FLOPs: two for each of these, {BACKWARD} passes a step.",
+        "Means over the runs of a cell. Hours: of all ranks, all stages and all restarts, without "
+        "what was lost between the last checkpoint and a kill. "
+        "Samples: steps times the global batch, repeats counted.",
+        "GMAC: multiply-adds of one forward pass of pre-training per sample, by count. "
+        f"FLOPs: two for each of these, {PASSES} passes a step.",
     ]
     if any(cell.text == MISSING for row in rows for cell in row):
-        notes.append(f"{MISSING}: no finished run, or the run did not note it.")
-    machines = sorted({run.hardware for run in study.runs if run.hardware})
+        notes.append(f"{MISSING}: no finished run, or the run did not record it.")
+    machines = sorted({run.hardware for run in sweep.runs if run.hardware})
     if len(machines) > 1:
         notes.append(
-            f"The runs ran on different machines, so their hours are not comparable: {'; '.join(machines)}."
+            "The runs ran on different machines, so their hours are not comparable: "
+            f"{'; '.join(machines)}."
         )
-    return (
-        Table(
-            f"{plan.ablation}_costs",
-            f"{plan.title}: what the cells cost.",
-            tuple(columns),
-            tuple(rows),
-            tuple(notes),
-        ),
+    return notes
+
+
+def _cost_cells(runs: Sequence[MeasuredRun]) -> list[Cell]:
+    means = mean_costs(runs)
+    cells = []
+    for name, column in COST_COLUMNS.items():
+        mean = means[name]
+        cells.append(Cell(MISSING if mean is None else column.text(mean)))
+    return cells
+
+
+def costs_frame(sweep: SweepResults) -> pd.DataFrame:
+    """Returns a row for each cell in full precision."""
+    return pd.DataFrame(
+        [
+            sweep.plan.settings(cell) | {"n": len(runs)} | mean_costs(runs)
+            for cell, runs in sweep.by_cell.items()
+        ]
     )
-
-
-def _cells(study: Study, cell: Values) -> list[Cell]:
-    return [
-        Cell(MISSING if mean is None else write(mean))
-        for mean, (_, _, write) in zip(means(study.by_cell[cell]), _FIGURES.values(), strict=True)
-    ]
-
-
-def means(runs: Sequence[Run]) -> list[float | None]:
-    """Of each figure of cost over these runs; None where one of them lacks it."""
-    made = []
-    for _, value_of, _ in _FIGURES.values():
-        values = [value_of(run) for run in runs]
-        made.append(
-            None
-            if not values or None in values
-            else fmean(value for value in values if value is not None)
-        )
-    return made
-
-
-def costs_frame(study: Study) -> pd.DataFrame:
-    """Full precision: a row for each cell."""
-    rows = []
-    for cell in study.plan.cells:
-        labels = {axis.key: value for axis, value in zip(study.plan.axes, cell, strict=True)}
-        rows.append(
-            labels
-            | {"n": len(study.by_cell[cell])}
-            | dict(zip(_FIGURES, means(study.by_cell[cell]), strict=True))
-        )
-    return pd.DataFrame(rows)
 
 
 # ---- figure --------------------------------------------------------------------------------------
 
 
-def cost_plots(study: Study) -> list[Plot]:
-    """The score of each cell over the hours of one of its runs, where at least two cells have both."""
-    if study.plan.kind == SEARCH or len(_places(study)) < 2:
+@dataclass(frozen=True)
+class CostPoint:
+    """A cell with the hours of its runs and its score."""
+
+    cell: CellValues
+    hours: SeedSummary
+    score: SeedSummary
+
+
+def cost_plots(sweep: SweepResults) -> list[Plot]:
+    """Returns the score of each cell over the hours of a run, if at least two cells have both."""
+    if sweep.plan.kind == SEARCH or len(_cost_points(sweep)) < 2:
         return []
-    unit = "GPU-hours" if any(run.gpu_hours for run in study.runs) else "CPU-hours"
-    title = f"{study.plan.metric_label} against the cost of a run in {unit}{spread_words(study)}."
-    return [
-        Plot(
-            "score_against_cost",
-            title,
-            ("Hours over all stages and restarts; up and to the left is better.",),
-            draw,
-        )
-    ]
+    unit = hours_unit(sweep)
+    title = f"{sweep.plan.metric_label} against the cost of a run in {unit}{spread_words(sweep)}."
+    reading = ("Hours over all stages and restarts; up and to the left is better.",)
+    return [Plot("score_against_cost", title, reading, draw)]
 
 
-def _places(study: Study) -> list[tuple[Values, Summary, Summary]]:
-    """(cell, hours of its runs, score) of each cell that has both."""
+def _cost_points(sweep: SweepResults) -> list[CostPoint]:
     found = []
-    for cell in study.plan.cells:
-        score, spent = (
-            study.summary(cell, *study.plan.column),
-            summarise(hours(run) for run in study.by_cell[cell]),
-        )
+    for cell in sweep.plan.cells:
+        score = sweep.summary(cell, *sweep.plan.column)
+        spent = summarise(hours(run) for run in sweep.by_cell[cell])
         if score is not None and spent is not None and spent.mean > 0:
-            found.append((cell, spent, score))
+            found.append(CostPoint(cell, spent, score))
     return found
 
 
-def draw(study: Study) -> Figure:
-    """A mark with one standard deviation each way for each cell."""
-    plan, places = study.plan, _places(study)
-    named = len(places) <= len(MARKERS)
-    labels = [
-        ", ".join(axis.text(value) for axis, value in zip(plan.axes, cell, strict=True))
-        for cell, _, _ in places
-    ]
-    below = named and any(
-        len(label) > LONG_LABEL for label in labels
-    )  # beside the axes, long names would leave them no room
-    height = 2.4 + 0.19 * (len(places) + 1) if below else max(2.6, 1.2 + 0.17 * len(places) * named)
+def draw(sweep: SweepResults) -> Figure:
+    """Draws a marker for each cell, with one standard deviation each way."""
+    plan, points = sweep.plan, _cost_points(sweep)
+    named = len(points) <= len(MARKERS)
+    labels = []
+    for point in points:
+        texts = (axis.text(value) for axis, value in zip(plan.axes, point.cell, strict=True))
+        labels.append(", ".join(texts))
+    # A legend of long names at the side would leave the axes no room.
+    below = named and any(len(label) > LONG_LABEL for label in labels)
+    height = max(2.6, 1.2 + 0.17 * len(points) * named)
+    if below:
+        height = 2.4 + 0.19 * (len(points) + 1)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
-    for number, ((_, spent, score), label, color) in enumerate(
-        zip(places, labels, palette(len(places)), strict=True)
-    ):
+    colors = palette(len(points))
+    for number, (point, label, color) in enumerate(zip(points, labels, colors, strict=True)):
         axes.errorbar(
-            spent.mean, score.mean, xerr=spent.std, yerr=score.std, fmt=MARKERS[number % len(MARKERS)], color=color, markersize=6,
-            markeredgecolor="white", markeredgewidth=0.6, elinewidth=0.9, capsize=2.0, label=label,
-        )  # fmt: skip
-    unit = "GPU-hours" if any(run.gpu_hours for run in study.runs) else "CPU-hours"
-    axes.set(xlabel=f"{unit} of a run", ylabel=plan.metric_label)
+            point.hours.mean,
+            point.score.mean,
+            xerr=point.hours.std,
+            yerr=point.score.std,
+            fmt=MARKERS[number % len(MARKERS)],
+            color=color,
+            markersize=6,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            elinewidth=0.9,
+            capsize=2.0,
+            label=label,
+        )
+    axes.set(xlabel=f"{hours_unit(sweep)} of a run", ylabel=plan.metric_label)
     if named:
         title = ", ".join(axis.label for axis in plan.axes)
-        figure.legend(
-            title=title,
-            loc="outside lower center" if below else "outside right upper",
-            frameon=False,
-            alignment="left",
-        )
+        where: Any = "outside lower center" if below else "outside right upper"
+        figure.legend(title=title, loc=where, frameon=False, alignment="left")
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(5 if below else 3))

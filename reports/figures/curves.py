@@ -1,5 +1,6 @@
-"""A metric along one axis, a line for each value of the other. A cell that is missing leaves a gap:
-no line is drawn over it.
+"""Draws a metric along one axis, with a line for each value of the other.
+
+A missing cell leaves a gap: no line is drawn over it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from reports.analysis.seed_statistics import SeedSummary
 from reports.figures.style import (
     INK,
     MARKERS,
@@ -29,61 +31,61 @@ from reports.figures.style import (
 )
 from reports.output.metric_formats import Metric, metric_of
 from reports.output.tables import baselines_text, chance_text
-from reports.statistics.seed_statistics import Summary
-from reports.study.collect import Study
-from reports.study.report_plan import Axis
+from reports.study.report_plan import PlannedAxis
+from reports.study.sweep_results import SweepResults
 
-# Chance is left off the axis of curves where all figures are so many times better, and further away
-# than so many times their range
-_CLEAR, _FAR = 10.0, 2.5
-# of an axis without chance (points, ranks), so that a tenth of a point does not fill the page
-_LEAST_SPAN = 2.0
-_FALLBACK_SPAN = 1.0
+# Chance is left off the axis if all values are CLEAR times better and chance is further away than
+# FAR times their range.
+CLEAR, FAR = 10.0, 2.5
+# Least span of an axis without chance (points, ranks): a tenth of a point must not fill the page.
+LEAST_SPAN = 2.0
+FALLBACK_SPAN = 1.0
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a curve: a summary, or None where a planned cell has no figure, for each planned
-    place.
+class CurveLine:
+    """One line of a curve.
+
+    Attributes:
+        positions: of the planned cells on the axis.
+        summaries: of each position; None if a planned cell has no value.
     """
 
     label: str
-    places: tuple[float, ...]
-    summaries: tuple[Summary | None, ...]
+    positions: tuple[float, ...]
+    summaries: tuple[SeedSummary | None, ...]
 
     @property
     def means(self) -> list[float]:
-        """NaN for a missing cell, where matplotlib interrupts the line."""
+        """The means; NaN for a missing cell, where matplotlib interrupts the line."""
         return [summary.mean if summary else np.nan for summary in self.summaries]
 
 
-def curve_plots(study: Study) -> list[Plot]:
-    """A curve along each axis where two or more values were measured; for one axis or two."""
-    plan = study.plan
+def curve_plots(sweep: SweepResults) -> list[Plot]:
+    """Returns a curve along each axis with two or more measured values, for up to two axes."""
+    plan = sweep.plan
     plots = []
     for number, along in enumerate(plan.axes if len(plan.axes) <= 2 else ()):
         lines = plan.axes[1 - number] if len(plan.axes) == 2 else None
-        measured = {cell[number] for cell in plan.cells if study.values(cell, *plan.column)}
-        plots += [_curve_plot(study, along, lines)] if len(measured) > 1 else []
+        measured = {cell[number] for cell in plan.cells if sweep.values(cell, *plan.column)}
+        plots += [_curve_plot(sweep, along, lines)] if len(measured) > 1 else []
     return plots
 
 
-def _curve_plot(study: Study, along: Axis, lines: Axis | None) -> Plot:
+def _curve_plot(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None) -> Plot:
     each = f", a line for each {lines.label}" if lines else ""
-    title = f"{study.plan.metric_label} over {along.label}{each}{spread_words(study)}."
-    chance = (
-        f"Dashed: chance ({chance_text(study)}); the legend says if it lies outside the axis."
-        if chance_text(study)
-        else ""
-    )
-    others = f"Dash-dotted: {'; '.join(baselines_text(study))}." if baselines_text(study) else ""
-    optimum = _optimum_on(study, along)
+    title = f"{sweep.plan.metric_label} over {along.label}{each}{spread_words(sweep)}."
+    chance = chance_text(sweep)
+    if chance:
+        chance = f"Dashed: chance ({chance}); the legend says if it lies outside the axis."
+    others = f"Dash-dotted: {'; '.join(baselines_text(sweep))}." if baselines_text(sweep) else ""
+    optimum = _optimum_on(sweep, along)
     dotted = (
         f"Dotted: {along.label} of the published optimum ({along.text(optimum)})."
         if optimum in along.values
         else ""
     )
-    missing = any(None in line.summaries for line in lines_of(study, along, lines))
+    missing = any(None in line.summaries for line in lines_of(sweep, along, lines))
     log = "Logarithmic axis." if along.logarithmic else ""
     gap = (
         "A line is interrupted where a planned cell has no figure."
@@ -98,13 +100,14 @@ def _curve_plot(study: Study, along: Axis, lines: Axis | None) -> Plot:
     )
 
 
-def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:
-    """The plan's metric along one axis, a line for each value of the other; bars are one standard
-    deviation, chance is dashed.
+def curve(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None) -> Figure:
+    """Draws the plan's metric along one axis, with a line for each value of the other.
+
+    Bars are one standard deviation; chance is dashed.
     """
-    made = [line for line in lines_of(study, along, lines) if any(line.summaries)]
+    made = [line for line in lines_of(sweep, along, lines) if any(line.summaries)]
     figure = Figure(
-        figsize=(WIDTH, _height(along, len(made), len(study.baselines(*study.plan.column)))),
+        figsize=(WIDTH, _height(along, len(made), len(sweep.baselines(*sweep.plan.column)))),
         layout="constrained",
     )
     axes = figure.subplots()
@@ -115,11 +118,11 @@ def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:
         _draw(axes, *drawn, style)
         for drawn in zip(made, palette(len(made)), itertools.cycle(MARKERS), strict=False)
     ]
-    axes.set(xlabel=along.label, ylabel=study.plan.metric_label)
-    _ticks(axes, along, sorted({place for line in made for place in line.places}))
+    axes.set(xlabel=along.label, ylabel=sweep.plan.metric_label)
+    _ticks(axes, along, sorted({position for line in made for position in line.positions}))
     handles = handles if lines is not None else []
-    handles += _optimum_line(study, axes, along)
-    handles += _guess_lines(study, axes, _all_values(study))
+    handles += _optimum_line(sweep, axes, along)
+    handles += _guess_lines(sweep, axes, _all_values(sweep))
     if handles:  # beside the axes, where it covers nothing
         title = lines.label if lines is not None else None
         figure.legend(
@@ -131,10 +134,10 @@ def curve(study: Study, along: Axis, lines: Axis | None) -> Figure:
     return figure
 
 
-def lines_of(study: Study, along: Axis, lines: Axis | None) -> list[Line]:
-    """What is drawn, by line; cells that were not planned are no gap."""
-    keys = [axis.key for axis in study.plan.axes]
-    cells = {cell: dict(zip(keys, cell, strict=True)) for cell in study.plan.cells}
+def lines_of(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None) -> list[CurveLine]:
+    """Returns the lines of a curve; cells that were not planned leave no gap."""
+    keys = [axis.key for axis in sweep.plan.axes]
+    cells = {cell: dict(zip(keys, cell, strict=True)) for cell in sweep.plan.cells}
     made = []
     for value in lines.values if lines else (None,):
         own = {
@@ -143,28 +146,35 @@ def lines_of(study: Study, along: Axis, lines: Axis | None) -> list[Line]:
             if lines is None or named[lines.key] == value
         }
         used = [x for x in along.values if x in own]
-        summaries = tuple(study.summary(own[x], *study.plan.column) for x in used)
+        summaries = tuple(sweep.summary(own[x], *sweep.plan.column) for x in used)
         made.append(
-            Line(
-                lines.text(value) if lines else "", tuple(_place(along, x) for x in used), summaries
+            CurveLine(
+                lines.text(value) if lines else "",
+                tuple(_position(along, x) for x in used),
+                summaries,
             )
         )
     return made
 
 
-def _place(along: Axis, value: Any) -> float:
+def _position(along: PlannedAxis, value: Any) -> float:
     return float(value) if along.numeric else float(along.values.index(value))
 
 
-def _draw(axes: Axes, line: Line, color: Any, marker: str, linestyle: str) -> Line2D:
-    """Draws a line with its error bars; returns its entry for the legend."""
+def _draw(axes: Axes, line: CurveLine, color: Any, marker: str, linestyle: str) -> Line2D:
+    """Draws a line with its error bars and returns its entry for the legend."""
     style = {
-        "color": color, "marker": marker, "markeredgecolor": "white", "markeredgewidth": 0.6, "linewidth": 1.4, "linestyle": linestyle
-    }  # fmt: skip
-    axes.plot(line.places, line.means, markersize=6, **style)
+        "color": color,
+        "marker": marker,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+        "linewidth": 1.4,
+        "linestyle": linestyle,
+    }
+    axes.plot(line.positions, line.means, markersize=6, **style)
     spread = [
         (x, s.mean, s.std)
-        for x, s in zip(line.places, line.summaries, strict=True)
+        for x, s in zip(line.positions, line.summaries, strict=True)
         if s is not None and s.std is not None
     ]
     if spread:
@@ -173,83 +183,79 @@ def _draw(axes: Axes, line: Line, color: Any, marker: str, linestyle: str) -> Li
     return Line2D([], [], label=line.label, markersize=5.5, **style)
 
 
-def _all_values(study: Study) -> list[float]:
+def _all_values(sweep: SweepResults) -> list[float]:
     return [
         value
-        for cell in study.plan.cells
-        for value in study.values(cell, *study.plan.column).values()
+        for cell in sweep.plan.cells
+        for value in sweep.values(cell, *sweep.plan.column).values()
     ]
 
 
-def _height(along: Axis, lines: int, baselines: int) -> float:
-    """Inches: more where the legend has many entries or the names below the axis are long, so that
-    the axes keep their height.
+def _height(along: PlannedAxis, lines: int, baselines: int) -> float:
+    """Returns the height in inches.
+
+    It grows with the entries of the legend and with long names below the axis, so that the axes
+    keep their height.
     """
     longest = max(len(along.text(value)) for value in along.values)
     below = 0.0 if along.numeric else 0.7 * text_width(longest)  # turned by 45 degrees
     return max(2.9, 1.4 + 0.175 * lines + 0.35 * baselines, 2.3 + below)
 
 
-def _optimum_on(study: Study, along: Axis) -> Any:
-    """The published optimum's value on this axis; None if the paper names none."""
-    return dict(
-        zip(
-            (axis.key for axis in study.plan.axes), study.plan.published_optimum or (), strict=False
-        )
-    ).get(along.key)
+def _optimum_on(sweep: SweepResults, along: PlannedAxis) -> Any:
+    """Returns the published optimum's value on this axis; None if the paper names none."""
+    optimum = sweep.plan.published_optimum
+    return sweep.plan.settings(optimum)[along.key] if optimum else None
 
 
-def _optimum_line(study: Study, axes: Axes, along: Axis) -> list[Line2D]:
-    """A dotted line where the paper found the optimum, if that lies on the axis."""
-    optimum = _optimum_on(study, along)
+def _optimum_line(sweep: SweepResults, axes: Axes, along: PlannedAxis) -> list[Line2D]:
+    """Draws a dotted line at the published optimum, if that lies on the axis."""
+    optimum = _optimum_on(sweep, along)
     if optimum not in along.values:
         return []
     style: dict[str, Any] = {"linestyle": ":", "color": INK, "linewidth": 1.0}
-    axes.axvline(_place(along, optimum), zorder=0, **style)
+    axes.axvline(_position(along, optimum), zorder=0, **style)
     return [Line2D([], [], **style, label="published\noptimum")]
 
 
-def _guess_lines(study: Study, axes: Axes, values: list[float]) -> list[Line2D]:
-    """What guessing gives, as a dashed line, and what each baseline gives."""
-    key, name = study.plan.column
+def _guess_lines(sweep: SweepResults, axes: Axes, values: list[float]) -> list[Line2D]:
+    """Draws the level of chance, dashed, and that of each baseline."""
+    _, name = sweep.plan.column
     metric = metric_of(name)
     axes.margins(y=0.1)
-    result = study.example(key)
+    result = sweep.headline
     chance = result.chance.get(name) if result else None
-    # before chance, which may move the axis: the baselines are to lie on it
-    beside = baseline_lines(study, axes.axhline, axes.axhspan)
+    # Drawn before chance, which may move the axis: the baselines must lie on it.
+    baselines = baseline_lines(sweep, axes.axhline, axes.axhspan)
     if chance is None:
-        return beside
-    return [
-        *_chance_line(study, axes, metric, chance, [*values, *_baseline_values(study)]),
-        *beside,
-    ]
+        return baselines
+    values = [*values, *_baseline_values(sweep)]
+    return [*_chance_line(sweep, axes, metric, chance, values), *baselines]
 
 
-def _baseline_values(study: Study) -> list[float]:
+def _baseline_values(sweep: SweepResults) -> list[float]:
     return [
-        value for cells in study.baselines(*study.plan.column).values() for value in cells.values()
+        value for cells in sweep.baselines(*sweep.plan.column).values() for value in cells.values()
     ]
 
 
 def _chance_line(
-    study: Study, axes: Axes, metric: Metric, chance: float, values: list[float]
+    sweep: SweepResults, axes: Axes, metric: Metric, chance: float, values: list[float]
 ) -> list[Line2D]:
-    """What guessing gives, as a dashed line. Far from it, the axis shows where the figures differ,
-    and the legend says so.
+    """Draws the level of chance as a dashed line.
+
+    If the values are far from it, the axis shows where they differ, and the legend says so.
     """
     low, high = min(values), max(values)
-    # only what is clearly no guessing may be enlarged, or differences within noise of chance would
-    # look large
-    far = low > _CLEAR * chance if metric.higher_is_better else high < chance / _CLEAR
-    far = far and abs((low if low > chance else high) - chance) > _FAR * max(
-        high - low, _LEAST_SPAN
-    )
-    label = f"chance\n({chance_text(study)})"
+    # Only values that are clearly better than guessing are enlarged; otherwise differences within
+    # the noise of chance would look large.
+    far = low > CLEAR * chance if metric.higher_is_better else high < chance / CLEAR
+    far = far and abs((low if low > chance else high) - chance) > FAR * max(high - low, LEAST_SPAN)
+    label = f"chance\n({chance_text(sweep)})"
     style: dict[str, Any] = {"linestyle": (0, (4, 3)), "color": "#777777", "linewidth": 1.0}
     if far:
         bottom, top = axes.get_ylim()
-        missing = max(0.0, _LEAST_SPAN - (top - bottom)) / 2
+        missing = max(0.0, LEAST_SPAN - (top - bottom)) / 2
         axes.set_ylim(bottom - missing, top + missing)
         side = "below" if chance < low else "above"
         return [Line2D([], [], **style, label=f"{label}\n{side} the axis")]
@@ -259,18 +265,18 @@ def _chance_line(
     return [Line2D([], [], **style, label=label)]
 
 
-def _ticks(axes: Axes, along: Axis, places: list[float]) -> None:
-    """Ticks where something was planned; labels that would touch are turned."""
-    labels = [along.text(x if along.numeric else along.values[int(x)]) for x in places]
-    seen = [float(np.log10(x)) for x in places] if along.logarithmic else places
-    wide = WIDTH - 2.2  # inches, beside the legend
-    span = (seen[-1] - seen[0]) or _FALLBACK_SPAN
+def _ticks(axes: Axes, along: PlannedAxis, positions: list[float]) -> None:
+    """Sets ticks where cells were planned; labels that would touch are turned."""
+    labels = [along.text(x if along.numeric else along.values[int(x)]) for x in positions]
+    seen = [float(np.log10(x)) for x in positions] if along.logarithmic else positions
+    wide = WIDTH - 2.2  # inches that the legend leaves
+    span = (seen[-1] - seen[0]) or FALLBACK_SPAN
     closest = min((b - a for a, b in itertools.pairwise(seen)), default=span)
-    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_major_locator(FixedLocator(positions))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(
-        places,
+        positions,
         labels,
-        **turn(labels, wide * closest / span if along.numeric else wide / len(places)),
+        **turn(labels, wide * closest / span if along.numeric else wide / len(positions)),
     )
     axes.margins(x=0.06 if along.numeric else 0.15)

@@ -1,8 +1,8 @@
-"""What all figures share: sizes, fonts, inks, captions, and writing them as PDF for the paper and
-PNG for the page.
+"""Style of all figures (sizes, fonts, colours, captions), and writing them as PDF and PNG.
 
-The same runs give the same bytes. The figures themselves are in `heat`, `curves` and
-`search_figures`; which of them a report has is said by its kind (`kinds`)."""
+The same runs give the same bytes. The report type (`reports.kinds`) decides which figures a report
+has.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +23,17 @@ from matplotlib.lines import Line2D
 
 from reports.output.metric_formats import metric_of, range_text
 from reports.output.tables import seeds_text
-from reports.study.collect import Study, protocol_text
+from reports.study.protocols import protocol_text
+from reports.study.sweep_results import SweepResults
 from simvtp.runs.atomic_files import write_atomically
 
-WIDTH = 4.75  # inches; the line of a LaTeX article is 4.77, so the figure is set unscaled
+WIDTH = 4.75  # inches; the line of a LaTeX article has 4.77, so figures are not scaled
 PNG_DPI = 200
 INK = "#222222"
 PALE = "#9aa3ad"
 TICK_SIZE = 8.5  # points
-MARKERS = (
-    "o",
-    "s",
-    "^",
-    "D",
-    "v",
-    "p",
-    "<",
-    ">",
-    "h",
-    "d",
-)  # all filled: thin ones vanish at print size
-_BASELINE_INKS = ("#8a4fa0", "#8c6d31", "#4f6d8c")
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "d")  # filled: thin ones vanish in print
+BASELINE_COLORS = ("#8a4fa0", "#8c6d31", "#4f6d8c")
 LETTER = 0.6  # mean width of a letter, of the font size
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
@@ -62,9 +52,12 @@ _STYLE = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure in both formats, with the words that go below it and those for people who do not see
-    it.
+class ReportFigure:
+    """A written figure in both formats.
+
+    Attributes:
+        caption: text below the figure.
+        alt: text for readers who cannot see it.
     """
 
     name: str
@@ -76,25 +69,31 @@ class Picture:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure before it is drawn: the first sentence of its caption, how to read it, and the
-    function that draws it.
+    """A figure before it is drawn.
+
+    Attributes:
+        title: first sentence of the caption.
+        reading: further sentences: how to read it.
+        draw: draws it.
     """
 
     name: str
     title: str
     reading: tuple[str, ...]
-    draw: Callable[[Study], Figure]
+    draw: Callable[[SweepResults], Figure]
 
 
-def draw_figures(study: Study, plots: Sequence[Plot], folder: Path) -> tuple[Picture, ...]:
-    """Write `<name>.pdf` and `<name>.png` of each figure into `folder`."""
-    with house_style():
-        return tuple(_saved(plot, study, folder) for plot in plots)
+def draw_figures(
+    sweep: SweepResults, plots: Sequence[Plot], folder: Path
+) -> tuple[ReportFigure, ...]:
+    """Writes `<name>.pdf` and `<name>.png` of each figure into `folder`."""
+    with report_style():
+        return tuple(_saved(plot, sweep, folder) for plot in plots)
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Sizes and fonts, within the block only."""
+def report_style() -> Iterator[None]:
+    """Sets sizes and fonts within the block only."""
     # set_theme and the user's matplotlibrc would leave traces in the process or in the bytes
     with (
         matplotlib.rc_context(),
@@ -105,17 +104,26 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def _saved(plot: Plot, study: Study, folder: Path) -> Picture:
-    subject = f"sweep {study.plan.sweep_id}; runs and fingerprints of each cell: provenance.json"
-    caption = " ".join([plot.title, *plot.reading, *protocol_words(study)])
-    return save_figure(plot.draw(study), plot.name, plot.title, caption, folder, subject)
+def _saved(plot: Plot, sweep: SweepResults, folder: Path) -> ReportFigure:
+    subject = f"sweep {sweep.plan.sweep_id}; runs and fingerprints of each cell: provenance.json"
+    caption = " ".join([plot.title, *plot.reading, *protocol_words(sweep)])
+    return save_figure(plot.draw(sweep), plot.name, plot.title, caption, folder, subject)
 
 
 def save_figure(
     figure: Figure, name: str, title: str, caption: str, folder: Path, subject: str
-) -> Picture:
-    """Write a figure in both formats; without dates and versions, so that the same figure gives the
-    same bytes.
+) -> ReportFigure:
+    """Writes a figure in both formats.
+
+    The files hold no dates and versions, so the same figure gives the same bytes.
+
+    Args:
+        figure: the drawn figure.
+        name: of the files, without their endings.
+        title: of the figure, for the metadata and the alternative text.
+        caption: text below the figure.
+        folder: where to write.
+        subject: source of the data, for the metadata.
     """
     pdf, png = io.BytesIO(), io.BytesIO()
     figure.savefig(
@@ -127,36 +135,37 @@ def save_figure(
         dpi=PNG_DPI,
         metadata={"Software": None, "Title": title, "Description": subject},
     )
-    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
-    write_atomically(paths[0], png.getvalue())
-    write_atomically(paths[1], pdf.getvalue())
-    return Picture(name, *paths, caption, f"{title} The numbers are in the table above.")
+    png_path, pdf_path = folder / f"{name}.png", folder / f"{name}.pdf"
+    write_atomically(png_path, png.getvalue())
+    write_atomically(pdf_path, pdf.getvalue())
+    alt = f"{title} The numbers are in the table above."
+    return ReportFigure(name, png_path, pdf_path, caption, alt)
 
 
 def relative_luminance(color: Sequence[float]) -> float:
-    """Of an sRGB colour, 0 (black) to 1 (white), as WCAG 2 defines it."""
+    """Returns the luminance of an sRGB colour by WCAG 2, from 0 (black) to 1 (white)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
 def contrast(a: float, b: float) -> float:
-    """Of two relative luminances, 1 to 21, as WCAG 2 defines it."""
+    """Returns the contrast of two relative luminances by WCAG 2, from 1 to 21."""
     return (max(a, b) + 0.05) / (min(a, b) + 0.05)
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:
-    """Distinguishable by colour-blind readers, and by their markers in any case."""
+    """Returns colours that colour-blind readers can tell apart, as far as there are enough."""
     base = sns.color_palette("colorblind")
     return list(base[:count]) if count <= len(base) else list(sns.color_palette("crest", count))
 
 
 def text_width(letters: int) -> float:
-    """Inches, about, of a tick's label."""
+    """Returns the approximate width of a tick label in inches."""
     return letters * LETTER * TICK_SIZE / 72
 
 
 def turn(labels: list[str], room: float) -> dict[str, Any]:
-    """Labels lie flat if the longest fits into so many inches, else they are turned."""
+    """Returns the rotation of tick labels: none if the longest fits into `room` inches."""
     return (
         {"rotation": 0}
         if text_width(max(map(len, labels))) + 0.06 <= room
@@ -164,8 +173,9 @@ def turn(labels: list[str], room: float) -> dict[str, Any]:
     )
 
 
-def spread_words(study: Study) -> str:
-    counts = {len(study.values(cell, *study.plan.column)) for cell in study.plan.cells} - {0}
+def spread_words(sweep: SweepResults) -> str:
+    """Returns `; mean and standard deviation over 3 seeds`, for the end of a title."""
+    counts = {len(sweep.values(cell, *sweep.plan.column)) for cell in sweep.plan.cells} - {0}
     if not counts:
         return "; nothing measured yet"
     if max(counts) == 1:
@@ -175,29 +185,39 @@ def spread_words(study: Study) -> str:
 
 
 def baseline_lines(
-    study: Study, line: Callable[..., object], band: Callable[..., object], between: str = "\n"
+    sweep: SweepResults,
+    line: Callable[..., object],
+    band: Callable[..., object],
+    between: str = "\n",
 ) -> list[Line2D]:
-    """Draws what each baseline of the plan's metric gives, dash-dotted; a band between two lines
-    where it differs between cells.
+    """Draws the level of each baseline of the plan's metric, dash-dotted.
 
-    `line`, `band`: `axhline` and `axhspan` of the axes, or `axvline` and `axvspan`. Returns the
-    entries of the legend, `between`: what separates a name from its figure there."""
-    metric, handles = metric_of(study.plan.column[1]), []
-    for (name, cells), color in zip(
-        study.baselines(*study.plan.column).items(), itertools.cycle(_BASELINE_INKS), strict=False
-    ):
+    If the level differs between cells, a band is drawn between the lowest and the highest.
+
+    Args:
+        sweep: the results.
+        line: `axhline` or `axvline` of the axes.
+        band: `axhspan` or `axvspan` of the axes.
+        between: separates a name from its value in the legend.
+
+    Returns:
+        The entries of the legend.
+    """
+    metric, handles = metric_of(sweep.plan.column[1]), []
+    baselines = sweep.baselines(*sweep.plan.column).items()
+    for (name, cells), color in zip(baselines, itertools.cycle(BASELINE_COLORS), strict=False):
         low, high = min(cells.values()), max(cells.values())
         style: dict[str, Any] = {"linestyle": (0, (6, 2, 1, 2)), "color": color, "linewidth": 1.1}
         for level in dict.fromkeys((low, high)):
             line(level, zorder=0, **style)
         if high > low:
             band(low, high, color=color, alpha=0.08, linewidth=0, zorder=0)
-        handles.append(
-            Line2D([], [], **style, label=f"{name}{between}({range_text(metric, cells.values())})")
-        )
+        label = f"{name}{between}({range_text(metric, cells.values())})"
+        handles.append(Line2D([], [], **style, label=label))
     return handles
 
 
-def protocol_words(study: Study) -> list[str]:
-    result = study.example(study.plan.column[0])
-    return [f"Protocol: {protocol_text(result)}; {seeds_text(study)}."] if result else []
+def protocol_words(sweep: SweepResults) -> list[str]:
+    """Returns the protocol of the plan's metric, as a sentence of a caption."""
+    result = sweep.headline
+    return [f"Protocol: {protocol_text(result)}; {seeds_text(sweep)}."] if result else []

@@ -1,50 +1,48 @@
-"""Methods under one protocol: size, cost and retrieval in both directions side by side, and the
-papers' rows in a table of their own.
+"""Report on methods under one protocol: size, cost and retrieval in both directions.
+
+The papers' rows are in a table of their own.
 """
 
 from __future__ import annotations
 
-from reports.figures.costs import means
-from reports.kinds.report_kind import Kind
+from collections.abc import Sequence
+
+from reports.figures.costs import hours_unit, mean_costs
+from reports.kinds.report_type import ReportType
+from reports.output.all_metrics import protocol_notes
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
-from reports.output.tables import (
-    DIRECTIONS,
-    cell_labels,
-    figures,
-    headline,
-    protocol_notes,
-    reading_notes,
-    seed_count,
-)
+from reports.output.tables import cell_labels, headline, reading_notes, seed_count, value_cells
 from reports.papers.published import paper_tables
-from reports.study.collect import Study
+from reports.study.sweep_results import SweepResults
 from simvtp.runs.metric_names import result_group
+from simvtp.runs.results import DIRECTIONS, direction_name
 
 SHOWN = ("R1", "R5", "R10", "MdR")
-_COSTS = {
-    "parameters": 4,
-    "GMAC": 5,
-    "CPU-hours": 0,
-    "GPU-hours": 1,
-}  # head -> place in `costs.means`
+COSTS = {  # head of the column -> cost
+    "parameters": "parameters",
+    "GMAC": "forward_gmac",
+    "CPU-hours": "cpu_hours",
+    "GPU-hours": "gpu_hours",
+}
 
 
-def tables(study: Study) -> tuple[Table, ...]:
-    """One table of everything, if retrieval was measured; else the table of any grid."""
+def tables(sweep: SweepResults) -> tuple[Table, ...]:
+    """Lays out one table of everything, if retrieval was measured; else the table of a grid."""
+    setting = result_group(sweep.plan.column[0])
     keys = [
         key
-        for key in study.keys
-        if result_group(key) and result_group(study.plan.column[0]) == result_group(key)
+        for key in sweep.keys
+        if setting
+        and result_group(key) == setting
+        and sweep.example(key).protocol.direction in DIRECTIONS
     ]
-    directed = [key for key in keys if study.example(key).protocol.direction in DIRECTIONS]  # type: ignore[union-attr]
-    return (_table(study, directed),) if directed else headline(study)
+    return (_table(sweep, keys),) if keys else headline(sweep)
 
 
-def _table(study: Study, keys: list[str]) -> Table:
-    plan = study.plan
-    gpu = any(run.gpu_hours for run in study.runs)
-    costs = [head for head in _COSTS if head != ("CPU-hours" if gpu else "GPU-hours")]
+def _table(sweep: SweepResults, keys: Sequence[str]) -> Table:
+    plan = sweep.plan
+    costs = ["parameters", "GMAC", hours_unit(sweep)]
     columns = [
         *(Column(axis.label, is_label=True) for axis in plan.axes),
         Column("n"),
@@ -52,34 +50,28 @@ def _table(study: Study, keys: list[str]) -> Table:
     ]
     filled = []
     for key in keys:
-        result = study.example(key)
-        assert result is not None, "keys are those of measured results"
-        names = [name for name in SHOWN if name in result.metrics]
-        columns += [
-            Column(metric_of(name).label, DIRECTIONS[result.protocol.direction]) for name in names
-        ]
-        filled += [figures(study, plan.cells, key, name, mark_optimum=False) for name in names]
+        result = sweep.example(key)
+        direction = direction_name(result.protocol.direction)
+        for name in (name for name in SHOWN if name in result.metrics):
+            columns.append(Column(metric_of(name).label, direction))
+            filled.append(value_cells(sweep, plan.cells, key, name, mark_optimum=False))
     rows = []
     for number, cell in enumerate(plan.cells):
-        count = seed_count(study, cell, sum(keys[0] in run.results for run in study.by_cell[cell]))
-        spent = means(study.by_cell[cell])
-        sizes = [_cost(head, spent[_COSTS[head]]) for head in costs]
-        rows.append(
-            (*cell_labels(study, cell), count, *sizes, *(column[number] for column in filled))
-        )
+        runs = sweep.by_cell[cell]
+        count = seed_count(sweep, cell, sum(keys[0] in run.results for run in runs))
+        means = mean_costs(runs)
+        spent = [_cost(head, means[COSTS[head]]) for head in costs]
+        values = [column[number] for column in filled]
+        rows.append((*cell_labels(sweep, cell), count, *spent, *values))
     notes = [
-        *reading_notes(study, [cell for column in filled for cell in column]),
-        "Parameters and GMAC (multiply-adds of one forward pass per sample, masks on) of pre-training; hours of a run, all stages and restarts.",
+        *reading_notes(sweep, [cell for column in filled for cell in column]),
+        "Parameters and GMAC (multiply-adds of one forward pass per sample, masks on) of "
+        "pre-training; hours of a run, all stages and restarts.",
         "The runs, commits and fingerprints behind each row: provenance.json.",
-        *protocol_notes(study, keys),
+        *protocol_notes(sweep, keys),
     ]
-    return Table(
-        plan.ablation,
-        f"{plan.title}: measured here, under one protocol.",
-        tuple(columns),
-        tuple(rows),
-        tuple(notes),
-    )
+    caption = f"{plan.title}: measured here, under one protocol."
+    return Table(plan.ablation, caption, tuple(columns), tuple(rows), tuple(notes))
 
 
 def _cost(head: str, value: float | None) -> Cell:
@@ -88,9 +80,9 @@ def _cost(head: str, value: float | None) -> Cell:
     return Cell(f"{value / 1e6:.1f} M" if head == "parameters" else f"{value:.3g}")
 
 
-def published(study: Study) -> tuple[Table, ...]:
-    """The papers' rows on MSR-VTT, with nothing of this study in them."""
+def published(sweep: SweepResults) -> tuple[Table, ...]:
+    """Returns the papers' rows on MSR-VTT, without any of this sweep."""
     return paper_tables([])
 
 
-KIND = Kind(tables=tables, published=published, methods=True)
+REPORT_TYPE = ReportType(tables=tables, published=published, methods=True)

@@ -1,4 +1,4 @@
-"""The kinds of reports. A new one is a file with a `KIND` and one line here."""
+"""Registry of the report types. A new one is a file with a `REPORT_TYPE` and one line here."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.kinds import data_fraction_report, losses_report, methods_report, search_report
-from reports.kinds.report_kind import Kind
-from reports.study.report_plan import Plan, ReportError
+from reports.kinds.report_type import ReportType
+from reports.study.report_plan import ReportError, StudyPlan
 
-GRID = Kind()
-KINDS: dict[
-    str, Kind
-] = {  # by `kind` of plan.json; a plan without one by the name of its ablation, else it is a plain grid
-    "search": search_report.KIND,
-    "losses": losses_report.KIND,
-    "data_fraction": data_fraction_report.KIND,
-    "prediction_vs_alignment": methods_report.KIND,
+GRID = ReportType()
+# By `kind` of plan.json. A plan without a kind has the type of its ablation's name, else a grid's.
+REPORT_TYPES: dict[str, ReportType] = {
+    "search": search_report.REPORT_TYPE,
+    "losses": losses_report.REPORT_TYPE,
+    "data_fraction": data_fraction_report.REPORT_TYPE,
+    "prediction_vs_alignment": methods_report.REPORT_TYPE,
 }
 
 
-def kind_of(plan: Plan | Mapping[str, Any]) -> Kind:
-    """The kind of report for a plan, read or as plan.json has it; ReportError for a `kind` that is
-    not known.
+def report_type_of(plan: StudyPlan | Mapping[str, Any]) -> ReportType:
+    """Returns the report type of a plan, parsed or as plan.json has it.
+
+    Raises:
+        ReportError: the plan is of an unknown kind.
     """
-    kind, name = (
-        (plan.kind, plan.ablation)
-        if isinstance(plan, Plan)
-        else (plan.get("kind", ""), plan.get("ablation", ""))
-    )
-    if kind and kind not in KINDS:
+    if isinstance(plan, StudyPlan):
+        kind, name = plan.kind, plan.ablation
+    else:
+        kind, name = plan.get("kind", ""), plan.get("ablation", "")
+    if kind and kind not in REPORT_TYPES:
         raise ReportError(
-            f"sweeps of kind '{kind}' have no report here; there are reports for grids and {', '.join(KINDS)}."
+            f"sweeps of kind '{kind}' have no report; "
+            f"there are reports for grids and {', '.join(REPORT_TYPES)}."
         )
-    return KINDS.get(kind or name, GRID)
+    return REPORT_TYPES.get(kind or name, GRID)

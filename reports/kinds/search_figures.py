@@ -1,6 +1,4 @@
-"""Pictures of a search: the front of two objectives, the best so far, each parameter against the
-figure of quality.
-"""
+"""Draws a search: the Pareto front, the best value so far, and quality over each parameter."""
 
 from __future__ import annotations
 
@@ -15,96 +13,85 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from reports.figures.style import INK, PALE, WIDTH, Plot
-from reports.kinds.search_trials import Trial, best_first, objectives_of, pareto_front, trials_of
-from reports.study.collect import Study
-from reports.study.report_plan import Axis
+from reports.kinds.search_trials import (
+    TrialResult,
+    best_first,
+    objectives_of,
+    pareto_front,
+    trials_of,
+)
+from reports.study.report_plan import PlannedAxis
+from reports.study.sweep_results import SweepResults
 
-_ACCENT = "#d55e00"  # the best, as in the heat map
-_MAIN = sns.color_palette("colorblind")[0]
-_COLUMNS = 3  # panels in a row
-_LOG_FROM = 20.0  # costs whose largest is so many times the smallest get a logarithmic axis
-_GRID: dict[str, Any] = {"color": "#e6e6e6", "linewidth": 0.6}
+ACCENT = "#d55e00"  # the best trial, as in the heat map
+MAIN = sns.color_palette("colorblind")[0]
+COLUMNS = 3  # panels in a row
+LOG_FROM = 20.0  # ratio of the largest to the smallest cost from which the axis is logarithmic
+GRID: dict[str, Any] = {"color": "#e6e6e6", "linewidth": 0.6}
+POINTS: dict[str, Any] = {"color": PALE, "markersize": 4.5, "markeredgewidth": 0}
+STATE_MARKERS = ("x", "+", "1", "2", "3", "4", "|", "_")
 
 
-def search_plots(study: Study) -> list[Plot]:
-    """Pictures for which there are enough finished trials."""
-    trials, objectives = trials_of(study), objectives_of(study)
+def search_plots(sweep: SweepResults) -> list[Plot]:
+    """Returns the figures for which there are enough finished trials."""
+    trials, objectives = trials_of(sweep), objectives_of(sweep)
     ranked = best_first(trials, objectives[0])
     if len(ranked) < 2:
         return []
-    quality, best = (
-        objectives[0].label,
-        f"Orange: trial {ranked[0].number}, the best by {objectives[0].label}.",
-    )
+    quality = objectives[0].label
+    best = f"Orange: trial {ranked[0].number}, the best by {quality}."
     once = "Each trial ran once."
     plots = []
     if len(objectives) == 2:
-        title = f"{quality} against {objectives[1].label} of {len([t for t in trials if t.complete])} finished trials."
-        reading = (
-            "Dark, joined by steps: the Pareto front; pale: trials that another beats in both.",
-            best,
-            once,
-        )
-        plots.append(Plot("pareto", title, reading, pareto))
-    without = (
-        "Crosses at the foot: trials without a figure, by the reason."
-        if len(ranked) < len(trials)
-        else ""
-    )
-    plots.append(
-        Plot(
-            "history",
-            f"{quality} of each trial in the order in which they were asked for.",
-            tuple(filter(None, ("Line: the best so far.", best, without))),
-            history,
-        )
-    )
-    panels = [axis.label for axis in varied(study, ranked)]
+        complete = sum(trial.complete for trial in trials)
+        title = f"{quality} against {objectives[1].label} of {complete} finished trials."
+        front = "Dark, joined by steps: the Pareto front; pale: trials that another beats in both."
+        plots.append(Plot("pareto", title, (front, best, once), pareto))
+    title = f"{quality} of each trial in the order in which they were proposed."
+    reading = ["Line: the best so far.", best]
+    if len(ranked) < len(trials):
+        reading.append("Crosses at the foot: trials without a figure, by the reason.")
+    plots.append(Plot("history", title, tuple(reading), history))
+    panels = [axis.label for axis in varied(sweep, ranked)]
     if panels:
-        plots.append(
-            Plot(
-                "slices",
-                f"{quality} over {_listed(panels)}.",
-                ("Darker: later trials.", best, once),
-                slices,
-            )
-        )
+        title = f"{quality} over {_listed(panels)}."
+        plots.append(Plot("slices", title, ("Darker: later trials.", best, once), slices))
     return plots
 
 
-def pareto(study: Study) -> Figure:
-    """Cost across, quality up."""
-    trials, objectives = trials_of(study), objectives_of(study)
+def pareto(sweep: SweepResults) -> Figure:
+    """Draws quality over cost."""
+    trials, objectives = trials_of(sweep), objectives_of(sweep)
     quality, cost = objectives
-    front = sorted(
-        pareto_front(trials, objectives), key=lambda trial: (trial.values[1], trial.values[0])
-    )
-    best = best_first([trial for trial in trials if trial.complete], quality)[0]
+    complete = [trial for trial in trials if trial.complete]
+    front = sorted(pareto_front(trials, objectives), key=lambda trial: (trial.cost, trial.quality))
+    best = best_first(complete, quality)[0]
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     axes = figure.subplots()
-    beaten = [trial for trial in trials if trial.complete and trial not in front]
+    beaten = [trial for trial in complete if trial not in front]
+    costs, qualities = [t.cost for t in beaten], [t.quality for t in beaten]
+    axes.plot(costs, qualities, "o", alpha=0.55, **POINTS)
     axes.plot(
-        [t.values[1] for t in beaten],
-        [t.values[0] for t in beaten],
-        "o",
-        color=PALE,
-        alpha=0.55,
-        markersize=4.5,
-        markeredgewidth=0,
+        [trial.cost for trial in front],
+        [trial.quality for trial in front],
+        "-o",
+        color=MAIN,
+        markersize=6,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        linewidth=1.2,
+        drawstyle="steps-pre" if cost.maximise else "steps-post",
+        zorder=3,
     )
-    axes.plot(
-        [t.values[1] for t in front], [t.values[0] for t in front], "-o", color=_MAIN, markersize=6, markeredgecolor="white",
-        markeredgewidth=0.6, linewidth=1.2, drawstyle="steps-pre" if cost.maximise else "steps-post", zorder=3,
-    )  # fmt: skip
-    _star(axes, best.values[1], best.values[0])
+    _star(axes, best.cost, best.quality)
     axes.set(xlabel=cost.label, ylabel=quality.label)
-    costs = [trial.values[1] for trial in trials if trial.complete]
-    if min(costs) > 0 and max(costs) / min(costs) > _LOG_FROM:
+    costs = [trial.cost for trial in complete]
+    if min(costs) > 0 and max(costs) / min(costs) > LOG_FROM:
         _log_axis(axes)
     axes.margins(x=0.08, y=0.12)
     entries = [
         _dot(PALE, f"beaten ({len(beaten)})"),
-        _dot(_MAIN, f"Pareto front ({len(front)})", "-"),
+        _dot(MAIN, f"Pareto front ({len(front)})", joined=True),
         _best_handle(best),
     ]
     _below(figure, entries if beaten else entries[1:])
@@ -112,47 +99,49 @@ def pareto(study: Study) -> Figure:
     return figure
 
 
-def history(study: Study) -> Figure:
-    """Quality over the number of the trial."""
-    trials, quality = trials_of(study), objectives_of(study)[0]
+def history(sweep: SweepResults) -> Figure:
+    """Draws quality over the number of the trial."""
+    trials, quality = trials_of(sweep), objectives_of(sweep)[0]
     measured = [trial for trial in trials if trial.values[0] is not None]
     best = best_first(trials, quality)[0]
+    better = max if quality.maximise else min
     so_far: list[float] = []
     for trial in measured:
-        so_far.append((max if quality.maximise else min)([*so_far[-1:], trial.values[0]]))
+        so_far.append(better([*so_far[-1:], trial.quality]))
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
-    axes.plot(
-        [t.number for t in measured],
-        [t.values[0] for t in measured],
-        "o",
-        color=PALE,
-        markersize=4.5,
-        markeredgewidth=0,
-    )
+    numbers = [trial.number for trial in measured]
+    axes.plot(numbers, [trial.quality for trial in measured], "o", **POINTS)
     axes.step(
-        [*(t.number for t in measured), len(trials) - 1],
+        [*numbers, len(trials) - 1],
         [*so_far, so_far[-1]],
         where="post",
-        color=_MAIN,
+        color=MAIN,
         linewidth=1.4,
     )
-    _star(axes, best.number, best.values[0])
+    _star(axes, best.number, best.quality)
     axes.set(xlabel="trial", ylabel=quality.label)
     axes.margins(x=0.03, y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     entries = [
         _dot(PALE, "trial"),
-        Line2D([], [], color=_MAIN, linewidth=1.4, label="best so far"),
+        Line2D([], [], color=MAIN, linewidth=1.4, label="best so far"),
         _best_handle(best),
+        *_unmeasured(axes, trials),
     ]
-    bare: dict[str, list[int]] = {}
+    _below(figure, entries)
+    _finish(axes)
+    return figure
+
+
+def _unmeasured(axes: Axes, trials: Sequence[TrialResult]) -> list[Line2D]:
+    """Marks trials without a value at the foot, by state; returns the entries of the legend."""
+    by_state: dict[str, list[int]] = {}
     for trial in trials:
         if trial.values[0] is None:
-            bare.setdefault(trial.state, []).append(trial.number)
-    for (state, numbers), marker in zip(
-        sorted(bare.items()), ("x", "+", "1", "2", "3", "4", "|", "_"), strict=False
-    ):
+            by_state.setdefault(trial.state, []).append(trial.number)
+    entries = []
+    for (state, numbers), marker in zip(sorted(by_state.items()), STATE_MARKERS, strict=False):
         style: dict[str, Any] = {
             "linestyle": "none",
             "marker": marker,
@@ -160,57 +149,52 @@ def history(study: Study) -> Figure:
             "markersize": 4.5,
             "markeredgewidth": 0.9,
         }
-        axes.plot(
-            numbers,
-            [0.025] * len(numbers),
-            transform=axes.get_xaxis_transform(),
-            clip_on=False,
-            **style,
-        )
+        foot = [0.025] * len(numbers)
+        axes.plot(numbers, foot, transform=axes.get_xaxis_transform(), clip_on=False, **style)
         entries.append(Line2D([], [], **style, label=f"{state} ({len(numbers)})"))
-    _below(figure, entries)
-    _finish(axes)
-    return figure
+    return entries
 
 
-def varied(study: Study, trials: Sequence[Trial]) -> list[Axis]:
-    """The parameters of which these trials have more than one value."""
+def varied(sweep: SweepResults, trials: Sequence[TrialResult]) -> list[PlannedAxis]:
+    """Returns the parameters of which these trials have more than one value."""
     return [
         axis
-        for number, axis in enumerate(study.plan.axes)
+        for number, axis in enumerate(sweep.plan.axes)
         if len({trial.cell[number] for trial in trials} - {None}) > 1
     ]
 
 
-def slices(study: Study) -> Figure:
-    """A panel for each parameter that was varied: its values across, quality up."""
-    objective = objectives_of(study)[0]
-    ranked = best_first(trials_of(study), objective)
-    shown = varied(study, ranked)
-    columns = 2 if len(shown) == 4 else min(_COLUMNS, len(shown))
+def slices(sweep: SweepResults) -> Figure:
+    """Draws a panel for each parameter that was varied, with quality over its values."""
+    objective = objectives_of(sweep)[0]
+    ranked = best_first(trials_of(sweep), objective)
+    shown = varied(sweep, ranked)
+    columns = 2 if len(shown) == 4 else min(COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(WIDTH, 0.35 + 1.75 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, axis in zip(grid.flat, shown, strict=False):
-        _slice(panel, study, axis, ranked)
+        _slice(panel, sweep, axis, ranked)
     for panel in list(grid.flat)[len(shown) :]:
         panel.set_visible(False)
     figure.supylabel(objective.label, fontsize=9.0)
     return figure
 
 
-def _slice(axes: Axes, study: Study, axis: Axis, ranked: Sequence[Trial]) -> None:
-    number = study.plan.axes.index(axis)
+def _slice(
+    axes: Axes, sweep: SweepResults, axis: PlannedAxis, ranked: Sequence[TrialResult]
+) -> None:
+    number = sweep.plan.axes.index(axis)
     held = sorted(
         (trial for trial in ranked if trial.cell[number] is not None),
         key=lambda trial: trial.number,
     )
-    places = [_place(axis, trial.cell[number]) for trial in held]
+    positions = [_position(axis, trial.cell[number]) for trial in held]
     shades = sns.color_palette("crest", as_cmap=True)
     last = max(trial.number for trial in held) or 1
     axes.scatter(
-        places,
-        [t.values[0] for t in held],
+        positions,
+        [trial.quality for trial in held],
         c=[shades(t.number / last) for t in held],
         s=15,
         linewidths=0.3,
@@ -218,7 +202,7 @@ def _slice(axes: Axes, study: Study, axis: Axis, ranked: Sequence[Trial]) -> Non
         zorder=2,
     )
     if ranked[0].cell[number] is not None:
-        _star(axes, _place(axis, ranked[0].cell[number]), ranked[0].values[0], size=10)
+        _star(axes, _position(axis, ranked[0].cell[number]), ranked[0].quality, size=10)
     if axis.logarithmic:
         _log_axis(axes)
     elif axis.numeric:
@@ -242,27 +226,27 @@ def _slice(axes: Axes, study: Study, axis: Axis, ranked: Sequence[Trial]) -> Non
 
 
 def _log_axis(axes: Axes) -> None:
-    """Few plain numbers (0.2, 0.5, 1): the usual labels of a short range lie on top of each other."""
+    """Sets few plain numbers (0.2, 0.5, 1): the default labels of a short range overlap."""
     axes.set_xscale("log")
     low, high = axes.dataLim.intervalx
     decades = math.log10(high / low) if low > 0 else 0.0
     axes.xaxis.set_major_locator(
         LogLocator(subs=(1.0, 2.0, 5.0) if decades <= 1 else (1.0, 3.0) if decades <= 2 else (1.0,))
     )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _place(axis: Axis, value: Any) -> float:
+def _position(axis: PlannedAxis, value: Any) -> float:
     return float(value) if axis.numeric else float(axis.values.index(value))
 
 
-def _star(axes: Axes, x: float | None, y: float | None, size: float = 12) -> None:
+def _star(axes: Axes, x: float, y: float, size: float = 12) -> None:
     axes.plot(
         [x],
         [y],
         "*",
-        color=_ACCENT,
+        color=ACCENT,
         markersize=size,
         markeredgecolor="white",
         markeredgewidth=0.6,
@@ -270,14 +254,14 @@ def _star(axes: Axes, x: float | None, y: float | None, size: float = 12) -> Non
     )
 
 
-def _best_handle(best: Trial) -> Line2D:
+def _best_handle(best: TrialResult) -> Line2D:
     label = f"best (trial {best.number})"
     return Line2D(
         [],
         [],
         linestyle="none",
         marker="*",
-        color=_ACCENT,
+        color=ACCENT,
         markersize=10,
         markeredgecolor="white",
         markeredgewidth=0.6,
@@ -285,11 +269,11 @@ def _best_handle(best: Trial) -> Line2D:
     )
 
 
-def _dot(color: Any, label: str, linestyle: str = "none") -> Line2D:
+def _dot(color: Any, label: str, joined: bool = False) -> Line2D:
     return Line2D(
         [],
         [],
-        linestyle=linestyle,
+        linestyle="-" if joined else "none",
         marker="o",
         color=color,
         markersize=5,
@@ -312,7 +296,7 @@ def _below(figure: Figure, entries: list[Line2D]) -> None:
 
 
 def _finish(axes: Axes) -> None:
-    axes.grid(**_GRID)
+    axes.grid(**GRID)
     axes.set_axisbelow(True)
     sns.despine(ax=axes)
 

@@ -1,5 +1,4 @@
-"""The trials of a search: what each had, in the order in which they were asked for, and which of
-them nothing else beats.
+"""Trials of a search: their values, in the order in which they were proposed, and the Pareto front.
 
 A trial ran once. Trials are never averaged: they differ in their settings, not in their seed.
 """
@@ -10,91 +9,112 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.output.metric_formats import metric_of
-from reports.study.collect import Run, Study
-from reports.study.report_plan import Objective, Values
+from reports.study.report_plan import CellValues, PlannedObjective
+from reports.study.sweep_results import MeasuredRun, SweepResults
 from simvtp.runs.metric_names import result_direction
 from simvtp.tracking import pareto
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One point of a search; `number` counts from 0. Only a finished trial has `values` (of the
-    objectives) and a `test` figure.
+class TrialResult:
+    """One point of a search.
+
+    Attributes:
+        number: counts from 0.
+        values: of the objectives; None for a trial that has not finished.
+        test: the value on the test split, if it finished.
     """
 
     number: int
-    cell: Values
+    cell: CellValues
     state: str
-    run: Run | None
+    run: MeasuredRun | None
     values: tuple[float | None, ...]
     test: float | None
 
     @property
     def complete(self) -> bool:
+        """True if the trial has a value for each objective."""
         return None not in self.values
 
+    @property
+    def quality(self) -> float:
+        """The value of the first objective; NaN without one."""
+        return _number(self.values[0])
 
-def objectives_of(study: Study) -> tuple[Objective, ...]:
-    """What the search improves, a figure of quality before a cost; without objectives in the plan
-    that is its metric.
-    """
-    plan = study.plan
+    @property
+    def cost(self) -> float:
+        """The value of the second objective; NaN without one."""
+        return _number(self.values[1])
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def objectives_of(sweep: SweepResults) -> tuple[PlannedObjective, ...]:
+    """Returns the objectives, quality before cost; by default the plan's metric."""
+    plan = sweep.plan
     if not plan.objectives:
-        return (
-            Objective(plan.metric, plan.metric_label, metric_of(plan.column[1]).higher_is_better),
-        )
-    return tuple(
-        sorted(plan.objectives, key=lambda objective: objective.metric.startswith("cost/"))
-    )
+        better = metric_of(plan.column[1]).higher_is_better
+        return (PlannedObjective(plan.metric, plan.metric_label, better),)
+    return tuple(sorted(plan.objectives, key=is_cost))
 
 
-def test_column(study: Study) -> tuple[str, str] | None:
-    """The result on the test split that belongs to the first objective: same direction, fine-tuned
-    rather than zero-shot.
+def is_cost(objective: PlannedObjective) -> bool:
+    """Returns True for an objective that is a cost."""
+    return objective.metric.startswith("cost/")
 
-    `val/t2v/R1` belongs to a result `.../t2v`, and `val/accuracy`, of a task without directions, to
-    any that has the metric."""
-    key, name = objectives_of(study)[0].column
+
+def column_on_test(sweep: SweepResults) -> tuple[str, str] | None:
+    """Returns the column of the test split that belongs to the first objective.
+
+    `val/t2v/R1` belongs to a result `.../t2v`; `val/accuracy`, of a task without directions, to any
+    result that has the metric. Fine-tuned results come before zero-shot ones.
+    """
+    key, name = objectives_of(sweep)[0].column
     direction = result_direction(key)
-    having = [k for k in study.keys if name in study.example(k).metrics]  # type: ignore[union-attr]
-    found = [k for k in having if not direction or result_direction(k) == direction]
+    found = [
+        result
+        for result in sweep.keys
+        if name in sweep.example(result).metrics
+        and (not direction or result_direction(result) == direction)
+    ]
     return (found[-1], name) if found else None  # keys come with zero-shot first
 
 
-def trials_of(study: Study) -> tuple[Trial, ...]:
-    """All points of the search."""
-    columns, test = [objective.column for objective in objectives_of(study)], test_column(study)
+def trials_of(sweep: SweepResults) -> tuple[TrialResult, ...]:
+    """Returns all points of the search."""
+    columns = [objective.column for objective in objectives_of(sweep)]
+    test = column_on_test(sweep)
     made = []
-    for number, point in enumerate(study.plan.points):
-        run = next(iter(study.by_cell[point.cell]), None)
-        values = tuple(study.values(point.cell, *column).get(point.seed) for column in columns)
-        figure = study.values(point.cell, *test).get(point.seed) if test else None
-        made.append(
-            Trial(number, point.cell, study.state_of[point.fingerprint], run, values, figure)
-        )
+    for number, point in enumerate(sweep.plan.points):
+        run = next(iter(sweep.by_cell[point.cell]), None)
+        values = tuple(sweep.values(point.cell, *column).get(point.seed) for column in columns)
+        on_test = sweep.values(point.cell, *test).get(point.seed) if test else None
+        state = sweep.state_of[point.fingerprint]
+        made.append(TrialResult(number, point.cell, state, run, values, on_test))
     return tuple(made)
 
 
-def best_first(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """Trials with a figure of quality, the best first; of equal ones the earlier."""
-    measured = [(trial.values[0], trial) for trial in trials if trial.values[0] is not None]
-    return [
-        trial
-        for _, trial in sorted(
-            measured, key=lambda pair: (-pair[0] if objective.maximise else pair[0], pair[1].number)
-        )
-    ]
+def best_first(trials: Sequence[TrialResult], objective: PlannedObjective) -> list[TrialResult]:
+    """Returns the trials with a value of the first objective, the best first; of ties the earlier."""
+    measured = [trial for trial in trials if trial.values[0] is not None]
+    sign = -1 if objective.maximise else 1
+    return sorted(measured, key=lambda trial: (sign * trial.quality, trial.number))
 
 
-def pareto_front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """Trials that no other beats: none is at least as good in all objectives and better in one.
-    Equal trials are all in it.
+def pareto_front(
+    trials: Sequence[TrialResult], objectives: Sequence[PlannedObjective]
+) -> list[TrialResult]:
+    """Returns the trials that no other dominates; equal trials are all on the front.
+
+    A trial dominates another if it is at least as good in all objectives and better in one.
     """
     signs = [1 if objective.maximise else -1 for objective in objectives]
-    whole = [trial for trial in trials if trial.complete]
-    return [
-        whole[number]
-        for number in pareto(
-            [[sign * (v or 0.0) for sign, v in zip(signs, t.values, strict=True)] for t in whole]
-        )
-    ]
+    complete = [trial for trial in trials if trial.complete]
+    signed = []
+    for trial in complete:
+        values = zip(signs, trial.values, strict=True)
+        signed.append([sign * _number(value) for sign, value in values])
+    return [complete[number] for number in pareto(signed)]

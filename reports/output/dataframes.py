@@ -1,4 +1,4 @@
-"""The figures in long form, for CSV: full precision, a row for each point, number or cell."""
+"""Makes the results in long form, for CSV: full precision, a row for each point, value or cell."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ from typing import Any
 
 import pandas as pd
 
-from reports.study.collect import Study
-from reports.study.report_plan import Values
+from reports.study.report_plan import CellValues
+from reports.study.sweep_results import MeasuredRun, SweepResults
 from simvtp.runs.results import Protocol
 
 
-def points_frame(study: Study) -> pd.DataFrame:
-    """One row a planned point: the cell, the seed, the plan's metric, the run. Empty values where
-    there is no finished run.
+def points_frame(sweep: SweepResults) -> pd.DataFrame:
+    """Returns a row for each planned point: cell, seed, the plan's metric, run.
+
+    Values are empty where there is no finished run.
     """
-    key, name = study.plan.column
-    runs = {run.point: run for run in study.runs}
+    plan = sweep.plan
+    runs = {run.point: run for run in sweep.runs}
+    order = {cell: number for number, cell in enumerate(plan.cells)}
     rows = []
-    for point in sorted(
-        study.plan.points, key=lambda point: (study.plan.cells.index(point.cell), point.seed)
-    ):
+    for point in sorted(plan.points, key=lambda point: (order[point.cell], point.seed)):
         run = runs.get(point)
-        value = study.values(point.cell, key, name).get(point.seed)
         rows.append(
             {
-                **_settings(study, point.cell),
+                **plan.settings(point.cell),
                 "seed": point.seed,
-                study.plan.metric: value,
+                plan.metric: sweep.values(point.cell, *plan.column).get(point.seed),
                 "run_id": run.run_id if run else "",
                 "fingerprint": point.fingerprint,
             }
@@ -35,65 +34,55 @@ def points_frame(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def metrics_frame(study: Study) -> pd.DataFrame:
-    """One row a number: the cell, the seed, the run, the protocol, the metric, its value, what
-    guessing and what each baseline gives.
-    """
-    rows = []
-    for run in (run for cell in study.plan.cells for run in study.by_cell[cell]):
-        for key in (key for key in study.keys if key in run.results):
-            result = run.results[key]
-            for name in (
-                name
-                for name in result.metrics
-                if run.point.seed in study.values(run.point.cell, key, name)
-            ):
-                rows.append(
-                    {
-                        **_settings(study, run.point.cell),
-                        "run_id": run.run_id,
-                        **vars(result.protocol),
-                        "queries": result.queries,
-                        "gallery": result.gallery,
-                        "metric": name,
-                        "value": result.metrics[name],
-                        "chance": result.chance.get(name),
-                        **{
-                            baseline: metrics.get(name)
-                            for baseline, metrics in result.baselines.items()
-                        },
-                    }
-                )
+def metrics_frame(sweep: SweepResults) -> pd.DataFrame:
+    """Returns a row for each value: cell, run, protocol, metric, value, chance and baselines."""
+    plan = sweep.plan
+    rows = [
+        row
+        for cell in plan.cells
+        for run in sweep.by_cell[cell]
+        for key in sweep.keys
+        if key in run.results
+        for row in _metric_rows(sweep, cell, run, key)
+    ]
     baselines = dict.fromkeys(
-        name for run in study.runs for result in run.results.values() for name in result.baselines
+        name for run in sweep.runs for result in run.results.values() for name in result.baselines
     )
-    measured = (
-        "run_id",
-        *Protocol.__dataclass_fields__,
-        "queries",
-        "gallery",
-        "metric",
-        "value",
-        "chance",
-        *baselines,
-    )
-    return pd.DataFrame(rows, columns=[*(axis.key for axis in study.plan.axes), *measured])
+    measured = ("queries", "gallery", "metric", "value", "chance", *baselines)
+    protocol = tuple(Protocol.__dataclass_fields__)
+    columns = [*(axis.key for axis in plan.axes), "run_id", *protocol, *measured]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _settings(study: Study, cell: Values) -> dict[str, Any]:
-    return {axis.key: value for axis, value in zip(study.plan.axes, cell, strict=True)}
+def _metric_rows(
+    sweep: SweepResults, cell: CellValues, run: MeasuredRun, key: str
+) -> list[dict[str, Any]]:
+    result = run.results[key]
+    return [
+        {
+            **sweep.plan.settings(cell),
+            "run_id": run.run_id,
+            **vars(result.protocol),
+            "queries": result.queries,
+            "gallery": result.gallery,
+            "metric": name,
+            "value": value,
+            "chance": result.chance.get(name),
+            **{baseline: metrics.get(name) for baseline, metrics in result.baselines.items()},
+        }
+        for name, value in result.metrics.items()
+        if run.point.seed in sweep.values(cell, key, name)
+    ]
 
 
-def cells_frame(study: Study) -> pd.DataFrame:
-    """One row a planned cell: for every metric of every protocol mean, standard deviation and
-    number of seeds.
-    """
+def cells_frame(sweep: SweepResults) -> pd.DataFrame:
+    """Returns a row for each planned cell: mean, standard deviation and n of every metric."""
     rows = []
-    for cell in study.plan.cells:
-        row = _settings(study, cell)
-        for key in study.keys:
-            for name in study.example(key).metrics:
-                summary = study.summary(cell, key, name)
+    for cell in sweep.plan.cells:
+        row = sweep.plan.settings(cell)
+        for key in sweep.keys:
+            for name in sweep.example(key).metrics:
+                summary = sweep.summary(cell, key, name)
                 row[f"{key}/{name}"] = summary.mean if summary else None
                 row[f"{key}/{name}/std"] = summary.std if summary else None
                 row[f"{key}/{name}/n"] = summary.n if summary else 0

@@ -1,12 +1,11 @@
-"""The HTML page of one ablation and the index of all. Each page is one file that loads nothing:
-pictures are embedded.
-"""
+"""Makes the HTML pages. Each page is one file that loads nothing: images are embedded."""
 
 from __future__ import annotations
 
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -16,65 +15,74 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports.output.layout import Column, Table
 from reports.output.tables import states_text
-from reports.study.collect import Study
+from reports.study.archive import ComparisonRecord, ReportRecord
 from reports.study.study_provenance import cost
+from reports.study.sweep_results import SweepResults
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 
 
-class Picture(Protocol):
-    """What is read of a figure (`reports.figures.style.Picture`)."""
+class PageImage(Protocol):
+    """Fields that are read of an image (`reports.figures.style.ReportFigure`)."""
 
-    name: str
-    png: Path
-    pdf: Path
-    caption: str
-    alt: str
+    @property
+    def png(self) -> Path: ...
+    @property
+    def pdf(self) -> Path: ...
+    @property
+    def caption(self) -> str: ...
+    @property
+    def alt(self) -> str: ...
 
 
-def ablation_page(
-    study: Study,
-    verdict: Sequence[str],
-    tables: Sequence[Table],
-    sections: Mapping[str, Sequence[Table]],
-    more_tables: Sequence[Table],
-    pictures: Sequence[Picture],
-    rebuilt: Sequence[Picture],
-    folder: Path,
-    files: Sequence[str],
-) -> str:
-    """The page that lies in `folder`, beside the `files` that it links to. `sections`: comparisons,
-    published, costs.
+@dataclass(frozen=True)
+class ReportContent:
+    """The content of a report's page.
+
+    Attributes:
+        tables: at the top.
+        sections: comparisons, published, costs.
+        more_tables: all metrics, below.
+        reconstructions: sheets of reconstructed clips.
+        files: names of the files of the report, which the page links to.
     """
+
+    verdict: Sequence[str]
+    tables: Sequence[Table]
+    sections: Mapping[str, Sequence[Table]]
+    more_tables: Sequence[Table]
+    figures: Sequence[PageImage]
+    reconstructions: Sequence[PageImage]
+    files: Sequence[str]
+
+
+def report_page(sweep: SweepResults, content: ReportContent, folder: Path) -> str:
+    """Returns the page of one ablation; it links to files in `folder`."""
     template = _environment().get_template("ablation.html")
     return template.render(
-        study=study,
-        plan=study.plan,
-        verdict=verdict,
-        states=states_text(study),
-        tables=tables,
-        sections=sections,
-        more_tables=more_tables,
-        pictures=_shown(pictures, folder),
-        rebuilt=_shown(rebuilt, folder),
-        files=files,
-        cost=cost(study.runs),
-        hardware=sorted({run.hardware for run in study.runs if run.hardware}),
-        runs=[run for cell in study.plan.cells for run in study.by_cell[cell]],
+        sweep=sweep,
+        plan=sweep.plan,
+        content=content,
+        states=states_text(sweep),
+        figures=_embedded(content.figures, folder),
+        reconstructions=_embedded(content.reconstructions, folder),
+        cost=cost(sweep.runs),
+        hardware=sorted({run.hardware for run in sweep.runs if run.hardware}),
+        runs=[run for cell in sweep.plan.cells for run in sweep.by_cell[cell]],
     )
 
 
 def papers_page(
     tables: Sequence[Table],
     claims: Table,
-    pictures: Sequence[Picture],
+    figures: Sequence[PageImage],
     folder: Path,
     files: Sequence[str],
 ) -> str:
-    """The page of the papers' tables and claims; it lies in `folder`."""
+    """Returns the page of the papers' tables and claims; it links to files in `folder`."""
     template = _environment().get_template("papers.html")
     return template.render(
-        tables=tables, claims=claims, pictures=_shown(pictures, folder), files=files
+        tables=tables, claims=claims, figures=_embedded(figures, folder), files=files
     )
 
 
@@ -82,58 +90,56 @@ def compare_page(
     a: Any,
     b: Any,
     verdict: str,
-    parts: Sequence[Any],
+    sections: Sequence[Any],
     scores: Sequence[Any],
     wins: Sequence[Any],
-    pictures: Sequence[Picture],
+    figures: Sequence[PageImage],
     folder: Path,
 ) -> str:
-    """The page of two runs (`reports.run_diff`); it lies in `folder`."""
+    """Returns the page of two runs (`reports.run_diff`); it links to files in `folder`."""
     template = _environment().get_template("compare.html")
     return template.render(
         a=a,
         b=b,
         verdict=verdict,
-        parts=parts,
+        sections=sections,
         scores=scores,
         wins=wins,
-        pictures=_shown(pictures, folder),
+        figures=_embedded(figures, folder),
     )
-
-
-def without_links(page: str) -> str:
-    """A page for a place where nothing lies beside it: links become their words."""
-    return re.sub(r"<a href=[^>]*>(.*?)</a>", r"\1", page, flags=re.DOTALL)
-
-
-def _shown(pictures: Sequence[Picture], folder: Path) -> list[dict[str, str]]:
-    """Pictures as a page holds them: the bytes inside, the PDF as a link."""
-    return [
-        {
-            "data": base64.b64encode(picture.png.read_bytes()).decode(),
-            "pdf": picture.pdf.relative_to(folder).as_posix(),
-            "label": picture.pdf.suffix[1:].upper(),
-            "caption": picture.caption,
-            "alt": picture.alt,
-        }
-        for picture in pictures
-    ]
 
 
 def index_page(
-    records: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]] = ()
+    records: Sequence[ReportRecord], comparisons: Sequence[ComparisonRecord] = ()
 ) -> str:
-    """Links to the pages of these ablations (provenance records) and of comparisons of two runs, in
-    the order given.
-    """
-    return (
-        _environment().get_template("index.html").render(records=records, comparisons=comparisons)
-    )
+    """Returns the page with links to these reports and comparisons, in the given order."""
+    template = _environment().get_template("index.html")
+    return template.render(records=records, comparisons=comparisons)
+
+
+def without_links(page: str) -> str:
+    """Returns a page whose links are plain words, for a location without the linked files."""
+    return re.sub(r"<a href=[^>]*>(.*?)</a>", r"\1", page, flags=re.DOTALL)
+
+
+def _embedded(images: Sequence[PageImage], folder: Path) -> list[dict[str, str]]:
+    """Returns images as a page holds them: the bytes inside, the PDF as a link."""
+    return [
+        {
+            "data": base64.b64encode(image.png.read_bytes()).decode(),
+            "pdf": image.pdf.relative_to(folder).as_posix(),
+            "label": image.pdf.suffix[1:].upper(),
+            "caption": image.caption,
+            "alt": image.alt,
+        }
+        for image in images
+    ]
 
 
 def head_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    """The upper line of a table's head: (common head, number of columns); empty if no column has
-    one.
+    """Returns the upper line of a table's head: (common head, number of columns).
+
+    It is empty if no column has a common head.
     """
     if not any(column.group for column in columns):
         return []

@@ -1,4 +1,4 @@
-"""A laid-out table: what `render` and the page write, whatever stands in it."""
+"""Laid-out tables: what `render` and the pages write, whatever the content."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ TICK = "✓"
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table.
+    """One cell of a table.
 
-    Attributes: text: the label, or the mean as it is printed; empty where nothing was planned, a
-        dash where something is missing. spread: standard deviation as it is printed; empty if there
-        is a single value. place: 1 = best of its group, 2 = second best. marks: short superscripts:
-        a dagger, or the number of seeds where some are missing.
+    Attributes:
+        text: the label, or the mean as it is printed; empty if nothing was planned, a dash if
+            something is missing.
+        spread: standard deviation as it is printed; empty if there is a single value.
+        rank: 1 = best of its group, 2 = second best, 0 = other.
+        marks: short superscripts: a dagger, or the number of seeds if some are missing.
     """
 
     text: str = ""
     spread: str = ""
-    place: int = 0
+    rank: int = 0
     marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Column:
-    """A head, under a common head for neighbouring columns of one `group`. Labels are set to the
-    left, figures to the right. `width`: of a column of running text, as a share of the line; 0 = as
-    wide as its longest entry."""
+    """A column of a table.
+
+    Attributes:
+        group: common head of neighbouring columns.
+        is_label: labels are aligned left, values right.
+        width: of a column of running text, as a fraction of the line; 0 = as wide as its longest
+            entry.
+    """
 
     head: str
     group: str = ""
@@ -40,7 +47,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A laid-out table. `name` ends the LaTeX label."""
+    """A laid-out table; `name` is the end of its LaTeX label."""
 
     name: str
     caption: str

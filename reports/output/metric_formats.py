@@ -1,4 +1,4 @@
-"""How each metric is written, and which way is better."""
+"""Decides how each metric is written and which direction is better."""
 
 from __future__ import annotations
 
@@ -8,81 +8,82 @@ from dataclasses import dataclass
 
 from simvtp.runs.metric_names import LOWER_IS_BETTER
 
+AT_OVERLAP = re.compile(r"R(\d+)-IoU([\d.]+)")  # R@n at a least overlap of the predicted span
+OF_CATEGORY = "accuracy-"
+
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written and which way is better. `share`: it is the share of test queries
-    that were answered well.
+    """The format of a metric.
+
+    Attributes:
+        is_fraction: True if it is the fraction of test queries that were answered correctly.
     """
 
     label: str
     unit: str
     decimals: int
     higher_is_better: bool
-    share: bool = False
+    is_fraction: bool = False
 
     def text(self, value: float) -> str:
+        """Returns a value with the decimals of this metric."""
         return f"{value:.{self.decimals}f}"
 
     def interval(self, ends: tuple[float, float]) -> str:
-        """`[−1.0, 4.4]`, of (low, high), with a minus sign that is not a hyphen."""
+        """Returns `[−1.0, 4.4]` for (low, high), with minus signs that are no hyphens."""
         low, high = ends
         return f"[{self.text(low)}, {self.text(high)}]".replace("-", "−")
 
     def guess(self, value: float) -> str:
-        """What guessing gives, with the unit: two decimals, for chance is small."""
+        """Returns the value of guessing with its unit; two decimals, because chance is small."""
         return f"{value:.2f} {self.unit}".strip()
 
 
 METRICS = {
-    "R1": Metric("R@1", "%", 1, True, share=True),
-    "R5": Metric("R@5", "%", 1, True, share=True),
-    "R10": Metric("R@10", "%", 1, True, share=True),
-    "R50": Metric("R@50", "%", 1, True, share=True),
+    "R1": Metric("R@1", "%", 1, True, is_fraction=True),
+    "R5": Metric("R@5", "%", 1, True, is_fraction=True),
+    "R10": Metric("R@10", "%", 1, True, is_fraction=True),
+    "R50": Metric("R@50", "%", 1, True, is_fraction=True),
     "MdR": Metric("MdR", "rank", 1, False),
     "MnR": Metric("MnR", "rank", 1, False),
-    "accuracy": Metric("accuracy", "%", 1, True, share=True),
-    "top1": Metric("top-1", "%", 1, True, share=True),
-    "top5": Metric("top-5", "%", 1, True, share=True),
+    "accuracy": Metric("accuracy", "%", 1, True, is_fraction=True),
+    "top1": Metric("top-1", "%", 1, True, is_fraction=True),
+    "top5": Metric("top-5", "%", 1, True, is_fraction=True),
     "MSE": Metric("MSE", "", 2, False),
     "MSE-raw": Metric("MSE (not rounded)", "", 2, False),
     "mIoU": Metric("mIoU", "%", 1, True),
 }
-_AT_OVERLAP = re.compile(
-    r"R(\d+)-IoU([\d.]+)"
-)  # share of sentences with such an overlap among the first spans
-OF_CATEGORY = "accuracy-"
 
 
 def metric_of(name: str) -> Metric:
-    """How to write a metric; one that is not known is written by its own name, two decimals."""
+    """Returns the format of a metric; an unknown one has its own name and two decimals."""
     if name in METRICS:
         return METRICS[name]
-    if match := _AT_OVERLAP.fullmatch(name):
-        return Metric(f"R@{match[1]} (IoU {match[2]})", "%", 1, True, share=True)
+    if match := AT_OVERLAP.fullmatch(name):
+        return Metric(f"R@{match[1]} (IoU {match[2]})", "%", 1, True, is_fraction=True)
     if name.startswith(OF_CATEGORY):
         return Metric(f"accuracy ({name.removeprefix(OF_CATEGORY)})", "%", 1, True)
     return Metric(name, "", 2, name not in LOWER_IS_BETTER)
 
 
 def baseline_name(name: str) -> str:
-    """For the beginning of a sentence, with what it means."""
+    """Returns the name of a baseline for the beginning of a sentence, with its meaning."""
     return "Prior (most frequent answer of training)" if name == "prior" else capital(name)
 
 
 def range_text(metric: Metric, values: Iterable[float]) -> str:
-    """`31.00 %`, or from the lowest to the highest where they differ as printed: `28.00 to 31.00
-    %`.
-    """
+    """Returns `31.00 %`, or `28.00 to 31.00 %` if the values differ as printed."""
     return f"{ends(values, 2)} {metric.unit}".strip()
 
 
 def ends(values: Iterable[float], decimals: int) -> str:
+    """Returns the lowest and the highest value, or one number if both are printed alike."""
     ordered = sorted(values)
-    return " to ".join(
-        dict.fromkeys(f"{value:.{decimals}f}" for value in (ordered[0], ordered[-1]))
-    )
+    texts = dict.fromkeys(f"{value:.{decimals}f}" for value in (ordered[0], ordered[-1]))
+    return " to ".join(texts)
 
 
 def capital(text: str) -> str:
+    """Returns the text with a capital first letter."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""A `Table` as Markdown and as LaTeX, frames as CSV. HTML is in templates/."""
+"""Writes a `Table` as Markdown and as LaTeX, and frames as CSV. HTML is in templates/."""
 
 from __future__ import annotations
 
@@ -10,16 +10,34 @@ import pandas as pd
 from reports.output.layout import DAGGER, DOUBLE_DAGGER, MISSING, TICK, Cell, Column, Table
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "→": r"$\rightarrow$", "≥": r"$\geq$", "≤": r"$\leq$", DAGGER: r"$^\dagger$", MISSING: "---",
-    DOUBLE_DAGGER: r"$^\ddagger$", TICK: r"$\surd$",
-}  # fmt: skip
-_PLACES = {1: ("**", "**"), 2: ("<ins>", "</ins>")}  # GitHub keeps <ins>, and drops <u>
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "→": r"$\rightarrow$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    DAGGER: r"$^\dagger$",
+    DOUBLE_DAGGER: r"$^\ddagger$",
+    MISSING: "---",
+    TICK: r"$\surd$",
+}
+RANK_MARKUP = {1: ("**", "**"), 2: ("<ins>", "</ins>")}  # GitHub keeps <ins> and drops <u>
 
 
 def markdown(tables: Iterable[Table]) -> str:
-    """Caption, table in pipes and notes of each table."""
+    """Returns caption, table in pipes and notes of each table."""
     return "\n".join(_markdown(table) for table in tables)
 
 
@@ -43,8 +61,9 @@ def _markdown(table: Table) -> str:
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
-    """Markdown has one line for heads. A single group goes into the corner; with several, each head
-    names its own.
+    """Returns the single line of heads that Markdown has.
+
+    A single group goes into the corner; with several, each head names its own.
     """
     groups = list(dict.fromkeys(column.group for column in columns if column.group))
     if len(groups) != 1:
@@ -54,7 +73,8 @@ def _heads(columns: Sequence[Column]) -> list[str]:
 
 
 def markdown_cell(cell: Cell) -> str:
-    before, after = _PLACES.get(cell.place, ("", ""))
+    """Returns a cell with its rank, spread and marks."""
+    before, after = RANK_MARKUP.get(cell.rank, ("", ""))
     marks = "".join(f"<sup>{mark}</sup>" for mark in cell.marks)
     spread = f" ± {cell.spread}" if cell.spread else ""
     text = cell.text.replace("|", r"\|")
@@ -62,8 +82,9 @@ def markdown_cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text for pdflatex with its standard fonts: letters of other scripts, which these lack,
-    become question marks.
+    """Returns plain text for pdflatex with its standard fonts.
+
+    Letters of other scripts, which these fonts lack, become question marks.
     """
     return "".join(_LATEX.get(character) or _latin(character) for character in text)
 
@@ -75,7 +96,7 @@ def _latin(character: str) -> str:
 
 
 def latex(tables: Iterable[Table], comments: Sequence[str] = ()) -> str:
-    """Floats with booktabs rules. A table that is wider than the line is scaled to it.
+    """Returns floats with booktabs rules. A table that is wider than the line is scaled to it.
 
     Needs array, booktabs and graphicx (texlive-latex-base and -recommended have them).
     """
@@ -119,7 +140,7 @@ def _tabular(table: Table) -> str:
     ]
     frame = pd.DataFrame(body, columns=heads)
     wrap = {0: "", 1: "textbf:--rwrap;", 2: "underline:--rwrap;"}
-    css = pd.DataFrame([[wrap[cell.place] for cell in row] for row in table.rows], columns=heads)
+    css = pd.DataFrame([[wrap[cell.rank] for cell in row] for row in table.rows], columns=heads)
     style = frame.style.apply(lambda _: css, axis=None).hide(axis="index")
     sides = "".join(_side(column) for column in table.columns)
     text = style.to_latex(hrules=True, column_format=sides, multicol_align="c").rstrip()
@@ -136,7 +157,7 @@ def _side(column: Column) -> str:
 
 
 def _group_rules(columns: Sequence[Column]) -> str:
-    """A thin rule under each common head."""
+    """Returns a thin rule under each common head."""
     rules = []
     start = 0
     for end in range(1, len(columns) + 1):
@@ -157,5 +178,5 @@ def _latex_cell(cell: Cell, column: Column) -> str:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """Full precision, unix line ends."""
+    """Returns CSV in full precision with unix line ends."""
     return frame.to_csv(index=False, lineterminator="\n")

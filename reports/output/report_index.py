@@ -1,6 +1,4 @@
-"""The front page of a folder of reports: links to all of them, and to the comparisons of two runs
-that lie beside them.
-"""
+"""Writes the index page of a folder of reports and of comparisons of two runs."""
 
 from __future__ import annotations
 
@@ -11,6 +9,6 @@ from reports.study.archive import read_comparisons, read_records
 from simvtp.runs.atomic_files import write_atomically
 
 
-def write_front(out: Path) -> None:
-    """`out/index.html`, of what lies under `out`."""
+def write_report_index(out: Path) -> None:
+    """Writes `out/index.html`, which links to everything under `out`."""
     write_atomically(out / "index.html", index_page(read_records(out), read_comparisons(out)))

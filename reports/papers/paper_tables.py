@@ -1,12 +1,12 @@
-"""The page "the papers beside what was measured here": both comparisons on MSR-VTT, the
-data-efficiency curve, and the claims.
+"""Writes the page of the papers: comparisons on MSR-VTT, the data-efficiency curve, the claims.
 
-Made of the reports that lie in the same folder, so it is up to date with them.
+It is made of the reports in the same folder, so it is as recent as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,22 +15,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from reports.figures.style import WIDTH, Picture, house_style, save_figure
+from reports.figures.style import WIDTH, ReportFigure, report_style, save_figure
 from reports.output import render
 from reports.output.html_page import papers_page
 from reports.output.metric_formats import metric_of
 from reports.papers.claims import claim_table, judge
 from reports.papers.published import METRICS, PROTOCOL, TENTH, WHOLE, paper_tables, read_rows
-from reports.study.archive import Measured, Record, measured_cell, measured_rows, read_records
+from reports.study.archive import (
+    MeasuredRow,
+    ReportRecord,
+    measured_cell,
+    measured_rows,
+    read_records,
+)
 from simvtp.runs.atomic_files import write_atomically
-from simvtp.runs.metric_names import MetricName
 
 NAME = "papers"
-SHARE = "data.fraction"
+FRACTION = "data.fraction"
 
 
 def write_papers(out: Path) -> None:
-    """`out/papers`: the page, its tables and figure; made again from the reports under `out`."""
+    """Writes the page with its tables and figure into `out/papers`, from the reports in `out`."""
     records = read_records(out)
     folder = out / NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,41 +43,37 @@ def write_papers(out: Path) -> None:
     tables = paper_tables(rows)
     findings = judge(records)
     claims = claim_table(findings)
-    comments = [
-        "published figures: ablations/published.csv; the runs behind what was measured here: measured.csv"
-    ]
+    sources = "published figures: ablations/published.csv"
+    comments = [f"{sources}; the runs behind what was measured here: measured.csv"]
     files = {
         "tables.md": render.markdown(tables),
         "tables.tex": render.latex(tables, comments),
         "measured.csv": render.csv(_measured_frame(rows)),
         "claims.md": render.markdown([claims]),
-        "claims.tex": render.latex([claims], ["the rule and the sources stand below the table"]),
+        "claims.tex": render.latex([claims], ["the rule and the sources are below the table"]),
         "claims.csv": render.csv(pd.DataFrame([vars(finding) for finding in findings])),
     }
     for name, text in files.items():
         write_atomically(folder / name, text)
-    picture = efficiency_picture(records, folder)
-    write_atomically(
-        folder / "index.html", papers_page(tables, claims, [picture], folder, tuple(files))
-    )
+    figure = efficiency_figure(records, folder)
+    page = papers_page(tables, claims, [figure], folder, tuple(files))
+    write_atomically(folder / "index.html", page)
 
 
-def _measured_frame(rows: Sequence[Measured]) -> pd.DataFrame:
-    """Full precision, with the runs behind each row."""
+def _measured_frame(rows: Sequence[MeasuredRow]) -> pd.DataFrame:
+    """Returns the measured rows in full precision, with the runs behind each."""
     made = []
     for row in rows:
-        values = {
+        values: dict[str, object] = {
             "row": row.label,
             "ablation": row.ablation,
             "protocol": row.protocol,
             "n": row.seeds,
         }
         for name in METRICS:
-            summary = row.figures.get(name)
-            values |= {
-                name: summary.mean if summary else None,
-                f"{name}/std": summary.std if summary else None,
-            }
+            summary = row.values.get(name)
+            values[name] = summary.mean if summary else None
+            values[f"{name}/std"] = summary.std if summary else None
         values |= {
             "cpu_hours": row.cpu_hours,
             "gpu_hours": row.gpu_hours,
@@ -86,89 +87,89 @@ def _measured_frame(rows: Sequence[Measured]) -> pd.DataFrame:
 # ---- the data-efficiency curve -------------------------------------------------------------------
 
 
-def efficiency_picture(records: Sequence[Record], folder: Path) -> Picture:
-    """R@1 over the share of the pre-training data: published on the left, measured here on the
-    right, each on its own scale.
-    """
-    found = [_share_curve(record) for record in records if record["ablation"] == "data_fraction"]
+@dataclass(frozen=True)
+class FractionPoint:
+    """A measured cell at a fraction of the pre-training data."""
+
+    fraction: float
+    row: MeasuredRow
+
+
+def efficiency_figure(records: Sequence[ReportRecord], folder: Path) -> ReportFigure:
+    """Draws R@1 over the fraction of the pre-training data, published and measured, side by side."""
+    found = [_fraction_curve(record) for record in records if record.ablation == "data_fraction"]
     points = next((points for points in found if points), [])
-    protocol = points[0][1].protocol if points else ""
-    title = "Share of the pre-training data and text-to-video R@1: what the paper prints, and what was measured here."
+    title = (
+        "Fraction of the pre-training data and text-to-video R@1, as the paper prints it "
+        "and as measured here."
+    )
+    measured = "Right: not measured here yet."
+    if points:
+        protocol = points[0].row.protocol
+        measured = f"Right: {protocol}; mean and standard deviation over the seeds."
     caption = [
         title,
         f"Left: {PROTOCOL}, WebVid-2M (SimVTP abstract; the two points are all that is known).",
+        measured,
+        "The scales are not the same, and the panels are not to be compared in height.",
     ]
-    caption += [
-        f"Right: {protocol}; mean and standard deviation over the seeds."
-        if points
-        else "Right: not measured here yet."
-    ]
-    caption += ["The scales are not the same, and the panels are not to be compared in height."]
-    with house_style():
-        return save_figure(
-            draw_efficiency(points),
-            "data_efficiency",
-            title,
-            " ".join(caption),
-            folder,
-            "published: ablations/published.csv",
-        )
+    subject = "published: ablations/published.csv"
+    with report_style():
+        figure = draw_efficiency(points)
+        return save_figure(figure, "data_efficiency", title, " ".join(caption), folder, subject)
 
 
-def _share_curve(record: Record) -> list[tuple[float, Measured]]:
-    key = MetricName.parse(record["metric"]).key
+def _fraction_curve(record: ReportRecord) -> list[FractionPoint]:
+    key, _ = record.column
     made = []
-    for cell in record["cells"]:
-        measured = (
-            measured_cell(record, cell["cell"], key) if set(cell["cell"]) == {SHARE} else None
-        )
-        if measured is not None and "R1" in measured.figures:
-            made.append((float(cell["cell"][SHARE]), measured))
-    return sorted(made, key=lambda point: point[0])
+    for cell in record.cells:
+        row = measured_cell(record, cell, key) if set(cell.settings) == {FRACTION} else None
+        if row is not None and "R1" in row.values:
+            made.append(FractionPoint(float(cell.settings[FRACTION]), row))
+    return sorted(made, key=lambda point: point.fraction)
 
 
-def draw_efficiency(points: Sequence[tuple[float, Measured]]) -> Figure:
+def draw_efficiency(points: Sequence[FractionPoint]) -> Figure:
+    """Draws the published values on the left, the measured ones on the right."""
     figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    rows = {row.method: row for row in read_rows()}
-    published = [(0.1, float(rows[TENTH].figures["R1"])), (1.0, float(rows[WHOLE].figures["R1"]))]
     first, second = sns.color_palette("colorblind")[:2]
-    left.plot(*zip(*published, strict=True), color=first, marker="s", linestyle=":")
-    for x, y in published:
-        left.annotate(
-            f"{y:.1f}", (x, y), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8
-        )
+    rows = {row.method: row for row in read_rows()}
+    published = {0.1: float(rows[TENTH].values["R1"]), 1.0: float(rows[WHOLE].values["R1"])}
+    left.plot(list(published), list(published.values()), color=first, marker="s", linestyle=":")
+    for x, y in published.items():
+        above = {"textcoords": "offset points", "xytext": (0, 6), "ha": "center"}
+        left.annotate(f"{y:.1f}", (x, y), fontsize=8, **above)
     left.set_title("published", fontsize=9)
-    _share_axis(left, [x for x, _ in published])
+    _fraction_axis(left, list(published))
     left.set_ylim(40, 58)
     right.set_title("measured here", fontsize=9)
     if points:
-        summaries = [one.figures["R1"] for _, one in points]
-        shares = [x for x, _ in points]
+        summaries = [point.row.values["R1"] for point in points]
+        fractions = [point.fraction for point in points]
         right.errorbar(
-            shares,
-            [s.mean for s in summaries],
-            yerr=[s.std or 0.0 for s in summaries],
+            fractions,
+            [summary.mean for summary in summaries],
+            yerr=[summary.std or 0.0 for summary in summaries],
             color=second,
             marker="o",
             capsize=2.5,
         )
-        _share_axis(right, shares)
+        _fraction_axis(right, fractions)
         right.margins(y=0.2)
     else:
-        right.text(
-            0.5, 0.5, "not measured yet", ha="center", va="center", transform=right.transAxes
-        )
+        middle = {"ha": "center", "va": "center", "transform": right.transAxes}
+        right.text(0.5, 0.5, "not measured yet", **middle)
         right.set(xticks=[], yticks=[])
     left.set_ylabel(f"{metric_of('R1').label} (%)")
     sns.despine(figure)
     return figure
 
 
-def _share_axis(axes: Axes, shares: Sequence[float]) -> None:
+def _fraction_axis(axes: Axes, fractions: Sequence[float]) -> None:
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(list(shares)))
+    axes.xaxis.set_major_locator(FixedLocator(list(fractions)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
+    axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
     axes.margins(x=0.15)
-    axes.set_xlabel("share of the pre-training data")
+    axes.set_xlabel("fraction of the pre-training data")

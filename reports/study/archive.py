@@ -1,50 +1,201 @@
-"""The reports that lie in a folder: their provenance files, read back. Pages over several reports
-are made of these alone, so that they can be built again without the tracker and say the same."""
+"""Reads finished reports back from disk.
+
+Pages over several reports are made of these records alone, so they can be built again without the
+tracker, with the same content.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.statistics.seed_statistics import Summary, is_number, summarise
+from reports.analysis.seed_statistics import SeedSummary, is_number, summarise
+from reports.study.report_plan import SEARCH
 from reports.study.study_provenance import NAME
-from simvtp.runs.atomic_files import read_json
+from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.metric_names import MetricName
 
 COMPARISON = "comparison.json"
-Record = Mapping[str, Any]  # of one report, as `record.record` wrote it
-
-
-def read_records(out: Path) -> list[Record]:
-    """One for each report under `out`, by the name of its folder. Run directories have a file of
-    this name too, and are no reports.
-    """
-    return [
-        record
-        for path in sorted(out.glob(f"*/{NAME}"))
-        if "ablation" in (record := read_json(path))
-    ]
-
-
-def read_comparisons(out: Path) -> list[Record]:
-    """What `reports/compare.py` wrote of each comparison of two runs under `out` (`folder`: its
-    name there), by name.
-    """
-    return [
-        {**read_json(path), "folder": path.parent.name}
-        for path in sorted(out.glob(f"*/{COMPARISON}"))
-    ]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A cell of a report, as a row beside published ones.
+class ProtocolRecord:
+    """The protocol of one result; `text` has it in words, `chance` the values of guessing."""
+
+    task: str
+    setting: str
+    direction: str
+    chance: Mapping[str, float]
+    text: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run of a report; `results`: {key of the result: {metric: value}}, None if not finite."""
+
+    run_id: str
+    cell_fingerprint: str
+    commit: str
+    cpu_hours: float
+    gpu_hours: float
+    results: Mapping[str, Mapping[str, float | None]]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> RunRecord:
+        """Reads a run of provenance.json."""
+        return RunRecord(
+            values["run_id"],
+            values["cell_fingerprint"],
+            values["commit"],
+            values["cpu_hours"],
+            values["gpu_hours"],
+            {key: result["metrics"] for key, result in values["results"].items()},
+        )
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """A cell of a report.
+
+    Attributes:
+        settings: {key of the axis: value}.
+        text: the cell in words.
+        mean, n, values: of the plan's metric, over the seeds; `values` is {seed: value}.
+    """
+
+    settings: Mapping[str, Any]
+    text: str
+    mean: float | None
+    n: int
+    values: Mapping[str, float]
+    runs: tuple[RunRecord, ...]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> CellRecord:
+        """Reads a cell of provenance.json."""
+        return CellRecord(
+            values["cell"],
+            values["text"],
+            values["mean"],
+            values["n"],
+            values["values"],
+            tuple(RunRecord.from_dict(run) for run in values["runs"]),
+        )
+
+
+@dataclass(frozen=True)
+class ReportRecord:
+    """The provenance file of one report, as far as other pages read it.
+
+    Attributes:
+        kind: of the plan; "" for a grid.
+        methods: True if the cells are methods, which are all listed with the papers' rows.
+    """
+
+    sweep_id: str
+    ablation: str
+    title: str
+    question: str
+    verdict: tuple[str, ...]
+    dataset: str
+    recipe: str
+    metric: str
+    kind: str
+    methods: bool
+    published_optimum: Mapping[str, Any] | None
+    protocols: Mapping[str, ProtocolRecord]
+    cells: tuple[CellRecord, ...]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> ReportRecord:
+        """Reads provenance.json."""
+        fields = ("task", "setting", "direction", "chance", "text")
+        return ReportRecord(
+            sweep_id=values["sweep_id"],
+            ablation=values["ablation"],
+            title=values["title"],
+            question=values["question"],
+            verdict=tuple(values["verdict"]),
+            dataset=values["dataset"],
+            recipe=values["recipe"],
+            metric=values["metric"],
+            kind=values.get("kind", ""),
+            methods=bool(values.get("methods", False)),
+            published_optimum=values["published_optimum"],
+            protocols={
+                key: ProtocolRecord(*(protocol[name] for name in fields))
+                for key, protocol in values["protocols"].items()
+            },
+            cells=tuple(CellRecord.from_dict(cell) for cell in values["cells"]),
+        )
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """The report's metric as (key of the result, name of the metric)."""
+        name = MetricName.parse(self.metric)
+        return name.key, name.metric
+
+    def cell(self, settings: Mapping[str, Any]) -> CellRecord | None:
+        """Returns the cell with these settings; None if the report has no such cell."""
+        wanted = dict(settings)
+        return next((cell for cell in self.cells if dict(cell.settings) == wanted), None)
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """A comparison of two runs (`reports/compare.py`).
+
+    Attributes:
+        first, second: short names of the runs.
+        differing: the first settings that differ.
+        folder: name of the folder of the comparison; "" in the file itself.
+    """
+
+    first: str
+    second: str
+    differing: tuple[str, ...]
+    verdict: str
+    folder: str = ""
+
+
+def read_records(out: Path) -> list[ReportRecord]:
+    """Returns the record of each report under `out`, by name of folder.
+
+    Run directories have a file of this name too; they are no reports and are skipped.
+    """
+    found = [read_json(path) for path in sorted(out.glob(f"*/{NAME}"))]
+    return [ReportRecord.from_dict(values) for values in found if "ablation" in values]
+
+
+def write_comparison_record(record: ComparisonRecord, folder: Path) -> None:
+    """Writes the record of a comparison into its folder."""
+    values = {name: value for name, value in asdict(record).items() if name != "folder"}
+    write_atomically(folder / COMPARISON, json.dumps(values, indent=1, ensure_ascii=False))
+
+
+def read_comparisons(out: Path) -> list[ComparisonRecord]:
+    """Returns the record of each comparison of two runs under `out`, by name of folder."""
+    found = []
+    for path in sorted(out.glob(f"*/{COMPARISON}")):
+        values = read_json(path) | {"folder": path.parent.name}
+        found.append(ComparisonRecord(**values | {"differing": tuple(values["differing"])}))
+    return found
+
+
+# ---- rows for the papers' tables -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """A cell of a report as a row of the papers' tables.
 
     Attributes:
         label: recipe and cell in words.
-        protocol: of its figures, in words; rows of different protocols never share a column.
-        figures: {metric: mean and spread over the seeds}.
+        protocol: of its values, in words; rows of different protocols never share a column.
+        values: {metric: mean and spread over the seeds}.
     """
 
     label: str
@@ -52,7 +203,7 @@ class Measured:
     cell: Mapping[str, Any]
     fingerprint: str
     protocol: str
-    figures: Mapping[str, Summary]
+    values: Mapping[str, SeedSummary]
     seeds: int
     cpu_hours: float
     gpu_hours: float
@@ -60,57 +211,56 @@ class Measured:
     runs: tuple[str, ...]
 
 
-def measured_cell(record: Record, cell: Mapping[str, Any], key: str) -> Measured | None:
-    """One cell of a report with the figures of one result; None if no finished run has them."""
-    found = next((c for c in record["cells"] if c["cell"] == dict(cell)), None)
-    runs = [run for run in found["runs"] if key in run["results"]] if found else []
-    if not runs or found is None:
+def measured_cell(record: ReportRecord, cell: CellRecord, key: str) -> MeasuredRow | None:
+    """Returns one cell with the values of one result; None if no finished run has them."""
+    runs = [run for run in cell.runs if key in run.results]
+    if not runs:
         return None
     values: dict[str, list[float]] = {}
     for run in runs:
-        for name, value in run["results"][key]["metrics"].items():
+        for name, value in run.results[key].items():
             if value is not None and is_number(value):
                 values.setdefault(name, []).append(value)
-    return Measured(
-        label=f"{record['recipe'] or record['ablation']}: {found['text']}",
-        ablation=record["ablation"],
-        cell=found["cell"],
-        fingerprint=runs[0]["cell_fingerprint"],
-        protocol=record["protocols"][key]["text"],
-        figures={
+    return MeasuredRow(
+        label=f"{record.recipe or record.ablation}: {cell.text}",
+        ablation=record.ablation,
+        cell=cell.settings,
+        fingerprint=runs[0].cell_fingerprint,
+        protocol=record.protocols[key].text,
+        values={
             name: summary for name, numbers in values.items() if (summary := summarise(numbers))
         },
         seeds=len(runs),
-        cpu_hours=sum(run["cpu_hours"] for run in runs),
-        gpu_hours=sum(run["gpu_hours"] for run in runs),
-        commits=tuple(dict.fromkeys(run["commit"][:10] for run in runs if run["commit"])),
-        runs=tuple(run["run_id"] for run in runs),
+        cpu_hours=sum(run.cpu_hours for run in runs),
+        gpu_hours=sum(run.gpu_hours for run in runs),
+        commits=tuple(dict.fromkeys(run.commit[:10] for run in runs if run.commit)),
+        runs=tuple(run.run_id for run in runs),
     )
 
 
-def chosen_cells(record: Record) -> list[Mapping[str, Any]]:
-    """Which cells of a report stand beside published rows: those it compares as methods, else the
-    one of the published setting; none of a search. So no row is picked by its figure."""
-    cells = [cell["cell"] for cell in record["cells"] if cell["n"]]
-    if record.get("kind") == "search" or not cells:
+def chosen_cells(record: ReportRecord) -> list[CellRecord]:
+    """Returns the cells of a report that are listed with published rows.
+
+    Those are all cells if the report compares methods, else the cell of the published setting; of a
+    search none. So no row is selected by its value.
+    """
+    measured = [cell for cell in record.cells if cell.n]
+    if record.kind == SEARCH:
         return []
-    if record.get("methods"):
-        return cells
-    return [cell for cell in cells if cell == record["published_optimum"]]
+    if record.methods:
+        return measured
+    return [cell for cell in measured if cell.settings == record.published_optimum]
 
 
 def measured_rows(
-    records: Sequence[Record], task: str = "retrieval", direction: str = "t2v"
-) -> list[Measured]:
-    """The chosen cells of all reports on this task, fine-tuned, each experiment once."""
-    rows: dict[tuple[str, str], Measured] = {}
+    records: Sequence[ReportRecord], task: str = "retrieval", direction: str = "t2v"
+) -> list[MeasuredRow]:
+    """Returns the chosen cells of all reports on this task, fine-tuned, each experiment once."""
+    rows: dict[tuple[str, str], MeasuredRow] = {}
     for record in records:
-        for key, protocol in record["protocols"].items():
-            if (
-                protocol["task"] != task
-                or protocol["direction"] != direction
-                or protocol["setting"].partition(",")[0] != "finetuned"
-            ):
+        for key, protocol in record.protocols.items():
+            setting = protocol.setting.partition(",")[0]
+            if (protocol.task, protocol.direction, setting) != (task, direction, "finetuned"):
                 continue
             for cell in chosen_cells(record):
                 row = measured_cell(record, cell, key)

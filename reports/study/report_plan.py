@@ -1,4 +1,4 @@
-"""What a sweep set out to measure: plan.json as axes, points and, for a search, objectives."""
+"""The plan of a sweep (plan.json): axes, points and, for a search, objectives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from simvtp.errors import UserError
 from simvtp.runs.metric_names import MetricName
 
-SCHEMA = (
+REQUIRED_KEYS = (
     "sweep_id",
     "ablation",
     "title",
@@ -22,20 +22,20 @@ SCHEMA = (
     "points",
 )
 SEARCH = "search"  # `kind` in plan.json; a plan without a kind is a grid
-Values = tuple[Any, ...]  # the values of one cell, in the order of the axes
+CellValues = tuple[Any, ...]  # the values of one cell, in the order of the axes
 
 
 class ReportError(UserError):
-    """The tracked runs do not support a report."""
+    """Raised when the tracked runs do not support a report."""
 
 
 @dataclass(frozen=True)
-class Axis:
-    """One setting that the sweep varies."""
+class PlannedAxis:
+    """A setting that the sweep varies."""
 
     key: str
     label: str
-    values: Values
+    values: CellValues
 
     @property
     def short(self) -> str:
@@ -44,17 +44,18 @@ class Axis:
 
     @property
     def numeric(self) -> bool:
+        """True if all values are numbers."""
         return all(
             isinstance(value, int | float) and not isinstance(value, bool) for value in self.values
         )
 
     @property
     def logarithmic(self) -> bool:
-        """Whether equal ratios are equally far apart in a picture."""
+        """True if equal ratios are drawn equally far apart."""
         return False
 
     def text(self, value: Any) -> str:
-        """A value as the reader sees it: the floats of one axis with equally many decimals."""
+        """Returns a value in words; the floats of one axis have equally many decimals."""
         if isinstance(value, float) or (
             self.numeric and any(isinstance(v, float) for v in self.values)
         ):
@@ -69,9 +70,13 @@ class Axis:
         return str(value)
 
 
+# Makes an axis from its entry in plan.json and the whole plan.
+MakeAxis = Callable[[Mapping[str, Any], Mapping[str, Any]], PlannedAxis]
+
+
 @dataclass(frozen=True)
-class Objective:
-    """What a search improves. `metric` is the tracked name, `maximise` says which way is better."""
+class PlannedObjective:
+    """A tracked metric that a search improves; `maximise`: higher is better."""
 
     metric: str
     label: str
@@ -79,26 +84,31 @@ class Objective:
 
     @property
     def column(self) -> tuple[str, str]:
+        """The metric as (key of the result, name of the metric)."""
         name = MetricName.parse(self.metric)
         return name.key, name.metric
 
 
 @dataclass(frozen=True)
-class Point:
-    """One planned experiment."""
+class PlannedPoint:
+    """A planned experiment: one cell with one seed."""
 
-    cell: Values
+    cell: CellValues
     seed: int
     fingerprint: str
     cell_fingerprint: str
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a sweep set out to measure (plan.json).
+class StudyPlan:
+    """The plan of a sweep.
 
-    `objectives`, `sampler`, `pruner` and `trials` (how many were asked for) are those of a search;
-    a grid has none. `baseline` may be None."""
+    Attributes:
+        published_optimum: the cell that the paper found best; None if it names none.
+        objectives: of a search; a grid has none. So are `sampler`, `pruner` and `trials`.
+        trials: number of trials that were asked for.
+        baseline: the cell that others are compared with, or None.
+    """
 
     sweep_id: str
     ablation: str
@@ -107,48 +117,38 @@ class Plan:
     paper_says: str
     dataset: str
     recipe: str
-    axes: tuple[Axis, ...]
+    axes: tuple[PlannedAxis, ...]
     seeds: tuple[int, ...]
     metric: str
     metric_label: str
-    published_optimum: Values | None
-    points: tuple[Point, ...]
+    published_optimum: CellValues | None
+    points: tuple[PlannedPoint, ...]
     kind: str = ""
-    objectives: tuple[Objective, ...] = ()
+    objectives: tuple[PlannedObjective, ...] = ()
     sampler: str = ""
     pruner: str = ""
     trials: int = 0
-    baseline: Values | None = None  # the cell that others are compared with
+    baseline: CellValues | None = None  # the cell that others are compared with
 
     @staticmethod
-    def from_dict(
-        values: Mapping[str, Any],
-        make_axis: Callable[[Mapping[str, Any], Mapping[str, Any]], Axis] | None = None,
-    ) -> Plan:
-        """Read plan.json; a plan that lacks a key raises ReportError. `make_axis`: from (axis,
-        whole plan), where a kind has its own.
+    def from_dict(values: Mapping[str, Any], make_axis: MakeAxis | None = None) -> StudyPlan:
+        """Reads plan.json.
+
+        Args:
+            values: plan.json.
+            make_axis: makes the axes of this kind of sweep; default: `plain_axis`.
+
+        Raises:
+            ReportError: a required key is missing.
         """
-        missing = [key for key in SCHEMA if key not in values]
+        missing = [key for key in REQUIRED_KEYS if key not in values]
         if missing:
             raise ReportError(
-                f"the plan of sweep {values.get('sweep_id', '?')} lacks {', '.join(missing)}: submit the sweep again."
+                f"the plan of sweep {values.get('sweep_id', '?')} lacks {', '.join(missing)}: "
+                "submit the sweep again."
             )
-        make = make_axis or plain_axis
-        axes = tuple(
-            _with_used(make(axis, values), [p["cell"].get(axis["key"]) for p in values["points"]])
-            for axis in values["axes"]
-        )
-        points = tuple(
-            Point(
-                tuple(hashable(p["cell"].get(axis.key)) for axis in axes),
-                p["seed"],
-                p["fingerprint"],
-                p.get("cell_fingerprint", ""),
-            )
-            for p in values["points"]
-        )
-        optimum, baseline = values.get("published_optimum"), values.get("baseline")
-        return Plan(
+        axes = _axes(values, make_axis or plain_axis)
+        return StudyPlan(
             sweep_id=values["sweep_id"],
             ablation=values["ablation"],
             title=values["title"],
@@ -160,73 +160,93 @@ class Plan:
             seeds=tuple(values["seeds"]),
             metric=values["metric"],
             metric_label=values["metric_label"],
-            published_optimum=tuple(hashable(optimum[axis.key]) for axis in axes)
-            if optimum
-            else None,
-            points=points,
+            published_optimum=_cell(values.get("published_optimum"), axes),
+            points=tuple(_point(point, axes) for point in values["points"]),
             kind=values.get("kind", ""),
             objectives=tuple(
-                Objective(o["metric"], o["label"], o["direction"] == "maximize")
+                PlannedObjective(o["metric"], o["label"], o["direction"] == "maximize")
                 for o in values.get("objectives", ())
             ),
             sampler=_named(values.get("sampler")),
             pruner=_named(values.get("pruner")),
             trials=int(values.get("trials", 0)),
-            baseline=tuple(hashable(baseline[axis.key]) for axis in axes) if baseline else None,
+            baseline=_cell(values.get("baseline"), axes),
         )
 
     @cached_property
-    def cells(self) -> tuple[Values, ...]:
-        """The planned cells, each once, in the order of the axes' values; those of a search in the
-        order in which they were asked for.
+    def cells(self) -> tuple[CellValues, ...]:
+        """The planned cells, each once, in the order of the axes' values.
+
+        The cells of a search come in the order in which they were proposed.
         """
         planned = dict.fromkeys(point.cell for point in self.points)
         if self.kind == SEARCH:
             return tuple(planned)
-        return tuple(
-            sorted(
-                planned,
-                key=lambda cell: [
-                    axis.values.index(value) for axis, value in zip(self.axes, cell, strict=True)
-                ],
-            )
-        )
+        return tuple(sorted(planned, key=self._order))
+
+    def _order(self, cell: CellValues) -> list[int]:
+        return [axis.values.index(value) for axis, value in zip(self.axes, cell, strict=True)]
 
     @property
     def column(self) -> tuple[str, str]:
-        """The headline figure as (key of the result, name of the metric)."""
+        """The plan's metric as (key of the result, name of the metric)."""
         name = MetricName.parse(self.metric)
         return name.key, name.metric
 
-    def describe(self, cell: Values) -> str:
-        """`video mask ratio 0.90, text mask ratio 0.75`."""
+    def describe(self, cell: CellValues) -> str:
+        """Returns `video mask ratio 0.90, text mask ratio 0.75`."""
         return ", ".join(
             f"{axis.label} {axis.text(value)}"
             for axis, value in zip(self.axes, cell, strict=True)
             if value is not None
         )
 
+    def settings(self, cell: CellValues) -> dict[str, Any]:
+        """Returns a cell as {key of the axis: value}."""
+        return {axis.key: value for axis, value in zip(self.axes, cell, strict=True)}
 
-def plain_axis(axis: Mapping[str, Any], plan: Mapping[str, Any]) -> Axis:
-    """The axis of a grid."""
-    return Axis(axis["key"], axis["label"], hashable(axis["values"]))
+
+def plain_axis(axis: Mapping[str, Any], plan: Mapping[str, Any]) -> PlannedAxis:
+    """Makes the axis of a grid."""
+    return PlannedAxis(axis["key"], axis["label"], hashable(axis["values"]))
 
 
 def hashable(value: Any) -> Any:
+    """Returns a JSON value with its lists as tuples."""
     return tuple(hashable(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _with_used(axis: Axis, used: Iterable[Any]) -> Axis:
-    """An axis with the values of its grid and, at their place, those that only extra points have."""
-    values = tuple(
-        dict.fromkeys((*axis.values, *(hashable(value) for value in used if value is not None)))
-    )
+def _axes(plan: Mapping[str, Any], make: MakeAxis) -> tuple[PlannedAxis, ...]:
+    """Returns the axes, each with the values of the grid and those that only extra points have."""
+    made = []
+    for entry in plan["axes"]:
+        used = [point["cell"].get(entry["key"]) for point in plan["points"]]
+        made.append(_with_used(make(entry, plan), used))
+    return tuple(made)
+
+
+def _with_used(axis: PlannedAxis, used: Iterable[Any]) -> PlannedAxis:
+    extra = (hashable(value) for value in used if value is not None)
+    values = tuple(dict.fromkeys((*axis.values, *extra)))
     built = replace(axis, values=values)
     return replace(built, values=tuple(sorted(values))) if built.numeric else built
 
 
+def _point(point: Mapping[str, Any], axes: tuple[PlannedAxis, ...]) -> PlannedPoint:
+    return PlannedPoint(
+        cell=tuple(hashable(point["cell"].get(axis.key)) for axis in axes),
+        seed=point["seed"],
+        fingerprint=point["fingerprint"],
+        cell_fingerprint=point.get("cell_fingerprint", ""),
+    )
+
+
+def _cell(cell: Mapping[str, Any] | None, axes: tuple[PlannedAxis, ...]) -> CellValues | None:
+    return tuple(hashable(cell[axis.key]) for axis in axes) if cell else None
+
+
 def _named(settings: Any) -> str:
-    """`tpe (seed 0)` for {"name": "tpe", "seed": 0}; nothing is `none`."""
+    """Returns `tpe (seed 0)` for {"name": "tpe", "seed": 0}; nothing is "none"."""
     if not isinstance(settings, Mapping):
         return str(settings or "")
     rest = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name")

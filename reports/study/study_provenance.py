@@ -1,6 +1,4 @@
-"""The provenance file: for each cell of the table what was measured, by which runs, from which
-code, on what and at which cost.
-"""
+"""The provenance file: the values of each cell, and the runs, code, data and cost behind them."""
 
 from __future__ import annotations
 
@@ -9,22 +7,30 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from reports.statistics.comparisons import as_numbers, baseline_of, compare
-from reports.statistics.seed_statistics import is_number
-from reports.study.collect import Aside, Run, Study, protocol_text
-from reports.study.report_plan import SEARCH, Values
+from reports.analysis.comparisons import as_numbers, baseline_of, compare
+from reports.analysis.seed_statistics import is_number
+from reports.study.protocols import IGNORED_FIELDS, protocol_text
+from reports.study.report_plan import SEARCH, CellValues
+from reports.study.sweep_results import ExcludedRun, MeasuredRun, SweepResults
 
 NAME = "provenance.json"
 
 
-def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) -> dict[str, Any]:
-    """All of it as plain JSON values. No time and no place of building: the same runs give the same
-    file.
+def provenance_record(
+    sweep: SweepResults, verdict: Sequence[str], figures: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the record as plain JSON values.
 
-    `figures`: names of the figures' files beside it.
+    It holds no time and no path of the build: the same runs give the same file.
+
+    Args:
+        sweep: the results.
+        verdict: sentences of the report.
+        figures: names of the figure files of the report.
     """
-    plan = study.plan
-    baseline = None if plan.kind == SEARCH else baseline_of(study)
+    plan = sweep.plan
+    baseline = None if plan.kind == SEARCH else baseline_of(sweep)
+    optimum = plan.published_optimum
     return {
         "sweep_id": plan.sweep_id,
         "ablation": plan.ablation,
@@ -34,41 +40,40 @@ def record(study: Study, verdict: Sequence[str], figures: Sequence[str] = ()) ->
         "dataset": plan.dataset,
         "recipe": plan.recipe,
         "metric": plan.metric,
-        **_search(study),
+        **_search(sweep),
         "seeds": list(plan.seeds),
-        "published_optimum": _cell(study, plan.published_optimum)
-        if plan.published_optimum
-        else None,
-        "protocols": {key: _protocol(study, key) for key in study.keys},
+        "published_optimum": plan.settings(optimum) if optimum else None,
+        "protocols": {key: _protocol(sweep, key) for key in sweep.keys},
         "planned_points": len(plan.points),
-        "states": study.states,
-        "baseline": _cell(study, baseline) if baseline else None,
+        "states": sweep.states,
+        "baseline": plan.settings(baseline) if baseline else None,
         "comparisons": [
-            {"cell": _cell(study, one.cell), **as_numbers(one)} for one in compare(study)
+            {"cell": plan.settings(one.cell), **as_numbers(one)} for one in compare(sweep)
         ],
-        "cells": [_cell_record(study, cell) for cell in plan.cells],
-        "cost": cost(study.runs),
-        "not_in_the_table_or_with_reservation": [_aside(study, aside) for aside in study.asides],
-        "notices": list(study.notices),
+        "cells": [_cell(sweep, cell) for cell in plan.cells],
+        "cost": cost(sweep.runs),
+        "not_in_the_table_or_with_reservation": [_excluded(sweep, run) for run in sweep.excluded],
+        "notices": list(sweep.notices),
         "figures": list(figures),
     }
 
 
 def to_json(values: dict[str, Any]) -> str:
+    """Returns the text of the file."""
     return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def cost(runs: Sequence[Run]) -> dict[str, float]:
-    """Hours over all restarts of these runs."""
+def cost(runs: Sequence[MeasuredRun]) -> dict[str, float]:
+    """Returns the hours of these runs, over all restarts."""
     return {
         "cpu_hours": round(sum(run.cpu_hours for run in runs), 4),
         "gpu_hours": round(sum(run.gpu_hours for run in runs), 4),
     }
 
 
-def _search(study: Study) -> dict[str, Any]:
-    """How the points of a search were chosen; nothing for a grid."""
-    plan = study.plan
+def _search(sweep: SweepResults) -> dict[str, Any]:
+    """Returns how the points of a search were proposed; nothing for a grid."""
+    plan = sweep.plan
     if plan.kind != SEARCH:
         return {}
     directions = {True: "maximize", False: "minimize"}
@@ -85,17 +90,12 @@ def _search(study: Study) -> dict[str, Any]:
     }
 
 
-def _cell(study: Study, cell: Values) -> dict[str, Any]:
-    return {axis.key: value for axis, value in zip(study.plan.axes, cell, strict=True)}
-
-
-def _protocol(study: Study, key: str) -> dict[str, Any]:
-    result = study.example(key)
-    assert result is not None, "keys are those of measured results"
+def _protocol(sweep: SweepResults, key: str) -> dict[str, Any]:
+    result = sweep.example(key)
     fields = {
         name: value
         for name, value in dataclasses.asdict(result.protocol).items()
-        if name not in ("seed", "checkpoint")
+        if name not in IGNORED_FIELDS
     }
     return fields | {
         "queries": result.queries,
@@ -105,37 +105,34 @@ def _protocol(study: Study, key: str) -> dict[str, Any]:
     }
 
 
-def _cell_record(study: Study, cell: Values) -> dict[str, Any]:
-    key, name = study.plan.column
-    summary = study.summary(cell, key, name)
+def _cell(sweep: SweepResults, cell: CellValues) -> dict[str, Any]:
+    key, name = sweep.plan.column
+    summary = sweep.summary(cell, key, name)
     return {
-        "cell": _cell(study, cell),
-        "text": study.plan.describe(cell),
+        "cell": sweep.plan.settings(cell),
+        "text": sweep.plan.describe(cell),
         "mean": summary.mean if summary else None,
         "std": summary.std if summary else None,
         "interval": list(summary.interval) if summary and summary.interval else None,
         "n": summary.n if summary else 0,
-        "planned": study.planned(cell),
-        "values": {str(seed): value for seed, value in study.values(cell, key, name).items()},
-        "cost": cost(study.by_cell[cell]),
-        "runs": [_run(study, run) for run in study.by_cell[cell]],
+        "planned": sweep.planned(cell),
+        "values": {str(seed): value for seed, value in sweep.values(cell, key, name).items()},
+        "cost": cost(sweep.by_cell[cell]),
+        "runs": [_run(sweep, run) for run in sweep.by_cell[cell]],
     }
 
 
-def _run(study: Study, run: Run) -> dict[str, Any]:
+def _run(sweep: SweepResults, run: MeasuredRun) -> dict[str, Any]:
     cell, seed = run.point.cell, run.point.seed
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for key, result in run.results.items():
-        figures = {
-            name: study.values(cell, key, name).get(seed) for name in result.metrics
-        }  # None = no number
-        results[key] = {"metrics": figures, "checkpoint": result.protocol.checkpoint}
+        values = {name: sweep.values(cell, key, name).get(seed) for name in result.metrics}
+        results[key] = {"metrics": values, "checkpoint": result.protocol.checkpoint}
         if result.baselines:
-            numbers = {
-                name: {k: v if is_number(v) else None for k, v in values.items()}
-                for name, values in result.baselines.items()
+            results[key]["baselines"] = {
+                name: {metric: _finite(value) for metric, value in metrics.items()}
+                for name, metrics in result.baselines.items()
             }
-            results[key]["baselines"] = numbers
     return {
         "run_id": run.run_id,
         "seed": seed,
@@ -145,17 +142,21 @@ def _run(study: Study, run: Run) -> dict[str, Any]:
         "dirty": run.dirty,
         "hardware": run.hardware,
         **cost([run]),
-        "scores": {name: value if is_number(value) else None for name, value in run.scores.items()},
+        "scores": {name: _finite(value) for name, value in run.scores.items()},
         "results": results,
     }
 
 
-def _aside(study: Study, aside: Aside) -> dict[str, Any]:
+def _finite(value: float) -> float | None:
+    return value if is_number(value) else None
+
+
+def _excluded(sweep: SweepResults, run: ExcludedRun) -> dict[str, Any]:
     return {
-        "cell": _cell(study, aside.point.cell),
-        "seed": aside.point.seed,
-        "fingerprint": aside.point.fingerprint,
-        "run_id": aside.run_id,
-        "state": aside.state,
-        "remark": aside.remark,
+        "cell": sweep.plan.settings(run.point.cell),
+        "seed": run.point.seed,
+        "fingerprint": run.point.fingerprint,
+        "run_id": run.run_id,
+        "state": run.state,
+        "remark": run.remark,
     }

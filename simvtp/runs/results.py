@@ -7,6 +7,19 @@ from typing import Any
 
 from simvtp.runs.metric_names import MetricName, result_key
 
+# Directions of retrieval, by `Protocol.direction`.
+DIRECTIONS = {
+    "t2v": "text to video",
+    "v2t": "video to text",
+    "t2i": "text to image",
+    "i2t": "image to text",
+}
+
+
+def direction_name(direction: str) -> str:
+    """Returns a direction in words; an unknown one, or none, as it is."""
+    return DIRECTIONS.get(direction, direction)
+
 
 @dataclass(frozen=True)
 class Protocol:

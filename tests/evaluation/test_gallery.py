@@ -428,8 +428,8 @@ def test_pictures_are_called_pictures_and_do_not_move() -> None:
     )
     tree = Reader(example_page(made, previews, "run")).open[0]
     assert [heading.text for heading in tree.all("h2")] == [
-        "From a caption to its picture",
-        "From a picture to its caption",
+        "Text to image",
+        "Image to text",
     ]
     assert "right picture" in tree.text and "right clip" not in tree.text
     assert tree.all("img") and not tree.all("img", **{"class": "moving"})

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reports.kinds.registry import kind_of
-from reports.study.collect import Study, gather
+from reports.kinds.registry import report_type_of
+from reports.study.collect import gather
+from reports.study.sweep_results import SweepResults
 from simvtp.runs.results import Protocol, Result
 from simvtp.tracking import TrackedRun
 
@@ -134,14 +135,16 @@ def all_results(r1: float, seed: int = 0) -> list[Result]:
     ]
 
 
-def study(made: dict[str, Any], value: Callable[[dict[str, Any], int], float | None]) -> Study:
+def sweep_results(
+    made: dict[str, Any], value: Callable[[dict[str, Any], int], float | None]
+) -> SweepResults:
     """Every point for which `value(cell, seed)` gives a number has finished with it."""
     runs = []
     for point in made["points"]:
         number = value(point["cell"], point["seed"])
         if number is not None:
             runs.append(run(point, *all_results(number, point["seed"])))
-    return gather(made, runs, kind_of(made).make_axis)
+    return gather(made, runs, report_type_of(made).make_axis)
 
 
 # ---- other tasks ---------------------------------------------------------------------------------
@@ -248,9 +251,9 @@ def grounding_result(overlap: float) -> Result:
     )
 
 
-def task_study(
+def task_results(
     made: dict[str, Any], value: Callable[[dict[str, Any], int], Result | None]
-) -> Study:
+) -> SweepResults:
     """Every point for which `value(cell, seed)` gives a result has finished with it, and with
     zero-shot retrieval before.
     """
@@ -260,7 +263,7 @@ def task_study(
         if found is not None:
             measured = replace(found, protocol=replace(found.protocol, seed=point["seed"]))
             runs.append(run(point, result(2.0, "zero-shot", "t2v", point["seed"]), measured))
-    return gather(made, runs, kind_of(made).make_axis)
+    return gather(made, runs, report_type_of(made).make_axis)
 
 
 # ---- a search ------------------------------------------------------------------------------------
@@ -351,9 +354,9 @@ def search_plan(
     return made | changes
 
 
-def search_study(
+def search_results(
     made: dict[str, Any], value: Callable[[dict[str, Any], int], tuple[float, float] | str]
-) -> Study:
+) -> SweepResults:
     """`value(cell, number)` gives (val R@1, hours) of a finished trial, or the state of one that
     has not finished.
     """
@@ -379,7 +382,7 @@ def search_study(
                     hours=hours,
                 )
             )
-    return gather(made, runs, kind_of(made).make_axis)
+    return gather(made, runs, report_type_of(made).make_axis)
 
 
 def bumpy(cell: dict[str, Any], number: int) -> tuple[float, float] | str:

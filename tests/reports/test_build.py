@@ -135,9 +135,9 @@ def test_the_newest_sweep_is_reported(
         for run in runs
     )
     assert record["protocols"]["test/finetuned/t2v"]["queries"] == 256
-    assert [aside["state"] for aside in record["not_in_the_table_or_with_reservation"]] == [
-        "failed"
-    ]
+    assert [
+        excluded_run["state"] for excluded_run in record["not_in_the_table_or_with_reservation"]
+    ] == ["failed"]
 
 
 def test_the_same_runs_give_the_same_bytes(tracked: tuple[Path, str], tmp_path: Path) -> None:
@@ -338,12 +338,12 @@ def without_run_ids(content: bytes) -> bytes:
 
 
 def report_of(folder: Path, seeds: tuple[int, ...] = (0, 1), **plan: Any) -> Path:
-    study = made_up.study(
+    sweep = made_up.sweep_results(
         made_up.plan(seeds=seeds, **plan), lambda cell, seed: 10.0 + 5 * cell[made_up.VIDEO] + seed
     )
-    write_report(study, folder / study.plan.ablation)
+    write_report(sweep, folder / sweep.plan.ablation)
     write_index(folder)
-    return folder / study.plan.ablation
+    return folder / sweep.plan.ablation
 
 
 class _Links(HTMLParser):
@@ -424,3 +424,11 @@ def test_latex_compiles(seeds: tuple[int, ...], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull \\hbox" not in done.stdout and "Float too large" not in done.stdout
+
+
+@pytest.mark.parametrize("script", ["build.py", "compare.py"])
+def test_the_commands_start_as_scripts(script: str, tmp_path: Path) -> None:
+    """Their folder is then first on the import path, so no package in it may hide a module."""
+    command = [sys.executable, str(ROOT / "reports" / script), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

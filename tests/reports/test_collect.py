@@ -9,7 +9,7 @@ import pytest
 
 from reports.output.tables import headline
 from reports.study.collect import gather
-from reports.study.report_plan import Plan, ReportError
+from reports.study.report_plan import ReportError, StudyPlan
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO, all_results, result, run
 
@@ -29,15 +29,15 @@ def test_two_finished_runs_for_one_cell_and_seed_are_named() -> None:
 
 def test_a_stopped_run_beside_a_finished_one_is_listed_not_refused() -> None:
     made = made_up.plan()
-    study = gather(
+    sweep = gather(
         made,
         [
             finished(made, run_id="aaa"),
             finished(made, run_id="bbb", state="stopped", message="out of time"),
         ],
     )
-    assert [r.run_id for r in study.runs] == ["aaa"]
-    assert [(a.run_id, a.state, a.remark) for a in study.asides if a.run_id] == [
+    assert [r.run_id for r in sweep.runs] == ["aaa"]
+    assert [(a.run_id, a.state, a.remark) for a in sweep.excluded if a.run_id] == [
         ("bbb", "stopped", "out of time")
     ]
 
@@ -71,21 +71,21 @@ def test_unfinished_failed_and_dirty_runs_are_listed() -> None:
         run(made["points"][1], *all_results(99.0), state="failed", message="NaN at step 7"),
         run(made["points"][2], state="running"),
     ]
-    study = gather(made, runs)
-    assert [r.point.fingerprint for r in study.runs] == [
+    sweep = gather(made, runs)
+    assert [r.point.fingerprint for r in sweep.runs] == [
         made["points"][0]["fingerprint"]
-    ] and study.runs[0].dirty
-    assert [a.state for a in study.asides] == ["finished", "failed", "running", "not tracked"]
-    assert "uncommitted" in study.asides[0].remark and study.asides[1].remark == "NaN at step 7"
+    ] and sweep.runs[0].dirty
+    assert [a.state for a in sweep.excluded] == ["finished", "failed", "running", "not tracked"]
+    assert "uncommitted" in sweep.excluded[0].remark and sweep.excluded[1].remark == "NaN at step 7"
 
 
 def test_a_run_that_finished_without_the_figure_is_listed() -> None:
     made = made_up.plan()
-    study = gather(made, [finished(made, 0), run(made["points"][1], result(5.0, "zero-shot"))])
-    assert [(a.state, a.remark) for a in study.asides if a.run_id] == [
+    sweep = gather(made, [finished(made, 0), run(made["points"][1], result(5.0, "zero-shot"))])
+    assert [(a.state, a.remark) for a in sweep.excluded if a.run_id] == [
         (
             "no figure",
-            "it finished without test/finetuned/t2v/R1, so its place in the table is empty",
+            "it finished without test/finetuned/t2v/R1, so its cell in the table is empty",
         )
     ]
 
@@ -93,19 +93,19 @@ def test_a_run_that_finished_without_the_figure_is_listed() -> None:
 def test_the_figure_of_the_plan_must_exist() -> None:
     made = made_up.plan(metric="test/finetuned/t2v/R2")
     with pytest.raises(
-        ReportError, match=r"test/finetuned/t2v/R2; there are: .*test/finetuned/t2v/R1"
+        ReportError, match=r"test/finetuned/t2v/R2; the runs have: .*test/finetuned/t2v/R1"
     ):
         gather(made, [finished(made)])
 
 
 def test_what_is_no_number_is_left_out_and_said() -> None:
     made = made_up.plan()
-    study = gather(
+    sweep = gather(
         made, [run(made["points"][0], result(float("inf"))), run(made["points"][1], result(3.0))]
     )
-    assert study.values((0.5, 0.15), *study.plan.column) == {}
+    assert sweep.values((0.5, 0.15), *sweep.plan.column) == {}
     assert any(
-        "test/finetuned/t2v/R1" in notice and "inf: left out" in notice for notice in study.notices
+        "test/finetuned/t2v/R1" in notice and "inf: left out" in notice for notice in sweep.notices
     )
 
 
@@ -113,17 +113,17 @@ def test_a_plan_without_its_keys_is_refused() -> None:
     made = made_up.plan()
     del made["axes"], made["metric"]
     with pytest.raises(ReportError, match=r"sweep mask_ratio-0123abcd lacks axes, metric"):
-        Plan.from_dict(made)
+        StudyPlan.from_dict(made)
 
 
 def test_cells_come_in_the_order_of_the_axes() -> None:
     cells = [{VIDEO: v, TEXT: t} for v, t in ((0.9, 0.75), (0.5, 0.75), (0.9, 0.15), (0.5, 0.15))]
-    plan = Plan.from_dict(made_up.plan(cells=cells))
+    plan = StudyPlan.from_dict(made_up.plan(cells=cells))
     assert plan.cells == ((0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75))
 
 
 def test_values_of_an_axis_are_written_alike() -> None:
-    axis = Plan.from_dict(made_up.plan(video=(0.5, 0.75, 0.9))).axes[0]
+    axis = StudyPlan.from_dict(made_up.plan(video=(0.5, 0.75, 0.9))).axes[0]
     assert [axis.text(value) for value in axis.values] == ["0.50", "0.75", "0.90"]
 
 
@@ -141,8 +141,8 @@ def frames_sweep(frames: list[int]) -> Any:
 
 
 def test_what_an_axis_varies_may_differ_between_its_rows_and_is_told() -> None:
-    study = frames_sweep([4, 8, 4, 8])
-    (table,) = headline(study)
+    sweep = frames_sweep([4, 8, 4, 8])
+    (table,) = headline(sweep)
     assert (
         "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal."
         in table.notes
@@ -163,9 +163,9 @@ def test_pruned_and_cancelled_trials_never_enter() -> None:
         replace(run(made["points"][n], *all_results(99.0), state=state), status="FINISHED")
         for n, state in ((1, "pruned"), (2, "cancelled"))
     ]
-    study = gather(made, runs, None, {made["points"][3]["fingerprint"]: "pruned"})
-    assert len(study.runs) == 1 and study.states == {"finished": 1, "cancelled": 1, "pruned": 2}
-    assert all(study.summary(cell, *study.plan.column) is None for cell in study.plan.cells[1:])
+    sweep = gather(made, runs, None, {made["points"][3]["fingerprint"]: "pruned"})
+    assert len(sweep.runs) == 1 and sweep.states == {"finished": 1, "cancelled": 1, "pruned": 2}
+    assert all(sweep.summary(cell, *sweep.plan.column) is None for cell in sweep.plan.cells[1:])
     assert "99.0" not in " ".join(
-        cell.text for table in headline(study) for row in table.rows for cell in row
+        cell.text for table in headline(sweep) for row in table.rows for cell in row
     )

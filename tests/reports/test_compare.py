@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports import run_diff
+from reports import run_scores
 from reports.build import write_index, write_report
 from reports.compare import main
+from reports.run_diff import sections
+from reports.run_scores import ChangedItem
+from reports.run_side import read_side
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
 from simvtp.config.schema import to_dict
@@ -90,8 +93,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_what_differs_is_told_by_kind(pair: tuple[Path, Path]) -> None:
-    a, b = map(run_diff.read_side, pair)
-    settings, code, data, environment = run_diff.sections(a, b, Path("/nowhere"))
+    a, b = map(read_side, pair)
+    settings, code, data, environment = sections(a, b, Path("/nowhere"))
     assert settings.rows == (("masks.text_ratio", "0.15", "0.75"),)
     assert ("uncommitted changes", "none", "2 lines") in code.rows and "diff.patch" in code.remark
     assert data.rows == ()
@@ -99,16 +102,17 @@ def test_what_differs_is_told_by_kind(pair: tuple[Path, Path]) -> None:
 
 
 def test_items_are_counted_and_those_that_changed_most_named(pair: tuple[Path, Path]) -> None:
-    a, b = map(run_diff.read_side, pair)
-    (one,) = run_diff.wins(a, b)
+    a, b = map(read_side, pair)
+    (one,) = run_scores.wins(a, b)
     first, second = (np.array(side.results[KEY].ranks) for side in (a, b))
     assert one.both + one.only_first + one.only_second + one.neither == 200
     assert (one.only_first, one.only_second) == (
         int(((first == 1) & (second > 1)).sum()),
         int(((first > 1) & (second == 1)).sum()),
     )
-    assert one.lost[0] == ("7", float(first[7]), 60.0) and all(y < x for _, x, y in one.won)
-    scores = {score.metric: score for score in run_diff.scores(a, b)}
+    assert one.lost[0] == ChangedItem("7", float(first[7]), 60.0)
+    assert all(changed.second < changed.first for changed in one.won)
+    scores = {score.metric: score for score in run_scores.scores(a, b)}
     gap = scores["R1"].gap
     assert gap is not None and gap.mean == pytest.approx(
         100 * np.mean((second == 1) * 1.0 - (first == 1))
@@ -120,13 +124,13 @@ def test_figures_under_another_protocol_are_not_subtracted(tmp_path: Path) -> No
     ranks = np.arange(1, 101)
     a = write(tmp_path, ["seed=1"], ranked(ranks))
     b = write(tmp_path, ["seed=2"], ranked(ranks, frames=16))
-    first, second = map(run_diff.read_side, (a, b))
+    first, second = map(read_side, (a, b))
     assert all(
         score.gap is None and score.remark == "another protocol"
-        for score in run_diff.scores(first, second)
+        for score in run_scores.scores(first, second)
     )
-    assert run_diff.wins(first, second) == ()
-    assert (f"{KEY}: frames", "8", "16") in run_diff.sections(first, second, tmp_path)[2].rows
+    assert run_scores.wins(first, second) == ()
+    assert (f"{KEY}: frames", "8", "16") in sections(first, second, tmp_path)[2].rows
 
 
 def test_the_command_writes_a_page_and_says_the_same(
@@ -157,7 +161,9 @@ def test_the_front_page_of_the_reports_beside_it_links_to_a_comparison(
     assert not (site / "index.html").exists(), (
         "there are no reports beside it, so the folder is somebody else's"
     )
-    write_report(made_up.study(made_up.plan(), lambda cell, seed: 10.0), site / "mask_ratio")
+    write_report(
+        made_up.sweep_results(made_up.plan(), lambda cell, seed: 10.0), site / "mask_ratio"
+    )
     assert main([*words[:-1], str(site / "compare_two")]) == 0
     page = (site / "index.html").read_text()
     links = re.findall(r'href="([^"]+)"', page)
@@ -174,9 +180,7 @@ def test_the_front_page_of_the_reports_beside_it_links_to_a_comparison(
 
 
 def test_the_last_value_of_a_step_counts(pair: tuple[Path, Path]) -> None:
-    assert run_diff.read_side(pair[0]).curves == {
-        "pretrain/loss/total": [(2, 1.5), (4, 9.0), (6, 0.5)]
-    }
+    assert read_side(pair[0]).curves == {"pretrain/loss/total": [(2, 1.5), (4, 9.0), (6, 0.5)]}
 
 
 def test_a_run_that_has_not_ended_can_be_compared(

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.build import write_report
-from reports.statistics.comparisons import (
+from reports.analysis.comparisons import (
     BETTER,
     EQUAL,
     UNDECIDED,
@@ -19,9 +18,11 @@ from reports.statistics.comparisons import (
     sentence,
     verdict_lines,
 )
-from reports.statistics.paired_bootstrap import item_values
-from reports.statistics.verdict import sentences
-from reports.study.collect import Study, gather
+from reports.analysis.paired_bootstrap import item_values
+from reports.analysis.verdict import sentences
+from reports.build import write_report
+from reports.study.collect import gather
+from reports.study.sweep_results import SweepResults
 from simvtp.evaluation.items import Items, items_path, write_items
 from simvtp.runs.results import Result
 from tests.reports import made_up
@@ -46,11 +47,11 @@ def ranked(share: float, seed: int, queries: int = 256) -> Result:
     return replace(made, metrics=metrics, ranks=tuple(ranks.tolist()), queries=queries)
 
 
-def study(
+def sweep_results(
     shares: dict[tuple[float, float], float],
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
     **plan: object,
-) -> Study:
+) -> SweepResults:
     made = made_up.plan(seeds=seeds, **plan)  # type: ignore[arg-type]
     runs = [
         made_up.run(p, ranked(shares[p["cell"][VIDEO], p["cell"][TEXT]], p["seed"]))
@@ -63,7 +64,7 @@ SHARES = {(0.5, 0.15): 0.30, (0.5, 0.75): 0.42, (0.9, 0.15): 0.305, (0.9, 0.75):
 
 
 def test_better_worse_and_not_distinguishable() -> None:
-    found = compare(study(SHARES, published_optimum=None))
+    found = compare(sweep_results(SHARES, published_optimum=None))
     assert [one.cell for one in found] == [(0.5, 0.75), (0.9, 0.15), (0.9, 0.75)]
     assert [one.outcome for one in found] == [BETTER, EQUAL, WORSE]
     assert all(one.baseline == (0.5, 0.15) for one in found)
@@ -79,7 +80,7 @@ def test_better_worse_and_not_distinguishable() -> None:
 
 
 def test_the_sentence_of_a_comparison() -> None:
-    made = study(SHARES, published_optimum=None)
+    made = sweep_results(SHARES, published_optimum=None)
     better, equal, worse = (sentence(made, one) for one in compare(made))
     gap = compare(made)[0].seeds
     low, high = gap.interval or (0.0, 0.0)
@@ -98,19 +99,19 @@ def test_the_sentence_of_a_comparison() -> None:
 
 
 def test_a_lower_rank_is_better() -> None:
-    made = study(SHARES, published_optimum=None, metric=f"{KEY}/MnR", metric_label="MnR")
+    made = sweep_results(SHARES, published_optimum=None, metric=f"{KEY}/MnR", metric_label="MnR")
     assert [one.outcome for one in compare(made)] == [BETTER, EQUAL, WORSE]
     assert "(lower is better)" in sentence(made, compare(made)[0])
 
 
 def test_the_baseline_is_the_plan_s_then_the_published_optimum_then_the_first() -> None:
-    assert baseline_of(study(SHARES, baseline={VIDEO: 0.5, TEXT: 0.75})) == (0.5, 0.75)
-    assert baseline_of(study(SHARES)) == (0.9, 0.75)
-    assert baseline_of(study(SHARES, published_optimum=None)) == (0.5, 0.15)
+    assert baseline_of(sweep_results(SHARES, baseline={VIDEO: 0.5, TEXT: 0.75})) == (0.5, 0.75)
+    assert baseline_of(sweep_results(SHARES)) == (0.9, 0.75)
+    assert baseline_of(sweep_results(SHARES, published_optimum=None)) == (0.5, 0.15)
 
 
 def test_with_one_seed_nothing_is_decided_but_the_items_are_compared() -> None:
-    made = study(SHARES, seeds=(0,))
+    made = sweep_results(SHARES, seeds=(0,))
     found = compare(made)
     assert {one.outcome for one in found} == {UNDECIDED} and all(
         one.p_seeds is None and one.p_items is not None for one in found
@@ -124,7 +125,9 @@ def test_with_one_seed_nothing_is_decided_but_the_items_are_compared() -> None:
 def test_a_large_table_tells_how_many_and_the_clearest() -> None:
     made = made_up.plan(video=(0.5, 0.6, 0.7), seeds=(0, 1, 2), published_optimum=None)
     values = {0.5: 10.0, 0.6: 10.1, 0.7: 20.0}
-    lines = verdict_lines(made_up.study(made, lambda cell, seed: values[cell[VIDEO]] + 0.3 * seed))
+    lines = verdict_lines(
+        made_up.sweep_results(made, lambda cell, seed: values[cell[VIDEO]] + 0.3 * seed)
+    )
     assert (
         lines[0]
         == "Of 5 cells against video mask ratio 0.5, text mask ratio 0.15: 2 better, 3 not distinguishable."
@@ -133,12 +136,12 @@ def test_a_large_table_tells_how_many_and_the_clearest() -> None:
 
 
 def test_figures_without_items_have_no_paired_test_and_the_note_says_so() -> None:
-    made = made_up.study(
+    made = made_up.sweep_results(
         made_up.plan(seeds=(0, 1)), lambda cell, seed: 10.0 + cell[VIDEO] + seed
     )  # ranks that do not give the figure
     assert all(one.items is None for one in compare(made))
     (table,) = comparison_tables(made)
-    assert any("8 of 8 runs kept no figure of each test item" in note for note in table.notes)
+    assert any("8 of 8 runs kept no value of each test item" in note for note in table.notes)
     over_items = [
         number
         for number, column in enumerate(table.columns)
@@ -173,10 +176,9 @@ def test_items_of_the_run_directory_are_read_and_have_names(tmp_path: Path) -> N
         write_items(items_path(folder, "evaluate"), [items])
         runs.append(made_up.run(point, replace(result, ranks=()), run_dir=str(folder)))
     found = gather(made, runs)
-    ids, values = item_values(found.runs[0], KEY, "R1") or ((), np.zeros(0))
-    assert ids[:2] == ("clip0#0", "clip1#0") and values.mean() == pytest.approx(
-        found.runs[0].results[KEY].metrics["R1"]
-    )
+    items_of = item_values(found.runs[0], KEY, "R1")
+    assert items_of is not None and items_of.ids[:2] == ("clip0#0", "clip1#0")
+    assert items_of.values.mean() == pytest.approx(found.runs[0].results[KEY].metrics["R1"])
     assert (
         item_values(found.runs[0], KEY, "R5") is None
     )  # these ranks do not average to that figure
@@ -185,12 +187,12 @@ def test_items_of_the_run_directory_are_read_and_have_names(tmp_path: Path) -> N
 
 
 def test_a_search_compares_nothing() -> None:
-    made = made_up.search_study(made_up.search_plan(made_up.search_cells(6)), made_up.bumpy)
+    made = made_up.search_results(made_up.search_plan(made_up.search_cells(6)), made_up.bumpy)
     assert compare(made) == ()
 
 
 def test_the_report_has_the_comparisons_in_all_its_forms(tmp_path: Path) -> None:
-    made = study(SHARES, published_optimum=None)
+    made = sweep_results(SHARES, published_optimum=None)
     write_report(made, tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "Differences to the baseline" in page and "beats 0.15 by" in page

@@ -8,7 +8,8 @@ import pytest
 
 from reports.build import write_report
 from reports.figures.costs import cost_plots, cost_tables, costs_frame, counted, draw
-from reports.study.collect import Study, gather
+from reports.study.collect import gather
+from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -17,7 +18,7 @@ def hours(cell: dict[str, float]) -> float:
     return 1.0 + cell[VIDEO] + cell[TEXT]
 
 
-def study(**changes: Any) -> Study:
+def sweep_results(**changes: Any) -> SweepResults:
     made = made_up.plan(seeds=(0, 1))
     runs = [
         made_up.run(
@@ -31,7 +32,7 @@ def study(**changes: Any) -> Study:
 
 
 def test_hours_samples_and_operations_of_each_cell() -> None:
-    (table,) = cost_tables(study())
+    (table,) = cost_tables(sweep_results())
     heads = [column.head for column in table.columns]
     row = dict(zip(heads, (cell.text for cell in table.rows[0]), strict=True))
     assert row["CPU-hours"] == "2.15"  # 1 + 0.5 + 0.15, and one hour more for the second seed
@@ -43,7 +44,7 @@ def test_hours_samples_and_operations_of_each_cell() -> None:
     assert (
         row["GMAC"] == "0.17" and row["FLOPs of pre-training"] == "1.31e13"
     )  # 3 * 3.4e8 * 200 * 64
-    frame = costs_frame(study())
+    frame = costs_frame(sweep_results())
     assert (
         frame["pretraining_flops"][0] == pytest.approx(3 * 3.4e8 * 12800)
         and list(frame["n"]) == [2] * 4
@@ -51,7 +52,7 @@ def test_hours_samples_and_operations_of_each_cell() -> None:
 
 
 def test_what_a_run_did_not_note_is_a_dash() -> None:
-    (table,) = cost_tables(study(metrics={}, steps={}))
+    (table,) = cost_tables(sweep_results(metrics={}, steps={}))
     row = {
         column.head: cell.text for column, cell in zip(table.columns, table.rows[0], strict=True)
     }
@@ -63,11 +64,11 @@ def test_what_a_run_did_not_note_is_a_dash() -> None:
         == "—"
         and row["CPU-hours"] == "2.15"
     )
-    assert any("did not note it" in note for note in table.notes)
+    assert any("did not record it" in note for note in table.notes)
 
 
 def test_the_score_lies_at_the_hours_of_a_run() -> None:
-    made = study()
+    made = sweep_results()
     (plot,) = cost_plots(made)
     assert "CPU-hours" in plot.title
     figure = draw(made)
@@ -78,7 +79,7 @@ def test_the_score_lies_at_the_hours_of_a_run() -> None:
     ]
     assert dots[0] == pytest.approx((2.15, 10.5))
     assert figure.axes[0].get_xlabel() == "CPU-hours of a run"
-    assert "GPU-hours" in cost_plots(study(gpu_hours=2.0))[0].title
+    assert "GPU-hours" in cost_plots(sweep_results(gpu_hours=2.0))[0].title
 
 
 def test_machines_that_differ_are_told() -> None:
@@ -93,11 +94,11 @@ def test_machines_that_differ_are_told() -> None:
 def test_a_search_has_no_table_of_costs_and_the_report_has_one(tmp_path: Path) -> None:
     assert (
         cost_tables(
-            made_up.search_study(made_up.search_plan(made_up.search_cells(3)), made_up.bumpy)
+            made_up.search_results(made_up.search_plan(made_up.search_cells(3)), made_up.bumpy)
         )
         == ()
     )
-    write_report(study(), tmp_path)
+    write_report(sweep_results(), tmp_path)
     assert "<h2>Cost</h2>" in (tmp_path / "index.html").read_text()
     assert {"costs.md", "costs.tex", "costs.csv", "score_against_cost.pdf"} <= {
         path.name for path in tmp_path.iterdir()

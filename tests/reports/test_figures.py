@@ -13,23 +13,23 @@ from PIL import Image
 
 from reports.figures import curves, style
 from reports.figures import heatmap as heat
-from reports.kinds.report_kind import grid_plots
-from reports.study.collect import Study
+from reports.kinds.report_type import grid_plots
+from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
 Value = Callable[[dict[str, Any], int], float | None]
-KIND = "masks.video_kind"
+REPORT_TYPE = "masks.video_kind"
 
 
 def kinds() -> dict[str, Any]:
     names = ["tube", "random", "frame"]
-    axes = [{"key": KIND, "label": "video masking", "values": names}]
+    axes = [{"key": REPORT_TYPE, "label": "video masking", "values": names}]
     return made_up.plan(
         axes=axes,
-        cells=[{KIND: name} for name in names],
+        cells=[{REPORT_TYPE: name} for name in names],
         seeds=(0, 1),
-        published_optimum={KIND: "tube"},
+        published_optimum={REPORT_TYPE: "tube"},
     )
 
 
@@ -37,15 +37,15 @@ def by_cell(values: dict[tuple[float, float], float | None]) -> Value:
     return lambda cell, seed: values[cell[VIDEO], cell[TEXT]]
 
 
-def gap() -> Study:
-    return made_up.study(
+def gap() -> SweepResults:
+    return made_up.sweep_results(
         made_up.plan(),
         by_cell({(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): None, (0.9, 0.75): 14.96}),
     )
 
 
-def drawn(study: Study, folder: Path) -> tuple[style.Picture, ...]:
-    return style.draw_figures(study, grid_plots(study), folder)
+def drawn(sweep: SweepResults, folder: Path) -> tuple[style.ReportFigure, ...]:
+    return style.draw_figures(sweep, grid_plots(sweep), folder)
 
 
 def words(axes: Any) -> list[str]:
@@ -103,12 +103,12 @@ def test_heat_map_says_the_spread_and_how_many_seeds_are_missing() -> None:
         few = cell == {VIDEO: 0.5, TEXT: 0.15}
         return None if few and seed else 10.0 + seed + cell[TEXT]
 
-    study = made_up.study(made_up.plan(seeds=(0, 1, 2)), value)
-    found = words(heat.heat_map(study).axes[0])
+    sweep = made_up.sweep_results(made_up.plan(seeds=(0, 1, 2)), value)
+    found = words(heat.heat_map(sweep).axes[0])
     assert "10.2\nn = 1" in found and "11.8\n± 1.0" in found
 
 
-@style.house_style()
+@style.report_style()
 def test_no_number_leaves_its_cell() -> None:
     few = {VIDEO: 0.5, TEXT: 0.75}
     for ratios in (
@@ -118,7 +118,7 @@ def test_no_number_leaves_its_cell() -> None:
     ):
         plan = made_up.plan(video=(0.5, 0.9), text=ratios, seeds=(0, 1, 2))
         figure = heat.heat_map(
-            made_up.study(
+            made_up.sweep_results(
                 plan, lambda cell, seed: None if cell == few and seed == 2 else 10.0 + 5 * seed
             )
         )
@@ -138,8 +138,8 @@ def test_numbers_stand_out_from_their_cells() -> None:
     ) == pytest.approx(21)
     assert style.relative_luminance((0.5, 0.5, 0.5)) == pytest.approx(0.214, abs=1e-3)
     ratios = tuple(n / 20 for n in range(4, 19))
-    study = made_up.study(made_up.plan((0.5,), ratios), lambda cell, seed: 10 * cell[TEXT])
-    axes = heat.heat_map(study).axes[0]
+    sweep = made_up.sweep_results(made_up.plan((0.5,), ratios), lambda cell, seed: 10 * cell[TEXT])
+    axes = heat.heat_map(sweep).axes[0]
     colors = axes.collections[0].to_rgba(axes.collections[0].get_array().ravel())
     pairs = [
         (style.relative_luminance(to_rgb(text.get_color())), style.relative_luminance(c))
@@ -148,7 +148,7 @@ def test_numbers_stand_out_from_their_cells() -> None:
     assert min(style.contrast(*pair) for pair in pairs) > 3.9
 
 
-@style.house_style()
+@style.report_style()
 def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
     many = tuple(n / 20 for n in range(3, 19))
     full = (0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
@@ -157,9 +157,9 @@ def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
         made_up.plan(many, many, published_optimum={VIDEO: 0.9, TEXT: 0.75}),
         kinds(),
     ):
-        study = made_up.study(plan, lambda cell, seed: 10.0 + seed)
-        along, lines = study.plan.axes[0], study.plan.axes[1] if len(study.plan.axes) > 1 else None
-        figure = curves.curve(study, along, lines)
+        sweep = made_up.sweep_results(plan, lambda cell, seed: 10.0 + seed)
+        along, lines = sweep.plan.axes[0], sweep.plan.axes[1] if len(sweep.plan.axes) > 1 else None
+        figure = curves.curve(sweep, along, lines)
         figure.draw_without_rendering()
         box = figure.legends[0].get_window_extent()
         assert (
@@ -174,8 +174,10 @@ def test_nothing_is_cut_off_and_labels_do_not_touch() -> None:
 
 def test_a_line_for_each_value_with_the_marker_of_the_legend() -> None:
     ratios = tuple(n / 20 for n in range(4, 19))
-    study = made_up.study(made_up.plan((0.5, 0.9), ratios), lambda cell, seed: 10 * cell[TEXT])
-    figure = curves.curve(study, study.plan.axes[0], study.plan.axes[1])
+    sweep = made_up.sweep_results(
+        made_up.plan((0.5, 0.9), ratios), lambda cell, seed: 10 * cell[TEXT]
+    )
+    figure = curves.curve(sweep, sweep.plan.axes[0], sweep.plan.axes[1])
     lines = {
         (line.get_marker(), tuple(line.get_color()))
         for line in figure.axes[0].lines
@@ -188,7 +190,7 @@ def test_a_line_for_each_value_with_the_marker_of_the_legend() -> None:
         if h.get_marker() not in ("None", "")
     }
     assert len(shown) == len(ratios) and lines == shown
-    assert legend(figure)[: len(ratios)] == [study.plan.axes[1].text(ratio) for ratio in ratios]
+    assert legend(figure)[: len(ratios)] == [sweep.plan.axes[1].text(ratio) for ratio in ratios]
 
 
 def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_marks(
@@ -211,7 +213,9 @@ def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_mark
         "Dashed: chance (R@1 0.40 %)" in along_video.caption
         and "Dotted: video mask ratio of the published optimum (0.9)." in along_video.caption
     )
-    elsewhere = made_up.study(made_up.plan(video=(0.5, 0.8)), lambda cell, seed: 10 * cell[VIDEO])
+    elsewhere = made_up.sweep_results(
+        made_up.plan(video=(0.5, 0.8)), lambda cell, seed: 10 * cell[VIDEO]
+    )
     assert not any(
         "†" in plot.title + " ".join(plot.reading) or "0.9" in " ".join(plot.reading)
         for plot in grid_plots(elsewhere)[:2]
@@ -220,8 +224,8 @@ def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_mark
 
 def test_cells_outside_the_plan_stay_blank() -> None:
     cells = [{VIDEO: 0.5, TEXT: 0.15}, {VIDEO: 0.9, TEXT: 0.75}]
-    study = made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
-    axes = heat.heat_map(study).axes[0]
+    sweep = made_up.sweep_results(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
+    axes = heat.heat_map(sweep).axes[0]
     assert sorted(words(axes)) == ["5.0", "9.0†"] and not any(
         patch.get_hatch() for patch in axes.patches
     )
@@ -229,9 +233,11 @@ def test_cells_outside_the_plan_stay_blank() -> None:
 
 @pytest.mark.parametrize(("level", "where"), [(1.0, "on"), (12.0, "below"), (60.0, "below")])
 def test_chance_is_drawn_or_named_as_outside_the_axis(level: float, where: str) -> None:
-    study = made_up.study(made_up.plan(), lambda cell, seed: level + cell[VIDEO])  # range 0.4
-    axis = study.plan.axes[0]
-    figure = curves.curve(study, axis, study.plan.axes[1])
+    sweep = made_up.sweep_results(
+        made_up.plan(), lambda cell, seed: level + cell[VIDEO]
+    )  # range 0.4
+    axis = sweep.plan.axes[0]
+    figure = curves.curve(sweep, axis, sweep.plan.axes[1])
     bottom, top = figure.axes[0].get_ylim()
     dashed = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [0.4, 0.4]]
     assert (
@@ -246,12 +252,14 @@ def test_chance_is_drawn_or_named_as_outside_the_axis(level: float, where: str) 
 
 def test_error_bars_are_the_sample_deviation_and_single_seeds_have_none() -> None:
     one, several = (
-        made_up.study(made_up.plan(seeds=seeds), lambda cell, seed: 10 + 2 * seed + cell[TEXT])
+        made_up.sweep_results(
+            made_up.plan(seeds=seeds), lambda cell, seed: 10 + 2 * seed + cell[TEXT]
+        )
         for seeds in ((0,), (0, 1, 2))
     )
     heights = []
-    for study in (one, several):
-        figure = curves.curve(study, study.plan.axes[0], study.plan.axes[1])
+    for sweep in (one, several):
+        figure = curves.curve(sweep, sweep.plan.axes[0], sweep.plan.axes[1])
         bars = [
             collection
             for collection in figure.axes[0].collections
@@ -265,7 +273,7 @@ def test_error_bars_are_the_sample_deviation_and_single_seeds_have_none() -> Non
 
 
 def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
-    named = made_up.study(kinds(), lambda cell, seed: len(cell[KIND]) + seed)
+    named = made_up.sweep_results(kinds(), lambda cell, seed: len(cell[REPORT_TYPE]) + seed)
     figure = curves.curve(named, named.plan.axes[0], None)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [
         "tube",
@@ -294,28 +302,28 @@ def test_names_are_not_joined_by_a_line_and_numbers_are() -> None:
     ids=["one cell", "one row", "all equal", "large", "names"],
 )
 def test_odd_grids_are_drawn(tmp_path: Path, plan: dict[str, Any], count: int) -> None:
-    study = made_up.study(plan, lambda cell, seed: 5.0)
-    assert len(drawn(study, tmp_path)) == count
+    sweep = made_up.sweep_results(plan, lambda cell, seed: 5.0)
+    assert len(drawn(sweep, tmp_path)) == count
 
 
 def test_one_measured_cell_gives_a_heat_map_without_a_best(tmp_path: Path) -> None:
-    study = made_up.study(
+    sweep = made_up.sweep_results(
         made_up.plan(), lambda cell, seed: 12.0 if cell == {VIDEO: 0.5, TEXT: 0.15} else None
     )
-    (picture,) = drawn(study, tmp_path)
+    (picture,) = drawn(sweep, tmp_path)
     assert (
         picture.name == "heatmap"
         and picture.png.stat().st_size > 2000
         and "Outlined" not in picture.caption
     )
-    assert sorted(words(heat.heat_map(study).axes[0])) == sorted(["12.0", "—", "—", "—†"])
+    assert sorted(words(heat.heat_map(sweep).axes[0])) == sorted(["12.0", "—", "—", "—†"])
 
 
 def test_nothing_measured_gives_the_empty_grid_and_no_curves(tmp_path: Path) -> None:
-    study = made_up.study(made_up.plan(), lambda cell, seed: None)
-    (picture,) = drawn(study, tmp_path)
+    sweep = made_up.sweep_results(made_up.plan(), lambda cell, seed: None)
+    (picture,) = drawn(sweep, tmp_path)
     assert picture.name == "heatmap" and "nothing measured yet" in picture.caption
-    figure = heat.heat_map(study)
+    figure = heat.heat_map(sweep)
     assert len(figure.axes) == 1  # no colour bar without colours
     assert sorted(words(figure.axes[0])) == sorted(["—", "—", "—", "—†"])
-    assert drawn(made_up.study(kinds(), lambda cell, seed: None), tmp_path) == ()
+    assert drawn(made_up.sweep_results(kinds(), lambda cell, seed: None), tmp_path) == ()

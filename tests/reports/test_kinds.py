@@ -7,16 +7,16 @@ import pytest
 
 from reports.figures import curves
 from reports.kinds import losses_report
-from reports.kinds.registry import GRID, KINDS, kind_of
+from reports.kinds.registry import GRID, REPORT_TYPES, report_type_of
 from reports.output.render import escape
 from reports.output.tables import headline
-from reports.study.collect import Study
 from reports.study.report_plan import ReportError
+from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
 
-def named(names: tuple[str, ...], missing: str = "", **changes: Any) -> Study:
+def named(names: tuple[str, ...], missing: str = "", **changes: Any) -> SweepResults:
     axes = [{"key": "losses", "label": "losses", "values": list(names)}]
     made = made_up.plan(
         axes=axes,
@@ -25,15 +25,15 @@ def named(names: tuple[str, ...], missing: str = "", **changes: Any) -> Study:
         published_optimum=None,
         **changes,
     )
-    return made_up.study(
+    return made_up.sweep_results(
         made,
         lambda cell, seed: None if cell["losses"] == missing else 3.0 * len(cell["losses"]) + seed,
     )
 
 
 def test_a_tick_for_each_loss_that_is_on() -> None:
-    study = named(("MVM", "MVM+MLM", "MVM+MLM+VTC"), missing="MVM+MLM")
-    (table,) = KINDS["losses"].tables(study)
+    sweep = named(("MVM", "MVM+MLM", "MVM+MLM+VTC"), missing="MVM+MLM")
+    (table,) = REPORT_TYPES["losses"].tables(sweep)
     assert [column.head for column in table.columns] == [
         "MVM",
         "MLM",
@@ -46,7 +46,7 @@ def test_a_tick_for_each_loss_that_is_on() -> None:
         ["✓", "✓", "", "—", "0 of 1"],
         ["✓", "✓", "✓", "33.0", "1"],
     ]
-    assert [row[3].place for row in table.rows] == [2, 0, 1]
+    assert [row[3].rank for row in table.rows] == [2, 0, 1]
     assert escape("✓") == r"$\surd$"
 
 
@@ -65,15 +65,15 @@ def test_names_of_sets_are_read(name: str, found: dict[str, str] | None) -> None
 
 
 def test_names_of_another_form_get_the_table_of_any_grid() -> None:
-    study = named(("all of them", "MVM"))
-    assert KINDS["losses"].tables(study) == headline(study)
+    sweep = named(("all of them", "MVM"))
+    assert REPORT_TYPES["losses"].tables(sweep) == headline(sweep)
 
 
 def test_the_picture_of_sets_has_a_line_for_each_and_no_dot_for_a_missing_one() -> None:
-    study = named(("MVM", "MLM+VTC", "MVM+MLM"), missing="MLM+VTC", seeds=(0, 1))
-    (plot,) = KINDS["losses"].plots(study)
+    sweep = named(("MVM", "MLM+VTC", "MVM+MLM"), missing="MLM+VTC", seeds=(0, 1))
+    (plot,) = REPORT_TYPES["losses"].plots(sweep)
     assert "A line without a dot" in " ".join(plot.reading)
-    axes = plot.draw(study).axes[0]
+    axes = plot.draw(sweep).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["MVM", "MLM+VTC", "MVM+MLM"]
     dots = [
         (line.get_xdata()[0], line.get_ydata()[0])
@@ -81,10 +81,10 @@ def test_the_picture_of_sets_has_a_line_for_each_and_no_dot_for_a_missing_one() 
         if line.get_marker() == "o"
     ]
     assert dots == [(9.5, 2), (21.5, 0)]
-    assert KINDS["losses"].plots(named(("MVM", "MLM"), missing="MLM")) == []
+    assert REPORT_TYPES["losses"].plots(named(("MVM", "MLM"), missing="MLM")) == []
 
 
-def fractions(values: dict[float, float | None]) -> Study:
+def fractions(values: dict[float, float | None]) -> SweepResults:
     axes = [{"key": "data.fraction", "label": "share of the training data", "values": list(values)}]
     made = made_up.plan(
         axes=axes,
@@ -92,14 +92,14 @@ def fractions(values: dict[float, float | None]) -> Study:
         ablation="data_fraction",
         published_optimum=None,
     )
-    return made_up.study(made, lambda cell, seed: values[cell["data.fraction"]])
+    return made_up.sweep_results(made, lambda cell, seed: values[cell["data.fraction"]])
 
 
 def test_shares_of_the_data_lie_on_a_logarithmic_axis_and_are_written_in_per_cent() -> None:
-    study = fractions({0.01: 2.0, 0.05: 4.0, 0.1: 6.0, 0.25: None, 0.5: 11.0, 1.0: 12.0})
-    (plot,) = KINDS["data_fraction"].plots(study)
+    sweep = fractions({0.01: 2.0, 0.05: 4.0, 0.1: 6.0, 0.25: None, 0.5: 11.0, 1.0: 12.0})
+    (plot,) = REPORT_TYPES["data_fraction"].plots(sweep)
     assert plot.name == "curve_fraction" and "Logarithmic axis." in plot.reading
-    axes = plot.draw(study).axes[0]
+    axes = plot.draw(sweep).axes[0]
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "1 %",
@@ -109,15 +109,15 @@ def test_shares_of_the_data_lie_on_a_logarithmic_axis_and_are_written_in_per_cen
         "50 %",
         "100 %",
     ]
-    (table,) = KINDS["data_fraction"].tables(study)
+    (table,) = REPORT_TYPES["data_fraction"].tables(sweep)
     assert [row[0].text for row in table.rows] == ["1 %", "5 %", "10 %", "25 %", "50 %", "100 %"]
 
 
 def test_no_line_is_drawn_over_a_missing_cell() -> None:
-    study = fractions({0.01: 2.0, 0.05: 4.0, 0.25: None, 0.5: 11.0, 1.0: 12.0})
+    sweep = fractions({0.01: 2.0, 0.05: 4.0, 0.25: None, 0.5: 11.0, 1.0: 12.0})
     (line,) = [
         line
-        for line in curves.curve(study, study.plan.axes[0], None).axes[0].lines
+        for line in curves.curve(sweep, sweep.plan.axes[0], None).axes[0].lines
         if line.get_marker() == "o"
     ]
     assert [math.isnan(y) for y in line.get_ydata()] == [False, False, True, False, False]
@@ -128,9 +128,9 @@ def test_a_cell_that_was_not_planned_is_no_gap() -> None:
     cells = [
         {VIDEO: v, TEXT: t} for v in (0.5, 0.7, 0.9) for t in (0.15, 0.75) if (v, t) != (0.7, 0.15)
     ]
-    study = made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
-    short, long = curves.lines_of(study, study.plan.axes[0], study.plan.axes[1])
-    assert (short.places, long.places) == ((0.5, 0.9), (0.5, 0.7, 0.9)) and None not in (
+    sweep = made_up.sweep_results(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
+    short, long = curves.lines_of(sweep, sweep.plan.axes[0], sweep.plan.axes[1])
+    assert (short.positions, long.positions) == ((0.5, 0.9), (0.5, 0.7, 0.9)) and None not in (
         *short.summaries,
         *long.summaries,
     )
@@ -138,9 +138,9 @@ def test_a_cell_that_was_not_planned_is_no_gap() -> None:
 
 def test_a_plan_gets_its_kind() -> None:
     assert (
-        kind_of({"ablation": "mask_ratio"}) is GRID
-        and kind_of({"ablation": "losses"}) is KINDS["losses"]
+        report_type_of({"ablation": "mask_ratio"}) is GRID
+        and report_type_of({"ablation": "losses"}) is REPORT_TYPES["losses"]
     )
-    assert kind_of({"kind": "search", "ablation": "mask_ratio"}) is KINDS["search"]
-    with pytest.raises(ReportError, match="of kind 'tree' have no report here"):
-        kind_of({"kind": "tree", "ablation": "x"})
+    assert report_type_of({"kind": "search", "ablation": "mask_ratio"}) is REPORT_TYPES["search"]
+    with pytest.raises(ReportError, match="of kind 'tree' have no report"):
+        report_type_of({"kind": "tree", "ablation": "x"})

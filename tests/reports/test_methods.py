@@ -6,9 +6,10 @@ from pathlib import Path
 from PIL import Image
 
 from reports.build import write_index, write_report
-from reports.figures.reconstructions import rebuilt_pictures, shown_cells
-from reports.kinds.registry import KINDS, kind_of
-from reports.study.collect import Study, gather
+from reports.figures.reconstructions import reconstruction_figures, shown_cells
+from reports.kinds.registry import REPORT_TYPES, report_type_of
+from reports.study.collect import gather
+from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -16,7 +17,7 @@ R1 = {"prediction, same samples": 14.0, "alignment": 12.0, "no mask, same sample
 AXIS = "prediction_vs_alignment"
 
 
-def study() -> Study:
+def sweep_results() -> SweepResults:
     axes = [{"key": AXIS, "label": "arm", "values": list(R1)}]
     cells = [{AXIS: name} for name in R1]
     made = made_up.plan(
@@ -27,13 +28,13 @@ def study() -> Study:
         seeds=(0, 1, 2),
         title="Methods",
     )
-    return made_up.study(made, lambda cell, seed: R1[cell[AXIS]] + 0.1 * seed)
+    return made_up.sweep_results(made, lambda cell, seed: R1[cell[AXIS]] + 0.1 * seed)
 
 
 def test_size_cost_and_both_directions_stand_in_one_row() -> None:
-    made = study()
-    assert kind_of(made.plan) is KINDS["prediction_vs_alignment"]
-    (table,) = kind_of(made.plan).tables(made)
+    made = sweep_results()
+    assert report_type_of(made.plan) is REPORT_TYPES["prediction_vs_alignment"]
+    (table,) = report_type_of(made.plan).tables(made)
     heads = [(column.group, column.head) for column in table.columns]
     assert heads[:5] == [
         ("", "arm"),
@@ -50,7 +51,7 @@ def test_size_cost_and_both_directions_stand_in_one_row() -> None:
     first = [cell.text for cell in table.rows[0]]
     assert (
         first[:6] == ["prediction, same samples", "3", "1.2 M", "0.17", "0.25", "14.1"]
-        and table.rows[0][5].place == 1
+        and table.rows[0][5].rank == 1
     )
     assert any(
         note.startswith("Protocol: text-to-video and video-to-text retrieval on shapes")
@@ -61,8 +62,8 @@ def test_size_cost_and_both_directions_stand_in_one_row() -> None:
 def test_published_rows_have_tables_of_their_own_and_all_methods_stand_on_the_papers_page(
     tmp_path: Path,
 ) -> None:
-    made = study()
-    published = kind_of(made.plan).published(made)
+    made = sweep_results()
+    published = report_type_of(made.plan).published(made)
     assert (
         all(row[0].text not in R1 for table in published for row in table.rows)
         and len(published) == 2
@@ -94,7 +95,7 @@ def test_methods_may_see_other_numbers_of_frames_and_the_table_says_so() -> None
         made_up.run(p, made_up.result(10.0, frames=f))
         for p, f in zip(made["points"], (8, 4, 4), strict=True)
     ]
-    (table,) = KINDS[AXIS].tables(gather(made, runs))
+    (table,) = REPORT_TYPES[AXIS].tables(gather(made, runs))
     assert (
         "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal."
         in table.notes
@@ -104,7 +105,7 @@ def test_methods_may_see_other_numbers_of_frames_and_the_table_says_so() -> None
 # ---- reconstructions -----------------------------------------------------------------------------
 
 
-def drawn(root: Path, video: tuple[float, ...] = (0.5, 0.9), skip: int = -1) -> Study:
+def drawn(root: Path, video: tuple[float, ...] = (0.5, 0.9), skip: int = -1) -> SweepResults:
     made = made_up.plan(video=video, seeds=(0, 1))
     runs = []
     for number, point in enumerate(made["points"]):
@@ -125,32 +126,32 @@ def drawn(root: Path, video: tuple[float, ...] = (0.5, 0.9), skip: int = -1) -> 
 
 def test_the_same_clips_of_each_cell_stand_beside_each_other(tmp_path: Path) -> None:
     made = drawn(tmp_path)
-    pictures = rebuilt_pictures(made, tmp_path)
+    pictures = reconstruction_figures(made, tmp_path)
     assert [picture.name for picture in pictures] == ["reconstructions_0", "reconstructions_1"]
     assert "test_a" in pictures[0].caption and "text mask ratio 0.75" in pictures[0].alt
     first = pictures[0].png.read_bytes()
     with Image.open(pictures[0].png) as page:
         assert page.width == 2 * 60 + 3 * 18  # two columns of sheets at three quarters
-    assert first == rebuilt_pictures(made, tmp_path)[0].png.read_bytes()
+    assert first == reconstruction_figures(made, tmp_path)[0].png.read_bytes()
 
 
 def test_a_cell_without_pictures_is_left_out_and_directories_that_are_away_give_none(
     tmp_path: Path,
 ) -> None:
-    (picture, *_) = rebuilt_pictures(drawn(tmp_path, skip=0), tmp_path)
+    (picture, *_) = reconstruction_figures(drawn(tmp_path, skip=0), tmp_path)
     assert "video mask ratio 0.5, text mask ratio 0.15" not in picture.alt
-    assert rebuilt_pictures(study(), tmp_path) == ()
+    assert reconstruction_figures(sweep_results(), tmp_path) == ()
 
 
 def test_of_a_large_grid_first_middle_and_last_are_shown() -> None:
-    made = made_up.study(
+    made = made_up.sweep_results(
         made_up.plan(video=(0.5, 0.6, 0.7, 0.8, 0.9), text=(0.15, 0.3, 0.75)),
         lambda cell, seed: 10.0,
     )
     assert {cell[0] for cell in shown_cells(made)} == {0.5, 0.7, 0.9} and len(
         shown_cells(made)
     ) == 9
-    few = made_up.study(
+    few = made_up.sweep_results(
         made_up.plan(), lambda cell, seed: 10.0 if cell[VIDEO] < 0.6 or cell[TEXT] < 0.2 else None
     )
     assert len(shown_cells(few)) == 3
@@ -159,6 +160,6 @@ def test_of_a_large_grid_first_middle_and_last_are_shown() -> None:
 def test_the_page_shows_them(tmp_path: Path) -> None:
     write_report(drawn(tmp_path / "runs"), tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "What the models fill in" in page and page.count("full size") == 2
+    assert "Reconstructions" in page and page.count("full size") == 2
     record = json.loads((tmp_path / "report" / "provenance.json").read_text())
     assert "reconstructions_0.png" in record["figures"]

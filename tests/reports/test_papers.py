@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
+from reports.analysis.verdict import sentences
 from reports.build import write_index, write_report
 from reports.output.layout import MISSING, Table
 from reports.papers.claims import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, judge, read_claims
 from reports.papers.paper_tables import draw_efficiency, write_papers
-from reports.papers.published import METRICS, ROWS, beside_published, paper_tables
-from reports.statistics.verdict import sentences
-from reports.study.archive import measured_rows
-from reports.study.collect import Study
+from reports.papers.published import METRICS, ROWS, paper_tables, published_table
+from reports.study.archive import ReportRecord, measured_rows
 from reports.study.report_plan import ReportError
-from reports.study.study_provenance import record
+from reports.study.study_provenance import provenance_record, to_json
+from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -29,28 +29,31 @@ def grid(
     seeds: tuple[int, ...] = (0, 1, 2),
     values: dict[tuple[float, float], float] | None = None,
     **plan: Any,
-) -> Study:
+) -> SweepResults:
     values = values or {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): 11.0, (0.9, 0.75): 18.0}
-    return made_up.study(
+    return made_up.sweep_results(
         made_up.plan(seeds=seeds, **plan),
         lambda cell, seed: values[cell[VIDEO], cell[TEXT]] + 0.2 * seed,
     )
 
 
-def shares(seeds: tuple[int, ...] = (0, 1, 2)) -> Study:
+def shares(seeds: tuple[int, ...] = (0, 1, 2)) -> SweepResults:
     axes = [{"key": SHARE, "label": "share of the data", "values": [0.1, 0.5, 1.0]}]
     cells = [{SHARE: share} for share in axes[0]["values"]]
     made = made_up.plan(
         axes=axes, cells=cells, ablation="data_fraction", published_optimum=None, seeds=seeds
     )
-    return made_up.study(made, lambda cell, seed: 10 + 5 * cell[SHARE] + 0.1 * seed)
+    return made_up.sweep_results(made, lambda cell, seed: 10 + 5 * cell[SHARE] + 0.1 * seed)
 
 
-def of(study: Study) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(
-        json.dumps(record(study, sentences(study)))
-    )  # as it is read back
-    return made
+def written(sweep: SweepResults) -> str:
+    """Returns the text of the provenance file."""
+    return to_json(provenance_record(sweep, sentences(sweep)))
+
+
+def of(sweep: SweepResults) -> ReportRecord:
+    """Returns the record as it is read back."""
+    return ReportRecord.from_dict(json.loads(written(sweep)))
 
 
 def test_every_published_figure_is_copied_as_printed() -> None:
@@ -93,10 +96,12 @@ def test_measured_rows_never_share_a_column_with_published_ones() -> None:
 
 def test_rows_of_two_protocols_have_columns_of_their_own() -> None:
     first = of(grid())
-    second = json.loads(json.dumps(first).replace("on shapes (test split", "on clips (test split"))
-    for cell in second["cells"]:
+    text = written(grid()).replace("on shapes (test split", "on clips (test split")
+    other = json.loads(text)
+    for cell in other["cells"]:
         for run in cell["runs"]:
             run["cell_fingerprint"] += "x"
+    second = ReportRecord.from_dict(other)
     table: Table
     table, _ = paper_tables(measured_rows([first, second]))
     assert {column.group for column in table.columns} >= {"measured here (1)", "measured here (2)"}
@@ -111,15 +116,15 @@ def test_the_same_experiment_in_two_sweeps_is_one_row() -> None:
 
 
 def test_published_cells_are_dashes_but_those_known() -> None:
-    (table,) = beside_published(grid())
+    (table,) = published_table(grid())
     assert [row[-1].text for row in table.rows] == [MISSING] * 4
-    (table,) = beside_published(shares())
+    (table,) = published_table(shares())
     assert [row[-1].text for row in table.rows] == ["43.8", MISSING, "53.6"]
     assert [column.group for column in table.columns][1:] == ["measured here"] * 2 + ["published"]
     assert sum("SimVTP abstract" in note for note in table.notes) == 2
 
 
-def verdicts(*records: dict[str, Any], **more: Any) -> dict[str, str]:
+def verdicts(*records: ReportRecord, **more: Any) -> dict[str, str]:
     return {found.id: found.verdict for found in judge(records, **more)}
 
 
@@ -140,7 +145,7 @@ def test_claims_are_judged_by_the_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("study", "why"),
+    ("sweep", "why"),
     [
         (grid(seeds=(0, 1)), "2 seeds, and at least 3 are needed"),
         (
@@ -158,8 +163,8 @@ def test_claims_are_judged_by_the_rule(tmp_path: Path) -> None:
     ],
     ids=["seeds", "chance", "ceiling", "cells"],
 )
-def test_what_cannot_be_tested_says_why(study: Study, why: str) -> None:
-    found = next(one for one in judge([of(study)]) if one.id == "simvtp-text-ratio")
+def test_what_cannot_be_tested_says_why(sweep: SweepResults, why: str) -> None:
+    found = next(one for one in judge([of(sweep)]) if one.id == "simvtp-text-ratio")
     assert found.verdict == NOT_TESTABLE and why in found.measured
 
 
@@ -190,8 +195,8 @@ def test_the_page_is_made_of_the_reports_beside_it_and_is_the_same_twice(tmp_pat
     write_index(tmp_path)
     empty = (tmp_path / "papers" / "index.html").read_text()
     assert "Nothing was measured here yet" in empty and "not measured here yet" in empty
-    for study in (grid(), shares()):
-        write_report(study, tmp_path / study.plan.ablation)
+    for sweep in (grid(), shares()):
+        write_report(sweep, tmp_path / sweep.plan.ablation)
     write_papers(tmp_path)
     first = {path.name: path.read_bytes() for path in (tmp_path / "papers").iterdir()}
     write_papers(tmp_path)

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.statistics import seed_statistics
+from reports.analysis import seed_statistics
 
 
 def test_spread_of_a_sample() -> None:
@@ -24,14 +24,14 @@ def test_spread_of_a_sample() -> None:
 
 
 def test_one_value_has_no_spread_and_none_no_summary() -> None:
-    assert seed_statistics.summarise([4.0]) == seed_statistics.Summary(1, 4.0, None, None)
+    assert seed_statistics.summarise([4.0]) == seed_statistics.SeedSummary(1, 4.0, None, None)
     assert seed_statistics.summarise([]) is None
 
 
 def test_equal_values_have_no_interval_and_are_compared_without_a_warning(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    assert seed_statistics.summarise([9.1, 9.1, 9.1]) == seed_statistics.Summary(
+    assert seed_statistics.summarise([9.1, 9.1, 9.1]) == seed_statistics.SeedSummary(
         3, pytest.approx(9.1), 0.0, None
     )
     assert seed_statistics.difference([9.1, 9.1], [9.1, 9.1]).p_value is None
@@ -68,9 +68,13 @@ def test_what_a_tracker_makes_of_infinity_is_no_number() -> None:
 
 
 def test_equal_print_equal_place() -> None:
-    assert seed_statistics.places([12.34, 12.31, 11.0, None, 10.0], 1) == [1, 1, 2, 0, 0]
-    assert seed_statistics.places([3.0, 2.0, 2.04], 1, higher_is_better=False) == [2, 1, 1]
-    assert seed_statistics.places([5.0, None], 1) == [0, 0]
+    assert seed_statistics.competition_ranks([12.34, 12.31, 11.0, None, 10.0], 1) == [1, 1, 2, 0, 0]
+    assert seed_statistics.competition_ranks([3.0, 2.0, 2.04], 1, higher_is_better=False) == [
+        2,
+        1,
+        1,
+    ]
+    assert seed_statistics.competition_ranks([5.0, None], 1) == [0, 0]
 
 
 numbers = st.lists(st.one_of(st.none(), st.floats(0, 100)), max_size=12)
@@ -81,7 +85,7 @@ numbers = st.lists(st.one_of(st.none(), st.floats(0, 100)), max_size=12)
 def test_places_follow_the_printed_order(
     means: list[float | None], decimals: int, higher: bool
 ) -> None:
-    marked = seed_statistics.places(means, decimals, higher)
+    marked = seed_statistics.competition_ranks(means, decimals, higher)
     seen = [
         None if mean is None else float(f"{mean:.{decimals}f}") * (1 if higher else -1)
         for mean in means

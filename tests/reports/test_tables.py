@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from reports.output import render
+from reports.output.all_metrics import all_metrics
 from reports.output.dataframes import cells_frame, metrics_frame, points_frame
 from reports.output.layout import Cell
-from reports.output.tables import all_metrics, headline
+from reports.output.tables import headline
 from reports.study.collect import gather
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
@@ -23,7 +24,7 @@ def pair(cell: dict[str, Any]) -> tuple[float, float]:
 
 
 def one_seed() -> Any:
-    return made_up.study(made_up.plan(), lambda cell, seed: MARKS[pair(cell)])
+    return made_up.sweep_results(made_up.plan(), lambda cell, seed: MARKS[pair(cell)])
 
 
 def three_seeds() -> Any:
@@ -35,7 +36,7 @@ def three_seeds() -> Any:
             else base + (seed - 1) * 0.5
         )
 
-    return made_up.study(made_up.plan(seeds=(0, 1, 2)), value)
+    return made_up.sweep_results(made_up.plan(seeds=(0, 1, 2)), value)
 
 
 def losses() -> Any:
@@ -48,12 +49,12 @@ def losses() -> Any:
         published_optimum=None,
         title="100 % of _",
     )
-    return made_up.study(made, lambda cell, seed: 4.0 * len(cell["losses.on"]))
+    return made_up.sweep_results(made, lambda cell, seed: 4.0 * len(cell["losses.on"]))
 
 
 def questions() -> Any:
     made = made_up.plan(metric=made_up.QA, metric_label="accuracy on questions (%)", seeds=(0, 1))
-    return made_up.task_study(
+    return made_up.task_results(
         made,
         lambda cell, seed: (
             None if MARKS[pair(cell)] is None else made_up.qa_result(20 + MARKS[pair(cell)] + seed)
@@ -75,13 +76,13 @@ def test_word_for_word(name: str, kind: str) -> None:
     """After an intended change: look at the new text, then `UPDATE_GOLDEN=1 python -m pytest
     tests/reports/test_tables.py`.
     """
-    study = STUDIES[name]()
+    sweep = STUDIES[name]()
     text = {
-        "table.md": lambda: render.markdown(headline(study)),
-        "table.tex": lambda: render.latex(headline(study)),
-        "table.csv": lambda: render.csv(points_frame(study)),
-        "all.md": lambda: render.markdown(all_metrics(study)),
-        "all.tex": lambda: render.latex(all_metrics(study, by_direction=True)),
+        "table.md": lambda: render.markdown(headline(sweep)),
+        "table.tex": lambda: render.latex(headline(sweep)),
+        "table.csv": lambda: render.csv(points_frame(sweep)),
+        "all.md": lambda: render.markdown(all_metrics(sweep)),
+        "all.tex": lambda: render.latex(all_metrics(sweep, by_direction=True)),
     }[kind]()
     path = GOLDEN / f"{name}_{kind}"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -90,8 +91,8 @@ def test_word_for_word(name: str, kind: str) -> None:
     assert text == path.read_text(encoding="utf-8")
 
 
-def cells_of(study: Any) -> list[list[Cell]]:
-    (table,) = headline(study)
+def cells_of(sweep: Any) -> list[list[Cell]]:
+    (table,) = headline(sweep)
     return [list(row) for row in table.rows]
 
 
@@ -99,13 +100,13 @@ def test_best_second_missing_and_the_published_optimum() -> None:
     rows = cells_of(one_seed())
     assert [cell.text for cell in rows[0]] == ["0.5", "10.0", "12.0"]
     assert rows[1] == [Cell("0.9"), Cell("—"), Cell("15.0", "", 1, ("†",))]
-    assert [cell.place for cell in rows[0]] == [0, 0, 2]
+    assert [cell.rank for cell in rows[0]] == [0, 0, 2]
 
 
 def test_equal_print_shares_the_place() -> None:
     values = {(0.5, 0.15): 15.04, (0.5, 0.75): 12.0, (0.9, 0.15): 11.96, (0.9, 0.75): 14.96}
-    rows = cells_of(made_up.study(made_up.plan(), lambda cell, seed: values[pair(cell)]))
-    assert [[cell.place for cell in row[1:]] for row in rows] == [[1, 2], [2, 1]]
+    rows = cells_of(made_up.sweep_results(made_up.plan(), lambda cell, seed: values[pair(cell)]))
+    assert [[cell.rank for cell in row[1:]] for row in rows] == [[1, 2], [2, 1]]
 
 
 def test_spread_and_missing_seeds() -> None:
@@ -143,10 +144,10 @@ def test_code_that_was_not_the_same_for_all_runs_is_told() -> None:
 
 
 def test_lower_is_better_for_ranks() -> None:
-    study = made_up.study(
+    sweep = made_up.sweep_results(
         made_up.plan(metric="test/finetuned/t2v/MdR"), lambda cell, seed: MARKS[pair(cell)]
     )
-    assert [[cell.place for cell in row[1:]] for row in cells_of(study)] == [
+    assert [[cell.rank for cell in row[1:]] for row in cells_of(sweep)] == [
         [0, 2],
         [0, 1],
     ]  # MdR falls as R@1 rises
@@ -156,14 +157,16 @@ def test_a_cell_outside_the_product_gets_a_row_and_what_was_not_planned_stays_em
     cells = [{VIDEO: v, TEXT: t} for v in (0.5, 0.9) for t in (0.15, 0.75)] + [
         {VIDEO: 0.7, TEXT: 0.15}
     ]
-    rows = cells_of(made_up.study(made_up.plan(cells=cells), lambda cell, seed: 10.0 + cell[VIDEO]))
+    rows = cells_of(
+        made_up.sweep_results(made_up.plan(cells=cells), lambda cell, seed: 10.0 + cell[VIDEO])
+    )
     assert [row[0].text for row in rows] == ["0.5", "0.7", "0.9"]
     assert [cell.text for cell in rows[1]] == ["0.7", "10.7", ""]
 
 
 def test_an_optimum_outside_the_grid_is_told() -> None:
-    study = made_up.study(made_up.plan(video=(0.5, 0.6)), lambda cell, seed: 10.0)
-    (table,) = headline(study)
+    sweep = made_up.sweep_results(made_up.plan(video=(0.5, 0.6)), lambda cell, seed: 10.0)
+    (table,) = headline(sweep)
     assert (
         "The published optimum (video mask ratio 0.9, text mask ratio 0.75) is not in this grid."
         in table.notes
@@ -176,7 +179,9 @@ def test_three_axes_become_a_long_table() -> None:
     cells = [{"a": a, "b": b, "c": c} for a in (1, 2) for b in (1, 2) for c in (1, 2)]
     made = made_up.plan(axes=axes, cells=cells, published_optimum=None)
     (table,) = headline(
-        made_up.study(made, lambda cell, seed: float(10 + cell["a"] + cell["b"] + cell["c"]))
+        made_up.sweep_results(
+            made, lambda cell, seed: float(10 + cell["a"] + cell["b"] + cell["c"])
+        )
     )
     assert [column.head for column in table.columns] == [
         "a",
@@ -204,19 +209,19 @@ def test_all_metrics_rank_each_column_by_itself() -> None:
         for name in ("R@1", "R@5", "R@10", "MdR", "MnR")
     ]
     for column in range(3, len(second.columns)):
-        assert [row[column].place for row in second.rows] == [0, 2, 0, 1]
+        assert [row[column].rank for row in second.rows] == [0, 2, 0, 1]
     assert [row[2].text for row in second.rows] == ["1", "1", "0 of 1", "1"]
 
 
 def test_frames_keep_every_number() -> None:
-    study = three_seeds()
-    points = points_frame(study)
+    sweep = three_seeds()
+    points = points_frame(sweep)
     assert list(points.columns) == [VIDEO, TEXT, "seed", made_up.METRIC, "run_id", "fingerprint"]
     assert len(points) == 12 and points[made_up.METRIC].notna().sum() == 8
     assert (points["run_id"] != "").sum() == 8
-    values = metrics_frame(study)
+    values = metrics_frame(sweep)
     assert len(values) == 8 * 4 * 6 and set(values["setting"]) == {"zero-shot", "finetuned"}
-    cells = cells_frame(study)
+    cells = cells_frame(sweep)
     assert list(cells[f"{made_up.METRIC}/n"]) == [3, 2, 0, 3]
     assert cells[made_up.METRIC][3] == pytest.approx(14.96) and cells[f"{made_up.METRIC}/std"][
         3

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
+from reports.analysis.verdict import sentences
 from reports.build import write_report
 from reports.figures import curves
 from reports.kinds import losses_report, search_report
-from reports.kinds.registry import kind_of
+from reports.kinds.registry import report_type_of
+from reports.output.all_metrics import all_metrics
 from reports.output.dataframes import metrics_frame
 from reports.output.metric_formats import metric_of
-from reports.output.tables import all_metrics, headline
-from reports.statistics.verdict import sentences
-from reports.study.collect import Study, gather, protocol_text
+from reports.output.tables import headline
+from reports.study.collect import gather
+from reports.study.protocols import protocol_text
 from reports.study.report_plan import ReportError
+from reports.study.sweep_results import SweepResults
 from simvtp.runs.results import Result
 from tests.reports import made_up
 from tests.reports.made_up import (
@@ -37,9 +40,9 @@ def value(cell: dict[str, Any]) -> float:
     return BEST[cell[VIDEO], cell[TEXT]]
 
 
-def questions(**plan: Any) -> Study:
+def questions(**plan: Any) -> SweepResults:
     made = made_up.plan(metric=made_up.QA, metric_label="accuracy (%)", **plan)
-    return made_up.task_study(made, lambda cell, seed: qa_result(value(cell)))
+    return made_up.task_results(made, lambda cell, seed: qa_result(value(cell)))
 
 
 def legend(figure: Any) -> list[str]:
@@ -104,8 +107,8 @@ def test_metrics_are_known_with_their_direction(
 
 
 def test_table_verdict_and_figure_of_questions_show_chance_and_prior() -> None:
-    study = questions()
-    (table,) = headline(study)
+    sweep = questions()
+    (table,) = headline(sweep)
     assert table.caption.endswith(
         "accuracy (%) on shapes (chance: accuracy 6.25 %; prior: accuracy 31.00 %)."
     )
@@ -113,8 +116,8 @@ def test_table_verdict_and_figure_of_questions_show_chance_and_prior() -> None:
         ["0.5", "30.0", "33.0"],
         ["0.9", "31.0", "40.0"],
     ]
-    assert table.rows[1][2].place == 1 and table.rows[0][2].place == 2
-    said = " ".join(sentences(study))
+    assert table.rows[1][2].rank == 1 and table.rows[0][2].rank == 2
+    said = " ".join(sentences(sweep))
     assert (
         "Best here: video mask ratio 0.9, text mask ratio 0.75, accuracy 40.0 % (one seed)." in said
     )
@@ -126,20 +129,20 @@ def test_table_verdict_and_figure_of_questions_show_chance_and_prior() -> None:
         "Prior (most frequent answer of training): accuracy 31.00 %; 2 of 4 cells are no better."
         in said
     )  # 30.0 and the equal 31.0
-    figure = curves.curve(study, study.plan.axes[0], study.plan.axes[1])
+    figure = curves.curve(sweep, sweep.plan.axes[0], sweep.plan.axes[1])
     assert legend(figure)[-2:] == ["chance (accuracy 6.25 %)", "prior (31.00 %)"]
     drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]
     bottom, top = figure.axes[0].get_ylim()
     assert [31.0, 31.0] in drawn and bottom < 31.0 < top and [6.25, 6.25] in drawn
     assert all(
-        "prior: accuracy 31.00 %" in " ".join(plot.reading) for plot in curves.curve_plots(study)
+        "prior: accuracy 31.00 %" in " ".join(plot.reading) for plot in curves.curve_plots(sweep)
     )
 
 
 def test_a_model_that_is_nowhere_above_the_prior_is_told_so() -> None:
     made = made_up.plan(metric=made_up.QA)
     said = " ".join(
-        sentences(made_up.task_study(made, lambda cell, seed: qa_result(value(cell), prior=45.0)))
+        sentences(made_up.task_results(made, lambda cell, seed: qa_result(value(cell), prior=45.0)))
     )
     assert (
         "accuracy 45.00 %; no cell is better, so nothing here shows that the video was of use."
@@ -149,20 +152,20 @@ def test_a_model_that_is_nowhere_above_the_prior_is_told_so() -> None:
 
 def test_a_baseline_that_was_trained_for_each_cell_is_compared_cell_by_cell() -> None:
     made = made_up.plan(metric=made_up.QA)
-    study = made_up.task_study(
+    sweep = made_up.task_results(
         made,
         lambda cell, seed: qa_result(
             value(cell), prior=1.0, blind=value(cell) + (2 if cell[VIDEO] < 0.6 else -2)
         ),
     )
-    said = " ".join(sentences(study))
+    said = " ".join(sentences(sweep))
     assert (
         "Prior (most frequent answer of training): accuracy 1.00 %; all 4 cells are better." in said
     )
     assert "Video hidden: accuracy 29.00 to 38.00 %; 2 of 4 cells are no better." in said
-    figure = curves.curve(study, study.plan.axes[0], study.plan.axes[1])
+    figure = curves.curve(sweep, sweep.plan.axes[0], sweep.plan.axes[1])
     assert legend(figure)[-1] == "video hidden (29.00 to 38.00 %)"
-    assert {"prior", "video hidden"} <= set(metrics_frame(study).columns)
+    assert {"prior", "video hidden"} <= set(metrics_frame(sweep).columns)
 
 
 def test_all_metrics_keep_tasks_apart_and_show_the_categories() -> None:
@@ -191,20 +194,20 @@ def test_all_metrics_keep_tasks_apart_and_show_the_categories() -> None:
 
 def test_many_kinds_of_questions_stay_out_of_the_table_and_are_mentioned() -> None:
     made = made_up.plan(metric=made_up.QA)
-    study = made_up.task_study(
+    sweep = made_up.task_results(
         made, lambda cell, seed: qa_result(value(cell), categories=[f"kind{n}" for n in range(9)])
     )
-    table = all_metrics(study)[1]
+    table = all_metrics(sweep)[1]
     assert [column.head for column in table.columns][2:] == ["n", "accuracy"]
     assert "The accuracies of 9 kinds of questions are in all.csv." in table.notes
 
 
 def test_a_smaller_error_is_better() -> None:
     made = made_up.plan(metric="test/finetuned/qa/count/MSE", metric_label="MSE")
-    study = made_up.task_study(made, lambda cell, seed: count_result(value(cell) / 16))
-    (table,) = headline(study)
-    assert [[cell.place for cell in row[1:]] for row in table.rows] == [[1, 0], [2, 0]]
-    said = " ".join(sentences(study))
+    sweep = made_up.task_results(made, lambda cell, seed: count_result(value(cell) / 16))
+    (table,) = headline(sweep)
+    assert [[cell.rank for cell in row[1:]] for row in table.rows] == [[1, 0], [2, 0]]
+    said = " ".join(sentences(sweep))
     assert (
         "Best here: video mask ratio 0.5, text mask ratio 0.15, MSE 1.88 (one seed). That is 0.62 better than the published"
         in said
@@ -212,23 +215,25 @@ def test_a_smaller_error_is_better() -> None:
     assert "standard error" not in said
     assert "Guessing would give MSE 6.00; the cells have 1.88 to 2.50." in said
     assert "MSE 2.00; 2 of 4 cells are no better." in said
-    assert "MSE is the mean squared error, lower is better" in all_metrics(study)[1].notes[0]
+    assert "MSE is the mean squared error, lower is better" in all_metrics(sweep)[1].notes[0]
 
 
 def test_overlaps_and_classes_get_their_words() -> None:
     made = made_up.plan(metric="test/finetuned/grounding/NMS-0.5/mIoU", metric_label="mIoU (%)")
-    study = made_up.task_study(made, lambda cell, seed: grounding_result(value(cell)))
-    table = all_metrics(study)[1]
+    sweep = made_up.task_results(made, lambda cell, seed: grounding_result(value(cell)))
+    table = all_metrics(sweep)[1]
     assert [column.head for column in table.columns][3:] == [
         "R@1 (IoU 0.5)",
         "R@5 (IoU 0.5)",
         "mIoU",
     ]
     assert "standard error" not in " ".join(
-        sentences(study)
+        sentences(sweep)
     )  # a mean of overlaps is no share of sentences
     made = made_up.plan(metric="test/finetuned/action/linear-probe/top1", metric_label="top-1 (%)")
-    table = all_metrics(made_up.task_study(made, lambda cell, seed: action_result(value(cell))))[1]
+    table = all_metrics(made_up.task_results(made, lambda cell, seed: action_result(value(cell))))[
+        1
+    ]
     assert [column.head for column in table.columns][3:] == ["top-1", "top-5"]
 
 
@@ -260,8 +265,8 @@ def test_sets_of_losses_are_drawn_beside_the_prior() -> None:
     made = made_up.plan(
         axes=axes, cells=cells, ablation="losses", published_optimum=None, metric=made_up.QA
     )
-    study = made_up.task_study(made, lambda cell, seed: qa_result(28.0 + len(cell["losses"])))
-    figure = losses_report.dots(study)
+    sweep = made_up.task_results(made, lambda cell, seed: qa_result(28.0 + len(cell["losses"])))
+    figure = losses_report.dots(sweep)
     figure.draw_without_rendering()
     assert (
         figure.axes[0].bbox.height > 0.4 * figure.dpi * len(cells) / 2
@@ -283,7 +288,7 @@ def test_a_search_on_questions_quotes_the_test_figure_with_both_ways_of_guessing
         )
         for point, val, test in zip(made["points"], (50.0, 40.0), (35.0, 45.0), strict=True)
     ]
-    first, second, *_ = search_report.verdict(gather(made, runs, kind_of(made).make_axis))
+    first, second, *_ = search_report.verdict(gather(made, runs, report_type_of(made).make_axis))
     assert first.startswith("Selected on val: trial 0 (")
     assert second.startswith(
         "On the test split it has accuracy 35.0 % (guessing: 6.25 %, prior: 31.00 %): that is the figure to quote."

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reports.statistics.verdict import sentences
+from reports.analysis.verdict import sentences
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
@@ -14,7 +14,7 @@ def said(values: dict[tuple[float, float], float | list[float]], **plan: Any) ->
         found = values.get((cell[VIDEO], cell[TEXT]))
         return found[seed] if isinstance(found, list) else found
 
-    return " ".join(sentences(made_up.study(made_up.plan(**plan), value)))
+    return " ".join(sentences(made_up.sweep_results(made_up.plan(**plan), value)))
 
 
 def test_one_seed_against_the_published_optimum() -> None:

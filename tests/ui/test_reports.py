@@ -71,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seeds=(0, 1, 2),
         dataset="a_data_set_with_a_long_name_that_has_no_place_to_break_and_goes_on",
     )
-    missing = made_up.study(
+    missing = made_up.sweep_results(
         plan,
         lambda cell, seed: (
             None if cell["data.fraction"] == 0.5 and seed else 10 + 5 * cell["data.fraction"] + seed
@@ -92,7 +92,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seeds=(0, 1),
     )
     write_report(
-        made_up.study(plan, lambda cell, seed: 10 + len(cell["arm"]) / 10 + seed),
+        made_up.sweep_results(plan, lambda cell, seed: 10 + len(cell["arm"]) / 10 + seed),
         out / "prediction_vs_alignment",
     )
     write_index(out)

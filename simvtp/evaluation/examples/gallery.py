@@ -27,7 +27,7 @@ from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, example_order
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.metric_names import LOWER_IS_BETTER
-from simvtp.runs.results import Result
+from simvtp.runs.results import Result, direction_name
 
 PAGE_BYTES = 2_000_000  # of the pictures of a page
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,12 +39,6 @@ TITLES = {
     "choice": "Multiple choice",
     "action": "Action recognition",
     "grounding": "Temporal grounding",
-}
-DIRECTIONS = {
-    "t2v": "From a caption to its clip",
-    "v2t": "From a clip to its caption",
-    "t2i": "From a caption to its picture",
-    "i2t": "From a picture to its caption",
 }
 
 
@@ -199,7 +193,7 @@ def _section_view(section: ExampleSection, previews: Previews) -> View:
         groups.append({"hit": hit, "of": hits if hit else total - hits, "cards": cards})
     first = next((card for group in groups for card in group["cards"]), None)
     return {
-        "heading": DIRECTIONS.get(result.protocol.direction, ""),
+        "heading": direction_name(result.protocol.direction).capitalize(),
         "key": result.key,
         "queries": total,
         "gallery": result.gallery,

@@ -1,0 +1,123 @@
+"""Reads the directory of one run, for a comparison with another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reports.analysis.seed_statistics import is_number
+from reports.study.protocols import identify_test_set
+from reports.study.report_plan import PlannedPoint, ReportError
+from reports.study.sweep_results import MeasuredRun
+from simvtp.errors import DamagedFile
+from simvtp.runs.atomic_files import read_json
+from simvtp.runs.journal import read_journal
+from simvtp.runs.results import Result
+
+Curve = list[tuple[int, float]]  # (step, value)
+
+
+@dataclass(frozen=True)
+class RunSide:
+    """One of two runs that are compared.
+
+    Attributes:
+        name: short fingerprint.
+        config: flat settings {"masks.video_ratio": 0.9}.
+        patch: uncommitted changes.
+        results: by `Result.key`.
+        curves: losses and validation values, by `<stage>/<metric>`.
+    """
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    patch: str
+    status: Mapping[str, Any]
+    results: Mapping[str, Result]
+    curves: Mapping[str, Curve]
+
+    @property
+    def state(self) -> str:
+        """State of the run in words."""
+        return str(self.status.get("state") or "not started")
+
+    @property
+    def measured_run(self) -> MeasuredRun:
+        """The run as the functions on test items read it."""
+        return MeasuredRun(
+            point=PlannedPoint((), int(self.config.get("seed", 0)), self.name, ""),
+            run_id=self.name,
+            results=self.results,
+            commit="",
+            dirty=False,
+            hardware="",
+            cpu_hours=0.0,
+            gpu_hours=0.0,
+            run_dir=str(self.folder),
+            test_set=identify_test_set(self.config),
+        )
+
+
+def read_side(folder: Path) -> RunSide:
+    """Reads a run directory; files that the run has not written yet count as empty.
+
+    Raises:
+        ReportError: it is no run directory, or a file is damaged.
+    """
+    if not (folder / "experiment.json").exists():
+        raise ReportError(f"'{folder}' is not a run directory: it has no experiment.json.")
+    try:
+        identity = read_json(folder / "experiment.json")
+        results = [Result.from_dict(values) for values in _optional(folder / "results.json") or []]
+        config = flatten_mapping(identity["experiment"])
+        name = identity["fingerprint"][:12]
+    except (DamagedFile, ValueError, KeyError, TypeError) as error:
+        raise ReportError(
+            f"the files of '{folder}' cannot be read ({type(error).__name__}: {error}): "
+            "they were damaged."
+        ) from error
+    patch = folder / "diff.patch"
+    return RunSide(
+        folder=folder,
+        name=name,
+        config=config,
+        provenance=_optional(folder / "provenance.json") or {},
+        patch=patch.read_text(errors="replace") if patch.exists() else "",
+        status=_optional(folder / "status.json") or {},
+        results={result.key: result for result in results},
+        curves=_curves(folder / "journal.jsonl"),
+    )
+
+
+def _optional(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def flatten_mapping(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"masks.video_ratio": 0.9} of {"masks": {"video_ratio": 0.9}}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_mapping(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _curves(path: Path) -> dict[str, Curve]:
+    """Reads losses and validation values; of a step that was repeated, the last one counts."""
+    found: dict[str, dict[int, float]] = {}
+    if not path.exists():
+        return {}
+    for _, line in read_journal(path, 0):
+        if line["kind"] != "metrics":
+            continue
+        for name, value in line["metrics"].items():
+            if name.startswith(("loss/", "val/")) and value is not None and is_number(value):
+                steps = found.setdefault(f"{line['stage']}/{name}", {})
+                steps[int(line["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in found.items()}
