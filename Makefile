@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The tests and the demo start many processes on few cores: one torch thread each is fastest there.
+# Tests and demo start many processes on few cores: one torch thread each is fastest.
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: install demo test test-slow test-slurm bench lint types clean
@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/python sweeps/mask_ratio.py --recipe tiny
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m "slow and not slurm"
@@ -28,7 +28,8 @@ test-slow: install
 test-slurm: install
 	$(BIN)/python -m pytest -m slurm
 
-# Ratios of speed to the peers, beside the committed ones; BENCH=--strict fails after a drop of more than 15 %.
+# Speed-ups over other implementations against the committed ones; BENCH=--strict fails after a drop
+# of more than 15 %.
 bench: install
 	$(BIN)/python -m simvtp bench guard $(BENCH)
 
