@@ -1,6 +1,4 @@
-"""Downstream tasks: what a pre-trained encoder is fine-tuned for and how that is measured. One file
-a task.
-"""
+"""Downstream tasks: fine-tuning and evaluation of a pre-trained encoder, one file a task."""
 
 from __future__ import annotations
 
@@ -19,31 +17,27 @@ __all__ = ["TASKS", "Context", "OpenTask", "Task", "open_retrieval", "open_task"
 
 
 def open_retrieval(context: Context) -> Retrieval:
-    """Retrieval as the data set has it: clips and captions, pictures and captions, or published
-    choices by similarity.
+    """Returns retrieval as the data set has it.
+
+    That is clips and captions, pictures and captions, or published choices by similarity.
     """
     name = context.experiment.data.dataset
-    return (
-        ImageText(context)
-        if holds_images(name)
-        else SimilarityChoice(context)
-        if is_published(name)
-        else Retrieval(context)
-    )
+    if holds_images(name):
+        return ImageText(context)
+    return SimilarityChoice(context) if is_published(name) else Retrieval(context)
 
 
 def open_zero_shot(context: Context) -> Retrieval:
-    """What the pre-trained model is tested on before any fine-tuning: retrieval as above; with
-    finetune.task=imagetext, pictures.
+    """Returns the test of the pre-trained model before any fine-tuning.
+
+    It is retrieval as in `open_retrieval`; with finetune.task=imagetext, of pictures.
     """
     name, tuning = context.experiment.data.dataset, context.experiment.finetune
     if is_published(name):
         return SimilarityChoice(context, trains=False)
-    return (
-        ImageText(context)
-        if tuning.enabled and tuning.task == "imagetext"
-        else open_retrieval(context)
-    )
+    if tuning.enabled and tuning.task == "imagetext":
+        return ImageText(context)
+    return open_retrieval(context)
 
 
 TASKS: dict[str, OpenTask] = {
@@ -56,23 +50,25 @@ TASKS: dict[str, OpenTask] = {
 }
 
 
-FEATURES_ONLY = (
-    "retrieval",
-    "imagetext",
-)  # tasks that work with any method; the others fine-tune a pair encoder
+# Tasks that work with any method; the others fine-tune a pair encoder.
+FEATURES_ONLY = ("retrieval", "imagetext")
 
 
 def open_task(name: str, context: Context) -> Task:
-    """The task of that name on the experiment's data; ConfigError with the list if there is none."""
+    """Returns the task of that name on the experiment's data.
+
+    Raises:
+        ConfigError: there is no such task, or the method has no encoder for it.
+    """
     if name not in TASKS:
         raise ConfigError(
-            f"finetune.task={name}: there is no such task; choose one of {', '.join(TASKS)}."
+            f"finetune.task={name}: there is no such task; choose from {', '.join(TASKS)}."
         )
     method = context.experiment.model.method
     if name not in FEATURES_ONLY and not method_of(context.experiment.model).pair:
         able = ", ".join(other for other in METHODS if METHODS[other].pair)
         raise ConfigError(
-            f"finetune.task={name} needs a pair encoder, which model.method={method} does not have: "
-            f"choose a method that has one ({able}), or finetune.task=retrieval."
+            f"finetune.task={name} needs a pair encoder, which model.method={method} does not "
+            f"have: choose a method that has one ({able}), or finetune.task=retrieval."
         )
     return TASKS[name](context)

@@ -1,6 +1,6 @@
-"""Action recognition: one class for each video. Linear probe, attentive probe or full fine-tuning
-(`finetune.probe`); heads are ours.
+"""Action recognition: one class for each video.
 
+`finetune.probe` chooses a linear probe, an attentive probe or full fine-tuning; heads are ours.
 `finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates
 (`simvtp.training.optim`). `finetune.mixup` trains on mixtures of two clips
 (`simvtp.data.loading.mixup`).
@@ -35,14 +35,15 @@ VARIANTS = {"none": "full", "linear": "linear-probe", "attentive": "attentive-pr
 
 
 class ActionRecognition:
-    """Classes are the data set's own list, or those of the training split where it has none."""
+    """Action recognition; classes are the data set's own, or those of its training split."""
 
     selection = "val/top1"
 
     def __init__(self, context: Context) -> None:
         if context.blind:
             raise ConfigError(
-                "finetune.blind and finetune.baseline do not go with finetune.task=action: without the video nothing is left."
+                "finetune.blind and finetune.baseline do not go with finetune.task=action: without "
+                "the video nothing is left."
             )
         self.context = context
         experiment, tuning = context.experiment, context.experiment.finetune
@@ -95,7 +96,7 @@ class ActionRecognition:
         return torch.tensor([self.number.get(a.label, UNKNOWN) for a in self.actions[split]])
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
-        """top1 and top5; a clip's class scores are averaged over its views."""
+        """Returns top1 and top5; a clip's class scores are averaged over its views."""
         assert isinstance(model, VideoClassifier)
         actions, right = self.actions[split], self._targets(split)
         clips = [Clip(a.video, self.videos[a.video], ("",), split) for a in actions]

@@ -1,10 +1,10 @@
-"""Video-text multiple choice: which of n captions belongs to the clip. The pair encoder scores
-each; the head, ours, starts as the VTM head.
+"""Video-text multiple choice: which of n captions belongs to the clip.
 
-The wrong captions are those of other clips of the same split: in training drawn anew for each
-sample, in scoring picked once and for all by a hash of the clip's name. `prior` is 100 / n, as each
-caption is right as often as it is wrong; a blind model sees captions alone. A benchmark of multiple
-choice is tested on its published choices (published.py).
+The pair encoder scores each; the head, ours, starts as the VTM head. The wrong captions are those
+of other clips of the same split: in training drawn for each sample, in scoring picked once by a
+hash of the clip's name. `prior` is 100 / n, as each caption is right as often as it is wrong; a
+blind model sees captions alone. A benchmark of multiple choice is tested on its published choices
+(published_choice.py).
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ from simvtp.training.objectives import Objective
 
 
 class CaptionChoice:
-    """The right caption stands first in all that is made here; candidates are scored one by one, so
-    no model can make use of that.
+    """Choice among captions.
+
+    The right caption is always the first; candidates are scored one by one, so no model can make
+    use of that.
     """
 
     selection = "val/accuracy"
@@ -55,7 +57,8 @@ class CaptionChoice:
         for split, clips in self.clips.items():
             if split not in self.published and len(clips) < self.count:
                 raise DataError(
-                    f"the {split} split has {len(clips)} clips: too few for a choice among {self.count} captions."
+                    f"the {split} split has {len(clips)} clips: too few for a choice among "
+                    f"{self.count} captions."
                 )
         self.samples = len(self.clips["train"])
         self.negatives: str = ""
@@ -82,12 +85,10 @@ class CaptionChoice:
         def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
             texts: list[str] = []
             for number, clip in zip(numbers, chosen, strict=True):
-                luck = uniforms(seed, f"choice {stage}", number, 2 * self.count)
-                others = different(luck[: self.count - 1].tolist(), clip, len(clips))
-                texts += [
-                    _one_of(clips[c], u)
-                    for c, u in zip((clip, *others), luck[self.count :].tolist(), strict=True)
-                ]
+                draws = uniforms(seed, f"choice {stage}", number, 2 * self.count)
+                others = distinct_numbers(draws[: self.count - 1].tolist(), clip, len(clips))
+                chosen_clips = zip((clip, *others), draws[self.count :].tolist(), strict=True)
+                texts += [_draw_caption(clips[one], draw) for one, draw in chosen_clips]
             return self._shaped(texts), torch.zeros(len(chosen), dtype=torch.int64)
 
         return self.context.train_loader(clips, settings, stage, annotate)
@@ -102,8 +103,9 @@ class CaptionChoice:
             return [self._score_published(model, split, setting, checkpoint)]
         clips, texts = self.clips[split], []
         for number, clip in enumerate(clips):
-            luck = [hash_unit(f"wrong caption {i}", clip.id) for i in range(self.count - 1)]
-            texts += [clips[c].captions[0] for c in (number, *different(luck, number, len(clips)))]
+            draws = [hash_unit(f"wrong caption {i}", clip.id) for i in range(self.count - 1)]
+            others = distinct_numbers(draws, number, len(clips))
+            texts += [clips[one].captions[0] for one in (number, *others)]
         logits = score_texts(
             self.context, model, model.score, clips, self._shaped(texts), range(len(clips))
         )
@@ -138,7 +140,7 @@ class CaptionChoice:
             model,
             model.score,
             choices.clips,
-            shaped(tokens, choices.there),
+            shaped(tokens, choices.present),
             choices.owners,
         )
         protocol = self.context.protocol(
@@ -150,18 +152,20 @@ class CaptionChoice:
         return {self.selection: results[0].metrics["accuracy"]}
 
 
-def different(luck: Sequence[float], own: int, count: int) -> list[int]:
-    """As many different numbers below `count`, none of them `own`, as there are uniform numbers in
-    `luck`.
+def distinct_numbers(draws: Sequence[float], own: int, count: int) -> list[int]:
+    """Returns distinct numbers below `count`, none of them `own`.
+
+    Args:
+        draws: uniform numbers in [0, 1), one for each number.
     """
     taken = [own]
-    for share in luck:
-        place = int(share * (count - len(taken)))
-        for number in sorted(taken):  # the place-th number that is not taken
-            place += number <= place
-        taken.append(place)
+    for draw in draws:
+        drawn = int(draw * (count - len(taken)))
+        for number in sorted(taken):  # of the numbers that are not taken
+            drawn += number <= drawn
+        taken.append(drawn)
     return taken[1:]
 
 
-def _one_of(clip: Clip, share: float) -> str:
-    return clip.captions[int(share * len(clip.captions))]
+def _draw_caption(clip: Clip, draw: float) -> str:
+    return clip.captions[int(draw * len(clip.captions))]

@@ -1,17 +1,16 @@
-"""Temporal grounding: a sentence and a video, the span of the video that the sentence speaks of.
-The method is ours.
+"""Temporal grounding: the span of a video that a sentence describes. The method is ours.
 
-The video is cut into `finetune.segments` equal segments; `finetune.segment_frames` frames of each
-pass through the pair encoder with the sentence, and a light head says of each segment that it lies
-inside the span, that the span starts with it, that it ends with it. Every run of segments is a
+The video is divided into `finetune.segments` equal segments; `finetune.segment_frames` frames of
+each pass through the pair encoder with the sentence, and a light head says of each segment that it
+lies inside the span, that the span starts with it, that it ends with it. Every run of segments is a
 candidate. Its loss, had it been the true span, gives its probability; its score is the overlap with
 the true span that these probabilities let one expect; then non-maximum suppression, or with
 `finetune.spans=coverage` the spans that best complete those before them. Spans are as fine as the
 segments.
 
-Beside each figure: `chance` (random spans) and `prior` (the spans that overlap best with the
-training moments). `finetune.blind=true` trains on the sentence alone, `finetune.baseline=true` puts
-that beside.
+Each figure comes with `chance` (random spans) and `prior` (the spans that overlap best with the
+training moments). `finetune.blind=true` trains on the sentence alone, `finetune.baseline=true`
+trains that as a baseline.
 """
 
 from __future__ import annotations
@@ -55,23 +54,20 @@ from simvtp.training.objectives import Losses, Objective, Report, Shares
 MOST_SEGMENTS = 64  # 2,080 candidates
 NMS = 0.5  # a candidate that overlaps by more with a better one is left out
 TIES = "pessimistic"  # see simvtp/evaluation/temporal_spans.py
-WHOLE_VIDEO = (
-    10**9
-)  # a stride that no video is long enough for: the frames are spread evenly from its first to its last one
+# A stride that no video is long enough for: the frames are spread evenly from its first to its
+# last one.
+WHOLE_VIDEO = 10**9
 
 
 class Grounding:
-    """Moments of videos."""
+    """Temporal grounding of the moments of videos."""
 
     selection = "val/mIoU"
 
     def __init__(self, context: Context) -> None:
         experiment, tuning = context.experiment, context.experiment.finetune
-        self.segments, self.segment_frames, self.spans = (
-            tuning.segments,
-            tuning.segment_frames,
-            tuning.spans,
-        )
+        self.segments, self.segment_frames = tuning.segments, tuning.segment_frames
+        self.spans = tuning.spans
         self.variant = f"NMS {NMS:g}" if self.spans == "nms" else self.spans
         if not 2 <= self.segments <= MOST_SEGMENTS:
             raise ConfigError(
@@ -80,7 +76,8 @@ class Grounding:
         tubelet = experiment.model.tubelet_size
         if self.segment_frames < 1 or self.segment_frames % tubelet:
             raise ConfigError(
-                f"finetune.segment_frames={self.segment_frames}: must be a multiple of model.tubelet_size={tubelet}."
+                f"finetune.segment_frames={self.segment_frames}: must be a multiple of "
+                f"model.tubelet_size={tubelet}."
             )
         self.context = context.resampled(self.segments * self.segment_frames, WHOLE_VIDEO)
         records = open_annotations(experiment.data, experiment.runtime, "grounding")
@@ -98,27 +95,24 @@ class Grounding:
             raise DataError(
                 f"no moment of the train split of {context.dataset.name} begins within its video."
             )
-        self._say_what_cannot_be_found()
+        self._report_late_moments()
         asked = (m.sentence for moments in self.moments.values() for m in moments)
         self.text_length = needed_length(context.tokenizer, asked, experiment.model.text_length)
         self.samples = len(self.learnt)
         self.negatives: str = ""
 
     def _begins(self, moment: Moment) -> bool:
-        """Whether it begins before its video ends; in real annotation files not all do."""
+        """Returns True if it begins before its video ends; in real annotation files not all do."""
         return moment.span.start_s < self.lengths[moment.id]
 
-    def _say_what_cannot_be_found(self) -> None:
+    def _report_late_moments(self) -> None:
         for split, moments in self.moments.items():
             late = sum(not self._begins(moment) for moment in moments)
             if late:
-                fate = (
-                    "left out"
-                    if split == "train"
-                    else "no span can be right, so they count as misses"
-                )
+                fate = "no span can be right, so they count as misses"
                 self.context.say(
-                    f"{split}: {late} of {len(moments)} sentences speak of a time after the end of their video: {fate}"
+                    f"{split}: {late} of {len(moments)} sentences are about a time after the end "
+                    f"of their video: {'left out' if split == 'train' else fate}"
                 )
 
     # ---- training --------------------------------------------------------------------------------
@@ -145,9 +139,8 @@ class Grounding:
         def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
             moments = [self.learnt[number] for number in chosen]
             spans, lengths = self._truth(moments)
-            return self._texts(moments), torch.from_numpy(
-                np.clip(spans / lengths[:, None], 0, 1)
-            ).float()
+            fractions = np.clip(spans / lengths[:, None], 0, 1)
+            return self._texts(moments), torch.from_numpy(fractions).float()
 
         return self.context.train_loader(clips, settings, stage, annotate)
 
@@ -155,8 +148,9 @@ class Grounding:
         return self.context.tokenizer.encode([m.sentence for m in moments], self.text_length)
 
     def _truth(self, moments: Sequence[Moment]) -> tuple[Spans, Numbers]:
-        """(true spans [Q, 2], lengths of their videos [Q]), in seconds. A span that reaches beyond
-        its video is cut at the end.
+        """Returns (true spans [Q, 2], lengths of their videos [Q]), in seconds.
+
+        A span that reaches beyond its video is clipped at the end.
         """
         lengths = np.array([self.lengths[m.id] for m in moments])
         spans = np.array([(m.span.start_s, m.span.end_s) for m in moments])
@@ -186,12 +180,11 @@ class Grounding:
 
 
 class SpanLoss:
-    """How far `logits` [B, S, 3] are from the spans `targets` float [B, 2], shares of the video
-    from 0 to 1.
+    """Loss of `logits` [B, S, 3] against the spans `targets` float [B, 2], fractions of the video.
 
-    inside: binary cross-entropy with the share of each segment that the span covers, mean over the
-    segments; bounds: cross-entropy with the first segment of the span and with the last one, both
-    after rounding to whole segments (at least one).
+    inside: binary cross-entropy with the fraction of each segment that the span covers, mean over
+    the segments; bounds: cross-entropy with the first segment of the span and with the last one,
+    both after rounding to whole segments (at least one).
     """
 
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
@@ -208,16 +201,21 @@ class SpanLoss:
         first = scaled[:, 0].round().long().clamp(max=count - 1)
         last = (scaled[:, 1].round().long() - 1).maximum(first)
         inside = F.binary_cross_entropy_with_logits(logits[..., INSIDE], covered)
-        bounds = F.cross_entropy(logits[..., START], first) + F.cross_entropy(
-            logits[..., END], last
-        )
+        start = F.cross_entropy(logits[..., START], first)
+        bounds = start + F.cross_entropy(logits[..., END], last)
         report = {"loss/inside": inside.detach(), "loss/bounds": bounds.detach()}
         return {"inside": inside, "bounds": bounds}, report
 
 
 def candidates(logits: Tensor) -> tuple[Spans, Numbers]:
-    """(candidates as shares of the video [N, 2], probability of each to be the true span [Q, N]) of
-    float64 logits [Q, S, 3].
+    """Returns all runs of segments with their probabilities.
+
+    Args:
+        logits: float64 [Q, S, 3].
+
+    Returns:
+        (candidates as fractions of the video [N, 2], probability of each to be the true span [Q,
+        N]).
     """
     count = logits.shape[1]
     first, last = torch.triu_indices(count, count).unbind(0)
@@ -233,38 +231,41 @@ def candidates(logits: Tensor) -> tuple[Spans, Numbers]:
 def predict(
     logits: Tensor, lengths: Numbers, spans: Literal["nms", "coverage"] = "nms"
 ) -> list[Prediction]:
-    """Spans in seconds, at most as many as are looked at, with scores: the expected overlap, with
-    `coverage` what a span adds to it.
+    """Returns spans in seconds with scores, at most as many as the metrics look at.
+
+    A score is the expected overlap; with `coverage` it is the gain of the span.
     """
-    shares, probabilities = candidates(logits)
-    overlaps = overlap(shares, shares)
+    fractions, probabilities = candidates(logits)
+    overlaps = overlap(fractions, fractions)
     found = []
     for row, length in zip(probabilities, lengths, strict=True):
         if spans == "coverage":
-            kept, scores = cover(overlaps, row, max(DEPTHS))
+            chosen, scores = cover(overlaps, row, max(DEPTHS))
         else:
             expected = row @ overlaps
-            kept = suppress(shares, expected, NMS, max(DEPTHS))
-            scores = expected[kept]
-        found.append((shares[kept] * length, scores))
+            chosen = suppress(fractions, expected, NMS, max(DEPTHS))
+            scores = expected[chosen]
+        found.append((fractions[chosen] * length, scores))
     return found
 
 
 def _lengths(moments: Sequence[Moment], records: Benchmark, context: Context) -> dict[str, float]:
-    """Length in seconds of the video of each moment; files are opened where the annotations do not
-    say it.
+    """Returns the length in seconds of the video of each moment.
+
+    Files are opened where the annotations do not give it.
     """
     known = {m.video: m.duration_s for m in moments}
-    silent = [video for video, length in known.items() if length is None]
-    if silent:
-        context.say(f"looking up the lengths of {len(silent)} videos")
+    unknown = [video for video, length in known.items() if length is None]
+    if unknown:
+        context.say(f"looking up the lengths of {len(unknown)} videos")
     reader = get_reader(context.experiment.data.reader)
-    for video in silent:
+    for video in unknown:
         context.check()
         info = probe(records.videos[video], reader)
         if info.fps <= 0:
             raise DataError(
-                f"{records.videos[video]} does not say its frames per second: the length of the video is not known."
+                f"{records.videos[video]} does not say its frames per second: the length of the "
+                "video is not known."
             )
         known[video] = info.frames / info.fps
     return {m.id: m.duration_s or known[m.video] or 0.0 for m in moments}

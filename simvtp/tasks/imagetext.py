@@ -1,10 +1,10 @@
-"""Image-text retrieval: a caption to its picture and back. The way is that of text-video retrieval;
-what is said of pictures here is ours.
+"""Image-text retrieval: a caption to its picture and back.
 
-A picture is a clip of one frame, which is repeated as often as one tube is long: a model of video
-sees it in its first time slot and nothing after it. Of a data set of videos the picture is the
-middle frame of each clip. Every caption is a query (five of each picture of Flickr30k and COCO); in
-the direction i2t the rank of a picture is that of the best of its captions, as is usual.
+It works like text-video retrieval; the treatment of pictures is ours. A picture is a clip of one
+frame, which is repeated as often as one tube is long: a model of video sees it in its first time
+slot and nothing after it. Of a data set of videos the picture is the middle frame of each clip.
+Every caption is a query (five of each picture of Flickr30k and COCO); in the direction i2t the rank
+of a picture is that of the best of its captions, as is usual.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from simvtp.tasks.task import Context
 
 
 def holds_images(dataset: str) -> bool:
-    """Whether the data set is a benchmark of captioned images."""
+    """Returns True if the data set is a benchmark of captioned images."""
     return dataset in BENCHMARKS and BENCHMARKS[dataset].task == "image_text"
 
 
 class ImageText(Retrieval):
-    """Pictures and captions; zero-shot with the pre-trained encoder, and fine-tuned."""
+    """Retrieval of pictures and captions, zero-shot and fine-tuned."""
 
     kind = "image_text"
 
@@ -44,9 +44,8 @@ class ImageText(Retrieval):
 
     def _embed(self, model: nn.Module, split: str) -> Embedded:
         config = self.context.experiment.model
-        if isinstance(
-            model, SimVTP
-        ):  # the pre-trained model, built for longer clips (one of MAC takes shorter ones, too)
+        # The pre-trained model is built for longer clips; one of MAC takes shorter ones, too.
+        if isinstance(model, SimVTP):
             plain = method_of(config).retrieval(
                 model, config, drop_path=0.0, pooling=config.pooling, encoder="shared"
             )

@@ -15,37 +15,38 @@ from simvtp.errors import DataError
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.tasks.task import Context
 
-Predict = Callable[
-    [Tensor, Tensor, Tensor], Tensor
-]  # (clips [b, T, H, W, 3], input_ids, attention_mask) -> [b, ...]
-
+# (clips [b, T, H, W, 3], input_ids, attention_mask) -> [b, ...]
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 CHUNK = 8192  # texts that are tokenised at a time
 
 
 def needed_length(tokenizer: Tokenizer, texts: Iterable[str], limit: int) -> int:
-    """Pieces of the longest of the texts, at most `limit`: padding that no text needs costs time
-    and changes nothing.
+    """Returns the number of pieces of the longest of the texts, at most `limit`.
+
+    Padding that no text needs costs time and changes nothing.
     """
     different = list(dict.fromkeys(texts))
     parts = (
         tokenizer.encode(different[first : first + CHUNK], limit).attention_mask
         for first in range(0, len(different), CHUNK)
     )
-    return max(int(there.sum(dim=1).max()) for there in parts)
+    return max(int(mask.sum(dim=1).max()) for mask in parts)
 
 
 def asked_clips(
     records: Sequence[Question | Moment], videos: Mapping[str, Path], split: str
 ) -> tuple[list[Clip], list[int]]:
-    """(the videos that are asked about, each once, in the order of their first record; for each
-    record the number of its video).
+    """Returns the videos that questions or moments are about.
+
+    Returns:
+        (each video once, in the order of its first record; for each record the number of its
+        video).
     """
     names = list(dict.fromkeys(record.video for record in records))
-    place = {name: number for number, name in enumerate(names)}
-    return [Clip(name, videos[name], (), split) for name in names], [
-        place[record.video] for record in records
-    ]
+    numbers = {name: number for number, name in enumerate(names)}
+    clips = [Clip(name, videos[name], (), split) for name in names]
+    return clips, [numbers[record.video] for record in records]
 
 
 def score_texts(
@@ -56,28 +57,31 @@ def score_texts(
     texts: TokenBatch,
     owners: Sequence[int],
 ) -> Tensor:
-    """Mean over the views of `predict`'s answer for each text with its clip: float64 [texts, ...],
-    on the CPU.
+    """Returns the mean over the views of `predict` for each text with its clip.
 
     Args:
         model: put into evaluation mode meanwhile.
         clips: the videos, each once.
         texts: row i ([L], or [C, L]) belongs to clip number owners[i].
 
-    Raises DataError if a text's clip gave no view.
+    Returns:
+        float64 [texts, ...], on the CPU.
+
+    Raises:
+        DataError: a text's clip gave no view.
     """
     size = context.experiment.evaluate.batch_size
     total: Tensor | None = None
     seen = torch.zeros(len(owners), dtype=torch.int64)
-    asked: dict[int, list[int]] = {}
+    rows_of_clip: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
-        asked.setdefault(owner, []).append(row)
+        rows_of_clip.setdefault(owner, []).append(row)
     with evaluating(model):
         for views, numbers in context.until_stopped(context.view_loader(clips).batches()):
             pairs = [
                 (view, row)
                 for view, number in enumerate(numbers.tolist())
-                for row in asked.get(number, ())
+                for row in rows_of_clip.get(number, ())
             ]
             for first in range(0, len(pairs), size):
                 context.check()

@@ -1,9 +1,8 @@
-"""Multiple choice as it is published (MSR-VTT MC, LSMDC MC): five sentences for each clip, one of
-which describes it.
+"""Published multiple choice (MSR-VTT MC, LSMDC MC): five sentences a clip, one describes it.
 
-What is trained on are captions (the data set's `clips`); the published choices are the test. They
-are scored in two ways: by the similarity of a retrieval model, as the field does
-(`SimilarityChoice`, here), and by the pair encoder of `finetune.task=choice`.
+Training uses captions (the data set's `clips`); the published choices are the test. They are scored
+in two ways: by the similarity of a retrieval model, as the field does (`SimilarityChoice`, here),
+and by the pair encoder of `finetune.task=choice`.
 """
 
 from __future__ import annotations
@@ -35,10 +34,12 @@ from simvtp.tasks.twostage import Matcher
 
 @dataclass(frozen=True)
 class Choices:
-    """What is to be chosen from.
+    """Published choices of a split.
 
     Attributes:
+        ids: names of the choices.
         clips: each video once; choice i is about clip number owners[i].
+        owners: number of the clip of each choice.
         sentences: those of each choice.
         right: int64 [Q], number of the right one.
     """
@@ -51,15 +52,14 @@ class Choices:
 
     @property
     def most(self) -> int:
-        """Sentences of the choice that has most."""
+        """Number of sentences of the choice that has most."""
         return max(map(len, self.sentences))
 
     @property
-    def there(self) -> Tensor:
-        """bool [Q, most], False where a choice has fewer sentences."""
-        return torch.tensor(
-            [[i < len(several) for i in range(self.most)] for several in self.sentences]
-        )
+    def present(self) -> Tensor:
+        """Mask bool [Q, most], False where a choice has fewer sentences."""
+        lengths = torch.tensor([len(several) for several in self.sentences])
+        return torch.arange(self.most) < lengths[:, None]
 
     def scored(self, protocol: Protocol, scores: Tensor, temperature: float = 1.0) -> Scored:
         """Returns the accuracy of scores [Q, most], with their predictions.
@@ -67,7 +67,7 @@ class Choices:
         Args:
             temperature: turns the scores into logits for the examples.
         """
-        result = choice_result(protocol, scores, self.right, candidates=self.there)
+        result = choice_result(protocol, scores, self.right, candidates=self.present)
         videos = [self.clips[owner].id for owner in self.owners]
         queries = Queries(self.ids, videos, [""] * len(self.ids))
         candidates = Candidates(self.sentences, self.right)
@@ -75,13 +75,14 @@ class Choices:
 
 
 def is_published(dataset: str) -> bool:
-    """Whether the data set is a benchmark of multiple choice."""
+    """Returns True if the data set is a benchmark of multiple choice."""
     return dataset in BENCHMARKS and BENCHMARKS[dataset].task == "choice"
 
 
 def published_choices(context: Context) -> dict[str, Choices]:
-    """The published choices of each split that has some; none if the data set is no benchmark of
-    multiple choice.
+    """Returns the published choices of each split that has some.
+
+    There are none if the data set is no benchmark of multiple choice.
     """
     experiment = context.experiment
     if not is_published(experiment.data.dataset):
@@ -106,46 +107,55 @@ def _choices(questions: Sequence[Question], videos: Mapping[str, Path], split: s
 
 
 def require_training_captions(context: Context) -> None:
-    """DataError if the benchmark came without captions to train on."""
+    """Checks that a benchmark has captions to train on.
+
+    Raises:
+        DataError: it came without.
+    """
     name = context.dataset.name
-    if not all(
-        any(clip.captions for clip in context.dataset.splits[split]) for split in ("train", "val")
-    ):
+    for split in ("train", "val"):
+        if any(clip.captions for clip in context.dataset.splits[split]):
+            continue
         why = "; ".join(context.dataset.notes) or "its files name none"
         raise DataError(
-            f"{name} has no captions to train on ({why}): only evaluate.zero_shot with finetune.enabled=false is possible."
+            f"{name} has no captions to train on ({why}): only evaluate.zero_shot with "
+            "finetune.enabled=false is possible."
         )
 
 
 class SimilarityChoice(Retrieval):
-    """Trains as retrieval on captions and selects by retrieval on `val`; its figures are those of
-    the published choices, by cosine.
+    """Published choices by cosine.
+
+    It trains as retrieval on captions and selects by retrieval on `val`; its figures are those of
+    the published choices.
     """
 
     def __init__(self, context: Context, trains: bool = True) -> None:
         experiment = context.experiment
         if experiment.evaluate.rerank or experiment.evaluate.dual_softmax:
             raise ConfigError(
-                f"evaluate.rerank and evaluate.dual_softmax are for galleries, but {context.dataset.name} has a few sentences for each clip: "
-                "leave them out."
+                f"evaluate.rerank and evaluate.dual_softmax are for galleries, but "
+                f"{context.dataset.name} has a few sentences for each clip: leave them out."
             )
         if trains:
             require_training_captions(context)
             if experiment.finetune.selection == "test":
                 raise ConfigError(
-                    f"finetune.selection=test: the test clips of {context.dataset.name} have choices and no captions; take val."
+                    f"finetune.selection=test: the test clips of {context.dataset.name} have "
+                    "choices and no captions; choose val."
                 )
         self.choices = published_choices(context)
         if experiment.evaluate.split not in self.choices:
             raise DataError(
-                f"the {experiment.evaluate.split} split of {context.dataset.name} has no published choice; take test."
+                f"the {experiment.evaluate.split} split of {context.dataset.name} has no "
+                "published choice; choose test."
             )
         super().__init__(context, captioned=False)
 
     def report(
         self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None
     ) -> list[Scored]:
-        """The choices of the split: the sentence with the largest cosine is taken."""
+        """Returns the choices of the split: the sentence with the largest cosine is taken."""
         context, choices = self.context, self.choices[split]
         experiment = context.experiment
         rows = [
@@ -165,12 +175,10 @@ class SimilarityChoice(Retrieval):
             device=context.device,
             video_names=[clip.id for clip in choices.clips],
         )
-        unit_texts, unit_videos = (
-            unit_features(embedded.texts, "caption"),
-            unit_features(embedded.videos, "video"),
-        )
-        scores = torch.full(choices.there.shape, -torch.inf)
-        scores[choices.there] = own_cosines(unit_texts, unit_videos, embedded.owners)
+        unit_texts = unit_features(embedded.texts, "caption")
+        unit_videos = unit_features(embedded.videos, "video")
+        scores = torch.full(choices.present.shape, -torch.inf)
+        scores[choices.present] = own_cosines(unit_texts, unit_videos, embedded.owners)
         variant = f"{choices.most} captions, by similarity"
         protocol = context.protocol(
             "choice", split, setting, checkpoint, ties=TIES, variant=variant

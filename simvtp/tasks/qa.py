@@ -1,13 +1,14 @@
-"""Question answering: open-ended, multiple choice, counting. The papers' heads are not known: all
-of this is ours.
+"""Question answering: open-ended, multiple choice, counting.
 
-open: the pair encoder sees clip and question, a classifier chooses among the answers of the
-training split (the most frequent ones, if `finetune.answers` limits them); an answer that is not
-among them is never right. choice: each candidate is put before the question, and the pair encoder
-scores every such text with the clip. count: one number is predicted with the squared error.
+The papers' heads are not known: all of this is ours. open: the pair encoder sees clip and question,
+a classifier chooses among the answers of the training split (the most frequent ones, if
+`finetune.answers` limits them); an answer that is not among them is never right. choice: each
+candidate is put before the question, and the pair encoder scores every such text with the clip.
+count: one number is predicted with the squared error.
 
-Beside each figure: `chance`, and `prior` = the most frequent answer of the question's category.
-`finetune.blind=true` trains on the question alone, `finetune.baseline=true` puts that beside.
+Each figure comes with `chance`, and `prior` = the most frequent answer of the question's category.
+`finetune.blind=true` trains on the question alone, `finetune.baseline=true` trains that as a
+baseline.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ CLOSENESS = "minus-MSE"  # of the counts as predicted: larger is better
 
 
 class QuestionAnswering:
-    """Questions about clips, of one kind."""
+    """Question answering about clips, with questions of one kind."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -68,8 +69,7 @@ class QuestionAnswering:
         records = open_annotations(experiment.data, experiment.runtime, "qa", tuning.questions)
         self.videos = records.videos
         self.kind: QuestionKind = _only_kind(records.questions)
-        # Of counts the error is what is trained; a rounded mean is right less often than it is
-        # near.
+        # Counts are trained on the error; a rounded mean is right less often than it is near.
         self.selection = f"val/{CLOSENESS}" if self.kind == "count" else "val/accuracy"
         self.questions = {
             split: [q for q in records.questions if q.split == split] for split in SPLITS
@@ -77,7 +77,8 @@ class QuestionAnswering:
         for split in ("train", tuning.selection, experiment.evaluate.split):
             if not self.questions[split]:
                 raise DataError(
-                    f"the {split} split of {context.dataset.name} has no question of kind {self.kind}."
+                    f"the {split} split of {context.dataset.name} has no question of kind "
+                    f"{self.kind}."
                 )
         frequency = Counter(q.answer for q in self.questions["train"])
         self.answers = order_of(frequency)[: tuning.answers or None]
@@ -110,9 +111,8 @@ class QuestionAnswering:
         )
         if self.kind == "count":
             assert isinstance(model.head, AnswerHead)
-            nn.init.constant_(
-                model.head.out.bias, sum(float(q.answer) for q in self.learnt) / len(self.learnt)
-            )
+            mean = sum(float(q.answer) for q in self.learnt) / len(self.learnt)
+            nn.init.constant_(model.head.out.bias, mean)
         return model
 
     def objective(self) -> Objective:
@@ -128,32 +128,35 @@ class QuestionAnswering:
         return self.context.train_loader(clips, settings, stage, annotate)
 
     def _texts(self, questions: Sequence[Question]) -> TokenBatch:
-        """[b, L], or [b, C, L] with a text for each candidate and none where a question has fewer."""
+        """Returns [b, L], or [b, C, L] with a text for each candidate of a question."""
         tokens = self.context.tokenizer.encode(
             [text for q in questions for text in self._worded(q)], self.text_length
         )
         if self.kind != "choice":
             return tokens
-        there = torch.tensor(
-            [[i < len(q.candidates) for i in range(self.candidates)] for q in questions]
-        )
-        return shaped(tokens, there)
+        return shaped(tokens, self._present(questions))
+
+    def _present(self, questions: Sequence[Question]) -> Tensor:
+        """Returns bool [b, C], False where a question has fewer candidates."""
+        lengths = torch.tensor([len(q.candidates) for q in questions])
+        return torch.arange(self.candidates) < lengths[:, None]
 
     def _worded(self, question: Question) -> list[str]:
-        """The texts that are scored for a question: itself, or one for each candidate (those that
-        it lacks included).
+        """Returns the texts that are scored for a question.
+
+        That is the question itself, or one text for each candidate (those that it lacks included).
         """
         if self.kind != "choice":
             return [question.text]
-        # The candidate comes first: a long question is cut at its end, and then the candidates must
-        # not become alike.
+        # The candidate comes first: a long question is truncated at its end, and then the
+        # candidates must not become alike.
         return [
             f"{candidate} : {question.text}"
             for candidate in padded(question.candidates, self.candidates)
         ]
 
     def _targets(self, questions: Sequence[Question]) -> Tensor:
-        """float [b] for counts, else int64 [b]."""
+        """Returns float [b] for counts, else int64 [b]."""
         if self.kind == "count":
             return torch.tensor([float(q.answer) for q in questions])
         if self.kind == "choice":
@@ -193,7 +196,7 @@ class QuestionAnswering:
     def _choices(
         self, logits: Tensor, questions: Sequence[Question]
     ) -> tuple[dict[str, float], dict[str, float], dict[str, float], Tensor]:
-        """(metrics, chance, prior, ranks) of open-ended or multiple-choice questions."""
+        """Returns (metrics, chance, prior, ranks) of open-ended or multiple-choice questions."""
         right, categories = self._targets(questions), [q.category for q in questions]
         trained, sorts = self.questions["train"], [q.category for q in self.questions["train"]]
         if self.kind == "open":
@@ -203,29 +206,24 @@ class QuestionAnswering:
                 self._targets(trained), right, len(self.answers), categories, sorts
             )
             return accuracy(ranks, categories), chance, prior, ranks
-        there = torch.tensor(
-            [[i < len(q.candidates) for i in range(self.candidates)] for q in questions]
-        )
-        ranks = answer_ranks(logits, right, there)
+        present = self._present(questions)
+        ranks = answer_ranks(logits, right, present)
         often = Counter((q.category, q.answer) for q in trained)
-        counts = torch.tensor(
-            [
-                [often[q.category, text] for text in padded(q.candidates, self.candidates)]
-                for q in questions
-            ]
-        )
-        prior = prior_choice(counts, right, there, categories)
-        return (
-            accuracy(ranks, categories),
-            chance_accuracy(right, there.sum(dim=1), categories),
-            prior,
-            ranks,
-        )
+        counts = []
+        for q in questions:
+            texts = padded(q.candidates, self.candidates)
+            counts.append([often[q.category, text] for text in texts])
+        prior = prior_choice(torch.tensor(counts), right, present, categories)
+        chance = chance_accuracy(right, present.sum(dim=1), categories)
+        return accuracy(ranks, categories), chance, prior, ranks
 
     def _counts(
         self, protocol: Protocol, predicted: Tensor, questions: Sequence[Question]
     ) -> Scored:
-        """The result on counts; the prior is that of each category, averaged over the questions."""
+        """Returns the figures of counts.
+
+        The prior is that of each category, averaged over the questions.
+        """
         trained = self.questions["train"]
         known = [round(float(q.answer)) for q in trained]
         limits = (
@@ -274,16 +272,18 @@ def _queries(questions: Sequence[Question]) -> Queries:
 
 
 def padded(candidates: Sequence[str], count: int) -> list[str]:
-    """The candidates, then empty texts up to `count`."""
+    """Returns the candidates, then empty texts up to `count`."""
     return [*candidates, *[""] * (count - len(candidates))]
 
 
-def shaped(tokens: TokenBatch, there: Tensor) -> TokenBatch:
-    """Rows of b x C texts as [b, C, L]; a text that is not `there` (bool [b, C]) has no piece at
-    all.
+def shaped(tokens: TokenBatch, present: Tensor) -> TokenBatch:
+    """Returns rows of b x C texts as [b, C, L].
+
+    Args:
+        present: bool [b, C]; a text that is not present has no piece at all.
     """
-    size = *there.shape, -1
-    mask = tokens.attention_mask.view(size) & there[..., None]
+    size = *present.shape, -1
+    mask = tokens.attention_mask.view(size) & present[..., None]
     return TokenBatch(
         tokens.input_ids.view(size) * mask, mask, tokens.word_ids.view(size).masked_fill(~mask, -1)
     )
@@ -293,6 +293,7 @@ def _only_kind(questions: Sequence[Question]) -> QuestionKind:
     kinds = sorted({q.kind for q in questions})
     if len(kinds) != 1:
         raise DataError(
-            f"the questions are of {len(kinds)} kinds ({', '.join(kinds) or 'there are none'}): choose a protocol with one kind."
+            f"the questions are of {len(kinds)} kinds ({', '.join(kinds) or 'there are none'}): "
+            "choose a protocol with one kind."
         )
     return kinds[0]

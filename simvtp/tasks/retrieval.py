@@ -1,5 +1,6 @@
-"""Text-video retrieval with two copies of the encoder, as published (method notes 1.8), or with one
-for both sides (`finetune.encoder`).
+"""Text-video retrieval with two copies of the encoder, as published (method notes 1.8).
+
+`finetune.encoder` may choose one encoder for both sides.
 """
 
 from __future__ import annotations
@@ -27,19 +28,26 @@ from simvtp.training.objectives import RetrievalObjective
 
 
 class Retrieval:
-    """A caption to its video and back. With two copies the published way; only the selection metric
-    is ours.
-    """
+    """Retrieval of videos by captions and back; only the selection metric is ours."""
 
     kind = "retrieval"  # `Protocol.task`
-    # mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone)
+    # Mean of t2v R@1, R@5 and R@10 on the selection split (ours: steadier than R@1 alone).
     selection = SELECTION_METRIC
 
     def __init__(self, context: Context, captioned: bool = True) -> None:
-        """`captioned`: DataError if no clip has a caption."""
+        """Opens the task.
+
+        Args:
+            captioned: the data must have captions.
+
+        Raises:
+            DataError: no clip has a caption.
+            ConfigError: the video is hidden.
+        """
         if context.blind:
             raise ConfigError(
-                "finetune.blind and finetune.baseline do not go with finetune.task=retrieval: without the video nothing is left."
+                "finetune.blind and finetune.baseline do not go with finetune.task=retrieval: "
+                "without the video nothing is left."
             )
         if captioned:
             require_captions(context.dataset, "retrieval")
@@ -66,7 +74,11 @@ class Retrieval:
         return self.context.train_loader(self.clips["train"], settings, stage)
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
-        """[t2v, v2t]; `model` is any with `embed_video` and `embed_text`, also the pre-trained one."""
+        """Returns [t2v, v2t].
+
+        Args:
+            model: any with `embed_video` and `embed_text`, also the pre-trained one.
+        """
         embedded = self._embed(model, split)
         results = score(embedded, self._protocol(split, setting, checkpoint))
         return with_retrieval_predictions(results, embedded, self._names_and_captions(split))
@@ -74,8 +86,9 @@ class Retrieval:
     def report(
         self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None
     ) -> list[Scored]:
-        """As `score`, and behind these what `evaluate.dual_softmax` and `evaluate.rerank` ask for
-        (twostage.py).
+        """Returns the figures of `score`, then those of dual-softmax and re-ranking.
+
+        `evaluate.dual_softmax` and `evaluate.rerank` ask for them; see twostage.py.
         """
         embedded, protocol = self._embed(model, split), self._protocol(split, setting, checkpoint)
         further = further_figures(

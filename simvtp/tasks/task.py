@@ -1,4 +1,4 @@
-"""What an experiment needs of a task, and what a task is given.
+"""Interface between experiments and downstream tasks.
 
 A task is opened on the data of an experiment and then knows what it trains and tests on. The
 training loop stays the same: a task gives it a model, an objective and a loader, and gives the
@@ -39,13 +39,13 @@ def _unguarded(items: Iterator[Any]) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Context:
-    """What a task is opened with: settings, data, and the ways to load them.
+    """Settings and data that a task is opened with, and the ways to load them.
 
     Attributes:
         experiment: resolved settings (`model.vocab_size` is the tokenizer's).
-        blind: the video is hidden from the model (of `finetune.blind`, or because this is the
+        blind: the video is hidden from the model (by `finetune.blind`, or because this is the
             text-only baseline).
-        until_stopped: hands items on and ends with Stopped once that was asked for; wrap what an
+        until_stopped: passes items on and raises Stopped once that was asked for; wrap what an
             evaluation loops over.
     """
 
@@ -68,12 +68,14 @@ class Context:
         annotate: Annotate | None = None,
         classes: int = 0,
     ) -> TrainLoader:
-        """Training batches of `clips`, one sample each (a clip that is asked about twice is listed
-        twice), with fine-tuning's crop, flip and augmentation.
+        """Returns training batches of `clips`, with fine-tuning's crop, flip and augmentation.
 
-        `annotate` gives texts and targets of the samples; without it, texts are captions and there
-        are no targets. `classes`: how many there are, of a task whose targets are classes; then
-        clips and classes are mixed if `finetune.mixup` says so.
+        Args:
+            clips: one sample each; a clip with two questions is listed twice.
+            annotate: texts and targets of the samples; without it, texts are captions and there are
+                no targets.
+            classes: number of classes, of a task whose targets are classes; then clips and classes
+                are mixed if `finetune.mixup` says so.
         """
         experiment, tuning = self.experiment, self.experiment.finetune
         make = (
@@ -106,8 +108,10 @@ class Context:
         )
 
     def resampled(self, frames: int, stride: int) -> Context:
-        """The same with samples of so many frames, so far apart (also `STILL`, `WHOLE_VIDEO`), in
-        one window in time.
+        """Returns a context whose samples have another length and stride, and one window in time.
+
+        Args:
+            stride: may also be `STILL` or `WHOLE_VIDEO`.
         """
         experiment = self.experiment
         return replace(
@@ -121,7 +125,7 @@ class Context:
         )
 
     def view_loader(self, clips: Sequence[Clip]) -> ViewLoader:
-        """All views of `clips` (segments x crops of the experiment's evaluation)."""
+        """Returns all views of `clips` (segments x crops of the experiment's evaluation)."""
         experiment, settings = self.experiment, self.experiment.evaluate
         return ViewLoader(
             clips,
@@ -146,7 +150,7 @@ class Context:
         direction: str = "",
         variant: str = "",
     ) -> Measured:
-        """The protocol of a figure that is measured with this experiment's views."""
+        """Returns the protocol of a figure that is measured with this experiment's views."""
         experiment, settings = self.experiment, self.experiment.evaluate
         return Measured(
             task=task,
@@ -168,9 +172,9 @@ class Task(Protocol):
     """A task on the data of one experiment.
 
     Attributes:
-        selection: the metric of `select`'s answer by which fine-tuning chooses its weights; larger
-            is better, its name begins with `val/`.
-        samples: how many training samples make an epoch.
+        selection: the metric of `select` by which fine-tuning chooses its weights; larger is
+            better, its name begins with `val/`.
+        samples: training samples in an epoch.
         negatives: `global` or `local` if the loss contrasts the samples of a batch, else empty.
     """
 
@@ -179,17 +183,19 @@ class Task(Protocol):
     negatives: str
 
     def build(self, unified: Any) -> nn.Module:
-        """The model to train, from the pre-trained model (a `SimVTP`, unless `FEATURES_ONLY` names
-        the task).
+        """Returns the model to train.
+
+        Args:
+            unified: the pre-trained model (a `SimVTP`, unless `FEATURES_ONLY` names the task).
         """
         ...
 
     def objective(self) -> Objective:
-        """The loss."""
+        """Returns the loss."""
         ...
 
     def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
-        """This rank's training batches."""
+        """Returns this rank's training batches."""
         ...
 
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
@@ -200,12 +206,12 @@ class Task(Protocol):
         ...
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
-        """What is written of the selection split during training: `val/...`, with `selection` among
-        them.
+        """Returns the metrics of the selection split to log during training.
+
+        Their names begin with `val/`; `selection` is among them.
         """
         ...
 
 
-OpenTask = Callable[
-    [Context], Task
-]  # may raise DataError (no annotations) or ConfigError (settings that do not go with the task)
+# May raise DataError (no annotations) or ConfigError (settings that do not go with the task).
+OpenTask = Callable[[Context], Task]

@@ -1,5 +1,6 @@
-"""Losses of the downstream tasks. Each is a mean over samples, so that its mean over ranks is that
-of the whole batch.
+"""Losses of the downstream tasks.
+
+Each is a mean over samples, so that its mean over ranks is that of the whole batch.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from simvtp.training.objectives import Losses, Report, Shares
 
 
 class Classification:
-    """Cross-entropy of `logits` [B, K] and `targets`: numbers of the right ones, int64 [B], or
-    shares of each (mixup), float [B, K].
+    """Cross-entropy of `logits` [B, K] and `targets`.
 
-    The reported accuracy is that of the right one, of a mixture that of its larger part.
+    Targets are numbers of the right ones, int64 [B], or weights of each (mixup), float [B, K]. The
+    reported accuracy is that of the right one, of a mixture that of its larger part.
     """
 
     def shares(self, masks: Sequence[Masks | None]) -> Shares:

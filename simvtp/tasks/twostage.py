@@ -1,5 +1,4 @@
-"""Retrieval figures that are measured when they are asked for: after dual-softmax, and of two
-stages.
+"""Retrieval figures that are measured on request: after dual-softmax, and of two stages.
 
 Two stages: a dual encoder ranks the gallery, then the matching head of the *pre-trained* pair
 encoder re-ranks the first `evaluate.rerank` of it. So after fine-tuning the dual encoder's list is
@@ -23,13 +22,16 @@ from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol, Result
 from simvtp.tasks.task import Context
 
-KEPT_BYTES = 2**31  # of decoded clips, for the second stage
+CACHED_BYTES = 2**31  # of decoded clips, for the second stage
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """The pre-trained pair encoder: `model` has the matching head, `checkpoint` is the sha256 of
-    its weights.
+    """The pre-trained pair encoder.
+
+    Attributes:
+        model: has the matching head.
+        checkpoint: sha256 of its weights.
     """
 
     model: SimVTP
@@ -44,24 +46,27 @@ def further_figures(
     protocol: Protocol,
     matcher: Matcher | None,
 ) -> list[Result]:
-    """What `evaluate.dual_softmax` and `evaluate.rerank` ask for beside the plain figures, (t2v,
-    v2t) each; nothing by default.
+    """Returns the figures of `evaluate.dual_softmax` and `evaluate.rerank`, (t2v, v2t) each.
+
+    By default there are none.
 
     Args:
         embedded: `clips` and `captions` as features of the model that `protocol` names.
         protocol: of the plain figures.
+
+    Raises:
+        ConfigError: re-ranking without a pair encoder.
     """
     wanted = context.experiment.evaluate
     results = list(score_dual_softmax(embedded, protocol)) if wanted.dual_softmax else []
     if wanted.rerank and matcher is None:
         raise ConfigError(
-            f"evaluate.rerank={wanted.rerank} needs a pair encoder, which this method does not have: set evaluate.rerank=0."
+            f"evaluate.rerank={wanted.rerank} needs a pair encoder, which this method does not "
+            "have: set evaluate.rerank=0."
         )
-    return results + (
-        _two_stages(context, embedded, clips, captions, protocol, matcher)
-        if wanted.rerank and matcher
-        else []
-    )
+    if wanted.rerank and matcher:
+        results += _two_stages(context, embedded, clips, captions, protocol, matcher)
+    return results
 
 
 def _two_stages(
@@ -82,38 +87,34 @@ def _two_stages(
         context.device,
     )
 
-    def score_pairs(asked: Tensor, shown: Tensor) -> Tensor:
+    def score_pairs(captions: Tensor, videos: Tensor) -> Tensor:
         context.check()
-        return match(asked, shown)
+        return match(captions, videos)
 
     if matcher.checkpoint != protocol.checkpoint:
         protocol = replace(protocol, checkpoint=f"{protocol.checkpoint}+{matcher.checkpoint}")
     found = score_reranked(
         embedded, score_pairs, protocol, k=settings.rerank, pairs_per_batch=settings.batch_size
     )
-    stages = ("first_stage_s", "second_stage_s")
-    return [
-        replace(
-            result,
-            seconds={
-                stage: found.seconds[f"{result.protocol.direction}/{stage}"] for stage in stages
-            },
-        )
-        for result in found.results
-    ]
+    results = []
+    for result in found.results:
+        direction = result.protocol.direction
+        stages = ("first_stage_s", "second_stage_s")
+        seconds = {stage: found.seconds[f"{direction}/{stage}"] for stage in stages}
+        results.append(replace(result, seconds=seconds))
+    return results
 
 
 class CentreViews:
-    """One view of each clip, its middle window and centre crop: numbers int64 [n] -> uint8 [n, T,
-    H, W, 3].
+    """One view of each clip, its middle window and centre crop.
 
-    As many of the first clips as fit into `kept_bytes` are decoded once, here; the others are
-    decoded each time they are asked for, and only their decoding counts for the time of the second
-    stage.
+    Called with numbers int64 [n], returns uint8 [n, T, H, W, 3]. As many of the first clips as fit
+    into `cached_bytes` are decoded once, here; the others are decoded each time they are asked for,
+    and only their decoding counts for the time of the second stage.
     """
 
     def __init__(
-        self, context: Context, clips: Sequence[Clip], kept_bytes: int = KEPT_BYTES
+        self, context: Context, clips: Sequence[Clip], cached_bytes: int = CACHED_BYTES
     ) -> None:
         experiment = context.experiment
         model, one_view = experiment.model, replace(experiment.evaluate, segments=1, crops=1)
@@ -124,22 +125,24 @@ class CentreViews:
             context, experiment=replace(experiment, evaluate=one_view, data=tolerant)
         )
         self._clips = clips
-        fitting = kept_bytes // (model.frames * model.image_size**2 * 3)
-        self._kept = _read(self._context, clips[:fitting]) if fitting else None
+        fitting = cached_bytes // (model.frames * model.image_size**2 * 3)
+        self._cached = _read(self._context, clips[:fitting]) if fitting else None
 
     def __call__(self, numbers: Tensor) -> Tensor:
-        if self._kept is None:
+        if self._cached is None:
             return self._decoded(numbers)
-        kept = numbers < len(self._kept)
-        if bool(kept.all()):
-            return self._kept[numbers]
-        views = torch.empty(len(numbers), *self._kept.shape[1:], dtype=torch.uint8)
-        views[kept], views[~kept] = self._kept[numbers[kept]], self._decoded(numbers[~kept])
+        cached = numbers < len(self._cached)
+        if bool(cached.all()):
+            return self._cached[numbers]
+        views = torch.empty(len(numbers), *self._cached.shape[1:], dtype=torch.uint8)
+        views[cached] = self._cached[numbers[cached]]
+        views[~cached] = self._decoded(numbers[~cached])
         return views
 
     def _decoded(self, numbers: Tensor) -> Tensor:
-        """A few clips, decoded here: processes and a cache of their own would cost more than they
-        save.
+        """Decodes a few clips in this process.
+
+        Worker processes and a cache for them would cost more than they save.
         """
         experiment = self._context.experiment
         here = replace(

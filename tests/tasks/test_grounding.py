@@ -276,7 +276,7 @@ def test_moments_after_the_end_of_their_video_are_counted_and_missed(
     )
     for split, fate in (("train", "left out"), ("test", "they count as misses")):
         assert any(
-            line.startswith(f"{split}: 1 of {len(task.moments[split])} sentences speak")
+            line.startswith(f"{split}: 1 of {len(task.moments[split])} sentences are about")
             and line.endswith(fate)
             for line in said
         )

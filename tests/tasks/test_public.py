@@ -343,7 +343,7 @@ def test_what_published_choices_cannot_be_asked(
             ("evaluate.rerank=3",),
             "are for galleries, but msrvtt_mc has a few sentences for each clip",
         ),
-        (("finetune.selection=test",), "have choices and no captions; take val"),
+        (("finetune.selection=test",), "have choices and no captions; choose val"),
     ):
         with pytest.raises(ConfigError, match=words):
             open_task("retrieval", context_of(public(pretrained, root, "msrvtt_mc", *more)))
@@ -372,8 +372,8 @@ def test_choices_with_fewer_sentences(pretrained: Experiment, choices: Path) -> 
         asked,
         sentences=[several[:3] for several in asked.sentences[:3]] + list(asked.sentences[3:]),
     )
-    assert few.there.sum(dim=1).tolist() == [3, 3, 3, 5, 5, 5, 5, 5]
+    assert few.present.sum(dim=1).tolist() == [3, 3, 3, 5, 5, 5, 5, 5]
     scores = torch.zeros(8, 5)
     scores[torch.arange(8), few.right] = 1
     scores[0, 3] = 9  # is not there
-    assert answer_ranks(scores, few.right, few.there).tolist() == [1] * 8
+    assert answer_ranks(scores, few.right, few.present).tolist() == [1] * 8

@@ -33,7 +33,7 @@ from simvtp.runs.journal import read_journal
 from simvtp.runs.rundir import load_results
 from simvtp.runs.scores import read_metric
 from simvtp.tasks import TASKS, Context, open_task
-from simvtp.tasks.choice import different
+from simvtp.tasks.choice import distinct_numbers
 from simvtp.tasks.pair_scoring import score_texts
 from simvtp.tasks.qa import QuestionAnswering, padded, shaped
 from simvtp.training.optim import build_optimizer, set_rate
@@ -367,15 +367,15 @@ def test_candidates_hold_the_answer_and_do_not_change(small: Experiment) -> None
 
 
 def test_captions_of_other_clips_only() -> None:
-    assert different([0.0, 0.0, 0.999], 0, 4) == [1, 2, 3]
-    assert different([0.999, 0.999], 3, 4) == [2, 1]
+    assert distinct_numbers([0.0, 0.0, 0.999], 0, 4) == [1, 2, 3]
+    assert distinct_numbers([0.999, 0.999], 3, 4) == [2, 1]
     for own in range(5):
-        assert sorted([own, *different([0.3, 0.7, 0.1, 0.5], own, 5)]) == list(range(5))
+        assert sorted([own, *distinct_numbers([0.3, 0.7, 0.1, 0.5], own, 5)]) == list(range(5))
 
 
 def test_tasks_that_cannot_be(small: Experiment) -> None:
     assert set(TASKS) >= {"retrieval", "qa", "choice", "action", "grounding"}
-    with pytest.raises(ConfigError, match="there is no such task; choose one of retrieval, qa"):
+    with pytest.raises(ConfigError, match="there is no such task; choose from retrieval, qa"):
         open_task("cooking", context_of(small))
     for name in ("retrieval", "action"):
         with pytest.raises(ConfigError, match="without the video nothing is left"):

@@ -237,7 +237,7 @@ def test_clips_of_the_second_stage_are_the_middle_views_whatever_fits(
     expected = torch.cat([views for views, _ in loader.batches()])
     size = expected[0].numel()
     for kept in (0, 3 * size, VIDEOS * size):
-        views = CentreViews(context, clips, kept_bytes=kept)
+        views = CentreViews(context, clips, cached_bytes=kept)
         for numbers in ([0, 1, 2], [5, 2, 7, 0], [6], list(range(VIDEOS))):
             assert torch.equal(views(torch.tensor(numbers)), expected[numbers])
 
@@ -253,7 +253,7 @@ def test_a_clip_that_does_not_decode_is_grey_in_the_second_stage_too(
         for number, clip in enumerate(context.dataset.splits["test"])
     ]
     for kept in (0, 2**20):
-        grey = CentreViews(context, clips, kept_bytes=kept)(torch.tensor([1]))
+        grey = CentreViews(context, clips, cached_bytes=kept)(torch.tensor([1]))
         assert len(grey.unique()) == 1
 
 

@@ -1,9 +1,9 @@
-"""Captions to WordPiece ids, through a fast tokenizer: the builtin one, or one that transformers
-loads.
+"""Tokenizes captions to WordPiece ids.
 
 `builtin` is a small vocabulary that ships with this package (`vocabulary.txt`, written for this
 project: letters, common pieces, the words of the embedded data set and common words of video
-captions). It needs no download and has a piece for every ASCII text.
+captions). It needs no download and has a piece for every ASCII text. Other fast tokenizers are
+loaded by transformers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Tokenizer:
         for role in ("cls", "sep", "mask", "pad"):
             if getattr(fast, f"{role}_token_id", None) is None:
                 raise UserError(
-                    f"data.tokenizer={name}: it has no [{role.upper()}] token; choose a BERT-style WordPiece tokenizer."
+                    f"data.tokenizer={name}: it has no [{role.upper()}] token; choose a BERT-style "
+                    "WordPiece tokenizer."
                 )
         self.cls_id: int = fast.cls_token_id
         self.sep_id: int = fast.sep_token_id
@@ -65,11 +66,10 @@ class Tokenizer:
         return len(self._fast)
 
     def encode(self, captions: Sequence[str], length: int) -> TokenBatch:
-        """Ids of `captions`, all of `length` positions; what is too long is cut and keeps its
-        [SEP].
+        """Returns the ids of `captions`, all of `length` positions.
 
-        A caption is plain text: `[MASK]` written in it is read as brackets and a word, not as the
-        special token.
+        A caption that is too long is truncated and keeps its [SEP]. A caption is plain text:
+        `[MASK]` written in it is read as brackets and a word, not as the special token.
         """
         if not captions:
             empty = torch.zeros(0, length, dtype=torch.int64)
@@ -78,20 +78,25 @@ class Tokenizer:
         return TokenBatch(
             input_ids=torch.tensor([c.ids for c in coded]),
             attention_mask=torch.tensor([c.attention_mask for c in coded], dtype=torch.bool),
-            word_ids=torch.tensor([[-1 if w is None else w for w in c.word_ids] for c in coded]),
+            word_ids=torch.tensor([_word_numbers(c.word_ids) for c in coded]),
         )
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
-        """Readable text of one row of ids; [CLS], [SEP] and [PAD] are left out, [MASK] and [UNK]
-        are shown.
+        """Returns the readable text of one row of ids.
+
+        [CLS], [SEP] and [PAD] are left out, [MASK] and [UNK] are shown.
         """
         values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         hidden = {self.cls_id, self.sep_id, self.pad_id}
         return self._fast.decode([i for i in values if i not in hidden])
 
 
-class _Foreign:
-    """A fast tokenizer of transformers, called as the builtin one is."""
+def _word_numbers(word_ids: Sequence[int | None]) -> list[int]:
+    return [-1 if word is None else word for word in word_ids]
+
+
+class _HubTokenizer:
+    """A fast tokenizer of transformers with the interface of the builtin one."""
 
     def __init__(self, fast: Any) -> None:
         self._fast = fast
@@ -117,16 +122,17 @@ class _Foreign:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of that name: `builtin`, a local folder, or a name on the hub (downloaded once,
-    then cached).
+    """Returns the tokenizer of that name.
+
+    Args:
+        name: `builtin`, a local folder, or a name on the hub (downloaded once, then cached).
 
     Raises:
         UserError: the folder or the download cannot be used, or it is not a fast BERT-style
             tokenizer.
     """
-    os.environ.setdefault(
-        "TOKENIZERS_PARALLELISM", "false"
-    )  # batches are small; threads here only bring a warning at each fork
+    # Batches are small; threads here only bring a warning at each fork.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if name == BUILTIN:
             return Tokenizer(
@@ -135,13 +141,14 @@ def load_tokenizer(name: str) -> Tokenizer:
         import transformers
     except ImportError as error:
         raise UserError(
-            f"the tokenizer needs the package transformers, which does not import ({error}): run `make install`."
+            f"the tokenizer needs the package transformers, which does not import ({error}): run "
+            "`make install`."
         ) from error
     with _quiet():
-        return Tokenizer(_Foreign(_load_foreign(transformers, name)), name)
+        return Tokenizer(_HubTokenizer(_load_from_hub(transformers, name)), name)
 
 
-def _load_foreign(transformers: Any, name: str) -> Any:
+def _load_from_hub(transformers: Any, name: str) -> Any:
     folder = Path(name).expanduser()
     load = transformers.AutoTokenizer.from_pretrained
     try:
@@ -149,28 +156,29 @@ def _load_foreign(transformers: Any, name: str) -> Any:
             fast = load(str(folder), local_files_only=True)
         else:
             try:
-                fast = load(
-                    name, local_files_only=True
-                )  # a cached copy needs no network, and no retries where there is none
+                # A cached copy needs no network, and no retries where there is none.
+                fast = load(name, local_files_only=True)
             except OSError:
                 fast = load(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"data.tokenizer={name}: cannot be loaded ({reason}); give a local folder that holds the tokenizer, connect to the hub, "
-            "or use data.tokenizer=builtin."
+            f"data.tokenizer={name}: cannot be loaded ({reason}); give a local folder that holds "
+            "the tokenizer, connect to the hub, or use data.tokenizer=builtin."
         ) from error
     if not getattr(fast, "is_fast", False):
         raise UserError(
-            f"data.tokenizer={name}: it is not a fast tokenizer, so the words of a caption cannot be told apart."
+            f"data.tokenizer={name}: it is not a fast tokenizer, so it cannot tell the words of a "
+            "caption apart."
         )
     return fast
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' advice to themselves while a tokenizer is loaded; their errors still come
-    through.
+    """Silences the libraries' advice while a tokenizer is loaded.
+
+    Their errors are still shown.
     """
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     before = [logger.level for logger in loggers]

@@ -1,9 +1,9 @@
-"""The builtin WordPiece tokenizer, made by the library `tokenizers` that does the work inside
-transformers' fast tokenizers.
+"""The builtin WordPiece tokenizer, made by the library `tokenizers`.
 
-It gives the ids of `transformers.BertTokenizerFast` on the same vocabulary, by a test. transformers
-itself takes most of a second of processor time to import, at each start of each experiment, so it
-is left to tokenizers that come from elsewhere.
+That library does the work inside transformers' fast tokenizers: a test holds that the ids are those
+of `transformers.BertTokenizerFast` on the same vocabulary. transformers itself takes most of a
+second of processor time to import, at each start of each experiment, so only tokenizers from
+elsewhere need it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ ROLES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask":
 
 
 class WordPiece:
-    """Lower-case WordPiece over `words`, which must hold all five special tokens. Not safe to use
-    from two threads at once.
+    """Lower-case WordPiece over `words`, which must hold all five special tokens.
+
+    Not safe to use from two threads at once.
     """
 
     def __init__(self, words: Sequence[str], longest_word: int) -> None:
@@ -44,8 +45,9 @@ class WordPiece:
         return int(self._coder.get_vocab_size(with_added_tokens=True))
 
     def encodings(self, captions: Sequence[str], length: int) -> Sequence[Any]:
-        """One a caption, cut or padded to `length` pieces, with `ids`, `attention_mask` and
-        `word_ids`.
+        """Returns one encoding a caption, truncated or padded to `length` pieces.
+
+        Each has `ids`, `attention_mask` and `word_ids`.
         """
         self._coder.enable_truncation(length)
         self._coder.enable_padding(length=length, pad_id=self.pad_token_id, pad_token=ROLES["pad"])
