@@ -15,14 +15,15 @@ Where pre-training and fine-tuning share one data set (the embedded one), fine-t
 its pairs even to the smallest cell: differences are then smaller than with a pre-training set of
 its own.
 
-Command: `python sweeps/data_fraction.py` (recipe `tiny`: 10, 50 and 100 %), `python
-sweeps/data_fraction.py --full-grid` (all six). Cost: a run of the recipe for each cell and seed,
+Command: `python sweeps/run.py data_fraction` (recipe `tiny`: 10, 50 and 100 %), `python
+sweeps/run.py data_fraction --full-grid` (all six). Cost: a run of the recipe for each cell and seed,
 whatever the share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ablations.command_line import AxisOption, CommandLine
 from ablations.design import Ablation, Axis, retrieval_metric
 from simvtp.config.schema import Experiment
 
@@ -56,3 +57,17 @@ def build(
         metric_label="text-to-video R@1 (%)",
         baseline={KEY: max(shares)},
     )
+
+
+COMMAND_LINE = CommandLine(
+    axes=(
+        AxisOption(
+            "--fractions",
+            "fractions",
+            "fractions in (0, 1] (default: 0.1,0.5,1 for tiny, else 0.01,0.05,0.1,0.25,0.5,1)",
+        ),
+    ),
+    description="The fraction of the data that pre-training sees, at an equal number of steps; "
+    "fine-tuning sees all of its data.",
+    examples="  python sweeps/run.py data_fraction --fractions 0.1,1 --seeds 0,1,2\n",
+)

@@ -19,8 +19,8 @@ retrieval after fine-tuning, which trains the features of every cell with the sa
 without VTC the zero-shot figures are those of features that were never trained to be compared, and
 are no measure of the pre-training.
 
-Command: `python sweeps/losses.py` (recipe `tiny`: the four subsets of the paper's claim), `python
-         sweeps/losses.py --full-grid` (eleven), `python sweeps/losses.py --weights vtc=0.5,1,2
+Command: `python sweeps/run.py losses` (recipe `tiny`: the four subsets of the paper's claim), `python
+         sweeps/run.py losses --full-grid` (eleven), `python sweeps/run.py losses --weights vtc=0.5,1,2
          --subsets MVM+MLM+VTC+VTM`.
 Cost: at most a run of the recipe for each cell and seed.
 """
@@ -30,6 +30,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from ablations.command_line import AxisOption, CommandLine
 from ablations.design import Ablation, Axis, retrieval_metric
 from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
@@ -128,3 +129,25 @@ def read_weights(texts: Sequence[str] | str) -> dict[str, tuple[float, ...]]:
             )
         found.setdefault(name, []).append(number)
     return {name: tuple(dict.fromkeys(values)) for name, values in found.items()}
+
+
+COMMAND_LINE = CommandLine(
+    axes=(
+        AxisOption(
+            "--subsets",
+            "subsets",
+            f"sets of objectives (default: {', '.join(SMALL)} for tiny, "
+            "else all eleven sensible ones)",
+            str,
+        ),
+        AxisOption(
+            "--weights",
+            "weights",
+            "weights to try for an objective, such as vtc=0.5,1,2 (default: 1)",
+            str,
+        ),
+    ),
+    description="Subsets of the objectives MVM, MLM, VTC and VTM, and their weights. "
+    "As published: all four with weight 1.",
+    examples="  python sweeps/run.py losses --subsets MVM+MLM+VTC+VTM --weights vtc=0.5,1,2\n",
+)

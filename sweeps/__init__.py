@@ -1,5 +1,6 @@
-"""HOW a comparison is run: one script a sweep, over a shared command line; and the commands that
-look at sweeps, end and mend them.
+"""Runs comparisons: one script per sweep, and commands that show, cancel and repair sweeps.
 
-docs/architecture.md says what each file is for. `runner` is the only one that imports submitit,
-`study` the only one that imports optuna."""
+At the top are the scripts that a user types; `cli` is their shared command line. `engine` is the
+loop of a sweep, `study` its Optuna study, `runner` its jobs (submitit, SLURM), `monitor` reads and
+shows its state, `monitor.repair` ends and repairs, `compat` has parts of libraries that are private
+there."""

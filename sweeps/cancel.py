@@ -1,6 +1,4 @@
-"""Cancel the jobs of a sweep: `python sweeps/cancel.py --help`. How they are ended:
-`sweeps/engine/terminate.py`.
-"""
+"""Cancels the jobs of a sweep: `python sweeps/cancel.py --help`."""
 
 from __future__ import annotations
 
@@ -11,37 +9,33 @@ from pathlib import Path
 
 from simvtp.errors import ConfigError, UserError
 from simvtp.runs.atomic_files import read_json
-from sweeps.engine.terminate import BY, Target, end_points
-from sweeps.monitor.overview import (
-    IDLE,
-    Parser,
-    SweepFolder,
-    agreed,
-    columns,
-    controller,
-    find_sweeps,
-    state_of,
-    survey,
-)
-from sweeps.monitor.run_state import ALIVE
-from sweeps.runner.slurm_queue import shared_queue
+from sweeps.cli.script_parser import ScriptParser, columns, confirmed
+from sweeps.monitor.controller_lock import controller
+from sweeps.monitor.overview import IDLE, SweepFolder, find_sweeps, survey
+from sweeps.monitor.point_state import ALIVE
+from sweeps.monitor.repair.terminate import BY, RunningJob, end_points
+from sweeps.runner.liveness import state_of
+from sweeps.runner.slurm_queue import SlurmQueue
 
 EXAMPLES = """\
 examples:
-  python sweeps/cancel.py mask_ratio-0123abcd                  the whole sweep: its jobs, and what it has not started yet
+  python sweeps/cancel.py mask_ratio-0123abcd      the whole sweep: jobs and waiting points
   python sweeps/cancel.py mask_ratio --only video=0.9          only the points with this value
   python sweeps/cancel.py mask_ratio --points 'video 0.90 text 0.75'
-  python sweeps/cancel.py mask_ratio --stop                    only stop the jobs; the same sweep command continues them
-  python sweeps/cancel.py mask_ratio --obsolete                jobs of points that the newest grid does not have any more
+  python sweeps/cancel.py mask_ratio --stop        stop the jobs; the same sweep command continues
+  python sweeps/cancel.py mask_ratio --obsolete    jobs of points that the newest grid lacks
 
-Jobs on this machine get SIGTERM, save a checkpoint and leave (SIGKILL after --grace seconds); SLURM's jobs are cancelled by scancel.
-Cancelled points are not run again by the same sweep command, unless it is given --retry. A running sweep command is not ended: it
-sees its points as cancelled. Exit status: 0 done, 1 not all of it (or you said no), 2 bad input."""
-ROUNDS = 3  # how often to look for points that a running sweep command has handed in meanwhile
+Jobs on this machine get SIGTERM, save a checkpoint and leave (SIGKILL after --grace seconds); jobs
+of SLURM are cancelled by scancel. Cancelled points are not run again by the same sweep command
+unless it is given --retry. A running sweep command is not ended: it sees its points as cancelled.
+Exit status: 0 done, 1 not all of it (or you answered no), 2 bad input."""
+ROUNDS = 3  # looks for points that a running sweep command has submitted in the meantime
+SHORTEST_PREFIX = 6  # of a fingerprint, to name a point
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    """Returns the parser of the command line."""
+    parser = ScriptParser(
         "cancel", "Cancel jobs of a sweep, or stop them so that they can be continued.", EXAMPLES
     )
     parser.add_root()
@@ -53,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="key=value",
-        help="only cells with this value; may be given again",
+        help="only cells with this value; may be repeated",
     )
     parser.add_argument(
         "--points",
@@ -65,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--obsolete",
         action="store_true",
-        help="only running points that are in no present plan of the ablation",
+        help="only running points that are in no current plan of the ablation",
     )
     parser.add_argument(
         "--stop", action="store_true", help="stop only: the same sweep command continues them"
@@ -85,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Runs the command and returns the exit status."""
     args = make_parser().parse_args(arguments)
     try:
         return _run(args)
@@ -94,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "interrupted: what was marked as cancelled stays so; the same command goes on.",
+            "interrupted: what was recorded as cancelled stays so; the same command continues.",
             file=sys.stderr,
         )
         return 1
@@ -107,109 +101,115 @@ def _run(args: argparse.Namespace) -> int:
         print("Nothing to cancel: no such point runs or waits.")
         return 0
     verb, done = ("stop", "stopped") if args.stop else ("cancel", "cancelled")
-    rows = [
-        (t.name, t.state.state, str(t.job.get("job_id", "")), t.obstacle or _what(t, args.stop))
-        for t in targets
-    ]
-    print(columns([("point", "state", "job", "what happens"), *rows]))
-    for sweep in sweeps:
-        if (who := controller(sweep.folder)) and args.stop:
-            print(
-                f"{sweep.sweep_id} is being run by {who}: it goes on with its other points; end it with Ctrl-C (kill -INT) to stop all."
-            )
-        elif who:
-            print(
-                f"{sweep.sweep_id} is being run by {who}: it goes on and sees these points as cancelled."
-            )
-    if args.dry_run or not (args.yes or agreed(f"{verb.capitalize()} {len(targets)} point(s)?")):
+    _show(targets, sweeps, args.stop)
+    if args.dry_run or not (args.yes or confirmed(f"{verb.capitalize()} {len(targets)} point(s)?")):
         print("Nothing was changed.")
         return 0 if args.dry_run else 1
     left = end_points(targets, done, args.grace)
     for _ in range(ROUNDS):
         again = [
-            t
-            for t in _targets(args, sweeps)
-            if t.run_dir not in left and t.state.ended.get("by") != BY
+            target
+            for target in _targets(args, sweeps)
+            if target.run_dir not in left and not _ended_here(target)
         ]
         if not again:
             break
         left |= end_points(again, done, args.grace)
-    for run_dir, why in left.items():
-        print(f"not {done}: {run_dir}: {why}", file=sys.stderr)
+    for run_dir, reason in left.items():
+        print(f"not {done}: {run_dir}: {reason}", file=sys.stderr)
     print(f"{len(targets) - len(left)} point(s) {done}.")
     return 1 if left else 0
 
 
-def _what(target: Target, stop: bool) -> str:
-    if target.state.state in ALIVE:
-        return (
-            "scancel"
-            if target.job.get("executor") == "slurm"
-            else f"SIGTERM, {'continues later' if stop else 'then cancelled'}"
-        )
-    return "will not be started"
+def _ended_here(target: RunningJob) -> bool:
+    return target.state.ended is not None and target.state.ended.by == BY
 
 
-# ---- which points --------------------------------------------------------------------------------
+def _show(targets: Sequence[RunningJob], sweeps: Sequence[SweepFolder], stop: bool) -> None:
+    """Prints what will happen to each point, and to the running sweep commands."""
+    rows = [
+        (t.name, str(t.state.state), t.state.job_id, t.obstacle or _action(t, stop))
+        for t in targets
+    ]
+    print(columns([("point", "state", "job", "action"), *rows]))
+    for sweep in sweeps:
+        by = controller(sweep.folder)
+        if by and stop:
+            print(
+                f"{sweep.sweep_id} is being run by {by}: it continues with its other points; "
+                "end it with Ctrl-C (kill -INT) to stop all."
+            )
+        elif by:
+            print(
+                f"{sweep.sweep_id} is being run by {by}: it continues and sees these points as "
+                "cancelled."
+            )
 
 
-def _targets(args: argparse.Namespace, sweeps: Sequence[SweepFolder]) -> list[Target]:
-    """The points that run or wait, of those that the options name. To stop, only what runs;
-    cancelled ones are not met again.
+def _action(target: RunningJob, stop: bool) -> str:
+    if not target.alive:
+        return "will not be started"
+    if target.state.executor == "slurm":
+        return "scancel"
+    return f"SIGTERM, {'continues later' if stop else 'then cancelled'}"
+
+
+# ---- choosing points -----------------------------------------------------------------------------
+
+
+def _targets(args: argparse.Namespace, sweeps: Sequence[SweepFolder]) -> list[RunningJob]:
+    """Returns the points named by the options that run or wait.
+
+    To stop, only those that run; cancelled ones are not found again.
     """
-    shared_queue().forget()
+    queue = SlurmQueue()
     if args.obsolete:
-        return _obsolete(args.root, {sweep.ablation for sweep in sweeps})
+        return _obsolete(args.root, {sweep.ablation for sweep in sweeps}, queue)
     states = ALIVE if args.stop else (*ALIVE, *IDLE)
-    found: dict[Path, Target] = {}
+    found: dict[Path, RunningJob] = {}
     for sweep in sweeps:
         chosen = {point.fingerprint for point in sweep.matching(args.only)}
-        for row in survey(sweep).rows:
-            named = not args.points or any(
-                row.point.name == n or (len(n) > 5 and row.point.fingerprint.startswith(n))
-                for n in args.points
+        for row in survey(sweep, queue).rows:
+            point = row.point
+            if row.state.state not in states or point.fingerprint not in chosen:
+                continue
+            if not args.points or any(
+                _names(name, point.name, point.fingerprint) for name in args.points
+            ):
+                found[point.run_dir] = RunningJob(point.name, point.run_dir, row.state)
+    points = [point for sweep in sweeps for point in sweep.points]
+    for name in args.points:
+        if not any(_names(name, point.name, point.fingerprint) for point in points):
+            raise ConfigError(
+                f"--points {name}: there is no such point; sweeps/status.py lists them."
             )
-            if row.state.state in states and row.point.fingerprint in chosen and named:
-                found[row.point.run_dir] = Target(row.point.name, row.point.run_dir, row.state)
-    known = {point.name for sweep in sweeps for point in sweep.points} | {
-        p.fingerprint for sweep in sweeps for p in sweep.points
-    }
-    strange = [
-        name
-        for name in args.points
-        if not any(k == name or (len(name) > 5 and k.startswith(name)) for k in known)
-    ]
-    if strange:
-        raise ConfigError(
-            f"--points {strange[0]}: there is no such point; sweeps/status.py lists them."
-        )
     return list(found.values())
 
 
-def _obsolete(root: Path, ablations: set[str]) -> list[Target]:
-    """Running points of these ablations that are in no present plan: in none that is newest of its
-    ablation or being run now.
+def _names(text: str, name: str, fingerprint: str) -> bool:
+    """Returns whether `text` names the point: its name, or the beginning of its fingerprint."""
+    return text == name or (len(text) >= SHORTEST_PREFIX and fingerprint.startswith(text))
+
+
+def _obsolete(root: Path, ablations: set[str], queue: SlurmQueue) -> list[RunningJob]:
+    """Returns running points of these ablations that are in no current plan.
+
+    A plan is current if it is the newest of its ablation or is being run.
     """
-    newest = {sweep.ablation: sweep for sweep in find_sweeps(root)}
-    present = [
-        sweep
-        for sweep in find_sweeps(root)
-        if sweep is newest[sweep.ablation] or controller(sweep.folder)
-    ]
-    wanted = {
-        point.run_dir.name for sweep in [*newest.values(), *present] for point in sweep.points
-    }
+    every = find_sweeps(root)
+    newest = {sweep.ablation: sweep for sweep in every}
+    current = [s for s in every if s is newest[s.ablation] or controller(s.folder)]
+    wanted = {point.run_dir.name for sweep in current for point in sweep.points}
     found = []
     for path in sorted(root.glob("*/sweep.json")):
-        origin = read_json(path)
-        if origin.get("ablation") in ablations and path.parent.name not in wanted:
-            state = state_of(path.parent)
-            if state.state in ALIVE:
-                name = " ".join(
-                    f"{key.rpartition('.')[2]} {value}"
-                    for key, value in origin.get("cell", {}).items()
-                )
-                found.append(Target(f"{origin.get('sweep_id')}: {name}", path.parent, state))
+        origin = read_json(path, dict)
+        if origin.get("ablation") not in ablations or path.parent.name in wanted:
+            continue
+        state = state_of(path.parent, queue)
+        if state.alive:
+            cell = origin.get("cell", {}).items()
+            name = " ".join(f"{key.rpartition('.')[2]} {value}" for key, value in cell)
+            found.append(RunningJob(f"{origin.get('sweep_id')}: {name}", path.parent, state))
     return found
 
 

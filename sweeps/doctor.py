@@ -1,4 +1,4 @@
-"""Find what is wrong with runs and sweeps, and mend it: `python sweeps/doctor.py --help`."""
+"""Finds and repairs problems of runs and sweeps: `python sweeps/doctor.py --help`."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from itertools import groupby
 from pathlib import Path
 
 from simvtp.errors import UserError
-from sweeps.engine.controller_lock import only_controller
-from sweeps.monitor.overview import Parser, agreed, controller, find_sweeps, state_of
-from sweeps.monitor.run_state import ALIVE
-from sweeps.repair.diagnose import Finding, examine
-from sweeps.repair.rebuild import rebuild_study, rebuild_tracker, runtimes
+from sweeps.cli.script_parser import ScriptParser, confirmed
+from sweeps.monitor.controller_lock import controller, only_controller
+from sweeps.monitor.overview import find_sweeps
+from sweeps.monitor.repair.diagnose import diagnose
+from sweeps.monitor.repair.diagnosis import Diagnosis
+from sweeps.monitor.repair.rebuild import rebuild_study, rebuild_tracker, tracked_runs
+from sweeps.runner.liveness import state_of
+from sweeps.runner.slurm_queue import SlurmQueue
 
 EXAMPLES = """\
 examples:
-  python sweeps/doctor.py --dry-run                look only
-  python sweeps/doctor.py                          say what is wrong, ask, mend it
-  python sweeps/doctor.py --yes                    mend without asking; also remove frozen code that nothing uses any more
-  python sweeps/doctor.py --rebuild                make the Optuna studies and the MLflow store anew from the run directories
+  python sweeps/doctor.py --dry-run      look only
+  python sweeps/doctor.py                report problems, ask, repair
+  python sweeps/doctor.py --yes          repair without asking; also remove unused code snapshots
+  python sweeps/doctor.py --rebuild      rebuild the Optuna studies and the MLflow store from the
+                                         run directories
 
-Looked for: torn or damaged lines of journals and studies, trials and tracked runs that say RUNNING without a job, stale locks and
-leases, runs that were killed, half-written files, frozen code that nothing uses, a full or unwritable disk, a tracker that does not
-answer. What a running sweep command works on is looked at but left alone.
-Exit status: 0 nothing wrong or all of it mended, 1 something is left, 2 bad input."""
+It looks for torn or damaged lines of journals and studies, trials and tracked runs that are RUNNING
+without a job, stale locks and leases, runs that were killed, half-written files, unused code
+snapshots, a full or unwritable disk, a tracker that does not answer. What a running sweep command
+works on is reported but left alone.
+Exit status: 0 no problem or all repaired, 1 something is left, 2 bad input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Runs the command and returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    parser = Parser(
-        "doctor",
-        "Find what is wrong with runs and sweeps, say what would be done, and mend it.",
-        EXAMPLES,
+    parser = ScriptParser(
+        "doctor", "Find problems of runs and sweeps, report the remedy, and repair them.", EXAMPLES
     )
     parser.add_root()
     how = parser.add_mutually_exclusive_group()
@@ -43,101 +46,95 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rebuild",
         action="store_true",
-        help="studies and MLflow store anew; the old ones are kept as NAME.old-TIME",
+        help="rebuild studies and MLflow store; the old ones are kept as NAME.old-TIME",
     )
     args = parser.parse_args(arguments)
     try:
         if args.rebuild:
             return _rebuild(args.root, args.yes, args.dry_run)
-        return _mend(args.root, args.yes, args.dry_run)
+        return _repair(args.root, args.yes, args.dry_run)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; give the command again.", file=sys.stderr)
+        print("interrupted; run the command again.", file=sys.stderr)
         return 1
 
 
-def _mend(root: Path, yes: bool, dry_run: bool) -> int:
-    findings = list(examine(root))
-    for finding in findings:
-        print(f"- {finding.what}\n    {_remedy(finding)}")
-    if not findings:
-        print(f"Nothing is wrong under {root}.")
+def _repair(root: Path, yes: bool, dry_run: bool) -> int:
+    found = list(diagnose(root, SlurmQueue()))
+    for diagnosis in found:
+        print(f"- {diagnosis.problem}\n    {_remedy(diagnosis)}")
+    if not found:
+        print(f"No problems found under {root}.")
         return 0
-    wrong = [finding for finding in findings if not finding.minor]
+    problems = [diagnosis for diagnosis in found if not diagnosis.minor]
     able = [
-        finding
-        for finding in findings
-        if finding.mend and not finding.held and (yes or not finding.minor)
+        diagnosis
+        for diagnosis in found
+        if diagnosis.repair and not diagnosis.blocked and (yes or not diagnosis.minor)
     ]
-    left = len([finding for finding in wrong if finding not in able])
+    left = len([diagnosis for diagnosis in problems if diagnosis not in able])
     if dry_run or not able:
-        print(f"\n{len(wrong)} thing(s) are wrong; nothing was changed.")
-        return 1 if wrong else 0
-    if not (yes or agreed(f"\nMend {len(able)} thing(s)?")):
+        print(f"\n{len(problems)} problem(s) found; nothing was changed.")
+        return 1 if problems else 0
+    if not (yes or confirmed(f"\nRepair {len(able)} problem(s)?")):
         print("Nothing was changed.")
         return 1
     failed = 0
-    for _, some in groupby(able, key=lambda finding: finding.place):
-        failed += _mend_place(list(some))
-    print(
-        f"\n{len(able) - failed} thing(s) mended{f', {left + failed} left' if left + failed else ''}."
-    )
+    for _, some in groupby(able, key=lambda diagnosis: diagnosis.place):
+        failed += _repair_place(list(some))
+    rest = f", {left + failed} left" if left + failed else ""
+    print(f"\n{len(able) - failed} problem(s) repaired{rest}.")
     return 1 if left + failed else 0
 
 
-def _remedy(finding: Finding) -> str:
-    if finding.held:
-        return f"left alone: {finding.held}"
-    if finding.mend is None:
-        return f"to do: {finding.repair}"
-    return f"will: {finding.repair}{' (only with --yes)' if finding.minor else ''}"
+def _remedy(diagnosis: Diagnosis) -> str:
+    if diagnosis.blocked:
+        return f"left alone: {diagnosis.blocked}"
+    if diagnosis.repair is None:
+        return f"to do: {diagnosis.remedy}"
+    return f"will: {diagnosis.remedy}{' (only with --yes)' if diagnosis.minor else ''}"
 
 
-def _mend_place(findings: list[Finding]) -> int:
-    """Mend all findings of one place; returns how many could not be."""
+def _repair_place(found: list[Diagnosis]) -> int:
+    """Repairs all problems of one place and returns how many could not be repaired."""
     done = 0
     try:
-        with findings[0].guard():
-            for finding in findings:
-                assert finding.mend is not None
-                finding.mend()
+        with found[0].lock():
+            for diagnosis in found:
+                assert diagnosis.repair is not None
+                diagnosis.repair()
                 done += 1
     except (UserError, OSError) as error:
-        print(
-            f"not mended: {findings[done].what if done < len(findings) else findings[-1].what}: {error}",
-            file=sys.stderr,
-        )
-    return len(findings) - done
+        problem = found[min(done, len(found) - 1)].problem
+        print(f"not repaired: {problem}: {error}", file=sys.stderr)
+    return len(found) - done
 
 
 def _rebuild(root: Path, yes: bool, dry_run: bool) -> int:
-    """Studies of all sweeps whose command is not running; the tracker, if nothing at all runs (it
-    would be written meanwhile).
+    """Rebuilds the studies of all sweeps whose command is not running, and the tracker.
+
+    The tracker only if nothing runs at all, as it would be written meanwhile.
     """
-    sweeps = find_sweeps(root)
+    queue, sweeps = SlurmQueue(), find_sweeps(root)
     free = [sweep for sweep in sweeps if not controller(sweep.folder)]
-    alive = [run_dir.name for run_dir in runtimes(root) if state_of(run_dir).state in ALIVE]
     for sweep in sweeps:
-        what = (
-            "make its study anew"
-            if sweep in free
-            else f"left alone: it is being run by {controller(sweep.folder)}"
-        )
+        by = controller(sweep.folder)
+        what = "rebuild its study" if sweep in free else f"left alone: it is being run by {by}"
         print(f"- {sweep.sweep_id}: {what}")
+    alive = any(state_of(run_dir, queue).alive for run_dir in tracked_runs(root))
     tracker = not alive and len(free) == len(sweeps)
-    print(
-        f"- tracker: {'make it anew from all run directories' if tracker else 'left alone: jobs or sweeps are running'}"
-    )
-    if dry_run or not (yes or agreed("Go ahead? The old ones are kept beside.")):
+    what = "left alone: jobs or sweeps are running"
+    print(f"- tracker: {'rebuild it from all run directories' if tracker else what}")
+    if dry_run or not (yes or confirmed("Continue? The old ones are kept.")):
         print("Nothing was changed.")
         return 0 if dry_run else 1
     failed = 0
     for sweep in free:
         try:
             with only_controller(sweep.folder):
-                print(rebuild_study(sweep))
+                print(rebuild_study(sweep, queue))
         except (UserError, OSError) as error:
             failed += 1
             print(f"not done: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""How sweeps stand, from their run directories: `python sweeps/status.py --help`."""
+"""Shows the state of sweeps, from their run directories: `python sweeps/status.py --help`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,36 @@ from rich.live import Live
 from rich.text import Text
 
 from simvtp.errors import UserError
-from sweeps.monitor.live_progress import WAITING, numbers, table
-from sweeps.monitor.overview import Overview, Parser, Row, columns, find_sweeps, survey
-from sweeps.monitor.run_state import ALIVE, FAILED, KILLED, failure_log
+from simvtp.runs.run_records import RunState
+from sweeps.cli.script_parser import ScriptParser, columns
+from sweeps.monitor.displays import sweep_table
+from sweeps.monitor.overview import Overview, StatusRow, find_sweeps, survey
+from sweeps.monitor.point_state import failure_log
+from sweeps.monitor.point_view import WAITING, number_columns
+from sweeps.runner.slurm_queue import SlurmQueue
 
 EXAMPLES = """\
 examples:
-  python sweeps/status.py                          every sweep that is not finished (else the newest one)
-  python sweeps/status.py mask_ratio               all sweeps of this ablation
-  python sweeps/status.py mask_ratio-0123abcd      one sweep, by its id or the beginning of it
-  python sweeps/status.py --watch                  drawn again every 5 seconds; Ctrl-C leaves, the sweep goes on
+  python sweeps/status.py                      every sweep that is not finished (else the newest)
+  python sweeps/status.py mask_ratio           all sweeps of this ablation
+  python sweeps/status.py mask_ratio-0123abcd  one sweep, by its id or the beginning of it
+  python sweeps/status.py --watch              drawn again every 5 seconds; Ctrl-C leaves
   python sweeps/status.py --json | jq '.sweeps[].points[] | select(.state == "failed") | .log'
 
-The column `best` holds the figure of the sweep's table for a finished point, and the best validation figure so far (val) for a
-running one. Exit status: 0 (whatever the state of the sweeps), 2 bad input."""
+The column `best` shows the value of the sweep's table for a finished point, and the best validation
+value so far (val) for a running one.
+Exit status: 0 (whatever the state of the sweeps), 2 bad input."""
 SHOWN_FAILURES = 10  # with their logs; --all shows every one
 LEAST_WATCH_S = 1.0
+ALWAYS_SHOWN = ("point", "state", "best", "log")
+RIGHT_ALIGNED = ("step", "loss", "clips/s", "ETA", "best")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    """Returns the parser of the command line."""
+    parser = ScriptParser(
         "status",
-        "Where each point of the sweeps stands: state, node, progress, figure, hours, job, log.",
+        "State of each point of the sweeps: node, progress, value, hours, job, log.",
         EXAMPLES,
     )
     parser.add_root()
@@ -62,140 +70,108 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Runs the command and returns the exit status."""
     args = make_parser().parse_args(arguments)
+    queue = SlurmQueue()
     try:
         if args.watch is not None and not args.json:
-            _watch(args)
+            _watch(args, queue)
         elif args.json:
-            print(
-                json.dumps({"sweeps": [_as_json(overview) for overview in _look(args)]}, indent=1)
-            )
+            sweeps = [_as_json(overview) for overview in _overviews(args, queue)]
+            print(json.dumps({"sweeps": sweeps}, indent=1))
         else:
-            print(
-                "\n\n".join(_text(overview, args.all) for overview in _look(args))
-                or f"No sweep was started under {args.root} yet."
-            )
+            print(_page(args, queue) or f"No sweep was started under {args.root} yet.")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read our output (`| head`) has seen enough
+    except BrokenPipeError:  # the reader of our output (`| head`) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         pass
     return 0
 
 
-def _look(args: argparse.Namespace) -> list[Overview]:
-    """The sweeps that were asked for; without names those that are not finished, or at least the
-    newest.
-    """
-    found = [survey(sweep) for sweep in find_sweeps(args.root, args.sweeps)]
+def _overviews(args: argparse.Namespace, queue: SlurmQueue) -> list[Overview]:
+    """Returns the named sweeps; without names those that are not finished, else the newest."""
+    found = [survey(sweep, queue) for sweep in find_sweeps(args.root, args.sweeps)]
     if args.sweeps or args.all:
         return found
-    return [
-        overview for overview in found if not overview.finished or overview.controller
-    ] or found[-1:]
+    unfinished = [some for some in found if not some.finished or some.controller]
+    return unfinished or found[-1:]
 
 
-def _watch(args: argparse.Namespace) -> None:
-    """A table in place on a terminal; elsewhere the plain text again and again."""
-    console, pause = Console(highlight=False), max(LEAST_WATCH_S, args.watch)
+def _page(args: argparse.Namespace, queue: SlurmQueue) -> str:
+    return "\n\n".join(_text(overview, args.all) for overview in _overviews(args, queue))
+
+
+def _watch(args: argparse.Namespace, queue: SlurmQueue) -> None:
+    """Redraws a table in place on a terminal; elsewhere prints the plain text again and again."""
+    console, pause_s = Console(highlight=False), max(LEAST_WATCH_S, args.watch)
     if not console.is_terminal:
         while True:
-            print(
-                "\n\n".join(_text(overview, args.all) for overview in _look(args)) + "\n",
-                flush=True,
-            )
-            time.sleep(pause)
+            print(_page(args, queue) + "\n", flush=True)
+            time.sleep(pause_s)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            seen = _look(args)
+            seen = _overviews(args, queue)
             rows = max(4, (console.size.height - 2) // max(1, len(seen)) - 6)
-            drawn = [
-                part for o in seen for part in (table(o.view(), rows), Text(o.summary() + "\n"))
-            ]
+            drawn: list[Any] = []
+            for overview in seen:
+                drawn += [sweep_table(overview.view(), rows), Text(overview.summary() + "\n")]
             live.update(Group(*drawn), refresh=True)
-            time.sleep(pause)
+            time.sleep(pause_s)
 
 
 def _text(overview: Overview, every_failure: bool) -> str:
-    """Table, failures with the end of their logs, and the summary, as plain text of any width."""
+    """Returns table, failures with the end of their logs, and the summary as plain text."""
     kind = "GPU-h" if overview.gpu_hours else "CPU-h"
-    heads = (
-        "point",
-        "state",
-        "node",
-        "stage",
-        "step",
-        "loss",
-        "clips/s",
-        "ETA",
-        "best",
-        kind,
-        "job",
-        "log",
-        "note",
-    )
-    rows = [heads, *(_cells(row, kind) for row in overview.rows)]
+    rows = [_cells(row, kind) for row in overview.rows]
+    heads = list(rows[0]) if rows else [*ALWAYS_SHOWN, kind]
     used = [
-        n
-        for n, head in enumerate(heads)
-        if head in ("point", "state", "best", kind, "log") or any(row[n] for row in rows[1:])
+        head for head in heads if head in (*ALWAYS_SHOWN, kind) or any(row[head] for row in rows)
     ]
-    right = [
-        place
-        for place, n in enumerate(used)
-        if heads[n] in ("step", "loss", "clips/s", "ETA", "best", kind)
-    ]
-    parts = [overview.view().title, columns([[row[n] for n in used] for row in rows], right)]
-    failed = [row for row in overview.rows if row.state.state in (FAILED, KILLED)]
-    parts += [_failure(row) for row in (failed if every_failure else failed[:SHOWN_FAILURES])]
-    if len(failed) > SHOWN_FAILURES and not every_failure:
+    right = [n for n, head in enumerate(used) if head in (*RIGHT_ALIGNED, kind)]
+    table = columns([used, *([row[head] for head in used] for row in rows)], right)
+    failed = [row for row in overview.rows if row.state.state in (RunState.FAILED, RunState.KILLED)]
+    shown = failed if every_failure else failed[:SHOWN_FAILURES]
+    parts = [overview.view().title, table, *(_failure(row) for row in shown)]
+    if len(shown) < len(failed):
         parts.append(
-            f"... and {len(failed) - SHOWN_FAILURES} more failed points: --all shows the end of each log."
+            f"... and {len(failed) - len(shown)} more failed points: --all shows the end of each "
+            "log."
         )
     return "\n".join([*parts, overview.summary()])
 
 
-def _cells(row: Row, kind: str) -> tuple[str, ...]:
+def _cells(row: StatusRow, kind: str) -> dict[str, str]:
+    """Returns the cells of a row by heading."""
     view = row.view
-    step, loss, speed, eta = numbers(view)
-    best = (
-        f"{row.value:.2f}"
-        if row.value is not None
-        else f"val {view.best:.2f}"
-        if view.best is not None
-        else ""
-    )
+    step, loss, speed, eta = number_columns(view)
+    best = "" if view.best is None else f"val {view.best:.2f}"
+    if row.value is not None:
+        best = f"{row.value:.2f}"
     hours = row.gpu_hours if kind == "GPU-h" else row.cpu_hours
-    spent = f"{hours:.2f}" if hours or view.state != WAITING else ""
-    return (
-        view.name,
-        view.state,
-        view.node,
-        view.stage,
-        step,
-        loss,
-        speed,
-        eta,
-        best,
-        spent,
-        view.job,
-        row.log,
-        view.note,
-    )
+    return {
+        "point": view.name,
+        "state": str(view.state),
+        "node": view.node,
+        "stage": view.stage,
+        "step": step,
+        "loss": loss,
+        "clips/s": speed,
+        "ETA": eta,
+        "best": best,
+        kind: f"{hours:.2f}" if hours or view.state != WAITING else "",
+        "job": view.job,
+        "log": row.log,
+        "note": view.note,
+    }
 
 
-def _failure(row: Row) -> str:
+def _failure(row: StatusRow) -> str:
     log, lines = failure_log(row.state, row.point.run_dir)
-    return "\n".join(
-        [
-            f"{row.state.state} {row.point.name}: {row.view.note}",
-            *(f"    | {line}" for line in lines),
-            f"    log: {log}",
-        ]
-    )
+    head = f"{row.state.state} {row.point.name}: {row.view.note}"
+    return "\n".join([head, *(f"    | {line}" for line in lines), f"    log: {log}"])
 
 
 def _as_json(overview: Overview) -> dict[str, Any]:
@@ -204,32 +180,30 @@ def _as_json(overview: Overview) -> dict[str, Any]:
         "sweep_id": sweep.sweep_id,
         "ablation": sweep.ablation,
         "folder": str(sweep.folder),
-        "metric": sweep.plan.get("metric", ""),
+        "metric": sweep.plan.metric,
         "controller": overview.controller,
         "slurm_answered": overview.answered,
         "gpu_hours": overview.gpu_hours,
         "cpu_hours": overview.cpu_hours,
-        "points": [_point(row) for row in overview.rows],
+        "points": [_point_as_json(row) for row in overview.rows],
     }
 
 
-def _point(row: Row) -> dict[str, Any]:
+def _point_as_json(row: StatusRow) -> dict[str, Any]:
     view, point = row.view, row.point
-    facts = {
+    facts: dict[str, Any] = {
         "name": point.name,
         "state": row.state.state,
         "fingerprint": point.fingerprint,
         "seed": point.seed,
         "cell": dict(point.cell),
-    }
-    facts |= {
         "run_dir": str(point.run_dir),
         "node": view.node,
         "job": view.job,
         "log": row.log,
         "note": view.note,
     }
-    if row.state.state in ALIVE:
+    if row.state.alive:
         facts |= {
             "stage": view.stage,
             "step": view.step,

@@ -1,9 +1,9 @@
-"""What the engine itself costs: `python -m sweeps.engine.engine_benchmark overhead|scale`.
+"""Measures the cost of the engine: `python -m sweeps.engine.engine_benchmark overhead|scale`.
 
-The experiment is an empty one, so that only the machinery is seen: `overhead` times the way of
-single points, one after the other, and `scale` runs thousands of them and looks for lost and
-doubled ones, the memory of the controller, the time that status.py takes and the questions that
-SLURM was asked. Figures go to results/sweep_engine/ with --write."""
+The experiment is empty, so that only the engine is measured: `overhead` times single points, one
+after the other; `scale` runs thousands of them and counts lost and repeated ones, the memory of the
+controller, the time of status.py and the calls of squeue. Results go to results/sweep_engine/ with
+--write."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from simvtp.runs import provenance
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.attempts import attempts
 from simvtp.runs.results import Protocol, Result
+from simvtp.runs.run_records import RunState
 from simvtp.runs.rundir import StatusWriter
-from sweeps.engine.sweep_engine import run_sweep, sweep_folder
-from sweeps.monitor.run_state import FINISHED, read_state
-from sweeps.runner import EXECUTORS, Options, require_executor
-from sweeps.runner.slurm_queue import shared_queue
+from sweeps.engine.sweep_engine import run_sweep
+from sweeps.monitor.point_state import read_state
+from sweeps.runner import EXECUTORS, JobOptions, require_executor
+from sweeps.runner.slurm_queue import SlurmQueue
+from sweeps.study import sweep_folder
 
 ENTRY = "sweeps.engine.engine_benchmark:nothing"
 METRICS = ("R1", "R5", "R10", "R50", "MdR", "MnR")
 
 
 def nothing(experiment: Experiment, *, say: object = print) -> list[Result]:
-    """An experiment that does nothing but what every one does: say that it runs, write its results,
-    say that it has finished.
-    """
+    """Runs an empty experiment: writes that it runs, its results, and that it has finished."""
     folder = experiment.run_dir
     (folder / "began.txt").write_text(str(time.time()))
     with StatusWriter(folder, writes=True) as status:
@@ -70,39 +70,43 @@ def nothing(experiment: Experiment, *, say: object = print) -> list[Result]:
 
 
 @dataclass
-class Watch:
-    """What is noted of the controller while it runs."""
+class ControllerSamples:
+    """Samples of the controller, one after each point.
 
-    folder: Path
-    told: list[float] = field(default_factory=list)
+    Attributes:
+        ended_at: times at which it recorded the end of a point.
+        memory_mib: its memory at these times.
+    """
+
+    ended_at: list[float] = field(default_factory=list)
     memory_mib: list[float] = field(default_factory=list)
 
     def __call__(self) -> None:
-        self.told.append(time.time())
+        self.ended_at.append(time.time())
         self.memory_mib.append(psutil.Process().memory_info().rss / 2**20)
 
 
 def grid(root: Path, points: int) -> Ablation:
-    """`points` empty experiments: one cell, many seeds."""
+    """Returns a grid of `points` empty experiments: one cell, many seeds."""
     base = override(tiny(), [f"runtime.root={root}", "runtime.tracking_uri=off"])
     return mask_ratio.build(base, video_ratios=(0.5,), text_ratios=(0.5,), seeds=range(points))
 
 
-def run(options: Options, root: Path, points: int) -> dict[str, object]:
-    """Run the grid and say what it has cost. UserError if the folder was used before."""
+def run(options: JobOptions, root: Path, points: int) -> dict[str, object]:
+    """Runs the grid and returns what it cost; raises UserError if the folder is not empty."""
     if root.exists() and any(root.iterdir()):
         raise UserError(
-            f"--root {root} is not empty: give a new folder, so that nothing is finished already."
+            f"--root {root} is not empty: choose a new folder, so that nothing is finished already."
         )
-    ablation, watch = grid(root, points), Watch(root)
+    ablation, samples, queue = grid(root, points), ControllerSamples(), SlurmQueue()
     size = len(ablation.points())
     began = time.time()
-    run_sweep(ablation, options, on_point=watch, every_s=30.0)
+    run_sweep(ablation, options, on_point=samples, every_s=30.0, queue=queue)
     took = time.time() - began
     states = [read_state(point.run_dir) for point in ablation.points()]
     started = [len(attempts(point.run_dir)) for point in ablation.points()]
     waits = sorted(
-        _seconds(point.run_dir / "began.txt") - float(state.job["submitted"])
+        _seconds(point.run_dir / "began.txt") - state.submitted
         for point, state in zip(ablation.points(), states, strict=True)
     )
     ends = sorted(_seconds(point.run_dir / "ended.txt") for point in ablation.points())
@@ -114,16 +118,18 @@ def run(options: Options, root: Path, points: int) -> dict[str, object]:
         "jobs at once": options.parallel,
         "seconds": round(took, 1),
         "seconds a point": round(took / size, 3),
-        "finished": sum(state.state == FINISHED for state in states),
+        "finished": sum(state.state == RunState.FINISHED for state in states),
         "started more than once": sum(count > 1 for count in started),
         "never started": sum(count == 0 for count in started),
         "submission to the experiment's first line, s (median, worst)": _pair(waits),
         "last line to the controller's record, s (median, worst)": _pair(
-            sorted(t - e for t, e in zip(sorted(watch.told), ends, strict=False))
+            sorted(t - e for t, e in zip(sorted(samples.ended_at), ends, strict=False))
         ),
-        "controller memory after a tenth of the points and at the end, MiB": f"{watch.memory_mib[tenth - 1]:.0f}, {watch.memory_mib[-1]:.0f}",
+        "controller memory after a tenth of the points and at the end, MiB": (
+            f"{samples.memory_mib[tenth - 1]:.0f}, {samples.memory_mib[-1]:.0f}"
+        ),
         "status.py, s (three calls)": ", ".join(f"{seconds:.2f}" for seconds in status_s),
-        "squeue calls": shared_queue().calls,
+        "squeue calls": queue.calls,
         "files in the sweep's folder": sum(
             len(files) for _, _, files in os.walk(sweep_folder(ablation))
         ),
@@ -131,9 +137,7 @@ def run(options: Options, root: Path, points: int) -> dict[str, object]:
 
 
 def imports_s() -> float:
-    """Seconds that a job's Python takes to start and to import what every job imports (median of
-    five).
-    """
+    """Returns the median time in seconds that a job's Python takes to start and to import."""
 
     def once() -> float:
         began = time.monotonic()
@@ -170,7 +174,7 @@ def _pair(values: Sequence[float]) -> str:
 def _page(command: str, figures: dict[str, object]) -> str:
     where = provenance.capture()
     lines = [
-        f"# What the engine costs: {figures['points']} empty points, {figures['executor']} executor",
+        f"# Cost of the engine: {figures['points']} empty points, {figures['executor']} executor",
         "",
     ]
     lines += [
@@ -178,7 +182,8 @@ def _page(command: str, figures: dict[str, object]) -> str:
         f"Commit: {where.commit[:12]}{' with changes' if where.dirty else ''}  ",
     ]
     lines += [
-        f"Machine: {where.cpu}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
+        f"Machine: {where.cpu}, {len(os.sched_getaffinity(0))} cores, "
+        f"Python {platform.python_version()}",
         "",
         "| what | figure |",
         "|---|---|",
@@ -210,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     single = given.what == "overhead"
     points = given.points or (20 if single else 300 if given.executor == "slurm" else 2000)
-    options = Options(
+    options = JobOptions(
         executor=given.executor,
         parallel=given.parallel or int(single),
         minutes=30,

@@ -1,6 +1,4 @@
-"""Why jobs ended, and which points are started again without being asked: those that something
-outside has ended.
-"""
+"""Decides which points are restarted without being asked: those that an outside cause has ended."""
 
 from __future__ import annotations
 
@@ -12,28 +10,30 @@ from pathlib import Path
 
 from ablations.design import Point
 from simvtp.errors import StopReason
-from sweeps.monitor.run_state import (
-    FAILED,
-    FINISHED,
-    KILLED,
-    STOPPED,
-    PointState,
-    failed_rank,
-    failure_log,
-    note_end,
-)
-from sweeps.runner.slurm_queue import Cause, causes
+from simvtp.runs.run_records import JobEnd, RunState
+from sweeps.monitor.point_state import PointState, failure_log, rank_failure, record_end
+from sweeps.runner.job_end import find_ends
 
 ANSWER_S = 12.0  # the accounting is up to five seconds late
-OURS_TO_CONTINUE = ("node_fail", "preempted", "timeout", "killed", "failed", "unknown")
+# causes after which a killed job is restarted
+OUTSIDE_CAUSES = ("node_fail", "preempted", "timeout", "killed", "failed", "unknown", "completed")
+# causes after which a stopped job is restarted, whatever it was asked
+SLURM_STOPPED = ("node_fail", "preempted", "timeout")
+# causes by which SLURM may mean the kernel's out-of-memory kill
+VAGUE_CAUSES = ("killed", "failed", "unknown", "completed")
 OUT_OF_MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|OutOfMemory", re.IGNORECASE)
-MEMORY_ADVICE = "out of memory: its process was killed. Give it more with --mem, or lower batch_size or runtime.micro_batch"
+MEMORY_ADVICE = (
+    "out of memory: its process was killed. Request more with --mem, or lower batch_size or "
+    "runtime.micro_batch"
+)
 
 
 @dataclass
-class Continuations:
-    """Counts how often a point was started again without having come further. `limit`: how often
-    that may be.
+class RetryPolicy:
+    """Counts how often a point was restarted without having made progress.
+
+    Attributes:
+        limit: maximum of that count; 0 = never restart.
     """
 
     limit: int
@@ -41,14 +41,10 @@ class Continuations:
     _tries: dict[str, int] = field(default_factory=dict)
 
     def wanted(self, point: Point, state: PointState) -> bool:
-        """Whether to start the point again; asks count."""
-        if (
-            not self.limit
-            or not lost(state)
-            or failed_rank(point.run_dir, float(state.job.get("submitted") or 0))
-        ):
+        """Returns whether to restart the point, and counts this as a restart."""
+        if not self.limit or not lost(state) or rank_failure(point.run_dir, state.submitted):
             return False
-        reached = saved(point.run_dir)
+        reached = saved_files(point.run_dir)
         if reached != self._reached.get(point.fingerprint):
             self._reached[point.fingerprint], self._tries[point.fingerprint] = reached, 0
         self._tries[point.fingerprint] += 1
@@ -56,65 +52,61 @@ class Continuations:
 
 
 def lost(state: PointState) -> bool:
-    """Whether something outside has ended the job, and nobody meant the experiment to end."""
-    cause = str(state.ended.get("cause") or "unknown")
-    if state.state == KILLED:
-        return cause in OURS_TO_CONTINUE or cause == "completed"
-    if state.state == STOPPED:
-        asked_to_save = state.status.get("reason") == StopReason.REQUEUE
-        return cause in ("node_fail", "preempted", "timeout") or (
-            asked_to_save and cause != "stopped"
-        )
+    """Returns whether an outside cause has ended the job, and nobody meant it to end."""
+    cause = state.ended.cause if state.ended else "unknown"
+    if state.state == RunState.KILLED:
+        return cause in OUTSIDE_CAUSES
+    if state.state == RunState.STOPPED:
+        requeue = state.status is not None and state.status.reason == StopReason.REQUEUE
+        return cause in SLURM_STOPPED or (requeue and cause != RunState.STOPPED)
     return False
 
 
-def saved(run_dir: Path) -> frozenset[str]:
-    """Names of all that a run has saved: more of it is progress."""
+def saved_files(run_dir: Path) -> frozenset[str]:
+    """Returns the names of all files that a run has saved: more of them is progress."""
     folders = (run_dir / "checkpoints", run_dir / "stages")
-    return frozenset(
-        str(path.relative_to(run_dir))
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file()
-    )
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return frozenset(str(path.relative_to(run_dir)) for path in paths)
 
 
 def needs_cause(state: PointState) -> bool:
-    """Whether SLURM should be asked how the job ended: the run directory alone does not tell."""
+    """Returns whether to ask SLURM how the job ended, as the run directory does not say."""
     return (
-        state.job.get("executor") == "slurm"
+        state.executor == "slurm"
         and not state.ended
-        and state.state not in (FINISHED, FAILED)
+        and state.state not in (RunState.FINISHED, RunState.FAILED)
     )
 
 
 def find_causes(states: Iterable[tuple[Path, PointState]]) -> list[Path]:
-    """Ask SLURM, in one go, how jobs have ended, and write the answers into their job.json; returns
-    the directories that got one.
+    """Asks SLURM, in one call, how jobs ended, and writes the answers into their job.json.
+
+    Returns the directories of those that SLURM knew.
     """
-    wanted = {str(state.job["job_id"]): (run_dir, state) for run_dir, state in states}
+    wanted = {state.job_id: (run_dir, state) for run_dir, state in states}
     if not wanted:
         return []
-    for job_id, cause in (found := causes(wanted)).items():
+    found = find_ends(wanted)
+    for job_id, end in found.items():
         run_dir, state = wanted[job_id]
-        write_cause(run_dir, state, cause)
+        write_cause(run_dir, state, end)
     return [wanted[job_id][0] for job_id in found]
 
 
-def write_cause(run_dir: Path, state: PointState, cause: Cause | None) -> None:
-    """Write down how a job ended. None: SLURM does not know (any more)."""
-    if cause is None:
-        cause = Cause("unknown", "")
-    if cause.cause in ("killed", "failed", "unknown", "completed") and state.state == KILLED:
+def write_cause(run_dir: Path, state: PointState, end: JobEnd | None) -> None:
+    """Writes how a job ended into its job.json; None: SLURM does not know (any more)."""
+    if end is None:
+        end = JobEnd("unknown")
+    if end.cause in VAGUE_CAUSES and state.state == RunState.KILLED:
         _, lines = failure_log(state, run_dir, count=30)
         if any(OUT_OF_MEMORY.search(line) for line in lines):
-            cause = Cause("out_of_memory", MEMORY_ADVICE)
-    note_end(run_dir, cause.cause, cause.message, "controller", dict(state.job))
+            end = JobEnd("out_of_memory", MEMORY_ADVICE)
+    record_end(run_dir, end.cause, end.message, "controller", state.job)
 
 
 @dataclass
-class Ending:
-    """A job that is no longer in the queue, while the reason is looked for."""
+class EndedJob:
+    """A job that is no longer in the queue, while the cause is looked up."""
 
     point: Point
     state: PointState
@@ -122,4 +114,5 @@ class Ending:
 
     @property
     def overdue(self) -> bool:
+        """True once SLURM has had enough time to answer."""
         return time.monotonic() - self.since > ANSWER_S

@@ -1,30 +1,31 @@
-"""How points stand at the end of a call, and the words for it."""
+"""Outcomes of points at the end of a call, and their text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.design import Ablation, Point
-from ablations.search import Search
+from ablations.design import Point
+from simvtp.runs.run_records import RunState
 from simvtp.runs.scores import read_metric
-from sweeps.monitor.overview import reason as why
-from sweeps.monitor.run_state import (
-    CANCELLED,
-    FINISHED,
-    PRUNED,
-    STOPPED,
-    PointState,
-    failure_log,
-    read_value,
-)
-
-Comparison = Ablation | Search  # what the engine brings to its desired state
+from sweeps.monitor.overview import reason_of
+from sweeps.monitor.point_state import DONE, PointState, failure_log, read_value
+from sweeps.study import SweepComparison
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a point stands at the end of a call. `value` and `chance` are of the comparison's metric."""
+class PointOutcome:
+    """Outcome of a point at the end of a call.
+
+    Attributes:
+        point: the point.
+        state: its state.
+        value: the comparison's metric; None if it was not measured.
+        chance: chance level of that metric.
+        reason: why it did not finish.
+        log: the log that says most about a failure.
+        lines: the last lines of that log.
+    """
 
     point: Point
     state: PointState
@@ -36,59 +37,51 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """How all selected points stand at the end of a call. `detached`: the jobs go on without a
-    controller.
+class SweepSummary:
+    """Outcomes of all selected points at the end of a call.
+
+    Attributes:
+        outcomes: one per point.
+        interrupted: the user stopped the call.
+        sweep_dir: folder of the sweep.
+        detached: the jobs run on without a controller.
     """
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[PointOutcome, ...]
     interrupted: bool
     sweep_dir: Path
     detached: bool = False
 
     @property
-    def unfinished(self) -> tuple[Outcome, ...]:
+    def unfinished(self) -> tuple[PointOutcome, ...]:
         """Points that should have finished: a pruned one is done."""
-        return tuple(
-            outcome for outcome in self.outcomes if outcome.state.state not in (FINISHED, PRUNED)
-        )
+        return tuple(outcome for outcome in self.outcomes if outcome.state.state not in DONE)
 
 
-def outcome_of(point: Point, state: PointState, comparison: Comparison) -> Outcome:
-    """What a point has come to, with the reason and the last lines of its log where it did not
-    finish.
-    """
-    if state.state == FINISHED:
+def outcome_of(point: Point, state: PointState, comparison: SweepComparison) -> PointOutcome:
+    """Returns the outcome of a point, with reason and log if it did not finish."""
+    if state.state == RunState.FINISHED:
         value, chance = read_value(point.run_dir, comparison.metric) or (None, None)
-        reason = "" if value is not None else f"its results hold no {comparison.metric}"
-        return Outcome(point, state, value, chance, reason)
+        reason = "" if value is not None else f"its results have no {comparison.metric}"
+        return PointOutcome(point, state, value, chance, reason)
     log, lines = failure_log(state, point.run_dir)
-    return Outcome(
-        point, state, reason=why(state, point.run_dir) or state.state, log=log, lines=tuple(lines)
-    )
+    reason = reason_of(state, point.run_dir) or state.state
+    return PointOutcome(point, state, reason=reason, log=log, lines=tuple(lines))
 
 
-def objective_values(point: Point, comparison: Comparison) -> list[float] | None:
-    """The figures that the study is told of a finished point; None if one was not measured."""
-    metrics = (
-        [objective.metric for objective in comparison.objectives]
-        if isinstance(comparison, Search)
-        else [comparison.metric]
-    )
-    found = [read_metric(point.run_dir, metric) for metric in metrics]
+def objective_values(point: Point, comparison: SweepComparison) -> list[float] | None:
+    """Returns the values that the study needs of a finished point; None if one is missing."""
+    found = [read_metric(point.run_dir, metric) for metric in comparison.metrics]
     return [value for value, _ in filter(None, found)] if all(found) else None
 
 
-def describe_failure(outcome: Outcome, short: bool = False) -> str:
-    """What went wrong with a point, the last lines of its log (unless `short`), and where the whole
-    log lies.
+def describe_failure(outcome: PointOutcome, short: bool = False) -> str:
+    """Returns what went wrong with a point and the path of its log.
+
+    The last lines of the log are included unless `short`.
     """
     head = f"{outcome.state.state} {outcome.point.name}: {outcome.reason}"
-    if outcome.state.state in (STOPPED, CANCELLED, PRUNED):
+    if outcome.state.state in (RunState.STOPPED, RunState.CANCELLED, RunState.PRUNED):
         return head
-    lines = [
-        f"    | {line}"
-        for line in outcome.lines
-        if not short and line != f"failed: {outcome.reason}"
-    ]
-    return "\n".join([head, *lines, f"    log: {outcome.log}"])
+    lines = [] if short else [line for line in outcome.lines if line != f"failed: {outcome.reason}"]
+    return "\n".join([head, *(f"    | {line}" for line in lines), f"    log: {outcome.log}"])

@@ -1,66 +1,74 @@
-"""Starts the points of a sweep as jobs: local processes, SLURM jobs, or one after the other in this
-process.
+"""Starts the points of a sweep as jobs: local processes, SLURM jobs, or inside this process.
 
-The grid is the desired state. A call looks at each run directory, adopts what is running, submits
-what is missing, and reports what failed. It holds nothing that cannot be read again: kill it at any
-moment and call it again. Jobs are sessions of their own, so neither Ctrl-C nor a closed terminal
-reaches them unasked; their id is written to `job.json` before anything waits for them.
+The grid is the desired state. A call reads each run directory, adopts what is running, submits what
+is missing, and reports what failed. It holds nothing that cannot be read again: kill it at any
+moment and run it again. Jobs are sessions of their own, so neither Ctrl-C nor a closed terminal
+reaches them; their id is written to `job.json` before anything waits for them.
 
-submitit is imported here only. `point` is what runs inside a job; `local`, `slurm` and `debug` are
-the executors; `base` is what they have in common."""
+Only this package imports submitit. `point` runs inside a job; `local`, `slurm` and `debug` are the
+executors; `executor` is their protocol."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from ablations.design import Point
 from simvtp.errors import UserError
-from sweeps.monitor.run_state import PointState
-from sweeps.runner.code_snapshot import Frozen
-from sweeps.runner.executor import EXECUTORS, Executor, Job, NotNow, Options
-from sweeps.runner.slurm_queue import state_of
+from sweeps.runner.code_snapshot import CodeSnapshot
+from sweeps.runner.executor import EXECUTORS, Executor, Job, JobOptions, SubmissionDeferred
+from sweeps.runner.slurm_queue import SlurmQueue
 
 __all__ = [
     "EXECUTORS",
     "Executor",
     "Job",
-    "NotNow",
-    "Options",
+    "JobOptions",
+    "SubmissionDeferred",
     "make_executor",
-    "point_state",
     "require_executor",
 ]
 
 
-def require_executor(options: Options) -> None:
-    """UserError if this machine cannot offer the executor that was asked for."""
+def require_executor(options: JobOptions) -> None:
+    """Raises UserError if this machine does not offer the requested executor."""
     if options.executor == "slurm" and not shutil.which("sbatch"):
         raise UserError(
-            "--executor slurm needs the command sbatch, which this machine does not have: use a login node, or --executor local."
+            "--executor slurm needs the command sbatch, which this machine does not have: "
+            "use a login node, or --executor local."
         )
 
 
 def make_executor(
-    options: Options, sweep_dir: Path, name: str, points: int, code: Frozen | None = None
+    options: JobOptions,
+    sweep_dir: Path,
+    name: str,
+    points: int,
+    queue: SlurmQueue,
+    code: CodeSnapshot | None = None,
 ) -> Executor:
-    """The executor that was asked for; UserError if this machine cannot offer it. `code`: what the
-    jobs run; None = the working tree.
+    """Returns the requested executor.
+
+    Args:
+        options: how the jobs are run.
+        sweep_dir: folder of the sweep.
+        name: id of the sweep.
+        points: number of its points.
+        queue: answers whether SLURM jobs are alive.
+        code: what the jobs run; None = the working tree.
+
+    Raises:
+        UserError: this machine does not offer it.
     """
     require_executor(options)
+    # imported late: submitit is needed by jobs only, and status.py imports this package
     if options.executor == "slurm":
         from sweeps.runner.slurm import SlurmJobs
 
-        return SlurmJobs(options, sweep_dir, name, code)
+        return SlurmJobs(options, sweep_dir, name, queue, code)
     if options.executor == "debug":
-        from sweeps.runner.debug import InProcess
+        from sweeps.runner.debug import InProcessJobs
 
-        return InProcess(options)
+        return InProcessJobs(options, queue)
     from sweeps.runner.local import LocalJobs
 
-    return LocalJobs(options, sweep_dir, points, code)
-
-
-def point_state(point: Point) -> PointState:
-    """What is known about a point without having started it."""
-    return state_of(point.run_dir)
+    return LocalJobs(options, sweep_dir, points, queue, code)

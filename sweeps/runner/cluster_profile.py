@@ -1,8 +1,8 @@
-"""Cluster profiles: `sweeps/clusters/<name>.toml`, so that a command line does not have to name the
-cluster's options each time.
+"""Reads cluster profiles: `sweeps/clusters/<name>.toml`.
 
 A profile gives defaults for the options of the groups "how they are run" and "SLURM only", by their
-names without the dashes. The command line wins."""
+names without the dashes, so that a command line need not repeat the cluster's options. The command
+line wins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ CLUSTERS = Path(__file__).resolve().parents[1] / "clusters"
 
 
 def profile_path(name: str) -> Path:
-    """The file of a profile: a path, or a name in sweeps/clusters/."""
+    """Returns the file of a profile, given by its path or its name in sweeps/clusters/.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
     path = Path(name).expanduser()
     if path.suffix == ".toml" or path.parent != Path("."):
         if not path.is_file():
@@ -27,16 +31,19 @@ def profile_path(name: str) -> Path:
         return path
     path = CLUSTERS / f"{name}.toml"
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in CLUSTERS.glob("*.toml")))
+        known = ", ".join(sorted(file.stem for file in CLUSTERS.glob("*.toml")))
         raise ConfigError(
-            f"--cluster {name}: there is no {path.name} in {CLUSTERS}; there are: {there or 'none'}."
+            f"--cluster {name}: there is no {path.name} in {CLUSTERS}; "
+            f"choose from {known or 'none'}."
         )
     return path
 
 
 def apply_profile(parser: argparse.ArgumentParser, name: str, allowed: Collection[str]) -> None:
-    """Make the values of a profile the defaults of the options `allowed` (by their `dest`).
-    ConfigError names what does not fit.
+    """Makes the values of a profile the defaults of the options `allowed` (by their `dest`).
+
+    Raises:
+        ConfigError: the profile does not exist, or one of its values does not fit.
     """
     path = profile_path(name)
     try:
@@ -52,27 +59,23 @@ def apply_profile(parser: argparse.ArgumentParser, name: str, allowed: Collectio
     for key, value in values.items():
         if key not in options:
             near = difflib.get_close_matches(key, options, 1)
-            hint = (
-                f"did you mean {near[0]}?"
-                if near
-                else f"possible are {', '.join(sorted(set(options)))}."
-            )
+            names = ", ".join(sorted(set(options)))
+            hint = f"did you mean {near[0]}?" if near else f"choose from {names}."
             raise ConfigError(f"{path}: there is no option {key}; {hint}")
         parser.set_defaults(**{options[key].dest: _converted(path, key, value, options[key])})
 
 
 def _converted(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
-    """The value as the command line would give it."""
+    """Returns the value as the command line would give it."""
     several = isinstance(action, argparse._AppendAction)
     if several and isinstance(value, dict):  # [sbatch] as a table
         value = [f"{name}={item}" for name, item in value.items()]
     if several != isinstance(value, list):
-        raise ConfigError(
-            f"{path}: {key} is {'a list of texts in square brackets' if several else 'one value, not a list'}."
-        )
+        expected = "a list of texts in square brackets" if several else "one value, not a list"
+        raise ConfigError(f"{path}: {key} is {expected}.")
+    read: Any = action.type or str
     try:
-        read = action.type or str
-        items = [read(str(item)) for item in value] if several else read(str(value))  # type: ignore[operator]
+        items = [read(str(item)) for item in value] if several else read(str(value))
     except (argparse.ArgumentTypeError, ValueError) as error:
         raise ConfigError(f"{path}: {key}: {error}.") from None
     if action.choices is not None and items not in action.choices:

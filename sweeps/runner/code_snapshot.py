@@ -1,9 +1,9 @@
-"""The code of a submission, frozen: a job that starts an hour later runs what was submitted, not
-what the working tree has become.
+"""Copies the code at submission, so that jobs run what was submitted.
 
-The packages are copied once per content to `<root>/sweeps/code/<digest>/` and put in front of the
-import path of the jobs; requeued jobs find them there too. The commit and the uncommitted changes
-are recorded beside (see `simvtp.runs.provenance`); this copy holds both."""
+A job that starts an hour later would otherwise run what the working tree has become. The packages
+are copied once per content to `<root>/sweeps/code/<digest>/` and put in front of the import path of
+the jobs; requeued jobs find them there too. The commit and the uncommitted changes are recorded
+separately (see `simvtp.runs.provenance`); this copy holds both."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from pathlib import Path
 
 from simvtp.errors import UserError
 
-PACKAGES = (
-    "simvtp",
-    "ablations",
-    "sweeps",
-)  # what a job imports; the reports are built by the controller
+PACKAGES = ("simvtp", "ablations", "sweeps")  # imported by jobs; the controller builds the reports
 LARGEST = 4 * 2**20  # bytes: packages hold code and word lists, not data
 SKIPPED = {"__pycache__"}
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A copy of the code. `digest`: sha256 of all names and contents."""
+class CodeSnapshot:
+    """A copy of the code.
+
+    Attributes:
+        path: its folder.
+        digest: sha256 of all names and contents.
+    """
 
     path: Path
     digest: str
 
     def environment(self) -> dict[str, str]:
-        """Variables that make a Python process import this copy, whatever folder it starts in."""
+        """Returns variables that make a Python process import this copy in any folder."""
         before = os.environ.get("PYTHONPATH", "")
         return {
             "PYTHONPATH": f"{self.path}{os.pathsep}{before}" if before else str(self.path),
@@ -42,16 +43,19 @@ class Frozen:
         }
 
 
-def freeze(root: Path, entry: str, source: Path | None = None, write: bool = True) -> Frozen:
-    """Copy the packages (and that of `entry`) below `root`, unless this content lies there already.
+def take_snapshot(
+    root: Path, entry: str, source: Path | None = None, write: bool = True
+) -> CodeSnapshot:
+    """Copies the packages (and that of `entry`) below `root`, unless this content is there already.
 
     Args:
         root: folder of the runs.
-        entry: `module:function`; a top-level package beside ours is copied with its Python files.
-        source: folder that holds the packages; None = where this one lies.
-        write: False: only say where the copy would lie.
+        entry: `module:function`; a top-level package next to ours is copied with its Python files.
+        source: folder that contains the packages; None = that of this one.
+        write: False: only return where the copy would be.
 
-    Raises UserError if the disk cannot be written.
+    Raises:
+        UserError: the disk cannot be written.
     """
     source = source or Path(__file__).resolve().parents[2]
     files = _files(source, entry.partition(".")[0].partition(":")[0])
@@ -61,10 +65,10 @@ def freeze(root: Path, entry: str, source: Path | None = None, write: bool = Tru
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     target = root / "sweeps" / "code" / digest.hexdigest()[:16]
     if write:
-        if not _whole(target, contents):
+        if not _is_intact(target, contents):
             _write(target, contents)
-        os.utime(target)  # the newest use, for the one who cleans up
-    return Frozen(target, digest.hexdigest())
+        os.utime(target)  # time of the last use, for sweeps/doctor.py
+    return CodeSnapshot(target, digest.hexdigest())
 
 
 def _files(source: Path, extra: str) -> list[Path]:
@@ -84,8 +88,8 @@ def _files(source: Path, extra: str) -> list[Path]:
     return found
 
 
-def _whole(target: Path, contents: dict[str, bytes]) -> bool:
-    """Whether the copy is there and was not changed by hand."""
+def _is_intact(target: Path, contents: dict[str, bytes]) -> bool:
+    """Returns whether the copy is there and was not changed by hand."""
     try:
         return all((target / name).read_bytes() == content for name, content in contents.items())
     except OSError:
@@ -100,16 +104,17 @@ def _write(target: Path, contents: dict[str, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             path.chmod(0o444)  # a reminder: editing it would change what queued jobs run
-        if target.exists():  # damaged or edited: kept aside, queued jobs get the whole one
+        if target.exists():  # damaged or edited: queued jobs get the intact one
             target.rename(target.with_name(f"{target.name}.changed-{int(time.time())}"))
         try:
             temporary.rename(target)
         except OSError:
-            if not _whole(target, contents):
-                raise  # else another controller was faster
+            if not _is_intact(target, contents):
+                raise  # otherwise another controller was faster
     except OSError as error:
         raise UserError(
-            f"cannot copy the code to {target}: {error.strerror or error}; free some space or choose another --root."
+            f"cannot copy the code to {target}: {error.strerror or error}; "
+            "free some space or choose another --root."
         ) from error
     finally:
         with contextlib.suppress(OSError):

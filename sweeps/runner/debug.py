@@ -1,4 +1,4 @@
-"""Jobs in this very process."""
+"""Runs jobs in this very process."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from collections.abc import Sequence
 
 from ablations.design import Point
 from simvtp.config.schema import to_dict
-from sweeps.runner.executor import Job, Options, Recorded, send
+from simvtp.runs.run_records import JobRecord
+from sweeps.runner.executor import Job, JobOptions, RecordedJobs, signal_process
 from sweeps.runner.job import run_job
+from sweeps.runner.slurm_queue import SlurmQueue
 
 
-class InProcess(Recorded):
-    """One point after the other: a debugger's breakpoints work, Ctrl-C stops where it stands. The
-    code is that of the working tree.
+class InProcessJobs(RecordedJobs):
+    """Runs one point after the other in this process, with the code of the working tree.
+
+    A debugger's breakpoints work, and Ctrl-C stops at the current line.
     """
 
     slots = 1
     in_process = True
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: JobOptions, queue: SlurmQueue) -> None:
+        super().__init__(queue)
         self._options = options
 
     def submit(self, points: Sequence[Point]) -> list[Job]:
         jobs = []
         for point in points:
-            job = Job(
-                point,
-                {"executor": "debug", "job_id": f"debug-{os.getpid()}", "submitted": time.time()},
-            )
+            record = JobRecord("debug", job_id=f"debug-{os.getpid()}", submitted=time.time())
+            job = Job(point, record)
             job.write()
             try:
                 run_job(to_dict(point.experiment), self._options.entry)
@@ -41,7 +43,7 @@ class InProcess(Recorded):
         return jobs
 
     def stop(self, job: Job) -> None:
-        send(job.record, signal.SIGTERM)
+        signal_process(job.record, signal.SIGTERM)
 
     def kill(self, job: Job) -> None:
         return None

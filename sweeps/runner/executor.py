@@ -1,42 +1,48 @@
-"""What the executors have in common: the options, the record of a job, and what an executor can do."""
+"""Defines what all executors have in common: options, the record of a job, and the protocol."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from ablations.design import Point
-from simvtp.runs.atomic_files import write_atomically
-from sweeps.monitor.run_state import job_alive
+from simvtp.runs.run_records import JobRecord
+from sweeps.monitor.point_state import process_alive, write_job
 from sweeps.runner.job import ENTRY
-from sweeps.runner.slurm_queue import alive
+from sweeps.runner.liveness import job_alive
+from sweeps.runner.slurm_queue import SlurmQueue
 
 EXECUTORS = ("local", "slurm", "debug")
 
 
-class NotNow(Exception):
-    """The jobs cannot be handed in at the moment (SLURM does not answer, or its limit of jobs is
-    reached); later they may be.
-    """
+class SubmissionDeferred(Exception):
+    """SLURM does not accept the jobs now (no answer, or its job limit is reached); later it may."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """How the jobs are run. None of this changes what is computed.
+class JobOptions:
+    """Options of the jobs. None of them changes what is computed.
 
-    Attributes: parallel: jobs at once; 0 = one per GPU, or one per core up to 8 (SLURM: no limit).
-        gpus: GPUs per job (SLURM: per node); None = 1 where there are any (SLURM: none are asked
-        for). tasks: processes (ranks) per node; 0 = one per GPU, or one. cpus: CPU cores per job
-        (SLURM: per process); 0 = local: cores / parallel. mem_gb: memory per node (SLURM). minutes:
-        time limit; 0 = none locally, 24 hours on SLURM. signal_s: how long before the time limit a
-        job is asked to save (SLURM). setup: shell commands before each job, for example `module
-        load cuda`. continuations: how often a point whose job went away is started again without
-        having come further. entry: the function that runs one experiment, `module:function`.
+    Attributes:
+        executor: where the jobs run.
+        parallel: jobs at once; 0 = one per GPU, or one per core up to 8 (SLURM: no limit).
+        gpus: GPUs per job (SLURM: per node); None = 1 where there are any (SLURM: none).
+        tasks: processes (ranks) per node; 0 = one per GPU, or one.
+        cpus: CPU cores per job (SLURM: per process); 0 = local: cores / parallel.
+        mem_gb: memory per node (SLURM).
+        minutes: time limit; 0 = none locally, 24 hours on SLURM.
+        signal_s: seconds before the time limit at which a job is asked to save (SLURM).
+        nodes: nodes per job (SLURM).
+        partition, account, qos, constraint: SLURM's options of these names.
+        setup: shell commands before each job, for example `module load cuda`.
+        srun_args: arguments for srun.
+        slurm: any other sbatch option.
+        continuations: how often a lost point is restarted without having made progress.
+        entry: function that runs one experiment, `module:function`.
     """
 
     executor: Literal["local", "slurm", "debug"] = "local"
@@ -54,7 +60,7 @@ class Options:
     constraint: str = ""
     setup: tuple[str, ...] = ()
     srun_args: tuple[str, ...] = ()
-    slurm: dict[str, str] = field(default_factory=dict)  # any other sbatch option
+    slurm: dict[str, str] = field(default_factory=dict)
     continuations: int = 0
     entry: str = ENTRY
 
@@ -65,62 +71,88 @@ class Options:
 
 @dataclass
 class Job:
-    """One submitted attempt at a point. `record` is what job.json holds."""
+    """One submitted attempt at a point. `record` is the content of job.json."""
 
     point: Point
-    record: dict[str, Any]
+    record: JobRecord
     slot: int = -1
 
     @property
     def id(self) -> str:
-        return str(self.record["job_id"])
+        return self.record.job_id
+
+    @property
+    def executor(self) -> str:
+        return self.record.executor
 
     def write(self) -> None:
-        write_atomically(self.point.run_dir / "job.json", json.dumps(self.record, indent=1))
+        """Writes job.json."""
+        write_job(self.point.run_dir, self.record)
 
 
 class Executor(Protocol):
-    """How jobs are started and watched. `slots`: how many at once are handed in. `in_process`:
-    `submit` runs them itself.
+    """Starts and watches jobs.
 
-    `submit` raises NotNow if it should be tried again later, UserError if it never will work.
-    `recover` returns jobs of an earlier call that were handed in but not written down, because the
-    controller was killed in between."""
+    Attributes:
+        slots: how many jobs are submitted at once.
+        in_process: `submit` runs the jobs itself.
+    """
 
     slots: int
     in_process: bool
 
-    def submit(self, points: Sequence[Point]) -> list[Job]: ...
-    def recover(self, points: Sequence[Point]) -> list[Job]: ...
-    def adopt(self, point: Point, record: dict[str, Any]) -> Job: ...
-    def alive(self, job: Job) -> bool: ...
-    def stop(self, job: Job) -> None: ...
-    def kill(self, job: Job) -> None: ...
-    def preview(self, points: int) -> str: ...
+    def submit(self, points: Sequence[Point]) -> list[Job]:
+        """Submits points, or the first few of them, and returns their jobs.
+
+        Raises:
+            SubmissionDeferred: none was accepted; try again later.
+            UserError: they will never be accepted.
+        """
+
+    def recover(self, points: Sequence[Point]) -> list[Job]:
+        """Returns jobs of an earlier call that were submitted but not written to job.json."""
+
+    def adopt(self, point: Point, record: JobRecord) -> Job:
+        """Returns the job of a record, from now on watched by this executor."""
+
+    def alive(self, job: Job) -> bool:
+        """Returns whether the job is alive."""
+
+    def stop(self, job: Job) -> None:
+        """Asks the job to save and leave."""
+
+    def kill(self, job: Job) -> None:
+        """Ends the job at once."""
+
+    def preview(self, points: int) -> str:
+        """Returns the submission of that many points as text."""
 
 
-class Recorded:
-    """What an executor does whose jobs are known by their record alone."""
+class RecordedJobs:
+    """Base class of executors whose jobs are known by their record alone."""
 
-    def adopt(self, point: Point, record: dict[str, Any]) -> Job:
+    def __init__(self, queue: SlurmQueue) -> None:
+        self.queue = queue
+
+    def adopt(self, point: Point, record: JobRecord) -> Job:
         return Job(point, record)
 
     def alive(self, job: Job) -> bool:
-        return alive(job.record)
+        return job_alive(job.record, self.queue)
 
     def recover(self, points: Sequence[Point]) -> list[Job]:
         return []
 
 
-def send(record: dict[str, Any], number: signal.Signals) -> None:
-    """A signal to the process of a local job, if it lives."""
-    if record.get("executor") == "local" and job_alive(record, {}):
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it went away by itself
-            os.kill(int(record["pid"]), number)
+def signal_process(record: JobRecord, number: signal.Signals) -> None:
+    """Sends a signal to the process of a local job, if it is alive."""
+    if record.executor == "local" and process_alive(record):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended by itself
+            os.kill(record.pid, number)
 
 
-def send_all(record: dict[str, Any], number: signal.Signals) -> None:
-    """A signal to the whole session of a local job."""
-    if record.get("executor") == "local" and job_alive(record, {}):
+def signal_session(record: JobRecord, number: signal.Signals) -> None:
+    """Sends a signal to the whole session of a local job."""
+    if record.executor == "local" and process_alive(record):
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(int(record["pid"]), number)
+            os.killpg(record.pid, number)

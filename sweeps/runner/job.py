@@ -1,5 +1,4 @@
-"""What happens inside a job: one experiment, given as plain JSON values, run by a function that is
-named by its path.
+"""Runs one experiment inside a job: given as plain JSON values, by a function named by its path.
 
 Nothing of the controller is pickled into the job, so a job that starts an hour after its submission
 does not depend on the controller's memory. Whatever ends the job, its status.json says so, except
@@ -8,6 +7,7 @@ where the process is killed outright."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -24,25 +24,16 @@ from simvtp.config.schema import Experiment, from_dict
 from simvtp.errors import RankLost, Stopped, StopReason, UserError
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.lease import Fenced, Lease, hold
-from sweeps.monitor.run_state import (
-    FAILED,
-    FINISHED,
-    RANK_FAILURE,
-    RUNNING,
-    STOPPED,
-    read_state,
-    writer_alive,
-)
+from simvtp.runs.run_records import STATUS_FILE, RunState, RunStatus
+from sweeps.monitor.point_state import RANK_FAILURE, read_state, writer_alive
 
 ENTRY = "simvtp.experiment:run"
-ASKING = (
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)  # end (a user, a preemption); save and come back (SLURM's warning)
+# end (a user, a preemption), or save and come back (SLURM's warning)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+OUT_OF_MEMORY = "out of memory: request more (--mem), or lower batch_size or runtime.micro_batch"
 
 
-class _Asked(BaseException):
+class _StopRequest(BaseException):
     """The job was asked to stop while the experiment was not in a loop that reads a stop flag."""
 
     def __init__(self, number: int) -> None:
@@ -50,93 +41,95 @@ class _Asked(BaseException):
         self.reason = StopReason.of_signal(number)
 
 
-def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> dict[str, Any]:
-    """Run one experiment (`simvtp.config.schema.to_dict`) by `entry` (`module:function`) and return
-    its last status.
+def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> RunStatus:
+    """Runs one experiment and returns its last status.
 
-    A UserError ends the job quietly with state `failed`: its sentence is the whole message. Any
-    other error is raised again after the status was written, so that the log holds the traceback.
-    Of several ranks only the first owns the run directory; another one that fails leaves a note
-    beside."""
+    Of several ranks only the first owns the run directory; another one that fails leaves a note in
+    it.
+
+    Args:
+        experiment: its settings (`simvtp.config.schema.to_dict`).
+        entry: the function that runs it, `module:function`.
+
+    Raises:
+        RankLost: another rank ended; the controller finds out why and continues the point.
+        UserError: on ranks other than 0, so that the others do not wait for this one. On rank 0 it
+            ends the job quietly with state `failed`, and its sentence is the whole message.
+        Exception: any other error, after the status was written, so that the log has the traceback.
+    """
     resolved: Experiment = from_dict(experiment)
     run_dir, rank = resolved.run_dir, _rank()
-    close = _Close(run_dir, rank)
-    with _asking():
+    report = _EndReport(run_dir, rank)
+    with _raise_on_stop_signals():
         try:
             # Two jobs for one experiment are rare (a controller that was killed between submitting
-            # and writing the job down): the second waits and finds the work done.
-            with hold(run_dir, owns=rank == 0, wait=True, say=_say) as lease:
-                close.lease = lease
-                _load(entry)(resolved, say=_say)
-        except Fenced as fenced:  # the status is the other attempt's now
-            _say(str(fenced))
-            return {"state": STOPPED, "message": str(fenced), "reason": fenced.reason}
+            # and writing job.json): the second waits and finds the work done.
+            with hold(run_dir, owns=rank == 0, wait=True, say=_log) as lease:
+                report.lease = lease
+                _load(entry)(resolved, say=_log)
+        except Fenced as fenced:  # the status belongs to the other attempt now
+            _log(str(fenced))
+            return RunStatus(RunState.STOPPED, message=str(fenced), reason=StopReason.TAKEN_OVER)
         except Stopped as stopped:  # its own status is written; the next submission continues
-            close(STOPPED, str(stopped), stopped.reason)
-        except RankLost as lost:  # ends like one that was killed: the controller finds out by what, and continues the point
-            _say(str(lost))
+            report.write(RunState.STOPPED, str(stopped), stopped.reason)
+        except RankLost as lost:  # ends like one that was killed
+            _log(str(lost))
             raise
         except UserError as error:
-            close(FAILED, str(error))
+            report.write(RunState.FAILED, str(error))
             if rank:
-                raise  # the rank must end with an error, so that the others do not wait for it
-        except _Asked as asked:
-            close(STOPPED, f"stopped on request ({asked})", asked.reason)
+                raise
+        except _StopRequest as request:
+            report.write(RunState.STOPPED, f"stopped on request ({request})", request.reason)
         except MemoryError:
-            close(
-                FAILED,
-                "out of memory: ask for more (--mem), or lower batch_size or runtime.micro_batch",
-            )
+            report.write(RunState.FAILED, OUT_OF_MEMORY)
             raise
         except Exception as error:
-            close(FAILED, f"{type(error).__name__}: {error}")
+            report.write(RunState.FAILED, f"{type(error).__name__}: {error}")
             raise
-    return dict(read_state(run_dir, alive=False).status)
+    return read_state(run_dir, alive=False).status or RunStatus(RunState.KILLED)
 
 
-class _Close:
-    """Says how a job ended, unless the experiment has said so itself (its own words are better)."""
+class _EndReport:
+    """Writes how a job ended, unless the experiment has written that itself (it knows more)."""
 
     def __init__(self, run_dir: Path, rank: int) -> None:
         self._run_dir, self._rank = run_dir, rank
         self.lease: Lease | None = None
 
-    def __call__(self, state: str, message: str, reason: StopReason | None = None) -> None:
-        _say(message if state == STOPPED else f"failed: {message}")
+    def write(self, state: RunState, message: str, reason: StopReason | None = None) -> None:
+        _log(message if state == RunState.STOPPED else f"{RunState.FAILED}: {message}")
         if self._rank:
-            if state == FAILED:
+            if state == RunState.FAILED:
                 note = {"rank": self._rank, "message": message, "at": time.time()}
                 write_atomically(self._run_dir / RANK_FAILURE, json.dumps(note))
             return
         if self.lease is None:
             return  # it never owned the directory
-        with contextlib.suppress(UserError):  # the disk is full: that is what the log says anyway
-            self._write(state, message, reason)
+        with contextlib.suppress(UserError):  # the disk is full: the log says so anyway
+            self._write_status(state, message, reason)
 
-    def _write(self, state: str, message: str, reason: StopReason | None) -> None:
+    def _write_status(self, state: RunState, message: str, reason: StopReason | None) -> None:
         now = read_state(self._run_dir, alive=False)
-        ours = now.status.get("pid") == os.getpid()
-        if now.state == FINISHED or (now.state in (FAILED, STOPPED) and ours):
+        status = now.status or RunStatus()
+        ours = status.pid == os.getpid()
+        if now.state == RunState.FINISHED:
             return
-        if now.status.get("state") == RUNNING and not ours and writer_alive(now.status):
+        if now.state in (RunState.FAILED, RunState.STOPPED) and ours:
+            return
+        if now.status and status.state == RunState.RUNNING and not ours and writer_alive(status):
             return  # an experiment that somebody started by hand: its status is its own
-        status = {
-            "stage": "",
-            "step": 0,
-            "total_steps": 0,
-            "cpu_hours": 0.0,
-            "gpu_hours": 0.0,
-            **now.status,
-        }
-        status |= {
-            "state": state,
-            "message": message,
-            "reason": reason,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "updated": time.time(),
-        }
-        write_atomically(self._run_dir / "status.json", json.dumps(status))
+        end = dataclasses.replace(
+            status,
+            state=state,
+            message=message,
+            reason=reason,
+            pid=os.getpid(),
+            pid_started=0.0,
+            host=socket.gethostname(),
+            updated=time.time(),
+        )
+        write_atomically(self._run_dir / STATUS_FILE, json.dumps(end.to_dict()))
 
 
 def _rank() -> int:
@@ -145,26 +138,29 @@ def _rank() -> int:
 
 def _load(entry: str) -> Callable[..., Any]:
     module, _, name = entry.partition(":")
-    return getattr(importlib.import_module(module), name)
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, flush=True)
 
 
 @contextlib.contextmanager
-def _asking() -> Iterator[None]:
-    """Raise _Asked at a signal that asks the job to stop. The experiment replaces these handlers by
-    its own, which only set a flag, as soon as it has something to save. Outside the main thread
-    signals are none of our business."""
+def _raise_on_stop_signals() -> Iterator[None]:
+    """Raises _StopRequest at a signal that asks the job to stop.
+
+    The experiment replaces these handlers by its own, which only set a flag, as soon as it has
+    something to save. Threads other than the main one cannot handle signals.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise _Asked(number)
+        raise _StopRequest(number)
 
-    before = {number: signal.signal(number, handle) for number in ASKING}
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What runs inside a job, on every rank."""
+"""The callable that submitit runs inside a job, on every rank."""
 
 from __future__ import annotations
 
@@ -11,70 +11,68 @@ from typing import Any
 import submitit
 
 from simvtp.errors import StopReason
-from sweeps.monitor.run_state import STOPPED
+from simvtp.runs.run_records import RunState, RunStatus
 from sweeps.runner.job import run_job
 
 REQUEUE_FOR_S = 100.0  # SLURM gives two minutes between its signal and the end
+RETRY_S = 5.0  # between two attempts to requeue
 
 
 class PointJob:
-    """Pickled into a job by its name only. Called with plain values, so that it can be started
-    again with the same ones.
+    """Runs one point. Pickled by its name only, and called with plain values.
+
+    Therefore it can be started again with the same values.
     """
 
     def __call__(self, experiment: dict[str, Any], entry: str) -> dict[str, Any]:
         if int(os.environ.get("SLURM_NTASKS") or os.environ.get("SUBMITIT_LOCAL_NTASKS") or 1) > 1:
-            # every rank goes on to see all GPUs of its job and takes the one of its local rank
+            # every rank still sees all GPUs of its job and takes the one of its local rank
             submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         status = run_job(experiment, entry)
-        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and asked_by_slurm(status):
-            # The training read the signal, saved and left in good order. What remains: to be
-            # started again, and to leave without a result, which would say that the job is over.
+        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and wants_requeue(status):
+            # The training read the signal, saved and left in order. What remains is to be started
+            # again, and to leave without a result, which would mean that the job is over.
             if os.environ.get("SLURM_PROCID", "0") == "0":
                 requeue()
-            else:
-                time.sleep(
-                    REQUEUE_FOR_S + 20
-                )  # a rank that leaves early would make srun end the one that requeues
+            else:  # a rank that leaves early would make srun end the one that requeues
+                time.sleep(REQUEUE_FOR_S + 20)
             sys.exit(-1)
-        return status
+        return status.to_dict()
 
     def checkpoint(
         self, experiment: dict[str, Any], entry: str
     ) -> submitit.helpers.DelayedSubmission:
-        """Called by submitit's own handler if the signal comes before ours are in place."""
+        """Returns the same job; submitit calls this if the signal comes before our handlers."""
         return submitit.helpers.DelayedSubmission(self, experiment, entry)
 
 
-def asked_by_slurm(status: dict[str, Any]) -> bool:
-    """Whether the run stopped because its time is nearly up or it is to make room: it wants to be
-    started again.
-    """
-    return status.get("state") == STOPPED and status.get("reason") == StopReason.REQUEUE
+def wants_requeue(status: RunStatus) -> bool:
+    """Returns whether the run stopped for SLURM (time limit, preemption) and is to be requeued."""
+    return status.state == RunState.STOPPED and status.reason == StopReason.REQUEUE
 
 
 def requeue() -> bool:
-    """Ask SLURM to put this very job back into the queue, for as long as there is time; False if it
-    never answered.
+    """Asks SLURM to requeue this very job, as long as there is time; False without an answer.
 
-    Where SLURM is putting it back already (a preemption), its refusal does not matter; where its
-    controller is down, ours (which watches the queue) submits the point again."""
+    Where SLURM requeues it already (a preemption), its refusal does not matter; where its
+    controller is down, ours (which watches the queue) submits the point again.
+    """
     job_id = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job_id = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     deadline = time.monotonic() + REQUEUE_FOR_S
     while True:
-        done = subprocess.run(
-            ["scontrol", "requeue", job_id], capture_output=True, text=True, check=False
-        )
+        command = ["scontrol", "requeue", job_id]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             print(f"saved; job {job_id} is back in the queue", flush=True)
             return True
-        print(f"scontrol requeue {job_id}: {done.stderr.strip()}", flush=True)
+        print(f"{' '.join(command)}: {done.stderr.strip()}", flush=True)
         if time.monotonic() > deadline:
             print(
-                "the job could not be put back into the queue; its checkpoint is saved, the sweep's command continues it",
+                "the job could not be requeued; its checkpoint is saved, and the sweep's command "
+                "continues it",
                 flush=True,
             )
             return False
-        time.sleep(5)
+        time.sleep(RETRY_S)

@@ -1,6 +1,6 @@
-"""Jobs of a SLURM cluster: the missing points go in as arrays.
+"""Runs jobs on a SLURM cluster: missing points are submitted as arrays.
 
-Each submission is written down twice: before it with its name and its points, after it with the ids
+Each submission is recorded twice: before it with its name and its points, after it with the ids
 that SLURM gave. A controller that was killed in between finds the jobs again by the name, and
 nothing is submitted a second time."""
 
@@ -23,41 +23,50 @@ from ablations.design import Point
 from simvtp.config.schema import to_dict
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
-from sweeps.runner.code_snapshot import Frozen
-from sweeps.runner.executor import Job, NotNow, Options, Recorded
+from simvtp.runs.run_records import JobRecord
+from sweeps.compat.submitit_private import submission_script
+from sweeps.runner.code_snapshot import CodeSnapshot
+from sweeps.runner.executor import Job, JobOptions, RecordedJobs, SubmissionDeferred
 from sweeps.runner.point import PointJob
-from sweeps.runner.slurm_queue import cancel, shared_queue
+from sweeps.runner.slurm_queue import SlurmQueue, cancel_jobs
 
 DEFAULT_MIN = 24 * 60  # minutes
 ARRAY_MAX = 1000  # SLURM's own default of MaxArraySize is 1001
-_SILENT = re.compile(
-    r"Unable to contact slurm controller|[Tt]imed out|Slurm temporarily unable|Connection refused|Zero Bytes were transmitted|"
-    r"Unexpected message received|communication connection failure|Resource temporarily unavailable"
+_NO_ANSWER = re.compile(
+    r"Unable to contact slurm controller|[Tt]imed out|Slurm temporarily unable"
+    r"|Connection refused|Zero Bytes were transmitted|Unexpected message received"
+    r"|communication connection failure|Resource temporarily unavailable"
 )
-_FULL = re.compile(
-    r"violates accounting/QOS policy|MaxSubmit|MaxJobs"
-)  # SLURM says the same for "too many" and for "never"
+# SLURM says the same for "too many" and for "never"
+_LIMIT_REACHED = re.compile(r"violates accounting/QOS policy|MaxSubmit|MaxJobs")
 
 
-class SlurmJobs(Recorded):
+class SlurmJobs(RecordedJobs):
     """Arrays of at most `ARRAY_MAX` points, of which at most `parallel` run at once."""
 
+    slots = sys.maxsize
     in_process = False
 
     def __init__(
-        self, options: Options, sweep_dir: Path, name: str, code: Frozen | None = None
+        self,
+        options: JobOptions,
+        sweep_dir: Path,
+        name: str,
+        queue: SlurmQueue,
+        code: CodeSnapshot | None = None,
     ) -> None:
-        self.slots = sys.maxsize
+        super().__init__(queue)
         self._options, self._name, self._code = options, name, code
-        self._jobs, self._submissions = (
-            sweep_dir / "jobs" / "slurm" / "%j",
-            sweep_dir / "submissions",
-        )
+        self._jobs = sweep_dir / "jobs" / "slurm" / "%j"
+        self._submissions = sweep_dir / "submissions"
         self._largest = min(ARRAY_MAX, _array_limit())
 
     def submit(self, points: Sequence[Point]) -> list[Job]:
-        """Hand in as many of the points as SLURM takes; the rest is asked for again by the caller.
-        Raises NotNow if it takes none.
+        """Submits as many of the points as SLURM accepts; the caller submits the rest again.
+
+        Raises:
+            SubmissionDeferred: SLURM accepts none now.
+            UserError: SLURM refuses them for good.
         """
         points = points[: self._largest]
         token = secrets.token_hex(4)
@@ -72,70 +81,69 @@ class SlurmJobs(Recorded):
         }
         write_atomically(record, json.dumps(submission))
         executor = self._executor(name)
+        errors = submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError
         try:
             with executor.batch():
                 handles = [
                     executor.submit(PointJob(), to_dict(point.experiment), self._options.entry)
                     for point in points
                 ]
-        except (
-            submitit.core.utils.FailedJobError,
-            submitit.core.utils.FailedSubmissionError,
-        ) as error:
+        except errors as error:
             self._refused(" ".join(str(error).split()), record)
-        write_atomically(
-            record, json.dumps({**submission, "job_ids": [handle.job_id for handle in handles]})
-        )
-        shared_queue().forget()
+        ids = [handle.job_id for handle in handles]
+        write_atomically(record, json.dumps({**submission, "job_ids": ids}))
+        self.queue.refresh()
+        submitted = float(str(submission["submitted"]))
         return [
-            self._job(point, handle.job_id, name, submission["submitted"])
-            for point, handle in zip(points, handles, strict=True)
+            self._job(point, job_id, name, submitted)
+            for point, job_id in zip(points, ids, strict=True)
         ]
 
-    def _refused(self, said: str, record: Path) -> NoReturn:
-        if _SILENT.search(
-            said
-        ):  # it may have taken the jobs and the answer was lost: the record stays, `recover` looks for its name
-            raise NotNow(_reason(said))
+    def _refused(self, answer: str, record: Path) -> NoReturn:
+        if _NO_ANSWER.search(answer):
+            # it may have accepted the jobs and the answer was lost: the record stays, and
+            # `recover` looks for its name
+            raise SubmissionDeferred(_reason(answer))
         record.unlink(missing_ok=True)
-        if _FULL.search(said) and shared_queue().jobs():
+        if _LIMIT_REACHED.search(answer) and self.queue.jobs():
             self._largest = max(1, self._largest // 2)
-            raise NotNow(_reason(said))
-        raise UserError(f"SLURM refused the jobs: {_reason(said)}") from None
+            raise SubmissionDeferred(_reason(answer))
+        raise UserError(f"SLURM refused the jobs: {_reason(answer)}") from None
 
     def recover(self, points: Sequence[Point]) -> list[Job]:
-        """Jobs that SLURM holds and no job.json knows. Raises NotNow if that cannot be seen,
-        because SLURM does not answer.
+        """Returns jobs that SLURM holds and no job.json records.
+
+        Raises:
+            SubmissionDeferred: SLURM does not answer, so that this cannot be known.
         """
-        open_records = {
-            path: values
-            for path in sorted(self._submissions.glob("*.json"))
-            if not (values := read_json(path))["job_ids"]
-        }
-        if not open_records:
+        records = {path: read_json(path) for path in sorted(self._submissions.glob("*.json"))}
+        unconfirmed = {path: values for path, values in records.items() if not values["job_ids"]}
+        if not unconfirmed:
             return []
-        shared_queue().forget()
-        queued = shared_queue().jobs()
+        self.queue.refresh()
+        queued = self.queue.jobs()
         if queued is None:
-            raise NotNow(
-                "SLURM does not answer, and a submission was interrupted: waiting until it can be looked for"
+            raise SubmissionDeferred(
+                "SLURM does not answer, and a submission was interrupted: waiting until its jobs "
+                "can be looked up"
             )
         known = {point.fingerprint: point for point in points}
         found = []
-        for path, values in open_records.items():
+        for path, values in unconfirmed.items():
             ids = [job_id for job_id, job in queued.items() if job.name == values["name"]]
             for job_id in ids:
                 fingerprint = values["fingerprints"][int(job_id.partition("_")[2] or 0)]
                 if fingerprint in known and self._has_pickle(job_id):
-                    found.append(
-                        self._job(known[fingerprint], job_id, values["name"], values["submitted"])
-                    )
+                    point = known[fingerprint]
+                    found.append(self._job(point, job_id, values["name"], values["submitted"]))
             write_atomically(path, json.dumps({**values, "job_ids": ids or ["none"]}))
         return found
 
     def _has_pickle(self, job_id: str) -> bool:
-        """Without it (the controller was killed before it had moved the files) the job ends by
-        itself after a minute.
+        """Returns whether the job's submission was completed.
+
+        Otherwise (the controller was killed before it had moved the files) the job ends by itself
+        after a minute.
         """
         return Path(self._handle(job_id).paths.submitted_pickle).exists()
 
@@ -144,17 +152,17 @@ class SlurmJobs(Recorded):
 
     def _job(self, point: Point, job_id: str, name: str, submitted: float) -> Job:
         paths, options = self._handle(job_id).paths, self._options
-        record = {
-            "executor": "slurm",
-            "job_id": job_id,
-            "name": name,
-            "submitted": submitted,
-            "stdout": str(paths.stdout),
-            "stderr": str(paths.stderr),
-            "gpus": (options.gpus or 0) * options.nodes,
-            "nodes": options.nodes,
-            "code": str(self._code.path) if self._code else "",
-        }
+        record = JobRecord(
+            executor="slurm",
+            job_id=job_id,
+            submitted=submitted,
+            name=name,
+            stdout=str(paths.stdout),
+            stderr=str(paths.stderr),
+            gpus=(options.gpus or 0) * options.nodes,
+            nodes=options.nodes,
+            code=str(self._code.path) if self._code else "",
+        )
         return Job(point, record)
 
     def _executor(self, name: str) -> submitit.SlurmExecutor:
@@ -163,30 +171,31 @@ class SlurmJobs(Recorded):
         return executor
 
     def stop(self, job: Job) -> None:
-        """Cancel the job: SLURM signals it, it saves and leaves."""
-        if job.record.get("executor") == "slurm":
-            cancel([job.id])
-            shared_queue().forget()
+        """Cancels the job: SLURM signals it, it saves and leaves."""
+        if job.executor == "slurm":
+            cancel_jobs([job.id])
+            self.queue.refresh()
 
     def kill(self, job: Job) -> None:
-        """As `stop`: SLURM kills what does not go."""
+        """Cancels the job; SLURM kills it if it does not leave."""
         self.stop(job)
 
     def preview(self, points: int) -> str:
-        """The submission script of the next array."""
+        """Returns the batch script of the next array."""
         executor = self._executor(f"{self._name}.TOKEN")
         executor.parameters |= {"map_count": min(points, self._largest)} if points > 1 else {}
-        return executor._make_submission_file_text(executor._submitit_command_str, "TOKEN")
+        return submission_script(executor, "TOKEN")
 
 
-def slurm_parameters(options: Options, name: str, code: Frozen | None = None) -> dict[str, Any]:
-    """The options in submitit's words. One task per GPU; a signal before the limit, so that a
-    checkpoint can be written.
+def slurm_parameters(
+    options: JobOptions, name: str, code: CodeSnapshot | None = None
+) -> dict[str, Any]:
+    """Returns the options under submitit's names.
+
+    One task per GPU; a signal before the limit, so that a checkpoint can be written.
     """
-    variables = [
-        f"export {key}={shlex.quote(value)}"
-        for key, value in (code.environment() if code else {}).items()
-    ]
+    environment = code.environment() if code else {}
+    variables = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
     minutes = options.minutes or DEFAULT_MIN
     wanted = {
         "job_name": name,
@@ -201,12 +210,10 @@ def slurm_parameters(options: Options, name: str, code: Frozen | None = None) ->
         "qos": options.qos or None,
         "constraint": options.constraint or None,
         "setup": [*variables, *options.setup] or None,
-        "srun_args": [
-            "--kill-on-bad-exit=1",
-            *options.srun_args,
-        ],  # else one dead rank leaves the others waiting for it
+        # else one dead rank leaves the others waiting for it
+        "srun_args": ["--kill-on-bad-exit=1", *options.srun_args],
         # at most half of the limit, and SLURM is up to half a minute early: a job that is asked to
-        # save as soon as it has started would come back for ever
+        # save as soon as it has started would be requeued for ever
         "signal_delay_s": min(options.signal_s, max(1, 30 * minutes - 30)),
         "array_parallelism": options.parallel or 256,
         "additional_parameters": {"requeue": True, **options.slurm},
@@ -215,17 +222,16 @@ def slurm_parameters(options: Options, name: str, code: Frozen | None = None) ->
 
 
 def _reason(text: str) -> str:
-    """What sbatch said, without the traceback around it."""
+    """Returns sbatch's message without the traceback around it."""
     found = re.findall(r"(?:sbatch|srun): (?:error: )?(.*?)(?= sbatch:| srun:|$)", text)
     return "; ".join(dict.fromkeys(part.strip() for part in found if part.strip())) or text[-300:]
 
 
 def _array_limit() -> int:
-    """MaxArraySize of the cluster less one; a thousand where it does not say."""
+    """Returns MaxArraySize of the cluster less one; a thousand if it does not say."""
+    command = ["scontrol", "show", "config"]
     try:
-        done = subprocess.run(
-            ["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=20
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ARRAY_MAX
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", done.stdout)

@@ -1,4 +1,4 @@
-"""The study of a grid, whose points are given."""
+"""Study of a grid, whose points are given."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from ablations.design import Point
-from sweeps.study.trials import Trials
+from sweeps.study.trials import P, Trials
 
 
-class GridStudy(Trials):
-    """The study of a grid: every point is given, and each is run once."""
+class GridStudy(Trials[P]):
+    """Study of a grid: each given point is run once."""
 
     def __init__(
-        self, path: Path, sweep_id: str, points: Sequence[Point], label: str = "figure"
+        self, path: Path, sweep_id: str, points: Sequence[P], label: str = "figure"
     ) -> None:
-        """Open or create the study at `path`; enqueue nothing yet."""
+        """Opens or creates the study at `path`; enqueues nothing yet."""
         super().__init__(path, sweep_id, ["maximize"], [label], optuna.pruners.NopPruner())
         self._points = {point.fingerprint: point for point in points}
         self._distributions = _grid_distributions([self._params(point) for point in points])
-        self._take_up()
+        self._load_trials()
 
-    def _params(self, point: Point) -> dict[str, Any]:
+    def _params(self, point: P) -> dict[str, Any]:
         return {**point.cell, "seed": point.seed}
 
 
 def _grid_distributions(cells: Sequence[Mapping[str, Any]]) -> dict[str, BaseDistribution]:
-    """A distribution for each axis, for people to look at: numbers as a range (short in the file,
-    an axis with a scale in a plot), anything else as sorted choices. The same for the same grid, in
-    whatever order it was written."""
+    """Returns a distribution for each axis, as the dashboard shows it.
+
+    Numbers become a range (short in the file, an axis with a scale in a plot), anything else sorted
+    choices. The order in which a grid was written does not matter.
+    """
     values: dict[str, set[Any]] = {}
     for cell in cells:
         for key, value in cell.items():

@@ -1,4 +1,4 @@
-"""The study of a search, which proposes its points."""
+"""Study of a search, which proposes its points."""
 
 from __future__ import annotations
 
@@ -21,69 +21,69 @@ from optuna.trial import FrozenTrial, TrialState
 from ablations.design import Point
 from ablations.search import Parameter, Search
 from simvtp.errors import ConfigError
-from sweeps.study.trials import Trials, facts
+from sweeps.compat.optuna_private import trial_id
+from sweeps.study.trials import Trials, trial_attributes
 
-TPE_TRIES, RANDOM_TRIES = (
-    10,
-    15,
-)  # proposals for one new point: so many by TPE, then so many at random
+# proposals for one new point: first by TPE, then at random
+TPE_TRIES, RANDOM_TRIES = 10, 15
 
 
-class SearchStudy(Trials):
-    """The study of a search: new points are proposed until `search.trials` are known.
+class SearchStudy(Trials[Point]):
+    """Study of a search: new points are proposed until `search.trials` are known.
 
-    A proposal depends on the search's seed, the number of the trial and what was told before, and
-    on nothing that a restarted controller could have lost. Values are rounded before they are
-    stored, so the study shows what was run. A proposal that comes to a point that exists is closed
-    at once with that point's figures, an impossible one as failed with the reason; neither counts
-    towards `search.trials`."""
+    A proposal depends on the search's seed, the number of the trial and the results so far, and on
+    nothing that a restarted controller could have lost. Values are rounded before they are stored,
+    so the study shows what was run. A proposal that equals an existing point is closed at once with
+    that point's values, an impossible one as failed with the reason; neither counts towards
+    `search.trials`.
+    """
 
     def __init__(
         self, path: Path, search: Search, recorded: Sequence[Mapping[str, Any]] = ()
     ) -> None:
+        """Opens or creates the study.
+
+        Args:
+            path: its journal.
+            search: the search.
+            recorded: the points of plan.json, in case the journal was lost.
+        """
         directions = [objective.direction for objective in search.objectives]
-        super().__init__(
-            path,
-            search.sweep_id,
-            directions,
-            [objective.label for objective in search.objectives],
-            make_pruner(search),
-        )
+        labels = [objective.label for objective in search.objectives]
+        super().__init__(path, search.sweep_id, directions, labels, make_pruner(search))
         self._search = search
         self._distributions = {
             parameter.key: _distribution(parameter) for parameter in search.space
         }
-        self._evaluations: dict[
-            str, dict[int, int]
-        ] = {}  # of each point: training step -> number of the evaluation, from 1
+        # of each point: training step -> number of the evaluation, from 1
+        self._evaluations: dict[str, dict[int, int]] = {}
         self._exhausted = False
         for entry in recorded:
             point = search.point(entry["cell"])
             if point.fingerprint != entry["fingerprint"]:
                 self.repairs.append(
-                    f"the recorded point {point.name} would now be another experiment: it is left out of the search"
+                    f"the recorded point {point.name} would now be another experiment: "
+                    "it is left out of the search"
                 )
             else:
                 self._points[point.fingerprint] = point
-        self._take_up()
+        self._load_trials()
 
     def _known(self, frozen: FrozenTrial) -> str | None:
-        """As for a grid; a point that was proposed right before its controller died is made again
-        from its parameters.
+        """Returns the fingerprint of a trial's point; None if it is not of this sweep.
+
+        A point that was proposed right before its controller died is rebuilt from its parameters.
         """
         fingerprint = frozen.user_attrs.get("fingerprint", "")
-        if (
-            fingerprint
-            and fingerprint not in self._points
-            and set(frozen.params) == set(self._distributions)
-        ):
+        complete = set(frozen.params) == set(self._distributions)
+        if fingerprint and fingerprint not in self._points and complete:
             point = self._search.point(frozen.params)
             if point.fingerprint == fingerprint:
                 self._points[fingerprint] = point
         return super()._known(frozen)
 
     def ask(self) -> Point | None:
-        """A waiting point, else a new proposal while fewer than `search.trials` points are known."""
+        """Returns a waiting point, else a new proposal while points are missing, else None."""
         waiting = super().ask()
         if waiting is not None or len(self._points) >= self._search.trials or self._exhausted:
             return waiting
@@ -98,76 +98,75 @@ class SearchStudy(Trials):
                 point = self._propose(at_random=attempt >= TPE_TRIES)
             if point is not None:
                 return point
-        self._exhausted = True  # until something new is told
-        tries = TPE_TRIES + RANDOM_TRIES
+        self._exhausted = True  # until a new result arrives
         self.notes.append(
-            f"{tries} proposals in a row were known already or impossible: the search starts nothing new with {len(self._points)} of "
-            f"{self._search.trials} points (--space makes the space wider)"
+            f"{TPE_TRIES + RANDOM_TRIES} proposals in a row were known already or impossible: "
+            f"the search starts nothing new with {len(self._points)} of {self._search.trials} "
+            "points (--space makes the space wider)"
         )
         return None
 
     def _propose(self, at_random: bool) -> Point | None:
-        """One proposal: a running trial and its point, or None where it was closed at once."""
+        """Starts a trial and returns its point; None if it was closed at once."""
         number = len(self._frozen())
-        self._study.sampler = _Rounding(make_sampler(self._search, number, at_random), self._search)
+        sampler = make_sampler(self._search, number, at_random)
+        self._study.sampler = _RoundingSampler(sampler, self._search)
         trial = self._study.ask(self._distributions)
-        trial_id = trial._trial_id
+        proposed = trial_id(trial)
         try:
             point = self._search.point(trial.params)
         except ConfigError as error:
-            self._finish(trial_id, TrialState.FAIL, None, f"impossible: {error}")
+            self._storage.finish(proposed, TrialState.FAIL, None, f"impossible: {error}")
             return None
-        for key, value in facts(point).items():
-            self._storage.set_trial_user_attr(trial_id, key, value)
+        for key, value in trial_attributes(point).items():
+            self._storage.set_attribute(proposed, key, value)
         before = self._last.get(point.fingerprint)
         if before is not None or point.fingerprint in self._points:
-            self._close_duplicate(trial_id, before)
+            self._close_duplicate(proposed, before)
             return None
         self._points[point.fingerprint] = point
-        return self._take(trial_id, point.fingerprint)
+        return self._take(proposed, point.fingerprint)
 
-    def _close_duplicate(self, trial_id: int, before: FrozenTrial | None) -> None:
+    def _close_duplicate(self, proposed: int, before: FrozenTrial | None) -> None:
         number = -1 if before is None else before.number
-        self._storage.set_trial_user_attr(trial_id, "duplicate_of", number)
+        self._storage.set_attribute(proposed, "duplicate_of", number)
+        reason = f"equals trial {number}"
         if before is not None and before.state == TrialState.COMPLETE:
-            self._finish(
-                trial_id, TrialState.COMPLETE, before.values, f"the same as trial {number}"
-            )
+            self._storage.finish(proposed, TrialState.COMPLETE, before.values, reason)
         elif before is not None and before.state == TrialState.PRUNED:
             for step, value in before.intermediate_values.items():
-                self._storage.set_trial_intermediate_value(trial_id, step, value)
-            self._finish(trial_id, TrialState.PRUNED, before.values, f"the same as trial {number}")
+                self._storage.set_intermediate(proposed, step, value)
+            self._storage.finish(proposed, TrialState.PRUNED, before.values, reason)
         else:
-            self._finish(
-                trial_id, TrialState.FAIL, None, f"the same as trial {number}, which has no figure"
-            )
+            reason += ", which has no value"
+            self._storage.finish(proposed, TrialState.FAIL, None, reason)
 
     def report(self, fingerprint: str, step: int, value: float) -> bool:
-        """An evaluation of a running point; True if the point should be pruned.
+        """Reports an evaluation of a running point; True if the point should be pruned.
 
-        Give the evaluations of a point in their order, all from the first; one that was given
-        before is not stored again. The pruner counts evaluations (1, 2, ...), not training steps,
-        so points of different length are comparable. After the last evaluation nothing is left to
-        save, so there is no pruning then."""
-        trial_id = self._running.get(fingerprint)
-        if trial_id is None or self._search.pruner == "none":
+        Report the evaluations of a point in their order, all from the first; one that is known
+        already is not stored again. The pruner counts evaluations (1, 2, ...), not training steps,
+        so points of different length are comparable. Nothing is pruned after the last evaluation,
+        when nothing is left to save.
+        """
+        number = self._running.get(fingerprint)
+        if number is None or self._search.pruner == "none":
             return False
         seen = self._evaluations.setdefault(fingerprint, {})
         resource = seen.setdefault(step, len(seen) + 1)
         with self._file.batch():
-            trial = self._storage.get_trial(trial_id)
+            trial = self._storage.get(number)
             if trial.state.is_finished() or "pruned_at" in trial.user_attrs:
                 return "pruned_at" in trial.user_attrs
             if resource in trial.intermediate_values:
                 return False
-            self._storage.set_trial_intermediate_value(trial_id, resource, float(value))
-            if resource >= self._search.evaluations or not self._pruner.prune(
-                self._study, self._storage.get_trial(trial_id)
-            ):
+            self._storage.set_intermediate(number, resource, float(value))
+            if resource >= self._search.evaluations:
                 return False
-            self._storage.set_trial_user_attr(
-                trial_id, "pruned_at", resource
-            )  # decided once: a restarted controller must know it
+            if not self._pruner.prune(self._study, self._storage.get(number)):
+                return False
+            # decided once: a restarted controller must know it
+            self._storage.set_attribute(number, "pruned_at", resource)
             return True
 
     def tell(
@@ -182,15 +181,15 @@ class SearchStudy(Trials):
         super().tell(fingerprint, values, reason, pruned)
 
 
-# ---- what a search uses of optuna ----------------------------------------------------------------
+# ---- sampler, pruner and distributions of optuna ------------------------------------------------
 
 
 def make_sampler(search: Search, number: int, at_random: bool = False) -> BaseSampler:
-    """The sampler for trial `number`, seeded by the search and that number: a restarted controller
-    proposes what the first would have.
+    """Returns the sampler for trial `number`, seeded by the search and that number.
 
-    TPE is named with all that matters here: multivariate (parameters depend on each other), running
-    trials count as bad ones (`constant_liar`), so that parallel jobs do not all try the same place.
+    So a restarted controller proposes what the first would have. TPE is multivariate (parameters
+    depend on each other), and running trials count as bad ones (`constant_liar`), so that parallel
+    jobs do not all try the same region.
     """
     seed = zlib.crc32(f"{search.seed} {number}".encode())
     if at_random or search.sampler == "random":
@@ -205,7 +204,7 @@ def make_sampler(search: Search, number: int, at_random: bool = False) -> BaseSa
 
 
 def make_pruner(search: Search) -> BasePruner:
-    """The pruner, with its largest resource given: the number of evaluations of a run."""
+    """Returns the pruner; its largest resource is the number of evaluations of a run."""
     if search.pruner == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
     if search.pruner == "hyperband":
@@ -215,8 +214,8 @@ def make_pruner(search: Search) -> BasePruner:
     return optuna.pruners.NopPruner()
 
 
-class _Rounding(BaseSampler):
-    """Another sampler, whose proposals are rounded: what the study stores is what is run."""
+class _RoundingSampler(BaseSampler):
+    """Rounds the proposals of another sampler: what the study stores is what is run."""
 
     def __init__(self, inner: BaseSampler, search: Search) -> None:
         self._inner, self._search = inner, search

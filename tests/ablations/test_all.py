@@ -30,7 +30,8 @@ from simvtp.methods import build_model
 from simvtp.resolve import finalise
 from simvtp.runs.atomic_files import write_atomically
 from sweeps.cli.command import main
-from sweeps.cli.options import make_comparison, make_parser
+from sweeps.cli.options import make_comparison
+from sweeps.cli.sweep_parser import make_parser
 from sweeps.run import start, sweep_for
 from tests.small import small_settings
 from tests.sweeps.jobs import result, status
@@ -310,7 +311,7 @@ def test_every_ablation_has_a_sweep(name: str, capsys: pytest.CaptureFixture[str
 
 def test_an_unknown_ablation_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert start(["colour"]) == 2
-    assert "there is no ablation 'colour': choose of mask_ratio" in capsys.readouterr().err
+    assert "there is no ablation 'colour': choose from mask_ratio" in capsys.readouterr().err
     assert start([]) == 0 and "unified_encoder" in capsys.readouterr().out
 
 

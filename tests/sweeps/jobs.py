@@ -1,11 +1,15 @@
-"""A small real experiment for the runner's tests: it writes status, journal and results as
-`simvtp.experiment.run` does, resumes where it was killed, stops when it is asked to, and costs no
-training. How long it takes and whether it fails is read from the experiment's settings, so that
+"""Small real experiments for the tests of sweeps.
+
+They write status, journal and results as `simvtp.experiment.run` does, resume where they were
+killed, stop when asked to, and cost no training. Their behaviour is read from the settings, so that
 each point can behave differently:
 
-    pretrain.max_steps   steps of 0.05 s
+    pretrain.max_steps   number of steps
     finetune.enabled     false: fail in the middle
-    losses.mvm           2: end without a word (as an out-of-memory kill does)
+    losses.mvm           2: end without a message (as an out-of-memory kill does)
+
+While the file `hold` exists in the folder of the runs, they pause after their next step: so a test
+can act on running jobs without a race, and need not make them long.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.journal import Journal
 from simvtp.runs.results import Protocol, Result
 
-STEP_S = 0.05
+HOLD = "hold"
+STEP_S = 0.005
+EVALUATION_S = 0.2  # of `scored`
 
 
 def run(experiment: Experiment, *, say=print) -> list[Result]:
@@ -51,6 +57,8 @@ def run(experiment: Experiment, *, say=print) -> list[Result]:
             )
             write_atomically(saved, json.dumps({"step": step}))
             status(folder, "running", step, total)
+            while (folder.parent / HOLD).exists() and not stop:
+                time.sleep(STEP_S)
             if step == total // 2 and experiment.losses.mvm == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             if step >= total // 2 and not experiment.finetune.enabled:
@@ -69,9 +77,7 @@ def run(experiment: Experiment, *, say=print) -> list[Result]:
 
 
 def scored(experiment: Experiment, *, say=print) -> list[Result]:
-    """A fine-tuning that is scored five times on val; the figure grows towards 100 x the video mask
-    ratio.
-    """
+    """Runs a fine-tuning with five val scores that grow towards 100 x the video mask ratio."""
     folder = experiment.run_dir
     folder.mkdir(parents=True, exist_ok=True)
     journal, stop = Journal(folder / "journal.jsonl"), []
@@ -86,8 +92,9 @@ def scored(experiment: Experiment, *, say=print) -> list[Result]:
                 metrics={"val/t2v/R1": value, "val/mean_recall": value},
             )
             status(folder, "running", step, 5)
-            for _ in range(20):
-                time.sleep(0.02)
+            until = time.monotonic() + EVALUATION_S
+            while time.monotonic() < until:
+                time.sleep(STEP_S)
                 if stop:
                     status(folder, "stopped", step, 5, "stopped by SIGTERM")
                     return []
@@ -101,7 +108,7 @@ def scored(experiment: Experiment, *, say=print) -> list[Result]:
 
 
 def crash(experiment: Experiment, *, say=print) -> list[Result]:
-    """A defect of the code, not of the input."""
+    """Raises as a defect of the code does, not of the input."""
     raise ZeroDivisionError("a defect")
 
 

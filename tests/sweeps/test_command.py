@@ -13,7 +13,8 @@ from ablations.design import Ablation
 from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
 from sweeps.cli.command import main
-from sweeps.cli.options import make_comparison, make_options, make_parser
+from sweeps.cli.options import make_comparison, make_options
+from sweeps.cli.sweep_parser import make_parser
 from sweeps.mask_ratio import SWEEP
 from tests.sweeps.conftest import ENTRY, ROOT
 from tests.sweeps.jobs import result, status
@@ -64,7 +65,7 @@ def test_bad_input_is_one_sentence_and_status_2(
         capsys, *here, "--data", str(tmp_path / "nope.csv")
     )
     assert "--only text=0.33 leaves no point" in refused(capsys, *here, "--only", "text=0.33")
-    assert "--only colour=red: write one of" in refused(capsys, *here, "--only", "colour=red")
+    assert "--only colour=red: choose a key from" in refused(capsys, *here, "--only", "colour=red")
     assert "'soon' is not a time" in refused(capsys, *here, "--time", "soon")
     assert "unrecognized arguments: --paralel" in refused(capsys, *here, "--paralel=2")
     assert "model.frames=7 is not divisible" in refused(capsys, *here, "model.frames=7")

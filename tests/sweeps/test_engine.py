@@ -10,9 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -25,16 +23,19 @@ from simvtp.config.overrides import override
 from simvtp.config.schema import Experiment
 from simvtp.errors import UserError
 from simvtp.runs.journal import read_journal
-from sweeps.engine.sweep_engine import Summary, run_sweep, sweep_folder
-from sweeps.monitor.run_state import ALIVE
-from sweeps.runner import Options, point_state
+from sweeps.engine.sweep_engine import run_sweep, sweep_folder
+from sweeps.engine.sweep_outcome import SweepSummary
+from sweeps.monitor.point_state import read_job
+from sweeps.runner import JobOptions
+from sweeps.runner.liveness import state_of
 from sweeps.runner.local import LocalJobs
 from sweeps.runner.point import PointJob
 from sweeps.runner.slurm import slurm_parameters
+from sweeps.runner.slurm_queue import SlurmQueue
 from sweeps.study import GridStudy
-from tests.sweeps.conftest import ENTRY, ROOT, change
+from tests.sweeps.conftest import ENTRY, ROOT, change, held_jobs, release_when, wait_for
 
-LOCAL = Options(entry=ENTRY, parallel=2)
+LOCAL = JobOptions(entry=ENTRY, parallel=2)
 
 CONTROLLER = """
 import sys
@@ -42,16 +43,16 @@ from ablations import mask_ratio
 from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
 from sweeps.engine.sweep_engine import run_sweep
-from sweeps.runner import Options
-run_sweep(mask_ratio.build(override(tiny(), sys.argv[1:])), Options(entry="tests.sweeps.jobs:run", parallel=2), every_s=0.5)
+from sweeps.runner import JobOptions
+run_sweep(mask_ratio.build(override(tiny(), sys.argv[1:])), JobOptions(entry="tests.sweeps.jobs:run", parallel=2), every_s=0.5)
 """
 
 
-def sweep(ablation: Ablation, **options: object) -> Summary:
-    return run_sweep(ablation, LOCAL, poll_s=0.1, **options)  # type: ignore[arg-type]
+def sweep(ablation: Ablation, **options: object) -> SweepSummary:
+    return run_sweep(ablation, LOCAL, poll_s=0.02, **options)  # type: ignore[arg-type]
 
 
-def states(done: Summary) -> list[str]:
+def states(done: SweepSummary) -> list[str]:
     return [outcome.state.state for outcome in done.outcomes]
 
 
@@ -67,17 +68,12 @@ def starts(point: Point) -> int:
     return len((point.run_dir / "starts.txt").read_text().split())
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def start_controller(base: Experiment, *settings: str) -> subprocess.Popen[str]:
+def start_controller(
+    base: Experiment, *settings: str, program: str = CONTROLLER
+) -> subprocess.Popen[str]:
     given = [f"runtime.root={base.runtime.root}", "runtime.tracking_uri=off", *settings]
     return subprocess.Popen(
-        [sys.executable, "-c", CONTROLLER, *given],
+        [sys.executable, "-c", program, *given],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -114,23 +110,27 @@ def test_all_points_run_once_and_a_second_call_runs_nothing(
     assert "4 of 4 points finished" in capsys.readouterr().out
 
 
+def sweep_log(grid: Ablation) -> str:
+    return (sweep_folder(grid) / "sweep.log").read_text()
+
+
 def test_a_controller_that_is_killed_loses_nothing_and_runs_nothing_twice(base: Experiment) -> None:
-    longer = override(
-        base, ["pretrain.max_steps=120"]
-    )  # six seconds: a busy machine takes its time to start the second controller
-    grid = mask_ratio.build(longer)
+    grid = mask_ratio.build(base)
     points = grid.points()
-    first = start_controller(longer, "pretrain.max_steps=120")
-    wait_for(lambda: all((point.run_dir / "journal.jsonl").exists() for point in points[:2]))
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert [point_state(point).state in ALIVE for point in points] == [True, True, False, False]
-    second = start_controller(longer, "pretrain.max_steps=120")
-    out, _ = second.communicate(timeout=120)
+    with held_jobs(base) as hold:
+        first = start_controller(base, "pretrain.max_steps=10")
+        wait_for(lambda: all((point.run_dir / "status.json").exists() for point in points[:2]))
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        alive = [state_of(point.run_dir, SlurmQueue()).alive for point in points]
+        assert alive == [True, True, False, False]
+        second = start_controller(base, "pretrain.max_steps=10")
+        wait_for(lambda: sweep_log(grid).count("is running already") == 2)
+        hold.unlink()
+        out, _ = second.communicate(timeout=120)
     assert second.returncode == 0, out
-    assert out.count("is running already") == 2
     for point in points:
-        assert steps(point) == list(range(1, 121)) and starts(point) == 1
+        assert steps(point) == list(range(1, 11)) and starts(point) == 1
     study = GridStudy(sweep_folder(grid) / "study.journal", grid.sweep_id, points)
     assert study.counts() == {"COMPLETE": 4}, "adopted, not submitted again"
 
@@ -138,57 +138,54 @@ def test_a_controller_that_is_killed_loses_nothing_and_runs_nothing_twice(base: 
 def test_jobs_that_are_killed_with_their_controller_continue_from_their_checkpoint(
     base: Experiment,
 ) -> None:
-    longer = override(base, ["pretrain.max_steps=40"])
-    grid = mask_ratio.build(longer)
+    grid = mask_ratio.build(base)
     points = grid.points()
-    first = start_controller(longer, "pretrain.max_steps=40")
-    wait_for(lambda: all((point.run_dir / "checkpoint.json").exists() for point in points[:2]))
-    os.kill(first.pid, signal.SIGKILL)  # and the machine goes down, so to say
-    for point in points[:2]:
-        os.killpg(json.loads((point.run_dir / "job.json").read_text())["pid"], signal.SIGKILL)
-    first.wait()
-    wait_for(lambda: [point_state(point).state for point in points[:2]] == ["killed", "killed"])
+    with held_jobs(base):
+        first = start_controller(base, "pretrain.max_steps=10")
+        wait_for(lambda: all((point.run_dir / "status.json").exists() for point in points[:2]))
+        os.kill(first.pid, signal.SIGKILL)  # and the machine goes down, so to say
+        for point in points[:2]:
+            job = read_job(point.run_dir)
+            assert job is not None
+            os.killpg(job.pid, signal.SIGKILL)
+        first.wait()
+        wait_for(
+            lambda: all(
+                state_of(point.run_dir, SlurmQueue()).state == "killed" for point in points[:2]
+            )
+        )
     done = sweep(grid)
     assert states(done) == ["finished"] * 4
     assert [starts(point) for point in points] == [2, 2, 1, 1]
     for point in points[:2]:
-        assert sorted(set(steps(point))) == list(range(1, 41))
-    assert GridStudy(sweep_folder(grid) / "study.journal", grid.sweep_id, points).counts() == {
-        "FAIL": 2,
-        "COMPLETE": 4,
-    }
+        assert sorted(set(steps(point))) == list(range(1, 11))
+    study = GridStudy(sweep_folder(grid) / "study.journal", grid.sweep_id, points)
+    assert study.counts() == {"FAIL": 2, "COMPLETE": 4}
 
 
 def test_ctrl_c_lets_the_jobs_save_and_the_same_command_continues(base: Experiment) -> None:
-    grid = mask_ratio.build(override(base, ["pretrain.max_steps=60"]), (0.9,), (0.15, 0.75))
+    grid = mask_ratio.build(base, (0.9,), (0.15, 0.75))
     program = CONTROLLER.replace(
         "override(tiny(), sys.argv[1:])", "override(tiny(), sys.argv[1:]), (0.9,), (0.15, 0.75)"
     )
-    given = [
-        f"runtime.root={base.runtime.root}",
-        "runtime.tracking_uri=off",
-        "pretrain.max_steps=60",
-    ]
-    first = subprocess.Popen(
-        [sys.executable, "-c", program, *given],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_for(lambda: all((point.run_dir / "checkpoint.json").exists() for point in grid.points()))
-    pids = [json.loads((point.run_dir / "job.json").read_text())["pid"] for point in grid.points()]
-    first.send_signal(signal.SIGINT)
-    out, _ = first.communicate(timeout=120)
+    with held_jobs(base):
+        first = start_controller(base, "pretrain.max_steps=10", program=program)
+        wait_for(lambda: all((point.run_dir / "status.json").exists() for point in grid.points()))
+        jobs = [read_job(point.run_dir) for point in grid.points()]
+        first.send_signal(signal.SIGINT)
+        out, _ = first.communicate(timeout=120)
     assert "stopping 2 job(s)" in out
-    assert not any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        for pid in pids
-    )
-    assert [point_state(point).state for point in grid.points()] == ["stopped", "stopped"]
+    for job in jobs:
+        assert job is not None
+        assert (
+            not psutil.pid_exists(job.pid)
+            or psutil.Process(job.pid).status() == psutil.STATUS_ZOMBIE
+        )
+    found = [state_of(point.run_dir, SlurmQueue()).state for point in grid.points()]
+    assert found == ["stopped", "stopped"]
     assert states(sweep(grid)) == ["finished", "finished"]
     for point in grid.points():
-        assert steps(point) == list(range(1, 61)), (
+        assert steps(point) == list(range(1, 11)), (
             "stopped after a step, continued with the next one"
         )
 
@@ -213,7 +210,7 @@ def test_a_failing_point_is_reported_and_the_others_go_on(
 
 def test_a_defect_shows_its_traceback(grid: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
     one = mask_ratio.build(grid.base, (0.9,), (0.75,))
-    done = run_sweep(one, Options(entry="tests.sweeps.jobs:crash"), poll_s=0.1)
+    done = run_sweep(one, JobOptions(entry="tests.sweeps.jobs:crash"), poll_s=0.02)
     assert done.outcomes[0].reason == "ZeroDivisionError: a defect"
     out = capsys.readouterr().out
     assert 'tests/sweeps/jobs.py", line' in out and "    | ZeroDivisionError: a defect" in out
@@ -229,7 +226,7 @@ def test_one_point_killed_from_outside_does_not_stop_the_others(
         '{"step": 8}'
     )  # past the step at which it would die
     assert states(sweep(grid)) == ["killed", "finished"]
-    assert "went away without a word" in capsys.readouterr().out
+    assert "ended without a message" in capsys.readouterr().out
 
 
 def test_two_jobs_for_one_experiment_wait_for_each_other(base: Experiment) -> None:
@@ -238,37 +235,40 @@ def test_two_jobs_for_one_experiment_wait_for_each_other(base: Experiment) -> No
     """
     grid = mask_ratio.build(override(base, ["pretrain.max_steps=20"]), (0.9,), (0.75,))
     point = grid.points()[0]
-    executor = LocalJobs(LOCAL, sweep_folder(grid), 2)
+    executor = LocalJobs(LOCAL, sweep_folder(grid), 2, SlurmQueue())
     jobs = executor.submit([point, point])
     wait_for(lambda: not any(executor.alive(job) for job in jobs))
     assert steps(point) == list(range(1, 21)) and starts(point) == 1
 
 
 def test_a_process_that_lost_its_parent_is_still_watched(base: Experiment) -> None:
-    grid = mask_ratio.build(override(base, ["pretrain.max_steps=60"]), (0.9,), (0.75,))
+    grid = mask_ratio.build(base, (0.9,), (0.75,))
     point = grid.points()[0]
-    executor = LocalJobs(LOCAL, sweep_folder(grid), 1)
-    job = executor.submit([point])[0]
-    job.write()
-    wait_for(lambda: (point.run_dir / "status.json").exists())
-    os.kill(job.record["pid"], signal.SIGKILL)  # submitit's process, not the experiment
-    wait_for(lambda: not executor.alive(job))
-    assert states(sweep(grid)) == ["finished"]
-    assert steps(point) == list(range(1, 61)) and starts(point) == 1
+    executor = LocalJobs(LOCAL, sweep_folder(grid), 1, SlurmQueue())
+    with held_jobs(base) as hold:
+        job = executor.submit([point])[0]
+        job.write()
+        wait_for(lambda: (point.run_dir / "status.json").exists())
+        os.kill(job.record.pid, signal.SIGKILL)  # submitit's process, not the experiment
+        wait_for(lambda: not executor.alive(job))
+        log = sweep_folder(grid) / "sweep.log"
+        release_when(hold, lambda: log.exists() and "is running already" in log.read_text())
+        assert states(sweep(grid)) == ["finished"]
+    assert steps(point) == list(range(1, 11)) and starts(point) == 1
 
 
 def test_setup_commands_run_before_the_job_and_their_failure_is_shown(
     base: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = mask_ratio.build(base, (0.9,), (0.75,))
-    broken = Options(entry=ENTRY, setup=("echo preparing", "no-such-command"))
-    done = run_sweep(grid, broken, poll_s=0.1)
+    broken = JobOptions(entry=ENTRY, setup=("echo preparing", "no-such-command"))
+    done = run_sweep(grid, broken, poll_s=0.02)
     assert states(done) == ["killed"] and "no-such-command" in capsys.readouterr().out
     point = grid.points()[0]
-    marked = Options(
+    marked = JobOptions(
         entry=ENTRY, setup=(f"mkdir -p {point.run_dir}", f"echo $$ > {point.run_dir}/setup.txt")
     )
-    assert states(run_sweep(grid, marked, poll_s=0.1)) == ["finished"]
+    assert states(run_sweep(grid, marked, poll_s=0.02)) == ["finished"]
     record = json.loads((point.run_dir / "job.json").read_text())
     assert int((point.run_dir / "setup.txt").read_text()) == record["pid"], (
         "the job keeps the process id of its setup"
@@ -279,7 +279,7 @@ def test_only_selected_points_are_run(grid: Ablation) -> None:
     chosen = grid.points()[2]
     done = sweep(grid, selected={chosen.fingerprint})
     assert states(done) == ["finished"]
-    assert [point_state(point).state for point in grid.points()] == [
+    assert [state_of(point.run_dir, SlurmQueue()).state for point in grid.points()] == [
         "missing",
         "missing",
         "finished",
@@ -307,28 +307,31 @@ def test_a_second_controller_is_sent_away(grid: Ablation) -> None:
         assert file.read() == "process 1 on n1"
 
 
+BY_HAND = """
+import sys
+from ablations import mask_ratio
+from simvtp.config.overrides import override
+from simvtp.config.recipes import tiny
+from tests.sweeps.jobs import run
+run(mask_ratio.build(override(tiny(), sys.argv[1:]), (0.9,), (0.75,)).points()[0].experiment)
+"""
+
+
 def test_an_experiment_that_runs_by_hand_is_watched_and_not_started_again(base: Experiment) -> None:
-    grid = mask_ratio.build(override(base, ["pretrain.max_steps=60"]), (0.9,), (0.75,))
-    point = grid.points()[0]
-    program = "import sys; from ablations import mask_ratio; from simvtp.config.overrides import override; from simvtp.config.recipes import tiny; from tests.sweeps.jobs import run; run(mask_ratio.build(override(tiny(), sys.argv[1:]), (0.9,), (0.75,)).points()[0].experiment)"
-    by_hand = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            program,
-            f"runtime.root={base.runtime.root}",
-            "pretrain.max_steps=60",
-        ],
-        cwd=ROOT,
-    )
-    wait_for(lambda: (point.run_dir / "status.json").exists())
-    assert states(sweep(grid)) == ["finished"]
+    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    point, log = grid.points()[0], sweep_folder(grid) / "sweep.log"
+    given = [f"runtime.root={base.runtime.root}", "pretrain.max_steps=10"]
+    with held_jobs(base) as hold:
+        by_hand = subprocess.Popen([sys.executable, "-c", BY_HAND, *given], cwd=ROOT)
+        wait_for(lambda: (point.run_dir / "status.json").exists())
+        release_when(hold, lambda: log.exists() and "is running already" in log.read_text())
+        assert states(sweep(grid)) == ["finished"]
     assert by_hand.wait() == 0 and starts(point) == 1 and not (point.run_dir / "job.json").exists()
 
 
 def test_debug_runs_in_this_process(grid: Ablation) -> None:
     one = mask_ratio.build(grid.base, (0.9,), (0.15, 0.75))
-    done = run_sweep(one, Options(executor="debug", entry=ENTRY), poll_s=0.0)
+    done = run_sweep(one, JobOptions(executor="debug", entry=ENTRY), poll_s=0.0)
     assert states(done) == ["finished", "finished"]
     assert Counter(
         (point.run_dir / "starts.txt").read_text().strip() for point in one.points()
@@ -340,7 +343,7 @@ def test_each_job_gets_its_share_of_gpus_and_threads(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    executor = LocalJobs(Options(cpus=3), tmp_path, 8)
+    executor = LocalJobs(JobOptions(cpus=3), tmp_path, 8, SlurmQueue())
     assert executor.slots == 3
     assert [executor._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == [
         "4",
@@ -349,18 +352,20 @@ def test_each_job_gets_its_share_of_gpus_and_threads(
         "4",
     ]
     assert executor._environment(0)["OMP_NUM_THREADS"] == "3"
-    assert LocalJobs(Options(gpus=2), tmp_path, 8).slots == 1
-    assert "CUDA_VISIBLE_DEVICES" not in LocalJobs(Options(gpus=0), tmp_path, 8)._environment(0)
+    assert LocalJobs(JobOptions(gpus=2), tmp_path, 8, SlurmQueue()).slots == 1
+    assert "CUDA_VISIBLE_DEVICES" not in LocalJobs(
+        JobOptions(gpus=0), tmp_path, 8, SlurmQueue()
+    )._environment(0)
     with pytest.raises(UserError, match="--gpus 4: this machine has 3"):
-        LocalJobs(Options(gpus=4), tmp_path, 8)
+        LocalJobs(JobOptions(gpus=4), tmp_path, 8, SlurmQueue())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError, match="no GPU is visible"):
-        LocalJobs(Options(gpus=1), tmp_path, 8)
+        LocalJobs(JobOptions(gpus=1), tmp_path, 8, SlurmQueue())
 
 
 def test_slurm_options_become_sbatch_flags(tmp_path: Path) -> None:
     """Only the text of the script; a real cluster is another test's business."""
-    options = Options("slurm", parallel=4, gpus=8, cpus=10, mem_gb=120, minutes=2880, nodes=2, partition="gpu", account="lab", setup=("module load cuda",), slurm={"reservation": "r1"})  # fmt: skip
+    options = JobOptions("slurm", parallel=4, gpus=8, cpus=10, mem_gb=120, minutes=2880, nodes=2, partition="gpu", account="lab", setup=("module load cuda",), slurm={"reservation": "r1"})  # fmt: skip
     script = _make_sbatch_string(
         "program", tmp_path, map_count=12, **slurm_parameters(options, "mask_ratio-0")
     )

@@ -12,31 +12,21 @@ from rich.console import Console
 from ablations.cost import share_done
 from ablations.design import Ablation
 from simvtp.runs.journal import Journal
-from sweeps.monitor.live_progress import (
-    MANY_LOGGED,
+from simvtp.runs.run_records import RunState
+from sweeps.monitor.displays import MAX_LOGGED, FileLog, PlainDisplay, sweep_table
+from sweeps.monitor.point_state import last_lines, read_state
+from sweeps.monitor.point_view import (
     WAITING,
-    Lines,
-    Logged,
     PointView,
     SweepView,
     best_validation,
-    clock,
     estimate,
+    format_duration,
     journal_tail,
-    line,
-    look,
     newest_metrics,
-    summary,
-    table,
-)
-from sweeps.monitor.run_state import (
-    CANCELLED,
-    FAILED,
-    FINISHED,
-    PRUNED,
-    RUNNING,
-    last_lines,
-    read_state,
+    point_line,
+    point_view,
+    summary_line,
 )
 from tests.sweeps.jobs import status
 
@@ -45,42 +35,49 @@ def view(*points: PointView, eta_s: float | None = 440.0) -> SweepView:
     return SweepView("Video and text mask ratio", points, 190.0, eta_s)
 
 
-RUN = PointView("video 0.90 text 0.75", RUNNING, "pretrain", 120, 620, 3.21, 210.4, 70.0, 0.1)
+RUN = PointView(
+    "video 0.90 text 0.75", RunState.RUNNING, "pretrain", 120, 620, 3.21, 210.4, 70.0, 0.1
+)
 
 
 def test_the_plain_line() -> None:
     rows = view(
-        PointView("video 0.50 text 0.75", FINISHED), RUN, PointView("video 0.90 text 0.15", WAITING)
+        PointView("video 0.50 text 0.75", RunState.FINISHED),
+        RUN,
+        PointView("video 0.90 text 0.15", WAITING),
     )
     assert (
-        line(RUN, 2, 3)
+        point_line(RUN, 2, 3)
         == "[2/3] video 0.90 text 0.75 · pretrain 120/620 · loss 3.21 · 210 clips/s · ETA 1:10"
     )
-    assert "· 0.098 clips/s ·" in line(replace(RUN, clips_per_s=0.0984), 2, 3)
+    assert "· 0.098 clips/s ·" in point_line(replace(RUN, clips_per_s=0.0984), 2, 3)
     assert (
-        summary(rows)
+        summary_line(rows)
         == "1 of 3 points finished, 1 running, 1 waiting · 3:10 so far · about 7:20 left"
     )
     ended = view(
-        PointView("a", FINISHED),
-        PointView("b", CANCELLED),
-        PointView("c", PRUNED),
-        PointView("d", FAILED),
+        PointView("a", RunState.FINISHED),
+        PointView("b", RunState.CANCELLED),
+        PointView("c", RunState.PRUNED),
+        PointView("d", RunState.FAILED),
     )
-    assert summary(ended) == "1 of 4 points finished, 1 failed, 1 cancelled, 1 pruned · 3:10 so far"
+    assert (
+        summary_line(ended)
+        == "1 of 4 points finished, 1 failed, 1 cancelled, 1 pruned · 3:10 so far"
+    )
 
 
 def test_a_point_that_prepares_its_data_shows_what_it_does() -> None:
-    row = PointView("a", RUNNING, "prepare", note="generating clips 300/2456")
-    assert line(row, 1, 1) == "[1/1] a · prepare · generating clips 300/2456"
+    row = PointView("a", RunState.RUNNING, "prepare", note="generating clips 300/2456")
+    assert point_line(row, 1, 1) == "[1/1] a · prepare · generating clips 300/2456"
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, "?"), (float("inf"), "?"), (5, "0:05"), (65.4, "1:05"), (7390, "2:03:10")],
 )
-def test_clock(seconds: float | None, text: str) -> None:
-    assert clock(seconds) == text
+def test_durations(seconds: float | None, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 def test_a_row_is_read_from_status_and_the_tail_of_the_journal(
@@ -107,7 +104,7 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(
     with open(tmp_path / "journal.jsonl", "a") as file:
         file.write('{"kind": "metrics", "stage": "pretrain", "metr')  # being written
     status(tmp_path, "running", 2000, 4000)
-    row = look(
+    row = point_view(
         point.name, point.experiment, tmp_path, read_state(tmp_path), metric="test/finetuned/t2v/R1"
     )
     assert (
@@ -127,7 +124,7 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(
         7.0,
         9.0,
     )
-    assert 0 < row.share < 0.5 and row.best == 41.5
+    assert 0 < row.fraction < 0.5 and row.best == 41.5
     entries = journal_tail(tmp_path / "journal.jsonl")
     assert len(entries) < 200, "the tail only"
     assert newest_metrics(entries, "finetune") == {
@@ -140,7 +137,7 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(
     assert journal_tail(tmp_path / "absent.jsonl") == []
 
 
-def test_the_share_of_the_work_grows_from_stage_to_stage(grid: Ablation) -> None:
+def test_the_fraction_of_the_work_grows_from_stage_to_stage(grid: Ablation) -> None:
     shares = [
         share_done(grid.base, stage, share)
         for stage, share in (
@@ -157,7 +154,7 @@ def test_the_share_of_the_work_grows_from_stage_to_stage(grid: Ablation) -> None
 
 def test_the_estimate() -> None:
     now = time.time()
-    half = PointView("a", RUNNING, share=0.5)
+    half = PointView("a", RunState.RUNNING, fraction=0.5)
     waiting = [PointView("b", WAITING), PointView("c", WAITING), PointView("d", WAITING)]
     assert estimate([half, *waiting], {"a": (now, 0.5)}, [], 1) is None, "nothing is known yet"
     assert estimate([half, *waiting], {"a": (now - 10, 0.0)}, [], 1) == pytest.approx(
@@ -167,16 +164,18 @@ def test_the_estimate() -> None:
     assert estimate([half, *waiting[:1]], {"a": (now - 5, 0.25)}, [], 4) == pytest.approx(
         20, abs=0.5
     ), "a whole point, beside the other"
-    assert estimate([PointView("a", FINISHED), waiting[0]], {}, [30.0, 50.0], 1) == pytest.approx(
-        40
-    )
+    assert estimate(
+        [PointView("a", RunState.FINISHED), waiting[0]], {}, [30.0, 50.0], 1
+    ) == pytest.approx(40)
 
 
 def test_plain_lines_come_at_most_every_few_seconds_and_the_log_file_has_the_notes(
     tmp_path: Path,
 ) -> None:
     out = io.StringIO()
-    display = Logged(Lines(Console(file=out, soft_wrap=True), every_s=100), tmp_path / "sweep.log")
+    display = FileLog(
+        PlainDisplay(Console(file=out, soft_wrap=True), every_s=100), tmp_path / "sweep.log"
+    )
     with display:
         for _ in range(5):
             display.show(view(RUN))
@@ -189,7 +188,7 @@ def test_plain_lines_come_at_most_every_few_seconds_and_the_log_file_has_the_not
 
 def test_the_table_fits_the_terminal() -> None:
     rows = [PointView(f"point {n}", WAITING) for n in range(100)] + [RUN]
-    drawn = table(view(*rows), rows=10)
+    drawn = sweep_table(view(*rows), rows=10)
     console = Console(file=io.StringIO(), width=120, record=True)
     console.print(drawn)
     text = console.export_text()
@@ -202,12 +201,12 @@ def test_the_table_fits_the_terminal() -> None:
 
 
 def test_the_table_shows_nodes_and_jobs_where_there_are_any_and_the_running_points_first() -> None:
-    headings = [column.header for column in table(view(PointView("a", WAITING)), 10).columns]
+    headings = [column.header for column in sweep_table(view(PointView("a", WAITING)), 10).columns]
     assert "node" not in headings and "job" not in headings
-    rows = [PointView(f"failed {n}", FAILED) for n in range(8)] + [
-        PointView("far down", RUNNING, node="n1", job="12_3")
+    rows = [PointView(f"failed {n}", RunState.FAILED) for n in range(8)] + [
+        PointView("far down", RunState.RUNNING, node="n1", job="12_3")
     ]
-    drawn = table(view(*rows), rows=4)
+    drawn = sweep_table(view(*rows), rows=4)
     assert [column.header for column in drawn.columns][:3] == ["point", "state", "node"]
     console = Console(file=io.StringIO(), width=160, record=True)
     console.print(drawn)
@@ -222,38 +221,45 @@ def test_the_table_shows_nodes_and_jobs_where_there_are_any_and_the_running_poin
 
 
 def test_the_log_file_gets_changes_of_state_and_a_snapshot_now_and_then(tmp_path: Path) -> None:
-    waiting = [PointView(f"point {n}", WAITING) for n in range(MANY_LOGGED + 1)]
-    quiet = Lines(Console(file=io.StringIO()), every_s=1000)
-    with Logged(quiet, tmp_path / "sweep.log", every_s=1000) as display:
+    waiting = [PointView(f"point {n}", WAITING) for n in range(MAX_LOGGED + 1)]
+    quiet = PlainDisplay(Console(file=io.StringIO()), every_s=1000)
+    with FileLog(quiet, tmp_path / "sweep.log", every_s=1000) as display:
         display.show(view(*waiting))
         for step in range(1, 50):  # forty-nine steps forward are no change of state
             display.show(
                 view(
-                    PointView("point 0", RUNNING, "pretrain", step, 50, node="n1", job="7_0"),
+                    PointView(
+                        "point 0", RunState.RUNNING, "pretrain", step, 50, node="n1", job="7_0"
+                    ),
                     *waiting[1:],
                 )
             )
-        display.show(view(PointView("point 0", FINISHED), *waiting[1:]))
+        display.show(view(PointView("point 0", RunState.FINISHED), *waiting[1:]))
     log = (tmp_path / "sweep.log").read_text().splitlines()
     assert len(log) == 3, log
     assert log[1].endswith("point 0: waiting -> running (node n1, job 7_0)") and log[2].endswith(
         "point 0: running -> finished"
     )
 
-    with Logged(quiet, tmp_path / "many.log", every_s=0.0) as display:
+    with FileLog(quiet, tmp_path / "many.log", every_s=0.0) as display:
         display.show(
-            view(*[PointView(f"point {n}", RUNNING, "pretrain", 1, 50) for n in range(MANY_LOGGED)])
+            view(
+                *[
+                    PointView(f"point {n}", RunState.RUNNING, "pretrain", 1, 50)
+                    for n in range(MAX_LOGGED)
+                ]
+            )
         )
         display.show(
             view(
                 *[
-                    PointView(f"point {n}", RUNNING, "pretrain", 2, 50)
-                    for n in range(MANY_LOGGED + 1)
+                    PointView(f"point {n}", RunState.RUNNING, "pretrain", 2, 50)
+                    for n in range(MAX_LOGGED + 1)
                 ]
             )
         )
     log = (tmp_path / "many.log").read_text().splitlines()
-    assert len(log) == MANY_LOGGED + 2 and log[-1].startswith(
+    assert len(log) == MAX_LOGGED + 2 and log[-1].startswith(
         "0 of 301 points finished, 301 running"
     ), "only counted when there are many"
 
@@ -264,7 +270,7 @@ def test_the_work_of_a_view_grows_with_its_points_and_not_faster(tmp_path: Path)
         rows = [
             PointView(
                 f"point {n}",
-                RUNNING if n % 4 == 0 else WAITING,
+                RunState.RUNNING if n % 4 == 0 else WAITING,
                 "pretrain",
                 n,
                 5000,
@@ -274,14 +280,14 @@ def test_the_work_of_a_view_grows_with_its_points_and_not_faster(tmp_path: Path)
             for n in range(points)
         ]
         out, took = io.StringIO(), []
-        with Logged(
-            Lines(Console(file=out, soft_wrap=True), every_s=0.0, many=10**6),
+        with FileLog(
+            PlainDisplay(Console(file=out, soft_wrap=True), every_s=0.0, max_lines=10**6),
             tmp_path / "sweep.log",
         ) as display:
             for _ in range(5):
                 begun = time.process_time()
                 display.show(view(*rows))
-                table(view(*rows), rows=40)
+                sweep_table(view(*rows), rows=40)
                 took.append(time.process_time() - begun)
         assert f"[{points - 3}/{points}] point {points - 4}" in out.getvalue()
         return min(took)

@@ -134,9 +134,9 @@ def test_a_torn_last_line_is_dropped_and_the_file_kept(tmp_path: Path, grid: Abl
 def test_a_line_whose_end_was_lost_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     path.write_bytes(b'{"a": 1}\n{"b": 2}')
-    assert repair_journal(path) == "mended"
+    assert repair_journal(path) == "repaired"
     assert path.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
-    assert repair_journal(path) == "whole"
+    assert repair_journal(path) == "intact"
 
 
 def test_a_hole_in_the_middle_sets_the_study_aside_and_starts_a_new_one(

@@ -1,0 +1,72 @@
+"""Types of command-line options: text to value, with one sentence for what does not fit."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import Any
+
+KINDS: dict[Any, tuple[str, str]] = {
+    float: ("numbers", "0.5,0.9"),
+    int: ("whole numbers", "0,1,2"),
+}
+
+
+def list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Returns the type of a list with commas, whose parts `read` converts."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        try:
+            values = tuple(read(part) for part in text.split(",") if part.strip())
+        except ValueError:
+            values = ()
+        if not values:
+            kind, example = KINDS.get(read, ("values", "0.5,0.9"))
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is not a list of {kind} with commas, such as {example}"
+            )
+        return values
+
+    return parse
+
+
+def hours(text: str) -> float:
+    """Returns a number of hours above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of hours above 0")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """Returns a whole number above 0."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def natural_int(text: str) -> int:
+    """Returns a whole number, 0 or more."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
+
+
+def minutes(text: str) -> int:
+    """Returns minutes: `90`, `1:30` (hours:minutes), `2-00:00` (days-hours:minutes).
+
+    Seconds are optional and ignored.
+    """
+    found = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d{2})(?::\d{2})?", text)
+    total = int(text) if text.isdigit() else 0
+    if found:
+        total = int(found["d"] or 0) * 1440 + int(found["h"]) * 60 + int(found["m"])
+    if total < 1:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a time such as 90 (minutes), 1:30 or 2-00:00"
+        )
+    return total

@@ -1,0 +1,1 @@
+"""Parts of other libraries that are private there, one file per library."""
