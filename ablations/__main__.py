@@ -14,8 +14,8 @@ from ablations.cost import cpu_minutes
 from ablations.design import Ablation
 from ablations.search import Search
 from ablations.sweep_progress import Standing, standings
+from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment, RuntimeConfig
 from simvtp.errors import UserError
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:

@@ -9,8 +9,17 @@ between cells more than that."""
 
 from __future__ import annotations
 
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import (
+    ActionTask,
+    ChoiceTask,
+    GroundingTask,
+    PairTask,
+    QATask,
+)
 from simvtp.config.mask_counts import hidden_per_slot
-from simvtp.config.schema import Experiment, ModelConfig, TrainConfig
+from simvtp.config.model_config import ModelConfig, SimVTPConfig
+from simvtp.config.train_config import TrainConfig
 
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 BACKWARD = 3  # a training step is about three forward passes
@@ -42,10 +51,11 @@ def stage_work(experiment: Experiment) -> dict[str, float]:
             views * _encoder(experiment.model, experiment.model.tubes) + _text(experiment.model)
         )
     if tuning.enabled:
-        sample, per_clip = finetuning_sample(experiment), PER_CLIP.get(tuning.task, 1.0)
+        sample, per_clip = finetuning_sample(experiment), PER_CLIP.get(tuning.task.name, 1.0)
         chosen = (shapes.test if tuning.selection == "test" else shapes.val) * tuning.evaluations
+        frozen = isinstance(tuning.task, ActionTask) and tuning.task.probe != "none"
         trained = (
-            (1 if tuning.probe != "none" else BACKWARD)
+            (1 if frozen else BACKWARD)
             * sample
             * _samples(tuning.train, round(per_clip * shapes.train))
         )
@@ -75,19 +85,25 @@ def cpu_minutes(experiment: Experiment) -> float:
 
 
 def pretraining_sample(experiment: Experiment) -> float:
-    """A forward pass of the objectives that are on."""
-    model, masks, wanted = experiment.model, experiment.masks, experiment.losses.wanted
+    """Returns the multiply-adds of a forward pass of the objectives that are on."""
+    model, masks = experiment.model, experiment.masks
     slots, height, width = model.grid
-    masked = hidden_per_slot(model, masks) * {"random": 1, "frame": height * width}.get(
-        masks.video_kind, slots
-    )
+    units = {"random": 1, "frame": height * width}.get(masks.video_kind, slots)
+    masked = hidden_per_slot(model, masks) * units
     visible = model.tubes - masked
-    encoded = visible * (1 - model.merged_share)
+    if isinstance(model, SimVTPConfig):
+        return _simvtp_sample(experiment, model, visible, masked)
+    return _encoder(model, visible) + _text(model) + visible * model.tube_values * model.dim
+
+
+def _simvtp_sample(experiment: Experiment, model: SimVTPConfig, visible: int, masked: int) -> float:
+    wanted = experiment.losses.wanted
+    encoded = visible * (1 - model.token_merge_ratio)
     embedded, seen = (
         (visible, encoded) if model.contrastive_video == "masked" else (model.tubes, model.tubes)
     )
     shared = model.reuse_pair_pass and model.contrastive_text == model.contrastive_video == "masked"
-    work = 0.0
+    work = embedded * model.tube_values * model.dim
     if {"mvm", "mlm"} & set(wanted) or ("vtm" in wanted and shared):
         work += _encoder(model, encoded + model.text_length)
     if "vtc" in wanted or ("vtm" in wanted and model.vtm_negatives == "hard"):
@@ -95,53 +111,45 @@ def pretraining_sample(experiment: Experiment) -> float:
     if "vtm" in wanted:
         work += (1 if shared else 2) * _encoder(model, seen + model.text_length)
     if "mvm" in wanted:
-        built = masked * model.decoded_share
-        work += model.decoder_depth * _block(model.decoder_dim, model.mlp_ratio, visible + built)
-        work += (
-            built * model.decoder_dim * model.tube_values + visible * model.dim * model.decoder_dim
-        )
+        built, width = masked * model.decoder_keep_ratio, model.decoder_dim
+        work += model.decoder_depth * _block(width, model.mlp_ratio, visible + built)
+        work += built * width * model.tube_values + visible * model.dim * width
     if "mlm" in wanted:
-        words = max(1.0, masks.text_ratio * (model.text_length - 2))
-        width = (
-            (model.text_decoder_dim or model.decoder_dim) if model.text_decoder_depth else model.dim
-        )
-        work += (
-            model.text_decoder_depth * _block(width, model.mlp_ratio, model.text_length)
-            + words * width * model.vocab_size
-        )
-    return work + embedded * model.tube_values * model.dim
+        work += _word_decoder(experiment, model)
+    return work
+
+
+def _word_decoder(experiment: Experiment, model: SimVTPConfig) -> float:
+    words = max(1.0, experiment.masks.text_ratio * (model.text_length - 2))
+    width = model.dim
+    if model.text_decoder_depth:
+        width = model.text_decoder_dim or model.decoder_dim
+    blocks = model.text_decoder_depth * _block(width, model.mlp_ratio, model.text_length)
+    return blocks + words * width * model.vocab_size
 
 
 def finetuning_sample(experiment: Experiment) -> float:
-    """A forward pass of what is fine-tuned, for one sample of its task; the blind baseline
-    included.
+    """Returns the multiply-adds of a forward pass of the fine-tuned model for one sample.
+
+    The blind baseline is included.
     """
-    model, tuning = experiment.model, experiment.finetune
-    tubes = model.tubes
-    if tuning.task == "grounding":
-        tubes = (
-            tuning.segments
-            * tuning.segment_frames
-            // model.tubelet_size
-            * model.grid[1]
-            * model.grid[2]
-        )
+    model, task = experiment.model, experiment.finetune.task
+    tubes, texts = model.tubes, 1
+    match task:
+        case GroundingTask():
+            slots = task.segments * task.segment_frames // model.tubelet_size
+            tubes = slots * model.grid[1] * model.grid[2]
+        case ChoiceTask():
+            texts = task.candidates
+        case QATask(questions="choice"):
+            texts = 4
     embedding = tubes * model.tube_values * model.dim
-    if tuning.task == "action":
-        return embedding + _encoder(model, tubes)
-    if tuning.task not in ("qa", "choice", "grounding"):
-        return embedding + _encoder(model, tubes) + _text(model)
-    texts = (
-        tuning.candidates
-        if tuning.task == "choice"
-        else 4
-        if (tuning.task, tuning.questions) == ("qa", "choice")
-        else 1
-    )
-    pair = _encoder(model, tubes * (1 - tuning.drop_tubes) + model.text_length)
-    return embedding + texts * (
-        pair * (not tuning.blind) + _text(model) * (tuning.blind or tuning.baseline)
-    )
+    if isinstance(task, PairTask):
+        pair = _encoder(model, tubes * (1 - task.drop_tubes) + model.text_length)
+        alone = _text(model) * (task.blind or task.baseline)
+        return embedding + texts * (pair * (not task.blind) + alone)
+    video = embedding + _encoder(model, tubes)
+    return video if isinstance(task, ActionTask) else video + _text(model)
 
 
 def _samples(train: TrainConfig, clips: int) -> float:

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 from ablations.command_line import AxisOption, CommandLine
 from ablations.design import Ablation, Axis, retrieval_metric
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 
 KEY = "data.fraction"
 FULL = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)

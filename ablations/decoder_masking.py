@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 
 ALL, HALF = "all masked tubes", "half in running cells"
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     shares = {ALL: 1.0, HALF: 0.5, "a quarter in running cells": 0.25}
-    return {name: {"model.decoded_share": share} for name, share in shares.items()}
+    return {name: {"model.decoder_keep_ratio": share} for name, share in shares.items()}
 
 
 def small(base: Experiment) -> Sequence[str]:

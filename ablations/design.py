@@ -14,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from simvtp.config.overrides import replace_key
-from simvtp.config.schema import MANIFEST_DATASETS, Experiment, flatten
+from simvtp.config.data_config import MANIFEST_DATASETS
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.overrides import CHOOSERS, replace_keys
+from simvtp.config.tree import flatten
 from simvtp.config.validation import check
 from simvtp.errors import ConfigError
 from simvtp.resolve import finalise
@@ -162,10 +164,10 @@ class Ablation:
     def _point(self, base: Experiment, cell: Cell, seed: int) -> Point:
         name = self.point_name(cell, seed)
         try:
-            experiment = dataclasses.replace(base, seed=seed)
+            changes: dict[str, Any] = {}
             for axis in self.axes:
-                for key, value in axis.settings_of(cell[axis.key]).items():
-                    experiment = replace_key(experiment, key, value)
+                changes |= axis.settings_of(cell[axis.key])
+            experiment = replace_keys(dataclasses.replace(base, seed=seed), changes)
             if experiment.data == base.data:
                 check(experiment)
             else:
@@ -176,7 +178,10 @@ class Ablation:
             ) from None
         resolved = flatten(experiment)
         shown = {
-            axis.key: cell[axis.key] if axis.settings else resolved[axis.key] for axis in self.axes
+            axis.key: cell[axis.key]
+            if axis.settings
+            else resolved[CHOOSERS.get(axis.key, axis.key)]
+            for axis in self.axes
         }
         return Point(shown, seed, experiment, name)
 

@@ -24,14 +24,15 @@ from typing import Any
 
 from ablations.design import Ablation
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment, flatten
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.tree import flatten
 from simvtp.errors import ConfigError
 
 BOTTOM = "released"
 NEGATIVES = "global negatives"
 REPAIRS: Mapping[str, Mapping[str, Any]] = {  # what each repair takes away: the released settings
-    "content pooling": {"model.pooling": "with_pads", "finetune.pooling": "with_pads"},
-    NEGATIVES: {"losses.vtc_negatives": "local", "finetune.vtc_negatives": "local"},
+    "content pooling": {"model.pooling": "with_pads", "finetune.task.pooling": "with_pads"},
+    NEGATIVES: {"losses.vtc_negatives": "local", "finetune.task.vtc_negatives": "local"},
     "exact text masks": {"masks.text_rule": "bernoulli"},
     "clean text for VTC and VTM": {"model.contrastive_text": "masked"},
     "one pair pass": {"model.reuse_pair_pass": False},
@@ -46,7 +47,7 @@ def rungs(base: Experiment) -> Sequence[str]:
     return [
         name
         for name, released in REPAIRS.items()
-        if any(own[key] != value for key, value in released.items())
+        if any(own.get(key, value) != value for key, value in released.items())
     ]
 
 
@@ -80,6 +81,7 @@ def _with(base: Experiment, repaired: Sequence[str]) -> Mapping[str, Any]:
         key: own[key] if name in repaired else value
         for name in rungs(base)
         for key, value in REPAIRS[name].items()
+        if key in own
     }
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from ablations.design import Ablation
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError
 
 KINDS = ("video", "image", "text")

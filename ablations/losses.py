@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 
 from ablations.command_line import AxisOption, CommandLine
 from ablations.design import Ablation, Axis, retrieval_metric
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError
 
 OBJECTIVES = ("MVM", "MLM", "VTC", "VTM")

@@ -26,8 +26,11 @@ from typing import Any
 
 from ablations.design import Ablation
 from ablations.variants import Variants
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.model_config import MACConfig
 from simvtp.config.recipes import mac as published
-from simvtp.config.schema import Experiment, TrainConfig
+from simvtp.config.train_config import TrainConfig
+from simvtp.config.tree import narrow
 
 VIDEO = (0.0, 0.3, 0.5, 0.75, 0.9)
 TEXT = (0.0, 0.3, 0.5, 0.75)
@@ -51,24 +54,24 @@ def as_mac(base: Experiment) -> dict[str, Any]:
     window, the contrastive loss alone.
     """
     recipe = published()
-    model, masks = base.model, recipe.masks
+    model, masks, mac = base.model, recipe.masks, narrow(recipe.model, MACConfig)
     settings: dict[str, Any] = {
         "masks.video_ratio": masks.video_ratio, "masks.video_kind": masks.video_kind, "masks.text_ratio": masks.text_ratio,
-        "masks.text_kind": "token", "masks.text_rule": "exact", "losses.mvm": 0.0, "losses.mlm": 0.0, "losses.vtm": 0.0, "losses.vtc": 1.0,
+        "masks.text_kind": "token", "masks.text_rule": "exact", "losses.vtc": 1.0,
     }  # fmt: skip
     if model.method == "mac":
         return settings
     settings |= {
-        "model.method": "mac", "model.frames": model.grid[0], "model.tubelet_size": 1, "data.stride": base.data.stride * model.tubelet_size,
-        "model.text_depth": min(model.depth, recipe.model.text_depth), "model.projection": min(model.dim, recipe.model.projection),
-        "model.contrastive_text": "masked", "model.init_video": recipe.model.init_video if model.init_video else "",
+        "model.method": "mac", "model.frames": model.grid[0], "data.stride": base.data.stride * model.tubelet_size,
+        "model.text_depth": min(model.depth, mac.text_depth), "model.projection": min(model.dim, mac.projection),
+        "model.init_video": recipe.model.init_video if model.init_video else "",
         "model.init_text": recipe.model.init_text if model.init_text else "",
     }  # fmt: skip
     return settings
 
 
 def frame_stages(base: Experiment, frames: int) -> str:
-    """One frame for the first half of the pre-training, as `masks.frames`; all of them afterwards."""
+    """One frame for the first half of the pre-training, as `masks.frame_schedule`; all of them afterwards."""
     return f"1:{max(1, pretraining_steps(base) // 2)}" if frames > 1 else ""
 
 
@@ -106,9 +109,9 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
         if count != frames and count <= 2 * frames
     }
     if frames > 1:
-        changes["1 then all frames"] = {"masks.frames": frame_stages(base, frames)}
+        changes["1 then all frames"] = {"masks.frame_schedule": frame_stages(base, frames)}
     changes |= {f"data {share:g}": {"data.fraction": share} for share in (0.1, 0.3)}
-    changes["masks while tuning"] = {"finetune.masks": True}
+    changes["masks while tuning"] = {"finetune.task.masks": True}
     changes |= {f"time {kind}": {"model.time_attention": kind} for kind in ("nearest", "all")}
     return {name: {**start, **change} for name, change in changes.items()}
 

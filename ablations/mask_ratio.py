@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablations.design import Ablation, Axis, retrieval_metric
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 
 VIDEO_KEY, TEXT_KEY = "masks.video_ratio", "masks.text_ratio"
 FULL_VIDEO = (0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 
 VIDEO = ("tube", "random", "per_frame", "block", "frame")
 TEXT = ("token", "word", "span")

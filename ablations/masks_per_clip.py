@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 
 MASKS = (1, 2, 4)
 

@@ -20,14 +20,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.tree import flatten
+
+KEYS = ("model.pooling", "finetune.task.pooling")  # the second is of tasks that rank a gallery
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {
-        kind: {"model.pooling": kind, "finetune.pooling": kind}
-        for kind in ("with_pads", "content", "cls")
-    }
+    keys = [key for key in KEYS if key == KEYS[0] or key in flatten(base)]
+    return {kind: dict.fromkeys(keys, kind) for kind in ("with_pads", "content", "cls")}
 
 
 STUDY = Variants(

@@ -25,11 +25,15 @@ from typing import Any
 
 from ablations.mac import as_mac
 from ablations.variants import Variants
-from simvtp.config.overrides import replace_key
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.model_config import ModelConfig, SimVTPConfig
+from simvtp.config.overrides import replace_key, replace_keys
+from simvtp.config.recipes import base, huge, large, tiny
+from simvtp.config.tree import narrow
 
 ALIGNMENT = "alignment"
 OTHERS = ("no mask", "prediction", "prediction + contrast")
+SIZES = (tiny, base, large, huge)
 VOCABULARY = 30522  # where the size is the tokenizer's and that is not asked here
 
 
@@ -48,7 +52,22 @@ def as_simvtp(base: Experiment, contrast: bool) -> dict[str, Any]:
         "model.method": "simvtp", "model.frames": 2 * model.frames, "model.tubelet_size": 2, "data.stride": max(1, base.data.stride // 2),
         "model.contrastive_text": "clean", "model.init_video": "", "model.init_text": "",
     }  # fmt: skip
-    return settings
+    return settings | decoder_sizes(model)
+
+
+def decoder_sizes(model: ModelConfig) -> dict[str, Any]:
+    """Returns the decoder of the SimVTP recipe of that width; of other widths, half of it."""
+    known = {found.dim: found for found in (narrow(r().model, SimVTPConfig) for r in SIZES)}
+    like = known.get(model.dim)
+    if like is None:
+        width, depth, heads = model.dim // 2, SimVTPConfig.decoder_depth, max(1, model.heads // 2)
+    else:
+        width, depth, heads = like.decoder_dim, like.decoder_depth, like.decoder_heads
+    return {
+        "model.decoder_dim": width,
+        "model.decoder_depth": depth,
+        "model.decoder_heads": heads,
+    }
 
 
 def operations(experiment: Experiment) -> int:
@@ -71,10 +90,10 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
         "prediction": as_simvtp(base, contrast=False),
         "prediction + contrast": as_simvtp(base, contrast=True),
     }
-    budget = operations(_changed(base, start))
+    budget = operations(replace_keys(base, start))
     found: dict[str, dict[str, Any]] = {ALIGNMENT: start}
     for name, settings in arms.items():
-        share = budget / operations(_changed(base, settings))
+        share = budget / operations(replace_keys(base, settings))
         steps = base.pretrain.max_steps
         length = (
             {"pretrain.max_steps": max(1, round(steps * share))}
@@ -84,12 +103,6 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
         found[f"{name}, same samples"] = settings
         found[f"{name}, same compute"] = {**settings, **length}
     return found
-
-
-def _changed(base: Experiment, settings: Mapping[str, Any]) -> Experiment:
-    for key, value in settings.items():
-        base = replace_key(base, key, value)
-    return base
 
 
 STUDY = Variants(

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
-from simvtp.config.validation import INITIAL
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import INITIAL
 
 NONE = "none"
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)

@@ -29,8 +29,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ablations.design import Point, dataset_name, sweep_id
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.config.overrides import replace_key
-from simvtp.config.schema import Experiment, flatten
+from simvtp.config.tree import flatten
 from simvtp.config.validation import check
 from simvtp.errors import ConfigError
 from simvtp.resolve import finalise
@@ -361,13 +363,7 @@ def default_space(base: Experiment) -> tuple[Parameter, ...]:
     Weights range around 1; leaving an objective out altogether is the question of the loss table,
     not of a search. What the base does not use is not searched: the weight of an objective that is
     off, a mask that hides nothing, the decoder without MVM."""
-    lr, depth, width = base.pretrain.base_lr, base.model.decoder_depth, base.model.decoder_dim
-    step = (
-        2 * base.model.decoder_heads
-    )  # a width must be shared out evenly to the heads, and sine-cosine positions need pairs
-    widths = tuple(
-        dict.fromkeys(max(step, round(width * factor / step) * step) for factor in (0.5, 1, 2))
-    )
+    lr = base.pretrain.base_lr
     found = [
         Parameter("masks.video_ratio", "video mask ratio", "float", 0.3, 0.95, short="video"),
         Parameter("masks.text_ratio", "text mask ratio", "float", 0.1, 0.9, short="text"),
@@ -386,16 +382,26 @@ def default_space(base: Experiment) -> tuple[Parameter, ...]:
             log=True,
             short="lr",
         ),
+    ]
+    if isinstance(base.model, SimVTPConfig) and "mvm" in base.losses.wanted:
+        found += _decoder_space(base.model)
+    known = flatten(base)
+    return tuple(parameter for parameter in found if known.get(parameter.key))
+
+
+def _decoder_space(model: SimVTPConfig) -> list[Parameter]:
+    """Returns half to twice the decoder's depth and width.
+
+    A width is divided evenly among the heads, and sine-cosine positions need pairs.
+    """
+    depth, width, step = model.decoder_depth, model.decoder_dim, 2 * model.decoder_heads
+    widths = tuple(
+        dict.fromkeys(max(step, round(width * factor / step) * step) for factor in (0.5, 1, 2))
+    )
+    return [
         Parameter("model.decoder_depth", "decoder depth", "int", 1, 2 * depth, short="depth"),
         Parameter("model.decoder_dim", "decoder width", "choice", choices=widths, short="width"),
     ]
-    decoder = (
-        ("model.decoder_depth", "model.decoder_dim") if "mvm" not in base.losses.wanted else ()
-    )
-    known = flatten(base)
-    return tuple(
-        parameter for parameter in found if known[parameter.key] and parameter.key not in decoder
-    )
 
 
 def read_space(

@@ -16,17 +16,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.tree import narrow
 
 DEPTHS = (1, 2, 4)
 LINEAR = "linear"
+
+
+def sizes(base: Experiment) -> SimVTPConfig:
+    """Returns the model settings of a base experiment, which must be SimVTP's."""
+    return narrow(base.model, SimVTPConfig)
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {
         LINEAR: {"model.text_decoder_depth": 0, "model.text_decoder_dim": 0}
     }
-    for width in dict.fromkeys((base.model.decoder_dim, base.model.dim)):
+    for width in dict.fromkeys((sizes(base).decoder_dim, base.model.dim)):
         found |= {
             _name(depth, width): {
                 "model.text_decoder_depth": depth,
@@ -38,7 +45,7 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
 
 
 def small(base: Experiment) -> Sequence[str]:
-    return (LINEAR, *(_name(depth, base.model.decoder_dim) for depth in DEPTHS[:2]))
+    return (LINEAR, *(_name(depth, sizes(base).decoder_dim) for depth in DEPTHS[:2]))
 
 
 def _name(depth: int, width: int) -> str:

@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 
 NONE, HALF = "a token each", "a half merged"
 
 
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     shares = {NONE: 0.0, "a quarter merged": 0.25, HALF: 0.5}
-    return {name: {"model.merged_share": share} for name, share in shares.items()}
+    return {name: {"model.token_merge_ratio": share} for name, share in shares.items()}
 
 
 def small(base: Experiment) -> Sequence[str]:

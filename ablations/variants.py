@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablations.design import Ablation, Axis, retrieval_metric
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError
 
 Cells = Mapping[str, Mapping[str, Any]]  # {"raw pixels": {"losses.mvm_target": "raw"}, ...}

@@ -15,13 +15,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.variants import Variants
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.tree import narrow
 
 DEPTHS = (1, 2, 4, 8)
 
 
+def sizes(base: Experiment) -> SimVTPConfig:
+    """Returns the model settings of a base experiment, which must be SimVTP's."""
+    return narrow(base.model, SimVTPConfig)
+
+
 def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    model = base.model
+    model = sizes(base)
     widths = [
         width
         for width in (model.decoder_dim // 2, model.decoder_dim, model.decoder_dim * 2)
@@ -36,7 +43,7 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
 
 
 def small(base: Experiment) -> Sequence[str]:
-    return [_name(depth, base.model.decoder_dim) for depth in DEPTHS[:3]]
+    return [_name(depth, sizes(base).decoder_dim) for depth in DEPTHS[:3]]
 
 
 def _name(depth: int, width: int) -> str:
@@ -52,6 +59,6 @@ STUDY = Variants(
     cells=cells,
     small=small,
     short="decoder",
-    baseline=lambda base: _name(base.model.decoder_depth, base.model.decoder_dim),
+    baseline=lambda base: _name(sizes(base).decoder_depth, sizes(base).decoder_dim),
 )
 build = STUDY.build

@@ -30,7 +30,7 @@ from reports.study.report_plan import ReportError
 from reports.study.study_provenance import NAME as PROVENANCE
 from reports.study.study_provenance import provenance_record, to_json
 from reports.study.sweep_results import SweepResults
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri

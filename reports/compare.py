@@ -35,7 +35,7 @@ from reports.run_scores import (
 from reports.run_side import RunSide, read_side
 from reports.study.archive import ComparisonRecord, read_records, write_comparison_record
 from reports.study.report_plan import ReportError
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import write_atomically
 

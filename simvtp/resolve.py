@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from simvtp.config.schema import MANIFEST_DATASETS, OWN_DATASETS, DataConfig, Experiment
-from simvtp.config.validation import INITIAL, check
+from simvtp.config.data_config import MANIFEST_DATASETS, OWN_DATASETS, DataConfig
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import INITIAL
+from simvtp.config.validation import check
 from simvtp.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ablations import search
 from ablations.command_line import AxisOption
 from ablations.search import OBJECTIVES, PRUNERS, SAMPLERS, Search
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError
 from sweeps.cli.command import main
 from sweeps.cli.sweep_parser import SweepScript

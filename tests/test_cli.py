@@ -35,7 +35,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["model.frames=5"], "not divisible by model.tubelet_size"),
         (["data.dataset=manifest", "data.manifest=nowhere.csv"], "there is no such file"),
         (["data.dataset=videos"], "there is no such data set"),
-        (["model.method=other"], "model.method=other: choose one of simvtp"),
+        (["model.method=other"], "model.method=other: choose from simvtp"),
         (["data.tokenizer=./no/such/folder"], "tokenizer"),
     ],
 )
@@ -49,7 +49,7 @@ def test_settings(
 
 def test_unknown_recipe(capsys) -> None:
     message = refused(capsys, "run", "small")
-    assert "choose one of tiny, " in message and all(name in message for name in RECIPES)
+    assert "choose from tiny, " in message and all(name in message for name in RECIPES)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from simvtp.config.recipes import RECIPES, get_recipe
-from simvtp.config.schema import flatten
+from simvtp.config.tree import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

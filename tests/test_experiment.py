@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError, DataError, Stopped, StopReason, UserError
 from simvtp.experiment import run, visualize
 from simvtp.runs.journal import read_journal
@@ -231,7 +231,7 @@ def test_each_stage_says_how_its_batch_is_cut(finished) -> None:
 
 
 def test_matching_needs_two_samples_at_a_time(tmp_path: Path, shapes_cache: Path) -> None:
-    settings = ["pretrain.accumulate=0", "runtime.micro_batch=1"]
+    settings = ["runtime.accumulate=0", "runtime.micro_batch=1"]
     with pytest.raises(
         ConfigError,
         match="losses.vtm needs another clip as negative, but a rank takes one sample at a time",
@@ -336,7 +336,7 @@ def test_any_manifest_runs_with_several_captions_and_a_broken_clip(
         "data.dataset=manifest",
         f"data.manifest={manifest}",
         "data.splits=0.5/0.25/0.25",
-        "data.max_corrupt_share=0.5",
+        "data.max_corrupt_ratio=0.5",
     ]
     results = run(small_experiment(tmp_path / "runs", shapes_cache, *base), say=lambda line: None)
     assert results[0].queries > results[0].gallery  # several captions for each video

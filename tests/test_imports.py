@@ -106,8 +106,8 @@ def test_no_modules_import_one_another_even_inside_functions() -> None:
     [
         (
             "simvtp/errors.py",
-            "from simvtp.config import schema",
-            "simvtp.errors may not import simvtp.config.schema",
+            "from simvtp.config import tree",
+            "simvtp.errors may not import simvtp.config.tree",
         ),
         (
             "simvtp/models/common/masking.py",

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from simvtp.config.overrides import override
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.overrides import override, replace_key
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
 from simvtp.experiment import run
 from simvtp.runs.journal import read_journal
-from tests.small import small_settings
+from tests.small import small_mac_settings
 
 
 def small(root: Path, *more: str) -> Experiment:
     return override(
-        get_recipe("tiny_mac"), small_settings(root, root / "cache", "masks.frames=1:3", *more)
+        get_recipe("tiny_mac"),
+        small_mac_settings(root, root / "cache", "masks.frame_schedule=1:3", *more),
     )
 
 
@@ -40,7 +40,7 @@ def test_an_experiment_of_mac_from_end_to_end(tmp_path: Path) -> None:
     assert [result.key for result in results] == [
         f"test/{setting}/{way}" for setting in ("zero-shot", "finetuned") for way in ("t2v", "v2t")
     ]
-    masked = replace(experiment, finetune=replace(experiment.finetune, masks=True))
+    masked = replace_key(experiment, "finetune.task.masks", True)
     run(masked, say=lambda line: None)
     assert losses(masked, "pretrain") == losses(experiment, "pretrain") != []
     assert losses(masked, "finetune") != losses(experiment, "finetune") != []

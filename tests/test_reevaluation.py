@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from simvtp.__main__ import main
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
-from simvtp.config.schema import Experiment
 from simvtp.experiment import run
 from simvtp.experiment.reevaluation import reevaluate
 from simvtp.runs.results import Result
@@ -26,7 +26,7 @@ def finished(
     tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path
 ) -> tuple[Experiment, list[Result]]:
     experiment = small_experiment(
-        tmp_path_factory.mktemp("finished"), shapes_cache, "finetune.encoder=shared"
+        tmp_path_factory.mktemp("finished"), shapes_cache, "finetune.task.encoder=shared"
     )
     return experiment, run(experiment, say=silent)
 
@@ -110,7 +110,7 @@ def test_as_the_run_would_have_been_measured(
     same.
     """
     settings = ("evaluate.crops=2", "evaluate.zero_shot=false")
-    other = small_experiment(tmp_path, shapes_cache, "finetune.encoder=shared", *settings)
+    other = small_experiment(tmp_path, shapes_cache, "finetune.task.encoder=shared", *settings)
     expected = run(other, say=silent)
     found, path = reevaluate(finished[0].run_dir, settings, say=silent)
     assert path.stem == other.run_dir.name
@@ -124,8 +124,8 @@ def test_a_task_with_a_baseline_from_given_weights(
 ) -> None:
     settings = (
         "finetune.task=choice",
-        "finetune.candidates=3",
-        "finetune.baseline=true",
+        "finetune.task.candidates=3",
+        "finetune.task.baseline=true",
         "finetune.evaluations=1",
         "evaluate.zero_shot=false",
     )

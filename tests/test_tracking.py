@@ -27,8 +27,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp import tracking
+from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment, RuntimeConfig, flatten, to_dict
+from simvtp.config.tree import flatten, to_dict
 from simvtp.errors import UserError
 from simvtp.runs import lease, provenance
 from simvtp.runs.atomic_files import write_atomically
@@ -816,7 +817,7 @@ WORKERS = """
 import multiprocessing, os, sys
 from pathlib import Path
 import mlflow.tracking  # once for all, so that they start at the same moment; nothing is open yet when they part
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.tracking import Mirror, prepare_store
 
 def work(run_dir, gate, uri):

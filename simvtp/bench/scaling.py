@@ -18,7 +18,7 @@ from simvtp.bench.measure import memory, take_turns
 from simvtp.bench.step.implementations import OURS, build_all
 from simvtp.bench.step.sizes import BATCHES, make_inputs, model_size
 from simvtp.bench.step.step_speed import HALF
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.errors import ConfigError, UserError
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS
 from simvtp.models.flops.simvtp_flops import forward_flops
@@ -27,8 +27,8 @@ from simvtp.training.host_memory import keep_host_memory
 
 # Options that save time and change the objective: each is also an ablation.
 OPTIONS: dict[str, tuple[float, ...]] = {
-    "decoded_share": (0.25, 0.5, 1.0),
-    "merged_share": (0.0, 0.25, 0.5),
+    "decoder_keep_ratio": (0.25, 0.5, 1.0),
+    "token_merge_ratio": (0.0, 0.25, 0.5),
 }
 RATIOS = {
     "video_ratio": (0.5, 0.75, 0.9, 0.95),
@@ -115,8 +115,8 @@ def measure_scaling(
 
 
 def _at(
-    axis: str, value: float, config: ModelConfig, batch: int
-) -> tuple[ModelConfig, MaskConfig, int]:
+    axis: str, value: float, config: SimVTPConfig, batch: int
+) -> tuple[SimVTPConfig, MaskConfig, int]:
     if axis == "batch":
         return config, MaskConfig(), int(value)
     if axis in ("video_ratio", "text_ratio"):
@@ -126,7 +126,7 @@ def _at(
 
 
 def _prepare(
-    config: ModelConfig,
+    config: SimVTPConfig,
     masks: MaskConfig,
     batch: int,
     half: torch.dtype | None,

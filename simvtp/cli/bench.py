@@ -191,7 +191,8 @@ def _mac(options: argparse.Namespace) -> int:
 
 def _loader(options: argparse.Namespace) -> int:
     from simvtp.bench.data_path.batch_speed import bench_loader
-    from simvtp.config.schema import DataConfig, ModelConfig
+    from simvtp.config.data_config import DataConfig
+    from simvtp.config.model_config import ModelConfig
 
     if not options.sources:
         return _readers_and_stores(options)

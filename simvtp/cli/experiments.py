@@ -13,7 +13,7 @@ from simvtp.errors import UserError
 
 if TYPE_CHECKING:
     from simvtp.cli import Commands
-    from simvtp.config.schema import Experiment
+    from simvtp.config.experiment_config import Experiment
     from simvtp.runs.results import Result
 
 OVERRIDES = "any setting, for example masks.video_ratio=0.75"
@@ -173,14 +173,15 @@ def _printed(measure: Callable[[], list[Result]]) -> int:
 def _settings(options: argparse.Namespace) -> int:
     from simvtp.config.overrides import override
     from simvtp.config.recipes import get_recipe
-    from simvtp.config.schema import flatten
+    from simvtp.config.tree import documentation, flatten
     from simvtp.resolve import finalise
 
     experiment = override(get_recipe(options.recipe), options.overrides)
     if experiment.data.dataset == "shapes" or experiment.data.manifest or experiment.data.root:
         experiment = finalise(experiment)
+    meaning = documentation(experiment)
     for key, value in flatten(experiment).items():
-        print(f"{key} = {value}")
+        print(f"{f'{key} = {value}':<44} # {meaning[key]}")
     print(f"# fingerprint {experiment.fingerprint}")
     return 0
 

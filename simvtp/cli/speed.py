@@ -21,7 +21,7 @@ def register(bench: Commands) -> None:
     scaling.add_argument(
         "--axes",
         default="batch,frames,image_size,video_ratio,text_ratio,depth",
-        help="with commas; also decoded_share, merged_share",
+        help="with commas; also decoder_keep_ratio, token_merge_ratio",
     )
     scaling.add_argument(
         "--batch",

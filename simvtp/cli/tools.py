@@ -54,13 +54,16 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from simvtp.config.model_config import SimVTPConfig
     from simvtp.config.overrides import override
     from simvtp.config.recipes import get_recipe
+    from simvtp.config.tree import narrow
     from simvtp.methods.exported_model import save_pretrained
     from simvtp.models.simvtp.simvtp_model import SimVTP
     from simvtp.models.weights.pretrained import import_weights
 
-    model = SimVTP(override(get_recipe(options.recipe), options.overrides).model)
+    config = override(get_recipe(options.recipe), options.overrides).model
+    model = SimVTP(narrow(config, SimVTPConfig))
     model.initialise(seed=0)
     print(import_weights(model, options.source))
     save_pretrained(model, options.target)

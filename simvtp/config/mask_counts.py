@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, ModelConfig
 from simvtp.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
 
 
 def frame_curriculum(schedule: str) -> tuple[tuple[int, int], ...]:
-    """Parses `masks.frames` into pairs (frames, step before which they hold).
+    """Parses `masks.frame_schedule` into pairs (frames, step before which they hold).
 
     `1:2000,2:1000` gives (1, 2000), (2, 3000).
 
@@ -38,7 +38,7 @@ def frame_curriculum(schedule: str) -> tuple[tuple[int, int], ...]:
         valid = sign and frames.strip().isdigit() and steps.strip().isdigit()
         if not valid or int(frames) < 1:
             raise ConfigError(
-                f"masks.frames={schedule}: write frames:steps with commas between, "
+                f"masks.frame_schedule={schedule}: write frames:steps with commas between, "
                 "for example 1:2000,2:1000."
             )
         stages.append((int(frames), int(steps) + (stages[-1][1] if stages else 0)))

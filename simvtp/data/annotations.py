@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simvtp.config.schema import DataConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.benchmarks.records import (
     Action,

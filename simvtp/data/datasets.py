@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from simvtp.config.schema import DataConfig, RuntimeConfig, split_shares
+from simvtp.config.data_config import DataConfig, split_ratios
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.clips import Clip, Manifest
@@ -118,7 +119,7 @@ def open_dataset(
             f"{manifest.path}: {manifest.empty_captions} rows without a caption left out, and {len(manifest.uncaptioned)} videos with them"
         )
     clips = (
-        manifest.clips if manifest.has_splits else assign_splits(manifest.clips, split_shares(data))
+        manifest.clips if manifest.has_splits else assign_splits(manifest.clips, split_ratios(data))
     )
     splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
     for split, members in splits.items():

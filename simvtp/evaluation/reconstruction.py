@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.examples.sheets import (
     Panel,

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.model_config import MACMaskConfig
 from simvtp.data.datasets import Dataset, open_dataset, require_captions
 from simvtp.data.progress import LogFn
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
@@ -129,8 +130,10 @@ class ExperimentContext:
         )
 
     def draw_finetuning_masks(self, batch: Batch, step: int, first_sample: int) -> Masks:
-        """Returns the masks of a batch while fine-tuning (`finetune.masks`), of all frames."""
-        masks = replace(self.experiment.masks, frames="")
+        """Returns the masks of a batch while fine-tuning (`finetune.task.masks`), of all frames."""
+        masks = self.experiment.masks
+        if isinstance(masks, MACMaskConfig):
+            masks = replace(masks, frame_schedule="")
         of_all_frames = replace(self, experiment=replace(self.experiment, masks=masks))
         return of_all_frames.draw_masks(batch, step, first_sample)
 
@@ -214,6 +217,6 @@ def open_experiment(
         blind = {"finetune": tuning.blind, **({BLIND: True} if tuning.baseline else {})}
         for name, hidden in blind.items():
             context.tasks[name] = together(
-                functools.partial(open_task, tuning.task, context.task_context(hidden))
+                functools.partial(open_task, context.task_context(hidden))
             )
     return context

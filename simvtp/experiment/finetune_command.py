@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from simvtp.config.overrides import override
+from simvtp.config.data_config import MANIFEST_DATASETS
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.overrides import override, replace_key
 from simvtp.config.recipes import RECIPES, get_recipe
-from simvtp.config.schema import MANIFEST_DATASETS, Experiment
-from simvtp.config.validation import RETRIEVALS
 from simvtp.errors import ConfigError
 from simvtp.runs.rundir import load_experiment
 from simvtp.tasks import TASKS
@@ -46,23 +46,17 @@ def downstream(
         (
             name
             for name, build in RECIPES.items()
-            if build().finetune.task == task and _same_start(build(), base)
+            if build().finetune.task.name == task and _same_start(build(), base)
         ),
         "",
     )
     tuning = get_recipe(fitting).finetune if fitting else base.finetune
-    retrieves = task in RETRIEVALS
+    tuning = dataclasses.replace(tuning, enabled=True, init=init, init_digest="")
+    experiment = dataclasses.replace(base, name=fitting or base.name, finetune=tuning)
+    experiment = replace_key(experiment, "finetune.task", task)
+    retrieves = experiment.finetune.ranks
     experiment = dataclasses.replace(
-        base,
-        name=fitting or base.name,
-        finetune=dataclasses.replace(
-            tuning,
-            enabled=True,
-            task=task,
-            init=init,
-            init_digest="",
-            encoder=tuning.encoder if retrieves else "dual",
-        ),
+        experiment,
         evaluate=dataclasses.replace(
             base.evaluate,
             zero_shot=False,

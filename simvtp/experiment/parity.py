@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import CheckpointError
 from simvtp.models.common.embeddings import PAD_ID
 from simvtp.models.common.layers import BLOCK_NORM_EPS
@@ -199,7 +199,7 @@ def _check_dual(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]
     yield from _gradients(reference, model, names)
 
 
-def _config(reference: Reference, decoder: bool) -> ModelConfig:
+def _config(reference: Reference, decoder: bool) -> SimVTPConfig:
     """Returns the sizes, from the metadata or (MLP width, text length) from the tensors."""
     eps = reference.config.get("layer_norm_eps_blocks", BLOCK_NORM_EPS)
     if eps != BLOCK_NORM_EPS:
@@ -223,7 +223,7 @@ def _config(reference: Reference, decoder: bool) -> ModelConfig:
     sizes = {ours: reference.size(theirs) for ours, theirs in names.items()}
     first = "state/encoder." if decoder else "state/video_encoder."
     hidden = reference.tensor(f"{first}blocks.0.mlp.fc1.weight").shape[0]
-    return ModelConfig(
+    return SimVTPConfig(
         **sizes,
         mlp_ratio=hidden / sizes["dim"],
         text_length=reference.tensor("in/attention_mask").shape[1],
@@ -248,7 +248,7 @@ def _batch(reference: Reference, ids: str) -> Batch:
     )
 
 
-def _masks(reference: Reference, config: ModelConfig) -> Masks:
+def _masks(reference: Reference, config: SimVTPConfig) -> Masks:
     """Returns the masks of the file.
 
     There is a word slot for every position, padding included, because `out/mlm_logits` has them

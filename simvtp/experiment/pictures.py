@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.train_config import LossConfig
+from simvtp.config.tree import narrow
 from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.progress import LogFn
@@ -62,7 +64,7 @@ def draw_pictures(context: ExperimentContext, split: str, samples: int = VISUALI
         masks,
         context.tokenizer,
         context.directory / "figures",
-        experiment.losses.mvm_target,
+        narrow(experiment.losses, LossConfig).mvm_target,
     )
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from simvtp.config.experiment_config import Experiment, differences
 from simvtp.config.overrides import override
-from simvtp.config.schema import Experiment, differences, to_dict
+from simvtp.config.tree import to_dict
 from simvtp.config.validation import check
 from simvtp.data.progress import LogFn
 from simvtp.errors import ConfigError, UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from simvtp import tracking
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.data.progress import LogFn
 from simvtp.errors import StopReason
 from simvtp.experiment.context import ExperimentContext, open_experiment, until_signal

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import TrainConfig, to_dict
-from simvtp.config.validation import INITIAL
+from simvtp.config.finetune_config import INITIAL
+from simvtp.config.train_config import TrainConfig
+from simvtp.config.tree import to_dict
 from simvtp.data.loading.sample_order import SampleOrder
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
@@ -152,7 +153,7 @@ def _train_task(context: ExperimentContext, name: str, task: Task) -> None:
     loader = together(lambda: task.loader(settings.train, name))
     model = task.build(unified)
     selection = prefix + task.selection
-    draw = context.draw_finetuning_masks if settings.masks else None
+    draw = context.draw_finetuning_masks if settings.ranking.masks else None
     _train(
         context,
         name,
@@ -172,8 +173,9 @@ def _split_batch(
     context: ExperimentContext, name: str, settings: TrainConfig, negatives: str
 ) -> Share:
     """Returns how the batches of a training are split over ranks, and logs it."""
+    runtime = context.experiment.runtime
     share = share_batch(
-        name, settings, context.launch.world, context.experiment.runtime.micro_batch
+        name, settings.batch_size, context.launch.world, runtime.accumulate, runtime.micro_batch
     )
     context.say(share.sentence(name, negatives))
     return share
@@ -226,9 +228,12 @@ def _train(
         log_every=runtime.log_every,
         checkpoint_every=runtime.checkpoint_every,
         keep=runtime.keep_checkpoints,
+        accumulate=runtime.accumulate,
         micro_batch=runtime.micro_batch,
+        compile=runtime.compile,
+        gradient_checkpointing=runtime.gradient_checkpointing,
         merge_passes=runtime.merge_passes,
-        pack_text=_packs_text(context, settings),
+        pack_text=_packs_text(context),
         shard=runtime.shard == "full",
         evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations))
         if evaluations
@@ -258,13 +263,14 @@ def _train(
     context.models[name], context.outcomes[name] = model.eval(), outcome
 
 
-def _packs_text(context: ExperimentContext, settings: TrainConfig) -> bool:
+def _packs_text(context: ExperimentContext) -> bool:
     """Returns `runtime.pack_text`.
 
     `auto` is off on a GPU, which would wait for the number of words, and with compiled blocks,
     which need one shape.
     """
-    wanted = context.experiment.runtime.pack_text
+    runtime = context.experiment.runtime
+    wanted = runtime.pack_text
     return wanted == "on" or (
-        wanted == "auto" and context.device.type == "cpu" and not settings.compile
+        wanted == "auto" and context.device.type == "cpu" and not runtime.compile
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.methods.mac_method import MACMethod
 from simvtp.methods.method import Method, SimVTPMethod

@@ -8,7 +8,9 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from simvtp.config.schema import ModelConfig, from_dict, to_dict
+from simvtp.config.experiment_config import model_from_dict
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.tree import narrow, to_dict
 from simvtp.errors import CheckpointError
 from simvtp.methods import METHODS, method_of
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
@@ -46,11 +48,11 @@ def from_pretrained(folder: str | Path) -> nn.Module:
         raise CheckpointError(
             f"{path}/config.json was not written by this version of the project: export the model again."
         )
-    config: ModelConfig = from_dict(description["model"], ModelConfig)
+    config = model_from_dict(description["model"])
     state = read_weight_file(path / "model.safetensors")
     dual = description["kind"] == "dual"
     model = (
-        DualEncoder(config)
+        DualEncoder(narrow(config, SimVTPConfig))
         if dual
         else method_of(config).build(config, tuple(description["objectives"]), seed=0)
     )

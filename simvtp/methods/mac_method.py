@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import Experiment, MaskConfig, ModelConfig
-from simvtp.config.validation import check_mac
+from simvtp.config.model_config import MACConfig, MACMaskConfig, MaskConfig, ModelConfig
+from simvtp.config.tree import narrow
 from simvtp.errors import ConfigError
 from simvtp.models.mac.mac_masks import draw_frame_masks
 from simvtp.models.mac.mac_model import MAC
@@ -25,9 +25,9 @@ class MACMethod:
     def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> MAC:
         if tuple(wanted) != ("vtc",):
             raise ConfigError(
-                f"model.method=mac has the contrastive objective alone, not {', '.join(wanted)}: set losses.mvm=0 losses.mlm=0 losses.vtm=0."
+                f"model.method=mac has the contrastive objective alone, not {', '.join(wanted)}."
             )
-        model = MAC(config)
+        model = MAC(narrow(config, MACConfig))
         model.initialise(seed)
         return model
 
@@ -46,7 +46,13 @@ class MACMethod:
         first_sample: int,
     ) -> Masks:
         return draw_frame_masks(
-            batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
+            batch,
+            narrow(config, MACConfig),
+            narrow(masks, MACMaskConfig),
+            mask_id=mask_id,
+            seed=seed,
+            step=step,
+            first_sample=first_sample,
         )
 
     def retrieval(
@@ -63,9 +69,9 @@ class MACMethod:
         """
         if encoder != "dual":
             raise ConfigError(
-                f"finetune.encoder={encoder}: model.method=mac always has two towers; leave it as 'dual'."
+                f"finetune.task.encoder={encoder}: model.method=mac always has two towers; leave it as 'dual'."
             )
-        tuned = MAC(replace(config, drop_path=drop_path))
+        tuned = MAC(replace(narrow(config, MACConfig), drop_path=drop_path))
         state, positions = model.state_dict(), "video_tower.embedding.temporal"
         state[positions] = state[positions][
             : config.grid[0]
@@ -73,6 +79,3 @@ class MACMethod:
         tuned.load_state_dict(state)
         weight = next(model.parameters())
         return tuned.to(device=weight.device, dtype=weight.dtype)
-
-    def check(self, experiment: Experiment) -> None:
-        check_mac(experiment)

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import Experiment, MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, ModelConfig, SimVTPConfig
+from simvtp.config.tree import narrow
 from simvtp.models.common.masking import draw_masks
 from simvtp.models.downstream.retrieval_encoders import Sides, retrieval_encoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
@@ -72,10 +73,6 @@ class Method(Protocol):
         """
         ...
 
-    def check(self, experiment: Experiment) -> None:
-        """Raise ConfigError for settings that this method does not have."""
-        ...
-
 
 class SimVTPMethod:
     """Masked video-text pre-training with one encoder (models/simvtp.py)."""
@@ -83,7 +80,7 @@ class SimVTPMethod:
     pair = True
 
     def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> SimVTP:
-        model = SimVTP(config, wanted)
+        model = SimVTP(narrow(config, SimVTPConfig), wanted)
         model.initialise(seed)
         return model
 
@@ -116,9 +113,7 @@ class SimVTPMethod:
     ) -> nn.Module:
         """Two copies of the unified encoder (method notes 1.8), or one for both sides (ours)."""
         assert isinstance(model, SimVTP)
+        sized = narrow(config, SimVTPConfig)
         return retrieval_encoder(
-            model, config, drop_path=drop_path, pooling=pooling, encoder=encoder
+            model, sized, drop_path=drop_path, pooling=pooling, encoder=encoder
         )
-
-    def check(self, experiment: Experiment) -> None:
-        return None

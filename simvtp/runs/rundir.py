@@ -19,7 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from simvtp.config.schema import SCHEMA_VERSION, Experiment, from_dict, to_dict
+from simvtp.config.experiment_config import Experiment, from_dict
+from simvtp.config.fingerprint import SCHEMA_VERSION
+from simvtp.config.tree import to_dict
 from simvtp.errors import DamagedFile, RankLost, Stopped, StopReason, UserError
 from simvtp.runs import provenance
 from simvtp.runs.atomic_files import read_json, write_atomically
@@ -56,7 +58,7 @@ def load_experiment(run_dir: Path) -> Experiment:
     """Returns the experiment of a run directory; `runtime.root` is where the directory lies now.
 
     Raises:
-        UserError: this is no run directory.
+        UserError: this is no run directory, or another version's.
         DamagedFile: its experiment.json cannot be read.
     """
     path = run_dir / IDENTITY_FILE
@@ -65,7 +67,13 @@ def load_experiment(run_dir: Path) -> Experiment:
     values = read_json(path, dict)
     if "experiment" not in values:
         raise DamagedFile(path, "no settings of an experiment", "start the experiment again.")
-    experiment: Experiment = from_dict(values["experiment"])
+    if values.get("schema") != SCHEMA_VERSION:
+        raise UserError(
+            f"{run_dir} was written by another version of simvtp (settings schema "
+            f"{values.get('schema')}, this version has {SCHEMA_VERSION}): reports read its results, "
+            "but only that version can go on with it or score it again."
+        )
+    experiment = from_dict(values["experiment"])
     root = str(run_dir.resolve().parent)
     return replace(experiment, runtime=replace(experiment.runtime, root=root))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simvtp.config.finetune_config import ImageTextTask, RankingTask
 from simvtp.errors import ConfigError
 from simvtp.methods import METHODS, method_of
 from simvtp.tasks.action import ActionRecognition
@@ -35,7 +36,7 @@ def open_zero_shot(context: Context) -> Retrieval:
     name, tuning = context.experiment.data.dataset, context.experiment.finetune
     if is_published(name):
         return SimilarityChoice(context, trains=False)
-    if tuning.enabled and tuning.task == "imagetext":
+    if tuning.enabled and isinstance(tuning.task, ImageTextTask):
         return ImageText(context)
     return open_retrieval(context)
 
@@ -50,22 +51,15 @@ TASKS: dict[str, OpenTask] = {
 }
 
 
-# Tasks that work with any method; the others fine-tune a pair encoder.
-FEATURES_ONLY = ("retrieval", "imagetext")
-
-
-def open_task(name: str, context: Context) -> Task:
-    """Returns the task of that name on the experiment's data.
+def open_task(context: Context) -> Task:
+    """Returns the task of `finetune.task` on the experiment's data.
 
     Raises:
-        ConfigError: there is no such task, or the method has no encoder for it.
+        ConfigError: the method has no pair encoder, but the task needs one.
     """
-    if name not in TASKS:
-        raise ConfigError(
-            f"finetune.task={name}: there is no such task; choose from {', '.join(TASKS)}."
-        )
-    method = context.experiment.model.method
-    if name not in FEATURES_ONLY and not method_of(context.experiment.model).pair:
+    task = context.experiment.finetune.task
+    name, method = task.name, context.experiment.model.method
+    if not isinstance(task, RankingTask) and not method_of(context.experiment.model).pair:
         able = ", ".join(other for other in METHODS if METHODS[other].pair)
         raise ConfigError(
             f"finetune.task={name} needs a pair encoder, which model.method={method} does not "

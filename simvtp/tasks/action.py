@@ -1,8 +1,8 @@
 """Action recognition: one class for each video.
 
-`finetune.probe` chooses a linear probe, an attentive probe or full fine-tuning; heads are ours.
+`finetune.task.probe` chooses a linear probe, an attentive probe or full fine-tuning; heads are ours.
 `finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates
-(`simvtp.training.optim`). `finetune.mixup` trains on mixtures of two clips
+(`simvtp.training.optim`). `finetune.task.mixup` trains on mixtures of two clips
 (`simvtp.data.loading.mixup`).
 """
 
@@ -13,12 +13,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from simvtp.config.schema import TrainConfig
+from simvtp.config.finetune_config import ActionTask
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.train_config import TrainConfig
+from simvtp.config.tree import narrow
 from simvtp.data.annotations import open_annotations
 from simvtp.data.clips import Clip
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
-from simvtp.errors import ConfigError, DataError
+from simvtp.errors import DataError
 from simvtp.evaluation.answers import UNKNOWN, answer_ranks, chance_top_k, prior_top_k, top_k
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Candidates, CandidateScores, Queries
@@ -40,12 +43,8 @@ class ActionRecognition:
     selection = "val/top1"
 
     def __init__(self, context: Context) -> None:
-        if context.blind:
-            raise ConfigError(
-                "finetune.blind and finetune.baseline do not go with finetune.task=action: without "
-                "the video nothing is left."
-            )
         self.context = context
+        self.settings = narrow(context.experiment.finetune.task, ActionTask)
         experiment, tuning = context.experiment, context.experiment.finetune
         records = open_annotations(experiment.data, experiment.runtime, "action")
         self.videos = records.videos
@@ -67,10 +66,10 @@ class ActionRecognition:
         experiment, tuning = self.context.experiment, self.context.experiment.finetune
         return VideoClassifier.from_unified(
             unified,
-            experiment.model,
+            narrow(experiment.model, SimVTPConfig),
             len(self.labels),
             experiment.seed,
-            probe=tuning.probe,
+            probe=self.settings.probe,
             drop_path=tuning.drop_path,
         )
 
@@ -110,7 +109,7 @@ class ActionRecognition:
             range(len(actions)),
         )
         ranks = answer_ranks(logits, right)
-        variant = VARIANTS[self.context.experiment.finetune.probe]
+        variant = VARIANTS[self.settings.probe]
         result = Result(
             self.context.protocol("action", split, setting, checkpoint, ties=TIES, variant=variant),
             top_k(ranks),

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from simvtp.config.schema import TrainConfig
+from simvtp.config.finetune_config import ChoiceTask
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.train_config import TrainConfig
+from simvtp.config.tree import narrow
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import require_captions
 from simvtp.data.loading.sample_order import uniforms
@@ -49,7 +52,8 @@ class CaptionChoice:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.clips = context.dataset.splits
-        self.count = context.experiment.finetune.candidates
+        self.settings = narrow(context.experiment.finetune.task, ChoiceTask)
+        self.count = self.settings.candidates
         self.published = published_choices(context)
         if self.published:
             require_training_captions(context)
@@ -67,13 +71,13 @@ class CaptionChoice:
         experiment = self.context.experiment
         return PairModel.from_unified(
             unified,
-            experiment.model,
+            narrow(experiment.model, SimVTPConfig),
             1,
             experiment.seed,
             kind="match",
             drop_path=experiment.finetune.drop_path,
             blind=self.context.blind,
-            drop_tubes=experiment.finetune.drop_tubes,
+            drop_tubes=self.settings.drop_tubes,
         )
 
     def objective(self) -> Objective:

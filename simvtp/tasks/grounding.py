@@ -1,15 +1,15 @@
 """Temporal grounding: the span of a video that a sentence describes. The method is ours.
 
-The video is divided into `finetune.segments` equal segments; `finetune.segment_frames` frames of
+The video is divided into `finetune.task.segments` equal segments; `finetune.task.segment_frames` frames of
 each pass through the pair encoder with the sentence, and a light head says of each segment that it
 lies inside the span, that the span starts with it, that it ends with it. Every run of segments is a
 candidate. Its loss, had it been the true span, gives its probability; its score is the overlap with
 the true span that these probabilities let one expect; then non-maximum suppression, or with
-`finetune.spans=coverage` the spans that best complete those before them. Spans are as fine as the
+`finetune.task.spans=coverage` the spans that best complete those before them. Spans are as fine as the
 segments.
 
 Each figure comes with `chance` (random spans) and `prior` (the spans that overlap best with the
-training moments). `finetune.blind=true` trains on the sentence alone, `finetune.baseline=true`
+training moments). `finetune.task.blind=true` trains on the sentence alone, `finetune.task.baseline=true`
 trains that as a baseline.
 """
 
@@ -24,14 +24,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.batch import Masks
-from simvtp.config.schema import TrainConfig
+from simvtp.config.finetune_config import GroundingTask
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.train_config import TrainConfig
+from simvtp.config.tree import narrow
 from simvtp.data.annotations import open_annotations
 from simvtp.data.benchmarks.records import Benchmark, Moment
 from simvtp.data.clips import Clip
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.data.video.readers import get_reader, probe
-from simvtp.errors import ConfigError, DataError
+from simvtp.errors import DataError
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Queries, SpanPredictions
 from simvtp.evaluation.temporal_spans import (
@@ -51,7 +54,6 @@ from simvtp.tasks.pair_scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
 from simvtp.training.objectives import Losses, Objective, Report, Shares
 
-MOST_SEGMENTS = 64  # 2,080 candidates
 NMS = 0.5  # a candidate that overlaps by more with a better one is left out
 TIES = "pessimistic"  # see simvtp/evaluation/temporal_spans.py
 # A stride that no video is long enough for: the frames are spread evenly from its first to its
@@ -66,19 +68,10 @@ class Grounding:
 
     def __init__(self, context: Context) -> None:
         experiment, tuning = context.experiment, context.experiment.finetune
-        self.segments, self.segment_frames = tuning.segments, tuning.segment_frames
-        self.spans = tuning.spans
+        settings = self.settings = narrow(context.experiment.finetune.task, GroundingTask)
+        self.segments, self.segment_frames = settings.segments, settings.segment_frames
+        self.spans = settings.spans
         self.variant = f"NMS {NMS:g}" if self.spans == "nms" else self.spans
-        if not 2 <= self.segments <= MOST_SEGMENTS:
-            raise ConfigError(
-                f"finetune.segments={self.segments}: must be from 2 to {MOST_SEGMENTS}."
-            )
-        tubelet = experiment.model.tubelet_size
-        if self.segment_frames < 1 or self.segment_frames % tubelet:
-            raise ConfigError(
-                f"finetune.segment_frames={self.segment_frames}: must be a multiple of "
-                f"model.tubelet_size={tubelet}."
-            )
         self.context = context.resampled(self.segments * self.segment_frames, WHOLE_VIDEO)
         records = open_annotations(experiment.data, experiment.runtime, "grounding")
         self.videos = records.videos
@@ -121,13 +114,13 @@ class Grounding:
         tuning = self.context.experiment.finetune
         return GroundingModel.from_unified(
             unified,
-            self.context.experiment.model,
+            narrow(self.context.experiment.model, SimVTPConfig),
             self.segments,
             self.segment_frames,
             self.context.experiment.seed,
             drop_path=tuning.drop_path,
             blind=self.context.blind,
-            drop_tubes=tuning.drop_tubes,
+            drop_tubes=self.settings.drop_tubes,
         )
 
     def objective(self) -> Objective:

@@ -46,8 +46,9 @@ class ImageText(Retrieval):
         config = self.context.experiment.model
         # The pre-trained model is built for longer clips; one of MAC takes shorter ones, too.
         if isinstance(model, SimVTP):
+            pooling = model.config.pooling
             plain = method_of(config).retrieval(
-                model, config, drop_path=0.0, pooling=config.pooling, encoder="shared"
+                model, config, drop_path=0.0, pooling=pooling, encoder="shared"
             )
             return super()._embed(plain.eval(), split)
         return super()._embed(model, split)

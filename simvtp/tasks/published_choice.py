@@ -183,4 +183,4 @@ class SimilarityChoice(Retrieval):
         protocol = context.protocol(
             "choice", split, setting, checkpoint, ties=TIES, variant=variant
         )
-        return [choices.scored(protocol, scores, experiment.finetune.temperature)]
+        return [choices.scored(protocol, scores, experiment.finetune.ranking.temperature)]

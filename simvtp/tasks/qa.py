@@ -2,12 +2,12 @@
 
 The papers' heads are not known: all of this is ours. open: the pair encoder sees clip and question,
 a classifier chooses among the answers of the training split (the most frequent ones, if
-`finetune.answers` limits them); an answer that is not among them is never right. choice: each
+`finetune.task.answers` limits them); an answer that is not among them is never right. choice: each
 candidate is put before the question, and the pair encoder scores every such text with the clip.
 count: one number is predicted with the squared error.
 
 Each figure comes with `chance`, and `prior` = the most frequent answer of the question's category.
-`finetune.blind=true` trains on the question alone, `finetune.baseline=true` trains that as a
+`finetune.task.blind=true` trains on the question alone, `finetune.task.baseline=true` trains that as a
 baseline.
 """
 
@@ -19,7 +19,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from simvtp.config.schema import TrainConfig
+from simvtp.config.finetune_config import QATask
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.train_config import TrainConfig
+from simvtp.config.tree import narrow
 from simvtp.data.annotations import open_annotations, order_of
 from simvtp.data.benchmarks.records import Question, QuestionKind
 from simvtp.data.clips import Clip
@@ -66,7 +69,10 @@ class QuestionAnswering:
     def __init__(self, context: Context) -> None:
         self.context = context
         experiment, tuning = context.experiment, context.experiment.finetune
-        records = open_annotations(experiment.data, experiment.runtime, "qa", tuning.questions)
+        self.settings = narrow(context.experiment.finetune.task, QATask)
+        records = open_annotations(
+            experiment.data, experiment.runtime, "qa", self.settings.questions
+        )
         self.videos = records.videos
         self.kind: QuestionKind = _only_kind(records.questions)
         # Counts are trained on the error; a rounded mean is right less often than it is near.
@@ -81,7 +87,7 @@ class QuestionAnswering:
                     f"{self.kind}."
                 )
         frequency = Counter(q.answer for q in self.questions["train"])
-        self.answers = order_of(frequency)[: tuning.answers or None]
+        self.answers = order_of(frequency)[: self.settings.answers or None]
         self.number = {answer: number for number, answer in enumerate(self.answers)}
         learnt = self.questions["train"]
         if self.kind == "open":  # what is not in the vocabulary cannot be learnt
@@ -102,12 +108,12 @@ class QuestionAnswering:
         outputs = len(self.answers) if self.kind == "open" else 1
         model = PairModel.from_unified(
             unified,
-            experiment.model,
+            narrow(experiment.model, SimVTPConfig),
             outputs,
             experiment.seed,
             drop_path=tuning.drop_path,
             blind=self.context.blind,
-            drop_tubes=tuning.drop_tubes,
+            drop_tubes=self.settings.drop_tubes,
         )
         if self.kind == "count":
             assert isinstance(model.head, AnswerHead)

@@ -1,6 +1,6 @@
 """Text-video retrieval with two copies of the encoder, as published (method notes 1.8).
 
-`finetune.encoder` may choose one encoder for both sides.
+`finetune.task.encoder` may choose one encoder for both sides.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from simvtp.config.schema import TrainConfig
+from simvtp.config.train_config import TrainConfig
 from simvtp.data.datasets import require_captions
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import text_batches
-from simvtp.errors import ConfigError
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Captions, with_retrieval_predictions
 from simvtp.evaluation.metrics import TIES
@@ -42,32 +41,27 @@ class Retrieval:
 
         Raises:
             DataError: no clip has a caption.
-            ConfigError: the video is hidden.
         """
-        if context.blind:
-            raise ConfigError(
-                "finetune.blind and finetune.baseline do not go with finetune.task=retrieval: "
-                "without the video nothing is left."
-            )
         if captioned:
             require_captions(context.dataset, "retrieval")
         self.context = self.second_stage = context
         self.clips = context.dataset.splits
         self.samples = len(self.clips["train"])
-        self.negatives: str = context.experiment.finetune.vtc_negatives
+        self.negatives: str = context.experiment.finetune.ranking.vtc_negatives
 
     def build(self, unified: nn.Module) -> nn.Module:
-        settings, config = self.context.experiment.finetune, self.context.experiment.model
+        tuning, config = self.context.experiment.finetune, self.context.experiment.model
+        settings = tuning.ranking
         return method_of(config).retrieval(
             unified,
             config,
-            drop_path=settings.drop_path,
+            drop_path=tuning.drop_path,
             pooling=settings.pooling,
             encoder=settings.encoder,
         )
 
     def objective(self) -> RetrievalObjective:
-        settings = self.context.experiment.finetune
+        settings = self.context.experiment.finetune.ranking
         return RetrievalObjective(settings.temperature, settings.vtc_negatives)
 
     def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:

@@ -16,7 +16,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from simvtp.config.schema import Experiment, TrainConfig
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import ActionTask
+from simvtp.config.train_config import TrainConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.loading.augment import Augment
@@ -43,7 +45,7 @@ class Context:
 
     Attributes:
         experiment: resolved settings (`model.vocab_size` is the tokenizer's).
-        blind: the video is hidden from the model (by `finetune.blind`, or because this is the
+        blind: the video is hidden from the model (by `finetune.task.blind`, or because this is the
             text-only baseline).
         until_stopped: passes items on and raises Stopped once that was asked for; wrap what an
             evaluation loops over.
@@ -75,12 +77,13 @@ class Context:
             annotate: texts and targets of the samples; without it, texts are captions and there are
                 no targets.
             classes: number of classes, of a task whose targets are classes; then clips and classes
-                are mixed if `finetune.mixup` says so.
+                are mixed if `finetune.task.mixup` says so.
         """
         experiment, tuning = self.experiment, self.experiment.finetune
+        alpha = tuning.task.mixup if isinstance(tuning.task, ActionTask) else 0.0
         make = (
-            partial(MixingLoader, alpha=tuning.mixup, classes=classes)
-            if classes and tuning.mixup
+            partial(MixingLoader, alpha=alpha, classes=classes)
+            if classes and alpha
             else TrainLoader
         )
         return make(

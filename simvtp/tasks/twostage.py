@@ -120,7 +120,7 @@ class CentreViews:
         model, one_view = experiment.model, replace(experiment.evaluate, segments=1, crops=1)
         # A clip that does not decode is grey, as in the first stage, which has judged how many
         # there may be.
-        tolerant = replace(experiment.data, max_corrupt_share=1.0)
+        tolerant = replace(experiment.data, max_corrupt_ratio=1.0)
         self._context = replace(
             context, experiment=replace(experiment, evaluate=one_view, data=tolerant)
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.tracking.address import REPLAY, TrackerError, database_path, resolve_uri, shown
 from simvtp.tracking.mirror import Mirror

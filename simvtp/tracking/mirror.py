@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import DamagedFile, UserError
 from simvtp.runs import provenance
 from simvtp.runs.atomic_files import read_json, write_atomically

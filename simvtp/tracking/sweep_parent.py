@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import DamagedFile, UserError
 from simvtp.runs.atomic_files import read_json
 from simvtp.runs.scores import read_metric

@@ -187,13 +187,15 @@ class _Run:
         self.stage, self.config, self.objective, self.draw = stage, config, objective, draw
         self.journal, self.on_log, self.measure, self.guard = journal, on_log, measure, guard
         self.rank = distributed.rank()
-        self.share = share_batch(stage.name, config, distributed.world(), stage.micro_batch)
+        self.share = share_batch(
+            stage.name, config.batch_size, distributed.world(), stage.accumulate, stage.micro_batch
+        )
         self.device = distributed.choose_device(stage.device)
         self.replica = Replica(model, config, self.device, stage.shard)
         self.options = ForwardOptions(
             merge_passes=stage.merge_passes,
             pack_text=stage.pack_text,
-            gradient_checkpointing=config.gradient_checkpointing,
+            gradient_checkpointing=stage.gradient_checkpointing,
         )
         self.counted: nn.Module | None = weightless(model)  # until its operations are counted
         self.example: tuple[Batch, Masks | None] | None = (
@@ -202,7 +204,7 @@ class _Run:
         self.flops: int | None = None  # of a step, over all ranks; None: not known
         self.optimizer = build_optimizer(self.replica.model, config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        if config.compile:
+        if stage.compile:
             compile_blocks(self.replica.model)
         self.replica.wrap()
         self.window = Window(self.device, stage.log_every, self.share.accumulate)

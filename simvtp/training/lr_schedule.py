@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from simvtp.config.schema import TrainConfig
+from simvtp.config.train_config import TrainConfig
 
 
 def stage_steps(train: TrainConfig, steps_per_epoch: int) -> int:
@@ -14,14 +14,14 @@ def stage_steps(train: TrainConfig, steps_per_epoch: int) -> int:
     return train.max_steps or max(1, round(train.epochs * steps_per_epoch))
 
 
-def learning_rate(step: int, total: int, *, peak: float, low: float, warmup_share: float) -> float:
+def learning_rate(step: int, total: int, *, peak: float, low: float, warmup_ratio: float) -> float:
     """Learning rate of step 0..total-1: linear from 0 to `peak`, then a half cosine to `low`
     (released behaviour).
 
-    The warm-up takes round(warmup_share * total) steps; its first step has rate 0 and its last one
+    The warm-up takes round(warmup_ratio * total) steps; its first step has rate 0 and its last one
     `peak`.
     """
-    warmup = round(warmup_share * total)
+    warmup = round(warmup_ratio * total)
     if step < warmup:
         return peak * step / max(1, warmup - 1)
     done = (step - warmup) / max(1, total - warmup)
@@ -31,5 +31,5 @@ def learning_rate(step: int, total: int, *, peak: float, low: float, warmup_shar
 def stage_rate(step: int, total: int, train: TrainConfig) -> float:
     """`learning_rate` with the settings of a stage."""
     return learning_rate(
-        step, total, peak=train.lr, low=train.min_lr, warmup_share=train.warmup_share
+        step, total, peak=train.lr, low=train.min_lr, warmup_ratio=train.warmup_ratio
     )

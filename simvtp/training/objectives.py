@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simvtp.batch import Masks
-from simvtp.config.schema import LossConfig
+from simvtp.config.train_config import ContrastiveLossConfig, LossConfig
 from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
 from simvtp.training.losses import (
     contrastive_logits,
@@ -77,7 +77,7 @@ class PretrainObjective:
     no cost.
     """
 
-    config: LossConfig
+    config: ContrastiveLossConfig
 
     def shares(self, masks: Sequence[Masks | None]) -> Shares:
         labels = [part.word_labels for part in masks if part is not None]
@@ -93,6 +93,7 @@ class PretrainObjective:
         report: Report = {}
         for name in self.config.wanted:
             if name == "mvm":
+                assert isinstance(self.config, LossConfig)
                 normalised = self.config.mvm_target == "normalized"
                 plain["mvm"] = pixel_loss_in_pieces(
                     outputs["video_prediction"], outputs["video_pixels"], normalised
@@ -119,7 +120,8 @@ class PretrainObjective:
                     (logits.detach().argmax(dim=-1) == matching_labels(logits)).float().mean()
                 )
         report |= {f"loss/{name}": loss.detach() for name, loss in plain.items()}
-        return {name: loss * getattr(self.config, name) for name, loss in plain.items()}, report
+        weights = self.config.weights
+        return {name: loss * weights[name] for name, loss in plain.items()}, report
 
 
 def whole_step(labels: Tensor) -> Shares:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from simvtp.config.schema import TrainConfig
+from simvtp.config.train_config import TrainConfig
 from simvtp.training.parallel.dtensor import is_cut
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import TrainConfig
+from simvtp.config.train_config import TrainConfig
 
 Batches = Callable[
     [int], Iterator[Batch]
@@ -43,8 +43,11 @@ class Stage:
     log_every: int = 10
     checkpoint_every: int = 100
     keep: int = 2
-    # most samples that a rank takes at a time where train.accumulate is 0; 0 = its whole share
+    accumulate: int = 1  # micro-batches per rank and step; 0 = derived from `micro_batch`
+    # most samples that a rank takes at a time where accumulate is 0; 0 = its part of the batch
     micro_batch: int = 0
+    compile: bool = False  # the blocks of the model by torch.compile
+    gradient_checkpointing: bool = False  # keep only the input of each block for the backward pass
     merge_passes: bool = False  # the encoder passes of a step in one call
     pack_text: bool = False  # leave the padding of texts out of the encoder
     shard: bool = False  # cut weights, gradients and optimizer state over the ranks

@@ -9,9 +9,9 @@ from typing import Any
 
 from ablations.design import Ablation, Point
 from ablations.search import Search
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override, replace_key
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
 from sweeps.cli.sweep_parser import SweepScript
 from sweeps.monitor.overview import same_value

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import UserError
 
 

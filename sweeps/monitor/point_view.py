@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cost import share_done
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.results import rate_text
 from simvtp.runs.run_records import RunState

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from ablations.design import Point
-from simvtp.config.schema import to_dict
+from simvtp.config.tree import to_dict
 from simvtp.runs.run_records import JobRecord
 from sweeps.runner.executor import Job, JobOptions, RecordedJobs, signal_process
 from sweeps.runner.job import run_job

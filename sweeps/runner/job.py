@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from simvtp.config.schema import Experiment, from_dict
+from simvtp.config.experiment_config import Experiment, from_dict
 from simvtp.errors import RankLost, Stopped, StopReason, UserError
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.lease import Fenced, Lease, hold
@@ -48,7 +48,7 @@ def run_job(experiment: Mapping[str, Any], entry: str = ENTRY) -> RunStatus:
     it.
 
     Args:
-        experiment: its settings (`simvtp.config.schema.to_dict`).
+        experiment: its settings (`simvtp.config.tree.to_dict`).
         entry: the function that runs it, `module:function`.
 
     Raises:

@@ -21,7 +21,7 @@ from typing import Any
 import submitit
 
 from ablations.design import Point
-from simvtp.config.schema import to_dict
+from simvtp.config.tree import to_dict
 from simvtp.errors import UserError
 from simvtp.runs.process_identity import process_start
 from simvtp.runs.run_records import JobRecord

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import submitit
 
 from ablations.design import Point
-from simvtp.config.schema import to_dict
+from simvtp.config.tree import to_dict
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.run_records import JobRecord

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ablations.design import Ablation, Point
 from ablations.search import Search
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.runs.atomic_files import read_json
 from sweeps.study.grid import GridStudy
 from sweeps.study.search_study import SearchStudy

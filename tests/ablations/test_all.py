@@ -21,10 +21,11 @@ from ablations.cost import STAGES, cpu_minutes, share_done, stage_work
 from ablations.design import Ablation
 from ablations.search import Search
 from ablations.sweep_progress import standings
+from simvtp.config.experiment_config import Experiment, differences
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
-from simvtp.config.schema import Experiment, differences, flatten
+from simvtp.config.tree import flatten
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
 from simvtp.resolve import finalise
@@ -45,7 +46,7 @@ SCORING = (
     "data.shapes.",
     "data.dataset",
     "finetune.selection",
-    "finetune.task",
+    "finetune.task.name",
     "seed",
 )
 
@@ -236,11 +237,12 @@ def test_what_costs_more_is_estimated_to_cost_more() -> None:
     assert work("pretrain", "masks.video_ratio=0.5") > 1.5
     assert work("pretrain", "model.contrastive_video=clean") > 2
     assert (
-        work("pretrain", "losses.mvm=0") < 0.7 and work("pretrain", "model.decoded_share=0.5") < 0.9
+        work("pretrain", "losses.mvm=0") < 0.7
+        and work("pretrain", "model.decoder_keep_ratio=0.5") < 0.9
     )
-    assert 0.5 < work("pretrain", "model.merged_share=0.5") < 0.95
-    assert work("finetune", "finetune.task=choice", "finetune.candidates=5") > 4
-    assert work("finetune", "finetune.task=action", "finetune.probe=linear") < 0.4
+    assert 0.5 < work("pretrain", "model.token_merge_ratio=0.5") < 0.95
+    assert work("finetune", "finetune.task=choice", "finetune.task.candidates=5") > 4
+    assert work("finetune", "finetune.task=action", "finetune.task.probe=linear") < 0.4
     assert stage_work(override(tiny(), ["finetune.init=initial"]))["pretrain"] == 0
     assert stage_work(override(tiny(), ["finetune.enabled=false"]))["finetune"] == 0
     assert 1 < cpu_minutes(tiny()) < 15

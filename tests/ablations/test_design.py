@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Axis, retrieval_metric
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
-from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError
 
 RATIOS = st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), min_size=1, max_size=4)

@@ -11,7 +11,7 @@ from ablations.design import Ablation, Axis
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
-from simvtp.config.schema import flatten
+from simvtp.config.tree import flatten
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
 

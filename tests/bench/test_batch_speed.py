@@ -6,7 +6,8 @@ import pytest
 
 from simvtp.__main__ import main
 from simvtp.bench.data_path.batch_speed import TURNS, bench_loader
-from simvtp.config.schema import DataConfig, ModelConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.prepare.write_shards import write_shards
 from tests.data.helpers import damage, make_clips
 from tests.data.test_bad_input import manifest_of
@@ -18,7 +19,7 @@ def test_files_and_shards_take_turns(tmp_path: Path) -> None:
     write_shards(manifest, tmp_path / "out", workers=0, say=lambda line: None)
     damage(clips[3].path)
     lines: list[str] = []
-    model, data = ModelConfig(image_size=32, frames=4), DataConfig(stride=2, max_corrupt_share=0.5)
+    model, data = SimVTPConfig(image_size=32, frames=4), DataConfig(stride=2, max_corrupt_ratio=0.5)
     speeds = bench_loader(
         [manifest, tmp_path / "out"],
         model,

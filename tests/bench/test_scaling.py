@@ -28,7 +28,7 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         "frames": (4, 8),
         "video_ratio": (0.5, 0.9),
         "depth": (1, 2),
-        "merged_share": (0.0, 0.5),
+        "token_merge_ratio": (0.0, 0.5),
     }
     monkeypatch.setitem(scaling.AXES, "tiny", axes)
 
@@ -36,7 +36,7 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_curves_of_time_memory_and_operations(tmp_path: Path) -> None:
     points = measure_scaling(
         "tiny",
-        ("batch", "frames", "video_ratio", "depth", "merged_share"),
+        ("batch", "frames", "video_ratio", "depth", "token_merge_ratio"),
         3,
         "fp32",
         1,
@@ -57,8 +57,8 @@ def test_curves_of_time_memory_and_operations(tmp_path: Path) -> None:
     )
     assert by["depth", 2].bytes > by["depth", 1].bytes
     assert (
-        by["merged_share", 0.5].flops < by["merged_share", 0].flops
-        and by["merged_share", 0.5].bytes < by["merged_share", 0].bytes
+        by["token_merge_ratio", 0.5].flops < by["token_merge_ratio", 0].flops
+        and by["token_merge_ratio", 0.5].bytes < by["token_merge_ratio", 0].bytes
     )
     table, plot = write_scaling(points, tmp_path, "test")
     with table.open() as file:

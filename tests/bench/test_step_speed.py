@@ -17,7 +17,8 @@ from simvtp.bench.step.implementations import build_all
 from simvtp.bench.step.released_transcription import ReleasedSimVTP, released_name
 from simvtp.bench.step.sizes import make_inputs
 from simvtp.bench.step.step_page import step_page
-from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
+from simvtp.config.train_config import LossConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS
@@ -25,7 +26,7 @@ from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.objectives import PretrainObjective
 
 CPU = torch.device("cpu")
-SMALL = ModelConfig(
+SMALL = SimVTPConfig(
     image_size=32,
     frames=4,
     patch_size=8,

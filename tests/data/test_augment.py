@@ -16,9 +16,9 @@ from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torch import Tensor
 
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import RuntimeConfig
 from simvtp.config.validation import check
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset

@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import ViewLoader
@@ -35,8 +37,8 @@ from simvtp.errors import DataError
 from tests.data.helpers import make_clips, moving_square
 from tests.data.readers import READERS
 
-MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
-DATA = DataConfig(stride=2, max_corrupt_share=0.5)
+MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
+DATA = DataConfig(stride=2, max_corrupt_ratio=0.5)
 HERE = RuntimeConfig(workers=0, device="cpu")
 SIZE = 72, 96  # height, width of the films below
 
@@ -157,7 +159,7 @@ def test_a_file_that_is_no_video_is_named_replaced_and_counted(
             read_frames(bad, range(20), get_reader(name))
         assert str(bad) in str(caught.value) and "\n" not in str(caught.value)
     clips = [*make_clips(tmp_path, 3), Clip("bad", bad, ("never seen",))]
-    data = DataConfig(stride=5, max_corrupt_share=0.5)  # the window reaches the end of the film
+    data = DataConfig(stride=5, max_corrupt_ratio=0.5)  # the window reaches the end of the film
     loader = TrainLoader(
         clips, load_tokenizer("builtin"), data=data, model=MODEL, runtime=HERE, batch_size=4, seed=0
     )

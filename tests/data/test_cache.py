@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading import frame_cache as cache_module
 from simvtp.data.loading.clip_source import CACHE_FROM
@@ -30,8 +32,8 @@ from simvtp.data.video.video_reader import VideoInfo
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
 
-MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=8)
-DATA = DataConfig(stride=2, max_corrupt_share=0.5, reader="pyav")
+MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=8)
+DATA = DataConfig(stride=2, max_corrupt_ratio=0.5, reader="pyav")
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -16,7 +16,8 @@ import av
 import numpy as np
 import pytest
 
-from simvtp.config.schema import DataConfig, Experiment
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import Experiment
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.video.decord_compatible import KEPT_FRAMES, FastReader

@@ -19,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.batch import Batch
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading.sample_order import SampleOrder, epoch_order, uniforms
 from simvtp.data.loading.train_loader import TrainLoader
@@ -28,8 +30,8 @@ from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
 
-MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
-DATA = DataConfig(stride=2, max_corrupt_share=0.5)
+MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
+DATA = DataConfig(stride=2, max_corrupt_ratio=0.5)
 HERE = RuntimeConfig(workers=0, device="cpu")
 many = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -261,15 +263,15 @@ def test_too_many_corrupt_clips_stop_the_run(own_clips: list[Clip], tokenizer: T
     for clip in own_clips[:4]:
         damage(clip.path)
     loader = train_loader(
-        own_clips, tokenizer, data=replace(DATA, max_corrupt_share=0.25), batch_size=7
+        own_clips, tokenizer, data=replace(DATA, max_corrupt_ratio=0.25), batch_size=7
     )
     with pytest.raises(
         DataError,
-        match=r"4 of the 14 clips seen so far do not decode, more than data.max_corrupt_share=0.25",
+        match=r"4 of the 14 clips seen so far do not decode, more than data.max_corrupt_ratio=0.25",
     ):
         take(loader, 0, 4)
     take(
-        train_loader(own_clips, tokenizer, data=replace(DATA, max_corrupt_share=0.3), batch_size=7),
+        train_loader(own_clips, tokenizer, data=replace(DATA, max_corrupt_ratio=0.3), batch_size=7),
         0,
         4,
     )
@@ -392,8 +394,8 @@ def test_an_undecodable_test_clip_raises_or_is_scored_as_grey(
         and loader.counters.corrupt == 1
         and str(own_clips[1].path) in caplog.text
     )
-    with pytest.raises(DataError, match="data.max_corrupt_share=0 allows"):
-        list(view_loader(own_clips, data=replace(DATA, max_corrupt_share=0.0)).batches())
+    with pytest.raises(DataError, match="data.max_corrupt_ratio=0 allows"):
+        list(view_loader(own_clips, data=replace(DATA, max_corrupt_ratio=0.0)).batches())
 
 
 def test_texts_come_in_order(tokenizer: Tokenizer) -> None:

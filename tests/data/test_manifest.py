@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.config.schema import DataConfig, RuntimeConfig, ShapesConfig
+from simvtp.config.data_config import DataConfig, ShapesConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir, open_dataset
 from simvtp.data.manifest import assign_splits, hash_unit, read_manifest, take_fraction

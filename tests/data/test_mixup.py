@@ -4,14 +4,15 @@ interruptions change nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import ActionTask
+from simvtp.config.overrides import replace_key
 from simvtp.data.loading.mixup import MixingLoader, mix, mixing_weight
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.errors import ConfigError
@@ -74,14 +75,12 @@ def small(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path) -> Exper
 
 
 def loader_of(experiment: Experiment, mixup: float, **context: object) -> TrainLoader:
-    changed = replace(experiment, finetune=replace(experiment.finetune, mixup=mixup))
-    return open_task("action", context_of(changed, **context)).loader(
-        changed.finetune.train, "finetune"
-    )
+    changed = replace_key(experiment, "finetune.task.mixup", mixup)
+    return open_task(context_of(changed, **context)).loader(changed.finetune.train, "finetune")
 
 
 def test_it_is_off_by_default_and_mixes_the_samples_that_there_would_be(small: Experiment) -> None:
-    assert small.finetune.mixup == 0
+    assert small.finetune.task == ActionTask(mixup=0)
     plain, mixing = loader_of(small, 0), loader_of(small, 0.8)
     assert not isinstance(plain, MixingLoader)
     shares = []
@@ -113,9 +112,13 @@ def test_ranks_and_interruptions_change_nothing(small: Experiment) -> None:
 def test_settings_that_cannot_be(small: Experiment, tmp_path: Path, shapes_cache: Path) -> None:
     with pytest.raises(ConfigError, match="must be an even number for each of 4 processes"):
         loader_of(small, 0.8, rank=0, world=4)
-    with pytest.raises(ConfigError, match="finetune.mixup=1.5: must be in"):
+    with pytest.raises(ConfigError, match="finetune.task.mixup=1.5: must be in"):
         finalise(
-            small_experiment(tmp_path, shapes_cache, "finetune.task=action", "finetune.mixup=1.5")
+            small_experiment(
+                tmp_path, shapes_cache, "finetune.task=action", "finetune.task.mixup=1.5"
+            )
         )
-    with pytest.raises(ConfigError, match="finetune.task=qa has none"):
-        finalise(small_experiment(tmp_path, shapes_cache, "finetune.task=qa", "finetune.mixup=0.8"))
+    with pytest.raises(ConfigError, match="'finetune.task.mixup' here: it belongs to .*=action"):
+        finalise(
+            small_experiment(tmp_path, shapes_cache, "finetune.task=qa", "finetune.task.mixup=0.8")
+        )

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.train_loader import TrainLoader
@@ -20,7 +22,7 @@ from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.readers import get_reader, probe, read_frames
 
-MODEL = ModelConfig(image_size=112, frames=8, patch_size=16, text_length=16)
+MODEL = SimVTPConfig(image_size=112, frames=8, patch_size=16, text_length=16)
 HERE = RuntimeConfig(workers=1, device="cpu")
 REAL_CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_clips" / "captions.csv"
 NATURAL = ("bikes.mp4", "carphone_pristine.mp4", "carphone_distorted.mp4", "bigbuckbunny.mp4")

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig, identity
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import Experiment, RuntimeConfig, identity
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.config.validation import check
 from simvtp.data.clips import Clip
 from simvtp.data.loading.train_loader import TrainLoader
@@ -22,8 +24,8 @@ from simvtp.data.video.video_reader import VideoInfo
 from simvtp.errors import ConfigError
 from tests.data.helpers import damage, make_clips
 
-MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
-DATA = DataConfig(stride=2, max_corrupt_share=0.5, flip=0.5, repeat=3)
+MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
+DATA = DataConfig(stride=2, max_corrupt_ratio=0.5, flip=0.5, repeat=3)
 HERE = RuntimeConfig(workers=0, device="cpu")
 
 

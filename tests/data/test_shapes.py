@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simvtp.config.schema import ShapesConfig
+from simvtp.config.data_config import ShapesConfig
 from simvtp.data.shapes import generate
 from simvtp.data.shapes.generate import GRAMMAR_WORDS, ensure_shapes, plan, shapes_folder
 from simvtp.data.shapes.grammar import ADJECTIVES, MAX_WORDS, MIN_WORDS, NOUNS, words_of
@@ -42,7 +42,7 @@ SMALL = ShapesConfig(train=24, val=5, test=7)
 CALL = """
 import sys
 from pathlib import Path
-from simvtp.config.schema import ShapesConfig
+from simvtp.config.data_config import ShapesConfig
 from simvtp.data.shapes.generate import ensure_shapes
 if __name__ == "__main__":
     config = ShapesConfig(train=int(sys.argv[2]), val=5, test=7)
@@ -284,7 +284,7 @@ def test_a_request_to_stop_ends_the_work_and_the_wait(made: Path, tmp_path: Path
 GROUP = """
 import signal, sys, time
 from pathlib import Path
-from simvtp.config.schema import ShapesConfig
+from simvtp.config.data_config import ShapesConfig
 from simvtp.data.shapes.generate import ensure_shapes
 asked = []
 for number in (signal.SIGTERM, signal.SIGUSR2):

@@ -22,7 +22,9 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
-from simvtp.config.schema import DataConfig, Experiment, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import Experiment, RuntimeConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.train_loader import TrainLoader
@@ -42,8 +44,8 @@ from simvtp.resolve import finalise
 from tests.data.helpers import damage, make_clips, moving_square
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
-DATA = DataConfig(stride=2, max_corrupt_share=0.5)
+MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
+DATA = DataConfig(stride=2, max_corrupt_ratio=0.5)
 HERE = RuntimeConfig(workers=0, device="cpu")
 SMALL = TranscodeTarget(short=34)
 SPLITS = ("train",) * 8 + ("val", "test")

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from simvtp.__main__ import main
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.benchmarks import open_benchmark
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
@@ -34,8 +36,8 @@ from tests.data.helpers import make_clips, moving_square
 from tests.data.test_bad_input import manifest_of
 
 HERE = RuntimeConfig(workers=0, device="cpu")
-DATA = DataConfig(stride=2, max_corrupt_share=0.5)
-MODEL = ModelConfig(image_size=32, frames=4, patch_size=8, text_length=12)
+DATA = DataConfig(stride=2, max_corrupt_ratio=0.5)
+MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
 
 
 # ---- benchmarks ----------------------------------------------------------------------------------

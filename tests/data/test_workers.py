@@ -53,7 +53,9 @@ if sys.argv[1:] == ["stay"]:
 LOADER_SCRIPT = """
 import sys
 from pathlib import Path
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.video.pyav_reader import PyavReader
@@ -64,7 +66,7 @@ class OwnReader(PyavReader):
 def main(reader):
     print("main", flush=True)
     clip = Clip("one", Path(sys.argv[1]), ("a clip",))
-    model = ModelConfig(frames=2, image_size=32)
+    model = SimVTPConfig(frames=2, image_size=32)
     loader = ViewLoader([clip], data=DataConfig(), model=model, runtime=RuntimeConfig(workers=1),
                         segments=1, crops=1, batch_size=1, reader=reader)
     print([tuple(views.shape) for views, _ in loader.batches()])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simvtp.batch import Batch
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.evaluation import reconstruction
 from simvtp.evaluation.examples import sheets
 from simvtp.evaluation.examples.sheets import Word
@@ -49,15 +49,15 @@ class Vocabulary:
         return " ".join(WORDS[i] for i in ids)
 
 
-def make_config(**changes: Any) -> ModelConfig:
+def make_config(**changes: Any) -> SimVTPConfig:
     sizes: dict[str, Any] = {
         "image_size": 16, "frames": 4, "patch_size": 4, "dim": 32, "depth": 1, "heads": 2, "decoder_dim": 16, "decoder_depth": 1,
         "decoder_heads": 2, "vocab_size": len(WORDS), "text_length": LENGTH, "max_text_positions": 16,
     }  # fmt: skip
-    return ModelConfig(**sizes | changes)
+    return SimVTPConfig(**sizes | changes)
 
 
-def make_batch(config: ModelConfig) -> Batch:
+def make_batch(config: SimVTPConfig) -> Batch:
     ids, word_ids = torch.zeros(2, LENGTH, dtype=torch.int64), torch.full((2, LENGTH), -1)
     for row, pieces in enumerate(CAPTIONS):
         ids[row, : len(pieces) + 2] = torch.tensor([2, *map(WORDS.index, pieces), 3])
@@ -74,7 +74,7 @@ def make_batch(config: ModelConfig) -> Batch:
     return Batch(clips, ids, ids > 0, word_ids, ("../video 1", "video2"))
 
 
-def hide(batch: Batch, config: ModelConfig, **changes: Any) -> Any:
+def hide(batch: Batch, config: SimVTPConfig, **changes: Any) -> Any:
     return draw_masks(
         batch,
         config,
@@ -120,7 +120,7 @@ def test_true_statistics_invert_the_target() -> None:
 
 def clip_panels(
     target: str = "normalized", content: str = "perfect"
-) -> tuple[tuple[sheets.Panel, ...], torch.Tensor, ModelConfig]:
+) -> tuple[tuple[sheets.Panel, ...], torch.Tensor, SimVTPConfig]:
     """Panels of one clip whose prediction is the target itself, or nothing; and which pixels are
     hidden, bool [T, H, W].
     """

@@ -8,21 +8,21 @@ from typing import Any
 import torch
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.models.common.masking import draw_masks
 
-CONFIG = ModelConfig(
+CONFIG = SimVTPConfig(
     image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=24, depth=2, heads=2, decoder_dim=16, decoder_depth=2, decoder_heads=2,
     vocab_size=50, text_length=8, max_text_positions=12, text_dropout=0.0,
 )  # fmt: skip
 MASKS = MaskConfig(video_ratio=0.5, text_ratio=0.5)
 
 
-def small(**changes: Any) -> ModelConfig:
+def small(**changes: Any) -> SimVTPConfig:
     return replace(CONFIG, **changes)
 
 
-def random_batch(config: ModelConfig, size: int = 3, seed: int = 0) -> Batch:
+def random_batch(config: SimVTPConfig, size: int = 3, seed: int = 0) -> Batch:
     """Clips of noise with captions of different lengths, padding included."""
     g = torch.Generator().manual_seed(seed)
     clips = torch.randint(
@@ -46,5 +46,7 @@ def random_batch(config: ModelConfig, size: int = 3, seed: int = 0) -> Batch:
     )
 
 
-def masks_for(batch: Batch, config: ModelConfig, masks: MaskConfig = MASKS, step: int = 0) -> Masks:
+def masks_for(
+    batch: Batch, config: SimVTPConfig, masks: MaskConfig = MASKS, step: int = 0
+) -> Masks:
     return draw_masks(batch, config, masks, mask_id=4, seed=0, step=step, first_sample=0)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
+from simvtp.config.finetune_config import FinetuneConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import FinetuneConfig, ModelConfig
 from simvtp.config.validation import check
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model, method_of
@@ -22,7 +23,7 @@ from simvtp.models.downstream.retrieval_encoders import (
     retrieval_encoder,
 )
 
-MODEL = ModelConfig(
+MODEL = SimVTPConfig(
     image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=16, depth=3, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=1,
     vocab_size=40, text_length=8, max_text_positions=8, text_dropout=0.0,
 )  # fmt: skip
@@ -94,12 +95,12 @@ def test_two_pretrained_encoders_are_not_made_one() -> None:
 
 def test_the_setting() -> None:
     tiny = get_recipe("tiny")
-    assert FinetuneConfig().encoder == "dual"
-    assert tiny.fingerprint == override(tiny, ["finetune.encoder=dual"]).fingerprint
-    assert tiny.fingerprint != override(tiny, ["finetune.encoder=shared"]).fingerprint
+    assert FinetuneConfig().ranking.encoder == "dual"
+    assert tiny.fingerprint == override(tiny, ["finetune.task.encoder=dual"]).fingerprint
+    assert tiny.fingerprint != override(tiny, ["finetune.task.encoder=shared"]).fingerprint
     with pytest.raises(
-        ConfigError, match=r"finetune\.encoder=shared is for retrieval, but finetune\.task=qa"
+        ConfigError, match=r"it belongs to finetune\.task=retrieval or finetune\.task=imagetext"
     ):
-        check(override(tiny, ["finetune.encoder=shared", "finetune.task=qa"]))
+        check(override(tiny, ["finetune.task.encoder=shared", "finetune.task=qa"]))
     with pytest.raises(ConfigError, match="must be one of dual, shared"):
-        override(tiny, ["finetune.encoder=one"])
+        override(tiny, ["finetune.task.encoder=one"])

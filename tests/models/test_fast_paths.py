@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
+from simvtp.config.train_config import LossConfig
 from simvtp.methods import build_model
 from simvtp.models.common.decoders import VideoDecoder
 from simvtp.models.common.embeddings import TubeEmbedding
@@ -23,7 +24,7 @@ from tests.models.small import CONFIG, masks_for, random_batch, small
 
 SIZES = {
     "small": CONFIG,
-    "uneven": ModelConfig(
+    "uneven": SimVTPConfig(
         image_size=24, frames=6, patch_size=8, tubelet_size=3, dim=30, depth=3, heads=5, decoder_dim=12, decoder_depth=1, decoder_heads=3,
         vocab_size=70, text_length=13, max_text_positions=20, text_dropout=0.2,
     ),
@@ -56,7 +57,7 @@ class PlainEmbedding(TubeEmbedding):
 
 
 def losses_and_gradients(
-    config: ModelConfig,
+    config: SimVTPConfig,
     change: Callable[[SimVTP], object] = lambda model: None,
     options: ForwardOptions = DEFAULT_OPTIONS,
 ) -> dict[str, Tensor]:
@@ -117,8 +118,8 @@ def test_the_fast_part_equals_the_plain_one(size: str, part: str, kind: type[nn.
         {"reuse_pair_pass": False, "pooling": "with_pads"},
         {"vtm_negatives": "hard"},
         {"pooling": "cls"},
-        {"merged_share": 0.4},
-        {"merged_share": 0.4, "reuse_pair_pass": False, "vtm_negatives": "hard"},
+        {"token_merge_ratio": 0.4},
+        {"token_merge_ratio": 0.4, "reuse_pair_pass": False, "vtm_negatives": "hard"},
     ],
     ids=str,
 )

@@ -7,8 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.config.recipes import huge, large, released, tiny
-from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.methods import build_model
 from simvtp.models.flops.simvtp_flops import describe, forward_flops, parameter_counts
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES
@@ -16,7 +16,7 @@ from tests.models.small import masks_for, random_batch, small
 
 SIZES = {
     "small": small(),
-    "wider": ModelConfig(
+    "wider": SimVTPConfig(
         image_size=64, frames=8, patch_size=8, dim=96, depth=3, heads=4, mlp_ratio=3.0, decoder_dim=48, decoder_depth=2, decoder_heads=3,
         vocab_size=301, text_length=16, max_text_positions=20, text_decoder_depth=2,
     ),
@@ -64,12 +64,12 @@ def test_flops_agree_with_torch(
 def test_published_parameter_counts() -> None:
     """Method notes 1.6, in millions."""
     counts = {
-        name: round(count / 1e6, 2) for name, count in parameter_counts(ModelConfig()).items()
+        name: round(count / 1e6, 2) for name, count in parameter_counts(SimVTPConfig()).items()
     }
     assert counts == {
         "encoder": 86.23, "bridge": 0.29, "video decoder": 7.69, "text embedding": 23.84, "text decoder": 23.47, "match head": 0.0,
     }  # fmt: skip
-    assert sum(parameter_counts(ModelConfig()).values()) == pytest.approx(141.5e6, rel=1e-3)
+    assert sum(parameter_counts(SimVTPConfig()).values()) == pytest.approx(141.5e6, rel=1e-3)
 
 
 def test_counts_are_those_of_the_built_model() -> None:

@@ -12,20 +12,20 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import CheckpointError
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
 from simvtp.models.weights.pretrained import import_state, import_weights, initialise_from
 from tests.models.test_pretrained import shaken
 
-CONFIG = ModelConfig(
+CONFIG = SimVTPConfig(
     image_size=32, frames=4, patch_size=8, tubelet_size=2, dim=48, depth=2, heads=3, decoder_dim=16, decoder_depth=1, decoder_heads=2,
     vocab_size=50, text_length=8, max_text_positions=12,
 )  # fmt: skip
 
 
-def still(config: ModelConfig) -> tuple[Tensor, Tensor]:
+def still(config: SimVTPConfig) -> tuple[Tensor, Tensor]:
     """A clip of one picture, uint8 [2, T, H, W, 3], and that picture as an image model wants it,
     [2, 3, H, W].
     """

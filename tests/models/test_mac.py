@@ -14,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from simvtp.batch import Batch
+from simvtp.config.model_config import MACConfig, MACMaskConfig
+from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import MaskConfig, ModelConfig
 from simvtp.config.validation import check
 from simvtp.errors import CheckpointError, ConfigError
 from simvtp.methods import build_model, method_of
@@ -28,12 +29,12 @@ from simvtp.models.weights.mac_weights import TEMPORAL, expand_frames
 from simvtp.models.weights.pretrained import import_state, import_weights
 from tests.models.small import random_batch
 
-CONFIG = ModelConfig(
-    method="mac", image_size=32, frames=3, patch_size=8, tubelet_size=1, dim=24, depth=2, heads=2, vocab_size=50, text_length=10,
+CONFIG = MACConfig(
+    image_size=32, frames=3, patch_size=8, dim=24, depth=2, heads=2, vocab_size=50, text_length=10,
     max_text_positions=12, text_dropout=0.0, text_depth=2, projection=6,
 )  # fmt: skip
-MASKS = MaskConfig(video_ratio=0.5, video_kind="per_frame", text_ratio=0.5)
-OFF = MaskConfig(video_ratio=0.0, video_kind="per_frame", text_ratio=0.0)
+MASKS = MACMaskConfig(video_ratio=0.5, video_kind="per_frame", text_ratio=0.5)
+OFF = MACMaskConfig(video_ratio=0.0, video_kind="per_frame", text_ratio=0.0)
 
 
 def made(seed: int = 0, **changes: Any) -> MAC:
@@ -48,7 +49,7 @@ def made(seed: int = 0, **changes: Any) -> MAC:
 
 
 def drawn(
-    batch: Batch, masks: MaskConfig, config: ModelConfig = CONFIG, step: int = 0, first: int = 0
+    batch: Batch, masks: MACMaskConfig, config: MACConfig = CONFIG, step: int = 0, first: int = 0
 ) -> FrameMasks:
     found = method_of(config).draw(
         batch, config, masks, mask_id=4, seed=0, step=step, first_sample=first
@@ -326,14 +327,14 @@ def test_exports_come_back_and_may_have_other_frames(tmp_path: Path) -> None:
 
 def test_frames_come_in_stages_and_an_image_is_a_video_of_one_frame() -> None:
     batch, model = random_batch(CONFIG), made()
-    masks = replace(OFF, frames="1:2,2:3")
+    masks = replace(OFF, frame_schedule="1:2,2:3")
     assert [drawn(batch, masks, step=step).slots for step in range(7)] == [1, 1, 2, 2, 2, 3, 3]
     one = model(batch, drawn(batch, masks, step=1))["video_feature"]
     torch.testing.assert_close(one, model.embed_video(batch.clips[:, :1]))
     two = model(batch, drawn(batch, masks, step=4))["video_feature"]
     torch.testing.assert_close(two, model.embed_video(batch.clips[:, :2]))
-    with pytest.raises(ConfigError, match="masks.frames=5:3"):
-        check(replace(get_recipe("tiny_mac"), masks=replace(MASKS, frames="5:3")))
+    with pytest.raises(ConfigError, match="masks.frame_schedule=5:3"):
+        check(replace(get_recipe("tiny_mac"), masks=replace(MASKS, frame_schedule="5:3")))
 
 
 def test_dropped_words_leave_the_others_where_they_stood() -> None:
@@ -364,29 +365,18 @@ def test_dropped_words_leave_the_others_where_they_stood() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"losses": {"mvm": 1.0}}, "the contrastive objective alone, not mvm"),
-        ({"model": {"tubelet_size": 2}}, "set it to 1"),
-        ({"masks": {"video_kind": "random"}}, "as many patches in each frame"),
-        ({"masks": {"text_mask": "drop", "text_rule": "bernoulli"}}, "how many words remain"),
-        ({"model": {"contrastive_text": "clean"}}, "set masks.text_ratio=0"),
-        ({"model": {"method": "simvtp"}, "masks": {"frames": "1:5"}}, "is for model.method=mac"),
-        ({"finetune": {"masks": True, "task": "qa"}}, "use finetune.drop_tubes"),
+        (["losses.mvm=1"], "'losses.mvm' here: it belongs to model.method=simvtp"),
+        (["model.tubelet_size=2"], "'model.tubelet_size' here: it belongs to model.method=simvtp"),
+        (["model.contrastive_text=clean"], "it belongs to model.method=simvtp"),
+        (["masks.video_kind=random"], "must be one of tube, per_frame, block"),
+        (["masks.text_mask=drop", "masks.text_rule=bernoulli"], "how many words remain"),
+        (["model=simvtp", "masks.frame_schedule=1:5"], "it belongs to model.method=mac"),
+        (["finetune.task=qa", "finetune.task.masks=true"], "it belongs to finetune.task=retrieval"),
     ],
 )
-def test_settings_that_mac_does_not_have_are_refused(
-    changes: dict[str, dict[str, Any]], message: str
-) -> None:
-    experiment = get_recipe("tiny_mac")
+def test_settings_that_mac_does_not_have_are_refused(changes: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check(
-            replace(
-                experiment,
-                **{
-                    part: replace(getattr(experiment, part), **values)
-                    for part, values in changes.items()
-                },
-            )
-        )
+        check(override(get_recipe("tiny_mac"), changes))
 
 
 # ---- cost ----------------------------------------------------------------------------------------

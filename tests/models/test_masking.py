@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import hidden_per_slot
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.models.common.masking import (
     UNUSED,
     draw_masks,
@@ -29,10 +29,10 @@ MASK_ID = 4
 PROPERTY = settings(max_examples=120, deadline=None, derandomize=True)
 
 
-def make_model(*, grid: tuple[int, int] = (4, 4), length: int = 16) -> ModelConfig:
+def make_model(*, grid: tuple[int, int] = (4, 4), length: int = 16) -> SimVTPConfig:
     """A model whose tubes are `grid` = (time slots, places along a side)."""
     slots, side = grid
-    return ModelConfig(
+    return SimVTPConfig(
         image_size=8 * side, frames=2 * slots, patch_size=8, tubelet_size=2, text_length=length
     )
 
@@ -62,7 +62,7 @@ def make_batch(words: list[int], *, length: int = 16, pieces: int = 1, seed: int
 
 def draw(
     batch: Batch,
-    model: ModelConfig,
+    model: SimVTPConfig,
     masks: MaskConfig,
     *,
     seed: int = 3,
@@ -193,7 +193,7 @@ def test_video_masks_hide_the_exact_count(
 
 
 def test_published_counts() -> None:
-    drawn = draw(make_batch([5, 5], length=32), ModelConfig(), MaskConfig())
+    drawn = draw(make_batch([5, 5], length=32), SimVTPConfig(), MaskConfig())
     assert drawn.visible.shape == (2, 160) and drawn.masked.shape == (2, 1408)
 
 

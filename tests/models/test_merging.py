@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simvtp.batch import Batch
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.common.layers import gather_tokens
@@ -22,13 +22,13 @@ from tests.models.test_masking import PROPERTY
 WIDE = replace(CONFIG, image_size=32, frames=8)  # 4 x 4 x 4 tubes
 
 
-def places(batch: int, visible: int, seed: int, config: ModelConfig = WIDE) -> Tensor:
+def places(batch: int, visible: int, seed: int, config: SimVTPConfig = WIDE) -> Tensor:
     """Any tubes of the grid, ascending: int64 [batch, visible]."""
     luck = torch.rand(batch, config.tubes, generator=torch.Generator().manual_seed(seed))
     return luck.argsort(dim=1)[:, :visible].sort(dim=1).values
 
 
-def by_brute_force(tubes: Tensor, visible: Tensor, config: ModelConfig) -> list[set[int]]:
+def by_brute_force(tubes: Tensor, visible: Tensor, config: SimVTPConfig) -> list[set[int]]:
     """The groups of one sample, tube by tube, from the description alone."""
     _, h, w = config.grid
     at = [(int(v) // (h * w), int(v) // w % h, int(v) % w) for v in visible]
@@ -45,7 +45,7 @@ def by_brute_force(tubes: Tensor, visible: Tensor, config: ModelConfig) -> list[
         pairs.append((*min(costs), i))
     pairs.sort(key=lambda pair: (pair[0], pair[1], pair[2], pair[3]))
     groups = {i: {i} for i in range(len(at))}
-    for _, _, j, i in pairs[: merged_count(len(at), config.merged_share)]:
+    for _, _, j, i in pairs[: merged_count(len(at), config.token_merge_ratio)]:
         groups[j] |= groups.pop(i)
     return [groups[i] for i in sorted(groups)]
 
@@ -60,7 +60,7 @@ def by_brute_force(tubes: Tensor, visible: Tensor, config: ModelConfig) -> list[
 def test_the_groups_are_those_of_the_description(
     share: float, visible: int, shades: int, seed: int
 ) -> None:
-    config, where = replace(WIDE, merged_share=share), places(2, visible, seed)
+    config, where = replace(WIDE, token_merge_ratio=share), places(2, visible, seed)
     generator = torch.Generator().manual_seed(seed)
     tubes = torch.randint(0, shades, (2, visible, config.tube_values), generator=generator).byte()
     groups = merge_groups(tubes, where, config)
@@ -75,7 +75,7 @@ def test_the_groups_are_those_of_the_description(
 
 
 def test_in_a_still_picture_a_tube_is_merged_with_itself_at_another_time() -> None:
-    config = replace(WIDE, merged_share=0.5)
+    config = replace(WIDE, token_merge_ratio=0.5)
     still = torch.randint(0, 256, (1, 1, 32, 32, 3), dtype=torch.uint8).expand(2, 8, 32, 32, 3)
     where = torch.tensor([place + 16 * slot for slot in range(4) for place in (0, 1, 6, 11, 15)])[
         None
@@ -95,7 +95,7 @@ def test_tokens_of_a_group_become_their_mean() -> None:
 
 
 def test_the_encoder_sees_fewer_tokens_and_everything_else_as_many_as_before() -> None:
-    config = replace(WIDE, merged_share=0.5)
+    config = replace(WIDE, token_merge_ratio=0.5)
     model, plain, batch = build_model(config), build_model(WIDE), random_batch(WIDE)
     masks = masks_for(batch, config)
     visible = masks.visible.shape[1]
@@ -117,7 +117,7 @@ def test_videos_of_one_colour_lose_nothing_but_places() -> None:
     """Without positions merged tokens equal those they are made of: then the whole model says what
     it says unmerged, but for attention's weights, which a single group of equal tokens does not
     change either."""
-    merging, plain = (build_model(small(merged_share=share)) for share in (0.5, 0.0))
+    merging, plain = (build_model(small(token_merge_ratio=share)) for share in (0.5, 0.0))
     for model in (merging, plain):
         model.video_embedding.position.zero_()
     batch = random_batch(CONFIG)
@@ -134,7 +134,7 @@ def test_videos_of_one_colour_lose_nothing_but_places() -> None:
 )
 def test_a_negative_keeps_its_own_groups(options: dict[str, object]) -> None:
     """Giving another clip as negative is the same as swapping the clips and asking for a positive."""
-    config = small(merged_share=0.5, vtm_negatives="random", **options)
+    config = small(token_merge_ratio=0.5, vtm_negatives="random", **options)
     model, batch = build_model(config).eval(), random_batch(config, size=2)
     masks = masks_for(batch, config)
     swapped = Batch(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from simvtp.config.schema import LossConfig, MaskConfig
+from simvtp.config.model_config import MaskConfig
+from simvtp.config.train_config import LossConfig
 from simvtp.methods import build_model
 from simvtp.models.common.decoder_masking import decoded_count, select_decoded_tubes
 from simvtp.models.common.embeddings import cut_tubes
@@ -36,10 +37,10 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"contrastive_video": "clean", "vtm_negatives": "hard"},
     {"learned_temperature": True},
     {"text_decoder_depth": 1, "text_decoder_dim": 12},
-    {"decoded_share": 0.5},
-    {"merged_share": 0.5},
-    {"merged_share": 0.3, "contrastive_video": "clean"},
-    {"merged_share": 0.3, "reuse_pair_pass": False},
+    {"decoder_keep_ratio": 0.5},
+    {"token_merge_ratio": 0.5},
+    {"token_merge_ratio": 0.3, "contrastive_video": "clean"},
+    {"token_merge_ratio": 0.3, "reuse_pair_pass": False},
     {"encoders": "two"},
     {"encoders": "two", "fusion_blocks": 1},
     {"pooling": "cls"},
@@ -199,7 +200,7 @@ def test_the_text_decoder_has_a_width_of_its_own() -> None:
 def test_rebuilt_tubes_are_an_exact_share_of_the_masked_ones(
     share: float, ratio: float, kind: str, step: int
 ) -> None:
-    config = replace(make_model(grid=(4, 4)), decoded_share=share)
+    config = replace(make_model(grid=(4, 4)), decoder_keep_ratio=share)
     masked = draw(
         make_batch([3, 3]), config, MaskConfig(video_kind=kind, video_ratio=ratio), step=step
     ).masked  # type: ignore[arg-type]
@@ -218,7 +219,7 @@ def test_cells_run_every_place_has_its_turn() -> None:
     """All tubes masked, half rebuilt: two places of each cell of 2 x 2 in each slot, neighbours on
     the ring, each in half of the slots.
     """
-    config = replace(make_model(grid=(4, 4)), decoded_share=0.5)
+    config = replace(make_model(grid=(4, 4)), decoder_keep_ratio=0.5)
     chosen = select_decoded_tubes(torch.arange(config.tubes)[None], config)
     shown = (
         torch.zeros(config.tubes, dtype=torch.bool)
@@ -232,7 +233,7 @@ def test_cells_run_every_place_has_its_turn() -> None:
 
 
 def test_half_of_the_tubes_is_rebuilt_while_training_and_all_of_them_afterwards() -> None:
-    config = small(decoded_share=0.5)
+    config = small(decoder_keep_ratio=0.5)
     model, batch = build_model(config), random_batch(config)
     masks = masks_for(batch, config)
     everything, half = masks.masked.shape[1], decoded_count(masks.masked.shape[1], 0.5)

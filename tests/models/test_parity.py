@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import CheckpointError
 from simvtp.experiment.parity import check_reference_file, main
 from simvtp.methods import build_model
@@ -97,7 +97,7 @@ def test_a_changed_value_is_found(tmp_path: Path, name: str, factor: float) -> N
 
 def test_sizes_come_from_the_file(tmp_path: Path) -> None:
     """A file of quite other sizes, written from our own model in float64, is read and holds."""
-    config = ModelConfig(
+    config = SimVTPConfig(
         image_size=24, frames=6, patch_size=12, tubelet_size=3, dim=40, depth=1, heads=5, mlp_ratio=2.5, decoder_dim=32, decoder_depth=3,
         decoder_heads=4, vocab_size=61, text_length=20, max_text_positions=20, text_dropout=0.0, pooling="with_pads",
     )  # fmt: skip

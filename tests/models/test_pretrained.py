@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import CheckpointError
 from simvtp.methods import build_model
 from simvtp.methods.exported_model import from_pretrained, save_pretrained
@@ -35,7 +35,7 @@ from simvtp.training.losses import masked_pixel_loss, normalise_tubes
 from tests.models.small import CONFIG, masks_for, random_batch, small
 from tests.models.test_parity import DUAL, PRETRAINING, read
 
-FIXTURE = ModelConfig(
+FIXTURE = SimVTPConfig(
     image_size=32, frames=8, patch_size=8, tubelet_size=2, dim=48, depth=3, heads=3, decoder_dim=24, decoder_depth=2, decoder_heads=2,
     vocab_size=97, text_length=12, max_text_positions=24,
 )  # fmt: skip
@@ -73,7 +73,7 @@ def shaken(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 # ---- transformers --------------------------------------------------------------------------------
 
 
-def videomae_config(config: ModelConfig, **more: Any) -> Any:
+def videomae_config(config: SimVTPConfig, **more: Any) -> Any:
     from transformers import VideoMAEConfig
 
     return VideoMAEConfig(
@@ -93,7 +93,7 @@ def normalised(clips: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
 @pytest.mark.parametrize("mean_pooling", [False, True])
-def test_encoder_equals_transformers(config: ModelConfig, mean_pooling: bool) -> None:
+def test_encoder_equals_transformers(config: SimVTPConfig, mean_pooling: bool) -> None:
     """Full view and visible tubes only; with mean pooling transformers has no final norm, so ours
     is taken out for the comparison.
     """
@@ -119,7 +119,7 @@ def test_encoder_equals_transformers(config: ModelConfig, mean_pooling: bool) ->
 
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
-def test_pixel_loss_equals_transformers(config: ModelConfig) -> None:
+def test_pixel_loss_equals_transformers(config: SimVTPConfig) -> None:
     """Video alone through encoder, bridge and decoder. transformers' decoder norm has eps 1e-5
     where the original has 1e-6: set.
     """
@@ -146,7 +146,7 @@ def test_pixel_loss_equals_transformers(config: ModelConfig) -> None:
 
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
-def test_transformers_as_it_comes(config: ModelConfig) -> None:
+def test_transformers_as_it_comes(config: SimVTPConfig) -> None:
     """Its own initial weights, LayerNorm 1e-12 and decoder norm 1e-5 left as they are: the loss
     still agrees.
     """
@@ -199,7 +199,7 @@ def test_older_transformers_names_are_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
-def test_text_embedding_equals_transformers(config: ModelConfig) -> None:
+def test_text_embedding_equals_transformers(config: SimVTPConfig) -> None:
     from transformers import BertConfig, BertModel
 
     sizes = BertConfig(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from simvtp.batch import Batch
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import MACConfig, SimVTPConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
 from simvtp.models.common.decoders import choose_negatives
@@ -90,7 +90,7 @@ def test_encoder_passes_are_shared() -> None:
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
 
-    def passes(config: ModelConfig, objectives: tuple[str, ...]) -> int:
+    def passes(config: SimVTPConfig, objectives: tuple[str, ...]) -> int:
         model, calls = build_model(config, objectives), []
         model.encoder.register_forward_hook(lambda module, args, out: calls.append(out.shape))
         model(batch, masks)
@@ -328,7 +328,7 @@ def test_bad_sizes_and_names() -> None:
     with pytest.raises(ConfigError, match="vocab_size=0"):
         SimVTP(small(vocab_size=0))
     with pytest.raises(ConfigError, match="mac"):
-        build_model(small(method="mac"))
+        build_model(MACConfig())
     with pytest.raises(ConfigError, match="objectives"):
         SimVTP(CONFIG, ("mvm", "qa"))
     with pytest.raises(ValueError, match=r"uint8 \[B, 4, 16, 16, 3\]"):

@@ -19,9 +19,10 @@ import pytest
 from ablations import mask_ratio
 from reports.build import main, write_index, write_report
 from simvtp import tracking
+from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment, RuntimeConfig, to_dict
+from simvtp.config.tree import to_dict
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.journal import Journal
 from simvtp.tracking import Mirror

@@ -17,7 +17,7 @@ from reports.run_scores import ChangedItem
 from reports.run_side import read_side
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import to_dict
+from simvtp.config.tree import to_dict
 from simvtp.runs.journal import Journal
 from simvtp.runs.results import Result
 from tests.reports import made_up

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from simvtp import experiment as real
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from sweeps.runner import point
 
 _AT_STEP = re.compile(r"(\w+) (\d+)/\d+ ")  # what the experiment says after every logged step

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 from ablations import mask_ratio
 from ablations.design import Point
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment
 from simvtp.runs.attempts import Attempt, attempts
 from simvtp.runs.journal import read_journal
 from sweeps.runner.point import REQUEUE_FOR_S

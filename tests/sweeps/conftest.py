@@ -11,9 +11,9 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
-from simvtp.config.schema import Experiment
 from tests.sweeps.jobs import HOLD
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ import socket
 import time
 from pathlib import Path
 
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.errors import TrainingDiverged
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.journal import Journal

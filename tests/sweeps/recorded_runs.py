@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ablations.design import Ablation, Point
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.journal import Journal
 from simvtp.runs.process_identity import process_start

@@ -19,8 +19,8 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Point
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
-from simvtp.config.schema import Experiment
 from simvtp.errors import UserError
 from simvtp.runs.journal import read_journal
 from sweeps.engine.sweep_engine import run_sweep, sweep_folder

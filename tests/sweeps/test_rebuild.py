@@ -14,7 +14,7 @@ import pytest
 from ablations.design import Ablation
 from ablations.search import build as build_search
 from simvtp import tracking
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.journal import Journal
 from simvtp.tracking.store import Store

@@ -10,8 +10,9 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
-from simvtp.config.schema import Experiment, to_dict
+from simvtp.config.tree import to_dict
 from simvtp.errors import RankLost, StopReason, UserError
 from simvtp.runs.attempts import attempts
 from simvtp.runs.lease import hold
@@ -170,7 +171,7 @@ def test_a_cancelled_point_is_left_alone_until_it_is_asked_for(
 def test_a_rank_that_fails_leaves_its_reason_and_ends_with_an_error(
     base: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from simvtp.config.schema import to_dict
+    from simvtp.config.tree import to_dict
 
     fails = change(
         mask_ratio.build(base, video_ratios=(0.5,), text_ratios=(0.5,)), "finetune.enabled=false"

@@ -12,8 +12,8 @@ import pytest
 
 from ablations.search import Search
 from ablations.search import build as build_search
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
-from simvtp.config.schema import Experiment
 from simvtp.runs.attempts import attempts
 from simvtp.runs.run_records import RunState
 from sweeps.engine.sweep_engine import run_sweep

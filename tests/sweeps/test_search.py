@@ -14,8 +14,8 @@ import pytest
 from ablations import search
 from ablations.design import Point
 from ablations.search import Parameter, Search
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
-from simvtp.config.schema import Experiment
 from simvtp.errors import UserError
 from sweeps.study import SearchStudy
 from sweeps.study import open_study as open_any

@@ -19,7 +19,7 @@ import pytest
 
 from ablations import mask_ratio
 from ablations.design import Ablation
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.runs.atomic_files import read_json, write_atomically
 from sweeps import status
 from sweeps.monitor.overview import find_sweeps, survey

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from ablations import mask_ratio
 from ablations.design import Ablation, Point
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from sweeps.study import GridStudy, repair_journal
 
 

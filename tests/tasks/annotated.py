@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
 from simvtp.data.video.pyav_reader import PyavReader

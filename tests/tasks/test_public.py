@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from simvtp.config.overrides import override
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.overrides import override, replace_key
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import Experiment
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import answer_ranks
 from simvtp.experiment import run
@@ -28,7 +28,7 @@ from simvtp.tasks import TASKS, open_task, open_zero_shot
 from simvtp.tasks.imagetext import ImageText
 from simvtp.tasks.published_choice import SimilarityChoice, published_choices
 from simvtp.tasks.retrieval import Retrieval
-from tests.small import small_experiment, small_settings
+from tests.small import small_experiment, small_mac_settings
 from tests.tasks.annotated import (
     clips_of,
     halves,
@@ -102,7 +102,7 @@ def test_whole_paragraphs_are_embedded_and_trained_on(
         public(pretrained, tmp_path, name, "model.text_length=40", "model.max_text_positions=64")
     )
     context = context_of(experiment)
-    task = open_task("retrieval", context)
+    task = open_task(context)
     listener = Listener()
     scored = task.score(listener, "test", "zero-shot", "")
     first, back = (one.result for one in scored)
@@ -143,7 +143,7 @@ def test_flickr30k_from_pictures_to_figures(tmp_path: Path, pretrained: Experime
         "finetune.task=imagetext",
         "evaluate.rerank=3",
         "evaluate.dual_softmax=true",
-        "finetune.encoder=shared",
+        "finetune.task.encoder=shared",
     )
     experiment = finalise(public(pretrained, tmp_path, "flickr30k", *settings))
     results = {result.key: result for result in run(experiment, say=silent)}
@@ -186,7 +186,7 @@ def test_a_picture_is_seen_as_often_as_a_tube_is_long(
         )
     )
     context = context_of(tuned)
-    task = open_task("retrieval", context)  # of a data set of pictures
+    task = open_task(context)  # of a data set of pictures
     assert isinstance(task, ImageText) and isinstance(open_zero_shot(context), ImageText)
     listener = Listener()
     task.score(listener, "test", "zero-shot", "")
@@ -230,7 +230,7 @@ def test_zero_shot_pictures_are_embedded_by_the_pretrained_weights(pretrained: E
 
 
 def test_a_method_of_two_towers_finds_pictures_too(tmp_path: Path, shapes_cache: Path) -> None:
-    settings = small_settings(
+    settings = small_mac_settings(
         tmp_path,
         shapes_cache,
         "finetune.task=imagetext",
@@ -322,7 +322,7 @@ def test_training_on_a_benchmark_of_choices_sees_captions_of_other_clips_than_th
 ) -> None:
     for name, folder in PLACES:
         experiment = public(pretrained, choices / folder, name)
-        task = open_task("retrieval", context_of(experiment))
+        task = open_task(context_of(experiment))
         assert isinstance(task, Retrieval) and task.samples == 16
         tested = {clip.id for clip in task.clips["test"]}
         loader = task.loader(experiment.finetune.train, "finetune")
@@ -346,7 +346,7 @@ def test_what_published_choices_cannot_be_asked(
         (("finetune.selection=test",), "have choices and no captions; choose val"),
     ):
         with pytest.raises(ConfigError, match=words):
-            open_task("retrieval", context_of(public(pretrained, root, "msrvtt_mc", *more)))
+            open_task(context_of(public(pretrained, root, "msrvtt_mc", *more)))
     with pytest.raises(DataError, match="the val split of msrvtt_mc has no published choice"):
         open_zero_shot(context_of(public(pretrained, root, "msrvtt_mc", "evaluate.split=val")))
     (tmp_path / "videos").symlink_to(root / "videos")
@@ -357,7 +357,7 @@ def test_what_published_choices_cannot_be_asked(
             DataError,
             match=r"no captions to train on .*zero-shot choice only.*evaluate\.zero_shot with finetune\.enabled",
         ):
-            open_task(task, context_of(bare))
+            open_task(context_of(replace_key(bare, "finetune.task", task)))
     alone = replace(bare, finetune=replace(bare.finetune, enabled=False))
     assert [result.key for result in run(finalise(alone), say=silent)] == [
         "test/zero-shot/choice/5-captions-by-similarity"

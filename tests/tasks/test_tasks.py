@@ -16,7 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from simvtp.batch import Batch
-from simvtp.config.schema import Experiment, ModelConfig
+from simvtp.config.experiment_config import TASK_CONFIGS, Experiment
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.overrides import override, replace_key
 from simvtp.data.annotations import open_annotations
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import open_dataset
@@ -39,7 +41,7 @@ from simvtp.tasks.qa import QuestionAnswering, padded, shaped
 from simvtp.training.optim import build_optimizer, set_rate
 from tests.small import small_experiment, small_settings
 
-MODEL = ModelConfig(
+MODEL = SimVTPConfig(
     image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=16, depth=3, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=1,
     vocab_size=40, text_length=8, max_text_positions=8, text_dropout=0.0,
 )  # fmt: skip
@@ -99,33 +101,33 @@ def batch_of(size: int = 2, seed: int = 0, texts: int = 0) -> Batch:
     ("settings", "key", "metric", "baselines"),
     [
         (
-            ("task=qa", "baseline=true"),
+            ("task=qa", "task.baseline=true"),
             "test/finetuned/qa/open-ended",
             "accuracy",
             {"prior", "video hidden"},
         ),
         (
-            ("task=qa", "questions=choice", "blind=true"),
+            ("task=qa", "task.questions=choice", "task.blind=true"),
             "test/finetuned-video-hidden/qa/multiple-choice",
             "accuracy",
             {"prior"},
         ),
-        (("task=qa", "questions=count"), "test/finetuned/qa/count", "MSE", {"prior"}),
+        (("task=qa", "task.questions=count"), "test/finetuned/qa/count", "MSE", {"prior"}),
         (
-            ("task=choice", "candidates=4"),
+            ("task=choice", "task.candidates=4"),
             "test/finetuned/choice/4-captions",
             "accuracy",
             {"prior"},
         ),
         (("task=action", "train.layer_decay=0.7"), "test/finetuned/action/full", "top1", {"prior"}),
         (
-            ("task=action", "probe=attentive"),
+            ("task=action", "task.probe=attentive"),
             "test/finetuned/action/attentive-probe",
             "top1",
             {"prior"},
         ),
         (
-            ("task=grounding", "segments=4", "baseline=true"),
+            ("task=grounding", "task.segments=4", "task.baseline=true"),
             "test/finetuned/grounding/NMS-0.5",
             "mIoU",
             {"prior", "video hidden"},
@@ -177,9 +179,9 @@ def test_a_stopped_task_continues_exactly(
     """
     settings = (
         f"finetune.task={task}",
-        "finetune.baseline=true",
+        "finetune.task.baseline=true",
         "finetune.drop_path=0.2",
-        "finetune.drop_tubes=0.5",
+        "finetune.task.drop_tubes=0.5",
     )
     whole = finalise(downstream(tmp_path / "whole", shapes_cache, pretrained, *settings))
     straight = run(whole, say=silent)
@@ -218,11 +220,11 @@ def losses(run_dir: Path) -> list[tuple[str, int, float]]:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("task=qa", "baseline=true", "drop_tubes=0.5"),
-        ("task=qa", "questions=choice", "drop_tubes=0.5"),
-        ("task=grounding", "segments=4", "drop_tubes=0.5"),
-        ("task=action", "mixup=0.8", "train.layer_decay=0.7"),
-        ("task=action", "probe=attentive", "rand_augment=2"),
+        ("task=qa", "task.baseline=true", "task.drop_tubes=0.5"),
+        ("task=qa", "task.questions=choice", "task.drop_tubes=0.5"),
+        ("task=grounding", "task.segments=4", "task.drop_tubes=0.5"),
+        ("task=action", "task.mixup=0.8", "train.layer_decay=0.7"),
+        ("task=action", "task.probe=attentive", "rand_augment=2"),
     ],
     ids=lambda settings: "-".join(settings[:2]),
 )
@@ -333,12 +335,12 @@ def small(
 
 
 def test_the_answers_are_those_of_training(small: Experiment) -> None:
-    task = open_task("qa", context_of(small))
+    task = open_task(context_of(small))
     assert isinstance(task, QuestionAnswering)
     questions = open_annotations(small.data, small.runtime, "qa").questions
     assert set(task.answers) == {q.answer for q in questions if q.split == "train"}
     assert {q.split for q in task.learnt} == {"train"} and task.samples == len(task.learnt)
-    few = QuestionAnswering(context_of(replace(small, finetune=replace(small.finetune, answers=3))))
+    few = QuestionAnswering(context_of(replace_key(small, "finetune.task.answers", 3)))
     assert few.answers == task.answers[:3] and {q.answer for q in few.learnt} == set(few.answers)
     assert len(few.questions["test"]) == len(
         task.questions["test"]
@@ -374,12 +376,12 @@ def test_captions_of_other_clips_only() -> None:
 
 
 def test_tasks_that_cannot_be(small: Experiment) -> None:
-    assert set(TASKS) >= {"retrieval", "qa", "choice", "action", "grounding"}
-    with pytest.raises(ConfigError, match="there is no such task; choose from retrieval, qa"):
-        open_task("cooking", context_of(small))
-    for name in ("retrieval", "action"):
-        with pytest.raises(ConfigError, match="without the video nothing is left"):
-            open_task(name, context_of(small, blind=True))
+    assert set(TASKS) == set(TASK_CONFIGS)
+    with pytest.raises(ConfigError, match="finetune.task=cooking: choose from retrieval, imag"):
+        replace_key(small, "finetune.task", "cooking")
+    for name in ("retrieval", "action"):  # without the video nothing would be left
+        with pytest.raises(ConfigError, match="it belongs to finetune.task=qa or finetune.task=ch"):
+            override(small, [f"finetune.task={name}", "finetune.task.blind=true"])
     with pytest.raises(DataError, match="has captions only"):
         open_annotations(replace(small.data, dataset="manifest"), small.runtime, "qa")
 
@@ -552,7 +554,7 @@ def test_a_clip_is_asked_about_as_often_as_it_has_questions(small: Experiment) -
 
 
 def test_counting_questions_have_numbers_and_every_clip_has_some(small: Experiment) -> None:
-    experiment = replace(small, finetune=replace(small.finetune, questions="count"))
+    experiment = replace_key(small, "finetune.task.questions", "count")
     task = QuestionAnswering(context_of(experiment))
     clips = {clip.id for clip in task.context.dataset.splits["test"]}
     assert {q.video for q in task.questions["test"]} == clips and len(
@@ -571,9 +573,7 @@ def test_counting_questions_have_numbers_and_every_clip_has_some(small: Experime
 def test_no_text_is_cut_and_none_has_padding_that_no_other_needs(
     small: Experiment, questions: str
 ) -> None:
-    task = QuestionAnswering(
-        context_of(replace(small, finetune=replace(small.finetune, questions=questions)))
-    )  # type: ignore[arg-type]
+    task = QuestionAnswering(context_of(replace_key(small, "finetune.task.questions", questions)))  # type: ignore[arg-type]
     limit = task.context.experiment.model.text_length
     asked = [
         text

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.errors import CheckpointError, ConfigError
 from simvtp.experiment import run

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from simvtp.batch import Batch, Masks
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.config.recipes import tiny
-from simvtp.config.schema import LossConfig, MaskConfig, ModelConfig, TrainConfig, to_dict
+from simvtp.config.train_config import LossConfig, TrainConfig
+from simvtp.config.tree import to_dict
 from simvtp.methods import build_model
 from simvtp.models.common.masking import draw_masks
 from simvtp.models.simvtp.simvtp_model import SimVTP
@@ -28,16 +30,16 @@ from simvtp.training.stage import Outcome, Stage
 
 MASK_ID = 3
 SEED = 5
-MODEL = ModelConfig(
+MODEL = SimVTPConfig(
     image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=16, depth=2, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=1,
     vocab_size=40, text_length=8, max_text_positions=8, text_dropout=0.1,
 )  # fmt: skip
 MASKS = MaskConfig(video_ratio=0.5, text_ratio=0.5)
-TRAIN = TrainConfig(batch_size=8, base_lr=0.1, base_min_lr=0.001, warmup_share=0.2, clip_norm=1.0)
+TRAIN = TrainConfig(batch_size=8, base_lr=0.1, base_min_lr=0.001, warmup_ratio=0.2, clip_norm=1.0)
 ALL = ("mvm", "mlm", "vtc", "vtm")
 
 
-def make_batch(step: int, size: int = 8, model: ModelConfig = MODEL) -> Batch:
+def make_batch(step: int, size: int = 8, model: SimVTPConfig = MODEL) -> Batch:
     """The batch of `step`: random pixels and captions of different lengths, always the same for the
     same step.
     """
@@ -85,7 +87,7 @@ def draw_with_negatives_of(group: int) -> Callable[[Batch, int, int], Masks]:
     return drawn
 
 
-def make_model(objectives: tuple[str, ...] = ALL, config: ModelConfig = MODEL) -> SimVTP:
+def make_model(objectives: tuple[str, ...] = ALL, config: SimVTPConfig = MODEL) -> SimVTP:
     return build_model(config, objectives, seed=SEED)
 
 

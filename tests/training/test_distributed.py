@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import LossConfig
+from simvtp.config.train_config import LossConfig
 from simvtp.errors import UserError
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.training.checkpointing.preemption import StopFlag
@@ -170,7 +170,7 @@ def train_here(
 
     journal = Journal(directory / "journal.jsonl") if distributed.is_main() else None
     stage = make_stage(
-        directory, train=replace(TRAIN, base_lr=0.01, accumulate=accumulate), total_steps=9
+        directory, train=replace(TRAIN, base_lr=0.01), accumulate=accumulate, total_steps=9
     )
     losses = losses or LossConfig(vtc_negatives="global")
     model = make_model(losses.wanted, QUIET)

@@ -17,7 +17,6 @@ from simvtp.training.step_flops import count_step, peak, shapes_of, speed_of, we
 from tests.training.helpers import (
     MASKS,
     MODEL,
-    TRAIN,
     draw,
     lines,
     make_batch,
@@ -82,7 +81,7 @@ def test_any_model_is_counted_or_said_to_be_uncountable(caplog: pytest.LogCaptur
 
 
 def test_every_log_line_tells_the_speed(tmp_path: Path) -> None:
-    pretrain(tmp_path, total_steps=6, train=replace(TRAIN, accumulate=2))
+    pretrain(tmp_path, total_steps=6, accumulate=2)
     found = [line["metrics"] for line in lines(tmp_path) if line["kind"] == "metrics"]
     flops = [values["speed/tflops_per_s"] * values["speed/step_s"] for values in found]
     forward = 8 * sum(forward_flops(MODEL, MASKS, batch=4).values())
@@ -93,8 +92,7 @@ def test_every_log_line_tells_the_speed(tmp_path: Path) -> None:
 def test_recomputed_operations_are_not_counted(tmp_path: Path) -> None:
     flops = []
     for on in (False, True):
-        train = replace(TRAIN, gradient_checkpointing=on)
-        pretrain(tmp_path / str(on), total_steps=1, train=train)
+        pretrain(tmp_path / str(on), total_steps=1, gradient_checkpointing=on)
         found = [line["metrics"] for line in lines(tmp_path / str(on)) if line["kind"] == "metrics"]
         flops.append(found[0]["speed/tflops_per_s"] * found[0]["speed/step_s"])
     assert flops[0] == pytest.approx(flops[1])

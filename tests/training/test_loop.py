@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from simvtp.batch import Batch
-from simvtp.config.schema import LossConfig
+from simvtp.config.train_config import LossConfig
 from simvtp.errors import ConfigError, DataError, TrainingDiverged
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
@@ -50,7 +50,7 @@ def test_accumulation_equals_one_big_batch(tmp_path: Path, accumulate: int) -> N
     """
     found = []
     for count in (1, accumulate):
-        train = replace(TRAIN, accumulate=count, base_lr=0.01)
+        train = replace(TRAIN, base_lr=0.01)
         losses = LossConfig(vtc=0)
         model = make_model(losses.wanted, QUIET)
         directory = tmp_path / str(count)
@@ -61,6 +61,7 @@ def test_accumulation_equals_one_big_batch(tmp_path: Path, accumulate: int) -> N
                     losses=losses,
                     model=model,
                     train=train,
+                    accumulate=count,
                     total_steps=4,
                     draw=draw_with_negatives_of(2),
                 )
@@ -95,7 +96,7 @@ def test_masks_do_not_depend_on_the_micro_batches(tmp_path: Path) -> None:
     for count in (1, 4):
         pretrain(
             tmp_path / str(count),
-            train=replace(TRAIN, accumulate=count),
+            accumulate=count,
             total_steps=2,
             draw=spy(count),
         )
@@ -107,7 +108,7 @@ def test_a_batch_that_cannot_be_cut_evenly_is_refused(tmp_path: Path) -> None:
         ConfigError,
         match="batch_size=8 of stage pretrain cannot be cut into 3 accumulation steps: use a batch_size of 6 or 9",
     ):
-        pretrain(tmp_path, train=replace(TRAIN, accumulate=3))
+        pretrain(tmp_path, accumulate=3)
 
 
 def test_a_short_batch_and_the_end_of_the_data_are_named(tmp_path: Path) -> None:
@@ -180,9 +181,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
             steps.append(len(steps) + 1)
             yield batch
 
-    train = replace(TRAIN, accumulate=2)
     with pytest.raises(TrainingDiverged) as caught:
-        pretrain(tmp_path, model=Fragile(kind), source=source, train=train)
+        pretrain(tmp_path, model=Fragile(kind), source=source, accumulate=2)
     message = str(caught.value)
     assert f"at step {at} of stage pretrain" in message
     ids = {f"clip{at - 1}-{i}" for i in range(8)}
@@ -216,7 +216,7 @@ def test_the_run_continues_from_the_last_good_checkpoint_once_the_clip_is_mended
 def test_weights_that_overflow_are_not_saved(tmp_path: Path) -> None:
     """An update can spoil a weight while loss and gradient were finite."""
 
-    train = replace(TRAIN, base_lr=1e42, base_min_lr=1e42, warmup_share=0.0)
+    train = replace(TRAIN, base_lr=1e42, base_min_lr=1e42, warmup_ratio=0.0)
     with pytest.raises(
         TrainingDiverged, match="a weight became NaN or infinite at step 1 of stage pretrain"
     ):
@@ -275,21 +275,27 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("model", "changes"),
+    ("model", "settings", "stage"),
     [
-        ({}, {}),
+        ({}, {}, {}),
         (
             {"contrastive_text": "clean", "vtm_negatives": "hard"},
-            {"accumulate": 2, "ema_decay": 0.9},
+            {"ema_decay": 0.9},
+            {"accumulate": 2},
         ),
         (
             {"reuse_pair_pass": False, "text_decoder_depth": 1},
-            {"clip_norm": 0.0, "gradient_checkpointing": True},
+            {"clip_norm": 0.0},
+            {"gradient_checkpointing": True},
         ),
     ],
 )
 def test_no_host_sync_and_no_shape_change_between_log_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], changes: dict[str, Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, Any],
+    settings: dict[str, Any],
+    stage: dict[str, Any],
 ) -> None:
     watch = Watch()
     for name in (
@@ -319,7 +325,8 @@ def test_no_host_sync_and_no_shape_change_between_log_lines(
 
     config = replace(MODEL, **model)
     options = {
-        "train": replace(TRAIN, **changes),
+        "train": replace(TRAIN, **settings),
+        **stage,
         "total_steps": 15,
         "log_every": 5,
         "checkpoint_every": 100,
@@ -439,9 +446,7 @@ def test_fp16_skips_an_overflowing_update_and_resumes_its_scale(tmp_path: Path) 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain = pretrain(tmp_path / "a", total_steps=3)
-    spared = pretrain(
-        tmp_path / "b", total_steps=3, train=replace(TRAIN, gradient_checkpointing=True)
-    )
+    spared = pretrain(tmp_path / "b", total_steps=3, gradient_checkpointing=True)
     for name, value in weights(plain).items():
         torch.testing.assert_close(weights(spared)[name], value, rtol=1e-5, atol=1e-6)
 
@@ -449,7 +454,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_loss_and_the_same_names(tmp_path: Path) -> None:
     plain = pretrain(tmp_path / "a", total_steps=3)
-    compiled = pretrain(tmp_path / "b", total_steps=3, train=replace(TRAIN, compile=True))
+    compiled = pretrain(tmp_path / "b", total_steps=3, compile=True)
     assert weights(plain).keys() == weights(compiled).keys()
     assert metrics(tmp_path / "b")[-1][1]["loss/total"] == pytest.approx(
         metrics(tmp_path / "a")[-1][1]["loss/total"], rel=1e-4

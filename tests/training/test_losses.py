@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.config.schema import LossConfig
+from simvtp.config.train_config import LossConfig
 from simvtp.training.losses import (
     contrastive_loss,
     masked_pixel_loss,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import LossConfig, MaskConfig
+from simvtp.config.model_config import MACConfig, MACMaskConfig, ModelConfig
+from simvtp.config.train_config import ContrastiveLossConfig
 from simvtp.methods import build_model, method_of
 from simvtp.runs.journal import Journal
 from simvtp.training.loop import train
@@ -31,11 +32,16 @@ from tests.training.helpers import (
     on_ranks,
 )
 
-CONFIG = replace(MODEL, method="mac", tubelet_size=1, text_depth=1, projection=8)
-MASKS = MaskConfig(
-    video_ratio=0.5, video_kind="per_frame", text_ratio=0.5, text_mask="drop", frames="1:5,2:6"
+SHARED = {f.name: getattr(MODEL, f.name) for f in fields(ModelConfig) if f.name != "method"}
+CONFIG = MACConfig(**SHARED, text_depth=1, projection=8)
+MASKS = MACMaskConfig(
+    video_ratio=0.5,
+    video_kind="per_frame",
+    text_ratio=0.5,
+    text_mask="drop",
+    frame_schedule="1:5,2:6",
 )
-LOSSES = LossConfig(mvm=0, mlm=0, vtm=0)
+LOSSES = ContrastiveLossConfig()
 STEPS = 20
 
 

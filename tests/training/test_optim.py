@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.config.schema import ModelConfig, TrainConfig
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.train_config import TrainConfig
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.training.lr_schedule import learning_rate, stage_rate, stage_steps
 from simvtp.training.optim import (
@@ -116,15 +117,15 @@ def test_published_schedule_to_the_digit() -> None:
     )
 
 
-@pytest.mark.parametrize("warmup_share", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.1, 0.5, 0.99])
 @pytest.mark.parametrize("total", [1, 2, 7, 100])
-def test_schedule_stays_between_zero_and_peak(total: int, warmup_share: float) -> None:
+def test_schedule_stays_between_zero_and_peak(total: int, warmup_ratio: float) -> None:
     rates = [
-        learning_rate(step, total, peak=1.0, low=0.1, warmup_share=warmup_share)
+        learning_rate(step, total, peak=1.0, low=0.1, warmup_ratio=warmup_ratio)
         for step in range(total)
     ]
     assert all(0 <= rate <= 1 for rate in rates)
-    after = rates[round(warmup_share * total) :]
+    after = rates[round(warmup_ratio * total) :]
     assert after == sorted(after, reverse=True)
     assert not after or after[0] == 1.0
 
@@ -176,7 +177,7 @@ def test_fused_adamw_follows_the_formula_of_adamw() -> None:
 
 def test_published_sizes_have_a_group_for_every_parameter_at_vit_b_depth() -> None:
     with torch.device("meta"):
-        model = DualEncoder(ModelConfig(dim=48, heads=3))
+        model = DualEncoder(SimVTPConfig(dim=48, heads=3))
     scales = {group["lr_scale"] for group in parameter_groups(model, 0.05, 0.75)}
     assert scales == {0.75**i for i in range(14)}
 

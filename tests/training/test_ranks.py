@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
-from simvtp.config.schema import LossConfig
+from simvtp.config.train_config import LossConfig
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.runs.journal import Journal
 from simvtp.training.checkpointing.preemption import StopFlag
@@ -148,7 +148,7 @@ def test_shards_give_the_curve_of_one_process(
     """Clipping, the moving average, evaluation on rank 0 and the choice of the best weights
     included.
     """
-    learn_on(2, tmp_path, shard=True, train=replace(SETTINGS, **changes))
+    learn_on(2, tmp_path, shard=True, **changes)
     assert_same_curve(tmp_path, alone)
 
 
@@ -163,7 +163,7 @@ def test_derived_accumulation_on_shards_gives_the_curve_of_one_process(tmp_path:
     those of the micro-batches.
     """
     options = {
-        "train": replace(SETTINGS, accumulate=0),
+        "accumulate": 0,
         "micro_batch": 2,
         "losses": LossConfig(vtc=0),
     }

@@ -277,7 +277,7 @@ def test_what_came_before_the_stage_stays_in_the_journal(tmp_path: Path) -> None
 
 def test_a_checkpoint_of_another_configuration_names_the_fields(tmp_path: Path) -> None:
     from simvtp.config.recipes import tiny
-    from simvtp.config.schema import to_dict
+    from simvtp.config.tree import to_dict
 
     process = in_process(run, tmp_path, "batch:10")
     process.join(120)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from simvtp.config.schema import TrainConfig
 from simvtp.errors import ConfigError
 from simvtp.training.parallel.batch_split import Share, share_batch
 
@@ -21,24 +20,22 @@ from simvtp.training.parallel.batch_split import Share, share_batch
     ],
 )
 def test_accumulation_is_derived(batch: int, ranks: int, micro: int, expected: Share) -> None:
-    share = share_batch("pretrain", TrainConfig(batch_size=batch, accumulate=0), ranks, micro)
+    share = share_batch("pretrain", batch, ranks, accumulate=0, micro_batch=micro)
     assert share == expected and share.batch_size == batch
 
 
 def test_given_accumulation_stays_as_it_is() -> None:
-    assert share_batch(
-        "pretrain", TrainConfig(batch_size=64, accumulate=2), 4, micro_batch=1
-    ) == Share(4, 2, 8)
+    assert share_batch("pretrain", 64, 4, accumulate=2, micro_batch=1) == Share(4, 2, 8)
 
 
 def test_a_batch_that_cannot_be_cut_names_numbers_that_can() -> None:
     with pytest.raises(ConfigError, match=r"batch_size=64 of stage finetune cannot be shared by 3 ranks and 1 accumulation step: "
                                           r"use 1, 2, 4, 8, 16, 32 or 64 ranks, or a batch_size of 63 or 66\."):  # fmt: skip
-        share_batch("finetune", TrainConfig(batch_size=64, accumulate=0), 3)
+        share_batch("finetune", 64, 3, accumulate=0)
     with pytest.raises(ConfigError, match=r"use 1 or 3 ranks, or a batch_size of 8 or 16\."):
-        share_batch("pretrain", TrainConfig(batch_size=12, accumulate=4), 2)
+        share_batch("pretrain", 12, 2, accumulate=4)
     with pytest.raises(ConfigError, match="cannot be cut into 5 accumulation steps"):
-        share_batch("pretrain", TrainConfig(batch_size=12, accumulate=5), 1)
+        share_batch("pretrain", 12, 1, accumulate=5)
 
 
 def test_the_line_says_where_negatives_come_from() -> None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from simvtp.bench.measure import Timed, orders
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import read_manifest
 from simvtp.data.shards import is_shards

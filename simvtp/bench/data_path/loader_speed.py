@@ -19,7 +19,8 @@ import torch
 from simvtp.bench.data_path.batch_speed import LoaderSpeed, SpeedSource, bench_sources
 from simvtp.bench.data_path.sample_videos import FRAMES, RATE, make_videos, write_manifest
 from simvtp.bench.measure import Timed, take_turns
-from simvtp.config.schema import DataConfig, ModelConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards

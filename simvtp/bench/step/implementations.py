@@ -19,7 +19,8 @@ from simvtp.batch import Batch, Masks
 from simvtp.bench.step.released_transcription import ReleasedSimVTP
 from simvtp.bench.step.sizes import Inputs
 from simvtp.bench.step.transformers_baseline import build_transformers_baseline
-from simvtp.config.schema import LossConfig, ModelConfig, TrainConfig
+from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.train_config import LossConfig, TrainConfig
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
@@ -127,7 +128,7 @@ def _transformers_loss(model: nn.Module, inputs: Inputs, options: ForwardOptions
 
 
 def build_all(
-    config: ModelConfig, what: str, device: torch.device, seed: int = 0
+    config: SimVTPConfig, what: str, device: torch.device, seed: int = 0
 ) -> list[Candidate]:
     """Returns the candidates for `what` with the same weights, ours last.
 
@@ -162,7 +163,7 @@ def build_all(
     return candidates
 
 
-def agreement(config: ModelConfig, what: str, inputs: Inputs) -> dict[str, float]:
+def agreement(config: SimVTPConfig, what: str, inputs: Inputs) -> dict[str, float]:
     """Returns the loss of each candidate in fp32 without dropout, on the CPU.
 
     Ours has the settings of the recipe `released` that matter here: padding counts in the means,

@@ -18,8 +18,8 @@ from simvtp.batch import Batch, Masks
 from simvtp.bench.measure import Timed, memory, take_turns
 from simvtp.bench.step.sizes import MASK_ID, random_batch
 from simvtp.bench.step.step_page import conditions
+from simvtp.config.model_config import MaskConfig
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import MaskConfig
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.simvtp_flops import forward_flops

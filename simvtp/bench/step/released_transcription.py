@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.bench.step.sizes import Inputs
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, TextEmbedding
 from simvtp.models.common.layers import BLOCK_NORM_EPS, Mlp, sine_cosine_table
 from simvtp.models.simvtp.simvtp_model import SimVTP
@@ -80,7 +80,7 @@ class ReleasedSimVTP(nn.Module):
     position: Tensor
     decoder_position: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SimVTPConfig) -> None:
         super().__init__()
         self.config = config
         kernel = (config.tubelet_size, config.patch_size, config.patch_size)

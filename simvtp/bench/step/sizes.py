@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, ModelConfig, SimVTPConfig
 from simvtp.errors import ConfigError
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from simvtp.models.common.masking import UNUSED, draw_masks
@@ -16,7 +16,7 @@ from simvtp.models.common.masking import UNUSED, draw_masks
 MASK_ID, CLS_ID, SEP_ID, FIRST_WORD = 4, 2, 3, 5
 SHORTEST = 8  # words of the shortest caption; the longest fills the text
 SIZES = {
-    "tiny": ModelConfig(
+    "tiny": SimVTPConfig(
         image_size=64,
         frames=8,
         patch_size=8,
@@ -29,7 +29,7 @@ SIZES = {
         vocab_size=3000,
         max_text_positions=64,
     ),
-    "base": ModelConfig(),
+    "base": SimVTPConfig(),
 }
 BATCHES = {"tiny": 32, "base": 4}  # on a CPU; use --batch for more on a GPU
 
@@ -56,7 +56,7 @@ class Inputs:
     negatives: Tensor
 
 
-def model_size(name: str) -> ModelConfig:
+def model_size(name: str) -> SimVTPConfig:
     """Returns the sizes of that name.
 
     Raises:
@@ -92,7 +92,7 @@ def random_batch(config: ModelConfig, size: int, seed: int = 0) -> Batch:
 
 
 def make_inputs(
-    config: ModelConfig, masks: MaskConfig, size: int, device: torch.device, seed: int = 0
+    config: SimVTPConfig, masks: MaskConfig, size: int, device: torch.device, seed: int = 0
 ) -> Inputs:
     """Returns a batch of `size` samples with its masks, on the device.
 

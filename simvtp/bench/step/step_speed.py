@@ -22,7 +22,7 @@ from simvtp.bench.measure import (
 )
 from simvtp.bench.step.implementations import OURS, Candidate, agreement, build_all
 from simvtp.bench.step.sizes import BATCHES, Inputs, make_inputs, model_size
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.errors import ConfigError
 from simvtp.training.host_memory import keep_host_memory
 
@@ -118,7 +118,7 @@ def measure_step(
     options: StepSpeedOptions,
     device: torch.device,
     say: Callable[[str], None] = print,
-    config: ModelConfig | None = None,
+    config: SimVTPConfig | None = None,
 ) -> list[SpeedRow]:
     """Measures every candidate in every precision, eager and compiled, in turns.
 
@@ -163,7 +163,7 @@ def _check_precisions(names: Sequence[str]) -> None:
 
 
 def _count_flops(
-    candidates: Sequence[Candidate], config: ModelConfig, samples: int, device: torch.device
+    candidates: Sequence[Candidate], config: SimVTPConfig, samples: int, device: torch.device
 ) -> dict[str, int]:
     """Returns {name: operations a sample}; the gradients are discarded."""
     inputs = make_inputs(config, MaskConfig(), samples, device)
@@ -237,7 +237,7 @@ def _forward(
 
 def _find_largest(
     options: StepSpeedOptions,
-    config: ModelConfig,
+    config: SimVTPConfig,
     rows: list[SpeedRow],
     device: torch.device,
     say: Callable[[str], None],

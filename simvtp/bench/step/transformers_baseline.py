@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import UserError
 from simvtp.models.common.layers import BLOCK_NORM_EPS
 
 
-def build_transformers_baseline(config: ModelConfig, **options: Any) -> nn.Module:
+def build_transformers_baseline(config: SimVTPConfig, **options: Any) -> nn.Module:
     """Returns a `VideoMAEForPreTraining` of these sizes with random weights.
 
     The norms are the released ones; transformers chooses its implementation of attention.

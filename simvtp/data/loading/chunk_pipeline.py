@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading.decode_workers import IDLE, DecodeWatchdog, DecodeWorker, WorkerDied
 from simvtp.errors import UserError

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir
 from simvtp.data.loading.decode_workers import DecodeWatchdog, SharedTexts

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simvtp.config.schema import DataConfig
+from simvtp.config.data_config import DataConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading.chunk_pipeline import ClipFailure
 from simvtp.errors import DataError
@@ -77,10 +77,10 @@ class CorruptClips:
             self.counters.corrupt += 1
             log.warning("clip %s is replaced: %s", self.clips[failure.clip].id, failure.reason)
         seen_count, corrupt = int(self._seen.sum()), len(self._reasons)
-        if seen_count >= self.judged_from and corrupt > self.data.max_corrupt_share * seen_count:
+        if seen_count >= self.judged_from and corrupt > self.data.max_corrupt_ratio * seen_count:
             raise DataError(
                 f"{corrupt} of the {seen_count} clips seen so far do not decode, more than "
-                f"data.max_corrupt_share={self.data.max_corrupt_share:g} allows; the first: "
+                f"data.max_corrupt_ratio={self.data.max_corrupt_ratio:g} allows; the first: "
                 f"{next(iter(self._reasons.values()))} "
                 "See them all with `python -m simvtp data check MANIFEST`."
             )

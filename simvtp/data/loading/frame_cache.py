@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from simvtp.config.schema import SAME_FRAMES
+from simvtp.config.data_config import SAME_FRAMES
 from simvtp.data.loading.decode_workers import DecodeWatchdog, WorkerDied, map_in_workers
 from simvtp.data.progress import CancelCheck, never_cancelled, wait_for_lock
 from simvtp.data.video.readers import fit_short_side, probe, read_frames

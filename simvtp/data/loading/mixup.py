@@ -78,7 +78,7 @@ class MixingLoader(TrainLoader):
         self._alpha, self._classes = alpha, classes
         if self._order.batch_size % (2 * self._order.world):
             raise ConfigError(
-                f"finetune.mixup={alpha} mixes pairs of samples: "
+                f"finetune.task.mixup={alpha} mixes pairs of samples: "
                 f"finetune.train.batch_size={self._order.batch_size} must be an even number for "
                 f"each of {self._order.world} processes."
             )

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading import transforms
 from simvtp.data.loading.augment import Augment
@@ -143,7 +145,7 @@ class TrainLoader:
     """Endless training batches, resumable at any step.
 
     A clip that does not decode is replaced by the next one in the epoch's order, logged once and
-    counted in `counters`; above `data.max_corrupt_share` of the clips seen (judged from 100 on), or
+    counted in `counters`; above `data.max_corrupt_ratio` of the clips seen (judged from 100 on), or
     at once with data.on_corrupt=raise, DataError ends the run. A decode that takes longer than
     runtime.decode_timeout_s, or crashes, costs its worker process and counts as corrupt; with
     runtime.workers=0 there is no such protection.

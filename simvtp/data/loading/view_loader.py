@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simvtp.config.schema import DataConfig, ModelConfig, RuntimeConfig
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading import transforms
 from simvtp.data.loading.chunk_pipeline import (
@@ -86,7 +88,7 @@ class ViewLoader:
 
     A clip that does not decode ends the evaluation with DataError if data.on_corrupt=raise; else a
     middle-grey clip is scored in its place (it is never dropped, because that would change the
-    gallery), it is logged and counted in `counters`, and above data.max_corrupt_share of the clips
+    gallery), it is logged and counted in `counters`, and above data.max_corrupt_ratio of the clips
     DataError ends the evaluation all the same.
 
     Args:

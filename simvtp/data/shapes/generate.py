@@ -39,7 +39,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from simvtp.config.schema import SHAPES_VERSION, ShapesConfig
+from simvtp.config.data_config import SHAPES_VERSION, ShapesConfig
 from simvtp.data.loading.decode_workers import main_script_hidden, stop_signals_blocked
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
 from simvtp.data.shapes import questions as shapes_questions

@@ -25,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simvtp.config.schema import ShapesConfig
+from simvtp.config.data_config import ShapesConfig
 
 SPLITS = ("train", "val", "test")
 FPS = 8

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.data.clips import Clip
 from simvtp.data.loading.view_loader import GREY, ViewLoader
 
@@ -96,7 +96,7 @@ def read_clips(
     """
     if not clips:
         return {}
-    data = replace(experiment.data, max_corrupt_share=1.0, on_corrupt="replace")
+    data = replace(experiment.data, max_corrupt_ratio=1.0, on_corrupt="replace")
     model = experiment.model
     model = replace(model, image_size=min(model.image_size, SIDE))
     if whole:

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import Dataset
 from simvtp.data.progress import LogFn

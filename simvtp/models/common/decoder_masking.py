@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 
 RING = 4  # positions in a cell
 _SCRAMBLE, _LOW = 0x9E3779B1, 0xFFFFFFFF
@@ -22,7 +22,7 @@ def decoded_count(masked: int, ratio: float) -> int:
     return max(1, int(ratio * masked + 0.5))
 
 
-def select_decoded_tubes(masked: Tensor, config: ModelConfig) -> Tensor:
+def select_decoded_tubes(masked: Tensor, config: SimVTPConfig) -> Tensor:
     """Returns the masked tubes that are decoded: int64 [B, M] -> [B, K], ascending.
 
     K is `decoded_count`. The tubes whose ring index has its turn come first, then those of the next
@@ -35,5 +35,5 @@ def select_decoded_tubes(masked: Tensor, config: ModelConfig) -> Tensor:
     ring = torch.where(row == 0, column, 3 - column)  # clockwise from the upper left
     turn = (ring - slot) % RING
     order = ((turn << 32) | ((masked * _SCRAMBLE) & _LOW)).argsort(dim=1, stable=True)
-    count = decoded_count(masked.shape[1], config.decoded_share)
+    count = decoded_count(masked.shape[1], config.decoder_keep_ratio)
     return masked.gather(1, order[:, :count].sort(dim=1).values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import (
     BLOCK_NORM_EPS,
@@ -26,7 +26,7 @@ class VideoDecoder(nn.Module):
 
     position: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SimVTPConfig) -> None:
         super().__init__()
         width = config.decoder_dim
         self.bridge = nn.Linear(config.dim, width, bias=False)
@@ -63,7 +63,7 @@ class TextDecoder(nn.Module):
     over the text part, LayerNorm, then the word head.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SimVTPConfig) -> None:
         super().__init__()
         self.down: nn.Module = nn.Identity()
         self.blocks: Blocks | None = None

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.errors import ConfigError
 from simvtp.models.common.forward_options import (
     DEFAULT_OPTIONS,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import BLOCK_NORM_EPS, Blocks
 
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
     padding, nor with random drop path, which is drawn for each sample.
     """
 
-    def __init__(self, config: ModelConfig, final_norm: bool = True) -> None:
+    def __init__(self, config: SimVTPConfig, final_norm: bool = True) -> None:
         super().__init__()
         self.padding_counts = config.pooling == "with_pads"
         self.has_drop_path = config.drop_path > 0

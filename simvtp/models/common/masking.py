@@ -21,7 +21,7 @@ from torch import Tensor
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import hidden_per_slot, mask_units
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, ModelConfig
 from simvtp.models.common.span_masking import run_noise
 
 UNUSED = -100  # label of a word slot that holds no word; the value that cross-entropy ignores

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.layers import gather_tokens
 
 
@@ -26,7 +26,7 @@ def merged_count(visible: int, ratio: float) -> int:
     return min(visible // 2, int(ratio * visible + 0.5))
 
 
-def merge_groups(tubes: Tensor, visible: Tensor, config: ModelConfig) -> Tensor:
+def merge_groups(tubes: Tensor, visible: Tensor, config: SimVTPConfig) -> Tensor:
     """Returns the token that each visible tube is merged into.
 
     Among equally similar tubes the nearest in the grid is taken, then the first: no tie is left
@@ -56,7 +56,9 @@ def merge_groups(tubes: Tensor, visible: Tensor, config: ModelConfig) -> Tensor:
     order = difference.round().long() * (sum(config.grid) + 1) + steps
     order = order * count + black[:, None]
     least, nearest = order.min(dim=2)
-    closest = (least * count + white).argsort(dim=1)[:, : merged_count(count, config.merged_share)]
+    closest = (least * count + white).argsort(dim=1)[
+        :, : merged_count(count, config.token_merge_ratio)
+    ]
     own = torch.arange(count, device=visible.device)
     target = black.gather(1, nearest.gather(1, closest))
     into = own.repeat(batch, 1).scatter(1, white.gather(1, closest), target)

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.encoder import Encoder, TokenSequence
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import Block, KeepScales, merge_heads
 
 
-def build_encoder(config: ModelConfig) -> Encoder | TwoEncoders:
+def build_encoder(config: SimVTPConfig) -> Encoder | TwoEncoders:
     """Returns the encoder of the pre-training model, by `config.encoders`."""
     return TwoEncoders(config) if config.encoders == "two" else Encoder(config)
 
@@ -38,7 +38,7 @@ def modality_encoder(encoder: Encoder | TwoEncoders, modality: Literal["video", 
 class TwoEncoders(nn.Module):
     """A video encoder and a text encoder that attend to one another in a pair."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SimVTPConfig) -> None:
         super().__init__()
         self.video = Encoder(config)
         self.text = Encoder(config)

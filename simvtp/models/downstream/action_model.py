@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.embeddings import TubeEmbedding, cut_tubes
 from simvtp.models.common.encoder import Encoder
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
@@ -51,7 +51,7 @@ class VideoClassifier(nn.Module):
     evaluation mode and without gradients.
     """
 
-    def __init__(self, config: ModelConfig, classes: int, probe: Probe = "none") -> None:
+    def __init__(self, config: SimVTPConfig, classes: int, probe: Probe = "none") -> None:
         super().__init__()
         self.config, self.frozen = config, probe != "none"
         self.video_embedding = TubeEmbedding(config)
@@ -66,7 +66,7 @@ class VideoClassifier(nn.Module):
     def from_unified(
         cls,
         model: SimVTP,
-        config: ModelConfig,
+        config: SimVTPConfig,
         classes: int,
         seed: int,
         *,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.embeddings import TextEmbedding, TubeEmbedding, cut_tubes
 from simvtp.models.common.encoder import Encoder, pair_sequence
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
@@ -29,7 +29,7 @@ class PairEncoder(nn.Module):
     Blind: for texts alone, without the video embedding.
     """
 
-    def __init__(self, config: ModelConfig, blind: bool = False, drop_tubes: float = 0.0) -> None:
+    def __init__(self, config: SimVTPConfig, blind: bool = False, drop_tubes: float = 0.0) -> None:
         super().__init__()
         self.config, self.blind = config, blind
         self.drop_tubes = DropTokens(drop_tubes)
@@ -42,7 +42,7 @@ class PairEncoder(nn.Module):
     def from_unified(
         cls,
         model: SimVTP,
-        config: ModelConfig,
+        config: SimVTPConfig,
         *,
         drop_path: float = 0.0,
         blind: bool = False,
@@ -156,7 +156,7 @@ class PairModel(nn.Module):
     def from_unified(
         cls,
         model: SimVTP,
-        config: ModelConfig,
+        config: SimVTPConfig,
         outputs: int,
         seed: int,
         *,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.initial_weights import initialise
 from simvtp.models.common.layers import BLOCK_NORM_EPS, sine_cosine_table
@@ -65,7 +65,7 @@ class GroundingModel(nn.Module):
     def from_unified(
         cls,
         model: SimVTP,
-        config: ModelConfig,
+        config: SimVTPConfig,
         segments: int,
         segment_frames: int,
         seed: int,

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import ConfigError
 from simvtp.models.common.embeddings import (
     TextEmbedding,
@@ -32,7 +32,7 @@ class _Tower(nn.Module, Generic[Embedding]):
 
     embedding: Embedding
 
-    def __init__(self, embedding: Embedding, config: ModelConfig) -> None:
+    def __init__(self, embedding: Embedding, config: SimVTPConfig) -> None:
         super().__init__()
         self.embedding = embedding
         self.encoder = Encoder(config, final_norm=False)
@@ -42,7 +42,7 @@ class _Tower(nn.Module, Generic[Embedding]):
 class _RetrievalEncoder(nn.Module):
     """Base class of the two retrieval encoders."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SimVTPConfig) -> None:
         super().__init__()
         require_vocabulary(config)
         self.config = config
@@ -95,7 +95,7 @@ class DualEncoder(_RetrievalEncoder):
     both.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SimVTPConfig) -> None:
         super().__init__(config)
         self.video_encoder = _Tower(TubeEmbedding(config), config)
         self.text_encoder = _Tower(TextEmbedding(config), config)
@@ -104,7 +104,7 @@ class DualEncoder(_RetrievalEncoder):
     def from_unified(
         cls,
         model: SimVTP,
-        config: ModelConfig | None = None,
+        config: SimVTPConfig | None = None,
         *,
         drop_path: float | None = None,
         pooling: Literal["content", "with_pads", "cls"] | None = None,
@@ -165,14 +165,14 @@ class SharedEncoder(_RetrievalEncoder):
     as for `DualEncoder`.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SimVTPConfig) -> None:
         super().__init__(config)
         self.video_embedding = TubeEmbedding(config)
         self.text_embedding = TextEmbedding(config)
         self.encoder = Encoder(config)
 
     @classmethod
-    def from_unified(cls, model: SimVTP, config: ModelConfig) -> SharedEncoder:
+    def from_unified(cls, model: SimVTP, config: SimVTPConfig) -> SharedEncoder:
         """Returns a copy of the embeddings and of the encoder of `model`, final norm included."""
         weight = model.video_embedding.proj.weight
         shared = cls(config).to(device=weight.device, dtype=weight.dtype)
@@ -202,7 +202,7 @@ class SharedEncoder(_RetrievalEncoder):
 
 def retrieval_encoder(
     model: SimVTP,
-    config: ModelConfig,
+    config: SimVTPConfig,
     *,
     drop_path: float,
     pooling: Literal["content", "with_pads", "cls"],
@@ -212,14 +212,14 @@ def retrieval_encoder(
 
     Args:
         config: may ask for fewer frames than `model` was trained with.
-        encoder: `finetune.encoder`.
+        encoder: `finetune.task.encoder`.
 
     Raises:
         ConfigError: one encoder is asked for of a model that has two.
     """
     if encoder == "shared" and config.encoders == "two":
         raise ConfigError(
-            "one encoder for both modalities (finetune.encoder=shared, or pictures) "
+            "one encoder for both modalities (finetune.task.encoder=shared, or pictures) "
             "does not go with model.encoders=two."
         )
     config = replace(config, drop_path=drop_path, pooling=pooling)

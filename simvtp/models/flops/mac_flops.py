@@ -5,7 +5,7 @@ models/flops.py.
 from __future__ import annotations
 
 from simvtp.config.mask_counts import hidden_per_slot
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MACConfig, MACMaskConfig
 from simvtp.models.flops.meta_init import shapes_alone
 from simvtp.models.mac.mac_masks import kept_length
 from simvtp.models.mac.mac_model import MAC
@@ -20,7 +20,7 @@ _PARTS = {
 }
 
 
-def mac_parameter_counts(config: ModelConfig) -> dict[str, int]:
+def mac_parameter_counts(config: MACConfig) -> dict[str, int]:
     """Parameters of each part. No memory is used."""
     with shapes_alone():
         model = MAC(config)
@@ -36,10 +36,10 @@ def mac_parameter_counts(config: ModelConfig) -> dict[str, int]:
 
 
 def mac_forward_flops(
-    config: ModelConfig, masks: MaskConfig | None = None, slots: int = 0
+    config: MACConfig, masks: MACMaskConfig | None = None, slots: int = 0
 ) -> dict[str, int]:
     """Operations of one forward pass per sample, by part; `slots`: frames that are seen (0 = all)."""
-    masks = masks or MaskConfig()
+    masks = masks or MACMaskConfig()
     _, height, width = config.grid
     slots = slots or config.grid[0]
     each = height * width - hidden_per_slot(config, masks)  # visible patches of a slot

@@ -4,8 +4,7 @@ pass per sample.
 
 from __future__ import annotations
 
-from simvtp.config.schema import MaskConfig, ModelConfig
-from simvtp.models.flops.mac_flops import mac_forward_flops, mac_parameter_counts
+from simvtp.config.model_config import MaskConfig, ModelConfig
 from simvtp.models.flops.simvtp_flops import forward_flops, parameter_counts
 
 
@@ -16,8 +15,5 @@ def model_size(config: ModelConfig, masks: MaskConfig, wanted: tuple[str, ...]) 
     A multiply-add counts as two operations; see flops.py and mac_flops.py for what is counted. No
     memory is used.
     """
-    if config.method == "mac":
-        parameters, flops = mac_parameter_counts(config), mac_forward_flops(config, masks)
-    else:
-        parameters, flops = parameter_counts(config, wanted), forward_flops(config, masks, wanted)
+    parameters, flops = parameter_counts(config, wanted), forward_flops(config, masks, wanted)
     return {"parameters": sum(parameters.values()), "forward_flops": sum(flops.values())}

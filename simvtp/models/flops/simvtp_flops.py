@@ -11,7 +11,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simvtp.config.mask_counts import hidden_per_slot
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import (
+    MACConfig,
+    MACMaskConfig,
+    MaskConfig,
+    ModelConfig,
+    SimVTPConfig,
+)
+from simvtp.config.tree import narrow
 from simvtp.models.common.decoder_masking import decoded_count
 from simvtp.models.common.masking import word_slots
 from simvtp.models.common.token_merging import merged_count
@@ -37,8 +44,9 @@ def parameter_counts(
     """Parameters of each part; the tube embedding counts as encoder, the mask token as video
     decoder. No memory is used.
     """
-    if config.method == "mac":
+    if isinstance(config, MACConfig):
         return mac_parameter_counts(config)
+    config = narrow(config, SimVTPConfig)
     with shapes_alone():
         model = SimVTP(config, objectives)
     counts = dict.fromkeys(_PARTS, 0)
@@ -62,13 +70,13 @@ def forward_flops(
 
     `batch` matters only for hard VTM negatives, whose scores compare every text with every clip.
     """
-    masks = masks or MaskConfig()
-    if config.method == "mac":
-        return mac_forward_flops(config, masks)
+    if isinstance(config, MACConfig):
+        return mac_forward_flops(config, narrow(masks or MACMaskConfig(), MACMaskConfig))
+    masks, config = masks or MaskConfig(), narrow(config, SimVTPConfig)
     t, h, w = config.grid
     masked = hidden_per_slot(config, masks) * {"random": 1, "frame": h * w}.get(masks.video_kind, t)
     visible, length, words = config.tubes - masked, config.text_length, word_slots(config, masks)
-    merged = merged_count(visible, config.merged_share)
+    merged = merged_count(visible, config.token_merge_ratio)
     encoded = visible - merged
     contrasted = encoded if config.contrastive_video == "masked" else config.tubes
     plan = plan_passes(config, objectives)
@@ -98,7 +106,11 @@ def forward_flops(
     if "mvm" in objectives:
         width = config.decoder_dim
         counts["bridge"] = _linear(visible, config.dim, width)
-        built = decoded_count(masked, config.decoded_share) if config.decoded_share < 1 else masked
+        built = (
+            decoded_count(masked, config.decoder_keep_ratio)
+            if config.decoder_keep_ratio < 1
+            else masked
+        )
         full, ratio = max(0, config.decoder_depth - 1), config.mlp_ratio
         counts["video decoder"] = full * _block(width, ratio, visible + built)
         counts["video decoder"] += (config.decoder_depth > 0) * _block(
@@ -163,11 +175,11 @@ def _block(width: int, mlp_ratio: float, tokens: int, asking: int | None = None)
     )
 
 
-def _encoder(config: ModelConfig, tokens: int) -> int:
+def _encoder(config: SimVTPConfig, tokens: int) -> int:
     return config.depth * _block(config.dim, config.mlp_ratio, tokens)
 
 
-def _pair(config: ModelConfig, video: int, text: int) -> int:
+def _pair(config: SimVTPConfig, video: int, text: int) -> int:
     """The encoder over a pair: before the fusion blocks of two encoders each side attends to itself
     alone.
     """

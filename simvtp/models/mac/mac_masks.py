@@ -1,7 +1,7 @@
 """Masks of MAC: the visible patches of each frame, and the caption with `[MASK]` or fewer words.
 
 The masks are drawn by `masking.draw_masks`. Here they are put into the shape that the towers take:
-visible patches slot by slot, of the first frames only while `masks.frames` says so, and captions
+visible patches slot by slot, of the first frames only while `masks.frame_schedule` says so, and captions
 from which hidden words are left out where `masks.text_mask` is `drop`.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import frame_curriculum
-from simvtp.config.schema import MaskConfig, ModelConfig
+from simvtp.config.model_config import MACConfig, MACMaskConfig
 from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.masking import draw_masks, words_to_hide
 
@@ -39,7 +39,7 @@ class FrameMasks(Masks):
 
 
 def slots_at(step: int, frames: int, schedule: str) -> int:
-    """Returns how many frames step `step` (from 0) sees, by `masks.frames`."""
+    """Returns how many frames step `step` (from 0) sees, by `masks.frame_schedule`."""
     for stage_frames, until in frame_curriculum(schedule):
         if step < until:
             return stage_frames
@@ -48,8 +48,8 @@ def slots_at(step: int, frames: int, schedule: str) -> int:
 
 def draw_frame_masks(
     batch: Batch,
-    model: ModelConfig,
-    masks: MaskConfig,
+    model: MACConfig,
+    masks: MACMaskConfig,
     *,
     mask_id: int,
     seed: int,
@@ -64,7 +64,7 @@ def draw_frame_masks(
         batch, model, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
     )
     total = model.grid[0]
-    slots = slots_at(step, total, masks.frames)
+    slots = slots_at(step, total, masks.frame_schedule)
     visible = drawn.visible
     if slots < total:
         chosen = torch.tensor([i * total // slots for i in range(slots)], device=visible.device)
@@ -86,7 +86,7 @@ def draw_frame_masks(
     )
 
 
-def kept_length(length: int, masks: MaskConfig) -> int:
+def kept_length(length: int, masks: MACMaskConfig) -> int:
     """Returns the pieces of the longest caption after hidden words are dropped.
 
     [CLS] and [SEP] are included.
@@ -96,7 +96,9 @@ def kept_length(length: int, masks: MaskConfig) -> int:
     return 2 + max(words - words_to_hide(masks.text_ratio, words) for words in range(length - 1))
 
 
-def _without_hidden(drawn: Masks, batch: Batch, masks: MaskConfig) -> tuple[Tensor, Tensor, Tensor]:
+def _without_hidden(
+    drawn: Masks, batch: Batch, masks: MACMaskConfig
+) -> tuple[Tensor, Tensor, Tensor]:
     """Drops the hidden pieces.
 
     Returns:

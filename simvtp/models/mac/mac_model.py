@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import MACConfig
 from simvtp.models.common.embeddings import (
     PAD_ID,
     TEXT_NORM_EPS,
@@ -44,7 +44,7 @@ class PatchEmbedding(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: MACConfig) -> None:
         super().__init__()
         slots, height, width = config.grid
         self.config = config
@@ -82,7 +82,7 @@ class PatchEmbedding(nn.Module):
 class VideoTower(nn.Module):
     """Space-time transformer; its feature is CLS after the final norm."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: MACConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = PatchEmbedding(config)
@@ -131,7 +131,7 @@ class VideoTower(nn.Module):
 class WordEmbedding(nn.Module):
     """DistilBERT's embedding: word + learned position, LayerNorm, dropout."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: MACConfig) -> None:
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD_ID)
         self.position = nn.Embedding(config.max_text_positions, config.dim)
@@ -160,7 +160,7 @@ class TextTower(nn.Module):
     Ours: dropout in the embedding only, where DistilBERT has it in the blocks as well.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: MACConfig) -> None:
         super().__init__()
         self.embedding = WordEmbedding(config)
         self.blocks = PostNormBlocks(config.dim, config.text_depth, config.heads, config.mlp_ratio)
@@ -184,7 +184,7 @@ class MAC(nn.Module):
         ConfigError: `vocab_size` is not given.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: MACConfig) -> None:
         super().__init__()
         require_vocabulary(config)
         self.config = config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 
 
 class EncoderPass(StrEnum):
@@ -58,7 +58,7 @@ class PassPlan:
         return tuple(name for group in self.groups for name in group.passes)
 
 
-def pair_gives_positives(config: ModelConfig) -> bool:
+def pair_gives_positives(config: SimVTPConfig) -> bool:
     """Returns True if the pair pass of MVM and MLM gives the positives of VTM too.
 
     It must be asked for, and VTM must see what is masked there.
@@ -68,7 +68,7 @@ def pair_gives_positives(config: ModelConfig) -> bool:
 
 
 def plan_passes(
-    config: ModelConfig,
+    config: SimVTPConfig,
     objectives: tuple[str, ...],
     *,
     merge: bool = False,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.models.common.embeddings import TextEmbedding, TubeEmbedding
 from simvtp.models.common.encoder import TokenSequence, pair_sequence
 from simvtp.models.common.forward_options import ForwardOptions
@@ -30,11 +30,11 @@ class VideoTokens(NamedTuple):
 
 
 def embed_visible(
-    embedding: TubeEmbedding, tubes: Tensor, visible: Tensor, config: ModelConfig
+    embedding: TubeEmbedding, tubes: Tensor, visible: Tensor, config: SimVTPConfig
 ) -> VideoTokens:
     """Embeds the tubes `visible` int64 [B, V] of `tubes` uint8 [B, N, P], similar ones merged."""
     tokens, count = embedding(tubes, visible), visible.shape[1]
-    merged = merged_count(count, config.merged_share)
+    merged = merged_count(count, config.token_merge_ratio)
     if not merged:
         return VideoTokens(tokens, None)
     groups = merge_groups(gather_tokens(tubes, visible), visible, config)
@@ -42,7 +42,7 @@ def embed_visible(
 
 
 def embed_video_inputs(
-    embedding: TubeEmbedding, tubes: Tensor, visible: Tensor, config: ModelConfig, plan: PassPlan
+    embedding: TubeEmbedding, tubes: Tensor, visible: Tensor, config: SimVTPConfig, plan: PassPlan
 ) -> tuple[VideoTokens, VideoTokens]:
     """Embeds the tubes of the pair pass, and those that VTC and VTM see.
 
@@ -68,7 +68,7 @@ class CaptionEmbedder:
         embedding: TextEmbedding,
         batch: Batch,
         masks: Masks,
-        config: ModelConfig,
+        config: SimVTPConfig,
         options: ForwardOptions,
     ) -> None:
         self._embedding, self._options = embedding, options
@@ -98,7 +98,7 @@ class PassInputs:
         contrast_video: VideoTokens,
         captions: CaptionEmbedder,
         attention_mask: Tensor,
-        config: ModelConfig,
+        config: SimVTPConfig,
     ) -> None:
         self.pair_video, self.contrast_video = pair_video, contrast_video
         self.attention_mask = attention_mask

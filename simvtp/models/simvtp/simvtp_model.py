@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import ConfigError
 from simvtp.models.common.decoder_masking import select_decoded_tubes
 from simvtp.models.common.decoders import TextDecoder, VideoDecoder, choose_negatives
@@ -50,7 +50,7 @@ class SimVTP(nn.Module):
         objectives: those of mvm, mlm, vtc and vtm that the forward pass serves.
     """
 
-    def __init__(self, config: ModelConfig, objectives: tuple[str, ...] = OBJECTIVES) -> None:
+    def __init__(self, config: SimVTPConfig, objectives: tuple[str, ...] = OBJECTIVES) -> None:
         super().__init__()
         require_vocabulary(config)
         if not objectives or not set(objectives) <= set(OBJECTIVES):
@@ -84,7 +84,7 @@ class SimVTP(nn.Module):
         """Returns the outputs of the wanted objectives.
 
         mvm: video_prediction [B, M, P] and video_pixels uint8 [B, M, P] (the objective normalises
-            them); in training, of round(decoded_share * M) masked tubes
+            them); in training, of round(decoder_keep_ratio * M) masked tubes
         mlm: word_logits [B, K, W], word_labels [B, K]
         vtc: video_feature [B, D], text_feature [B, D] (pooled, not normalised); temperature_bias
             [1] if it is learned
@@ -143,7 +143,7 @@ class SimVTP(nn.Module):
         options: ForwardOptions,
     ) -> dict[str, Tensor]:
         pair, masked = encoded[EncoderPass.PAIR], masks.masked
-        if self.training and self.config.decoded_share < 1:
+        if self.training and self.config.decoder_keep_ratio < 1:
             masked = select_decoded_tubes(masked, self.config)
         video = unmerge(pair.tokens[:, : pair.text_start], inputs.pair_video.groups)
         return {

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import MACConfig
 from simvtp.errors import CheckpointError
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from simvtp.models.mac.mac_model import MAC
@@ -117,7 +117,7 @@ def _naming(kind: str, rules: tuple[Rule, ...], model: MAC, tower: str) -> Namin
 
 
 def _image_model(
-    state: Mapping[str, Tensor], config: ModelConfig, settings: Mapping[str, Any], where: str
+    state: Mapping[str, Tensor], config: MACConfig, settings: Mapping[str, Any], where: str
 ) -> dict[str, Tensor]:
     """timm's names and shapes, made ready for `_VIT`: the fused bias in three, CLS with its
     position, pixels normalised as ours are.

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from simvtp.config.schema import ModelConfig
+from simvtp.config.model_config import ModelConfig
 from simvtp.errors import CheckpointError
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.mac.mac_model import MAC

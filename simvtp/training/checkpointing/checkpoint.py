@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from simvtp.config.schema import differences, from_dict
+from simvtp.config.experiment_config import differences, from_dict
 from simvtp.errors import CheckpointError, ConfigError, UserError
 from simvtp.runs.atomic_files import write_atomically
 

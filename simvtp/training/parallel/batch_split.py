@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simvtp.config.schema import TrainConfig
 from simvtp.errors import ConfigError
 
 
@@ -44,20 +43,23 @@ class Share:
         return f"{cut}; contrastive negatives from {among} samples ({whose})"
 
 
-def share_batch(stage: str, train: TrainConfig, ranks: int, micro_batch: int = 0) -> Share:
+def share_batch(
+    stage: str, batch_size: int, ranks: int, accumulate: int = 1, micro_batch: int = 0
+) -> Share:
     """The cut of a stage's global batch.
 
     Args:
         stage: name, for messages.
-        train: `accumulate` 0 derives the accumulation; 1 or more is taken as it is.
+        batch_size: samples of the global batch.
         ranks: how many processes train.
+        accumulate: micro-batches per rank and step; 0 derives them.
         micro_batch: most samples that a rank takes at a time when the accumulation is derived; 0 =
             its whole share.
 
     Raises:
         ConfigError: the batch cannot be cut evenly.
     """
-    size, steps = train.batch_size, max(1, train.accumulate)
+    size, steps = batch_size, max(1, accumulate)
     if size % (ranks * steps):
         fitting = [str(n) for n in divisors(size) if (size // n) % steps == 0]
         unit = ranks * steps
@@ -67,10 +69,10 @@ def share_batch(stage: str, train: TrainConfig, ranks: int, micro_batch: int = 0
             f"use {_one_of(fitting)} ranks, or a batch_size of {_one_of(near)}."
             if fitting
             else f"batch_size={size} of stage {stage} cannot be cut into {_counted(steps, 'accumulation step')}: "
-            f"use a batch_size of {_one_of(near)}, or accumulate=0 to derive them."
+            f"use a batch_size of {_one_of(near)}, or runtime.accumulate=0 to derive them."
         )
-    if train.accumulate:
-        return Share(ranks, train.accumulate, size // (ranks * train.accumulate))
+    if accumulate:
+        return Share(ranks, accumulate, size // (ranks * accumulate))
     samples = max(n for n in divisors(size // ranks) if not micro_batch or n <= micro_batch)
     return Share(ranks, size // ranks // samples, samples)
 

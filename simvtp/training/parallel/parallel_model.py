@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from simvtp.config.schema import TrainConfig
+from simvtp.config.train_config import TrainConfig
 from simvtp.models.common.layers import TransformerBlock
 from simvtp.training.optim import update_average
 from simvtp.training.parallel import distributed

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from simvtp import tracking
-from simvtp.config.schema import RuntimeConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.tracking import resolve_uri
 from simvtp.tracking.address import database_path, require_answer, shown

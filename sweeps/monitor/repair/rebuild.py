@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simvtp import tracking
-from simvtp.config.schema import Experiment, RuntimeConfig
+from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.errors import DamagedFile, UserError
 from simvtp.runs.atomic_files import read_json
 from simvtp.runs.journal import read_journal

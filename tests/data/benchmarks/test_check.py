@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from simvtp.__main__ import main
+from simvtp.config.data_config import DataConfig
+from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
-from simvtp.config.schema import DataConfig, RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, annotation_digest
 from simvtp.data.benchmarks.check_benchmark import check_benchmark
 from simvtp.data.datasets import open_dataset, require_captions
