@@ -8,52 +8,58 @@ from pathlib import Path
 
 from simvtp.config.data_config import MANIFEST_DATASETS, OWN_DATASETS, DataConfig
 from simvtp.config.experiment_config import Experiment
-from simvtp.config.finetune_config import INITIAL
+from simvtp.config.finetune_config import INITIAL, FinetuneConfig
 from simvtp.config.validation import check
 from simvtp.errors import ConfigError
 
 
 def finalise(experiment: Experiment) -> Experiment:
-    """Fill in what depends on files (the digest of a manifest or of a benchmark's annotations),
-    check everything, return the result.
+    """Returns the experiment with what depends on files filled in, and checked.
+
+    Filled in are the digests of a manifest, of a benchmark's annotations and of the weights of
+    `finetune.init`, absolute paths, and a benchmark's protocol.
+
+    Raises:
+        ConfigError: a file is missing, or settings are impossible.
     """
     data = experiment.data
     if data.dataset in MANIFEST_DATASETS:
-        if not data.manifest:
-            raise ConfigError(
-                f"data.dataset={data.dataset} needs data.manifest=PATH: a CSV or Parquet file with videoid, path, caption, or a folder of shards."
-            )
-        path = Path(data.manifest).expanduser()
-        if path.is_dir():
-            path = (
-                path / "summary.json"
-            )  # of a folder of shards: holds the digests of all that is in it
-            if not path.is_file():
-                raise ConfigError(
-                    f"data.manifest={data.manifest}: the folder holds no finished shards; `python -m simvtp data shard` makes them."
-                )
-        if not path.is_file():
-            raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        data = dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
+        data = _with_manifest(data)
     elif data.dataset not in OWN_DATASETS:
         data = _with_annotations(data)
-    tuning = experiment.finetune
-    if tuning.init and tuning.init != INITIAL:
-        weights = init_weights(tuning.init)
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        tuning = dataclasses.replace(
-            tuning, init=str(Path(tuning.init).expanduser().resolve()), init_digest=digest
-        )
-    experiment = dataclasses.replace(experiment, data=data, finetune=tuning)
+    finetune = _with_weights(experiment.finetune)
+    experiment = dataclasses.replace(experiment, data=data, finetune=finetune)
     check(experiment)
     return experiment
 
 
+def _with_manifest(data: DataConfig) -> DataConfig:
+    """Returns the settings with the absolute path and the digest of the manifest."""
+    if not data.manifest:
+        raise ConfigError(
+            f"data.dataset={data.dataset} needs data.manifest=PATH: a CSV or Parquet file with "
+            "videoid, path, caption, or a folder of shards."
+        )
+    path = Path(data.manifest).expanduser()
+    if path.is_dir():
+        path = path / "summary.json"  # of a folder of shards: it holds the digests of all shards
+        if not path.is_file():
+            raise ConfigError(
+                f"data.manifest={data.manifest}: the folder holds no finished shards; "
+                "`python -m simvtp data shard` makes them."
+            )
+    if not path.is_file():
+        raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
+
+
 def _with_annotations(data: DataConfig) -> DataConfig:
-    """Protocol, absolute root and digest of a benchmark; an unknown name is left to `open_dataset`,
-    which lists those that there are.
+    """Returns the settings with protocol, absolute root and digest of a benchmark.
+
+    An unknown name is left to `open_dataset`, which lists the data sets.
     """
+    # Late for start-up time: the table of benchmarks imports their readers.
     from simvtp.data.benchmarks import BENCHMARKS, annotation_digest, resolve_protocol
 
     if data.dataset not in BENCHMARKS:
@@ -61,34 +67,48 @@ def _with_annotations(data: DataConfig) -> DataConfig:
     protocol = resolve_protocol(data.dataset, data.protocol)
     if not data.root:
         raise ConfigError(
-            f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos."
+            f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation "
+            "files and videos."
         )
     needed = BENCHMARKS[data.dataset].needs_reader
     if needed and data.reader != needed:
         raise ConfigError(
-            f"data.dataset={data.dataset} has images or GIFs, which data.reader={data.reader} does not open: set data.reader={needed}."
+            f"data.dataset={data.dataset} has images or GIFs, which data.reader={data.reader} does "
+            f"not open: set data.reader={needed}."
         )
     root = str(Path(data.root).expanduser().resolve())
     digest = annotation_digest(data.dataset, root, protocol)
     return dataclasses.replace(data, root=root, protocol=protocol, manifest_digest=digest)
 
 
+def _with_weights(finetune: FinetuneConfig) -> FinetuneConfig:
+    """Returns the settings with the absolute path and the digest of the weights of `init`."""
+    if finetune.init in ("", INITIAL):
+        return finetune
+    digest = hashlib.sha256(init_weights(finetune.init).read_bytes()).hexdigest()
+    path = str(Path(finetune.init).expanduser().resolve())
+    return dataclasses.replace(finetune, init=path, init_digest=digest)
+
+
 def init_weights(init: str) -> Path:
-    """The weights that `finetune.init` names: those at the end of a run's pre-training, a file, or
-    those in a folder that was exported.
+    """Returns the weights that `finetune.init` names.
+
+    They are those at the end of a run's pre-training, a file, or those of an exported model.
+
+    Raises:
+        ConfigError: there are no such weights.
     """
     path = Path(init).expanduser()
-    places = (
-        [path]
-        if path.is_file()
-        else [path / "checkpoints" / "pretrain.safetensors", path / "model.safetensors"]
-    )
-    for place in places:
-        if place.is_file():
-            return place
-    hint = (
+    candidates = [path / "checkpoints" / "pretrain.safetensors", path / "model.safetensors"]
+    if path.is_file():
+        candidates = [path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    reason = (
         "its pre-training has not ended"
         if (path / "experiment.json").is_file()
         else "there is no such file, run or exported model"
     )
-    raise ConfigError(f"finetune.init={init}: {hint}; looked for {' and '.join(map(str, places))}.")
+    looked_for = " and ".join(map(str, candidates))
+    raise ConfigError(f"finetune.init={init}: {reason}; looked for {looked_for}.")

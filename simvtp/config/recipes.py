@@ -1,5 +1,6 @@
-"""Named experiments. A recipe is a claim: its docstring states the command, the cost and the
-expected result.
+"""Named experiments.
+
+A recipe is a claim: its docstring states the command, the cost and the expected result.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from simvtp.errors import ConfigError
 
 
 def base() -> Experiment:
-    """SimVTP ViT-B with the released defects repaired (ours): content pooling, global negatives,
-    exact text masks, bf16.
+    """SimVTP ViT-B with the released defects repaired (ours).
+
+    Content pooling, global negatives, exact text masks, bf16.
 
     Command: `torchrun --nproc-per-node 8 -m simvtp run base data.dataset=manifest
-    data.manifest=webvid.csv` Cost and expected figure: not measured yet. Needs GPUs.
+    data.manifest=webvid.csv`
+    Cost: not measured. Needs GPUs.
+    Expected: not measured.
     """
     return Experiment(
         name="base",
@@ -44,14 +48,15 @@ def base() -> Experiment:
 
 
 def released() -> Experiment:
-    """SimVTP ViT-B with the behaviour of the released implementation, defects included (method
-    notes 1).
+    """SimVTP ViT-B with the behaviour of the released implementation (method notes 1).
+
+    Defects are included. Fine-tuning has the published RandAugment (m7-n4-mstd0.5-inc1) and random
+    erasing (0.25), whose details are ours where they are not known, see docs/decisions.md. Its
+    layer decay of 0.75 had no effect, and is 1 here.
 
     Command: `torchrun ... -m simvtp run released data.dataset=manifest data.manifest=webvid.csv`
-    Published: 53.6 R@1 on MSR-VTT 1k-A after WebVid-2M, 64 V100; not reproduced here. Fine-tuning
-    has the published RandAugment (m7-n4-mstd0.5-inc1) and random erasing (0.25), whose details are
-    ours where they are not known, see docs/decisions.md; so its fingerprint is not that of versions
-    which lacked them. Its layer decay of 0.75 had no effect, and is 1 here.
+    Cost: not measured. Needs GPUs.
+    Expected: published 53.6 R@1 on MSR-VTT 1k-A after WebVid-2M, 64 V100; not reproduced here.
     """
     ours = base()
     return replace(
@@ -79,8 +84,11 @@ def released() -> Experiment:
 
 
 def large() -> Experiment:
-    """As `base` with a ViT-L encoder (1024 wide, 24 blocks). Cost and expected figure: not
-    measured.
+    """SimVTP as `base` with a ViT-L encoder (1024 wide, 24 blocks).
+
+    Command: that of `base`.
+    Cost: not measured. Needs GPUs.
+    Expected: not measured.
     """
     ours = base()
     return replace(
@@ -100,8 +108,11 @@ def large() -> Experiment:
 
 
 def huge() -> Experiment:
-    """As `base` with a ViT-H encoder (1280 wide, 32 blocks). Cost and expected figure: not
-    measured.
+    """SimVTP as `base` with a ViT-H encoder (1280 wide, 32 blocks).
+
+    Command: that of `base`.
+    Cost: not measured. Needs GPUs.
+    Expected: not measured.
     """
     ours = base()
     return replace(
@@ -121,16 +132,18 @@ def huge() -> Experiment:
 
 
 def mac() -> Experiment:
-    """MAC (arXiv 2212.00986): ViT-B/16 with divided space-time attention, 4 frames, 60 % of the
-    patches of each frame hidden, CLS contrast.
+    """MAC (arXiv 2212.00986): ViT-B/16, 4 frames, 60 % of the patches of each frame hidden.
+
+    The two towers, the masks that differ from frame to frame, 4 frames of 224 pixels and the
+    contrastive loss as the only one are published. Ratios, sizes, initialisation, projections,
+    temperature, batch and schedule are not: they are our reading (docs/mac.md). Fine-tuning and
+    tests see everything.
 
     Command: `torchrun --nproc-per-node 8 -m simvtp run mac data.dataset=manifest
-    data.manifest=cc3m_webvid.csv` Published: 38.9 R@1, 63.1 R@5, 73.9 R@10, MdR 3 on MSR-VTT 1k-A
-    after 5.5 M pairs of CC3M and WebVid-2M; not reproduced here. Cost and expected figure: not
-    measured. Needs GPUs. The two towers, the masks that differ from frame to frame, 4 frames of 224
-    pixels and the contrastive loss as the only one are published. Ratios, sizes, initialisation,
-    projections, temperature, batch and schedule are not: they are our reading (docs/mac.md).
-    Fine-tuning and tests see everything.
+    data.manifest=cc3m_webvid.csv`
+    Cost: not measured. Needs GPUs.
+    Expected: published 38.9 R@1, 63.1 R@5, 73.9 R@10, MdR 3 on MSR-VTT 1k-A after 5.5 M pairs of
+    CC3M and WebVid-2M; not reproduced here.
     """
     train = TrainConfig(
         epochs=10,
@@ -168,11 +181,14 @@ def mac() -> Experiment:
 
 
 def frozen() -> Experiment:
-    """Frozen-in-Time (arXiv 2104.00650) in this protocol: `mac` with all masks off. Settings that
-    are not its own are those of `mac`.
+    """Frozen-in-Time (arXiv 2104.00650) in this protocol: `mac` with all masks off.
+
+    Settings that are not its own are those of `mac`.
 
     Command: `torchrun --nproc-per-node 8 -m simvtp run frozen data.dataset=manifest
-    data.manifest=cc3m_webvid.csv` Cost and expected figure: not measured. Needs GPUs.
+    data.manifest=cc3m_webvid.csv`
+    Cost: not measured. Needs GPUs.
+    Expected: not measured.
     """
     return replace(
         mac(),
