@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from simvtp.config.overrides import CHOOSERS
 from simvtp.config.recipes import RECIPES, get_recipe
 from simvtp.config.tree import flatten
 
@@ -41,6 +42,7 @@ def test_every_link_on_a_page_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_on_a_page_exists(page: Path) -> None:
     known = {key for name in RECIPES for key in flatten(get_recipe(name))}
+    known |= set(CHOOSERS)  # `finetune.task=qa` chooses a component
     groups = {key.split(".")[0] for key in known if "." in key}
     written = re.findall(rf"(?<![\w/.-])((?:{'|'.join(groups)})(?:\.[a-z]\w*)+)=", page.read_text())
     assert not sorted(set(written) - known)
