@@ -11,6 +11,7 @@ from reports.analysis.seed_statistics import is_number
 from reports.study.protocols import identify_test_set
 from reports.study.report_plan import PlannedPoint, ReportError
 from reports.study.sweep_results import MeasuredRun
+from simvtp.config.tree import flatten_mapping
 from simvtp.errors import DamagedFile
 from simvtp.runs.atomic_files import read_json
 from simvtp.runs.journal import read_journal
@@ -95,17 +96,6 @@ def read_side(folder: Path) -> RunSide:
 
 def _optional(path: Path) -> Any:
     return read_json(path) if path.exists() else None
-
-
-def flatten_mapping(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {"masks.video_ratio": 0.9} of {"masks": {"video_ratio": 0.9}}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten_mapping(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _curves(path: Path) -> dict[str, Curve]:

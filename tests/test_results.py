@@ -14,7 +14,7 @@ from reports.study.collect import gather
 from reports.study.report_plan import ReportError
 from simvtp.runs.metric_names import slug
 from simvtp.runs.results import Protocol, Result
-from simvtp.tracking.address import metric_name
+from simvtp.tracking.address import mlflow_name
 from tests.reports import made_up
 
 RETRIEVAL = Protocol(
@@ -54,7 +54,7 @@ def result(protocol: Protocol, **changes: Any) -> Result:
     ],
 )
 def test_keys(protocol: Protocol, key: str) -> None:
-    assert result(protocol).key == key == metric_name(key), (
+    assert result(protocol).key == key == mlflow_name(key), (
         "the name in the tracker is the name in the plan"
     )
 
@@ -77,7 +77,7 @@ def test_records_without_the_newer_fields_load() -> None:
 
 def test_a_slug_holds_no_separator() -> None:
     assert slug("what / is?") == "what-is" and slug("..") == "" and slug("Ü?") == ""
-    assert metric_name(f"test/finetuned/qa/accuracy-{slug('how many? @2,3')}").endswith(
+    assert mlflow_name(f"test/finetuned/qa/accuracy-{slug('how many? @2,3')}").endswith(
         "accuracy-how-many-2-3"
     )
 

@@ -1,4 +1,4 @@
-"""Commands beside the experiments: parity, conversion of weights, replay into the tracker."""
+"""Commands for weights and trackers: parity, conversion of weights, replay into the tracker."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def register(commands: Commands) -> None:
+    """Adds the commands of this group."""
     command = add(
         commands,
         "parity",
@@ -72,13 +73,15 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
+    """Replays all runs; the exit status is 1 if one of them could not be stored."""
     from simvtp.tracking import sync_all
 
     if not options.root.is_dir():
-        raise UserError(
-            f"there is no folder '{options.root}' with runs: give the folder as in runtime.root."
-        )
+        raise UserError(f"there is no folder '{options.root}': give the one of runtime.root.")
     reports = sync_all(options.root, options.tracking_uri or None)
     for report in reports:
         print(report)
-    return 0
+    failed = [report for report in reports if not report.run_id and not report.is_busy]
+    if failed:
+        print(f"{len(failed)} of {len(reports)} could not be stored: see the warnings above.")
+    return 1 if failed else 0

@@ -91,6 +91,17 @@ def flatten(config: SettingsTree, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def flatten_mapping(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the same of settings as a file holds them, also of an older version."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten_mapping(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
 def documentation(config: SettingsTree, prefix: str = "") -> dict[str, str]:
     """Returns what each setting means, by its dotted key, in the order of `flatten`."""
     found: dict[str, str] = {}

@@ -69,9 +69,14 @@ def attempts(directory: Path) -> list[Attempt]:
     return list({attempt.token: attempt for attempt in found}.values())
 
 
+def newest_attempt(directory: Path) -> Attempt | None:
+    """Returns the newest readable attempt, ended or not; None if there is none."""
+    return next(iter(reversed(attempts(directory))), None)
+
+
 def owner(directory: Path) -> Attempt | None:
     """Returns the attempt that owns the directory, alive or not; None if the newest has ended."""
-    newest = next(iter(reversed(attempts(directory))), None)
+    newest = newest_attempt(directory)
     return newest if newest is not None and newest.ended is None else None
 
 

@@ -34,10 +34,10 @@ from simvtp.errors import Stopped, StopReason, UserError
 from simvtp.runs.attempts import (
     LEASE_FOLDER,
     Attempt,
-    attempts,
     end_attempt,
     is_alive_here,
     lease_file,
+    newest_attempt,
     newest_token,
     owner_files,
     read_attempt,
@@ -92,7 +92,7 @@ class Lease:
             ) from error
         if self._lost.is_set():
             directory = self.path.parents[1]
-            newest = next(iter(reversed(attempts(directory))), None)
+            newest = newest_attempt(directory)
             by = f" by {newest.who}" if newest and newest.token > self.token else ""
             raise Fenced(
                 f"the run directory {directory} was taken over{by}: "
@@ -258,7 +258,7 @@ class _Acquisition:
         return False
 
     def _watch(self, token: int, path: Path) -> tuple[float, bool]:
-        """Returns (seconds without a change of the file, True if it changed since the last look)."""
+        """Returns (seconds without a change of the file, True if it changed meanwhile)."""
         try:
             with open(path) as file:  # opened for each look, see `read_attempt`
                 sight = _Sight(token, os.fstat(file.fileno()).st_mtime)
@@ -271,8 +271,9 @@ class _Acquisition:
         return time.monotonic() - self._since, changed
 
     def _is_given_up(self, holder: Attempt) -> bool:
-        """Returns True if SLURM has started this very job again since; raises Fenced if we are
-        the earlier start.
+        """Returns True if SLURM has started this very job again since.
+
+        Raises Fenced if this process is the earlier start.
         """
         if not holder.job or holder.job != self._me["job"]:
             return False
@@ -315,7 +316,7 @@ class _Acquisition:
 
 
 def _replace_by_copy(path: Path) -> None:
-    """Gives a file the same content as another inode: what a replaced attempt has open is not it."""
+    """Gives a file a new inode with the same content: what a replaced attempt has open is not it."""
     if path.exists():
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.copyfile(path, temporary)

@@ -1,9 +1,8 @@
-"""Where a figure comes from: the code (commit and uncommitted changes), the packages, the machine,
-the command.
+"""Records the origin of a result: code, packages, machine and command.
 
 Captured when a run is submitted, because the tree may have changed by the time that a queued job
 starts. Only what is named here is recorded: of the environment SLURM_* and CUDA_VISIBLE_DEVICES,
-without anything that looks like a credential; user names and passwords inside URLs are blanked out.
+without anything that looks like a credential; user names and passwords inside URLs are masked.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,21 +27,42 @@ RECORD = "provenance.json"
 PATCH = "diff.patch"
 _ENVIRONMENT = re.compile(r"SLURM_\w+|CUDA_VISIBLE_DEVICES")
 _CREDENTIAL = re.compile(r"JWT|TOKEN|SECRET|PASSW|CREDENTIAL|KEY", re.IGNORECASE)
-_URL_USER = re.compile(r"(?<=://)[^/\s\"']+@")
+_URL_USER = re.compile(
+    r"(?<=://).*@", re.DOTALL
+)  # to the last @: a password may hold any character
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """The record. `diff` is the exact output of `git diff HEAD --binary`, so `git apply diff.patch`
-    on `commit` rebuilds the code.
+    """Record of provenance.json and diff.patch.
+
+    Attributes:
+        time: of capture, seconds since 1970.
+        repository: top folder of the git repository; empty if there is none.
+        commit: its commit.
+        branch: its branch; empty on a detached head.
+        dirty: tracked files differ from the commit, or there are untracked ones.
+        note: why there is no commit, if there is none.
+        untracked: untracked files.
+        python: version.
+        torch: version.
+        platform: operating system.
+        cpu: name of the processor.
+        cores: number of cores.
+        gpus: names of the GPUs.
+        argv: the command.
+        environment: variables that say where a job ran.
+        packages: {name: version} of the installed distributions.
+        diff: output of `git diff HEAD --binary`, so `git apply diff.patch` on `commit` restores
+            the code.
     """
 
-    time: float  # seconds since 1970
-    repository: str  # top folder of the git repository, empty if there is none
+    time: float
+    repository: str
     commit: str
-    branch: str  # empty on a detached head
-    dirty: bool  # tracked files differ from the commit, or there are untracked ones
-    note: str  # why there is no commit, if there is none
+    branch: str
+    dirty: bool
+    note: str
     untracked: tuple[str, ...]
     python: str
     torch: str
@@ -56,16 +76,29 @@ class Provenance:
     diff: bytes = field(default=b"", repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the diff is a file of its own."""
+        """Returns JSON values; the diff is a file of its own."""
         values = {"schema": SCHEMA, **asdict(self), "diff": PATCH if self.diff else ""}
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
         }
 
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Provenance:
+        """Returns the record of provenance.json; raises KeyError or TypeError if it is none.
+
+        The diff stays in its own file.
+        """
+        names = {item.name for item in fields(Provenance)} - {"diff"}
+        lists = ("untracked", "gpus", "argv")
+        known = {key: value for key, value in values.items() if key in names}
+        return Provenance(**known | {name: tuple(values[name]) for name in lists})
+
 
 def capture(repo: Path | None = None) -> Provenance:
-    """Record code, packages, machine and command. `repo`: any folder of the repository; None = the
-    one this package lies in.
+    """Returns the provenance of this process.
+
+    Args:
+        repo: any folder of the repository; None for the one that this package lies in.
     """
     folder = Path(__file__).resolve().parents[2] if repo is None else Path(repo)
     packages = installed_packages()
@@ -78,15 +111,16 @@ def capture(repo: Path | None = None) -> Provenance:
         cpu=_cpu_name(),
         cores=os.cpu_count() or 0,
         gpus=_gpu_names(),
-        argv=tuple(without_url_users(word) for word in sys.argv),
+        argv=tuple(without_credentials(word) for word in sys.argv),
         environment=allowed_environment(os.environ),
         packages=packages,
     )
 
 
 def write(run_dir: Path, provenance: Provenance) -> None:
-    """Write provenance.json and, where there are uncommitted changes, diff.patch. A full disk
-    raises UserError.
+    """Writes provenance.json and, where there are uncommitted changes, diff.patch.
+
+    Raises UserError on a full disk.
     """
     if provenance.diff:
         write_atomically(run_dir / PATCH, provenance.diff)
@@ -96,23 +130,31 @@ def write(run_dir: Path, provenance: Provenance) -> None:
 
 
 def allowed_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The few variables that say where a job ran; SLURM_JWT and the like are credentials and stay
-    out.
+    """Returns the few variables that say where a job ran.
+
+    SLURM_JWT and the like are credentials and stay out.
     """
     return {
-        key: without_url_users(value)
+        key: without_credentials(value)
         for key, value in sorted(environment.items())
         if _ENVIRONMENT.fullmatch(key) and not _CREDENTIAL.search(key)
     }
 
 
-def without_url_users(text: str) -> str:
-    """`http://user:password@host` becomes `http://***@host`."""
+def without_credentials(text: str) -> str:
+    """Masks user name and password of an address: `http://***@host` for `http://me:secret@host`.
+
+    Everything from `://` to the last `@` is masked: a password that was typed as it is may hold a
+    slash, a space or another `@`, and then no library takes it apart.
+
+    Args:
+        text: one word, setting or message that may hold an address.
+    """
     return _URL_USER.sub("***@", text)
 
 
 def installed_packages() -> dict[str, str]:
-    """{name: version} of every installed distribution, by lower-case name."""
+    """Returns {name: version} of every installed distribution, by lower-case name."""
     found = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
@@ -156,7 +198,8 @@ def _git_state(folder: Path) -> dict[str, Any]:
         reason = _text(top.stderr).splitlines()
         return {
             **none,
-            "note": f"no git repository at {folder}: {reason[0] if reason else 'git gave no reason'}",
+            "note": f"no git repository at {folder}: "
+            + (reason[0] if reason else "git gave no reason"),
         }
     root = Path(_text(top.stdout))
     listed = _git(root, "ls-files", "--others", "--exclude-standard", "-z").stdout
@@ -188,7 +231,7 @@ def _text(output: bytes) -> str:
 
 
 def _cpu_name() -> str:
-    """The model name that Linux reports; elsewhere what Python knows."""
+    """Returns the model name that Linux reports; elsewhere what Python knows."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -198,8 +241,9 @@ def _cpu_name() -> str:
 
 
 def _gpu_names() -> tuple[str, ...]:
-    """Names of this machine's NVIDIA GPUs. Asked of the driver, not of torch: that would start CUDA
-    in the submitting process.
+    """Returns the names of this machine's NVIDIA GPUs.
+
+    Asked of the driver, not of torch: that would start CUDA in the submitting process.
     """
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     lines = [

@@ -1,12 +1,13 @@
 """The tracker (MLflow) as a mirror of the run directories: journal first, tracker second.
 
-`address` finds the store, `store` is the only module that imports mlflow, `mirror` replays one run
-directory (`state`: how it stands), `background` does so while a run goes on, `sweeps` keeps the
-parent run of a sweep (`aggregates`: its figures), `reading` gives the reports what they need.
-Importing this package is cheap: mlflow itself takes seconds and is imported at the first real use.
+`address` resolves where the store is, `store` is the only module that imports mlflow, `mirror`
+replays one run directory (`run_contents`, `tracked_state`: its points and its state), `background`
+does so while a run goes on, `sweep_parent` keeps the parent run of a sweep (`aggregates`: its
+metrics), `sync` replays everything under a root, `reading` serves the reports. Importing this
+package is cheap: mlflow itself takes seconds and is imported at its first use.
 """
 
-from simvtp.tracking.address import TrackerError, metric_name, resolve_uri, ui_command
+from simvtp.tracking.address import TrackerError, mlflow_name, resolve_uri, ui_command
 from simvtp.tracking.aggregates import PointSummary, pareto
 from simvtp.tracking.background import BackgroundMirror
 from simvtp.tracking.mirror import Mirror, SyncReport
@@ -20,7 +21,8 @@ from simvtp.tracking.reading import (
     ui_page,
 )
 from simvtp.tracking.store import prepare_store
-from simvtp.tracking.sweep_parent import finish_sweep, log_report, start_sweep, summarise, sync_all
+from simvtp.tracking.sweep_parent import finish_sweep, log_report, start_sweep, summarise
+from simvtp.tracking.sync import sync_all
 
 __all__ = [
     "BackgroundMirror",
@@ -34,7 +36,7 @@ __all__ = [
     "finish_sweep",
     "list_sweeps",
     "log_report",
-    "metric_name",
+    "mlflow_name",
     "pareto",
     "prepare_store",
     "read_runs",

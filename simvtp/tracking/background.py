@@ -1,6 +1,4 @@
-"""Not waiting for the tracker: the mirror of a run that goes on is a thread beside the training; a
-sweep waits for seconds at most.
-"""
+"""Mirrors a run to MLflow in a background thread, and limits the time of a sweep's calls to it."""
 
 from __future__ import annotations
 
@@ -14,7 +12,13 @@ from typing import TypeVar
 
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import UserError
-from simvtp.tracking.address import REPLAY, TrackerError, database_path, resolve_uri, shown
+from simvtp.tracking.address import (
+    REPLAY,
+    TrackerError,
+    database_path,
+    display_uri,
+    resolve_uri,
+)
 from simvtp.tracking.mirror import Mirror
 from simvtp.tracking.store import Store
 
@@ -22,68 +26,76 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_PATIENCE_REMOTE_S = 15.0
-_PATIENCE_LOCAL_S = (
-    60.0  # a local file never hangs, but importing mlflow on a busy machine takes its time
-)
+_TIMEOUT_REMOTE_S = 15.0
+# a local file never hangs, but importing mlflow on a busy machine takes long
+_TIMEOUT_LOCAL_S = 60.0
 _LONGEST_END_S = 600.0
 
 
-def patiently(store: Store, work: Callable[[], T]) -> T:
-    """`work()`, but TrackerError once a server has made no progress for 15 s; a local file is
-    always waited for.
+def with_timeout(store: Store, work: Callable[[], T]) -> T:
+    """Returns `work()`; a local file is always waited for.
 
     mlflow tries a call several times: a server that falls silent would cost half a minute for each.
+
+    Raises TrackerError once a server has made no progress for 15 s.
     """
     if database_path(store.uri) is not None:
         return work()
     found: list[T] = []
     errors: list[Exception] = []
-    moments = [time.monotonic()]
+    heartbeats = [time.monotonic()]
 
     def attempt() -> None:
         try:
             found.append(work())
-        except Exception as error:  # raised again below, in the thread that asked
+        except Exception as error:  # raised again below, in the calling thread
             errors.append(error)
 
-    store.beat = lambda: moments.append(time.monotonic())
+    store.heartbeat = lambda: heartbeats.append(time.monotonic())
     thread = threading.Thread(target=attempt, name="tracker-call", daemon=True)
     thread.start()
-    while thread.is_alive() and time.monotonic() - moments[-1] < _PATIENCE_REMOTE_S:
+    while thread.is_alive() and time.monotonic() - heartbeats[-1] < _TIMEOUT_REMOTE_S:
         thread.join(0.1)
     if errors:
         raise errors[0]
     if not found:
         raise TrackerError(
-            f"the tracker at {shown(store.uri)} did not answer for {_PATIENCE_REMOTE_S:.0f} s; nothing is lost, {REPLAY}."
+            f"the tracker at {display_uri(store.uri)} did not answer for "
+            f"{_TIMEOUT_REMOTE_S:.0f} s; nothing is lost, {REPLAY}."
         )
     return found[0]
 
 
 class BackgroundMirror:
-    """Context manager: mirrors `run_dir` every `runtime.sync_every_s` seconds, and a last time on
-    leaving.
+    """Context manager that mirrors a run directory every `runtime.sync_every_s` seconds.
 
-    Write status.json before leaving, so that the last synchronisation sees how the run ended.
-    Errors of the tracker cost one warning in the log, whatever their number (`failures` counts
-    them). On leaving it waits as long as the tracker makes progress, and gives up after
-    `patience_s` without any (default: 15 s for a server, 60 s for a local file).
+    On leaving it mirrors a last time; write status.json before, so that this synchronisation sees
+    how the run ended. It waits as long as the tracker makes progress. Errors of the tracker cost
+    one warning in the log, whatever their number.
+
+    Args:
+        run_dir: the run directory.
+        runtime: address and interval.
+        timeout_s: seconds without progress after which leaving gives up; by default 15 for a
+            server, 60 for a local file.
+
+    Attributes:
+        failures: number of errors so far.
     """
 
     def __init__(
-        self, run_dir: Path, runtime: RuntimeConfig, *, patience_s: float | None = None
+        self, run_dir: Path, runtime: RuntimeConfig, *, timeout_s: float | None = None
     ) -> None:
         uri = resolve_uri(runtime)
         self.failures = 0
         self._on = uri is not None
         local = uri is not None and database_path(uri) is not None
-        self._patience = patience_s or (_PATIENCE_LOCAL_S if local else _PATIENCE_REMOTE_S)
+        self._timeout_s = timeout_s or (_TIMEOUT_LOCAL_S if local else _TIMEOUT_REMOTE_S)
         self._run_dir = Path(run_dir)
         self._every = runtime.sync_every_s
-        self._mirror = Mirror(self._run_dir, runtime, beat=self._beat)
+        self._mirror = Mirror(self._run_dir, runtime, heartbeat=self._heartbeat)
         self._leaving = threading.Event()
-        self._last_beat = time.monotonic()
+        self._last_heartbeat = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="tracker-mirror", daemon=True)
 
     def __enter__(self) -> BackgroundMirror:
@@ -100,18 +112,17 @@ class BackgroundMirror:
         if not self._on:
             return
         self._leaving.set()
-        start = self._last_beat = time.monotonic()
+        start = self._last_heartbeat = time.monotonic()
         while self._thread.is_alive():
             self._thread.join(0.1)
             now = time.monotonic()
-            if self._thread.is_alive() and (
-                now - self._last_beat > self._patience or now - start > _LONGEST_END_S
-            ):
-                self._warn(f"it did not answer for {self._patience:.0f} s at the end of the run.")
+            silent = now - self._last_heartbeat > self._timeout_s
+            if self._thread.is_alive() and (silent or now - start > _LONGEST_END_S):
+                self._warn(f"it did not answer for {self._timeout_s:.0f} s at the end of the run.")
                 return
 
-    def _beat(self) -> None:
-        self._last_beat = time.monotonic()
+    def _heartbeat(self) -> None:
+        self._last_heartbeat = time.monotonic()
 
     def _work(self) -> None:
         while not self._leaving.wait(self._every):
@@ -125,7 +136,8 @@ class BackgroundMirror:
                 self._warn(text)
         except UserError as error:
             self._warn(str(error))
-        except Exception as error:  # a defect in tracking must not end a training; it is reported with its traceback
+        # a defect in tracking must not end a training
+        except Exception as error:
             log.debug("the mirror failed", exc_info=error)
             self._warn(f"{type(error).__name__}: {error}")
 

@@ -1,5 +1,6 @@
-"""What the reports read: sweeps with their plans, and runs with their results. Here the tracker is
-required.
+"""Reads sweeps with their plans and runs with their results, for the reports.
+
+Here the tracker is required.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simvtp.runs.results import Result
-from simvtp.tracking.address import absolute_uri, shown
+from simvtp.tracking.address import absolute_uri, display_uri
 from simvtp.tracking.store import Store, StoredRun
 from simvtp.tracking.sweep_parent import STATES
 
@@ -19,8 +20,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep as it is tracked; `start_time` in seconds since 1970. `states`: {fingerprint: state}
-    of points that were ended early.
+    """A sweep as it is tracked.
+
+    Attributes:
+        sweep_id: of the sweep.
+        ablation: name of the ablation.
+        plan: content of plan.json.
+        run_id: MLflow's id of the parent run.
+        start_time: seconds since 1970.
+        states: {fingerprint: state} of points that were ended early.
     """
 
     sweep_id: str
@@ -33,8 +41,24 @@ class SweepRecord:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A tracked experiment. `status` is MLflow's (FINISHED ...), `state` ours (finished ...);
-    params are text; times in seconds. `steps`: the last step of each training stage."""
+    """A tracked experiment.
+
+    Attributes:
+        run_id: MLflow's id.
+        status: MLflow's status, such as FINISHED.
+        state: our state, such as finished.
+        fingerprint: of the experiment.
+        cell_fingerprint: fingerprint without the seed.
+        seed: its seed.
+        params: settings, as text.
+        metrics: last value of each metric.
+        tags: its tags.
+        results: of results.json.
+        cpu_hours: CPU-hours over all attempts.
+        gpu_hours: GPU-hours over all attempts.
+        start_time: seconds since 1970.
+        steps: last step of each training stage.
+    """
 
     run_id: str
     status: str
@@ -54,8 +78,12 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class RunningRun:
-    """A run that is RUNNING in the tracker: of an experiment (`fingerprint`) or of a whole sweep
-    (`sweep_id` alone).
+    """A run that is RUNNING in the tracker.
+
+    Attributes:
+        run_id: MLflow's id.
+        fingerprint: of the experiment; empty for the parent run of a sweep.
+        sweep_id: of the sweep, for its parent run.
     """
 
     run_id: str
@@ -64,8 +92,9 @@ class RunningRun:
 
 
 def list_sweeps(uri: str, ablation: str | None = None) -> list[SweepRecord]:
-    """All tracked sweeps, the newest first; raises TrackerError with what to do if the tracker
-    cannot be reached.
+    """Returns all tracked sweeps, the newest first.
+
+    Raises TrackerError with what to do if the tracker cannot be reached.
     """
     store = Store(absolute_uri(uri), create=False)
     tags = {"role": "sweep"} | ({"ablation": ablation} if ablation else {})
@@ -93,8 +122,9 @@ def list_sweeps(uri: str, ablation: str | None = None) -> list[SweepRecord]:
 
 
 def read_runs(uri: str, fingerprints: Iterable[str]) -> list[TrackedRun]:
-    """The tracked runs of these experiments (all of them, should one be tracked twice); raises
-    TrackerError as `list_sweeps`.
+    """Returns the tracked runs of these experiments; all of them if one is tracked twice.
+
+    Raises TrackerError as `list_sweeps`.
     """
     store = Store(absolute_uri(uri), create=False)
     return [
@@ -105,8 +135,9 @@ def read_runs(uri: str, fingerprints: Iterable[str]) -> list[TrackedRun]:
 
 
 def running_runs(uri: str) -> list[RunningRun]:
-    """All experiments and sweeps that the tracker takes to be running; raises TrackerError as
-    `list_sweeps`.
+    """Returns all experiments and sweeps that are RUNNING in the tracker.
+
+    Raises TrackerError as `list_sweeps`.
     """
     store = Store(absolute_uri(uri), create=False)
     found = [
@@ -126,18 +157,23 @@ def running_runs(uri: str) -> list[RunningRun]:
 
 
 def ui_page(uri: str, experiment: str, command: str) -> str:
-    """The page with the runs of this MLflow experiment, once the UI runs as started by `command`
-    (see `ui_command`).
+    """Returns the page with the runs of an MLflow experiment.
 
-    The UI's own start page is about language-model applications, and its charts lie a few clicks
+    The UI's own start page is about language-model applications, and its charts are a few clicks
     away.
+
+    Args:
+        uri: address of the tracker.
+        experiment: name of the MLflow experiment.
+        command: the command that starts the UI (see `ui_command`).
     """
     base = (
-        shown(uri).rstrip("/")
+        display_uri(uri).rstrip("/")
         if uri.startswith(("http://", "https://"))
         else f"http://127.0.0.1:{command.rpartition('--port ')[2]}"
     )
-    return f"{base}/#/experiments/{Store(absolute_uri(uri), create=False).experiment(experiment)}/runs?workflowType=machine_learning"
+    experiment_id = Store(absolute_uri(uri), create=False).experiment(experiment)
+    return f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def _tracked(store: Store, run: StoredRun) -> TrackedRun:

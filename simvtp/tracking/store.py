@@ -1,14 +1,14 @@
-"""The one module that imports mlflow (3.17): a thin store of runs with the few calls that the
-mirror and the reports need.
+"""Store of runs at one address; the only module that imports mlflow (3.17).
 
-mlflow is imported inside functions because that takes seconds. Each call translates mlflow's
-exceptions to TrackerError. Only `log_batch` is used: mlflow's asynchronous logging loses points
-under load.
+It has the few calls that the mirror and the reports need. mlflow is imported inside functions
+because that takes seconds. Each call translates mlflow's exceptions to TrackerError. Metrics go
+through `log_batch` alone: mlflow's asynchronous logging loses points under load.
 """
 
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import logging
 import math
@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.errors import UserError
-from simvtp.tracking.address import REPLAY, TrackerError, database_path, require_answer, shown
+from simvtp.tracking.address import (
+    REPLAY,
+    SETTINGS,
+    TrackerError,
+    database_path,
+    display_uri,
+    hide_in,
+    require_answer,
+    sqlite_uri,
+)
 
 _BATCH = 500  # metrics in one call; mlflow allows 1000
 _FEW = 90  # params or tags in one call; mlflow allows 100
@@ -42,9 +51,15 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
-class Point:
-    """One value of one metric; `time` in milliseconds since 1970. `single`: a figure of the run,
-    not a point of a series.
+class MetricPoint:
+    """One value of one metric.
+
+    Attributes:
+        key: name of the metric.
+        value: its value.
+        step: step of a series; 0 for a single value.
+        time: milliseconds since 1970.
+        single: True for a value of the whole run, False for a point of a series.
     """
 
     key: str
@@ -56,8 +71,16 @@ class Point:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as the store has it; `metrics` holds the last point of each metric. Times in
-    milliseconds since 1970.
+    """A run as the store has it.
+
+    Attributes:
+        run_id: MLflow's id.
+        status: MLflow's status, such as FINISHED.
+        start_time: milliseconds since 1970.
+        params: parameters.
+        tags: tags.
+        metrics: last point of each metric.
+        experiment_id: MLflow experiment that it belongs to.
     """
 
     run_id: str
@@ -65,13 +88,14 @@ class StoredRun:
     start_time: int
     params: dict[str, str]
     tags: dict[str, str]
-    metrics: dict[str, Point]
+    metrics: dict[str, MetricPoint]
     experiment_id: str = ""
 
 
-def is_news(point: Point, known: Point | None) -> bool:
-    """Whether to log `point` when `known` is the last of its metric: a series only goes further, a
-    figure only changes when younger.
+def is_news(point: MetricPoint, known: MetricPoint | None) -> bool:
+    """Returns True if `point` is to be logged after `known`, the last one of its metric.
+
+    A series only continues; a single value only changes if it is younger.
     """
     if known is None:
         return True
@@ -82,20 +106,22 @@ def is_news(point: Point, known: Point | None) -> bool:
 
 
 def finite(value: Any) -> float:
-    """Infinity becomes NaN: MLflow would store 1.8e308, which spoils every chart and mean. The
-    journal keeps the truth.
+    """Returns the number, NaN for infinity.
+
+    MLflow would store 1.8e308, which spoils every chart and mean; the journal keeps the value.
     """
     number = float(value)
     return math.nan if math.isinf(number) else number
 
 
 def prepare_store(uri: str) -> None:
-    """Make the schema of a missing sqlite store, once, whoever comes first; any number of processes
-    may call this at a time.
+    """Creates the schema of a missing sqlite store; any number of processes may call this at once.
 
-    The schema is made in a neighbouring file which is then renamed, under a file lock: a process
-    that is killed on the way leaves no half-made store behind (mlflow could not repair one).
-    Artifacts go to `mlflow-artifacts` beside the database.
+    The schema is made in a temporary file which is then renamed, under a file lock: a process that
+    is killed meanwhile leaves no half-made store (mlflow could not repair one). Artifacts go to
+    `mlflow-artifacts` in the same folder.
+
+    Raises TrackerError if the file cannot be written.
     """
     path = database_path(uri)
     if path is None or (path.exists() and path.stat().st_size):
@@ -110,12 +136,11 @@ def prepare_store(uri: str) -> None:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
             fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            for stale in path.parent.glob(
-                f".{path.name}.*.tmp*"
-            ):  # of processes that were killed here; we hold the lock
+            # of processes that were killed here; we hold the lock
+            for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
                 stale.unlink()
-            made = SqlAlchemyStore(f"sqlite:///{fresh}", str(_artifact_root(path)))
-            made.engine.dispose()
+            created = SqlAlchemyStore(sqlite_uri(fresh), str(_artifact_root(path)))
+            created.engine.dispose()
             os.replace(fresh, path)
 
 
@@ -124,22 +149,21 @@ def _artifact_root(database: Path) -> Path:
 
 
 def _load() -> Any:
-    """Import mlflow quietly: no telemetry, no progress bars, no URLs on the terminal; values that
-    the user set are kept.
+    """Imports mlflow quietly: no telemetry, no progress bars, no URLs on the terminal.
+
+    Environment variables that the user set are kept.
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    warnings.filterwarnings(
-        "ignore", message=".*noload.*"
-    )  # SQLAlchemy 2.1 on mlflow's own queries
+    # SQLAlchemy 2.1 on mlflow's own queries
+    warnings.filterwarnings("ignore", message=".*noload.*")
     warnings.filterwarnings(
         "ignore", category=DeprecationWarning, module=r"(mlflow|alembic|starlette)\b.*"
     )
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(
-        logging.ERROR
-    )  # it tells of each retry; we tell of the failure, once
+    # it reports each retry; we report the failure, once
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     import mlflow.tracking
 
     return mlflow
@@ -147,7 +171,7 @@ def _load() -> Any:
 
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
-    """Exceptions of mlflow, its database and the network as TrackerError."""
+    """Raises exceptions of mlflow, its database and the network as TrackerError."""
     try:
         yield
     except UserError:
@@ -163,31 +187,43 @@ def _translated(uri: str) -> Iterator[None]:
             "alembic",
         ):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = hide_in(" ".join(str(error).split()), uri)[:300]
         advice = (
             "bring the store up to date with `mlflow db upgrade ADDRESS`"
             if "out-of-date database schema" in reason
             else REPLAY
         )
         raise TrackerError(
-            f"the tracker at {shown(uri)} failed ({type(error).__name__}: {reason}); nothing is lost, {advice}."
+            f"the tracker at {display_uri(uri)} failed ({type(error).__name__}: {reason}); "
+            f"nothing is lost, {advice}."
         ) from error
 
 
 class Store:
-    """Runs at one address. Opening it raises TrackerError at once if nothing answers there."""
+    """Runs at one address.
+
+    Args:
+        uri: an absolute address (`address.resolve_uri`).
+        create: create a missing sqlite store; False: TrackerError.
+
+    Raises TrackerError at once if nothing answers there.
+
+    Attributes:
+        uri: the address.
+        heartbeat: called after each answer of the tracker.
+    """
 
     def __init__(self, uri: str, *, create: bool = True) -> None:
         path = database_path(uri)
         if path is not None and not create and not path.exists():
             raise TrackerError(
-                f"there is no tracker store {path}: run something first, or name the right store by "
-                f"--tracking-uri, runtime.tracking_uri or MLFLOW_TRACKING_URI; {REPLAY}."
+                f"there is no tracker store {path}: run something first, or name the right store "
+                f"with --tracking-uri, {SETTINGS}; {REPLAY}."
             )
         require_answer(uri)
         prepare_store(uri)
         self.uri = uri
-        self.beat: Callable[[], None] = lambda: None  # called after each answer
+        self.heartbeat: Callable[[], None] = lambda: None
         with _translated(uri):
             self._client = _load().tracking.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
@@ -195,18 +231,20 @@ class Store:
     def _call(self) -> Iterator[None]:
         with _translated(self.uri):
             yield
-        self.beat()
+        self.heartbeat()
 
     def experiment(self, name: str) -> str:
-        """The id of the MLflow experiment of this name, which is created if needed."""
+        """Returns the id of the MLflow experiment of this name, which is created if needed."""
         with self._call():
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 found = self._create_experiment(name)
             if found.lifecycle_stage != "active":
                 raise TrackerError(
-                    f"the experiment '{name}' was deleted in the tracker at {shown(self.uri)}: restore it there "
-                    f"(mlflow experiments restore --experiment-id {found.experiment_id}) or set runtime.tracking_experiment to another name."
+                    f"the experiment '{name}' was deleted in the tracker at "
+                    f"{display_uri(self.uri)}: restore it there (mlflow experiments restore "
+                    f"--experiment-id {found.experiment_id}) or set "
+                    "runtime.tracking_experiment to another name."
                 )
             for key, value in _EXPERIMENT_TAGS.items():
                 if key not in found.tags:
@@ -230,7 +268,7 @@ class Store:
         return self._client.get_experiment_by_name(name)
 
     def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> list[StoredRun]:
-        """Runs that have all these tags, oldest first; in one experiment or in all."""
+        """Returns the runs that have all these tags, oldest first; in one experiment or in all."""
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found: list[StoredRun] = []
         with self._call():
@@ -245,7 +283,7 @@ class Store:
                     page_token=token,
                 )
                 found += [_stored(run) for run in page]
-                self.beat()
+                self.heartbeat()
                 token = page.token
                 if not token:
                     break
@@ -263,6 +301,7 @@ class Store:
     def create(
         self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]
     ) -> StoredRun:
+        """Creates a run; `start_time` in milliseconds since 1970."""
         with self._call():
             return _stored(
                 self._client.create_run(
@@ -270,8 +309,8 @@ class Store:
                 )
             )
 
-    def log_points(self, run_id: str, points: Sequence[Point]) -> Iterator[int]:
-        """Log in batches; yields the number of points after each, so that the caller sees progress."""
+    def log_points(self, run_id: str, points: Sequence[MetricPoint]) -> Iterator[int]:
+        """Logs in batches; yields the size of each, so that the caller sees progress."""
         with self._call():
             from mlflow.entities import Metric
 
@@ -283,7 +322,7 @@ class Store:
                 yield len(batch)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Params cannot be changed later: give only those which the run does not have."""
+        """Logs params; those that the run has already cannot be changed."""
         with self._call():
             from mlflow.entities import Param
 
@@ -293,6 +332,7 @@ class Store:
                 )
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Sets tags; long values are truncated."""
         with self._call():
             from mlflow.entities import RunTag
 
@@ -300,9 +340,7 @@ class Store:
                 self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in some])
 
     def set_status(self, run_id: str, status: str, time: int) -> None:
-        """RUNNING, FINISHED, FAILED or KILLED; `time` (ms) becomes the end time of a run that is
-        not running.
-        """
+        """Sets RUNNING, FINISHED, FAILED or KILLED; `time` (ms) is the end of a run that has ended."""
         with self._call():
             if status == "RUNNING":
                 self._client.update_run(run_id, status=status)
@@ -310,15 +348,17 @@ class Store:
                 self._client.set_terminated(run_id, status=status, end_time=time)
 
     def upload(self, run_id: str, file: Path, folder: str = "") -> None:
+        """Stores a file as an artifact."""
         with self._call():
             self._client.log_artifact(run_id, str(file), artifact_path=folder or None)
 
     def upload_text(self, run_id: str, text: str, name: str) -> None:
+        """Stores a text as an artifact."""
         with self._call():
             self._client.log_text(run_id, text, name)
 
     def artifact_json(self, run_id: str, name: str) -> Any:
-        """The content of a JSON artifact."""
+        """Returns the content of a JSON artifact."""
         with self._call(), tempfile.TemporaryDirectory() as folder:
             return json.loads(
                 Path(self._client.download_artifacts(run_id, name, folder)).read_text()
@@ -336,7 +376,7 @@ def _short(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _stored(run: Any) -> StoredRun:
     data = run.data
-    points = (Point(m.key, m.value, m.step, m.timestamp) for m in data.to_proto().metrics)
+    points = (MetricPoint(m.key, m.value, m.step, m.timestamp) for m in data.to_proto().metrics)
     return StoredRun(
         run_id=run.info.run_id,
         status=run.info.status,

@@ -1,6 +1,4 @@
-"""The parent run of a sweep: found again by its sweep_id, with figures of the whole sweep so that
-its charts are not empty.
-"""
+"""The parent run of a sweep: found by its sweep_id, with metrics of the whole sweep for its charts."""
 
 from __future__ import annotations
 
@@ -14,37 +12,45 @@ from typing import Any
 
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import DamagedFile, UserError
-from simvtp.runs.atomic_files import read_json
+from simvtp.runs.run_records import RunState
+from simvtp.runs.rundir import RESULTS_FILE
 from simvtp.runs.scores import read_metric
+from simvtp.runs.sweep_plan import PLAN_FILE, SweepPlan
 from simvtp.tracking.address import resolve_uri
-from simvtp.tracking.aggregates import SEARCH, PointSummary, aggregates, best_cell
-from simvtp.tracking.background import patiently
+from simvtp.tracking.aggregates import PointSummary, aggregates, best_cell
+from simvtp.tracking.background import with_timeout
 from simvtp.tracking.mirror import Mirror, SyncReport
 from simvtp.tracking.store import Store, StoredRun, is_news
-from simvtp.tracking.tracked_state import ENDED_EARLY, run_status
+from simvtp.tracking.tracked_state import ENDED_EARLY, MLFLOW_STATUS, run_status
 
 log = logging.getLogger(__name__)
 
 NOTE = "mlflow.note.content"  # the tag that the tracker's page shows as description
-STATES = "states.json"  # artifact of the parent: what became of points that have no figure
+STATES = "states.json"  # artifact of the parent: states of points that have no result
 PAGE = "report/index.html"  # artifact of the parent: the page of its report
 REPORT_DIGEST = "report_digest"  # tag of a parent that has this page
 
 
 def start_sweep(plan: Mapping[str, Any], runtime: RuntimeConfig) -> str | None:
-    """Create the parent run, or find it again by its sweep_id; returns its id. None if tracking is
-    off or, with a warning, fails.
+    """Creates the parent run, or finds it by its sweep_id; returns its id.
 
-    A server that does not answer costs seconds: see `patiently`.
+    A server that does not answer costs seconds: see `with_timeout`.
+
+    Args:
+        plan: content of plan.json.
+        runtime: address of the tracker and name of the MLflow experiment.
+
+    Returns None if tracking is off or, with a warning, fails.
     """
     uri = resolve_uri(runtime)
     if uri is None:
         return None
+    sweep = SweepPlan.from_dict(plan)
     try:
         store = Store(uri)
-        return patiently(store, lambda: _parent(store, plan, runtime).run_id)
+        return with_timeout(store, lambda: _parent(store, sweep, runtime).run_id)
     except UserError as error:
-        log.warning("the sweep %s starts without the tracker: %s", plan["sweep_id"], error)
+        log.warning("the sweep %s starts without the tracker: %s", sweep.sweep_id, error)
         return None
 
 
@@ -55,208 +61,157 @@ def finish_sweep(
     *,
     final: bool = True,
 ) -> None:
-    """Log what the sweep has shown so far to its parent run; may be called after each point
-    (`final=False`) and at the end.
+    """Logs the results of the sweep so far to its parent run.
 
-    `summaries` default to what the run directories say. The parent ends as FINISHED if all points
-    did (a pruned point of a search is done), FAILED if one failed, else KILLED (it goes on when the
-    sweep is started again). At the end, children whose job went away without a word get the state
-    that their run directory has. Calling it again with the same state adds nothing. An unreachable
-    tracker costs a warning.
+    May be called after each point (`final=False`) and at the end. The parent ends as FINISHED if
+    all points did (a pruned point of a search is done), FAILED if one failed, else KILLED (it
+    continues when the sweep is started again). At the end, children whose job ended without writing
+    so get the state of their run directory. Calling it again with the same state adds nothing. An
+    unreachable tracker costs a warning.
+
+    Args:
+        plan: content of plan.json.
+        runtime: address of the tracker, and root of the run directories.
+        summaries: states of the points; by default those of their run directories.
+        final: the sweep has ended.
     """
     uri = resolve_uri(runtime)
     if uri is None:
         return
+    sweep = SweepPlan.from_dict(plan)
     points = list(summarise(plan, Path(runtime.root)) if summaries is None else summaries)
     try:
         store = Store(uri)
-        patiently(store, lambda: _finish(store, plan, runtime, points, final))
+        with_timeout(store, lambda: _finish(store, sweep, runtime, points, final))
     except UserError as error:
-        log.warning("the figures of the sweep %s are not tracked: %s", plan["sweep_id"], error)
+        log.warning("the results of the sweep %s are not tracked: %s", sweep.sweep_id, error)
 
 
 def log_report(uri: str, run_id: str, plan: Mapping[str, Any], page: str) -> None:
-    """Put the page of a report to the parent run of its sweep, and a link to it into the
-    description.
+    """Stores the page of a report with the parent run of its sweep, and links to it.
 
-    `page` is HTML that loads nothing and links to nothing: the tracker shows it in a frame that
-    cannot leave it.
+    A page that is there already is not stored again.
 
-    A page that is there already is not stored again. Raises TrackerError if the tracker cannot be
-    reached or refuses.
+    Args:
+        uri: address of the tracker.
+        run_id: the parent run.
+        plan: content of plan.json.
+        page: HTML that loads nothing and links to nothing: the tracker shows it in a frame that
+            cannot leave it.
+
+    Raises TrackerError if the tracker cannot be reached or refuses.
     """
-    store = Store(uri, create=False)
+    store, sweep = Store(uri, create=False), SweepPlan.from_dict(plan)
     digest = hashlib.sha256(page.encode()).hexdigest()
 
     def put() -> None:
-        parent = next(
-            run
-            for run in store.find({"sweep_id": plan["sweep_id"], "role": "sweep"})
-            if run.run_id == run_id
-        )
+        runs = store.find({"sweep_id": sweep.sweep_id, "role": "sweep"})
+        parent = next(run for run in runs if run.run_id == run_id)
         if parent.tags.get(REPORT_DIGEST) != digest:
             store.upload_text(run_id, page, PAGE)
-            store.set_tags(
-                run_id, {REPORT_DIGEST: digest, NOTE: description(plan, _page_of(parent))}
-            )
+            note = description(sweep, _page_of(parent))
+            store.set_tags(run_id, {REPORT_DIGEST: digest, NOTE: note})
 
-    patiently(store, put)
+    with_timeout(store, put)
 
 
 def summarise(plan: Mapping[str, Any], root: Path) -> list[PointSummary]:
-    """The state of each planned point, from the run directories under `root`."""
-    return [
-        _summary(root / point["fingerprint"][:12], point["fingerprint"], plan)
-        for point in plan["points"]
-    ]
+    """Returns the state of each planned point, from the run directories under `root`."""
+    sweep = SweepPlan.from_dict(plan)
+    return [_summary(root / point.run_name, point.fingerprint, sweep) for point in sweep.points]
 
 
-def sync_all(root: Path, uri: str | None = None) -> list[SyncReport]:
-    """Replay all run directories and sweeps under `root`; raises TrackerError if the tracker cannot
-    be reached.
+def sync_run(run_dir: Path, runtime: RuntimeConfig, store: Store | None = None) -> SyncReport:
+    """Mirrors one run directory; what goes wrong is a warning of the report.
 
-    The tracker is `uri`, else what each run was told (`runtime.tracking_uri`), else
-    $MLFLOW_TRACKING_URI or sqlite under `root`.
+    One damaged directory must not keep the others from being mirrored.
     """
-    root = Path(root)
-    plans = [read_json(path) for path in sorted(root.glob("sweeps/*/plan.json"))]
-    run_dirs = sorted(path.parent for path in root.glob("*/experiment.json"))
-    runtimes = {run_dir: _runtime(run_dir, root, uri) for run_dir in run_dirs}
-    for address in {resolve_uri(runtime) for runtime in runtimes.values()}:
-        if address is not None:
-            Store(address)
-    tracked_plans = [
-        (plan, runtime) for plan in plans if (runtime := _first_runtime(plan, runtimes))
-    ]
-    for plan, runtime in tracked_plans:
-        start_sweep(plan, runtime)
-    reports = [_sync_one(run_dir, runtime) for run_dir, runtime in runtimes.items()]
-    for plan, runtime in tracked_plans:
-        summaries = summarise(plan, root)
-        finish_sweep(plan, runtime, summaries, final=all(s.state != "running" for s in summaries))
-    return reports
-
-
-def _sync_one(run_dir: Path, runtime: RuntimeConfig, store: Store | None = None) -> SyncReport:
+    heartbeat = store.heartbeat if store else lambda: None
     try:
-        return Mirror(
-            run_dir, runtime, beat=store.beat if store else lambda: None, abandoned=True
-        ).sync()
-    except UserError as error:  # one damaged directory must not keep the others from being replayed
+        return Mirror(run_dir, runtime, heartbeat=heartbeat, abandoned=True).sync()
+    except (UserError, OSError) as error:
         return SyncReport(run_dir, warnings=(str(error),))
 
 
-def _first_runtime(
-    plan: Mapping[str, Any], runtimes: Mapping[Path, RuntimeConfig]
-) -> RuntimeConfig | None:
-    """The settings of the sweep's first point that has a run directory."""
-    by_name = {run_dir.name: runtime for run_dir, runtime in runtimes.items()}
-    return next(
-        (
-            by_name[name]
-            for point in plan["points"]
-            if (name := point["fingerprint"][:12]) in by_name
-        ),
-        None,
-    )
+def description(plan: SweepPlan, page: str = "") -> str:
+    """Returns the text above the charts of a sweep in the tracker (Markdown).
+
+    Args:
+        plan: of the sweep.
+        page: address of the report within the tracker's pages, once it is there. A browser follows
+            no link from them to a file on disk.
+    """
+    axes = "; ".join(f"{axis.label} ({', '.join(map(str, axis.values))})" for axis in plan.axes)
+    build = f"python reports/build.py {plan.ablation} --sweep {plan.sweep_id}"
+    # the link comes first: only the first lines can be clicked before "Show more"
+    link = f"**[Report]({page})** · " if page else ""
+    parts = [
+        link + f"**{plan.title or plan.ablation}**: {plan.question}".strip(": "),
+        f"Paper: {plan.paper_says}" if plan.paper_says else "",
+        f"Varied: {axes}." if axes else "",
+        f"Compared by `{plan.metric}` ({plan.metric_label}).",
+        "Runs of one cell share the tag `cell_fingerprint`; each axis is a tag `cell.NAME`; "
+        f"filter: `tags.sweep_id = '{plan.sweep_id}'`.",
+        "The report with its tables, figures and provenance: "
+        f"`reports/out/{plan.ablation}/index.html`, written by `{build}`.",
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
-def _runtime(run_dir: Path, root: Path, uri: str | None) -> RuntimeConfig:
-    try:
-        stored = read_json(run_dir / "experiment.json")["experiment"]["runtime"]
-    except (DamagedFile, KeyError, TypeError):
-        stored = {}  # `Mirror` says what is wrong with the file
-    named = stored.get("tracking_uri", "")
-    experiment = stored.get("tracking_experiment", RuntimeConfig.tracking_experiment)
-    return RuntimeConfig(
-        root=str(root),
-        tracking_uri=uri or ("" if named == "off" else named),
-        tracking_experiment=experiment,
-    )
-
-
-def _parent(store: Store, plan: Mapping[str, Any], runtime: RuntimeConfig) -> StoredRun:
+def _parent(store: Store, plan: SweepPlan, runtime: RuntimeConfig) -> StoredRun:
     experiment_id = store.experiment(runtime.tracking_experiment)
-    text = json.dumps(plan, indent=1)
-    found = store.find({"sweep_id": plan["sweep_id"], "role": "sweep"}, experiment_id)
+    text = json.dumps(plan.to_dict(), indent=1)
+    found = store.find({"sweep_id": plan.sweep_id, "role": "sweep"}, experiment_id)
     if found:
         parent = found[0]
     else:
         tags = {
-            "sweep_id": plan["sweep_id"],
+            "sweep_id": plan.sweep_id,
             "role": "sweep",
-            "ablation": plan["ablation"],
+            "ablation": plan.ablation,
             "state": "running",
         }
-        parent = store.create(
-            experiment_id, f"sweep {plan['sweep_id']}", int(time.time() * 1000), tags
-        )
-    params = _params(plan)
+        now = int(time.time() * 1000)
+        parent = store.create(experiment_id, f"sweep {plan.sweep_id}", now, tags)
+    params = _params(plan).items()
     store.log_params(
-        parent.run_id, {key: value for key, value in params.items() if key not in parent.params}
+        parent.run_id, {key: value for key, value in params if key not in parent.params}
     )
-    _upload_text(store, parent, "plan.json", text, "plan_digest")
+    _upload_text(store, parent, PLAN_FILE, text, "plan_digest")
     note = description(plan, _page_of(parent) if REPORT_DIGEST in parent.tags else "")
     if parent.tags.get(NOTE) != note:
         store.set_tags(parent.run_id, {NOTE: note})
     return parent
 
 
-def description(plan: Mapping[str, Any], page: str = "") -> str:
-    """What the tracker's page of a sweep says above its charts (Markdown): the question, the paper,
-    how to compare, where the report is.
-
-    `page`: address of the report within the tracker's pages, once it is there. A browser follows no
-    link from them to a file on disk.
-    """
-    axes = "; ".join(
-        f"{axis['label']} ({', '.join(map(str, axis['values']))})" for axis in plan["axes"]
-    )
-    build = f"python reports/build.py {plan['ablation']} --sweep {plan['sweep_id']}"
-    link = (
-        f"**[Report]({page})** · " if page else ""
-    )  # first of all: only the first lines can be clicked before "Show more"
-    told = [
-        link + f"**{plan.get('title', plan['ablation'])}**: {plan.get('question', '')}".strip(": "),
-        f"Paper: {plan['paper_says']}" if plan.get("paper_says") else "",
-        f"Varied: {axes}." if axes else "",
-        f"Compared by `{plan['metric']}` ({plan.get('metric_label', '')}).",
-        f"Runs of one cell share the tag `cell_fingerprint`; each axis is a tag `cell.NAME`; filter: `tags.sweep_id = '{plan['sweep_id']}'`.",
-        f"The report with its tables, figures and provenance: `reports/out/{plan['ablation']}/index.html`, written by `{build}`.",
-    ]
-    return "\n\n".join(filter(None, told))
-
-
 def _page_of(parent: StoredRun) -> str:
-    """Where the tracker shows the report's page: relative, so that it holds for any address and
-    port under which the UI runs.
+    """Returns where the tracker shows the report's page.
+
+    The address is relative, so that it holds for any address and port under which the UI runs.
     """
     return f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}/artifacts/{PAGE}"
 
 
-def _params(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What does not change while the sweep goes on: params of a run cannot be changed."""
-    params = {
-        key: plan[key]
-        for key in ("ablation", "metric", "dataset", "recipe", "seeds")
-        if key in plan
-    }
-    if plan.get("kind") != SEARCH:
-        return params | {f"axis.{axis['key']}": json.dumps(axis["values"]) for axis in plan["axes"]}
-    params |= {
-        key: json.dumps(plan[key]) for key in ("objectives", "sampler", "pruner") if key in plan
-    }
-    for parameter in plan.get("space", ()):
+def _params(plan: SweepPlan) -> dict[str, Any]:
+    """Returns what never changes while the sweep goes on: params of a run are constant."""
+    values = plan.to_dict()
+    names = ("ablation", "metric", "dataset", "recipe", "seeds")
+    params = {key: values[key] for key in names if key in values}
+    if not plan.is_search:
+        return params | {f"axis.{axis.key}": json.dumps(list(axis.values)) for axis in plan.axes}
+    for key in ("objectives", "sampler", "pruner"):
+        if key in values:
+            params[key] = json.dumps(values[key])
+    for parameter in values.get("space", ()):
         scale = ":log" if parameter.get("log") else ""
         ends = f"{parameter.get('low')}:{parameter.get('high')}{scale}"
-        params[f"space.{parameter['key']}"] = (
-            json.dumps(parameter["choices"]) if parameter.get("choices") else ends
-        )
+        choices = parameter.get("choices")
+        params[f"space.{parameter['key']}"] = json.dumps(choices) if choices else ends
     return params
 
 
 def _upload_text(store: Store, parent: StoredRun, name: str, text: str, tag: str) -> None:
-    """Upload if it differs from what was uploaded last; the tag with its digest is set afterwards."""
+    """Stores a text if it differs from the last one; the tag with its digest is set afterwards."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     if parent.tags.get(tag) != digest:
         store.upload_text(parent.run_id, text, name)
@@ -265,7 +220,7 @@ def _upload_text(store: Store, parent: StoredRun, name: str, text: str, tag: str
 
 def _finish(
     store: Store,
-    plan: Mapping[str, Any],
+    plan: SweepPlan,
     runtime: RuntimeConfig,
     points: Sequence[PointSummary],
     final: bool,
@@ -278,61 +233,52 @@ def _finish(
             news.append(point)
             last[point.key] = point
     for _ in store.log_points(parent.run_id, news):
-        store.beat()
+        store.heartbeat()
     if final:
-        _settle(store, plan, runtime, points)
+        _update_children(store, plan, runtime, points)
     states = {point.fingerprint: point.state for point in points if point.state in ENDED_EARLY}
     if states or "states_digest" in parent.tags:
         _upload_text(store, parent, STATES, json.dumps(states, indent=1), "states_digest")
-    tags = {
-        "best_cell": json.dumps(best_cell(plan, points)),
-        "state": _state(points) if final else "running",
-    }
-    store.set_tags(
-        parent.run_id, {key: value for key, value in tags.items() if parent.tags.get(key) != value}
-    )
-    status = (
-        {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}[_state(points)]
-        if final
-        else "RUNNING"
-    )
+    state = _sweep_state(points) if final else RunState.RUNNING
+    tags = {"best_cell": json.dumps(best_cell(plan, points)), "state": str(state)}
+    changed = {key: value for key, value in tags.items() if parent.tags.get(key) != value}
+    store.set_tags(parent.run_id, changed)
+    status = MLFLOW_STATUS.get(state, "RUNNING")
     if status != parent.status:
-        store.set_status(
-            parent.run_id,
-            status,
-            int(max([p.finished_at for p in points if p.finished_at] or [time.time()]) * 1000),
-        )
+        ends = [point.finished_at for point in points if point.finished_at]
+        store.set_status(parent.run_id, status, int(max(ends or [time.time()]) * 1000))
 
 
-def _settle(
-    store: Store, plan: Mapping[str, Any], runtime: RuntimeConfig, points: Sequence[PointSummary]
+def _update_children(
+    store: Store, plan: SweepPlan, runtime: RuntimeConfig, points: Sequence[PointSummary]
 ) -> None:
-    """Bring children up to date that are shown in another state than they ended in: their job could
-    not tell the tracker.
+    """Mirrors children that are shown in another state than they ended in.
+
+    Their job ended without telling the tracker.
     """
-    ended = {
-        point.fingerprint: point.state
-        for point in points
-        if point.state in (*ENDED_EARLY, "finished", "failed", "stopped")
-    }
-    for child in store.find({"sweep_id": plan["sweep_id"], "role": "experiment"}):
+    ended = {point.fingerprint: point.state for point in points if point.state in MLFLOW_STATUS}
+    for child in store.find({"sweep_id": plan.sweep_id, "role": "experiment"}):
         fingerprint = child.tags["run_key"]
         if ended.get(fingerprint, child.tags.get("state")) != child.tags.get("state"):
             run_dir = Path(runtime.root) / fingerprint[:12]
-            for text in _sync_one(run_dir, runtime, store).warnings:
+            for text in sync_run(run_dir, runtime, store).warnings:
                 log.warning("%s", text)
-            store.beat()
+            store.heartbeat()
 
 
-def _summary(run_dir: Path, fingerprint: str, plan: Mapping[str, Any]) -> PointSummary:
-    status = run_status(run_dir, abandoned=True)
-    cpu, gpu = (float(status.get(name) or 0.0) for name in ("cpu_hours", "gpu_hours"))
-    if status["state"] != "finished" or not (run_dir / "results.json").exists():
-        return PointSummary(fingerprint, status["state"], cpu_hours=cpu, gpu_hours=gpu)
-    value = _value(run_dir, plan["metric"])
-    at = float(status.get("updated") or 0.0) if value is not None else 0.0
-    values = tuple(_value(run_dir, objective["metric"]) for objective in plan.get("objectives", ()))
-    return PointSummary(fingerprint, "finished", value, at, cpu, gpu, values)
+def _summary(run_dir: Path, fingerprint: str, plan: SweepPlan) -> PointSummary:
+    try:
+        status = run_status(run_dir, abandoned=True)
+    except DamagedFile as error:
+        log.warning("%s", error)
+        return PointSummary(fingerprint, RunState.STOPPED)
+    cpu, gpu = status.cpu_hours, status.gpu_hours
+    if status.state != RunState.FINISHED or not (run_dir / RESULTS_FILE).exists():
+        return PointSummary(fingerprint, status.state, cpu_hours=cpu, gpu_hours=gpu)
+    value = _value(run_dir, plan.metric)
+    at = status.updated if value is not None else 0.0
+    values = tuple(_value(run_dir, objective.metric) for objective in plan.objectives)
+    return PointSummary(fingerprint, RunState.FINISHED, value, at, cpu, gpu, values)
 
 
 def _value(run_dir: Path, metric: str) -> float | None:
@@ -340,8 +286,8 @@ def _value(run_dir: Path, metric: str) -> float | None:
     return None if found is None else found[0]
 
 
-def _state(summaries: Sequence[PointSummary]) -> str:
+def _sweep_state(summaries: Sequence[PointSummary]) -> RunState:
     states = {summary.state for summary in summaries}
-    if states <= {"finished", "pruned"}:
-        return "finished"
-    return "failed" if "failed" in states else "stopped"
+    if states <= {RunState.FINISHED, RunState.PRUNED}:
+        return RunState.FINISHED
+    return RunState.FAILED if RunState.FAILED in states else RunState.STOPPED

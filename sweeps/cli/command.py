@@ -19,7 +19,7 @@ from ablations.search import Search
 from simvtp import tracking
 from simvtp.errors import UserError
 from simvtp.runs.metric_names import MetricName
-from simvtp.runs.provenance import without_url_users
+from simvtp.runs.provenance import without_credentials
 from simvtp.runs.run_records import RunState
 from sweeps.cli.dry_run import dry_run
 from sweeps.cli.options import make_comparison, make_options, selected_points
@@ -83,7 +83,7 @@ def _run(
     runtime = comparison.base.runtime
     uri = tracking.resolve_uri(runtime)
     if uri is not None:
-        print(f"preparing the tracker at {without_url_users(uri)} ...", flush=True)
+        print(f"preparing the tracker at {without_credentials(uri)} ...", flush=True)
     parent = tracking.start_sweep(comparison.recorded_plan(), runtime)
     last = time.monotonic()
 

@@ -28,7 +28,7 @@ from simvtp.evaluation.answers import (
     top_k,
 )
 from simvtp.runs.results import Protocol, Result
-from simvtp.tracking.address import metric_name
+from simvtp.tracking.address import mlflow_name
 from tests.reference.answer_results import action_result, count_result, open_ended_result
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
@@ -88,7 +88,7 @@ def test_accuracy_of_each_category() -> None:
         "accuracy-who": 100.0,
     }
     assert all(
-        metric_name(f"test/finetuned/qa/{name}") == f"test/finetuned/qa/{name}" for name in found
+        mlflow_name(f"test/finetuned/qa/{name}") == f"test/finetuned/qa/{name}" for name in found
     )
     assert accuracy(ranks, [""] * 5) == {"accuracy": 60.0}
     with pytest.raises(DataError, match="5 questions were scored, but 2 have a category"):

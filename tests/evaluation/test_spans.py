@@ -24,7 +24,7 @@ from simvtp.evaluation.temporal_spans import (
 )
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.results import Protocol, Result
-from simvtp.tracking.address import metric_name
+from simvtp.tracking.address import mlflow_name
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 SECONDS = 8
@@ -133,7 +133,7 @@ def test_metric_names_are_legal_in_the_tracker() -> None:
         [(np.array([[0.0, 5.0]]), np.array([1.0]))], np.array([[0.0, 10.0]])
     )
     assert all(
-        MetricName.parse(metric_name(f"test/finetuned/grounding/{name}")).metric == name
+        MetricName.parse(mlflow_name(f"test/finetuned/grounding/{name}")).metric == name
         for name in found
     )
     assert list(found) == list(chance(np.array([[0.0, 1.0]]), np.array([2.0])))

@@ -26,7 +26,7 @@ from simvtp.runs.results import Result
 from simvtp.runs.rundir import load_results
 from simvtp.runs.scores import read_metric
 from simvtp.tasks.twostage import CentreViews
-from simvtp.tracking.address import metric_name
+from simvtp.tracking.address import mlflow_name
 from tests.reference.matrix_ranks import ranks_of_matrix
 from tests.small import small_experiment, small_settings
 from tests.tasks.test_tasks import context_of, silent
@@ -112,7 +112,7 @@ def test_further_figures_have_keys_protocols_and_times_of_their_own(
         for direction in ("t2v", "v2t")
     ]
     assert list(results) == further, "the plain figures come first in each stage"
-    assert all(metric_name(key) == key for key in results), "legal in the tracker as they are"
+    assert all(mlflow_name(key) == key for key in results), "legal in the tracker as they are"
     assert len(
         {replace(result.protocol, seed=0, checkpoint="") for result in results.values()}
     ) == len(results)

@@ -28,7 +28,7 @@ from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
 from simvtp.runs.atomic_files import write_atomically
 from sweeps.study import open_study
-from tests.test_tracking import ROOT, Run, ended, make_plan, make_result, make_sweep
+from tests.tracking.run_dirs import ROOT, Run, ended, make_plan, make_result, make_sweep
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),

@@ -11,7 +11,7 @@ import torch
 
 from simvtp.bench.step.implementations import OURS
 from simvtp.bench.step.step_speed import SpeedRow, StepSpeedOptions, reference
-from simvtp.runs.provenance import capture, without_url_users
+from simvtp.runs.provenance import capture, without_credentials
 
 
 def conditions(device: torch.device) -> list[str]:
@@ -24,7 +24,7 @@ def conditions(device: torch.device) -> list[str]:
     commit = (known.commit or known.note) + (" with uncommitted changes" if known.dirty else "")
     transformers = known.packages.get("transformers", "—")
     rows = [
-        ("command", f"`python -m simvtp {without_url_users(' '.join(sys.argv[1:]))}`"),
+        ("command", f"`python -m simvtp {without_credentials(' '.join(sys.argv[1:]))}`"),
         ("commit", commit),
         (
             "machine",

@@ -17,7 +17,7 @@ from simvtp import tracking
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.errors import UserError
 from simvtp.tracking import resolve_uri
-from simvtp.tracking.address import database_path, require_answer, shown
+from simvtp.tracking.address import database_path, display_uri, require_answer
 from sweeps.monitor.controller_lock import controller
 from sweeps.monitor.overview import SweepFolder, find_sweeps
 from sweeps.monitor.point_state import read_job
@@ -105,7 +105,7 @@ def _tracker(
             running = tracking.running_runs(uri)
         except UserError as error:
             command = f"`python -m simvtp sync --root {root}`"
-            yield Diagnosis(root, str(error), f"run {command} when {shown(uri)} is back")
+            yield Diagnosis(root, str(error), f"run {command} when {display_uri(uri)} is back")
             continue
         yield from _runs_without_process(root, tracked, running, alive, busy)
         yield from _sweeps_without_process(sweeps, runtime, running, alive)
