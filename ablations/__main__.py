@@ -1,6 +1,4 @@
-"""`python -m ablations list`: the comparisons that exist, what each asks, and how far its runs are.
-Running them is the work of `sweeps`.
-"""
+"""Command `python -m ablations list`: the ablations, their questions and their progress."""
 
 from __future__ import annotations
 
@@ -13,16 +11,17 @@ from ablations import ABLATIONS
 from ablations.cost import cpu_minutes
 from ablations.design import Ablation
 from ablations.search import Search
-from ablations.sweep_progress import Standing, standings
+from ablations.sweep_progress import SweepProgress, read_progress
 from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.recipes import get_recipe
 from simvtp.errors import UserError
 
 
-def main(arguments: Sequence[str]) -> int:
-    """List all ablations, or those that are named; returns the exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m ablations", description=__doc__.partition("\n")[0] if __doc__ else ""
+        prog="python -m ablations",
+        description="Lists the ablations, their questions, and how far their runs are.",
     )
     parser.add_argument(
         "command", nargs="?", choices=["list"], default="list", help="show the ablations"
@@ -46,15 +45,20 @@ def main(arguments: Sequence[str]) -> int:
         metavar="DIR",
         help="folder of the runs (default: runs)",
     )
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Lists all ablations, or those that are named; returns the exit status."""
+    args = make_parser().parse_args(arguments)
     try:
         base = get_recipe(args.recipe)
         unknown = [name for name in args.names if name not in ABLATIONS]
         if unknown:
             raise UserError(
-                f"there is no ablation '{unknown[0]}': choose of {', '.join(ABLATIONS)}."
+                f"there is no ablation '{unknown[0]}': choose from {', '.join(ABLATIONS)}."
             )
-        found = standings(args.root)
+        found = read_progress(args.root)
         for name in args.names or ABLATIONS:
             print(describe(name, base, found.get(name, ())))
     except UserError as error:
@@ -63,17 +67,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def describe(name: str, base: Experiment, sweeps: Sequence[Standing]) -> str:
-    """Some lines on one ablation: question, grid, state, command."""
+def describe(name: str, base: Experiment, sweeps: Sequence[SweepProgress]) -> str:
+    """Returns some lines on one ablation: question, grid, progress, command."""
     comparison = ABLATIONS[name](base)
-    state = [f"  {sweep.line}" for sweep in sweeps] or ["  not run yet"]
+    progress = [f"  {sweep.line}" for sweep in sweeps] or ["  not run yet"]
+    noun = "space" if isinstance(comparison, Search) else "grid"
+    recipe = "" if base.name == "tiny" else f" --recipe {base.name}"
     return "\n".join(
         [
             f"{name}: {comparison.title}",
             f"  {comparison.question}",
-            f"  {'space' if isinstance(comparison, Search) else 'grid'} for recipe {base.name}: {_size(comparison)}",
-            *state,
-            f"  run it: python sweeps/run.py {name}{'' if base.name == 'tiny' else f' --recipe {base.name}'}",
+            f"  {noun} for recipe {base.name}: {_size(comparison)}",
+            *progress,
+            f"  run it: python sweeps/run.py {name}{recipe}",
         ]
     )
 
@@ -86,8 +92,9 @@ def _size(comparison: Ablation | Search) -> str:
     )
     if comparison.base.name != "tiny":
         return f"{sizes}, {len(comparison.cells())} cells"
-    minutes = sum(cpu_minutes(point.experiment) for point in comparison.points())
-    return f"{sizes}, {len(comparison.points())} points, about {minutes:.0f} CPU minutes a seed"
+    points = comparison.points()
+    minutes = sum(cpu_minutes(point.experiment) for point in points)
+    return f"{sizes}, {len(points)} points, about {minutes:.0f} CPU minutes a seed"
 
 
 if __name__ == "__main__":

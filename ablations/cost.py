@@ -1,11 +1,10 @@
-"""What an experiment will cost, roughly, from its settings: enough to plan a grid and to say how
-much of a point is done.
+"""Estimates the cost of an experiment from its settings, to plan a grid and to show progress.
 
-Counted are multiply-adds of the encoder and the decoders, from the numbers of tokens, without
-building a model (`simvtp.models.flops.simvtp_flops` counts exactly and needs torch). Minutes are
-those counts over the speed that recipe `tiny` was measured to have. A small model spends much of
-its time outside of products, so that minutes are worth a factor of two either way, and differences
-between cells more than that."""
+It counts multiply-adds of the encoder and the decoders from the numbers of tokens, without building
+a model (`simvtp.models.flops.simvtp_flops` counts exactly and needs torch). Minutes are those
+counts over the measured speed of recipe `tiny`. A small model spends much of its time outside of
+matrix products, so minutes are right within a factor of two; ratios between cells are better.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +22,17 @@ from simvtp.config.train_config import TrainConfig
 
 STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
 BACKWARD = 3  # a training step is about three forward passes
-PER_CLIP = {
-    "qa": 5.0,
-    "grounding": 1.7,
-    "action": 0.55,
-}  # samples for each clip of the embedded data set; 1 for the other tasks
-# multiply-adds of a CPU second, recipe tiny on one core of a shared server (docs/ablations.md says
-# how)
+# Samples for each clip of the embedded data set; 1 for the other tasks.
+PER_CLIP = {"qa": 5.0, "grounding": 1.7, "action": 0.55}
+# Multiply-adds of a CPU second: recipe tiny on one core of a shared server (see docs/ablations.md).
 MEASURED_RATE = 2.4e10
 START_MINUTES = 0.25  # of a process, until its first step
 
 
 def stage_work(experiment: Experiment) -> dict[str, float]:
-    """Multiply-adds of each of `STAGES`; 0 for one that is off. Where the number of clips is not
-    known, that of the embedded data set.
+    """Returns the multiply-adds of each of `STAGES`; 0 for one that is off.
+
+    An unknown number of clips counts as that of the embedded data set.
     """
     shapes, tuning, evaluate = experiment.data.shapes, experiment.finetune, experiment.evaluate
     views = evaluate.segments * evaluate.crops
@@ -64,20 +60,24 @@ def stage_work(experiment: Experiment) -> dict[str, float]:
     return work
 
 
-def share_done(experiment: Experiment, stage: str, stage_share: float) -> float:
-    """Estimated share of the whole work that is done, in the middle of `stage`; at most 0.99, and 0
-    for a stage that is not known.
+def fraction_done(experiment: Experiment, stage: str, stage_fraction: float) -> float:
+    """Returns the estimated fraction of the work that is done, at most 0.99.
+
+    Args:
+        experiment: the experiment.
+        stage: the current stage; 0 is returned for an unknown one.
+        stage_fraction: fraction of that stage that is done.
     """
     work = stage_work(experiment)
     total = sum(work.values())
     if total == 0 or stage not in STAGES:
         return 0.0
     before = sum(work[name] for name in STAGES[: STAGES.index(stage)])
-    return min(0.99, (before + work[stage] * stage_share) / total)
+    return min(0.99, (before + work[stage] * stage_fraction) / total)
 
 
 def cpu_minutes(experiment: Experiment) -> float:
-    """Estimated minutes of one CPU core; meant for recipes of the size of `tiny`."""
+    """Returns the estimated minutes of one CPU core; meant for recipes of the size of `tiny`."""
     return START_MINUTES + sum(stage_work(experiment).values()) / MEASURED_RATE / 60
 
 
@@ -103,7 +103,7 @@ def _simvtp_sample(experiment: Experiment, model: SimVTPConfig, visible: int, ma
         (visible, encoded) if model.contrastive_video == "masked" else (model.tubes, model.tubes)
     )
     shared = model.reuse_pair_pass and model.contrastive_text == model.contrastive_video == "masked"
-    work = embedded * model.tube_values * model.dim
+    work: float = embedded * model.tube_values * model.dim
     if {"mvm", "mlm"} & set(wanted) or ("vtm" in wanted and shared):
         work += _encoder(model, encoded + model.text_length)
     if "vtc" in wanted or ("vtm" in wanted and model.vtm_negatives == "hard"):

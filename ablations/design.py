@@ -1,7 +1,8 @@
-"""What an ablation is: a base experiment, axes and seeds, expanded to experiments without repeats.
+"""Ablations: a base experiment, axes and seeds, expanded to experiments without repeats.
 
 Nothing is run here. The same `Ablation` is used by `sweeps` (which runs its points) and, through
-`plan()`, by `reports` (which lays out the table and knows which cells are missing)."""
+`plan()`, by `reports` (which lays out the table and knows which cells are missing).
+"""
 
 from __future__ import annotations
 
@@ -27,13 +28,15 @@ Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied: one setting, or several at a time.
+    """A setting that is varied, or several at a time.
 
-    Attributes: key: the setting; for an axis with `settings` a name for the table, which no setting
-        needs to have. values: of the setting; for an axis with `settings` the names of the bundles.
-        A cell holds the value or the name. short: what a progress line calls it ("video" for "video
-        mask ratio"). settings: what each name sets: {"MVM+MLM": {"losses.vtc": 0, "losses.vtm": 0,
-        ...}}. Empty: a value is one of `key`.
+    Attributes:
+        key: the setting; for an axis with `settings` any name.
+        values: of the setting; for an axis with `settings` the names of the bundles. A cell holds
+            the value or the name.
+        short: name in progress lines ("video" for "video mask ratio").
+        settings: the settings of each name: {"MVM+MLM": {"losses.vtc": 0, "losses.vtm": 0}}; empty:
+            a value is one of `key`.
     """
 
     key: str
@@ -44,15 +47,16 @@ class Axis:
 
     @property
     def name(self) -> str:
+        """Name in progress lines."""
         return self.short or self.label
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The settings that this axis changes: a user cannot give them by `key=value` as well."""
+        """The settings that this axis changes; a user cannot give them by `key=value` as well."""
         return tuple(dict.fromkeys(key for value in self.values for key in self.settings_of(value)))
 
     def settings_of(self, value: Any) -> Mapping[str, Any]:
-        """The settings that a value stands for."""
+        """Returns the settings that a value stands for."""
         return self.settings[value] if self.settings else {self.key: value}
 
 
@@ -67,14 +71,16 @@ class Point:
 
     @cached_property
     def fingerprint(self) -> str:
+        """Fingerprint of the experiment."""
         return self.experiment.fingerprint
 
     @property
     def run_dir(self) -> Path:
+        """Directory of its run."""
         return Path(self.experiment.runtime.root) / self.fingerprint[:12]
 
     def plan(self) -> dict[str, Any]:
-        """What plan.json says of the point."""
+        """Returns the entry of the point in plan.json."""
         return {
             "name": self.name,
             "cell": dict(self.cell),
@@ -88,15 +94,20 @@ class Point:
 class Ablation:
     """A comparison of experiments.
 
-    Attributes: name: short name, the first part of the sweep id and the argument of the report.
-        title, question, paper_says: what the report prints above the table. base: the experiment
-        that every point starts from. axes: the settings that are varied; the points are their
-        product. seeds: each cell is run once per seed. metric: tracked name of the figure in the
-        table, `<Result.key>/<metric>`, for example `test/finetuned/t2v/R1`. metric_label: its name
-        for people. published_optimum: the cell that the paper found best, or None. baseline: the
-        cell that the report compares the others with; None, or not in the grid: the published
-        optimum, else the first cell. extra_points: cells outside the product, with a value for each
-        axis. dataset: what the report calls the data; empty = taken from the base experiment.
+    Attributes:
+        name: short name, the first part of the sweep id and the argument of the report.
+        title, question, paper_says: text above the table of the report.
+        base: the experiment that every point starts from.
+        axes: the settings that are varied; the points are their product.
+        seeds: each cell is run once per seed.
+        metric: tracked name of the metric of the table, `<Result.key>/<metric>`, for example
+            `test/finetuned/t2v/R1`.
+        metric_label: name of the metric in the table.
+        published_optimum: the cell that the paper found best, or None.
+        baseline: the cell that the report compares the others with; None, or not in the grid: the
+            published optimum, else the first cell.
+        extra_points: cells outside the product, with a value for each axis.
+        dataset: name of the data in the report; empty: that of the base experiment.
     """
 
     name: str
@@ -119,37 +130,41 @@ class Ablation:
         for axis in self.axes:
             if not axis.values:
                 raise ConfigError(
-                    f"the axis {axis.key} of the ablation '{self.name}' has no value: give at least one."
+                    f"the axis {axis.key} of the ablation '{self.name}' has no value: "
+                    "give at least one."
                 )
         keys = {axis.key for axis in self.axes}
         for cell in self.extra_points:
             if set(cell) != keys:
                 raise ConfigError(
-                    f"the extra point {dict(cell)} of the ablation '{self.name}' must give a value for each of {sorted(keys)}."
+                    f"the extra point {dict(cell)} of the ablation '{self.name}' must give "
+                    f"a value for each of {sorted(keys)}."
                 )
         for axis in (axis for axis in self.axes if axis.settings):
             for value in (*axis.values, *(cell[axis.key] for cell in self.extra_points)):
                 if value not in axis.settings:
                     raise ConfigError(
-                        f"the axis {axis.key} of the ablation '{self.name}' has no settings for its value '{value}'."
+                        f"the axis {axis.key} of the ablation '{self.name}' has no settings "
+                        f"for its value '{value}'."
                     )
 
     def cells(self) -> tuple[dict[str, Any], ...]:
-        """The product of the axes, then the extra points; repeats left out."""
+        """Returns the product of the axes, then the extra points, without repeats."""
+        keys = [axis.key for axis in self.axes]
         product = itertools.product(*(axis.values for axis in self.axes))
-        extra = (tuple(cell[axis.key] for axis in self.axes) for cell in self.extra_points)
-        return tuple(
-            dict(zip([axis.key for axis in self.axes], values, strict=True))
-            for values in dict.fromkeys((*product, *extra))
-        )
+        extra = (tuple(cell[key] for key in keys) for cell in self.extra_points)
+        once = dict.fromkeys((*product, *extra))
+        return tuple(dict(zip(keys, values, strict=True)) for values in once)
 
     def points(self) -> tuple[Point, ...]:
-        """All points, first by seed and then by cell, so that a whole table with one seed is there
-        early.
+        """Returns all points by seed, then by cell: a table with one seed is complete early.
 
-        Points that come to the same experiment (equal fingerprints) are listed once. The base must
-        be possible by itself; a combination that cannot be run raises ConfigError with the name of
-        the point."""
+        Points that are the same experiment (equal fingerprints) are listed once. The base must be
+        possible by itself.
+
+        Raises:
+            ConfigError: a combination cannot be run; the message names the point.
+        """
         return self._points
 
     @cached_property
@@ -186,17 +201,18 @@ class Ablation:
         return Point(shown, seed, experiment, name)
 
     def point_name(self, cell: Cell, seed: int) -> str:
-        """`video 0.90 text 0.75`, with the seed where there are several."""
+        """Returns `video 0.90 text 0.75`, with the seed if there are several."""
         parts = [f"{axis.name} {_number(cell[axis.key])}" for axis in self.axes]
         return " ".join(parts + ([f"seed {seed}"] if len(self.seeds) > 1 else []))
 
     @cached_property
     def sweep_id(self) -> str:
-        """The same grid has the same id, on any machine: running it again continues it."""
+        """Id of the grid, the same on any machine: running the grid again continues the sweep."""
         return sweep_id(self.name, [point.fingerprint for point in self.points()])
 
     def plan(self) -> dict[str, Any]:
-        """All that a report needs to know about the grid, as plain JSON values."""
+        """Returns plan.json: everything that a report needs of the grid."""
+        optimum = self.published_optimum
         return {
             "sweep_id": self.sweep_id,
             "ablation": self.name,
@@ -212,29 +228,29 @@ class Ablation:
             "seeds": list(dict.fromkeys(self.seeds)),
             "metric": self.metric,
             "metric_label": self.metric_label,
-            "published_optimum": dict(self.published_optimum) if self.published_optimum else None,
+            "published_optimum": dict(optimum) if optimum else None,
             "baseline": dict(self.baseline) if self.baseline in self.cells() else None,
             "points": [point.plan() for point in self.points()],
         }
 
 
 def sweep_id(name: str, fingerprints: Sequence[str]) -> str:
-    """`<ablation>-<8 hex digits>` of the set of fingerprints, whatever their order."""
-    return f"{name}-{hashlib.sha256(' '.join(sorted(set(fingerprints))).encode()).hexdigest()[:8]}"
+    """Returns `<ablation>-<8 hex digits>` of the set of fingerprints, whatever their order."""
+    digest = hashlib.sha256(" ".join(sorted(set(fingerprints))).encode()).hexdigest()
+    return f"{name}-{digest[:8]}"
 
 
 def dataset_name(experiment: Experiment) -> str:
-    """`shapes`, or the manifest's file name without its ending: what the results' protocol calls
-    the data, on every machine.
+    """Returns the name of the data in the protocol of results, the same on every machine.
+
+    It is `shapes`, or the manifest's file name without its ending.
     """
     data = experiment.data
     return Path(data.manifest).stem if data.dataset in MANIFEST_DATASETS else data.dataset
 
 
 def retrieval_metric(experiment: Experiment, metric: str = "R1", direction: str = "t2v") -> str:
-    """Tracked name of the retrieval figure that an experiment ends with (see
-    `simvtp.runs.results.Result.key`).
-    """
+    """Returns the tracked name of a retrieval metric of a finished experiment."""
     setting = "zero-shot"
     if experiment.finetune.enabled:
         setting = (

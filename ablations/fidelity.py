@@ -1,17 +1,18 @@
-"""From the released behaviour to ours: a ladder on which one defect after the other is repaired.
+"""Ablation of the fidelity ladder: from the released behaviour to ours, one repair at a time.
 
-Question: what does each repair give, and is there one that loses something? The paper: nothing; its
-figures are those of the released behaviour, or of something near it. Direction to expect: each rung
-at or above the one below. A rung that goes down says that what we call a defect was none.
+Question: what does each repair give, and does one of them lose something?
+The paper: nothing; its results are those of the released behaviour, or of something near it.
+Expected: each rung at or above the one below. A rung that goes down shows that what we call a
+defect was none.
 
 The top of the ladder is the base experiment; at the bottom stands the same experiment with every
 defect of the released implementation that can change a figure of one machine: padding in the mean,
 local negatives, text masked at random in number, masked text for VTC and VTM, a pass of its own for
 VTM's positives (with other dropout), no clipping, fp32. A defect that the base experiment has as
-well is no rung. Left out: choosing the best epoch on the test split, whose figures share no column
+well is no rung. Left out: choosing the best epoch on the test split, whose results share no column
 with others (`finetune.selection=test`), and what ends a run rather than changes it. On one rank
-local and global negatives coincide: that rung then shows nothing but chance in what is not bitwise
-equal, and the small grid leaves it out.
+local and global negatives coincide: that rung then shows nothing but noise, and the small grid
+leaves it out.
 
 Command: `python sweeps/run.py fidelity` (the ladder), `--full-grid` (and each repair alone).
 Cost: a run of the recipe for each rung and seed.
@@ -23,14 +24,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.design import Ablation
-from ablations.variants import Variants
+from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.tree import flatten
 from simvtp.errors import ConfigError
 
 BOTTOM = "released"
 NEGATIVES = "global negatives"
-REPAIRS: Mapping[str, Mapping[str, Any]] = {  # what each repair takes away: the released settings
+REPAIRS: Cells = {  # the released settings that each repair replaces
     "content pooling": {"model.pooling": "with_pads", "finetune.task.pooling": "with_pads"},
     NEGATIVES: {"losses.vtc_negatives": "local", "finetune.task.vtc_negatives": "local"},
     "exact text masks": {"masks.text_rule": "bernoulli"},
@@ -42,7 +43,7 @@ REPAIRS: Mapping[str, Mapping[str, Any]] = {  # what each repair takes away: the
 
 
 def rungs(base: Experiment) -> Sequence[str]:
-    """The repairs that the base experiment has, in order."""
+    """Returns the repairs that the base experiment has, in order."""
     own = flatten(base)
     return [
         name
@@ -51,11 +52,17 @@ def rungs(base: Experiment) -> Sequence[str]:
     ]
 
 
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
+def cells(base: Experiment) -> Cells:
+    """Returns the ladder, then each repair alone.
+
+    Raises:
+        ConfigError: the base experiment repairs no defect.
+    """
     repairs = rungs(base)
     if not repairs:
         raise ConfigError(
-            f"recipe {base.name} has no defect repaired: there is no ladder to climb; choose another one, such as base."
+            f"recipe {base.name} repairs no defect, so there is no ladder; "
+            "choose another one, such as base."
         )
     found = {BOTTOM: _with(base, ())}
     for number, name in enumerate(repairs, 1):
@@ -64,18 +71,19 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
 
 
 def small(base: Experiment) -> Sequence[str]:
-    """The ladder alone, without the rung that one rank cannot show."""
+    """Returns the ladder without the rung that one rank cannot show."""
     return [
         name for name in cells(base) if not name.startswith("only") and name != f"+ {NEGATIVES}"
     ]
 
 
 def ladder(base: Experiment) -> Sequence[str]:
+    """Returns the ladder without the repairs alone."""
     return [name for name in cells(base) if not name.startswith("only")]
 
 
 def _with(base: Experiment, repaired: Sequence[str]) -> Mapping[str, Any]:
-    """Every setting of the ladder: ours where it is repaired, else as released."""
+    """Returns every setting of the ladder: ours if it is repaired, else as released."""
     own = flatten(base)
     return {
         key: own[key] if name in repaired else value
@@ -103,7 +111,7 @@ def build(
     seeds: Sequence[int] = (0,),
     full: bool = False,
 ) -> Ablation:
-    """The ladder; with `full` each repair alone as well."""
+    """Makes the ladder; with `full` each repair alone as well."""
     return STUDY.build(
         base, cells or (None if full or base.name == "tiny" else ladder(base)), seeds, full
     )

@@ -1,27 +1,30 @@
-"""Which objectives: subsets of MVM, MLM, VTC and VTM, and their weights.
+"""Ablation of the objectives: subsets of MVM, MLM, VTC and VTM, and their weights.
 
-MVM predicts hidden video tubes, MLM hidden words; VTC pulls features of a pair together, VTM tells
-right pairs from wrong ones. Question: what does each objective add, and can the reconstructing ones
-(MVM, MLM) or the aligning ones (VTC, VTM) do alone? The paper: all four with weight 1; VTC and VTM
-help "significantly". No figure of any subset is known. Direction to expect if that holds: MVM+MLM
-is lowest, adding VTC or VTM raises it, all four are best. On a small data set it may come out
-otherwise.
+MVM predicts hidden video tubes, MLM hidden words; VTC pulls the features of a pair together, VTM
+classifies pairs as right or wrong.
+
+Question: what does each objective add, and do the reconstructing ones (MVM, MLM) or the aligning
+ones (VTC, VTM) suffice alone?
+The paper: all four with weight 1; VTC and VTM help "significantly". No result of any subset is
+known.
+Expected: MVM+MLM is lowest, adding VTC or VTM raises it, all four are best. On a small data set it
+may come out otherwise.
 
 Eleven of the fifteen subsets are sensible, because a neighbour in the table answers a question with
-them: each objective alone (what does it carry by itself?), all but one (what is lost without it?),
+them: each objective alone (what does it give by itself?), all but one (what is lost without it?),
 the reconstructing pair, the aligning pair, and all four. The other four pairs mix one of each kind
 and answer nothing that these do not; `--subsets MVM+VTC` runs them all the same. VTM without VTC is
 allowed: it needs a wrong clip for each text, which is drawn at random, not by VTC similarity. At
 least one objective must be on.
 
-An objective that is off costs nothing: its decoder or head is not built. The figure of the table is
-retrieval after fine-tuning, which trains the features of every cell with the same contrastive loss;
-without VTC the zero-shot figures are those of features that were never trained to be compared, and
-are no measure of the pre-training.
+An objective that is off costs nothing: its decoder or head is not built. The table has retrieval
+after fine-tuning, which trains the features of every cell with the same contrastive loss; without
+VTC the zero-shot values are those of features that were never trained to be compared, and are no
+measure of the pre-training.
 
 Command: `python sweeps/run.py losses` (recipe `tiny`: the four subsets of the paper's claim), `python
-         sweeps/run.py losses --full-grid` (eleven), `python sweeps/run.py losses --weights vtc=0.5,1,2
-         --subsets MVM+MLM+VTC+VTM`.
+sweeps/run.py losses --full-grid` (eleven), `python sweeps/run.py losses --weights vtc=0.5,1,2 --subsets
+MVM+MLM+VTC+VTM`.
 Cost: at most a run of the recipe for each cell and seed.
 """
 
@@ -38,16 +41,8 @@ from simvtp.errors import ConfigError
 OBJECTIVES = ("MVM", "MLM", "VTC", "VTM")
 ALL = "MVM+MLM+VTC+VTM"
 SMALL = ("MVM+MLM", "MVM+MLM+VTC", "MVM+MLM+VTM", ALL)
-SENSIBLE = (
-    *OBJECTIVES,
-    "MVM+MLM",
-    "VTC+VTM",
-    *(
-        "+".join(name for name in OBJECTIVES if name != left_out)
-        for left_out in reversed(OBJECTIVES)
-    ),
-    ALL,
-)
+ALL_BUT_ONE = ("MVM+MLM+VTC", "MVM+MLM+VTM", "MVM+VTC+VTM", "MLM+VTC+VTM")
+SENSIBLE = (*OBJECTIVES, "MVM+MLM", "VTC+VTM", *ALL_BUT_ONE, ALL)
 
 
 def build(
@@ -57,12 +52,19 @@ def build(
     seeds: Sequence[int] = (0,),
     full: bool = False,
 ) -> Ablation:
-    """One cell a subset, and one more for each weight other than 1 that is given for an objective
-    in it.
+    """Makes the ablation: one cell a subset and combination of weights.
 
-    Args: subsets: names such as `MVM+MLM`, in any order of the parts; default: four for the recipe
-        `tiny` (unless `full`), else eleven. weights: `vtc=0.5,1,2`, with commas also between
-        objectives; the weights of several objectives are combined.
+    Args:
+        base: the experiment that every cell changes.
+        subsets: names such as `MVM+MLM`, in any order of the parts; default: four for the recipe
+            `tiny` (unless `full`), else eleven.
+        weights: `vtc=0.5,1,2`, with commas also between objectives; the weights of several
+            objectives are combined.
+        seeds: each cell is run once per seed.
+        full: all eleven subsets by default.
+
+    Raises:
+        ConfigError: a subset or a weight has another form.
     """
     small = base.name == "tiny" and not full
     wanted = [read_subset(name) for name in subsets or (SMALL if small else SENSIBLE)]
@@ -77,8 +79,10 @@ def build(
     return Ablation(
         name="losses",
         title="Objectives of the pre-training",
-        question="What do masked video modelling, masked language modelling, contrast and matching each add?",
-        paper_says='All four with weight 1 are used; contrast and matching help "significantly". No figure of a subset is known.',
+        question="What do masked video modelling, masked language modelling, contrast and "
+        "matching each add?",
+        paper_says="All four with weight 1 are used; contrast and matching help "
+        '"significantly". No figure of a subset is known.',
         base=base,
         axes=(Axis("losses", "objectives", tuple(settings), settings=settings),),
         seeds=tuple(seeds),
@@ -89,9 +93,7 @@ def build(
 
 
 def cell_name(weights: Mapping[str, float]) -> str:
-    """`MVM+MLM+0.5 VTC`: the objectives that are on, in the order of the paper, with weights other
-    than 1.
-    """
+    """Returns `MVM+MLM+0.5 VTC`: the objectives in the order of the paper, with weights not 1."""
     return "+".join(
         name if weights[name] == 1 else f"{weights[name]:g} {name}"
         for name in OBJECTIVES
@@ -100,18 +102,19 @@ def cell_name(weights: Mapping[str, float]) -> str:
 
 
 def read_subset(text: str) -> tuple[str, ...]:
-    """The objectives of `vtc+MVM`, in the order of the paper."""
+    """Returns the objectives of `vtc+MVM`, in the order of the paper."""
     parts = [part.strip().upper() for part in text.split("+")]
     for part in parts:
         if part not in OBJECTIVES:
             raise ConfigError(
-                f"'{text}' is not a set of objectives: write some of {', '.join(OBJECTIVES)} with + between, such as {SMALL[1]}."
+                f"'{text}' is not a set of objectives: write some of {', '.join(OBJECTIVES)} "
+                f"with + between, such as {SMALL[1]}."
             )
     return tuple(name for name in OBJECTIVES if name in parts)
 
 
 def read_weights(texts: Sequence[str] | str) -> dict[str, tuple[float, ...]]:
-    """`vtc=0.5,1,2` as {"VTC": (0.5, 1.0, 2.0)}."""
+    """Returns {"VTC": (0.5, 1.0, 2.0)} of `vtc=0.5,1,2`."""
     found: dict[str, list[float]] = {}
     name = ""
     for part in ",".join([texts] if isinstance(texts, str) else texts).split(","):
@@ -125,7 +128,8 @@ def read_weights(texts: Sequence[str] | str) -> dict[str, tuple[float, ...]]:
             number = -1.0
         if name not in OBJECTIVES or not 0 < number < float("inf"):
             raise ConfigError(
-                f"--weights {part.strip()}: write an objective and weights above 0, such as vtc=0.5,1,2 (--subsets leaves one out)."
+                f"--weights {part.strip()}: write an objective and weights above 0, "
+                "such as vtc=0.5,1,2 (--subsets leaves one out)."
             )
         found.setdefault(name, []).append(number)
     return {name: tuple(dict.fromkeys(values)) for name, values in found.items()}

@@ -1,31 +1,34 @@
-"""MAC, one change at a time: how much is hidden, how, from whom, and of how many frames.
+"""Ablation of MAC, one change at a time: mask ratios, kind of mask, frames, data.
 
 Question: which of MAC's unpublished choices matter: video ratio, text ratio, kind of mask, [MASK]
-or dropping, frames, data, masks while tuning? The paper: masks "a high ratio" of patches, each
-frame its own, and replaces words by [MASK]; ratios, and masks at fine-tuning, are not known. It
-claims 60 % fewer operations, pre-training three times as fast and 4 % better retrieval than without
-masks. Figures of cells: unknown; the one published row is MSR-VTT 1k-A, 38.9 / 63.1 / 73.9, MdR 3.
-Direction to expect if that holds: a ratio near 0.6 at or above 0, falling at 0.9; per-frame at or
-above tube; masks that stay on while fine-tuning below the full view.
+or dropping, frames, data, masks while fine-tuning?
+The paper: masks "a high ratio" of patches, each frame separately, and replaces words by [MASK];
+ratios, and masks at fine-tuning, are not known. It claims 60 % fewer operations, pre-training three
+times as fast and 4 % better retrieval than without masks. Results of cells are unknown; the one
+published row is MSR-VTT 1k-A, 38.9 / 63.1 / 73.9, MdR 3.
+Expected: a ratio near 0.6 at or above 0, falling at 0.9; per-frame at or above tube; masks that
+stay on while fine-tuning below the full view.
 
 Cells are changes of the first one, `as recipe` (video 0.6 per frame, text 0.15 by [MASK], all
 frames): `video 0.75`, `text 0.5`, `video 0.9 text 0.5` (of the joint grid), `tube`, `block`, `words
 dropped`, `2 frames`, `1 then all frames`, `data 0.1`, `masks while tuning`, `no mask` (Frozen),
-`time rank|nearest|all` (whom a patch sees over time). The base may be a recipe of MAC or of SimVTP;
-of the latter, the model is turned into MAC of the same width, with a frame where it has a tube.
+`time rank|nearest|all` (which patches attend to each other over time). The base may be a recipe of
+MAC or of SimVTP; the latter is turned into MAC of the same width, with a frame for each tube.
 
 Command: `python sweeps/run.py mac --recipe tiny_mac --seeds 0,1,2` (ten cells), `--full-grid`
 (all), `--cells "tube,block"`; the joint grid at its finest is `python sweeps/mask_ratio.py --recipe
-tiny_mac`. Cost: a run of the recipe for each cell and seed; cells that hide less cost more."""
+tiny_mac`.
+Cost: a run of the recipe for each cell and seed; cells that hide less cost more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ablations.design import Ablation
-from ablations.variants import Variants
+from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import MACConfig
 from simvtp.config.recipes import mac as published
@@ -50,40 +53,47 @@ SMALL = (
 
 
 def as_mac(base: Experiment) -> dict[str, Any]:
-    """What turns `base` into MAC with the masks of the recipe: a frame for each time slot, the same
-    window, the contrastive loss alone.
+    """Returns the settings that turn `base` into MAC with the masks of the recipe.
+
+    A frame for each time slot, the same window, the contrastive loss alone.
     """
     recipe = published()
     model, masks, mac = base.model, recipe.masks, narrow(recipe.model, MACConfig)
     settings: dict[str, Any] = {
-        "masks.video_ratio": masks.video_ratio, "masks.video_kind": masks.video_kind, "masks.text_ratio": masks.text_ratio,
-        "masks.text_kind": "token", "masks.text_rule": "exact", "losses.vtc": 1.0,
-    }  # fmt: skip
+        "masks.video_ratio": masks.video_ratio,
+        "masks.video_kind": masks.video_kind,
+        "masks.text_ratio": masks.text_ratio,
+        "masks.text_kind": "token",
+        "masks.text_rule": "exact",
+        "losses.vtc": 1.0,
+    }
     if model.method == "mac":
         return settings
     settings |= {
-        "model.method": "mac", "model.frames": model.grid[0], "data.stride": base.data.stride * model.tubelet_size,
-        "model.text_depth": min(model.depth, mac.text_depth), "model.projection": min(model.dim, mac.projection),
+        "model.method": "mac",
+        "model.frames": model.grid[0],
+        "data.stride": base.data.stride * model.tubelet_size,
+        "model.text_depth": min(model.depth, mac.text_depth),
+        "model.projection": min(model.dim, mac.projection),
         "model.init_video": recipe.model.init_video if model.init_video else "",
         "model.init_text": recipe.model.init_text if model.init_text else "",
-    }  # fmt: skip
+    }
     return settings
 
 
 def frame_stages(base: Experiment, frames: int) -> str:
-    """One frame for the first half of the pre-training, as `masks.frame_schedule`; all of them afterwards."""
+    """Returns `masks.frame_schedule` with one frame for the first half of the pre-training, then all."""
     return f"1:{max(1, pretraining_steps(base) // 2)}" if frames > 1 else ""
 
 
 def pretraining_steps(base: Experiment) -> int:
-    """Steps of the pre-training; where the number of clips is not known, as if they were those of
-    the embedded data set.
-    """
+    """Returns the steps of the pre-training; an unknown data set counts as the embedded one."""
     train: TrainConfig = base.pretrain
     return train.max_steps or round(train.epochs * (base.data.shapes.train // train.batch_size))
 
 
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
+def cells(base: Experiment) -> Cells:
+    """Returns the base as MAC, then each change of it."""
     start = as_mac(base)
     frames = start.get("model.frames", base.model.frames)
     stride = start.get("data.stride", base.data.stride)
@@ -110,7 +120,7 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     }
     if frames > 1:
         changes["1 then all frames"] = {"masks.frame_schedule": frame_stages(base, frames)}
-    changes |= {f"data {share:g}": {"data.fraction": share} for share in (0.1, 0.3)}
+    changes |= {f"data {ratio:g}": {"data.fraction": ratio} for ratio in (0.1, 0.3)}
     changes["masks while tuning"] = {"finetune.task.masks": True}
     changes |= {f"time {kind}": {"model.time_attention": kind} for kind in ("nearest", "all")}
     return {name: {**start, **change} for name, change in changes.items()}
@@ -119,11 +129,13 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
 STUDY = Variants(
     name="mac",
     title="MAC: what is hidden, how, and when",
-    question="Which of MAC's choices matter: ratios, kind of mask, [MASK] or dropping, frames, data, masks while fine-tuning?",
-    paper_says="Patches of each frame are hidden on their own, words are replaced by [MASK]; ratios are not known. 60 % fewer operations, 3 x faster, +4 % retrieval.",
+    question="Which of MAC's choices matter: ratios, kind of mask, [MASK] or dropping, frames, "
+    "data, masks while fine-tuning?",
+    paper_says="Patches of each frame are hidden on their own, words are replaced by [MASK]; "
+    "ratios are not known. 60 % fewer operations, 3 x faster, +4 % retrieval.",
     label="change of the recipe",
     cells=cells,
-    small=lambda base: SMALL,
+    small=SMALL,
     short="mac",
 )
 
@@ -134,7 +146,7 @@ def build(
     seeds: Sequence[int] = (0,),
     full: bool = False,
 ) -> Ablation:
-    """As `Variants.build`; `tiny_mac` has the small choice as well."""
+    """Makes the ablation, see `Variants.build`; `tiny_mac` has the small choice as well."""
     small = not full and base.name in ("tiny", "tiny_mac")
     return replace(STUDY, small=None).build(
         base, cells or (SMALL if small else None), seeds, full=True

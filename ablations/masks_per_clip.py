@@ -1,44 +1,36 @@
-"""Several masks for each decoded clip: `data.repeat`.
+"""Ablation of repeated augmentation: several masks for each decoded clip (`data.repeat`).
 
 Question: may a clip be decoded once for several training samples, each with a mask, a crop and a
-caption of its own? The paper: unknown; the released implementation decodes a clip for each sample,
-and no figure of another number is known. In masked autoencoders of video this is called repeated
-augmentation, and is used to spare the decoder. Direction to expect: at or slightly below one mask,
-most in short trainings, for the same number of steps sees fewer different clips.
+caption of its own?
+The paper: unknown; the released implementation decodes a clip for each sample. Masked autoencoders
+of video call this repeated augmentation and use it to save decoding.
+Expected: at or slightly below one mask, most in short trainings, because the same number of steps
+sees fewer different clips.
 
 It is no free speed, because the statistics of the objective change. With r masks, r batches in a
 row hold the same B clips (never twice in one batch, so no clip is its own negative): the mean
 gradient of these steps is that of B clips and not of rB, negatives repeat for r steps, and one pass
 over the data takes r epochs. The number of steps and of samples is the same in every cell, so with
-r masks a schedule of E epochs shows each clip E / r times. The setting holds for fine-tuning as
+r masks a schedule of E epochs shows each clip E / r times. The setting applies to fine-tuning as
 well, which masks nothing: there the r samples differ in crop, flip and caption alone.
 
-Command: `python sweeps/run.py masks_per_clip --seeds 0,1,2` (1, 2 and 4 masks). Cost: a run of the
-recipe for each cell and seed, less what decoding is spared; nothing where frames are kept decoded,
-as in recipe `tiny`."""
+Command: `python sweeps/run.py masks_per_clip --seeds 0,1,2` (1, 2 and 4 masks).
+Cost: a run of the recipe for each cell and seed, less what decoding saves; nothing if frames are
+cached, as in recipe `tiny`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ablations.variants import Variants
-from simvtp.config.experiment_config import Experiment
-
-MASKS = (1, 2, 4)
-
-
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {f"{count} mask{'s' * (count > 1)}": {"data.repeat": count} for count in MASKS}
-
+from ablations.variants import Variants, one_setting
 
 STUDY = Variants(
     name="masks_per_clip",
     title="Masks for each decoded clip",
-    question="May a clip be decoded once for several samples in a row, each with its own mask, crop and caption, at no loss?",
+    question="May a clip be decoded once for several samples in a row, "
+    "each with its own mask, crop and caption, at no loss?",
     paper_says="Unknown. The released implementation decodes a clip for each sample.",
     label="masks for each decoded clip",
-    cells=cells,
+    cells=one_setting("data.repeat", {"1 mask": 1, "2 masks": 2, "4 masks": 4}),
     short="masks",
 )
 build = STUDY.build

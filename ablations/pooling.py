@@ -1,14 +1,15 @@
-"""One vector for a caption: the mean with the padding, the mean of its content, or its [CLS].
+"""Ablation of the pooling of a caption: mean with padding, mean of the content, or [CLS].
 
-Question: what does it cost that the released implementation averages over the padding too? The
-paper: does not say; the released implementation takes the mean over all positions, padding
-included, and no [CLS] for video. Figures: unknown. Direction to expect: content above with_pads
-(the padding's share of the mean says how short a caption is, not what it says); [CLS], whose vector
-nothing has trained before, at or below the content mean on little data.
+Question: what does it cost that the released implementation averages over the padding too?
+The paper: does not say; the released implementation takes the mean over all positions, padding
+included, and no [CLS] for video. Results are unknown.
+Expected: content above with_pads (the amount of padding in the mean depends on the length of a
+caption, not on its meaning); [CLS], whose vector has not been trained before, at or below the
+content mean on little data.
 
-The same pooling in pre-training (VTC, and VTM for pairs) and in fine-tuning. The video has no
-[CLS]: its vector is the mean of its tubes in every cell, and `cls` means the text's [CLS] for texts
-and for pairs.
+The pooling is the same in pre-training (VTC, and VTM for pairs) and in fine-tuning. The video has
+no [CLS]: its vector is the mean of its tubes in every cell, and `cls` means the text's [CLS] for
+texts and for pairs.
 
 Command: `python sweeps/run.py pooling` (three cells).
 Cost: a run of the recipe for each cell and seed.
@@ -16,26 +17,28 @@ Cost: a run of the recipe for each cell and seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ablations.variants import Variants
+from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.tree import flatten
 
-KEYS = ("model.pooling", "finetune.task.pooling")  # the second is of tasks that rank a gallery
+KINDS = ("with_pads", "content", "cls")
 
 
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    keys = [key for key in KEYS if key == KEYS[0] or key in flatten(base)]
-    return {kind: dict.fromkeys(keys, kind) for kind in ("with_pads", "content", "cls")}
+def cells(base: Experiment) -> Cells:
+    """Returns each pooling, in fine-tuning for tasks that rank a gallery."""
+    keys = ["model.pooling"]
+    if "finetune.task.pooling" in flatten(base):
+        keys.append("finetune.task.pooling")
+    return {kind: dict.fromkeys(keys, kind) for kind in KINDS}
 
 
 STUDY = Variants(
     name="pooling",
     title="How a caption becomes one vector",
-    question="Is the mean with padding, the mean of the content or [CLS] the better vector of a caption?",
-    paper_says="The released implementation averages over all positions, padding included. No figure for others is known.",
+    question="Is the mean with padding, the mean of the content or [CLS] "
+    "the better vector of a caption?",
+    paper_says="The released implementation averages over all positions, padding included. "
+    "No figure for others is known.",
     label="pooling",
     cells=cells,
 )

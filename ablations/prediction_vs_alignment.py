@@ -1,30 +1,32 @@
-"""Masked then aligned, or masked then predicted: what is the masked view used for?
+"""Ablation of the use of the masked view: masked then aligned, or masked then predicted.
 
-Question: with the same data, is it better to align masked views (MAC) or to rebuild what is masked
-(SimVTP without, and with, contrast)? The paper: MAC claims that masked-then-alignment is enough and
-cheaper than masked-then-prediction; no figure of that comparison is known. Direction to expect if
-that holds: alignment at or above prediction for the same samples, and clearly above for the same
+Question: with the same data, is it better to align masked views (MAC) or to reconstruct what is
+masked (SimVTP without, and with, contrast)?
+The paper: MAC claims that masked-then-alignment is enough and cheaper than masked-then-prediction;
+no result of that comparison is known.
+Expected: alignment at or above prediction for the same samples, and clearly above for the same
 operations. Retrieval is itself an alignment, which favours arms that were pre-trained to align; the
 same fine-tuning follows in each arm.
 
 Arms: `alignment` (MAC), `no mask` (Frozen: alignment without masks), `prediction` (SimVTP: MVM +
 MLM), `prediction + contrast` (with VTC). Each of the last three twice: `same samples` takes the
 steps and batches of `alignment`; `same compute` as many steps as cost the forward operations of
-`alignment` (models/flops.py; a backward pass costs each arm about twice its forward pass, so that
+`alignment` (simvtp/models/flops; a backward pass costs each arm about twice its forward pass, so
 the ratio holds for training). Arms of SimVTP are as in recipe `tiny`: tubes of two frames, as many
 time slots and tokens as MAC has frames and patches, 90 % and 75 % hidden.
 
 Command: `python sweeps/run.py prediction_vs_alignment --recipe tiny_mac --seeds 0,1,2` (seven
-cells). Cost: at most a run of the recipe for each cell and seed; `no mask` costs about twice that
-in its pre-training."""
+cells).
+Cost: at most a run of the recipe for each cell and seed; `no mask` costs about twice that in its
+pre-training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ablations.mac import as_mac
-from ablations.variants import Variants
+from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import ModelConfig, SimVTPConfig
 from simvtp.config.overrides import replace_key, replace_keys
@@ -32,26 +34,38 @@ from simvtp.config.recipes import base, huge, large, tiny
 from simvtp.config.tree import narrow
 
 ALIGNMENT = "alignment"
-OTHERS = ("no mask", "prediction", "prediction + contrast")
 SIZES = (tiny, base, large, huge)
-VOCABULARY = 30522  # where the size is the tokenizer's and that is not asked here
+VOCABULARY = 30522  # of BERT's tokenizer, which is not loaded here
 
 
 def as_simvtp(base: Experiment, contrast: bool) -> dict[str, Any]:
-    """What turns `base` into SimVTP with the published masks: a tube of two frames for each time
-    slot, the same window.
+    """Returns the settings that turn `base` into SimVTP with the published masks.
+
+    A tube of two frames for each time slot, the same window.
     """
     model = base.model
     settings: dict[str, Any] = {
-        "masks.video_ratio": 0.9, "masks.video_kind": "tube", "masks.text_ratio": 0.75, "masks.text_kind": "token", "masks.text_rule": "exact",
-        "losses.mvm": 1.0, "losses.mlm": 1.0, "losses.vtm": 0.0, "losses.vtc": float(contrast),
-    }  # fmt: skip
+        "masks.video_ratio": 0.9,
+        "masks.video_kind": "tube",
+        "masks.text_ratio": 0.75,
+        "masks.text_kind": "token",
+        "masks.text_rule": "exact",
+        "losses.mvm": 1.0,
+        "losses.mlm": 1.0,
+        "losses.vtm": 0.0,
+        "losses.vtc": float(contrast),
+    }
     if model.method != "mac":
         return settings
     settings |= {
-        "model.method": "simvtp", "model.frames": 2 * model.frames, "model.tubelet_size": 2, "data.stride": max(1, base.data.stride // 2),
-        "model.contrastive_text": "clean", "model.init_video": "", "model.init_text": "",
-    }  # fmt: skip
+        "model.method": "simvtp",
+        "model.frames": 2 * model.frames,
+        "model.tubelet_size": 2,
+        "data.stride": max(1, base.data.stride // 2),
+        "model.contrastive_text": "clean",
+        "model.init_video": "",
+        "model.init_text": "",
+    }
     return settings | decoder_sizes(model)
 
 
@@ -71,7 +85,8 @@ def decoder_sizes(model: ModelConfig) -> dict[str, Any]:
 
 
 def operations(experiment: Experiment) -> int:
-    """Forward operations of a sample of the pre-training."""
+    """Returns the forward operations of a sample of the pre-training."""
+    # Late: torch would slow down every command that lists the ablations.
     from simvtp.data.text.tokenizer import load_tokenizer
     from simvtp.models.flops.simvtp_flops import forward_flops
 
@@ -83,7 +98,8 @@ def operations(experiment: Experiment) -> int:
     return sum(forward_flops(sized.model, sized.masks, sized.losses.wanted).values())
 
 
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
+def cells(base: Experiment) -> Cells:
+    """Returns alignment, then each other arm for the same samples and for the same compute."""
     start = as_mac(base)
     arms = {
         "no mask": {**start, "masks.video_ratio": 0.0, "masks.text_ratio": 0.0},
@@ -93,12 +109,12 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
     budget = operations(replace_keys(base, start))
     found: dict[str, dict[str, Any]] = {ALIGNMENT: start}
     for name, settings in arms.items():
-        share = budget / operations(replace_keys(base, settings))
+        factor = budget / operations(replace_keys(base, settings))
         steps = base.pretrain.max_steps
         length = (
-            {"pretrain.max_steps": max(1, round(steps * share))}
+            {"pretrain.max_steps": max(1, round(steps * factor))}
             if steps
-            else {"pretrain.epochs": round(base.pretrain.epochs * share, 4)}
+            else {"pretrain.epochs": round(base.pretrain.epochs * factor, 4)}
         )
         found[f"{name}, same samples"] = settings
         found[f"{name}, same compute"] = {**settings, **length}
@@ -108,8 +124,10 @@ def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
 STUDY = Variants(
     name="prediction_vs_alignment",
     title="Masked then aligned, or masked then predicted",
-    question="Is it better to align masked views, or to rebuild what is masked, for the same samples and for the same compute?",
-    paper_says="Masked-then-alignment is enough, and cheaper than masked-then-prediction. No figure of the comparison is known.",
+    question="Is it better to align masked views, or to reconstruct what is masked, "
+    "for the same samples and for the same compute?",
+    paper_says="Masked-then-alignment is enough, and cheaper than masked-then-prediction. "
+    "No figure of the comparison is known.",
     label="arm and budget",
     cells=cells,
     short="arm",

@@ -1,51 +1,53 @@
-"""How long to pre-train: no pre-training at all, and some multiples of the recipe's epochs.
+"""Ablation of the length of the pre-training: none, and multiples of the recipe's epochs.
 
-Question: what does pre-training give, and how much of it is enough? The paper: 200 epochs of
-WebVid-2M; figures for shorter schedules, and for none, are unknown. Direction to expect: any
-pre-training far above none, then slowly upwards. Masked autoencoders gain for longer than
-contrastive models.
+Question: what does pre-training give, and how much of it is enough?
+The paper: 200 epochs of WebVid-2M; results for shorter schedules, and for none, are unknown.
+Expected: any pre-training far above none, then slowly upwards. Masked autoencoders gain for longer
+than contrastive models.
 
 Each cell has a whole schedule of its own (warm-up, then cosine to the end), not a part of a longer
 one. Fine-tuning is the same in all.
 
 Command: `python sweeps/run.py schedule` (recipe `tiny`: none, half, once, twice its epochs),
-`--full-grid` (up to four times). Cost: in proportion to the epochs: on `tiny`, four times the
-epochs are about two and a half times the run."""
+`--full-grid` (up to four times).
+Cost: in proportion to the epochs: on `tiny`, four times the epochs are about two and a half times
+the run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.variants import Variants
+from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import INITIAL
 
 NONE = "none"
-SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+MULTIPLES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 
 
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {NONE: {"finetune.init": INITIAL}} | {
-        _name(base, share): _length(base, share) for share in SHARES
-    }
+def cells(base: Experiment) -> Cells:
+    """Returns no pre-training, then each multiple of the base's length."""
+    lengths = {_name(base, factor): _length(base, factor) for factor in MULTIPLES}
+    return {NONE: {"finetune.init": INITIAL}} | lengths
 
 
 def small(base: Experiment) -> Sequence[str]:
-    return [NONE, *(_name(base, share) for share in (1 / 2, 1, 2))]
+    """Returns no pre-training, half, once and twice the base's length."""
+    return [NONE, *(_name(base, factor) for factor in (1 / 2, 1, 2))]
 
 
-def _length(base: Experiment, share: float) -> Mapping[str, Any]:
+def _length(base: Experiment, factor: float) -> Mapping[str, Any]:
     if base.pretrain.max_steps:
-        return {"pretrain.max_steps": max(1, round(share * base.pretrain.max_steps))}
-    return {"pretrain.epochs": share * base.pretrain.epochs}
+        return {"pretrain.max_steps": max(1, round(factor * base.pretrain.max_steps))}
+    return {"pretrain.epochs": factor * base.pretrain.epochs}
 
 
-def _name(base: Experiment, share: float) -> str:
-    (key, length), *_ = _length(base, share).items()
-    return (
-        f"{length:g} {'steps' if key.endswith('steps') else 'epochs' if length != 1 else 'epoch'}"
-    )
+def _name(base: Experiment, factor: float) -> str:
+    (key, length), *_ = _length(base, factor).items()
+    unit = "steps" if key.endswith("steps") else "epochs" if length != 1 else "epoch"
+    return f"{length:g} {unit}"
 
 
 STUDY = Variants(

@@ -1,8 +1,7 @@
-"""Where the comparisons stand: points finished of those planned, and the best cell so far, read
-from the folder of the runs.
+"""Reads the progress of sweeps from the folder of the runs: finished points, best cell so far.
 
-Only plans, results and states are read, and nothing of torch, so that looking costs a second for
-hundreds of points."""
+Only plans, results and states are read, and nothing of torch, so hundreds of points take a second.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.errors import DamagedFile
-from simvtp.runs.atomic_files import read_json
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.scores import read_metric
+from simvtp.runs.sweep_plan import PLAN_FILE, SweepPlan, SweptPoint, read_plan
 
 
 @dataclass(frozen=True)
-class Standing:
-    """One sweep of an ablation.
+class SweepProgress:
+    """Progress of one sweep of an ablation.
 
     Attributes:
-        points, finished: how many there are and how many have their figure.
-        best: the cell with the best mean over its finished seeds, in words; "" while there is none.
+        points: number of different experiments.
+        finished: number of those that have their value.
+        best: the cell with the best mean over its finished seeds, in words; "" if there is none.
     """
 
     sweep_id: str
@@ -37,66 +37,50 @@ class Standing:
 
     @property
     def line(self) -> str:
-        """`mask_ratio-1a2b3c4d (tiny on shapes): 3 of 4 points finished, best video_ratio 0.9
-        text_ratio 0.75: 19.53 (2 seeds)`
-        """
-        return (
-            f"{self.sweep_id} ({self.recipe} on {self.dataset}): {self.finished} of {self.points} points finished"
-            + (f", best {self.best}" if self.best else "")
-        )
+        """`mask_ratio-1a2b3c4d (tiny on shapes): 3 of 4 points finished, best ...: 19.53`."""
+        count = f"{self.finished} of {self.points} points finished"
+        best = f", best {self.best}" if self.best else ""
+        return f"{self.sweep_id} ({self.recipe} on {self.dataset}): {count}{best}"
 
 
-def standings(root: Path) -> dict[str, list[Standing]]:
-    """The sweeps under `root` by the name of their ablation, the oldest first. A plan that cannot
-    be read is left out.
+def read_progress(root: Path) -> dict[str, list[SweepProgress]]:
+    """Returns the sweeps under `root` by the name of their ablation, the oldest first.
+
+    Plans that cannot be read are left out: `python sweeps/doctor.py` reports them.
     """
-    found: dict[str, list[Standing]] = defaultdict(list)
-    for path in sorted(
-        root.glob("sweeps/*/plan.json"), key=lambda path: (path.stat().st_mtime, path)
-    ):
+    found: dict[str, list[SweepProgress]] = defaultdict(list)
+    paths = root.glob(f"sweeps/*/{PLAN_FILE}")
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path)):
         try:
-            plan = read_json(path, dict)
-            found[str(plan["ablation"])].append(_standing(plan, path.parent.name, root))
-        except (
-            OSError,
-            DamagedFile,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # half written, or of another version: python sweeps/doctor.py speaks of it
+            plan = read_plan(path)
+        except (OSError, DamagedFile):
             continue
+        found[plan.ablation].append(_progress(plan, path.parent.name, root))
     return dict(found)
 
 
-def _standing(plan: Mapping[str, Any], sweep_id: str, root: Path) -> Standing:
-    figures: dict[str, list[float]] = defaultdict(list)
-    fingerprints = set()
-    for point in plan["points"]:
-        if point["fingerprint"] in fingerprints:
-            continue
-        fingerprints.add(point["fingerprint"])
-        measured = read_metric(root / point["fingerprint"][:12], plan["metric"])
+def _progress(plan: SweepPlan, sweep_id: str, root: Path) -> SweepProgress:
+    values: dict[str, list[float]] = defaultdict(list)
+    points: dict[str, SweptPoint] = {}
+    for point in plan.points:
+        points.setdefault(point.fingerprint, point)
+    for point in points.values():
+        measured = read_metric(root / point.run_name, plan.metric)
         if measured is not None and math.isfinite(measured[0]):
-            figures[_words(point["cell"])].append(measured[0])
-    finished = sum(map(len, figures.values()))
-    return Standing(
-        sweep_id,
-        str(plan.get("recipe", "?")),
-        str(plan.get("dataset", "?")),
-        len(fingerprints),
-        finished,
-        _best(figures, plan["metric"]),
-    )
+            values[_words(point.cell)].append(measured[0])
+    finished = sum(map(len, values.values()))
+    best = _best(values, plan.metric)
+    recipe, dataset = plan.recipe or "?", plan.dataset or "?"
+    return SweepProgress(sweep_id, recipe, dataset, len(points), finished, best)
 
 
-def _best(figures: Mapping[str, list[float]], metric: str) -> str:
-    if not figures:
+def _best(values: Mapping[str, list[float]], metric: str) -> str:
+    if not values:
         return ""
-    means = {cell: sum(values) / len(values) for cell, values in figures.items()}
-    cell = (min if MetricName.parse(metric).lower_is_better else max)(
-        means, key=lambda name: means[name]
-    )
-    seeds = len(figures[cell])
+    means = {cell: sum(numbers) / len(numbers) for cell, numbers in values.items()}
+    better = min if MetricName.parse(metric).lower_is_better else max
+    cell = better(means, key=lambda name: means[name])
+    seeds = len(values[cell])
     return f"{cell}: {means[cell]:.2f} ({seeds} seed{'s' * (seeds > 1)})"
 
 

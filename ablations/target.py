@@ -1,11 +1,11 @@
-"""What masked tubes are rebuilt as: pixels normalised in each tube, or raw pixels.
+"""Ablation of the target of masked video modelling: normalised pixels, or raw ones.
 
-Question: does it help that a tube's own brightness and contrast need not be predicted? The paper:
-normalised (released behaviour, as MAE and VideoMAE). Figures: unknown. Direction to expect:
-normalised above raw.
+Question: does it help that a tube's own brightness and contrast need not be predicted?
+The paper: normalised (released behaviour, as MAE and VideoMAE). Results are unknown.
+Expected: normalised above raw.
 
-The two losses are not on one scale: they are not to be compared with each other, the retrieval
-figures are. The weight of MVM is 1 in both.
+The two losses have different scales, so only the retrieval results may be compared. The weight of
+MVM is 1 in both.
 
 Command: `python sweeps/run.py target` (two cells).
 Cost: a run of the recipe for each cell and seed.
@@ -13,19 +13,7 @@ Cost: a run of the recipe for each cell and seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ablations.variants import Variants
-from simvtp.config.experiment_config import Experiment
-
-
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
-    return {
-        "normalised pixels": {"losses.mvm_target": "normalized"},
-        "raw pixels": {"losses.mvm_target": "raw"},
-    }
-
+from ablations.variants import Variants, one_setting
 
 STUDY = Variants(
     name="target",
@@ -33,6 +21,8 @@ STUDY = Variants(
     question="Should masked tubes be predicted as normalised or as raw pixels?",
     paper_says="Normalised per tube and colour channel. No figure for raw pixels is known.",
     label="target of MVM",
-    cells=cells,
+    cells=one_setting(
+        "losses.mvm_target", {"normalised pixels": "normalized", "raw pixels": "raw"}
+    ),
 )
 build = STUDY.build

@@ -1,13 +1,13 @@
-"""An ablation along one axis of named cells, each of which changes some settings: what most files
-of this folder are.
+"""Ablations along one axis of named cells, each of which changes some settings.
 
-A file says its question and which settings each cell has; that the cells fit the base experiment
-(its sizes, its schedule) is the work of a function of the base. All else is the same for all of
-them and is done here."""
+Most files of this package are one. A file states its question and the settings of each cell. If
+these depend on the base experiment (its sizes, its schedule), they are a function of it. All else
+is the same for all of them and is done here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,16 @@ Cells = Mapping[str, Mapping[str, Any]]  # {"raw pixels": {"losses.mvm_target": 
 
 @dataclass(frozen=True)
 class Variants:
-    """What a file of this folder declares; `build` makes the ablation.
+    """Declaration of an ablation; `build` makes it.
 
-    Attributes: name, title, question, paper_says: as those of `Ablation`. label: of the axis; its
-        key is `name`. cells: what there is to compare for a base experiment, in the order of the
-        table. small: the cells that the recipe `tiny` runs where nothing else is asked for; None:
-        all of them. short: what a progress line calls the axis. baseline: the cell that the others
-        are compared with, for a base experiment; None: the first of `cells`, whatever is run of
-        them and
-            in which order.
+    Attributes:
+        name, title, question, paper_says: as those of `Ablation`.
+        label: of the axis, whose key is `name`.
+        cells: the cells, in the order of the table; a function of the base experiment if they
+            depend on it.
+        small: the cells that the recipe `tiny` runs by default; None: all of them.
+        short: name of the axis in progress lines.
+        baseline: the cell that the others are compared with; None: the first of `cells`.
     """
 
     name: str
@@ -36,8 +37,8 @@ class Variants:
     question: str
     paper_says: str
     label: str
-    cells: Callable[[Experiment], Cells]
-    small: Callable[[Experiment], Sequence[str]] | None = None
+    cells: Cells | Callable[[Experiment], Cells]
+    small: Sequence[str] | Callable[[Experiment], Sequence[str]] | None = None
     short: str = ""
     baseline: Callable[[Experiment], str] | None = None
 
@@ -48,34 +49,63 @@ class Variants:
         seeds: Sequence[int] = (0,),
         full: bool = False,
     ) -> Ablation:
-        """The ablation. Without `cells`: the small choice for the recipe `tiny` (unless `full`),
-        all for any other.
+        """Makes the ablation.
+
+        Args:
+            base: the experiment that every cell changes.
+            cells: names of the cells; default: the small choice for the recipe `tiny`, all for any
+                other.
+            seeds: each cell is run once per seed.
+            full: all cells by default, for the recipe `tiny` as well.
+
+        Raises:
+            ConfigError: there is no such cell.
         """
-        settings = self.cells(base)
-        small = base.name == "tiny" and not full and self.small is not None
-        wanted = cells or (self.small(base) if small and self.small else tuple(settings))
+        settings = self.cells(base) if callable(self.cells) else self.cells
+        wanted = cells or tuple(settings)
+        if not cells and self.small is not None and base.name == "tiny" and not full:
+            wanted = self.small(base) if callable(self.small) else self.small
         for name in wanted:
             if name not in settings:
                 raise ConfigError(
-                    f"--cells {name}: the ablation '{self.name}' has no such cell; choose of: {', '.join(settings)}."
+                    f"--cells {name}: the ablation '{self.name}' has no such cell; "
+                    f"choose from: {', '.join(settings)}."
                 )
+        axis = Axis(
+            self.name,
+            self.label,
+            tuple(dict.fromkeys(wanted)),
+            short=self.short or self.name,
+            settings=settings,
+        )
+        first = self.baseline(base) if self.baseline else next(iter(settings))
         return Ablation(
             name=self.name,
             title=self.title,
             question=self.question,
             paper_says=self.paper_says,
             base=base,
-            axes=(
-                Axis(
-                    self.name,
-                    self.label,
-                    tuple(dict.fromkeys(wanted)),
-                    short=self.short or self.name,
-                    settings=settings,
-                ),
-            ),
+            axes=(axis,),
             seeds=tuple(seeds),
             metric=retrieval_metric(base),
             metric_label="text-to-video R@1 (%)",
-            baseline={self.name: self.baseline(base) if self.baseline else next(iter(settings))},
+            baseline={self.name: first},
         )
+
+
+def one_setting(key: str, values: Mapping[str, Any]) -> Cells:
+    """Returns cells that change one setting: {name of the cell: its value}."""
+    return {name: {key: value} for name, value in values.items()}
+
+
+def two_settings(
+    keys: tuple[str, str], pairs: Iterable[tuple[Any, Any]], name: Callable[[Any, Any], str]
+) -> Cells:
+    """Returns cells that change two settings together.
+
+    Args:
+        keys: the settings.
+        pairs: their values in each cell.
+        name: makes the name of a cell from its values.
+    """
+    return {name(*pair): dict(zip(keys, pair, strict=True)) for pair in pairs}

@@ -1,24 +1,26 @@
-"""How much decoder the pixels need: depth and width of the video decoder.
+"""Ablation of the video decoder: its depth and width.
 
 Question: how small may the video decoder be before the pre-training suffers, and does a larger one
-help? The paper: 4 blocks of width 384, as VideoMAE has (released behaviour). Figures for other
-sizes: unknown. VideoMAE, from which it comes, settles on 4 (its figures were not checked again).
-Direction to expect: flat around the published size.
+help?
+The paper: 4 blocks of width 384, as VideoMAE has (released behaviour). Results for other sizes are
+unknown; VideoMAE settles on 4 blocks (its results were not checked again).
+Expected: flat around the published size.
 
 Command: `python sweeps/run.py video_decoder` (recipe `tiny`: depth 1, 2, 4 at its width),
-`--full-grid` (depth 1, 2, 4, 8 and half, the same and twice the width). Cost: the decoder sees all
-tubes: twice the width is up to twice the time of the pre-training."""
+`--full-grid` (depth 1, 2, 4, 8 and half, the same and twice the width).
+Cost: the decoder sees all tubes: twice the width is up to twice the time of the pre-training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from ablations.variants import Variants
+from ablations.variants import Cells, Variants, two_settings
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import SimVTPConfig
 from simvtp.config.tree import narrow
 
+KEYS = ("model.decoder_depth", "model.decoder_dim")
 DEPTHS = (1, 2, 4, 8)
 
 
@@ -27,26 +29,22 @@ def sizes(base: Experiment) -> SimVTPConfig:
     return narrow(base.model, SimVTPConfig)
 
 
-def cells(base: Experiment) -> Mapping[str, Mapping[str, Any]]:
+def cells(base: Experiment) -> Cells:
+    """Returns every depth with every width that the heads divide."""
     model = sizes(base)
-    widths = [
-        width
-        for width in (model.decoder_dim // 2, model.decoder_dim, model.decoder_dim * 2)
-        if width % model.decoder_heads == 0
-    ]
+    factors = (model.decoder_dim // 2, model.decoder_dim, model.decoder_dim * 2)
+    widths = [width for width in factors if width % model.decoder_heads == 0]
     depths = sorted({*DEPTHS, model.decoder_depth})
-    return {
-        _name(depth, width): {"model.decoder_depth": depth, "model.decoder_dim": width}
-        for width in widths
-        for depth in depths
-    }
+    return two_settings(KEYS, [(d, w) for w in widths for d in depths], cell_name)
 
 
 def small(base: Experiment) -> Sequence[str]:
-    return [_name(depth, sizes(base).decoder_dim) for depth in DEPTHS[:3]]
+    """Returns three depths at the width of the base."""
+    return [cell_name(depth, sizes(base).decoder_dim) for depth in DEPTHS[:3]]
 
 
-def _name(depth: int, width: int) -> str:
+def cell_name(depth: int, width: int) -> str:
+    """Returns `depth 4 width 384`."""
     return f"depth {depth} width {width}"
 
 
@@ -59,6 +57,6 @@ STUDY = Variants(
     cells=cells,
     small=small,
     short="decoder",
-    baseline=lambda base: _name(sizes(base).decoder_depth, sizes(base).decoder_dim),
+    baseline=lambda base: cell_name(sizes(base).decoder_depth, sizes(base).decoder_dim),
 )
 build = STUDY.build

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reports.analysis.comparisons import comparisons_frame
-from reports.command_line import ReportParser
 from reports.figures.costs import cost_plots, costs_frame
 from reports.figures.reconstructions import reconstruction_figures
 from reports.figures.style import ReportFigure, draw_figures
@@ -25,6 +24,7 @@ from reports.output.html_page import ReportContent, report_page, without_links
 from reports.output.layout import Table
 from reports.output.report_index import write_report_index
 from reports.papers.paper_tables import write_papers
+from reports.report_parser import ReportParser
 from reports.study.collect import gather
 from reports.study.report_plan import ReportError
 from reports.study.study_provenance import NAME as PROVENANCE

@@ -15,12 +15,12 @@ from pathlib import Path
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from reports.command_line import ReportParser
 from reports.figures.style import WIDTH, ReportFigure, report_style, save_figure
 from reports.output.html_page import compare_page
 from reports.output.layout import MISSING
 from reports.output.metric_formats import metric_of
 from reports.output.report_index import write_report_index
+from reports.report_parser import ReportParser
 from reports.run_diff import DiffSection, sections
 from reports.run_scores import (
     ANOTHER_PROTOCOL,

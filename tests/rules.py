@@ -184,8 +184,11 @@ def repeated_classes(files: Sequence[SourceFile]) -> Iterator[Offence]:
 
 
 def repeated_files(files: Sequence[SourceFile]) -> Iterator[Offence]:
-    """Finds file names that occur twice; a script of sweeps/ may bear its ablation's name."""
-    paths = [Path(file.path) for file in files]
+    """Finds file names that occur twice; a script of sweeps/ may bear its ablation's name.
+
+    An ablation bears the name of what it varies, which may be that of a module.
+    """
+    paths = [Path(file.path) for file in files if not file.path.startswith("ablations/")]
     scripts = {path for path in paths if path.parent == Path("sweeps")}
     counted = [path for path in paths if path.name not in REPEATED_FILES and path not in scripts]
     counts = Counter(path.name for path in counted)
@@ -194,7 +197,7 @@ def repeated_files(files: Sequence[SourceFile]) -> Iterator[Offence]:
             yield Offence(
                 "file name", str(path), 1, f"{path.name} occurs {counts[path.name]} times"
             )
-    ablations = {path.name for path in paths if path.parent == Path("ablations")}
+    ablations = {Path(f.path).name for f in files if f.path.startswith("ablations/")}
     for path in sorted(scripts):
         if path.name in counts and path.name not in ablations:
             yield Offence("file name", str(path), 1, f"{path.name} occurs elsewhere")

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablations.cost import share_done
+from ablations.cost import fraction_done
 from simvtp.config.experiment_config import Experiment
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.results import rate_text
@@ -128,7 +128,7 @@ def point_view(
         loss=_finite(metrics.get("loss/total")),
         clips_per_s=_finite(metrics.get("speed/clips_per_s")),
         stage_eta_s=_finite(metrics.get("speed/eta_s")),
-        fraction=share_done(experiment, status.stage, of_stage) if experiment else 0.0,
+        fraction=fraction_done(experiment, status.stage, of_stage) if experiment else 0.0,
         note=note or state.message or ("" if metrics else _last_line(state)),
         node=node,
         job=state.job_id,

@@ -19,7 +19,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from ablations.design import Point
-from ablations.search import Parameter, Search
+from ablations.search import Search
+from ablations.search_space import SearchParameter
 from simvtp.errors import ConfigError
 from sweeps.compat.optuna_private import trial_id
 from sweeps.study.trials import Trials, trial_attributes
@@ -245,7 +246,7 @@ class _RoundingSampler(BaseSampler):
         )
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
+def _distribution(parameter: SearchParameter) -> BaseDistribution:
     if parameter.kind == "choice":
         return CategoricalDistribution(parameter.choices)
     if parameter.kind == "int":

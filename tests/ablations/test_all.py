@@ -17,10 +17,10 @@ import safetensors.torch
 
 from ablations import ABLATIONS, fidelity, initialisation, schedule
 from ablations.__main__ import main as list_main
-from ablations.cost import STAGES, cpu_minutes, share_done, stage_work
+from ablations.cost import STAGES, cpu_minutes, fraction_done, stage_work
 from ablations.design import Ablation
 from ablations.search import Search
-from ablations.sweep_progress import standings
+from ablations.sweep_progress import read_progress
 from simvtp.config.experiment_config import Experiment, differences
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
@@ -39,7 +39,7 @@ from tests.sweeps.jobs import result, status
 
 ROOT = Path(__file__).resolve().parents[2]
 GRIDS = [name for name in ABLATIONS if name != "search"]
-PARTS = ("Question:", "The paper:", "Direction to expect", "Command:", "Cost:")
+PARTS = ("Question:", "The paper:", "Expected:", "Command:", "Cost:")
 # settings that no cell may change: what is compared must be scored alike
 SCORING = (
     "evaluate.",
@@ -155,7 +155,7 @@ def test_cells_are_chosen_by_name() -> None:
     ] == ["raw pixels"]
     with pytest.raises(
         ConfigError,
-        match="--cells grey: the ablation 'target' has no such cell; choose of: normalised pixels, raw pixels",
+        match="--cells grey: the ablation 'target' has no such cell; choose from: normalised pixels, raw pixels",
     ):
         grid("target", tiny(), cells=["grey"])
 
@@ -177,7 +177,7 @@ def test_the_ladder_goes_from_the_released_behaviour_to_the_base_one_repair_at_a
         "base has masked text as well: no repair, no rung"
     )
     assert "+ clean text for VTC and VTM" in fidelity.cells(tiny())
-    with pytest.raises(ConfigError, match="has no defect repaired"):
+    with pytest.raises(ConfigError, match="repairs no defect"):
         fidelity.build(
             override(
                 base,
@@ -213,7 +213,7 @@ def test_initial_weights_are_named_by_the_user_or_by_the_recipe(tmp_path: Path) 
     assert "image+text" in [
         p.cell["initialisation"] for p in initialisation.build(large()).points()
     ]
-    with pytest.raises(ConfigError, match="--weights sound=x: write video=PLACE"):
+    with pytest.raises(ConfigError, match="--weights sound=x: write video=SOURCE"):
         initialisation.build(tiny(), weights=["sound=x"])
 
 
@@ -223,7 +223,7 @@ def test_initial_weights_are_named_by_the_user_or_by_the_recipe(tmp_path: Path) 
 @pytest.mark.parametrize("task", ["retrieval", "qa", "choice", "grounding", "action"])
 def test_the_share_of_the_work_grows_through_every_task(task: str) -> None:
     experiment = override(tiny(), [f"finetune.task={task}"])
-    shares = [share_done(experiment, stage, share) for stage in STAGES for share in (0.0, 0.5)]
+    shares = [fraction_done(experiment, stage, share) for stage in STAGES for share in (0.0, 0.5)]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 0.99
 
 
@@ -265,10 +265,10 @@ def test_the_list_shows_every_ablation_with_its_state(
         write_atomically(
             point.run_dir / "results.json", json.dumps([result(point.experiment).to_dict()])
         )
-    standing = standings(tmp_path)["target"]
-    assert [(s.points, s.finished) for s in standing] == [(4, 3)] and list(standings(tmp_path)) == [
-        "target"
-    ]
+    progress = read_progress(tmp_path)["target"]
+    assert [(s.points, s.finished) for s in progress] == [(4, 3)] and list(
+        read_progress(tmp_path)
+    ) == ["target"]
     assert list_main(["list", "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for name in ABLATIONS:
@@ -313,7 +313,7 @@ def test_every_ablation_has_a_sweep(name: str, capsys: pytest.CaptureFixture[str
 
 def test_an_unknown_ablation_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert start(["colour"]) == 2
-    assert "there is no ablation 'colour': choose from mask_ratio" in capsys.readouterr().err
+    assert "there is no ablation 'colour': choose from contrastive_view" in capsys.readouterr().err
     assert start([]) == 0 and "unified_encoder" in capsys.readouterr().out
 
 
@@ -368,8 +368,8 @@ def test_two_points_run_and_give_figures(
     assert start([name, *words, "--cells", ",".join(SMOKE[name]), "model.depth=2", *settings]) == 0
     out = capsys.readouterr().out
     assert out.count("finished") >= 2
-    (standing,) = standings(tmp_path / "runs")[name]
-    assert (standing.points, standing.finished) == (2, 2)
+    (progress,) = read_progress(tmp_path / "runs")[name]
+    assert (progress.points, progress.finished) == (2, 2)
     for weights in (tmp_path / "runs").glob("*/checkpoints/pretrain.safetensors"):
         names = list(safetensors.torch.load_file(weights))
         assert (name == "unified_encoder") == any(key.startswith("encoder.text.") for key in names)

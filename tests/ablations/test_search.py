@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ablations import search
-from ablations.search import Parameter, default_space, read_space
+from ablations.search_space import SearchParameter, default_space, read_space
 from simvtp.config.overrides import override
 from simvtp.config.recipes import RECIPES, tiny
 from simvtp.errors import ConfigError
@@ -26,7 +26,7 @@ def test_rounding_stays_inside_and_changes_nothing_twice(
 ) -> None:
     low, high = (float(round(low)), float(round(high))) if whole else (low, high)
     assume(low <= high)
-    parameter = Parameter("x", "x", "int" if whole else "float", low, high)
+    parameter = SearchParameter("x", "x", "int" if whole else "float", low, high)
     value = min(max(low + share * (high - low), low), high)
     rounded = parameter.rounded(value)
     assert low <= rounded <= high and parameter.contains(rounded)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ablations.cost import share_done
+from ablations.cost import fraction_done
 from ablations.design import Ablation
 from simvtp.runs.journal import Journal
 from simvtp.runs.run_records import RunState
@@ -139,7 +139,7 @@ def test_a_row_is_read_from_status_and_the_tail_of_the_journal(
 
 def test_the_fraction_of_the_work_grows_from_stage_to_stage(grid: Ablation) -> None:
     shares = [
-        share_done(grid.base, stage, share)
+        fraction_done(grid.base, stage, share)
         for stage, share in (
             ("pretrain", 0.0),
             ("pretrain", 0.9),

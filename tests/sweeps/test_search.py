@@ -13,7 +13,8 @@ import pytest
 
 from ablations import search
 from ablations.design import Point
-from ablations.search import Parameter, Search
+from ablations.search import Search
+from ablations.search_space import SearchParameter
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.errors import UserError
@@ -23,7 +24,7 @@ from sweeps.study import open_study as open_any
 Figure = Callable[[Point], float]
 
 
-def made(base: Experiment, *space: Parameter, **values: Any) -> Search:
+def made(base: Experiment, *space: SearchParameter, **values: Any) -> Search:
     return (
         replace(search.build(base, **values), space=space)
         if space
@@ -104,13 +105,13 @@ def test_two_objectives_give_a_pareto_front(tmp_path: Path, base: Experiment) ->
     """Quality grows with the depth of the decoder and so does the cost: every depth is on the
     front, with the best of its points.
     """
-    depth = Parameter("model.decoder_depth", "depth", "int", 1, 4)
+    depth = SearchParameter("model.decoder_depth", "depth", "int", 1, 4)
     study = reopen(
         tmp_path,
         made(
             base,
             depth,
-            Parameter("masks.video_ratio", "video", "float", 0.3, 0.9),
+            SearchParameter("masks.video_ratio", "video", "float", 0.3, 0.9),
             trials=40,
             objectives="cost,quality",
         ),
@@ -140,8 +141,8 @@ def test_known_points_are_told_at_once_and_a_small_space_is_searched_to_its_end(
     tmp_path: Path, base: Experiment
 ) -> None:
     space = (
-        Parameter("model.decoder_depth", "depth", "int", 1, 3),
-        Parameter("masks.video_ratio", "video", "choice", choices=(0.5, 0.9)),
+        SearchParameter("model.decoder_depth", "depth", "int", 1, 3),
+        SearchParameter("masks.video_ratio", "video", "choice", choices=(0.5, 0.9)),
     )
     study = reopen(tmp_path, made(base, *space, trials=50))
     points = run_all(study, lambda point: point.cell["model.decoder_depth"])
@@ -164,7 +165,8 @@ def test_a_proposal_that_runs_already_is_not_started_twice(
     tmp_path: Path, base: Experiment
 ) -> None:
     study = reopen(
-        tmp_path, made(base, Parameter("model.decoder_depth", "depth", "int", 1, 2), trials=50)
+        tmp_path,
+        made(base, SearchParameter("model.decoder_depth", "depth", "int", 1, 2), trials=50),
     )
     first, second = study.ask(), study.ask()
     assert first is not None and second is not None and first.fingerprint != second.fingerprint
@@ -175,7 +177,7 @@ def test_a_proposal_that_runs_already_is_not_started_twice(
 def test_an_impossible_proposal_fails_with_its_reason_and_another_follows(
     tmp_path: Path, base: Experiment
 ) -> None:
-    width = Parameter(
+    width = SearchParameter(
         "model.decoder_dim", "width", "int", 60, 70
     )  # two heads: odd widths are impossible
     study = reopen(tmp_path, made(base, width, trials=5))

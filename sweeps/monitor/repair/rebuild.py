@@ -89,7 +89,8 @@ def rebuild_study(sweep: SweepFolder, queue: SlurmQueue) -> str:
 
 def _recorded_search(sweep: SweepFolder) -> Any:
     """Returns the search that a plan describes, with the base of one of its runs."""
-    from ablations.search import Objective, Parameter, Search
+    from ablations.search import Search, SearchObjective
+    from ablations.search_space import SearchParameter
 
     class RecordedSearch(Search):
         """Keeps the id that it had, even if this version of the code would compute another."""
@@ -98,7 +99,7 @@ def _recorded_search(sweep: SweepFolder) -> Any:
 
     plan = sweep.plan.values
     space = tuple(
-        Parameter(**{**parameter, "choices": tuple(parameter["choices"])})
+        SearchParameter(**{**parameter, "choices": tuple(parameter["choices"])})
         for parameter in plan["space"]
     )
     return RecordedSearch(
@@ -107,7 +108,7 @@ def _recorded_search(sweep: SweepFolder) -> Any:
         question=plan["question"],
         base=_base(sweep),
         space=space,
-        objectives=tuple(Objective(**objective) for objective in plan["objectives"]),
+        objectives=tuple(SearchObjective(**objective) for objective in plan["objectives"]),
         trials=int(plan["trials"]),
         seed=int(plan["sampler"]["seed"]),
         seeds=tuple(plan["seeds"]),
