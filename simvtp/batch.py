@@ -1,4 +1,4 @@
-"""What travels from the loader to the model: names, shapes, dtypes.
+"""Records that go from the loader to the model: names, shapes, dtypes.
 
 Legend used in every model file: B batch, T frames, H W pixels, N tubes (space-time tokens), V
 visible tubes, M masked tubes (N = V + M), L text length, K slots for masked words, P values in one
@@ -27,10 +27,10 @@ class Batch:
         word_ids: int64 [B, L], index of the word that a piece belongs to; -1 for [CLS], [SEP] and
             padding.
         sample_ids: the B names of the samples (`videoid`), for messages.
-        targets: [B, ...] what a downstream task is to predict, as the task defines it; None in
-            pre-training and retrieval.
+        targets: [B, ...] of a downstream task, as the task defines them; None in pre-training and
+            retrieval.
 
-    A task may ask with several texts for each clip: then the three text tensors are [B, C, L].
+    A task may have several texts for each clip: then the three text tensors are [B, C, L].
     """
 
     clips: Tensor
@@ -44,22 +44,22 @@ class Batch:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The same batch on `device`."""
+        """Returns the batch on `device`."""
         return self._with(
             {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors()}
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, so that the copy to a GPU overlaps with work."""
+        """Returns the batch in page-locked memory, so that the copy to a GPU overlaps with work."""
         return self._with({name: tensor.pin_memory() for name, tensor in self._tensors()})
 
     def part(self, start: int, stop: int) -> Batch:
-        """Samples start..stop-1 (a micro-batch)."""
-        cut = self._with({name: tensor[start:stop] for name, tensor in self._tensors()})
-        return replace(cut, sample_ids=self.sample_ids[start:stop])
+        """Returns samples start..stop-1 (a micro-batch)."""
+        part = self._with({name: tensor[start:stop] for name, tensor in self._tensors()})
+        return replace(part, sample_ids=self.sample_ids[start:stop])
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The fields that hold tensors."""
+        """Iterates over the fields that hold tensors."""
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
@@ -71,16 +71,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Masks:
-    """What is hidden in one batch. All shapes are constant from step to step.
+    """Masks of one batch. All shapes are constant from step to step.
 
     Attributes:
         visible: int64 [B, V], indices of the visible tubes in (t, h, w) order, ascending.
         masked: int64 [B, M], indices of the masked tubes, ascending; V + M = N.
         input_ids: int64 [B, L], the caption with `[MASK]` at the masked words.
-        word_positions: int64 [B, K], positions in the caption of the masked words; slots that are
-            not used point to 0.
-        word_labels: int64 [B, K], the original ids at these positions; -100 in slots that are not
-            used.
+        word_positions: int64 [B, K], positions in the caption of the masked words; 0 in unused
+            slots.
+        word_labels: int64 [B, K], the original ids at these positions; -100 in unused slots.
         negative_noise: float32 [B, B], standard Gumbel noise that picks the VTM negatives.
         negative_index: int64 [B] or None; a given choice of negatives (parity files), which
             overrides the noise.

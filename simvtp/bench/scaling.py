@@ -18,12 +18,12 @@ from simvtp.bench.measure import memory, take_turns
 from simvtp.bench.step.implementations import OURS, build_all
 from simvtp.bench.step.sizes import BATCHES, make_inputs, model_size
 from simvtp.bench.step.step_speed import HALF
+from simvtp.compat.host_memory import keep_host_memory
 from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.errors import ConfigError, UserError
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS
 from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.runs.atomic_files import write_atomically
-from simvtp.training.host_memory import keep_host_memory
 
 # Options that save time and change the objective: each is also an ablation.
 OPTIONS: dict[str, tuple[float, ...]] = {

@@ -28,7 +28,7 @@ from simvtp.tasks import Context, Task, open_task, open_zero_shot
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.training.checkpointing.preemption import StopFlag, stop_on_signals
 from simvtp.training.parallel.distributed import Launch, together
-from simvtp.training.stage import Outcome
+from simvtp.training.stage import StageOutcome
 
 Item = TypeVar("Item")
 BLIND = "finetune_blind"  # the training of the text-only baseline, a part of the stage finetune
@@ -99,7 +99,7 @@ class ExperimentContext:
     zero_shot: Retrieval | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
     models: dict[str, nn.Module] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, StageOutcome] = field(default_factory=dict)
 
     def task_context(self, blind: bool = False) -> Context:
         """Returns the arguments with which a task is opened."""

@@ -10,10 +10,10 @@ from torch import nn
 from simvtp.errors import CheckpointError, DamagedFile
 from simvtp.runs.atomic_files import read_json
 from simvtp.training.checkpointing.checkpoint import sha256_of
-from simvtp.training.stage import Outcome
+from simvtp.training.stage import StageOutcome
 
 
-def load_final_weights(model: nn.Module, run_dir: Path, name: str) -> Outcome:
+def load_final_weights(model: nn.Module, run_dir: Path, name: str) -> StageOutcome:
     """Loads the final weights of a training into `model` and returns how the training ended.
 
     Args:
@@ -35,7 +35,9 @@ def load_final_weights(model: nn.Module, run_dir: Path, name: str) -> Outcome:
         )
     values = read_json(ended, dict)
     try:
-        outcome = Outcome(**{key: value for key, value in values.items() if key != "fingerprint"})
+        outcome = StageOutcome(
+            **{key: value for key, value in values.items() if key != "fingerprint"}
+        )
     except TypeError as error:
         advice = "delete it and run the experiment again: it ends this training again."
         raise DamagedFile(ended, f"no outcome of a training: {error}", advice) from error

@@ -22,7 +22,7 @@ from simvtp.experiment.context import ExperimentContext, open_experiment
 from simvtp.experiment.final_weights import load_final_weights
 from simvtp.methods import build_model
 from simvtp.runs.rundir import StatusWriter, load_experiment
-from simvtp.training.checkpointing.checkpoint import unguarded
+from simvtp.training.checkpointing.checkpoint import always_owned
 from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.parallel.distributed import Launch, choose_device
 
@@ -116,7 +116,7 @@ def _draw_reconstructions(
     device = choose_device(experiment.runtime.device, launch)
     status = StatusWriter(run_dir, writes=False)  # a run is not changed by drawing it
     context = open_experiment(
-        experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status, unguarded
+        experiment, run_dir, device, replace(launch, rank=1), say, StopFlag(), status, always_owned
     )
     model = build_model(context.experiment.model, experiment.losses.wanted, experiment.seed)
     load_final_weights(model, run_dir, "pretrain")

@@ -33,7 +33,7 @@ from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.results import Result
 from simvtp.runs.run_records import RunState, read_status
 from simvtp.runs.rundir import StatusWriter, load_experiment
-from simvtp.training.checkpointing.checkpoint import unguarded
+from simvtp.training.checkpointing.checkpoint import always_owned
 from simvtp.training.parallel.distributed import Launch, choose_device, threads_per_rank
 
 FOLDER = "evaluations"
@@ -83,7 +83,7 @@ def reevaluate(
             say,
             stop,
             StatusWriter(run_dir, writes=False),
-            unguarded,
+            always_owned,
         )
         unified = build_model(context.experiment.model, experiment.losses.wanted, experiment.seed)
         if experiment.finetune.init:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from simvtp import tracking
+from simvtp.compat.host_memory import keep_host_memory
 from simvtp.config.experiment_config import Experiment
 from simvtp.data.progress import LogFn
 from simvtp.errors import StopReason
@@ -29,14 +30,13 @@ from simvtp.runs.rundir import (
     write_identity,
 )
 from simvtp.training.checkpointing.preemption import StopFlag
-from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.parallel.distributed import (
     Launch,
     choose_device,
     distributed,
     launch_from_environment,
     on_main,
-    telling_lost_ranks,
+    raising_rank_lost,
     threads_per_rank,
 )
 
@@ -120,7 +120,7 @@ def _run_stages(
     if writes:
         mirror = tracking.BackgroundMirror(directory, experiment.runtime)
     status = StatusWriter(directory, writes=writes, complete=complete, lease=lease)
-    with mirror, status, telling_lost_ranks():
+    with mirror, status, raising_rank_lost():
         on_main(lambda: record_timestamp(status, IMPORTED))
         context = open_experiment(
             experiment, directory, device, launch, say, stop, status, lease.check

@@ -26,16 +26,16 @@ from simvtp.experiment.startup_timing import (
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.model_size import model_size
 from simvtp.models.weights.pretrained import import_weights
-from simvtp.models.weights.state_dict_maps import Conversion
+from simvtp.models.weights.state_dict_maps import ConversionReport
 from simvtp.resolve import init_weights
 from simvtp.runs.results import Result
 from simvtp.tasks import Task
 from simvtp.training.loop import train
 from simvtp.training.lr_schedule import stage_steps
 from simvtp.training.objectives import Objective, PretrainObjective
-from simvtp.training.parallel.batch_split import Share, share_batch
+from simvtp.training.parallel.batch_split import BatchSplit, split_batch
 from simvtp.training.parallel.distributed import on_main, together
-from simvtp.training.stage import Outcome, Stage
+from simvtp.training.stage import Stage, StageOutcome
 
 
 def pretrain(context: ExperimentContext) -> list[Result]:
@@ -59,7 +59,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
     if "vtm" in experiment.losses.wanted and share.samples < 2:
         raise ConfigError(
             "losses.vtm needs another clip as negative, but a rank takes one sample at a time "
-            f"({share.sentence('pretrain', '')}): use fewer ranks or accumulation steps, "
+            f"({share.describe('pretrain', '')}): use fewer ranks or accumulation steps, "
             "a larger runtime.micro_batch, or a batch_size with more divisors."
         )
     loader = together(
@@ -93,7 +93,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
     return []
 
 
-def _initialise(context: ExperimentContext, model: nn.Module) -> list[Conversion]:
+def _initialise(context: ExperimentContext, model: nn.Module) -> list[ConversionReport]:
     config = context.experiment.model
     conversions = method_of(config).initialise(model, config)
     for conversion in conversions:
@@ -124,7 +124,7 @@ def load_initial_weights(context: ExperimentContext, model: nn.Module) -> list[R
             "or start from a pre-training with losses.vtm above 0."
         )
     context.models["pretrain"] = model.to(context.device).eval()
-    context.outcomes["pretrain"] = Outcome(
+    context.outcomes["pretrain"] = StageOutcome(
         step=0, stopped=False, sha256=tuning.init_digest or INITIAL
     )
     return []
@@ -171,13 +171,13 @@ def _train_task(context: ExperimentContext, name: str, task: Task) -> None:
 
 def _split_batch(
     context: ExperimentContext, name: str, settings: TrainConfig, negatives: str
-) -> Share:
+) -> BatchSplit:
     """Returns how the batches of a training are split over ranks, and logs it."""
     runtime = context.experiment.runtime
-    share = share_batch(
+    share = split_batch(
         name, settings.batch_size, context.launch.world, runtime.accumulate, runtime.micro_batch
     )
-    context.say(share.sentence(name, negatives))
+    context.say(share.describe(name, negatives))
     return share
 
 
@@ -251,7 +251,7 @@ def _train(
         on_log=context.on_log,
         measure=loader.counters.metrics,
         stop=context.stop,
-        guard=context.check_ownership,
+        check_ownership=context.check_ownership,
     )
     context.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
     if outcome.stopped:

@@ -15,7 +15,7 @@ from simvtp.errors import CheckpointError
 from simvtp.methods import METHODS, method_of
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.weights.pretrained import FORMAT, config_of, read_config, read_weight_file
-from simvtp.models.weights.state_dict_maps import OWN, convert, load
+from simvtp.models.weights.state_dict_maps import NATIVE, convert, load
 from simvtp.runs.atomic_files import write_atomically
 
 
@@ -57,5 +57,5 @@ def from_pretrained(folder: str | Path) -> nn.Module:
         else method_of(config).build(config, tuple(description["objectives"]), seed=0)
     )
     model.to(next(iter(state.values())).dtype)
-    load(model, convert(state, model, OWN, str(path)))
+    load(model, convert(state, model, NATIVE, str(path)))
     return model

@@ -14,7 +14,7 @@ from simvtp.errors import ConfigError
 from simvtp.models.mac.mac_masks import draw_frame_masks
 from simvtp.models.mac.mac_model import MAC
 from simvtp.models.weights.pretrained import initialise_from
-from simvtp.models.weights.state_dict_maps import Conversion
+from simvtp.models.weights.state_dict_maps import ConversionReport
 
 
 class MACMethod:
@@ -31,7 +31,7 @@ class MACMethod:
         model.initialise(seed)
         return model
 
-    def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
+    def initialise(self, model: nn.Module, config: ModelConfig) -> list[ConversionReport]:
         return initialise_from(model, config)
 
     def draw(

@@ -19,7 +19,7 @@ from simvtp.models.common.masking import draw_masks
 from simvtp.models.downstream.retrieval_encoders import Sides, retrieval_encoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.weights.pretrained import initialise_from
-from simvtp.models.weights.state_dict_maps import Conversion
+from simvtp.models.weights.state_dict_maps import ConversionReport
 
 
 class Method(Protocol):
@@ -36,7 +36,7 @@ class Method(Protocol):
         """The model for the wanted objectives, with initial weights by `seed`."""
         ...
 
-    def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
+    def initialise(self, model: nn.Module, config: ModelConfig) -> list[ConversionReport]:
         """Load `config.init_video` and `config.init_text` (either may be empty); returns what was
         loaded, in order.
         """
@@ -84,7 +84,7 @@ class SimVTPMethod:
         model.initialise(seed)
         return model
 
-    def initialise(self, model: nn.Module, config: ModelConfig) -> list[Conversion]:
+    def initialise(self, model: nn.Module, config: ModelConfig) -> list[ConversionReport]:
         return initialise_from(model, config)
 
     def draw(

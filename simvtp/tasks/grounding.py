@@ -52,7 +52,7 @@ from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Result
 from simvtp.tasks.pair_scoring import asked_clips, needed_length, score_texts
 from simvtp.tasks.task import Context
-from simvtp.training.objectives import Losses, Objective, Report, Shares
+from simvtp.training.objectives import Losses, Normalizers, Objective, Report
 
 NMS = 0.5  # a candidate that overlaps by more with a better one is left out
 TIES = "pessimistic"  # see simvtp/evaluation/temporal_spans.py
@@ -180,11 +180,11 @@ class SpanLoss:
     both after rounding to whole segments (at least one).
     """
 
-    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+    def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
         return {}
 
     def __call__(
-        self, outputs: dict[str, Tensor], shares: Shares | None = None
+        self, outputs: dict[str, Tensor], normalizers: Normalizers | None = None
     ) -> tuple[Losses, Report]:
         logits, targets = outputs["logits"].float(), outputs["targets"]
         count = logits.shape[1]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simvtp.batch import Masks
-from simvtp.training.objectives import Losses, Report, Shares
+from simvtp.training.objectives import Losses, Normalizers, Report
 
 
 class Classification:
@@ -21,11 +21,11 @@ class Classification:
     reported accuracy is that of the right one, of a mixture that of its larger part.
     """
 
-    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+    def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
         return {}
 
     def __call__(
-        self, outputs: dict[str, Tensor], shares: Shares | None = None
+        self, outputs: dict[str, Tensor], normalizers: Normalizers | None = None
     ) -> tuple[Losses, Report]:
         logits, targets = outputs["logits"].float(), outputs["targets"]
         loss = F.cross_entropy(logits, targets)
@@ -37,11 +37,11 @@ class Classification:
 class Regression:
     """Mean squared error of `logits` [B, 1] and the numbers `targets` float [B]."""
 
-    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+    def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
         return {}
 
     def __call__(
-        self, outputs: dict[str, Tensor], shares: Shares | None = None
+        self, outputs: dict[str, Tensor], normalizers: Normalizers | None = None
     ) -> tuple[Losses, Report]:
         loss = F.mse_loss(outputs["logits"].float()[:, 0], outputs["targets"])
         return {"count": loss}, {"loss/count": loss.detach()}

@@ -1,13 +1,13 @@
-"""The two losses over large tables, piece by piece, with their gradient made on the way (ours).
+"""The two losses over large tables, chunk by chunk, with the gradient computed on the way (ours).
 
 `masked_pixel_loss` over [B, M, P] pixels and `word_loss` over [B, K, W] scores are sums of simple
-terms, but written as a chain of operations they walk through main memory a dozen times and keep
-several tables of that size for the backward pass. Here a piece that the cache holds goes through
-the whole chain, and what is kept is the gradient alone, in the precision of the prediction. Losses
-and gradients are those of the plain functions in `losses.py`, which remain as what these are
-compared with.
+terms, but written as a chain of operations they pass through main memory a dozen times and keep
+several tables of that size for the backward pass. Here a chunk that fits the cache goes through
+the whole chain, and only the gradient is kept, in the precision of the prediction. Losses and
+gradients are those of the plain functions in `losses.py`, against which they are tested.
 
-On a GPU a piece is large: there it bounds the memory, and launches cost more than walks.
+On a GPU a chunk is large: there it bounds the memory, and kernel launches cost more than memory
+passes.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from simvtp.training.losses import IGNORED, as_full, as_share, normalise_tubes, word_share
+from simvtp.training.losses import IGNORED, as_full, normalise_tubes, tokens_per_rank, unit_pixels
 
-CACHED, BOUNDED = 2**17, 2**28  # values in a piece: 512 KiB of float32 on a CPU, 1 GiB elsewhere
+CACHED, BOUNDED = 2**17, 2**28  # values in a chunk: 512 KiB of float32 on a CPU, 1 GiB elsewhere
 
 
-def pixel_loss_in_pieces(prediction: Tensor, pixels: Tensor, normalised: bool) -> Tensor:
-    """MVM of prediction [B, M, P] and pixels [B, M, P] (bytes, or shares of 1), `normalised` in
-    each tube and channel or as they are.
+def chunked_pixel_loss(prediction: Tensor, pixels: Tensor, normalised: bool) -> Tensor:
+    """Returns the loss of MVM, as `losses.masked_pixel_loss`.
+
+    Args:
+        prediction: [B, M, P].
+        pixels: [B, M, P], bytes or floats in [0, 1].
+        normalised: normalise the pixels in each tube and channel.
     """
-    return cast(
-        Tensor, _PixelLoss.apply(prediction.flatten(0, -2), pixels.flatten(0, -2), normalised)
-    )  # [B * M, P]
+    tables = prediction.flatten(0, -2), pixels.flatten(0, -2)  # [B * M, P]
+    return cast(Tensor, _ChunkedPixelLoss.apply(*tables, normalised))
 
 
-def word_loss_in_pieces(
-    logits: Tensor, labels: Tensor, share: Tensor | None = None
+def chunked_word_loss(
+    logits: Tensor, labels: Tensor, normalizer: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(MLM as `losses.word_loss` of the same arguments, how many scored words were guessed right, a
-    0-d integer).
-    """
-    share = word_share([labels]) if share is None else share
+    """Returns the loss of MLM, as `losses.word_loss`, and the number of words predicted right."""
+    normalizer = tokens_per_rank([labels]) if normalizer is None else normalizer
     total, right = cast(
-        tuple[Tensor, Tensor], _WordLoss.apply(logits.flatten(0, 1), labels.flatten())
+        tuple[Tensor, Tensor], _ChunkedWordLoss.apply(logits.flatten(0, 1), labels.flatten())
     )  # [B * K, W], [B * K]
-    return total / share.to(total.dtype), right
+    return total / normalizer.to(total.dtype), right
 
 
-def _pieces(table: Tensor) -> Iterator[slice]:
-    """Slices of the rows of `table` [R, C], each of about as many values as suit its device, and of
-    at least one row.
+def _chunks(table: Tensor) -> Iterator[slice]:
+    """Returns slices of the rows of `table` [R, C], each of a chunk of values that suits its device.
+
+    A chunk has at least one row.
     """
     rows, columns = table.shape
     step = max(1, (CACHED if table.device.type == "cpu" else BOUNDED) // max(1, columns))
@@ -59,16 +61,18 @@ def _sum(parts: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack(parts).sum() if parts else as_full(like.new_zeros(()))
 
 
-class _PixelLoss(torch.autograd.Function):
-    """(prediction [R, P], pixels [R, P], whether to normalise them) -> mean squared error, 0-d."""
+class _ChunkedPixelLoss(torch.autograd.Function):
+    """Mean squared error, 0-d, of prediction [R, P] and pixels [R, P], normalised or not."""
 
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, pixels: Tensor, normalised: bool) -> Tensor:
         gradient = torch.empty_like(prediction) if ctx.needs_input_grad[0] else None
         parts = []
-        for rows in _pieces(prediction):
+        for rows in _chunks(prediction):
             guess = as_full(prediction[rows])
-            error = guess - (normalise_tubes if normalised else as_share)(pixels[rows], guess.dtype)
+            error = guess - (normalise_tubes if normalised else unit_pixels)(
+                pixels[rows], guess.dtype
+            )
             parts.append(error.square().sum())
             if gradient is not None:
                 gradient[rows] = error.mul_(2 / prediction.numel())
@@ -82,29 +86,30 @@ class _PixelLoss(torch.autograd.Function):
         return gradient * grads[0].to(gradient.dtype), None, None
 
 
-class _WordLoss(torch.autograd.Function):
-    """(logits [R, W], labels int64 [R]) -> (sum of the cross-entropies of the scored rows, how many
-    of them are right), both 0-d.
+class _ChunkedWordLoss(torch.autograd.Function):
+    """Sum of the cross-entropies of the scored rows, and the number of right ones, both 0-d.
+
+    Inputs are logits [R, W] and labels int64 [R].
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         parts, hits = [], []
-        for rows in _pieces(logits):
+        for rows in _chunks(logits):
             scores, wanted = as_full(logits[rows]), labels[rows, None]  # [r, W], [r, 1]
             scored = wanted != IGNORED
-            places = torch.where(scored, wanted, 0)
+            columns = torch.where(scored, wanted, 0)
             highest, best = scores.max(dim=1, keepdim=True)
-            hits.append((best == wanted).sum())  # no place is IGNORED
+            hits.append((best == wanted).sum())  # no column is IGNORED
             exponentials = (scores - highest).exp_()
             sums = exponentials.sum(dim=1, keepdim=True)
-            losses = sums.log() + highest - scores.gather(1, places)  # [r, 1]
+            losses = sums.log() + highest - scores.gather(1, columns)  # [r, 1]
             parts.append(losses.where(scored, 0).sum())
             if gradient is not None:
                 # softmax - 1 at the right word, and nothing in rows that are not scored
                 slopes = exponentials.mul_(scored / sums).scatter_add_(
-                    1, places, -scored.to(sums.dtype)
+                    1, columns, -scored.to(sums.dtype)
                 )
                 gradient[rows] = slopes
         ctx.save_for_backward(gradient)

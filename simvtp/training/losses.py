@@ -1,7 +1,6 @@
-"""The four losses as functions of named tensors (method notes 1.5). They know no model and no
-weights.
+"""The four losses as functions of named tensors (method notes 1.5).
 
-Each is a mean such that the mean over ranks (which DDP takes of the gradients) is the loss of the
+They know no model and no weights. Each is a mean such that the mean over ranks (which DDP takes of the gradients) is the loss of the
 whole batch in one process. Legend: B batch, M masked tubes, P values in a tube, K slots for masked
 words, W vocabulary, D width, R ranks.
 """
@@ -22,16 +21,17 @@ FLAT = 1e-6  # added to the deviation of a tube's pixels, which may be 0 (releas
 
 
 def as_full(value: Tensor) -> Tensor:
-    """Half precision is raised to float32; float32 and float64 stay."""
+    """Returns half precision as float32; float32 and float64 stay."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 # ---- MVM -----------------------------------------------------------------------------------------
 
 
-def as_share(pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Pixels as shares of 1: bytes are divided by 255, in `dtype` (float32 if none is given);
-    floats are shares already.
+def unit_pixels(pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Returns pixels in [0, 1]: bytes are divided by 255, in `dtype` (float32 by default).
+
+    Floats are in [0, 1] already.
     """
     if pixels.dtype is torch.uint8:
         return pixels.to(dtype or torch.float32) / 255
@@ -39,23 +39,23 @@ def as_share(pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def normalise_tubes(pixels: Tensor, dtype: torch.dtype | None = None, channels: int = 3) -> Tensor:
-    """Pixels [..., P], bytes or shares of 1, with mean 0 and deviation 1 in each tube and channel
-    (released behaviour).
+    """Returns pixels [..., P] with mean 0 and deviation 1 in each tube and channel.
 
-    (x - mean) / (sqrt(unbiased variance) + 1e-6) over the P / channels values of a channel;
-    channels are the inner axis of P.
+    Released behaviour: (x - mean) / (sqrt(unbiased variance) + 1e-6) over the P / channels values of a channel;
+    channels are the inner axis of P. Pixels are bytes, or floats in [0, 1].
     """
     if pixels.dtype is torch.uint8:
-        return _normalise_bytes(
-            pixels.to(dtype or torch.float32).unflatten(-1, (-1, channels))
-        ).flatten(-2)
-    values = as_share(pixels, dtype).unflatten(-1, (-1, channels))  # [..., P / channels, channels]
+        values = pixels.to(dtype or torch.float32).unflatten(-1, (-1, channels))
+        return _normalise_bytes(values).flatten(-2)
+    values = unit_pixels(pixels, dtype).unflatten(
+        -1, (-1, channels)
+    )  # [..., P / channels, channels]
     variance, mean = torch.var_mean(values, dim=-2, keepdim=True, correction=1)
     return ((values - mean) / (variance.sqrt() + FLAT)).flatten(-2)
 
 
 def _normalise_bytes(values: Tensor) -> Tensor:
-    """The same of whole numbers [..., P / channels, channels], in units of a 255th.
+    """Normalises whole numbers [..., P / channels, channels], in units of 1/255.
 
     Sums of whole numbers are exact, so that two passes of sums, several times as fast as `var_mean`
     over a strided axis on a CPU, leave a flat tube at 0.
@@ -67,8 +67,9 @@ def _normalise_bytes(values: Tensor) -> Tensor:
 
 
 def masked_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """MVM: mean squared error of prediction and target, both [B, M, P]. Every rank has the same B
-    and M.
+    """Returns the loss of MVM: mean squared error of prediction and target, both [B, M, P].
+
+    Every rank has the same B and M.
     """
     return F.mse_loss(as_full(prediction), as_full(target))
 
@@ -76,11 +77,10 @@ def masked_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
 # ---- MLM -----------------------------------------------------------------------------------------
 
 
-def word_share(labels: list[Tensor]) -> Tensor:
-    """Scored words per rank and micro-batch, on average over ranks and over the given
-    micro-batches; 0-d float, above 0.
+def tokens_per_rank(labels: list[Tensor]) -> Tensor:
+    """Returns the average number of scored words of a rank's micro-batch; 0-d float, above 0.
 
-    Captions differ in length, so ranks and micro-batches differ in scored words; dividing each
+    The average is over ranks and over the given micro-batches. Captions differ in length, so ranks and micro-batches differ in scored words; dividing each
     one's sum by this average makes the mean over all of them the mean over all words.
     """
     counted = torch.stack([(part != IGNORED).sum() for part in labels]).sum()
@@ -88,29 +88,30 @@ def word_share(labels: list[Tensor]) -> Tensor:
     return everywhere.to(torch.float32) / (world() * len(labels))
 
 
-def word_loss(logits: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
-    """MLM: cross-entropy, a mean over the scored words of all ranks; 0 (not NaN) if there is none.
+def word_loss(logits: Tensor, labels: Tensor, normalizer: Tensor | None = None) -> Tensor:
+    """Returns the loss of MLM: cross-entropy, a mean over the scored words of all ranks.
+
+    It is 0 (not NaN) if there is no scored word.
 
     Args:
         logits: [B, K, W].
         labels: int64 [B, K], -100 in slots that are not used.
-        share: `word_share` of all micro-batches of the step; None: of this batch.
+        normalizer: `tokens_per_rank` of all micro-batches of the step; None: of this batch.
     """
-    share = word_share([labels]) if share is None else share
+    normalizer = tokens_per_rank([labels]) if normalizer is None else normalizer
     total = F.cross_entropy(
         as_full(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return total / share.to(total.dtype)
+    return total / normalizer.to(total.dtype)
 
 
 # ---- VTC -----------------------------------------------------------------------------------------
 
 
 class _GatherRows(torch.autograd.Function):
-    """[B, D] on each rank -> [R * B, D] on all; the gradient of a row is summed over the ranks that
-    used it.
+    """Gathers [B, D] of each rank into [R * B, D] on all.
 
-    The backward is an all-reduce and a slice rather than a reduce-scatter, which gloo does not
+    The gradient of a row is summed over the ranks that used it. The backward is an all-reduce and a slice rather than a reduce-scatter, which gloo does not
     have.
     """
 
@@ -129,8 +130,9 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows [B, D] of every rank, [R * B, D] in the order of the ranks, with gradient; the input
-    itself for one process.
+    """Returns rows [B, D] of every rank as [R * B, D] in the order of the ranks, with gradient.
+
+    For one process it returns its input.
     """
     return _GatherRows.apply(rows) if world() > 1 else rows
 
@@ -138,11 +140,11 @@ def gather_rows(rows: Tensor) -> Tensor:
 def contrastive_logits(
     video_feature: Tensor, text_feature: Tensor, temperature: float | Tensor, gather: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosine similarity / temperature of this rank's rows and all columns: (video to text, text to
-    video, right columns).
+    """Computes cosine similarity / temperature of this rank's rows and all columns.
 
-    The first two are [B, C], C = B, or R * B with `gather` (every rank has the same B); the third
-    is int64 [B].
+    Returns:
+        (video to text, text to video, true columns). The first two are [B, C], C = B, or R * B with
+        `gather` (every rank has the same B); the third is int64 [B].
     """
     with torch.autocast(video_feature.device.type, enabled=False):
         video = F.normalize(as_full(video_feature), dim=-1)
@@ -156,8 +158,9 @@ def contrastive_logits(
 def contrastive_loss(
     video_feature: Tensor, text_feature: Tensor, temperature: float, gather: bool = False
 ) -> Tensor:
-    """VTC: the *sum* of the cross-entropies of the two directions (released behaviour), features
-    [B, D] not normalised.
+    """Returns the loss of VTC: the *sum* of the cross-entropies of the two directions.
+
+    Released behaviour; features [B, D] are not normalised.
 
     Args:
         temperature: fixed divisor of the cosine similarity; 0.05 as published.
@@ -173,13 +176,14 @@ def contrastive_loss(
 
 
 def matching_labels(match_logits: Tensor) -> Tensor:
-    """int64 [2B]: 1 for the first half (the true pairs), 0 for the second."""
+    """Returns labels int64 [2B]: 1 for the first half (the true pairs), 0 for the second."""
     count = match_logits.shape[0] // 2
     return (torch.arange(2 * count, device=match_logits.device) < count).long()
 
 
 def matching_loss(match_logits: Tensor) -> Tensor:
-    """VTM: two-way cross-entropy of [2B, 2]: B true pairs first (class 1), then B false ones (class
-    0).
+    """Returns the loss of VTM: two-way cross-entropy of logits [2B, 2].
+
+    B true pairs come first (class 1), then B false ones (class 0).
     """
     return F.cross_entropy(as_full(match_logits), matching_labels(match_logits))

@@ -1,6 +1,8 @@
-"""What is measured while training: sums on the device, speed, cost, and the machine. Nothing here
-makes the host wait for the device, except `Window.read` and `Window.first_bad_step`, which are
-called at the logging interval."""
+"""Measurements while training: sums on the device, speed, cost, and the machine.
+
+Nothing here makes the host wait for the device, except `Window.read` and `Window.first_bad_step`,
+which are called at the logging interval.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,7 @@ from simvtp.training.parallel.distributed import min_over_ranks, sum_over_ranks,
 
 
 class Window:
-    """Sums of the report and a finite flag for each step since the last log line, all on the
-    device.
+    """Sums of the report and a finite flag for each step since the last log line, on the device.
 
     Args:
         device: where the model runs.
@@ -29,18 +30,14 @@ class Window:
         self.names: tuple[str, ...] = ()
         self.steps = 0
         self.sums: Tensor | None = None  # float32 [names]
-        self.finite = torch.ones(
-            length, parts + 1, dtype=torch.bool, device=device
-        )  # last column: the gradient
-        self.sample_ids: list[
-            tuple[tuple[str, ...], ...]
-        ] = []  # [steps][parts], what the flags refer to
+        # last column: the gradient
+        self.finite = torch.ones(length, parts + 1, dtype=torch.bool, device=device)
+        # [steps][parts], the samples that the flags refer to
+        self.sample_ids: list[tuple[tuple[str, ...], ...]] = []
         self._unread = 0  # steps whose flags were not read yet
 
     def add_part(self, part: int, report: dict[str, Tensor], parts: int) -> None:
-        """Add the report of one micro-batch of the step under way; `loss/total` is what the flag is
-        taken of.
-        """
+        """Adds the report of one micro-batch of the current step; the flag is of `loss/total`."""
         names = tuple(report)
         if not self.names:
             self.names = names
@@ -55,8 +52,9 @@ class Window:
     def end_step(
         self, sample_ids: tuple[tuple[str, ...], ...], gradient_finite: Tensor | None
     ) -> None:
-        """Close the step; `gradient_finite` None where an infinite gradient is no fault (fp16 skips
-        such a step).
+        """Closes the step.
+
+        `gradient_finite` is None where an infinite gradient is no error (fp16 skips such a step).
         """
         if gradient_finite is not None:
             self.finite[self._unread, -1] = gradient_finite
@@ -65,8 +63,11 @@ class Window:
         self._unread += 1
 
     def first_bad_step(self) -> tuple[int, list[str]] | None:
-        """Reads the flags (all ranks): (how many steps ago, 0 = the last one; this rank's ids of
-        the bad micro-batches) or None.
+        """Reads the flags (all ranks take part).
+
+        Returns:
+            (how many steps ago, 0 for the last one; this rank's sample ids of the bad
+            micro-batches), or None.
         """
         flags = self.finite[: self._unread]
         anywhere = min_over_ranks(flags.to(torch.uint8)).cpu().bool()
@@ -88,9 +89,7 @@ class Window:
         return None
 
     def read(self) -> dict[str, float]:
-        """Mean over steps and ranks of everything reported since the last call (all ranks take
-        part), and start again.
-        """
+        """Returns means over steps and ranks since the last call (all ranks take part)."""
         if self.sums is None:
             return {}
         means = (sum_over_ranks(self.sums) / (self.steps * world())).tolist()
@@ -98,13 +97,15 @@ class Window:
         return dict(zip(self.names, means, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint in the middle of an interval must keep: sums averaged over ranks (all
-        take part). Flags must be read.
+        """Returns the state for a checkpoint in the middle of an interval: sums averaged over ranks.
+
+        All ranks take part. The flags must have been read.
         """
         sums = None if self.sums is None else (sum_over_ranks(self.sums) / world()).cpu()
         return {"names": list(self.names), "steps": self.steps, "sums": sums}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Restores what `state` returned."""
         self.names, self.steps = tuple(state["names"]), state["steps"]
         self.sums = None if state["sums"] is None else state["sums"].to(self.finite.device)
 
@@ -119,18 +120,18 @@ class Speed:
     _since: float | None = None
 
     def resume(self) -> None:
-        """Start the clock, if it does not run."""
+        """Starts the clock, if it does not run."""
         if self._since is None:
             self._since = time.perf_counter()
 
     def pause(self) -> None:
-        """Stop the clock, if it runs."""
+        """Stops the clock, if it runs."""
         if self._since is not None:
             self.elapsed += time.perf_counter() - self._since
         self._since = None
 
     def read(self, batch_size: int, steps_left: int) -> dict[str, float]:
-        """Metrics of the interval, which must be paused; starts the next one."""
+        """Returns the metrics of the interval, which must be paused, and starts the next one."""
         step_s = self.elapsed / max(1, self.steps)
         metrics = {
             "speed/clips_per_s": batch_size / step_s if step_s > 0 else 0.0,
@@ -143,8 +144,9 @@ class Speed:
 
 
 def _process_cpu_seconds() -> float:
-    """CPU time of this process, its threads and its children, those that still run included where
-    psutil is installed.
+    """Returns the CPU time of this process, its threads and its children.
+
+    Children that still run are included if psutil is installed.
     """
     times = os.times()
     total = times.user + times.system + times.children_user + times.children_system
@@ -163,43 +165,44 @@ def _process_cpu_seconds() -> float:
 
 @dataclass
 class CostMeter:
-    """CPU-seconds and GPU-seconds of this rank's stage. Time lost to a kill, after the last
-    checkpoint, is not in them.
+    """CPU-seconds and GPU-seconds of this rank's stage.
+
+    Time lost to a kill, after the last checkpoint, is not included.
     """
 
     gpus: int
     cpu_s: float = 0.0
     gpu_s: float = 0.0
-    _cpu_mark: float = field(default_factory=_process_cpu_seconds)
-    _wall_mark: float = field(default_factory=time.perf_counter)
+    _cpu_since: float = field(default_factory=_process_cpu_seconds)
+    _wall_since: float = field(default_factory=time.perf_counter)
 
     def update(self) -> None:
-        """Count what was spent since the last call."""
+        """Adds the time since the last call."""
         cpu, wall = _process_cpu_seconds(), time.perf_counter()
-        self.cpu_s += max(0.0, cpu - self._cpu_mark)
-        self.gpu_s += (wall - self._wall_mark) * self.gpus
-        self._cpu_mark, self._wall_mark = cpu, wall
+        self.cpu_s += max(0.0, cpu - self._cpu_since)
+        self.gpu_s += (wall - self._wall_since) * self.gpus
+        self._cpu_since, self._wall_since = cpu, wall
 
     def total(self) -> tuple[float, float]:
-        """(CPU-seconds, GPU-seconds) over all ranks, which all take part."""
+        """Returns (CPU-seconds, GPU-seconds) over all ranks, which all take part."""
         both = sum_over_ranks(
             torch.tensor([self.cpu_s, self.gpu_s], dtype=torch.float64, device=collective_device())
         )
         return float(both[0]), float(both[1])
 
     def restore(self, cpu_s: float, gpu_s: float) -> None:
-        """Continue from totals of all ranks: each rank takes its share."""
+        """Continues from totals of all ranks: each rank takes its part."""
         self.cpu_s, self.gpu_s = cpu_s / world(), gpu_s / world()
 
 
 def collective_device() -> torch.device:
-    """Where a tensor must lie for a collective of the default group."""
+    """Returns the device of tensors in a collective of the default group."""
     nccl = world() > 1 and torch.distributed.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
 
 class Machine:
-    """Samples this rank's machine; what cannot be had there is left out."""
+    """Samples the load of this rank's machine; values that are not available are left out."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -213,8 +216,9 @@ class Machine:
         self._utilisation = device.type == "cuda"
 
     def sample(self) -> dict[str, float]:
-        """`system/cpu_percent` (of all cores), `system/rss_gb`, and on a GPU its peak memory and
-        utilisation.
+        """Returns `system/cpu_percent` (of all cores) and `system/rss_gb`.
+
+        On a GPU also its peak memory and utilisation.
         """
         metrics: dict[str, float] = {}
         if self._process is not None:
@@ -232,6 +236,6 @@ class Machine:
             return {}
         try:
             return {"system/gpu_utilisation": float(torch.cuda.utilization(self.device))}
-        except (ModuleNotFoundError, RuntimeError):  # no pynvml, or a driver that does not say
+        except (ModuleNotFoundError, RuntimeError):  # no pynvml, or a driver without it
             self._utilisation = False
             return {}

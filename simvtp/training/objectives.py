@@ -1,9 +1,9 @@
-"""Named outputs of a model -> (weighted losses to be summed, report). An objective knows no model;
-a model knows no weights.
+"""Objectives: named outputs of a model -> (weighted losses to be summed, report).
 
-The report holds detached 0-d tensors: the losses without their weights (`loss/mvm`) and accuracies
-as shares of 1 (`acc/mlm`). Each is such that its mean over ranks and micro-batches is the figure of
-the whole batch; the exception are the negatives of VTC and VTM, which are those of the micro-batch.
+An objective knows no model; a model knows no weights. The report holds detached 0-d tensors: the
+losses without their weights (`loss/mvm`) and accuracies in [0, 1] (`acc/mlm`). The mean of each
+over ranks and micro-batches is the value of the global batch; the exception are the negatives of
+VTC and VTM, which are those of the micro-batch.
 """
 
 from __future__ import annotations
@@ -17,52 +17,57 @@ from torch import Tensor
 
 from simvtp.batch import Masks
 from simvtp.config.train_config import ContrastiveLossConfig, LossConfig
-from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
+from simvtp.training.chunked_losses import chunked_pixel_loss, chunked_word_loss
 from simvtp.training.losses import (
     contrastive_logits,
     matching_labels,
     matching_loss,
-    word_share,
+    tokens_per_rank,
 )
 
-COLDEST = 0.01  # a learned temperature does not fall below it
+LOWEST_TEMPERATURE = 0.01  # a learned temperature does not fall below it
 
-Shares = dict[str, Tensor]
+Normalizers = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Report = dict[str, Tensor]
 
 
 class Objective(Protocol):
-    """What the loop needs of an objective."""
+    """Interface of the objectives to the training loop."""
 
-    def shares(self, masks: Sequence[Masks | None]) -> Shares:
-        """Divisors that belong to the whole step, from the masks of all its micro-batches (all
-        ranks take part).
+    def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
+        """Returns divisors of the step's losses, from the masks of all its micro-batches.
+
+        All ranks take part.
         """
         ...
 
     def __call__(
-        self, outputs: dict[str, Tensor], shares: Shares | None = None
+        self, outputs: dict[str, Tensor], normalizers: Normalizers | None = None
     ) -> tuple[Losses, Report]:
-        """Losses and report of one micro-batch; without `shares` it is taken as the whole step."""
+        """Returns losses and report of one micro-batch.
+
+        Without `normalizers` the micro-batch is the whole step.
+        """
         ...
 
 
 def learned_temperature(start: float, bias: Tensor) -> Tensor:
-    """start * exp(bias), [1], not below 0.01: colder than that, a few pairs would decide everything
-    (the limit of CLIP, arXiv 2103.00020).
+    """Returns start * exp(bias), [1], at least 0.01.
+
+    Below that a few pairs would dominate (the limit of CLIP, arXiv 2103.00020).
     """
-    return (start * bias.float().exp()).clamp(min=COLDEST)
+    return (start * bias.float().exp()).clamp(min=LOWEST_TEMPERATURE)
 
 
 def _contrastive(
     outputs: dict[str, Tensor], temperature: float | Tensor, negatives: str
 ) -> tuple[Tensor, Tensor]:
-    """(loss, mean accuracy of the two directions among the candidates at hand)."""
-    rows = contrastive_logits(
-        outputs["video_feature"], outputs["text_feature"], temperature, gather=negatives == "global"
+    """Returns the loss, and the mean accuracy of the two directions among the candidates."""
+    features = outputs["video_feature"], outputs["text_feature"]
+    video_to_text, text_to_video, right = contrastive_logits(
+        *features, temperature, gather=negatives == "global"
     )
-    video_to_text, text_to_video, right = rows
     loss = F.cross_entropy(video_to_text, right) + F.cross_entropy(text_to_video, right)
     hits = [
         (logits.detach().argmax(dim=1) == right).float().mean()
@@ -73,60 +78,65 @@ def _contrastive(
 
 @dataclass(frozen=True)
 class PretrainObjective:
-    """MVM + MLM + VTC + VTM with the weights of `config`; a weight of 0 leaves its objective out at
-    no cost.
+    """MVM + MLM + VTC + VTM with the weights of `config`.
+
+    A weight of 0 leaves its objective out at no cost.
     """
 
     config: ContrastiveLossConfig
 
-    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+    def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
         labels = [part.word_labels for part in masks if part is not None]
-        return {"mlm": word_share(labels)} if "mlm" in self.config.wanted else {}
+        return {"mlm": tokens_per_rank(labels)} if "mlm" in self.config.wanted else {}
 
     def __call__(
-        self, outputs: dict[str, Tensor], shares: Shares | None = None
+        self, outputs: dict[str, Tensor], normalizers: Normalizers | None = None
     ) -> tuple[Losses, Report]:
-        """Outputs as `models/simvtp.py` names them; KeyError if one that a wanted objective needs
-        is absent.
+        """Returns losses and report; the outputs are those of `SimVTP.forward`.
+
+        Raises:
+            KeyError: an output that a wanted objective needs is absent.
         """
         plain: Losses = {}
         report: Report = {}
-        for name in self.config.wanted:
-            if name == "mvm":
-                assert isinstance(self.config, LossConfig)
-                normalised = self.config.mvm_target == "normalized"
-                plain["mvm"] = pixel_loss_in_pieces(
-                    outputs["video_prediction"], outputs["video_pixels"], normalised
-                )
-            elif name == "mlm":
-                logits, labels = outputs["word_logits"], outputs["word_labels"]
-                share = (shares or whole_step(labels))["mlm"]
-                plain["mlm"], right = word_loss_in_pieces(logits, labels, share)
-                report["acc/mlm"] = right / share
-            elif name == "vtc":
-                temperature: float | Tensor = self.config.temperature
-                if "temperature_bias" in outputs:
-                    temperature = learned_temperature(
-                        self.config.temperature, outputs["temperature_bias"]
-                    )
-                    report["temperature"] = temperature.detach()[0]
-                plain["vtc"], report["acc/vtc"] = _contrastive(
-                    outputs, temperature, self.config.vtc_negatives
-                )
-            elif name == "vtm":
-                logits = outputs["match_logits"]
-                plain["vtm"] = matching_loss(logits)
-                report["acc/vtm"] = (
-                    (logits.detach().argmax(dim=-1) == matching_labels(logits)).float().mean()
-                )
+        wanted = self.config.wanted
+        if "mvm" in wanted:
+            assert isinstance(self.config, LossConfig)
+            normalised = self.config.mvm_target == "normalized"
+            prediction, pixels = outputs["video_prediction"], outputs["video_pixels"]
+            plain["mvm"] = chunked_pixel_loss(prediction, pixels, normalised)
+        if "mlm" in wanted:
+            logits, labels = outputs["word_logits"], outputs["word_labels"]
+            normalizer = (normalizers or single_batch(labels))["mlm"]
+            plain["mlm"], right = chunked_word_loss(logits, labels, normalizer)
+            report["acc/mlm"] = right / normalizer
+        if "vtc" in wanted:
+            temperature = self._temperature(outputs, report)
+            plain["vtc"], report["acc/vtc"] = _contrastive(
+                outputs, temperature, self.config.vtc_negatives
+            )
+        if "vtm" in wanted:
+            logits = outputs["match_logits"]
+            plain["vtm"] = matching_loss(logits)
+            hits = logits.detach().argmax(dim=-1) == matching_labels(logits)
+            report["acc/vtm"] = hits.float().mean()
+        plain = {name: plain[name] for name in wanted}
         report |= {f"loss/{name}": loss.detach() for name, loss in plain.items()}
         weights = self.config.weights
         return {name: loss * weights[name] for name, loss in plain.items()}, report
 
+    def _temperature(self, outputs: dict[str, Tensor], report: Report) -> float | Tensor:
+        """Returns the temperature, and adds it to the report if it is learned."""
+        if "temperature_bias" not in outputs:
+            return self.config.temperature
+        temperature = learned_temperature(self.config.temperature, outputs["temperature_bias"])
+        report["temperature"] = temperature.detach()[0]
+        return temperature
 
-def whole_step(labels: Tensor) -> Shares:
-    """The shares of a step that is one micro-batch."""
-    return {"mlm": word_share([labels])}
+
+def single_batch(labels: Tensor) -> Normalizers:
+    """Returns the normalizers of a step that is one micro-batch."""
+    return {"mlm": tokens_per_rank([labels])}
 
 
 @dataclass(frozen=True)
@@ -136,11 +146,11 @@ class RetrievalObjective:
     temperature: float = 0.05
     negatives: Literal["global", "local"] = "global"
 
-    def shares(self, masks: Sequence[Masks | None]) -> Shares:
+    def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
         return {}
 
     def __call__(
-        self, outputs: dict[str, Tensor], shares: Shares | None = None
+        self, outputs: dict[str, Tensor], normalizers: Normalizers | None = None
     ) -> tuple[Losses, Report]:
         loss, accuracy = _contrastive(outputs, self.temperature, self.negatives)
         return {"vtc": loss}, {"loss/vtc": loss.detach(), "acc/vtc": accuracy}

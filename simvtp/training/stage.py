@@ -1,4 +1,4 @@
-"""What a training stage is, what it needs from outside, and how it ended."""
+"""Definition of a training stage, the callbacks it needs, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,22 +13,44 @@ from torch import nn
 from simvtp.batch import Batch, Masks
 from simvtp.config.train_config import TrainConfig
 
-Batches = Callable[
-    [int], Iterator[Batch]
-]  # (steps already done) -> this rank's batches from there on
-Draw = Callable[
-    [Batch, int, int], Masks
-]  # (micro-batch on the device, step from 0, first sample within the global batch)
-Evaluate = Callable[
-    [nn.Module, int], dict[str, float]
-]  # (model in eval mode, step) -> metrics; rank 0 calls it; may raise Stopped
+# (steps already done) -> this rank's batches from there on
+Batches = Callable[[int], Iterator[Batch]]
+# (micro-batch on the device, step from 0, first sample within the global batch) -> its masks
+Draw = Callable[[Batch, int, int], Masks]
+# (model in eval mode, step) -> metrics; rank 0 calls it; may raise Stopped
+Evaluate = Callable[[nn.Module, int], dict[str, float]]
 OnLog = Callable[[dict[str, Any]], None]
 Measure = Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one training stage is. `directory` is the run directory; files go to its `checkpoints/`."""
+    """Settings of one training stage.
+
+    Attributes:
+        name: of the stage, in file names and messages.
+        train: its optimization settings.
+        total_steps: updates to make.
+        seed: of dropout and drop path.
+        directory: the run directory; files go to its `checkpoints/`.
+        fingerprint: of the experiment.
+        config: `to_dict` of the experiment, for messages.
+        device: `auto`, `cpu`, `cuda`, ...
+        log_every: steps between log lines.
+        checkpoint_every: steps between checkpoints.
+        keep: checkpoints that are kept.
+        accumulate: micro-batches per rank and step; 0 derives them from `micro_batch`.
+        micro_batch: most samples that a rank takes at a time where `accumulate` is 0; 0 for all of
+            its samples.
+        compile: compile the blocks of the model by torch.compile.
+        gradient_checkpointing: keep only the input of each block for the backward pass.
+        merge_passes: run the encoder passes of a step in one call.
+        pack_text: leave the padding of texts out of the encoder.
+        shard: shard weights, gradients and optimizer state over the ranks.
+        evaluate_at: steps after which the model is evaluated.
+        best: metric of `evaluate` by which the final weights are chosen, larger is better; "" for
+            the last weights.
+    """
 
     name: str
     train: TrainConfig
@@ -36,39 +58,34 @@ class Stage:
     seed: int
     directory: Path
     fingerprint: str
-    config: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # `to_dict` of the experiment, for messages
+    config: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     log_every: int = 10
     checkpoint_every: int = 100
     keep: int = 2
-    accumulate: int = 1  # micro-batches per rank and step; 0 = derived from `micro_batch`
-    # most samples that a rank takes at a time where accumulate is 0; 0 = its part of the batch
+    accumulate: int = 1
     micro_batch: int = 0
-    compile: bool = False  # the blocks of the model by torch.compile
-    gradient_checkpointing: bool = False  # keep only the input of each block for the backward pass
-    merge_passes: bool = False  # the encoder passes of a step in one call
-    pack_text: bool = False  # leave the padding of texts out of the encoder
-    shard: bool = False  # cut weights, gradients and optimizer state over the ranks
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    merge_passes: bool = False
+    pack_text: bool = False
+    shard: bool = False
     evaluate_at: tuple[int, ...] = ()
-    # metric of `evaluate` by which the final weights are chosen, larger is better; "" = the last
-    # ones
     best: str = ""
 
     @property
     def weights_path(self) -> Path:
-        """Final weights of the stage."""
+        """File of the final weights."""
         return self.directory / "checkpoints" / f"{self.name}.safetensors"
 
     @property
     def outcome_path(self) -> Path:
-        """Written last: it says that the stage is finished."""
+        """File of the outcome, written last: its presence means that the stage is finished."""
         return self.directory / "checkpoints" / f"{self.name}.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """How a stage ended.
 
     Attributes:
@@ -77,9 +94,11 @@ class Outcome:
             are then not final.
         selected_step: step of the weights in `weights`: the best one, or the last.
         best: value of the selection metric there; None without selection.
-        weights: safetensors file of the final weights ("" if stopped), with its sha256.
+        weights: safetensors file of the final weights ("" if stopped).
+        sha256: of the file `weights`.
         journal_length: of the journal when the stage had ended.
-        cpu_hours, gpu_hours: over all ranks and all resumptions.
+        cpu_hours: over all ranks and all resumptions.
+        gpu_hours: over all ranks and all resumptions.
     """
 
     step: int
@@ -94,8 +113,9 @@ class Outcome:
 
 
 def step_seed(seed: int, stage: str, step: int) -> int:
-    """Seed of torch's generators (dropout, drop path) for one step, the same on all ranks, so that
-    any step can be done again exactly.
+    """Returns the seed of torch's generators (dropout, drop path) for one step.
+
+    It is the same on all ranks, so that any step can be repeated exactly.
     """
     digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

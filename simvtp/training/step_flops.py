@@ -1,10 +1,9 @@
-"""Operations of a training step, counted, and the share of the device's peak that they make.
+"""Counts the operations of a training step, and the fraction of the device's peak that they are.
 
-They are counted by torch's own counter on a copy of the model without memory (device "meta"),
-forward and backward, with attention as plain matrix products and without what gradient
-checkpointing does twice. Where padding is left out, texts of the average length are counted. So
-every model is counted alike, and what is frozen costs no backward. The losses themselves are left
-out: they are small.
+torch's counter runs on a copy of the model without memory (device "meta"), forward and backward,
+with attention as plain matrix products and without the recomputation of gradient checkpointing.
+Where padding is left out, texts of the average length are counted. So every model is counted alike,
+and frozen parameters cost no backward. The losses are left out: they are small.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import copy
 import logging
 import math
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ PEAKS = {
 
 
 def peak(device_name: str) -> float | None:
-    """Dense bf16 peak of a GPU in FLOP/s; None for one that is not in the table."""
+    """Returns the dense bf16 peak of a GPU in FLOP/s; None if it is not in the table."""
     words = device_name.replace("-", " ").split()
     return next(
         (value for name, value in PEAKS.items() if all(word in words for word in name.split())),
@@ -49,7 +49,7 @@ def peak(device_name: str) -> float | None:
 
 
 def weightless(model: nn.Module) -> nn.Module:
-    """A copy of `model` whose parameters and buffers have shapes and no values."""
+    """Returns a copy of `model` whose parameters and buffers have shapes and no values."""
     held: dict[int, Tensor] = {}
     for parameter in model.parameters():
         held[id(parameter)] = nn.Parameter(
@@ -63,8 +63,9 @@ def weightless(model: nn.Module) -> nn.Module:
 def shapes_of(
     batch: Batch, masks: Masks | None, packed: bool = False
 ) -> tuple[Batch, Masks | None]:
-    """The same without values and without memory, to be counted later; `packed`: with texts cut to
-    their average length, rounded up.
+    """Returns a batch and its masks without values and memory, to be counted later.
+
+    With `packed`, texts are truncated to their average length, rounded up.
     """
     if packed:
         mask = batch.attention_mask
@@ -77,25 +78,22 @@ def shapes_of(
         )
         masks = masks and replace(masks, input_ids=masks.input_ids[..., :length])
     if masks is not None:
-        values = {f.name: getattr(masks, f.name) for f in fields(masks)}
-        masks = replace(
-            masks,
-            **{
-                name: value.to("meta")
-                for name, value in values.items()
-                if isinstance(value, Tensor)
-            },
-        )
+        changes: dict[str, Any] = {}
+        for field in fields(masks):
+            value = getattr(masks, field.name)
+            if isinstance(value, Tensor):
+                changes[field.name] = value.to("meta")
+        masks = replace(masks, **changes)
     return batch.to("meta"), masks
 
 
 def count_step(model: nn.Module, batch: Batch, masks: Masks | None) -> int | None:
-    """Operations of forward and backward on `batch` by a `weightless` model; None, with a line in
-    the log, where it cannot be counted.
+    """Returns the operations of forward and backward on `batch` by a `weightless` model.
+
+    None, with a line in the log, if they cannot be counted.
     """
-    from torch.utils.flop_counter import (
-        FlopCounterMode,  # it imports torch's compiler at its first use: a second and more
-    )
+    # late: it imports torch's compiler at its first use, a second and more
+    from torch.utils.flop_counter import FlopCounterMode
 
     batch, masks = shapes_of(batch, masks)
     try:
@@ -108,7 +106,7 @@ def count_step(model: nn.Module, batch: Batch, masks: Masks | None) -> int | Non
                 torch.stack(sums).sum().backward()
     except RuntimeError as error:  # an operation that needs values
         _LOG.info(
-            "the operations of a step cannot be counted, so no FLOP/s are told: %s",
+            "the operations of a step cannot be counted, so no FLOP/s are logged: %s",
             str(error).splitlines()[0],
         )
         return None
@@ -118,8 +116,9 @@ def count_step(model: nn.Module, batch: Batch, masks: Masks | None) -> int | Non
 def speed_of(
     flops: int | None, step_s: float, ranks: int, device: torch.device
 ) -> dict[str, float]:
-    """`speed/tflops_per_s` of all ranks, and `speed/mfu` where the peak of the device is known.
-    `flops`: of a step, over all ranks.
+    """Returns `speed/tflops_per_s` of all ranks, and `speed/mfu` if the device's peak is known.
+
+    `flops` are the operations of a step, over all ranks.
     """
     if flops is None or step_s <= 0:
         return {}

@@ -26,7 +26,7 @@ from simvtp.training.checkpointing.preemption import stop_on_signals
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.parallel import distributed
-from simvtp.training.stage import Outcome, Stage
+from simvtp.training.stage import Stage, StageOutcome
 
 MASK_ID = 3
 SEED = 5
@@ -107,12 +107,14 @@ def pretrain(
     model: torch.nn.Module | None = None,
     source: Any = None,
     **changes: Any,
-) -> Outcome:
+) -> StageOutcome:
     """Run (or continue) a tiny pre-training in `directory`, stopping on signals."""
     losses = losses or LossConfig()
     journal = Journal(directory / "journal.jsonl")
     options = {
-        key: changes.pop(key) for key in ("evaluate", "on_log", "stop", "guard") if key in changes
+        key: changes.pop(key)
+        for key in ("evaluate", "on_log", "stop", "check_ownership")
+        if key in changes
     }
     masks = changes.pop("draw", draw)
     try:

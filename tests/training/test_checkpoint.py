@@ -128,7 +128,7 @@ def assert_old_one_stays(checkpoints: Checkpoints, large: dict) -> None:
     checkpoints.save(1, state())
     with pytest.raises(
         UserError,
-        match=r"cannot save the checkpoint .*step_00000002.pt: .+; the checkpoints saved before it are whole. Free",
+        match=r"cannot save the checkpoint .*step_00000002.pt: .+; the checkpoints saved before it are intact. Free",
     ):
         checkpoints.save(2, large)
     assert [path.name for path in checkpoints.directory.iterdir()] == ["step_00000001.pt"]

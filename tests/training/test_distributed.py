@@ -51,7 +51,7 @@ def losses_and_gradients(
 ) -> dict[str, torch.Tensor]:
     """Report (mean over ranks) and gradients after one backward pass."""
     wrapped = distributed.wrap(model)
-    losses, report = objective(wrapped(batch, masks), objective.shares([masks]))
+    losses, report = objective(wrapped(batch, masks), objective.loss_normalizers([masks]))
     sum(losses.values(), torch.zeros(())).backward()
     found = {
         name: distributed.sum_over_ranks(value) / distributed.world()

@@ -52,7 +52,7 @@ def test_whichever_file_comes_next_it_gets_no_name(tmp_path: Path, renames: int)
     """
     allowed = [renames]
 
-    def guard() -> None:
+    def check() -> None:
         allowed[0] -= 1
         if allowed[0] < 0:
             deny()
@@ -74,9 +74,9 @@ def test_whichever_file_comes_next_it_gets_no_name(tmp_path: Path, renames: int)
     try:
         if renames < 8:
             with pytest.raises(Fenced):
-                pretrain(tmp_path, guard=guard, **options)
+                pretrain(tmp_path, check_ownership=check, **options)
         else:
-            pretrain(tmp_path, guard=guard, **options)
+            pretrain(tmp_path, check_ownership=check, **options)
     finally:
         os.replace = real  # type: ignore[assignment]
     assert len(names) == min(renames, 8)
@@ -90,7 +90,7 @@ def fenced_on_main(directory: Path) -> None:
     checkpoints = directory / "checkpoints/pretrain"
     half = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
 
-    def guard() -> None:
+    def check() -> None:
         if (checkpoints / "start.json").exists():
             deny()
 
@@ -107,7 +107,7 @@ def fenced_on_main(directory: Path) -> None:
             source,
             draw_with_negatives_of(2),
             journal,
-            guard=guard,
+            check_ownership=check,
         )
     assert not list(checkpoints.glob("step_*"))
 
@@ -175,8 +175,8 @@ def test_checkpoints_from_before_there_were_marks_are_still_continued(tmp_path: 
 def test_a_guard_that_denies_stops_the_removal_of_files_too(tmp_path: Path) -> None:
     (tmp_path / "step_00000004.pt").write_bytes(b"not readable")
     with pytest.raises(Fenced):
-        Checkpoints(tmp_path, keep=1, guard=deny).load_latest()
+        Checkpoints(tmp_path, keep=1, check_ownership=deny).load_latest()
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000004.pt"]
     with pytest.raises(UserError):
-        Checkpoints(tmp_path, keep=1, guard=deny).save(8, {"weights": {}})
+        Checkpoints(tmp_path, keep=1, check_ownership=deny).save(8, {"weights": {}})
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000004.pt"]

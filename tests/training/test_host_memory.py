@@ -10,7 +10,7 @@ import pytest
 
 COUNT = """
 import resource, sys, torch
-from simvtp.training.host_memory import keep_host_memory
+from simvtp.compat.host_memory import keep_host_memory
 if sys.argv[1] == "kept":
     assert keep_host_memory()
 faults = []

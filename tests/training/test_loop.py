@@ -20,7 +20,7 @@ from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.training.objectives import RetrievalObjective
-from simvtp.training.stage import Outcome, step_seed
+from simvtp.training.stage import StageOutcome, step_seed
 from tests.training import helpers
 from tests.training.helpers import (
     MODEL,
@@ -36,7 +36,7 @@ from tests.training.helpers import (
 QUIET = replace(MODEL, text_dropout=0.0)
 
 
-def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
+def weights(outcome: StageOutcome) -> dict[str, torch.Tensor]:
     return load_file(outcome.weights)
 
 
@@ -106,7 +106,7 @@ def test_masks_do_not_depend_on_the_micro_batches(tmp_path: Path) -> None:
 def test_a_batch_that_cannot_be_cut_evenly_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match="batch_size=8 of stage pretrain cannot be cut into 3 accumulation steps: use a batch_size of 6 or 9",
+        match="batch_size=8 of stage pretrain cannot be split into 3 accumulation steps: use a batch_size of 6 or 9",
     ):
         pretrain(tmp_path, accumulate=3)
 

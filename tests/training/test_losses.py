@@ -15,8 +15,8 @@ from simvtp.training.losses import (
     masked_pixel_loss,
     matching_loss,
     normalise_tubes,
+    tokens_per_rank,
     word_loss,
-    word_share,
 )
 from simvtp.training.objectives import PretrainObjective, RetrievalObjective
 from tests.training.helpers import draw, make_batch, make_model
@@ -74,7 +74,7 @@ def test_word_loss_is_the_mean_over_scored_words_however_the_batch_is_cut(
     each = [-logs[b, k, labels[b, k]] for b in range(4) for k in range(3) if labels[b, k] >= 0]
     expected = torch.stack(each).mean() if each else torch.zeros((), dtype=torch.float64)
     torch.testing.assert_close(word_loss(logits, labels), expected)
-    share = word_share([labels[:2], labels[2:]])
+    share = tokens_per_rank([labels[:2], labels[2:]])
     parts = [word_loss(logits[i : i + 2], labels[i : i + 2], share) for i in (0, 2)]
     torch.testing.assert_close((parts[0] + parts[1]) / 2, expected)
 

@@ -18,7 +18,7 @@ from simvtp.training.optim import (
     decays,
     parameter_groups,
     set_rate,
-    update_average,
+    update_ema,
 )
 from tests.training.helpers import MODEL, make_model
 
@@ -152,7 +152,7 @@ def test_moving_average_follows_its_formula() -> None:
         average.weight.fill_(2.0)
         model.weight.fill_(4.0)
         model.running_mean.fill_(7.0)
-    update_average(average, model, 0.75)
+    update_ema(average, model, 0.75)
     torch.testing.assert_close(average.weight, torch.full((3,), 2.5))
     assert torch.equal(average.running_mean, torch.full((3,), 7.0))
 

@@ -21,7 +21,7 @@ from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective, RetrievalObjective
 from simvtp.training.parallel import distributed
-from simvtp.training.parallel.parallel_model import Replica
+from simvtp.training.parallel.parallel_model import ParallelModel
 from tests.training.helpers import (
     TRAIN,
     draw_with_negatives_of,
@@ -173,14 +173,14 @@ def test_derived_accumulation_on_shards_gives_the_curve_of_one_process(tmp_path:
 
 
 def hold_a_part() -> None:
-    replica = Replica(make_model(), SETTINGS, torch.device("cpu"), shard=True)
-    parts = [p for p in replica.model.parameters() if isinstance(p, DTensor)]
+    parallel = ParallelModel(make_model(), SETTINGS, torch.device("cpu"), shard=True)
+    parts = [p for p in parallel.model.parameters() if isinstance(p, DTensor)]
     share = sum(p.to_local().numel() for p in parts) / sum(
-        p.numel() for p in replica.given.parameters()
+        p.numel() for p in parallel.module.parameters()
     )
     assert 0.4 < share < 0.6
-    assert replica.average is not None and all(
-        isinstance(p, DTensor) for p in replica.average.parameters()
+    assert parallel.average is not None and all(
+        isinstance(p, DTensor) for p in parallel.average.parameters()
     )
 
 

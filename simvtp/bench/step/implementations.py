@@ -27,9 +27,9 @@ from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import gather_tokens
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.models.weights.pretrained import import_state
-from simvtp.training.loop import compile_blocks
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.optim import build_optimizer
+from simvtp.training.parallel.parallel_model import compile_blocks
 
 # Largest relative difference of two candidates' losses in fp32, checked before any timing;
 # transformers' decoder norm has another eps, 1e-5.

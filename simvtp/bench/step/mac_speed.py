@@ -18,12 +18,12 @@ from simvtp.batch import Batch, Masks
 from simvtp.bench.measure import Timed, memory, take_turns
 from simvtp.bench.step.sizes import MASK_ID, random_batch
 from simvtp.bench.step.step_page import conditions
+from simvtp.compat.host_memory import keep_host_memory
 from simvtp.config.model_config import MaskConfig
 from simvtp.config.recipes import get_recipe
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.simvtp_flops import forward_flops
-from simvtp.training.host_memory import keep_host_memory
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.optim import build_optimizer
 

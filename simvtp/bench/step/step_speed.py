@@ -22,9 +22,9 @@ from simvtp.bench.measure import (
 )
 from simvtp.bench.step.implementations import OURS, Candidate, agreement, build_all
 from simvtp.bench.step.sizes import BATCHES, Inputs, make_inputs, model_size
+from simvtp.compat.host_memory import keep_host_memory
 from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.errors import ConfigError
-from simvtp.training.host_memory import keep_host_memory
 
 HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 COUNTED = 8  # operations are counted on at most so many samples
@@ -45,7 +45,7 @@ class StepSpeedOptions:
         largest: Also find the largest batch that fits (GPU).
         profile: Also profile one step.
         ceiling: Also measure the matmul ceiling.
-        keep_memory: On a CPU, keep freed memory as in training (see training/host_memory.py);
+        keep_memory: On a CPU, keep freed memory as in training (see compat/host_memory.py);
             applies to all candidates.
     """
 

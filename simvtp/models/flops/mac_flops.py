@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.model_config import MACConfig, MACMaskConfig
-from simvtp.models.flops.meta_init import shapes_alone
+from simvtp.models.flops.meta_init import on_meta_device
 from simvtp.models.mac.mac_masks import kept_length
 from simvtp.models.mac.mac_model import MAC
 
@@ -22,7 +22,7 @@ _PARTS = {
 
 def mac_parameter_counts(config: MACConfig) -> dict[str, int]:
     """Parameters of each part. No memory is used."""
-    with shapes_alone():
+    with on_meta_device():
         model = MAC(config)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():

@@ -23,7 +23,7 @@ from simvtp.models.common.decoder_masking import decoded_count
 from simvtp.models.common.masking import word_slots
 from simvtp.models.common.token_merging import merged_count
 from simvtp.models.flops.mac_flops import mac_forward_flops, mac_parameter_counts
-from simvtp.models.flops.meta_init import shapes_alone
+from simvtp.models.flops.meta_init import on_meta_device
 from simvtp.models.simvtp.encoder_passes import plan_passes
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 
@@ -47,7 +47,7 @@ def parameter_counts(
     if isinstance(config, MACConfig):
         return mac_parameter_counts(config)
     config = narrow(config, SimVTPConfig)
-    with shapes_alone():
+    with on_meta_device():
         model = SimVTP(config, objectives)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():

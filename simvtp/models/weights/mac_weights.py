@@ -20,9 +20,9 @@ from simvtp.errors import CheckpointError
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from simvtp.models.mac.mac_model import MAC
 from simvtp.models.weights.state_dict_maps import (
-    OWN,
+    NATIVE,
     UNUSED,
-    Conversion,
+    ConversionReport,
     Naming,
     Rule,
     convert,
@@ -79,14 +79,14 @@ _DISTILBERT = (
 
 def import_mac_state(
     model: MAC, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any]
-) -> Conversion:
+) -> ConversionReport:
     """Load a timm ViT, a DistilBERT or an export of this project into `model`; the kind is seen
     from its keys.
 
     settings: the config.json beside the weights. Raises CheckpointError, and then changes nothing.
     """
     if any(key.startswith("video_tower.") for key in state):
-        naming, state = OWN, _with_frames(state, model)
+        naming, state = NATIVE, _with_frames(state, model)
     elif "patch_embed.proj.weight" in state and "pos_embed" in state:
         naming, state = (
             _naming("image ViT of timm", _VIT, model, "video_tower."),

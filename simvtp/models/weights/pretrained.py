@@ -26,10 +26,10 @@ from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.weights.mac_weights import import_mac_state
 from simvtp.models.weights.state_dict_maps import (
     BERT,
-    OWN,
-    OWN_BEGINNING,
+    NATIVE,
+    NATIVE_PARTIAL,
     RELEASED_DUAL,
-    Conversion,
+    ConversionReport,
     convert,
     detect,
     load,
@@ -169,7 +169,9 @@ def _first_line(error: BaseException) -> str:
 # ---- importing -----------------------------------------------------------------------------------
 
 
-def import_weights(model: nn.Module, source: str | Path, beginning: bool = False) -> Conversion:
+def import_weights(
+    model: nn.Module, source: str | Path, beginning: bool = False
+) -> ConversionReport:
     """Load a checkpoint of any known kind into `model`; the kind is seen from its keys. Returns
     what was done with each key.
 
@@ -188,19 +190,19 @@ def import_state(
     where: str,
     settings: Mapping[str, Any] | None = None,
     beginning: bool = False,
-) -> Conversion:
+) -> ConversionReport:
     """As `import_weights`, from a state dict in memory; `settings` is the config.json beside it."""
     if isinstance(model, MAC):
         return import_mac_state(model, state, where, settings or {})
     naming = detect(state, where)
-    if naming is OWN and beginning:
-        naming = OWN_BEGINNING
+    if naming is NATIVE and beginning:
+        naming = NATIVE_PARTIAL
     dual = isinstance(model, DualEncoder)
-    if naming not in (OWN, OWN_BEGINNING) and dual != (naming is RELEASED_DUAL):
+    if naming not in (NATIVE, NATIVE_PARTIAL) and dual != (naming is RELEASED_DUAL):
         raise CheckpointError(
             f"{where}: a checkpoint of kind '{naming.kind}' does not fit a {'dual encoder' if dual else 'pre-training model'}."
         )
-    if naming not in (OWN, OWN_BEGINNING, BERT):
+    if naming not in (NATIVE, NATIVE_PARTIAL, BERT):
         _check_settings(config_of(model), settings or {}, where)
     conversion = convert(state, model, naming, where)
     load(model, conversion)
@@ -226,7 +228,7 @@ def _check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str
             )
 
 
-def initialise_from(model: nn.Module, config: ModelConfig) -> list[Conversion]:
+def initialise_from(model: nn.Module, config: ModelConfig) -> list[ConversionReport]:
     """Load `config.init_video`, then `config.init_text` (either may be empty); returns what was
     loaded, in order.
     """

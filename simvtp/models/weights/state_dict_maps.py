@@ -51,7 +51,7 @@ class Naming:
 
 
 @dataclass(frozen=True)
-class Conversion:
+class ConversionReport:
     """A foreign state dict in our names and shapes.
 
     Attributes:
@@ -246,10 +246,10 @@ BERT = Naming(
     ("text_embedding.",),
 )
 
-OWN = Naming("export of this project", (Rule(r"(.+)", r"\1"),), ("",))
-OWN_BEGINNING = Naming(  # for another pre-training to start from
-    OWN.kind,
-    OWN.rules,
+NATIVE = Naming("export of this project", (Rule(r"(.+)", r"\1"),), ("",))
+NATIVE_PARTIAL = Naming(  # for another pre-training to start from
+    NATIVE.kind,
+    NATIVE.rules,
     ("video_embedding.", "text_embedding.", "encoder."),
     ("video_decoder.", "text_decoder.", "match_head."),
 )
@@ -258,7 +258,7 @@ OWN_BEGINNING = Naming(  # for another pre-training to start from
 def detect(keys: Mapping[str, Tensor], where: str) -> Naming:
     """Which kind of checkpoint has these keys; raises CheckpointError if it is none that is known."""
     if any(key.startswith(("video_encoder.embedding.", "video_embedding.")) for key in keys):
-        return OWN
+        return NATIVE
     if any(key.startswith("video_encoder.") for key in keys):
         return RELEASED_DUAL
     if "text_embeddings.word_embeddings.weight" in keys:
@@ -282,7 +282,7 @@ def detect(keys: Mapping[str, Tensor], where: str) -> Naming:
 
 def convert(
     state: Mapping[str, Tensor], model: nn.Module, naming: Naming, where: str
-) -> Conversion:
+) -> ConversionReport:
     """`state` in the names and shapes of `model`; nothing is loaded yet.
 
     Raises CheckpointError for keys that no rule explains, for parameters that the file should bring
@@ -333,10 +333,10 @@ def convert(
     for target, value in values.items():
         if value.shape != wanted[target]:
             raise _shape_error(target, value, wanted[target], where)
-    return Conversion(naming.kind, values, names, unused, tuple(kept), tuple(notes))
+    return ConversionReport(naming.kind, values, names, unused, tuple(kept), tuple(notes))
 
 
-def load(model: nn.Module, conversion: Conversion) -> None:
+def load(model: nn.Module, conversion: ConversionReport) -> None:
     """Copy the converted values into the model's parameters."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():

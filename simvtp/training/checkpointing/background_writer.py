@@ -1,7 +1,6 @@
-"""Files are written by a thread of its own, one at a time, so that training goes on meanwhile.
+"""Writes files in a background thread, one at a time, while training continues.
 
-What is written is a copy on the host, taken between two steps: what training does afterwards does
-not reach it.
+A copy on the host is written, taken between two steps: later steps do not change it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def snapshot(value: Any) -> Any:
-    """The same nest of dictionaries and lists with every tensor copied to the host."""
+    """Returns a nest of dictionaries and lists with every tensor copied to the host."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -28,10 +27,10 @@ def snapshot(value: Any) -> Any:
 
 
 class Writer:
-    """One write at a time. An error of the thread is kept and raised to whoever calls `wait` or
-    `submit` next.
+    """Writer of one file at a time in a background thread.
 
-    The thread is no daemon: a process that ends by an error finishes its write first.
+    An error of the thread is raised by the next call of `wait` or `submit`. The thread is no
+    daemon: a process that ends by an error finishes its write first.
     """
 
     def __init__(self) -> None:
@@ -40,19 +39,20 @@ class Writer:
 
     @property
     def failed(self) -> bool:
-        """Whether a write has failed, without waiting for one under way."""
+        """True if a write has failed; does not wait for one in progress."""
         return self._error is not None
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Begin `work`, when the write before has ended. Raises what that one raised, and then
-        begins nothing.
+        """Starts `work` when the previous write has ended.
+
+        Raises the error of the previous write, and then starts nothing.
         """
         self.wait()
         self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when nothing is being written any more; raises what the last write raised, once."""
+        """Waits for the write in progress; raises the error of the last write, once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -60,8 +60,8 @@ class Writer:
         if error is not None:
             raise error
 
-    def settle(self) -> None:
-        """As `wait`, where another error is on its way already: one of the write is only logged."""
+    def drain(self) -> None:
+        """Waits for the write in progress and only logs its error: another one is being raised."""
         try:
             self.wait()
         except Exception as error:
@@ -70,5 +70,5 @@ class Writer:
     def _run(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except Exception as error:  # whatever it is, it belongs to the thread that trains
+        except Exception as error:  # any error: it is raised in the training thread
             self._error = error

@@ -1,9 +1,10 @@
-"""Checkpoints that a kill cannot spoil: written to a neighbour, flushed to disk, renamed; read back
-without running any code.
+"""Checkpoint files that survive a kill while they are written.
 
-A stage keeps its files in `<run>/checkpoints/<stage>/`: `step_00000100.pt` (the whole state),
-`best_00000080.pt` (weights that scored best on the selection split), `start.json` (mark of the
-journal when the stage began). Its final weights are `<run>/checkpoints/<stage>.safetensors`.
+They are written to a temporary file, flushed to disk and renamed; they are read back without
+running any code. A stage keeps its files in `<run>/checkpoints/<stage>/`: `step_00000100.pt` (the
+full state), `best_00000080.pt` (weights with the best metric on the selection split), `start.json`
+(position in the journal when the stage began). Its final weights are
+`<run>/checkpoints/<stage>.safetensors`.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ State = dict[str, Any]
 
 
 def sha256_of(path: Path) -> str:
-    """64 hex digits of the content of a file."""
+    """Returns the 64 hex digits of the sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cause_of_write_failure(error: BaseException) -> OSError | None:
-    """The OSError behind an error of torch.save, which may wrap it; None if there is none."""
+    """Returns the OSError behind an error of torch.save, which may wrap it; None without one."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):
@@ -62,15 +63,20 @@ def _cause_of_write_failure(error: BaseException) -> OSError | None:
     return None
 
 
-def unguarded() -> None:
-    """The guard of a process that nobody can replace."""
+def always_owned() -> None:
+    """Passes every ownership check: no other process can take the files over."""
 
 
-def write_state(path: Path, state: State, guard: Callable[[], None] = unguarded) -> None:
-    """torch.save, whole or not at all. A full disk raises UserError, and what was there before
-    stays.
+def write_state(
+    path: Path, state: State, check_ownership: Callable[[], None] = always_owned
+) -> None:
+    """Writes a state with torch.save, completely or not at all; the previous file stays until then.
 
-    `guard` is called right before the rename and may raise to prevent it.
+    Args:
+        check_ownership: called right before the rename; may raise to prevent it.
+
+    Raises:
+        UserError: the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -79,7 +85,7 @@ def write_state(path: Path, state: State, guard: Callable[[], None] = unguarded)
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        guard()
+        check_ownership()
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must reach the disk too
         try:
@@ -96,14 +102,17 @@ def write_state(path: Path, state: State, guard: Callable[[], None] = unguarded)
         if cause is None:
             raise
         raise UserError(
-            f"cannot save the checkpoint {path}: {cause.strerror or cause}; the checkpoints saved before it are whole. "
-            "Free some space and give the same command again: it continues from the last one."
+            f"cannot save the checkpoint {path}: {cause.strerror or cause}; the checkpoints saved "
+            "before it are intact. Free some space and run the command again: it continues from "
+            "the last one."
         ) from error
 
 
 def read_state(path: Path) -> State:
-    """The content of a file written by `write_state`, on the CPU. Raises CheckpointError if it is
-    truncated or not ours.
+    """Reads a file written by `write_state`, onto the CPU.
+
+    Raises:
+        CheckpointError: the file is truncated or of another kind.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
@@ -112,7 +121,8 @@ def read_state(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
             raise CheckpointError(
-                f"the checkpoint {path} has format {state['format']}, this version of simvtp reads format {FORMAT}."
+                f"the checkpoint {path} has format {state['format']}, "
+                f"this version of simvtp reads format {FORMAT}."
             )
         return state
     except _UNREADABLE as error:
@@ -120,7 +130,7 @@ def read_state(path: Path) -> State:
         raise CheckpointError(
             f"the checkpoint {path} cannot be read ({reason}): it is truncated or not a checkpoint."
         ) from error
-    except TypeError as error:  # a pickle that holds something else than a dictionary
+    except TypeError as error:  # the pickle holds no dictionary
         raise CheckpointError(
             f"the checkpoint {path} cannot be read: it is not a checkpoint of simvtp."
         ) from error
@@ -130,49 +140,41 @@ def write_weights(
     path: Path,
     weights: Mapping[str, Tensor],
     about: Mapping[str, Any],
-    guard: Callable[[], None] = unguarded,
+    check_ownership: Callable[[], None] = always_owned,
 ) -> str:
-    """Weights as safetensors, whole or not at all; returns the file's sha256. Equal weights and
-    `about` give equal bytes.
+    """Writes weights as safetensors, completely or not at all, and returns the file's sha256.
+
+    Equal weights and `about` give equal bytes.
     """
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
     # One key, because the order of several keys in the header is not fixed.
-    content = safetensors.torch.save(
-        tensors, metadata={"simvtp": json.dumps(dict(about), sort_keys=True)}
-    )
-    write_atomically(path, content, guard)
+    metadata = {"simvtp": json.dumps(dict(about), sort_keys=True)}
+    content = safetensors.torch.save(tensors, metadata=metadata)
+    write_atomically(path, content, check_ownership)
     return hashlib.sha256(content).hexdigest()
 
 
 def random_state() -> dict[str, Any]:
-    """States of torch's (CPU, CUDA), numpy's and Python's global generators, as values that
-    `weights_only` loads.
+    """Returns the states of torch's (CPU, CUDA), numpy's and Python's global generators.
+
+    They are values that `weights_only` loads.
     """
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    numbers = [int(key) for key in keys]
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all()
-        if torch.cuda.is_available() and torch.cuda.is_initialized()
-        else [],
-        "numpy": [
-            str(kind),
-            [int(key) for key in keys],
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
+        "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
+        "numpy": [str(kind), numbers, int(position), int(has_gauss), float(cached)],
         "python": random.getstate(),
     }
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put back what `random_state` returned; GPU states only where as many GPUs are seen."""
+    """Restores what `random_state` returned; GPU states only if the number of GPUs is the same."""
     torch.set_rng_state(state["torch"])
-    if (
-        state["cuda"]
-        and torch.cuda.is_available()
-        and len(state["cuda"]) == torch.cuda.device_count()
-    ):
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if state["cuda"] and len(state["cuda"]) == gpus:
         torch.cuda.set_rng_state_all(state["cuda"])
     kind, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
@@ -183,64 +185,72 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 def check_configuration(
     path: Path, state: State, fingerprint: str, config: Mapping[str, Any]
 ) -> None:
-    """Raises CheckpointError, naming the settings that differ, if the checkpoint belongs to another
-    configuration.
+    """Checks that a checkpoint belongs to this configuration.
+
+    Raises:
+        CheckpointError: it does not; the message names the settings that differ.
     """
     if state["fingerprint"] == fingerprint:
         return
     try:
         differ = differences(from_dict(state["config"]), from_dict(config))
-        said = (
-            ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in differ.items())
-            or "the settings agree, the schema does not"
-        )
+        changes = [f"{key} was {old!r} and is {new!r}" for key, (old, new) in differ.items()]
+        reason = ", ".join(changes) or "the settings agree, the schema does not"
     except ConfigError as error:
-        said = str(error)
+        reason = str(error)
     raise CheckpointError(
-        f"the checkpoint {path} belongs to another configuration: {said}. Give the settings it was made with, or another runtime.root."
+        f"the checkpoint {path} belongs to another configuration: {reason}. "
+        "Give the settings it was made with, or another runtime.root."
     )
 
 
 class Checkpoints:
-    """The checkpoint files of one stage. Only rank 0 writes, moves or deletes, and only while
-    `guard` lets it.
+    """Checkpoint files of one stage.
+
+    Only rank 0 writes, moves or deletes, and only while `check_ownership` does not raise.
     """
 
-    def __init__(self, directory: Path, keep: int, guard: Callable[[], None] = unguarded) -> None:
+    def __init__(
+        self, directory: Path, keep: int, check_ownership: Callable[[], None] = always_owned
+    ) -> None:
         self.directory = directory
         self.keep = keep
-        self.guard = guard
+        self.check_ownership = check_ownership
 
     def _files(self, kind: str) -> dict[int, Path]:
-        """{step: path} of `step` or `best` files, oldest first."""
-        named = {
-            path: re.fullmatch(rf"{kind}_(\d+)\.pt", path.name)
-            for path in self.directory.glob(f"{kind}_*.pt")
-        }
-        return dict(sorted((int(found.group(1)), path) for path, found in named.items() if found))
+        """Returns {step: path} of `step` or `best` files, oldest first."""
+        files = {}
+        for path in self.directory.glob(f"{kind}_*.pt"):
+            found = re.fullmatch(rf"{kind}_(\d+)\.pt", path.name)
+            if found:
+                files[int(found.group(1))] = path
+        return dict(sorted(files.items()))
 
     def path(self, step: int) -> Path:
+        """Returns the checkpoint file of a step."""
         return self.directory / f"step_{step:08d}.pt"
 
     def best_path(self, step: int) -> Path:
+        """Returns the file of the best weights so far, from a step."""
         return self.directory / f"best_{step:08d}.pt"
 
     def latest(self) -> Path | None:
-        """The newest checkpoint file, readable or not."""
+        """Returns the newest checkpoint file, readable or not."""
         files = self._files("step")
         return files[max(files)] if files else None
 
     def clean(self) -> None:
-        """Remove what a killed save left behind."""
+        """Removes temporary files of a killed save."""
         for leftover in self.directory.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 
     def save(self, step: int, state: State) -> Path:
-        """Write the state of `step`, then drop all but the newest `keep` (and the best weights that
-        none of those needs).
+        """Writes the state of `step`, then removes all but the newest `keep`.
+
+        Best weights that none of those needs are removed too.
         """
         path = self.path(step)
-        write_state(path, {**state, "format": FORMAT, "step": step}, self.guard)
+        write_state(path, {**state, "format": FORMAT, "step": step}, self.check_ownership)
         for old in list(self._files("step").values())[: -self.keep]:
             old.unlink()
         oldest = min(self._files("step"))
@@ -250,14 +260,17 @@ class Checkpoints:
         return path
 
     def save_best(self, step: int, state: State) -> Path:
-        """Write weights that scored better than all before. A checkpoint of step c goes with the
-        newest best file up to c.
+        """Writes weights with a better metric than all before.
+
+        A checkpoint of step c belongs to the newest best file up to c.
         """
-        write_state(self.best_path(step), {**state, "format": FORMAT, "step": step}, self.guard)
+        write_state(
+            self.best_path(step), {**state, "format": FORMAT, "step": step}, self.check_ownership
+        )
         return self.best_path(step)
 
     def forget_best_after(self, step: int) -> None:
-        """Drop best weights that belong to steps which are about to be done again."""
+        """Removes best weights of steps that are about to be repeated."""
         for best, path in self._files("best").items():
             if best > step:
                 path.unlink()
@@ -265,10 +278,10 @@ class Checkpoints:
     def load_latest(
         self, check: Callable[[Path, State], None] | None = None
     ) -> tuple[Path | None, State | None, list[str]]:
-        """The newest readable checkpoint: (path, state, warnings).
+        """Returns the newest readable checkpoint: (path, state, warnings).
 
         A file that cannot be read (`....pt.unreadable`), or that `check` refuses with a
-        CheckpointError (`....pt.foreign`), is moved aside with a warning, and the one before is
+        CheckpointError (`....pt.foreign`), is renamed with a warning, and the previous one is
         tried; path and state are None if none is left.
         """
         warnings: list[str] = []
@@ -281,13 +294,13 @@ class Checkpoints:
                     check(path, state)
                 return path, state, warnings
             except CheckpointError as error:
-                self.guard()
+                self.check_ownership()
                 path.rename(path.with_name(path.name + suffix))
                 before = [other for other in self._files("step") if other < step]
                 then = (
                     f"falling back to step {max(before)}"
                     if before
-                    else "no other checkpoint is left: the stage starts anew"
+                    else "no other checkpoint is left: the stage starts from the beginning"
                 )
                 warnings.append(f"{error} {then[0].upper()}{then[1:]}.")
                 _LOG.warning(warnings[-1])

@@ -1,6 +1,6 @@
-"""Signals only set a flag; the loop reads it between two steps, saves and leaves.
+"""Stops a run on a signal: the handler sets a flag, which the loop reads between two steps.
 
-A handler that raised instead would be swallowed wherever it happens to interrupt code that catches
+A handler that raised instead would be swallowed wherever it interrupts code that catches
 everything, such as logging.
 """
 
@@ -37,8 +37,9 @@ class StopFlag:
         self.reason, self.cause = reason, cause
 
     def check(self) -> None:
-        """Raise Stopped if the flag is set: for work between training steps, which is done again by
-        the next call.
+        """Raises Stopped if the flag is set.
+
+        For work between training steps, which the next attempt repeats.
         """
         if self.reason:
             raise Stopped(f"stopped ({self.reason}); the same command continues there.", self.cause)
@@ -46,14 +47,13 @@ class StopFlag:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """A flag that SIGTERM, SIGUSR1, SIGUSR2 and SIGINT set; the handlers from before come back at
-    the end.
+    """Gives a flag that SIGTERM, SIGUSR1, SIGUSR2 and SIGINT set; restores the handlers at the end.
 
-    A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once: checkpoints are whole or absent, so
-    at most the steps since the last one are lost. A forked child (a loader worker) inherits the
+    A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once: checkpoints are complete or absent,
+    so at most the steps since the last one are lost. A forked child (a loader worker) inherits the
     handler: there SIGTERM ends the child as usual, and the others are ignored, because the parent
-    decides when its workers stop. Signals that whoever started this process had blocked are heard
-    inside the block. Call it in the main thread.
+    decides when its workers stop. Signals that the parent process had blocked are received inside
+    the block. To be called in the main thread.
     """
     flag = StopFlag()
     owner = os.getpid()

@@ -1,9 +1,8 @@
-"""What survives a kill: a stage is saved with everything that decides how it goes on, and continued
-exactly from there.
+"""Saves and restores one stage exactly.
 
-A checkpoint carries a mark of the journal that it was written beside. On continuing, the journal is
-cut back to it; a checkpoint whose mark is not found in the journal was written by an attempt that
-another one has replaced, and is put aside.
+A checkpoint holds everything that decides how the stage continues, and a position in the journal.
+On continuing, the journal is truncated to that position; a checkpoint whose position is not found
+in the journal was written by an attempt that another one has replaced, and is renamed.
 """
 
 from __future__ import annotations
@@ -29,19 +28,20 @@ from simvtp.training.checkpointing.checkpoint import (
 )
 from simvtp.training.meters import CostMeter, Window
 from simvtp.training.parallel import distributed
-from simvtp.training.parallel.parallel_model import Replica, load_optimizer, whole
+from simvtp.training.parallel.parallel_model import ParallelModel, gather_full, load_optimizer
 from simvtp.training.stage import Stage
 
 
 @dataclass
 class Progress:
-    """How far a stage has come.
+    """Progress of a stage.
 
     Attributes:
-        done: updates.
-        best_step, best_value: of the weights that scored best so far; step 0: none did.
-        unscored: the evaluation after step `done` is still to come (it was interrupted, or never
-            begun).
+        done: updates made.
+        best_step: step of the weights with the best metric so far; 0 if there are none.
+        best_value: their metric.
+        unscored: the evaluation after step `done` is still to come (it was interrupted, or not
+            started).
     """
 
     done: int = 0
@@ -50,61 +50,66 @@ class Progress:
     unscored: bool = False
 
 
-class Keeper:
+class StageCheckpointer:
     """Saves and restores one stage. All ranks call its methods; rank 0 writes.
 
+    `restore` fills the parts of the stage that are given: parallel, optimizer, scaler, window,
+    costs and progress.
+
     Args:
-        replica, optimizer, scaler, window, costs, progress: the parts of the stage, which `restore`
-            fills.
         journal: of the run; None on the other ranks.
-        guard: raises if this process may not write any more; called right before each rename.
+        check_ownership: raises if this process may not write any more; called right before each
+            rename.
     """
 
     def __init__(
         self,
         stage: Stage,
-        replica: Replica,
+        parallel: ParallelModel,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         window: Window,
         costs: CostMeter,
         progress: Progress,
         journal: Journal | None,
-        guard: Callable[[], None],
+        check_ownership: Callable[[], None],
     ) -> None:
-        self.stage, self.replica, self.optimizer, self.scaler = stage, replica, optimizer, scaler
+        self.stage, self.parallel, self.optimizer, self.scaler = stage, parallel, optimizer, scaler
         self.window, self.costs, self.progress = window, costs, progress
         self.journal = journal if distributed.is_main() else None
-        self.guard = guard
+        self.check_ownership = check_ownership
         self.checkpoints = Checkpoints(
-            stage.directory / "checkpoints" / stage.name, stage.keep, guard
+            stage.directory / "checkpoints" / stage.name, stage.keep, check_ownership
         )
         self.writer = Writer()
 
     # ---- saving ----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Begin to write a checkpoint of this moment, after a look that every weight in it is
-        finite.
+        """Starts to write a checkpoint of this moment, after checking that its weights are finite.
 
-        It is whole on the disk when the next one begins, and at the latest after `writer.wait`.
-        Raises what the write before raised.
+        It is complete on the disk when the next one starts, and at the latest after `writer.wait`.
+        Raises the error of the previous write.
+
+        Raises:
+            TrainingDiverged: a weight is NaN or infinite.
         """
         distributed.on_main(self.writer.wait)
         self.costs.update()
         cpu_s, gpu_s = self.costs.total()
         window = self.window.state()
-        if not self.replica.finite():
+        if not self.parallel.finite():
             raise TrainingDiverged(
-                f"a weight became NaN or infinite at step {self.progress.done} of stage {self.stage.name}, while loss and gradient were "
-                f"finite; the last good checkpoint is {self.checkpoints.latest()}. Lower the learning rate or set clip_norm."
+                f"a weight became NaN or infinite at step {self.progress.done} of stage "
+                f"{self.stage.name}, while loss and gradient were finite; the last good checkpoint "
+                f"is {self.checkpoints.latest()}. Lower the learning rate or set clip_norm."
             )
         state = {
             "fingerprint": self.stage.fingerprint,
             "config": dict(self.stage.config),
-            "weights": self.replica.weights(),
-            "average": self.replica.averaged(),
-            "optimizer": whole(self.optimizer.state_dict()),
+            "weights": self.parallel.weights(),
+            "average": self.parallel.averaged(),
+            "optimizer": gather_full(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "random": random_state(),
             "window": window,
@@ -115,25 +120,25 @@ class Keeper:
 
         def begin() -> None:
             step, copied = self.progress.done, snapshot(state)
-            copied["journal"] = (
-                self.journal.position() if self.journal else None
-            )  # of now: lines that follow belong to later steps
+            # the position of now: lines that follow belong to later steps
+            copied["journal"] = self.journal.position() if self.journal else None
             self.writer.submit(lambda: self.checkpoints.save(step, copied))
 
         distributed.on_main(begin)
 
     def save_best(self, weights: State) -> None:
-        """Write the weights that scored best so far (rank 0)."""
+        """Writes the weights with the best metric so far (rank 0)."""
         about = {"fingerprint": self.stage.fingerprint, "value": self.progress.best_value}
         self.checkpoints.save_best(self.progress.done, {**about, "weights": weights})
 
     # ---- restoring -------------------------------------------------------------------------------
 
     def restore(self) -> None:
-        """Continue from the newest readable checkpoint, and cut the journal back to it; without
-        one, to where the stage began.
+        """Continues from the newest readable checkpoint, and truncates the journal to it.
+
+        Without one, the journal is truncated to where the stage began.
         """
-        chosen: list[tuple[State | None, list[str]]] = []  # on rank 0: the state need not travel
+        chosen: list[tuple[State | None, list[str]]] = []  # on rank 0: the state need not be sent
 
         def choose() -> Path | None:
             path, state, warnings = self._choose()
@@ -142,14 +147,16 @@ class Keeper:
 
         path = distributed.on_main(choose)
         state, warnings = chosen[0] if chosen else (None, [])
-        self.replica.model.train()
+        self.parallel.model.train()
         if path is not None:
             self._load(state or read_state(path))
         distributed.on_main(lambda: self._continue_journal(state, warnings))
 
     def _choose(self) -> tuple[Path | None, State | None, list[str]]:
-        """(path, state, warnings) of the checkpoint to continue from; None if there is none. Raises
-        CheckpointError.
+        """Returns (path, state, warnings) of the checkpoint to continue from; None without one.
+
+        Raises:
+            CheckpointError: it belongs to another configuration.
         """
         self.checkpoints.clean()
         path, state, warnings = self.checkpoints.load_latest(self._foreign)
@@ -158,24 +165,25 @@ class Keeper:
         return path, state, warnings
 
     def _foreign(self, path: Path, state: State) -> None:
-        """Raises CheckpointError if the checkpoint was not written beside this journal."""
+        """Raises CheckpointError if the checkpoint was not written with this journal."""
         if self.journal is None:
             return
-        mark = state.get("journal")
-        # Without a mark it was written by an earlier version, or without a journal: at most the
-        # length is known, and must be there.
+        position = state.get("journal")
+        # Without a position it was written by an earlier version, or without a journal: at most
+        # the length is known, and the journal must have it.
         known = (
-            self.journal.matches(mark)
-            if mark
+            self.journal.matches(position)
+            if position
             else state.get("journal_length", 0) <= self.journal.length()
         )
         if not known:
             raise CheckpointError(
-                f"the checkpoint {path} does not belong to this journal: it was written by another attempt, which has been replaced."
+                f"the checkpoint {path} does not belong to this journal: it was written by another "
+                "attempt, which has been replaced."
             )
 
     def _load(self, state: State) -> None:
-        self.replica.load(state["weights"], state["average"])
+        self.parallel.load(state["weights"], state["average"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.window.restore(state["window"])
@@ -188,7 +196,7 @@ class Keeper:
         self.progress.unscored = state.get("unscored", False)
 
     def _continue_journal(self, state: State | None, warnings: list[str]) -> None:
-        """On rank 0: the journal and the best weights as they were at the step that is continued."""
+        """Restores the journal and the best weights of the step that is continued (rank 0)."""
         self.checkpoints.forget_best_after(self.progress.done)
         if state is not None:
             set_random_state(state["random"])
@@ -197,20 +205,25 @@ class Keeper:
         if state is None:
             self._begin(self.journal)
         else:
-            mark = state.get("journal")
-            self.journal.truncate(mark["length"] if mark else state.get("journal_length", 0))
+            position = state.get("journal")
+            self.journal.truncate(
+                position["length"] if position else state.get("journal_length", 0)
+            )
         for message in warnings:
             self.journal.write(
                 "event", message=message, stage=self.stage.name, step=self.progress.done
             )
 
     def _begin(self, journal: Journal) -> None:
-        """Step 0: note where the journal is, or cut it back to there if an earlier start left no
-        checkpoint.
+        """Records the position of the journal at step 0.
+
+        If an earlier start left no checkpoint, truncates the journal to the recorded position.
         """
         start = self.checkpoints.directory / "start.json"
         noted = read_json(start) if start.exists() else None
         if noted is not None and ("length" not in noted or journal.matches(noted)):
             journal.truncate(noted["length"] if "length" in noted else noted["journal_length"])
         else:
-            write_atomically(start, json.dumps(journal.position()), check_ownership=self.guard)
+            write_atomically(
+                start, json.dumps(journal.position()), check_ownership=self.check_ownership
+            )

@@ -1,8 +1,7 @@
-"""One process or many: the only file that talks to torch.distributed directly, apart from the
-gather in `losses`.
+"""Communication between the processes of a run, through torch.distributed.
 
-Every helper does nothing, at no cost, when there is a single process, so that no caller asks "is it
-distributed?".
+The only other file that calls it is `losses`, for its gather. Every helper does nothing, at no
+cost, when there is a single process, so that no caller has to ask.
 """
 
 from __future__ import annotations
@@ -25,21 +24,25 @@ from torch.nn.parallel import DistributedDataParallel
 from simvtp.errors import RankLost, UserError
 
 T = TypeVar("T")
-PATIENCE = timedelta(
-    hours=1
-)  # the other ranks wait while rank 0 scores or saves; torch's 10 minutes would end the run then
-JOIN = timedelta(
-    minutes=10
-)  # for all processes to meet at the start: nodes may start minutes apart
-_GONE = re.compile(
-    r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited|ncclRemoteError|Connection closed by localRank"
+# the other ranks wait while rank 0 evaluates or saves; torch's 10 minutes would end the run then
+COLLECTIVE_TIMEOUT = timedelta(hours=1)
+# for all processes to meet at the start: nodes may start minutes apart
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
+_LOST_PEER = re.compile(
+    r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited"
+    r"|ncclRemoteError|Connection closed by localRank"
 )
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What the launcher put into the environment. `local_rank` of `local_world`: among the
-    processes of this node.
+    """Settings of this process from the launcher.
+
+    Attributes:
+        rank: index among all processes.
+        world: number of all processes.
+        local_rank: index among the processes of this node.
+        local_world: number of processes of this node.
     """
 
     rank: int = 0
@@ -49,8 +52,9 @@ class Launch:
 
 
 def launch_from_environment() -> Launch:
-    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE as torchrun and submitit set them; one
-    process if they are absent.
+    """Reads RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun and submitit set them.
+
+    Without them there is one process.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Launch()
@@ -63,11 +67,14 @@ def launch_from_environment() -> Launch:
 
 
 def choose_device(name: str, launch: Launch | None = None) -> torch.device:
-    """`auto` is this rank's GPU if there is one, else the CPU; a name (`cpu`, `cuda`, `cuda:1`) is
-    taken as given.
+    """Returns the device of this rank.
 
-    This rank's GPU is the one of its number on the node, or the only one that the launcher lets it
-    see.
+    `auto` is this rank's GPU if there is one, else the CPU; a name (`cpu`, `cuda`, `cuda:1`) is
+    taken as given. This rank's GPU is the one of its local rank, or the only one that the launcher
+    makes visible.
+
+    Raises:
+        UserError: there is no such GPU.
     """
     launch = launch or launch_from_environment()
     if name == "auto":
@@ -81,19 +88,19 @@ def choose_device(name: str, launch: Launch | None = None) -> torch.device:
         seen = torch.cuda.device_count()
         if seen > 1 and launch.local_rank >= seen:
             raise UserError(
-                f"process {launch.local_rank + 1} of {launch.local_world} on this node has no GPU of its own, as only {seen} are seen: "
-                "start as many processes per node as it has GPUs."
+                f"process {launch.local_rank + 1} of {launch.local_world} on this node has no "
+                f"GPU, as only {seen} are visible: start as many processes per node as it has GPUs."
             )
         device = torch.device("cuda", launch.local_rank if seen > 1 else 0)
     return device
 
 
 def threads_per_rank(wanted: int, launch: Launch) -> int:
-    """torch threads for this process; 0 = leave torch's choice.
+    """Returns the number of torch threads for this process; 0 leaves torch's choice.
 
-    Several processes on a node share its cores, which torch does not know: each would start a
-    thread for every core. So each takes its share, unless runtime.threads (`wanted`) or
-    OMP_NUM_THREADS says otherwise, or the batch system has set its cores apart.
+    Several processes on a node use the same cores, which torch does not know: each would start a
+    thread for every core. So each takes its fraction, unless runtime.threads (`wanted`) or
+    OMP_NUM_THREADS says otherwise, or the batch system has assigned its cores.
     """
     if wanted or launch.local_world == 1 or "OMP_NUM_THREADS" in os.environ:
         return wanted
@@ -104,11 +111,10 @@ def threads_per_rank(wanted: int, launch: Launch) -> int:
 
 @contextlib.contextmanager
 def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[Launch]:
-    """Join the process group that the launcher describes (nccl on GPUs, gloo on CPUs) and leave it
-    at the end.
+    """Joins the process group of the launcher (nccl on GPUs, gloo on CPUs) and leaves it at the end.
 
     Raises:
-        UserError: the processes do not meet within JOIN.
+        UserError: the processes do not meet within RENDEZVOUS_TIMEOUT.
     """
     launch = launch or launch_from_environment()
     if device.type == "cuda":
@@ -124,14 +130,12 @@ def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[
 
 
 @contextlib.contextmanager
-def telling_lost_ranks() -> Iterator[None]:
-    """Raise RankLost where work in the block fails because another process of the group has gone
-    away.
-    """
+def raising_rank_lost() -> Iterator[None]:
+    """Raises RankLost where work in the block fails because another process has ended."""
     try:
         yield
     except RuntimeError as error:  # what gloo and nccl raise
-        found = _GONE.search(str(error))
+        found = _LOST_PEER.search(str(error))
         if world() == 1 or found is None:
             raise
         raise RankLost(
@@ -142,24 +146,30 @@ def telling_lost_ranks() -> Iterator[None]:
 
 def _join(backend: str, launch: Launch) -> None:
     where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-    who = f"rank {launch.rank} of {launch.world} on {socket.gethostname()} cannot meet the others at {where}"
+    host = socket.gethostname()
+    who = f"rank {launch.rank} of {launch.world} on {host} cannot meet the others at {where}"
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UserError(
-            f"{who}: {' and '.join(missing)} are not set; start with torchrun, or let the sweep engine submit the job."
+            f"{who}: {' and '.join(missing)} are not set; start with torchrun, or let the sweep "
+            "engine submit the job."
         )
     try:
-        # Meeting has a short limit of its own; the limit of the group is that of the longest wait
-        # for rank 0.
-        store, _, _ = next(dist.rendezvous("env://", launch.rank, launch.world, timeout=JOIN))
+        # The rendezvous has a short limit; that of the group is the longest wait for rank 0.
+        found = dist.rendezvous("env://", launch.rank, launch.world, timeout=RENDEZVOUS_TIMEOUT)
+        store, _, _ = next(found)
         dist.init_process_group(
-            backend, store=store, rank=launch.rank, world_size=launch.world, timeout=PATIENCE
+            backend,
+            store=store,
+            rank=launch.rank,
+            world_size=launch.world,
+            timeout=COLLECTIVE_TIMEOUT,
         )
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{who} ({reason}): is the port in use (torchrun --master-port takes another), can that machine be reached, "
-            "and did all processes start?"
+            f"{who} ({reason}): is the port in use (torchrun --master-port takes another), "
+            "can that machine be reached, and did all processes start?"
         ) from error
 
 
@@ -168,24 +178,28 @@ def _on() -> bool:
 
 
 def rank() -> int:
+    """Returns the index of this process."""
     return dist.get_rank() if _on() else 0
 
 
 def world() -> int:
+    """Returns the number of processes."""
     return dist.get_world_size() if _on() else 1
 
 
 def is_main() -> bool:
+    """Returns True on rank 0."""
     return rank() == 0
 
 
 def barrier() -> None:
+    """Waits until all processes are here."""
     if world() > 1:
         dist.barrier()
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum over ranks, as a new tensor without gradient (no host sync)."""
+    """Returns the sum over ranks, as a new tensor without gradient (no host sync)."""
     if world() == 1:
         return value.detach()
     total = value.detach().clone()
@@ -194,7 +208,7 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def min_over_ranks(value: Tensor) -> Tensor:
-    """The smallest value over ranks, element by element, as a new tensor."""
+    """Returns the smallest value over ranks, element by element, as a new tensor."""
     if world() == 1:
         return value.detach()
     total = value.detach().clone()
@@ -203,7 +217,7 @@ def min_over_ranks(value: Tensor) -> Tensor:
 
 
 def from_main(value: T) -> T:
-    """Rank 0's value (any picklable object) on every rank."""
+    """Returns rank 0's value (any picklable object) on every rank."""
     if world() == 1:
         return value
     box: list[Any] = [value]
@@ -212,7 +226,7 @@ def from_main(value: T) -> T:
 
 
 def from_all(value: T) -> list[T]:
-    """Every rank's value (any picklable object), in the order of the ranks."""
+    """Returns every rank's value (any picklable object), in the order of the ranks."""
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
@@ -221,7 +235,7 @@ def from_all(value: T) -> list[T]:
 
 
 def wrap(model: nn.Module) -> nn.Module:
-    """The model in DistributedDataParallel, or as it is for a single process.
+    """Wraps the model in DistributedDataParallel; returns it unchanged for a single process.
 
     Every parameter must get a gradient in each step (objectives that are off have no modules), so
     unused ones are not searched for. Inputs are already on the device: `device_ids` is left out,
@@ -229,8 +243,8 @@ def wrap(model: nn.Module) -> nn.Module:
     """
     if world() == 1:
         return model
-    # the buffers are constants (position tables), equal on all ranks; newer torch has another name
-    # for "do not send them each time"
+    # the buffers are constants (position tables), equal on all ranks; the option not to send them
+    # at each step has another name in newer versions of torch
     known = inspect.signature(DistributedDataParallel).parameters
     unsent: dict[str, Any] = {
         "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
@@ -241,8 +255,9 @@ def wrap(model: nn.Module) -> nn.Module:
 
 
 def unsynchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
-    """Around forward and backward of a micro-batch: gradients are exchanged only after the last
-    one.
+    """Exchanges gradients only after the last micro-batch.
+
+    A context around forward and backward of one micro-batch.
     """
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
@@ -250,11 +265,10 @@ def unsynchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextMa
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """Rank 0 works while the others wait; all get what it returns (any picklable object), or raise
-    what it raised.
+    """Runs `work` on rank 0 while the others wait.
 
-    So no rank waits for one that has left: a full disk, a stop request or a lost run directory ends
-    them all.
+    All ranks return what it returned (any picklable object), or raise what it raised. So no rank
+    waits for one that has ended: a full disk, a stop request or a lost run directory ends them all.
     """
     if world() == 1:
         return work()
@@ -274,8 +288,9 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 def together(work: Callable[[], T]) -> T:
-    """Every rank works and keeps its own result; if one of them raises a UserError, all raise the
-    first one.
+    """Runs `work` on every rank and returns each rank's result.
+
+    If one of them raises a UserError, all raise the first one.
     """
     if world() == 1:
         return work()
@@ -292,8 +307,7 @@ def together(work: Callable[[], T]) -> T:
 
 
 class Vote:
-    """Lets all ranks learn, one step late and without waiting for the device, that one of them was
-    asked to stop.
+    """Agreement of all ranks to stop, one step late and without waiting for the device.
 
     The vote travels over gloo on its own group while the step runs; its result is read at the end
     of the next step, so every rank stops after the same step.
@@ -304,8 +318,9 @@ class Vote:
         self._pending: tuple[Any, Tensor] | None = None
 
     def agree(self, wish: bool) -> bool:
-        """Hand in this rank's wish; True if any rank wished it at the previous call (single
-        process: the wish itself).
+        """Sends this rank's wish; returns True if any rank wished it at the previous call.
+
+        A single process gets its wish itself.
         """
         if self._group is None:
             return wish
@@ -318,7 +333,7 @@ class Vote:
         return agreed
 
     def collect(self) -> bool:
-        """Wait for the vote under way; False if there is none."""
+        """Waits for the vote in progress; returns False if there is none."""
         if self._pending is None:
             return False
         work, ballot = self._pending

@@ -1,19 +1,19 @@
-"""The model as one rank holds it: as it is, in DistributedDataParallel, or cut into shards over the
-ranks (FSDP2).
+"""The model on one rank: as it is, in DistributedDataParallel, or sharded over the ranks (FSDP2).
 
-Whichever it is, weights and optimizer state leave this file whole and enter it whole. So a
-checkpoint does not tell how it was trained, and a run may continue with shards or without, on any
-number of ranks.
+In each case weights and optimizer state leave this file in full and enter it in full. So a
+checkpoint does not depend on how it was trained, and a run may continue with shards or without, on
+any number of ranks.
 
-With shards, the model that the caller gave stays whole on the CPU: rank 0 scores with it, and the
-chosen weights are put into it at the end. What is trained is a copy of it, of which each rank holds
-its part.
+With shards, the model that the caller gave stays unsharded on the CPU: rank 0 evaluates with it,
+and the chosen weights are loaded into it at the end. A copy of it is trained, of which each rank
+holds its shard.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -25,27 +25,29 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from simvtp.config.train_config import TrainConfig
 from simvtp.models.common.layers import TransformerBlock
-from simvtp.training.optim import update_average
+from simvtp.training.optim import update_ema
 from simvtp.training.parallel import distributed
-from simvtp.training.parallel.dtensor import is_cut
+from simvtp.training.parallel.dtensor import is_dtensor
 
 State = dict[str, Any]
+_BLOCK = re.compile(r"(?:^|\.)blocks\.\d+$")
 
 
-class Replica:
+class ParallelModel:
     """The trained model of this rank with the moving average of its weights.
 
     Attributes:
+        module: the model that the caller gave.
         model: holds the parameters that are trained.
-        average: the same with averaged weights, or None.
-        wrapped: what is called in a step.
-        sharded: whether this rank holds only its part of `model` and `average`.
+        average: a copy with averaged weights, or None.
+        wrapped: the module that is called in a step.
+        sharded: True if this rank holds only its shard of `model` and `average`.
     """
 
     def __init__(
         self, model: nn.Module, train: TrainConfig, device: torch.device, shard: bool = False
     ) -> None:
-        self.given, self.device = model, device
+        self.module, self.device = model, device
         self.sharded = shard and distributed.world() > 1
         self.model = copy.deepcopy(model) if self.sharded else model.to(device)
         self.average = (
@@ -57,56 +59,60 @@ class Replica:
             mesh = init_device_mesh(device.type, (distributed.world(),))
             for held in (self.model, self.average):
                 if held is not None:
-                    _cut(held, mesh)
+                    _shard(held, mesh)
 
     def wrap(self) -> None:
-        """Prepare the exchange of gradients; after the model was compiled and before its first
-        step.
+        """Prepares the exchange of gradients.
+
+        To be called after the model was compiled and before its first step.
         """
         if not self.sharded:
             self.wrapped = distributed.wrap(self.model)
 
     def unsynchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch: gradients are exchanged only after the last
-        one.
+        """Exchanges gradients only after the last micro-batch.
+
+        A context around forward and backward of one micro-batch.
         """
         if self.sharded:
             cast(Any, self.wrapped).set_requires_gradient_sync(last)
             return contextlib.nullcontext()
         return distributed.unsynchronised(self.wrapped, last)
 
-    def follow(self) -> None:
-        """Move the average a step towards the weights."""
+    def update_ema(self) -> None:
+        """Moves the average a step towards the weights."""
         if self.average is not None:
-            update_average(self.average, self.model, self._decay)
+            update_ema(self.average, self.model, self._decay)
 
     def finite(self) -> bool:
-        """Whether every weight is finite, on every rank (waits for the device)."""
+        """Returns True if every weight is finite, on every rank (waits for the device)."""
         checks = [torch.isfinite(_local(parameter)).all() for parameter in self.model.parameters()]
         return bool(distributed.min_over_ranks(torch.stack(checks).all().to(torch.uint8)))
 
-    # ---- whole states ----------------------------------------------------------------------------
+    # ---- full states -----------------------------------------------------------------------------
 
     def weights(self) -> State:
-        """The whole weights, to be written by rank 0; all ranks take part, and with shards the
-        others get none.
+        """Returns the full weights, to be written by rank 0.
+
+        All ranks take part; with shards the other ranks get none.
         """
-        return whole(self.model.state_dict())
+        return cast(State, gather_full(self.model.state_dict()))
 
     def averaged(self) -> State | None:
-        """As `weights`, of the average."""
-        return None if self.average is None else whole(self.average.state_dict())
+        """Returns the full weights of the average, as `weights` does."""
+        return None if self.average is None else gather_full(self.average.state_dict())
 
     def load(self, weights: State, average: State | None) -> None:
-        """Put whole weights back, on every rank."""
+        """Loads full weights, on every rank."""
         for module, state in ((self.model, weights), (self.average, average)):
             if module is not None and state is not None:
                 _load(module, state)
 
     @contextlib.contextmanager
-    def scored(self) -> Iterator[nn.Module]:
-        """The model to be scored, in evaluation mode: the average if there is one. With shards it
-        is whole on rank 0 only.
+    def eval_model(self) -> Iterator[nn.Module]:
+        """Gives the model to be evaluated, in evaluation mode: the average if there is one.
+
+        With shards it is complete on rank 0 only.
         """
         source = self.average if self.average is not None else self.model
         if not self.sharded:
@@ -116,26 +122,38 @@ class Replica:
             finally:
                 self.model.train()
             return
-        weights = whole(source.state_dict())
+        weights = gather_full(source.state_dict())
         if distributed.is_main():
-            self.given.load_state_dict(weights)
-            self.given.to(self.device)
-        self.given.eval()
+            self.module.load_state_dict(weights)
+            self.module.to(self.device)
+        self.module.eval()
         try:
-            yield self.given
+            yield self.module
         finally:
-            self.given.to("cpu")
+            self.module.to("cpu")
 
-    def settle(self, weights: State, path: Path) -> None:
-        """Put the final weights into the model that the caller gave, on every rank. `path`: where
-        they lie, for ranks that hold a part.
+    def load_final(self, weights: State, path: Path) -> None:
+        """Loads the final weights into the given model, on every rank.
+
+        `path` is the file that holds them, for ranks that have only a shard.
         """
-        self.given.load_state_dict(safetensors.torch.load_file(path) if self.sharded else weights)
-        self.given.to(self.device)
+        self.module.load_state_dict(safetensors.torch.load_file(path) if self.sharded else weights)
+        self.module.to(self.device)
 
 
-def _cut(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard block by block, so that one block at a time is whole in memory, and then what is left."""
+def compile_blocks(model: nn.Module) -> None:
+    """Compiles `model` block by block (they share one graph).
+
+    To be called before DDP; this survives DDP and gradient checkpointing. A model without
+    `blocks.N` modules is compiled as a whole. Names in the state dict stay the same.
+    """
+    blocks = [module for name, module in model.named_modules() if _BLOCK.search(name)]
+    for module in blocks or [model]:
+        module.compile()
+
+
+def _shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Shards block by block, so that one block at a time is gathered, and then the rest."""
     from torch.distributed.fsdp import fully_shard  # takes seconds to import, and few runs need it
 
     for module in model.modules():
@@ -145,56 +163,54 @@ def _cut(model: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    return cast(Any, tensor).to_local() if is_cut(tensor) else tensor
+    return cast(Any, tensor).to_local() if is_dtensor(tensor) else tensor
 
 
-def whole(value: Any) -> Any:
-    """The same state with every shard gathered on the CPU; all ranks take part, rank 0 keeps the
-    tensors and the others drop them.
+def gather_full(value: Any) -> Any:
+    """Returns a state with every shard gathered on the CPU.
+
+    All ranks take part; rank 0 keeps the tensors and the others drop them.
     """
-    if is_cut(value):
+    if is_dtensor(value):
         gathered = value.full_tensor()
         return gathered.cpu() if distributed.is_main() else None
     if isinstance(value, dict):
-        return {key: whole(item) for key, item in value.items()}
+        return {key: gather_full(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [whole(item) for item in value]
+        return [gather_full(item) for item in value]
     return value
 
 
-def _part(value: Tensor, like: Tensor) -> Tensor:
-    """This rank's part of a whole tensor, cut as `like` is; the tensor itself where nothing is cut.
-    No communication.
-    """
-    if not is_cut(like):
+def _local_shard(value: Tensor, like: Tensor) -> Tensor:
+    """Returns this rank's shard of a full tensor, sharded as `like` is, without communication."""
+    if not is_dtensor(like):
         return value
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import distribute_tensor  # as above
 
-    cut: Any = like
+    sharded: Any = like
     return distribute_tensor(
-        value.to(like.device), cut.device_mesh, cut.placements, src_data_rank=None
+        value.to(like.device), sharded.device_mesh, sharded.placements, src_data_rank=None
     )
 
 
 def _load(module: nn.Module, state: State) -> None:
     own = module.state_dict()
-    module.load_state_dict(
-        {name: _part(value, own[name]) if name in own else value for name, value in state.items()}
-    )
+    shards = {
+        name: _local_shard(value, own[name]) if name in own else value
+        for name, value in state.items()
+    }
+    module.load_state_dict(shards)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Put a whole optimizer state back, of which each rank takes what belongs to its part of the
-    weights.
-    """
+    """Loads a full optimizer state, of which each rank takes what belongs to its shards."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    parts = {
-        number: {
-            name: _part(value, parameters[number])
-            if isinstance(value, Tensor) and value.shape == parameters[number].shape
-            else value
-            for name, value in values.items()
-        }
-        for number, values in state["state"].items()
-    }
-    optimizer.load_state_dict({**state, "state": parts})
+
+    def local(value: Any, parameter: Tensor) -> Any:
+        same = isinstance(value, Tensor) and value.shape == parameter.shape
+        return _local_shard(value, parameter) if same else value
+
+    shards = {}
+    for number, values in state["state"].items():
+        shards[number] = {name: local(value, parameters[number]) for name, value in values.items()}
+    optimizer.load_state_dict({**state, "state": shards})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from simvtp.training.parallel.dtensor import is_cut
+from simvtp.training.parallel.dtensor import is_dtensor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +22,6 @@ def test_an_experiment_is_imported_without_tensors_that_are_cut() -> None:
 
 
 def test_plain_things_are_not_cut() -> None:
-    assert not is_cut(torch.zeros(2)) and not is_cut({"a": 1}) and not is_cut(None)
+    assert not is_dtensor(torch.zeros(2)) and not is_dtensor({"a": 1}) and not is_dtensor(None)
     importlib.import_module("torch.distributed.tensor")
-    assert not is_cut(torch.zeros(2))
+    assert not is_dtensor(torch.zeros(2))

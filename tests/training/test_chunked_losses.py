@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simvtp.training import chunked_losses
-from simvtp.training.chunked_losses import pixel_loss_in_pieces, word_loss_in_pieces
-from simvtp.training.losses import IGNORED, as_share, masked_pixel_loss, normalise_tubes, word_loss
+from simvtp.training.chunked_losses import chunked_pixel_loss, chunked_word_loss
+from simvtp.training.losses import (
+    IGNORED,
+    masked_pixel_loss,
+    normalise_tubes,
+    unit_pixels,
+    word_loss,
+)
 
 PIECES = [1, 7 * 24, 2**17]  # values in a piece: less than a row, some rows, everything
 
@@ -28,9 +34,9 @@ def test_pixel_loss(values: int, normalised: bool, monkeypatch: pytest.MonkeyPat
     pixels = torch.randint(0, 256, (3, 5, 24), dtype=torch.uint8, generator=g)
     guess = torch.randn(3, 5, 24, dtype=torch.float64, generator=g).requires_grad_()
     target = (
-        normalise_tubes(pixels, torch.float64) if normalised else as_share(pixels, torch.float64)
+        normalise_tubes(pixels, torch.float64) if normalised else unit_pixels(pixels, torch.float64)
     )
-    plain, ours = masked_pixel_loss(guess, target), pixel_loss_in_pieces(guess, pixels, normalised)
+    plain, ours = masked_pixel_loss(guess, target), chunked_pixel_loss(guess, pixels, normalised)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=0)
     torch.testing.assert_close(
         gradient(3 * ours, guess), gradient(3 * plain, guess), rtol=1e-12, atol=1e-15
@@ -43,8 +49,8 @@ def test_pixel_loss_of_shares_is_that_of_bytes() -> None:
     )
     guess = torch.zeros(2, 3, 12, dtype=torch.float64)
     torch.testing.assert_close(
-        pixel_loss_in_pieces(guess, pixels, True),
-        pixel_loss_in_pieces(guess, pixels.double() / 255, True),
+        chunked_pixel_loss(guess, pixels, True),
+        chunked_pixel_loss(guess, pixels.double() / 255, True),
     )
 
 
@@ -60,7 +66,7 @@ def test_word_loss(scored: list[int], seed: int, values: int) -> None:
         words = torch.randint(0, 24, (4, 3), generator=g)
         labels = torch.where(torch.arange(3) < torch.tensor(scored)[:, None], words, IGNORED)
         plain = word_loss(logits, labels)
-        ours, right = word_loss_in_pieces(logits, labels)
+        ours, right = chunked_word_loss(logits, labels)
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(
             gradient(2 * ours, logits), gradient(2 * plain, logits), rtol=1e-12, atol=1e-15
@@ -70,7 +76,7 @@ def test_word_loss(scored: list[int], seed: int, values: int) -> None:
 
 def test_scores_beyond_the_range_of_an_exponential_stay_finite() -> None:
     logits = torch.tensor([[[200.0, -200.0], [-300.0, 300.0]]], requires_grad=True)
-    loss, right = word_loss_in_pieces(logits, torch.tensor([[0, 0]]))
+    loss, right = chunked_word_loss(logits, torch.tensor([[0, 0]]))
     assert (loss, right) == (300, 1)
     torch.testing.assert_close(gradient(loss, logits), torch.tensor([[[0.0, 0.0], [-0.5, 0.5]]]))
 
@@ -80,7 +86,7 @@ def test_half_precision_is_worked_on_in_float32(dtype: torch.dtype) -> None:
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 6, 300, generator=g).to(dtype).requires_grad_()
     labels = torch.randint(0, 300, (4, 6), generator=g)
-    ours, _ = word_loss_in_pieces(logits, labels)
+    ours, _ = chunked_word_loss(logits, labels)
     assert ours.dtype is torch.float32
     torch.testing.assert_close(
         ours, F.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
@@ -88,7 +94,7 @@ def test_half_precision_is_worked_on_in_float32(dtype: torch.dtype) -> None:
     torch.testing.assert_close(gradient(ours, logits), gradient(word_loss(logits, labels), logits))
     guess = torch.randn(2, 3, 24, generator=g).to(dtype).requires_grad_()
     pixels = torch.randint(0, 256, (2, 3, 24), dtype=torch.uint8, generator=g)
-    loss = pixel_loss_in_pieces(guess, pixels, True)
+    loss = chunked_pixel_loss(guess, pixels, True)
     assert loss.dtype is torch.float32
     torch.testing.assert_close(
         gradient(loss, guess), gradient(masked_pixel_loss(guess, normalise_tubes(pixels)), guess)
@@ -97,8 +103,8 @@ def test_half_precision_is_worked_on_in_float32(dtype: torch.dtype) -> None:
 
 def test_without_gradient_nothing_is_kept() -> None:
     logits, labels = torch.randn(2, 3, 8), torch.zeros(2, 3, dtype=torch.int64)
-    loss, _ = word_loss_in_pieces(logits, labels)
+    loss, _ = chunked_word_loss(logits, labels)
     assert not loss.requires_grad
-    assert not pixel_loss_in_pieces(
+    assert not chunked_pixel_loss(
         torch.randn(2, 3, 24), torch.zeros(2, 3, 24, dtype=torch.uint8), True
     ).requires_grad

@@ -1,0 +1,1 @@
+"""Private interfaces of other libraries that the project relies on."""
