@@ -45,7 +45,7 @@ OWNERS = {
     "mlflow": ("simvtp.tracking",),
     "optuna": ("sweeps.study", "sweeps.compat"),
     "submitit": ("sweeps.runner", "sweeps.compat"),
-    "decord": ("simvtp.data.video.readers",),
+    "decord": ("simvtp.data.video.decord_reader",),
     "av": ("simvtp.data.video", "simvtp.data.prepare", "simvtp.bench.data_path"),
     "torchcodec": ("simvtp.data.video",),
     "transformers": (

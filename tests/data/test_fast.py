@@ -20,7 +20,8 @@ from simvtp.config.data_config import DataConfig
 from simvtp.config.experiment_config import Experiment
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
-from simvtp.data.video.decord_compatible import KEPT_FRAMES, FastReader
+from simvtp.data.video.decord_compatible import FastReader
+from simvtp.data.video.pyav_reader import KEPT_FRAMES
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import DataError, UserError
 from tests.data.helpers import moving_square
@@ -28,6 +29,7 @@ from tests.data.test_bad_input import manifest_of
 from tests.data.test_real_video import REAL_CLIPS
 
 FRAMES = 60
+KEYS = 5  # key frames of a film with groups of 12, each an entry of its table
 OPEN_GROUPS = ("open-gop.mkv", "mpeg4.mp4")
 
 
@@ -177,7 +179,7 @@ def test_tables_are_bounded_and_stay_in_their_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert KEPT_FRAMES >= 1_000_000
-    monkeypatch.setattr("simvtp.data.video.decord_compatible.KEPT_FRAMES", 3 * FRAMES)
+    monkeypatch.setattr("simvtp.data.video.pyav_reader.KEPT_FRAMES", 3 * (FRAMES + KEYS))
     reader = FastReader()
     film(tmp_path / "0.mp4")
     for number in range(6):
@@ -187,13 +189,13 @@ def test_tables_are_bounded_and_stay_in_their_process(
         for _ in range(2):
             read_frames(path, [0, 7], reader)
             probe(path, reader)
-    assert [path.name for path in reader._tables] == [
+    assert [path.name for path in reader.tables] == [
         "3.mp4",
         "4.mp4",
         "5.mp4",
-    ] and reader._kept == 3 * FRAMES
+    ] and reader.tables.entries == 3 * (FRAMES + KEYS)
     again = pickle.loads(pickle.dumps(reader))
-    assert not again._tables and read_frames(tmp_path / "2.mp4", [1], again).shape == (
+    assert not list(again.tables) and read_frames(tmp_path / "2.mp4", [1], again).shape == (
         1,
         90,
         122,

@@ -20,9 +20,8 @@ from simvtp.data.datasets import cache_dir
 from simvtp.data.loading.decode_workers import DecodeWatchdog, SharedTexts
 from simvtp.data.loading.frame_cache import DecodedCache, open_cache
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
-from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
+from simvtp.data.video.readers import fit_short_side, get_reader, part_range, probe, read_frames
 from simvtp.data.video.video_reader import Reader, VideoInfo
-from simvtp.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,7 @@ class ClipSource:
         """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many.
         DataError if it does not decode.
 
-        Of a clip that is a part of a video, only the frames of that part count, at the video's
-        average rate.
+        Of a clip that is a part of a video, only the frames that are shown in that part count.
         """
         if self.cache is not None and self.cache.holds(clip):
             return self.cache.read(clip, choose(self.cache.length(clip)))
@@ -91,16 +89,10 @@ class ClipSource:
 
     def _part(self, clip: int, info: VideoInfo) -> tuple[int, int]:
         """First frame of the clip, and the one after its last."""
-        if self.parts is None or not np.isfinite(self.parts[clip]).any() or info.fps <= 0:
+        if self.parts is None:
             return 0, info.frames
-        start, end = self.parts[clip]
-        first = 0 if np.isnan(start) else round(start * info.fps)
-        if first >= info.frames:
-            raise DataError(
-                f"{self.path(clip)} ends after {info.frames / info.fps:.2f} s, before the part that begins at {start:g} s."
-            )
-        last = info.frames if np.isnan(end) else min(info.frames, round(end * info.fps))
-        return first, max(first + 1, last)
+        start, end = (None if np.isnan(s) else float(s) for s in self.parts[clip])
+        return part_range(self.path(clip), self.reader, info, start, end)
 
 
 def open_source(

@@ -1,187 +1,352 @@
-"""Reading video files with PyAV: exact by presentation time. `fast` builds upon it and gives
-decord's frames.
+"""Reads video files with PyAV: frames by their position in the film, found through its table.
+
+`simvtp.data.video.decord_compatible` builds on it and gives decord's pixels.
 """
 
 from __future__ import annotations
 
-import bisect
-import re
-from collections.abc import Callable, Iterator, Sequence
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simvtp.data.video.tar_member import member_bytes
+from simvtp.data.video.container.frame_order import (
+    agrees_with_decoder,
+    decode_in_order,
+    is_doubtful,
+    table_by_decoding,
+    table_of_stamps,
+)
+from simvtp.data.video.container.frame_table import FramesContradictTable, FrameTable, PacketId
+from simvtp.data.video.container.open_container import open_container
+from simvtp.data.video.container.orientation import orientation_of
+from simvtp.data.video.container.packets import list_packets
+from simvtp.data.video.h264_store import StoredClip
+from simvtp.data.video.tar_member import file_of, member_bytes
 from simvtp.data.video.video_reader import VideoInfo
-from simvtp.errors import UserError
 
-OLDEST_PYAV = 17, 0, 1
+KEPT_FRAMES = 2_000_000  # time stamps in the tables that a process keeps, 16 MB
+FileStamp = tuple[int, int, int]
 
 
-def pyav(reader: str) -> Any:
-    """PyAV for the reader of that name; UserError if it is not there, or too old to be told not to
-    start threads.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(
-            f"data.reader={reader}, but PyAV does not import ({error}): install av or set data.reader=decord."
-        ) from error
-    if tuple(int(part) for part in re.findall(r"\d+", av.__version__)[:3]) < OLDEST_PYAV:
-        oldest = ".".join(str(part) for part in OLDEST_PYAV)
-        raise UserError(
-            f"data.reader={reader} needs PyAV {oldest} or newer, not {av.__version__}: update av or set data.reader=decord."
-        )
-    return av
+class FrameTables:
+    """The tables of the videos that a process met last; one of a file that changed is dropped."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[Path, tuple[FileStamp, FrameTable | StoredClip]] = OrderedDict()
+        self.entries = 0
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._tables)
+
+    def get(self, path: Path) -> FrameTable | StoredClip | None:
+        """Returns the table of a video, or None; OSError if the file is gone."""
+        found = self._tables.get(path)
+        if found is None or found[0] != _file_stamp(path):
+            return None
+        self._tables.move_to_end(path)
+        return found[1]
+
+    def keep(self, path: Path, table: FrameTable | StoredClip) -> None:
+        if path in self._tables:
+            self.entries -= _entries(self._tables.pop(path)[1])
+        self._tables[path] = _file_stamp(path), table
+        self.entries += _entries(table)
+        while self.entries > KEPT_FRAMES and len(self._tables) > 1:
+            self.entries -= _entries(self._tables.popitem(last=False)[1][1])
+
+
+def _entries(table: FrameTable | StoredClip) -> int:
+    return table.frames if isinstance(table, StoredClip) else max(1, table.entries)
+
+
+def _file_stamp(path: Path) -> FileStamp:
+    """Returns what changes when another file takes the path of this one."""
+    stat = os.stat(file_of(path))
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 class PyavReader:
-    """PyAV, exact by presentation time; see `simvtp.data.video.decord_compatible` for what comes
-    from it and is faster.
+    """PyAV with a table of frames for each file (see `frame_table`).
 
     Seeks to the key frame before each wanted stretch, does not decode frames that nothing needs
-    (`skip_frame`), and stops as soon as the wanted frames are out. Files without usable time stamps
-    are decoded from the start.
+    (`skip_frame`), and stops as soon as the wanted frames are out.
     """
 
     name = "pyav"
 
-    @staticmethod
-    def _open(path: Path) -> Any:
-        return prepared(pyav("pyav").open(member_bytes(path) or str(path)))
+    def __init__(self) -> None:
+        self.tables = FrameTables()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def open(self, path: Path, content: io.BytesIO | None = None) -> Any:
+        """Returns PyAV's container of a file."""
+        return open_container(path, content, self.name)
+
+    def converter(self, size: tuple[int, int] | None) -> Callable[[Any], np.ndarray]:
+        """Returns a function from PyAV's frame to uint8 [H, W, 3], upright, of `size` if given."""
+        return lambda frame: upright(frame, size)
+
+    def frame_table(self, path: Path, content: io.BytesIO | None = None) -> FrameTable:
+        """Returns the table of a film, from memory if it was looked at before.
+
+        Raises:
+            DataError, or whatever PyAV raises: the film cannot be read.
+        """
+        found = self.tables.get(path)
+        if isinstance(found, FrameTable):
+            return found
+        with self.open(path, content) as container:
+            stream, packets = list_packets(container)
+            table = table_of_stamps(container, stream, packets)
+            doubtful = table is not None and is_doubtful(container, stream, packets)
+            index, several = stream.index, len(container.streams.video) > 1
+        if doubtful and table is not None:
+            with self.open(path) as container:
+                if not agrees_with_decoder(container, container.streams[table.stream], table):
+                    table = None
+        table = self._completed(path, table, index)
+        if several:
+            table = replace(table, one_stream=False)
+            self.tables.keep(path, table)
+        return table
+
+    def count_by_decoding(self, path: Path, table: FrameTable) -> FrameTable:
+        """Returns the table that decoding gives, in place of one that the decoder contradicted.
+
+        Raises:
+            DataError: the film is damaged.
+        """
+        if table.counted:  # seeking leads astray: count from the beginning
+            table = replace(table, ids=table.ids[:0], keys=table.keys[:0], seeks=table.seeks[:0])
+            self.tables.keep(path, table)
+            return table
+        return self._completed(path, None, table.stream)
+
+    def _completed(self, path: Path, table: FrameTable | None, stream: int) -> FrameTable:
+        """Returns the table with the size of the first frame, and keeps it."""
+        if table is None:
+            with self.open(path) as container:
+                table = table_by_decoding(container, container.streams[stream])
+            table = replace(table, counted=True)
+        try:
+            _, first = next(self._decoded(path, table, [0]))
+        except (FramesContradictTable, StopIteration):
+            if table.counted:
+                table = replace(table, ids=table.ids[:0], keys=table.keys[:0])
+                first = next((frame for _, frame in self._decoded(path, table, [0])), None)
+                if first is None:
+                    raise IndexError("it has no frame that decodes") from None
+            else:
+                return self._completed(path, None, stream)
+        table = table.with_first_frame((first.height, first.width), orientation_of(first))
+        self.tables.keep(path, table)
+        return table
 
     def probe(self, path: Path) -> VideoInfo:
-        with self._open(path) as container:
-            stream = container.streams.video[0]
-            context = stream.codec_context
-            rate = stream.average_rate or stream.guessed_rate or 0
-            frames, turns = 0, None
-            for packet in container.demux(stream):
-                frames += bool(packet.size and not packet.is_discard)
-                if (
-                    turns is None
-                ):  # the container's display matrix is shown with the first frame only
-                    turns = next((quarter_turns(frame) for frame in packet.decode()), None)
-            height, width = context.height, context.width
-            return VideoInfo(
-                frames, float(rate), *((width, height) if turns in (1, 3) else (height, width))
-            )
+        """Returns what the film holds; sizes are those of the upright picture."""
+        # Of a member of a shard the checksum is compared each time.
+        table = self.frame_table(path, member_bytes(path))
+        return VideoInfo(table.count, table.fps, *table.orientation.size(*table.size))
 
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        """Returns uint8 [n, H, W, 3]; see `Reader`."""
+        return self.read_film(path, indices, size)
+
+    def read_film(
+        self,
+        path: Path,
+        indices: Sequence[int],
+        size: tuple[int, int] | None,
+        content: io.BytesIO | None = None,
+    ) -> np.ndarray:
+        """Returns uint8 [n, H, W, 3] of a film that needs a demuxer.
+
+        Raises:
+            IndexError: a frame is outside, or missing.
+        """
         wanted = sorted(set(indices))
-        with self._open(path) as container:
-            stream = container.streams.video[0]
-            packets = [
-                (p.pts, p.is_keyframe)
-                for p in container.demux(stream)
-                if p.size and not p.is_discard
-            ]
-            if wanted and not 0 <= wanted[0] <= wanted[-1] < len(packets):
-                raise IndexError(f"frame {wanted[-1]} of {len(packets)}")
-            times = [pts for pts, _ in packets]
-            found: dict[int, np.ndarray] = {}
-            if (
-                None not in times
-                and len(set(times)) == len(times)
-                and any(key for _, key in packets)
-            ):
-                times.sort()
-                keys = sorted(pts for pts, key in packets if key)
-                numbers = {times[number]: number for number in wanted}
-                for pts, frame in decode_by_time(
-                    container, stream, [times[n] for n in wanted], keys
-                ):
-                    found[numbers[pts]] = upright(frame, size)
-        if len(found) < len(wanted):
-            found |= self._in_order(path, wanted, lambda frame: upright(frame, size))
-        return np.stack([found[number] for number in indices])
+        table = self.frame_table(path, content)
+        for _ in range(3):  # the table may be replaced twice: counted, then without seeking
+            check_inside(wanted, table.count)
+            rows, convert = FrameRows(indices), self.converter(size)
+            try:
+                for position, frame in self._decoded(path, table, wanted, content):
+                    rows.put(position, self._converted(frame, convert, size, table))
+                return rows.all()
+            except FramesContradictTable:
+                table = self.count_by_decoding(path, table)
+        raise IndexError(f"frame {wanted[0]} is missing: the file is damaged or cut off")
 
-    def _in_order(
-        self, path: Path, wanted: Sequence[int], convert: Callable[[Any], np.ndarray]
-    ) -> dict[int, np.ndarray]:
-        """The frames `wanted` (sorted) by decoding from the start."""
-        found: dict[int, np.ndarray] = {}
-        with self._open(path) as container:
-            stream = container.streams.video[0]
-            for number, frame in enumerate(container.decode(stream)):
-                if number in wanted:
-                    found[number] = convert(frame)
-                if number >= wanted[-1]:
-                    break
-        if len(found) < len(wanted):
+    def scan(self, path: Path, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (position, uint8 [H, W, 3]) of all frames, decoded once from the beginning.
+
+        If the decoder contradicts the table, positions begin at 0 again.
+
+        Raises:
+            DataError, or whatever PyAV raises: the film does not decode to its end.
+        """
+        table = self.frame_table(path)
+        for attempt in range(3):  # the table may be replaced twice: counted, then without seeking
+            convert = self.converter(size)
+            try:
+                for position, frame in self._decoded(path, table, range(table.count)):
+                    yield position, convert(frame)
+                return
+            except FramesContradictTable:
+                if attempt == 2:
+                    raise IndexError("its frames come in another order each time") from None
+                table = self.count_by_decoding(path, table)
+
+    def frames(
+        self, path: Path, table: FrameTable, wanted: Sequence[int]
+    ) -> Generator[tuple[int, Any]]:
+        """Yields (position, PyAV's frame) for the rising positions `wanted`.
+
+        Raises:
+            FramesContradictTable: ask `count_by_decoding` for another table, and begin again.
+        """
+        return self._decoded(path, table, wanted)
+
+    def _converted(
+        self,
+        frame: Any,
+        convert: Callable[[Any], np.ndarray],
+        size: tuple[int, int] | None,
+        table: FrameTable,
+    ) -> np.ndarray:
+        """Returns the pixels; a film that changes its size keeps that of its first frame."""
+        if size is None and (frame.height, frame.width) != table.size:
+            return self.converter(orientation_of(frame).size(*table.size))(frame)
+        return convert(frame)
+
+    def _decoded(
+        self,
+        path: Path,
+        table: FrameTable,
+        wanted: Sequence[int],
+        content: io.BytesIO | None = None,
+    ) -> Generator[tuple[int, Any]]:
+        with self.open(path, content) as container:
+            stream = container.streams[table.stream]
+            if table.seekable:
+                yield from decode_by_table(container, stream, table, wanted)
+            else:
+                yield from _counted_off(decode_in_order(container, stream), wanted)
+
+
+class FrameRows:
+    """Collects decoded frames: one array for all, made when the first of them comes."""
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self._count = len(indices)
+        self._rows: dict[int, list[int]] = {}
+        for row, position in enumerate(indices):
+            self._rows.setdefault(position, []).append(row)
+        self._out: np.ndarray | None = None
+
+    @property
+    def missing(self) -> set[int]:
+        """Returns the positions of the frames that have not come."""
+        return set(self._rows)
+
+    def put(self, position: int, pixels: np.ndarray) -> None:
+        """Stores frame `position`, [H, W, 3]; ValueError if it is not as large as the others."""
+        if self._out is None:
+            self._out = np.empty((self._count, *pixels.shape), np.uint8)
+        for row in self._rows.pop(position):
+            self._out[row] = pixels
+
+    def all(self) -> np.ndarray:
+        """Returns uint8 [n, H, W, 3]; IndexError if a frame has not come."""
+        if self._out is None or self._rows:
             raise IndexError(
-                f"frame {min(set(wanted) - set(found))} is missing: the file is damaged or cut off"
+                f"frame {min(self._rows, default=0)} is missing: the file is damaged or cut off"
             )
-        return found
+        return self._out
 
 
-def prepared(container: Any) -> Any:
-    """A container that PyAV has opened, its first video stream decoded by one thread; ValueError if
-    it has none.
-    """
-    if not container.streams.video:
-        container.close()
-        raise ValueError("no video stream")
-    stream = container.streams.video[0]
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    return container
-
-
-def quarter_turns(frame: Any) -> int:
-    """How many times PyAV's frame must be turned counter-clockwise by 90 degrees to stand upright."""
-    return round(frame.rotation / 90) % 4
+def check_inside(wanted: Sequence[int], count: int) -> None:
+    """Raises IndexError if a position of the sorted `wanted` is none of `count` frames."""
+    if wanted and not 0 <= wanted[0] <= wanted[-1] < count:
+        raise IndexError(f"frame {wanted[-1]} of {count}")
 
 
 def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 [H, W, 3], RGB: PyAV's frame as it is meant to be seen, resized (bilinear) to (height,
-    width) if given.
+    """Returns uint8 [H, W, 3], RGB: PyAV's frame as it is meant to be seen.
+
+    Args:
+        frame: of a decoder.
+        size: (height, width) to resize to (bilinear), of the upright picture.
     """
-    turns = quarter_turns(frame)
+    orientation = orientation_of(frame)
     if size is not None:
-        height, width = size if turns % 2 == 0 else size[::-1]
+        height, width = orientation.size(*size)
         frame = frame.reformat(
             width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
         )
-    pixels = frame.to_ndarray(
-        format="rgb24", threads=1
-    )  # FFmpeg would start threads for each frame
-    return np.rot90(pixels, turns) if turns else pixels
+    # FFmpeg would start threads for each frame.
+    return orientation.upright(frame.to_ndarray(format="rgb24", threads=1))
 
 
-def decode_by_time(
-    container: Any, stream: Any, wanted: list[int], keys: list[int]
+def decode_by_table(
+    container: Any, stream: Any, table: FrameTable, wanted: Sequence[int]
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (time stamp, frame) for the sorted time stamps `wanted`; `keys`: sorted time stamps of
-    the key frames.
+    """Yields (position, frame) for the sorted positions `wanted`, by seeking to key frames.
+
+    Raises:
+        FramesContradictTable: a frame does not come, or not in the order of the table.
     """
     context = stream.codec_context
-    segments: list[list[int]] = []
-    last = -2
-    for pts in wanted:
-        group = bisect.bisect_right(keys, pts) - 1
-        if (
-            group > last + 1 or not segments
-        ):  # decoding on through the next group costs less than a seek
-            segments.append([])
-        segments[-1].append(pts)
-        last = group
-    for segment in segments:
-        start = keys[max(0, bisect.bisect_right(keys, segment[0]) - 1)]
-        container.seek(start, stream=stream, backward=True)
-        unfed, remaining = set(segment), set(segment)
+    by_pts, by_dts = table.by is PacketId.PTS, table.by is PacketId.DTS
+    for key, segment in table.segments(wanted):
+        seek = int(table.seeks[key])
+        key_id = int(table.key_ids[key])
+        remaining = {int(table.ids[position]): position for position in segment}
+        unfed, begun, last = set(remaining), False, -1
+        container.seek(seek, stream=stream, backward=True)
         for packet in container.demux(stream):
-            context.skip_frame = "DEFAULT" if packet.pts in unfed else "NONREF"
-            unfed.discard(packet.pts)
+            if not by_pts:
+                packet.pts = packet.dts if by_dts else packet.pos
+            identity = packet.pts
+            begun = begun or identity == key_id
+            context.skip_frame = "DEFAULT" if identity in unfed else "NONREF"
+            unfed.discard(identity)
             frames = packet.decode()
             if not unfed and packet.size:
                 context.skip_frame = "DEFAULT"
                 frames = [*frames, *context.decode(None)]
             for frame in frames:
-                if frame.pts in remaining:
-                    remaining.discard(frame.pts)
-                    yield frame.pts, frame
+                position = remaining.pop(frame.pts, None)
+                if position is None:
+                    continue
+                if position < last or not begun:
+                    raise FramesContradictTable
+                last = position
+                yield position, frame
             if not unfed:
                 break
+        if remaining:
+            raise FramesContradictTable
+
+
+def _counted_off(frames: Iterator[Any], wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    left = set(wanted)
+    for position, frame in enumerate(frames):
+        if position in left:
+            left.discard(position)
+            yield position, frame
+        if not left:
+            return
+    if left:
+        raise IndexError(f"frame {min(left)} is missing: the file is damaged or cut off")

@@ -1,31 +1,35 @@
-"""Reading video files, whichever decoder does it (the only place that imports decord).
+"""Reads video files, whichever decoder does it.
 
 All back-ends open the file, read and close it inside one call, with one decoder thread: a reader
 that stays open decodes ahead without bound, and one that is open while the process forks hangs for
 ever (both seen with decord 0.6). Unresized, all give the same bytes; `fast`, the default, also
 where frames are resized while decoding. Frames stand upright: the rotation that a phone writes into
-the file is applied. A path may name a member of a tar shard (`simvtp.data.video.tar_member`).
+the file is applied. A path may name a member of a tar shard (`simvtp.data.video.tar_member`) or a
+folder of pictures (`simvtp.data.video.frame_folder`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from simvtp.data.loading.transforms import resize
+from simvtp.data.video.container.frame_table import part_of
+from simvtp.data.video.frame_folder import FrameFolderReader, is_frame_folder
 from simvtp.data.video.pyav_reader import PyavReader
-from simvtp.data.video.tar_member import file_of, member_bytes, raw_clip
-from simvtp.data.video.video_reader import Reader, VideoInfo
+from simvtp.data.video.tar_member import raw_clip
+from simvtp.data.video.video_reader import Reader, TimedReader, VideoInfo
 from simvtp.errors import ConfigError, DataError, UserError
 
 T = TypeVar("T")
+SCANNED = 512  # frames at a time
 
 
 def get_reader(name: str) -> Reader:
-    """The back-end of that name; an unknown name raises ConfigError."""
+    """Returns the back-end of that name; an unknown name raises ConfigError."""
     if name not in READERS:
         raise ConfigError(
             f"data.reader={name}: there is no such reader; choose one of {', '.join(READERS)}."
@@ -33,27 +37,64 @@ def get_reader(name: str) -> Reader:
     return READERS[name]()
 
 
+def reader_for(path: Path, reader: Reader) -> Reader:
+    """Returns the reader of a path: `reader`, except for folders of pictures."""
+    return FrameFolderReader() if is_frame_folder(path) else reader
+
+
 def probe(path: Path, reader: Reader) -> VideoInfo:
-    """Number of frames, frames per second, height, width; DataError with the path and the reason if
-    that cannot be found.
+    """Returns the number of frames, frames per second, height and width of a video.
 
     Of uncompressed frames in a shard the checksum is compared, and the rate is 0: the index of the
     shard knows it.
+
+    Raises:
+        DataError: that cannot be found; with the path and the reason.
     """
     raw = raw_clip(path)
     if raw is not None:
         raw.verify()
         return VideoInfo(raw.frames, 0.0, raw.height, raw.width)
-    info = _or_data_error(path, lambda: reader.probe(path))
+    reader = reader_for(path, reader)
+    info = or_data_error(path, lambda: reader.probe(path))
     if info.frames < 1 or info.height < 1 or info.width < 1:
         raise DataError(f"{path} does not decode: it has no video frames.")
     return info
 
 
+def part_range(
+    path: Path, reader: Reader, info: VideoInfo, start_s: float | None, end_s: float | None
+) -> tuple[int, int]:
+    """Returns (first, last + 1): the frames of a video that are shown between two times.
+
+    The one rule for parts of films: files, shards and `data check` ask here.
+
+    Args:
+        path: the video.
+        reader: any; one that knows no times takes the rate of the film for constant.
+        info: as `probe` gives it.
+        start_s: seconds from the first frame; None = from there.
+        end_s: None = to the end.
+
+    Raises:
+        DataError: the film ends before the part begins, or has no clock (a folder of pictures).
+    """
+    if start_s is None and end_s is None:
+        return 0, info.frames
+    timed = reader if isinstance(reader, TimedReader) else PyavReader()
+    first, last = or_data_error(path, lambda: part_of(timed.frame_table(path), start_s, end_s))
+    if first >= info.frames:
+        length = info.frames / info.fps if info.fps else 0.0
+        raise DataError(
+            f"{path} ends after {length:.2f} s, before the part that begins at {start_s:g} s."
+        )
+    return first, min(last, info.frames)
+
+
 def read_frames(
     path: Path, indices: Sequence[int], reader: Reader, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Decode some frames.
+    """Decodes some frames.
 
     Args:
         path: a video file, or a member of a shard; uncompressed frames need no decoder, and
@@ -72,33 +113,60 @@ def read_frames(
     if raw is not None:
         frames = raw.read(numbers)
         return frames if size is None else resize(frames, *size)
-    frames = _or_data_error(path, lambda: reader.read(path, numbers, size))
-    if (
-        frames.dtype != np.uint8
-        or frames.shape[0] != len(indices)
-        or (size and frames.shape[1:3] != tuple(size))
-    ):
+    reader = reader_for(path, reader)
+    frames = or_data_error(path, lambda: reader.read(path, numbers, size))
+    fits = frames.shape[0] == len(indices) and (not size or frames.shape[1:3] == tuple(size))
+    if frames.dtype != np.uint8 or not fits:
         raise DataError(
-            f"{path} does not decode: asked for {len(indices)} frames of size {size}, got {frames.shape} {frames.dtype}."
+            f"{path} does not decode: asked for {len(indices)} frames of size {size}, "
+            f"got {frames.shape} {frames.dtype}."
         )
     return frames
 
 
+def scan_film(
+    path: Path, reader: Reader, size: tuple[int, int], count: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (position, uint8 [H, W, 3]) of all frames of a film, each decoded once.
+
+    A reader that cannot go through a film in one go is asked for SCANNED frames at a time.
+
+    Args:
+        count: number of frames, as `probe` gives it.
+
+    Raises:
+        DataError: the film does not decode to its end.
+    """
+    timed = reader_for(path, reader)
+    if raw_clip(path) is None and isinstance(timed, TimedReader):
+        frames = timed.scan(path, size)
+        while (item := or_data_error(path, lambda: next(frames, None))) is not None:
+            yield item
+        return
+    for first in range(0, count, SCANNED):
+        block = read_frames(path, range(first, min(first + SCANNED, count)), reader, size)
+        yield from enumerate(block, start=first)
+
+
 def fit_short_side(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) with the short side reduced to `side`, aspect kept; never enlarged."""
+    """Returns (height, width), the short side reduced to `side`, aspect kept; never enlarged."""
     short = min(height, width)
     if short <= side:
         return height, width
     return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
-def _or_data_error(path: Path, call: Callable[[], T]) -> T:
+def or_data_error(path: Path, call: Callable[[], T]) -> T:
+    """Returns what `call` returns; whatever a decoder raises becomes a DataError with the path."""
     reason = ""
     try:
         return call()
-    except UserError:
-        raise
-    except Exception as error:  # decoders raise RuntimeError, IndexError, ValueError, OSError and classes of their own
+    except UserError as error:
+        if not isinstance(error, DataError) or str(path) in str(error):
+            raise
+        reason = str(error).rstrip(".")
+    # Decoders raise RuntimeError, IndexError, ValueError, OSError and classes of their own.
+    except Exception as error:
         text = " ".join(str(error).replace(str(path), "the file").split())
         reason = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
     # Raised here and not above: an error that is chained keeps the frames of the decoder, and with
@@ -106,55 +174,10 @@ def _or_data_error(path: Path, call: Callable[[], T]) -> T:
     raise DataError(f"{path} does not decode ({reason}).")
 
 
-# decord 0.6 takes the padding of a line for a fourth colour where frames are 24, 48 or 72 pixels
-# wide.
-TOO_NARROW = "The size must exactly match"
+def _decord() -> Reader:
+    from simvtp.data.video.decord_reader import DecordReader
 
-
-class DecordReader:
-    """decord. Unmaintained but fast enough and well known; see the module's text for what it must
-    never meet. PyAV reads for it the few widths that it cannot."""
-
-    name = "decord"
-
-    @staticmethod
-    def _open(path: Path, size: tuple[int, int] | None) -> Any:
-        try:
-            import decord
-        except ImportError as error:
-            raise UserError(
-                f"data.reader=decord, but decord does not import ({error}): install it or set data.reader=pyav."
-            ) from error
-        decord.logging.set_level(decord.logging.QUIET)
-        if not file_of(path).is_file():
-            raise FileNotFoundError("there is no such file")
-        height, width = size or (-1, -1)
-        return decord.VideoReader(
-            member_bytes(path) or str(path),
-            ctx=decord.cpu(0),
-            width=width,
-            height=height,
-            num_threads=1,
-        )
-
-    def probe(self, path: Path) -> VideoInfo:
-        video = self._open(path, None)
-        try:
-            height, width, _ = video[0].shape
-            return VideoInfo(len(video), float(video.get_avg_fps()), height, width)
-        finally:
-            del video
-
-    def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
-        video = self._open(path, size)
-        try:
-            return video.get_batch(list(indices)).asnumpy()
-        except Exception as error:  # decord's own class is not part of its interface
-            if TOO_NARROW not in str(error):
-                raise
-        finally:
-            del video
-        return PyavReader().read(path, indices, size)
+    return DecordReader()
 
 
 def _fast() -> Reader:
@@ -171,7 +194,7 @@ def _torchcodec() -> Reader:
 
 READERS: dict[str, Callable[[], Reader]] = {
     "fast": _fast,
-    "decord": DecordReader,
+    "decord": _decord,
     "pyav": PyavReader,
     "torchcodec": _torchcodec,
 }

@@ -1,19 +1,23 @@
-"""What a decoder back-end gives: the interface that `video` chooses an implementation of."""
+"""The interface of a decoder back-end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from simvtp.data.video.container.frame_table import FrameTable
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a container says of its first video stream, with the number of frames counted, not
-    estimated.
+    """The size of a film: frames counted, not estimated; height and width of the upright picture.
+
+    Attributes:
+        fps: frames per second, on average; 0 = unknown.
     """
 
     frames: int
@@ -23,16 +27,29 @@ class VideoInfo:
 
 
 class Reader(Protocol):
-    """A decoder back-end. It may raise what it likes: `probe` and `read_frames` turn it into
-    DataError. Must be picklable.
+    """A decoder back-end. Must be picklable.
+
+    It may raise what it likes: `probe` and `read_frames` turn it into DataError.
     """
 
     name: str
 
     def probe(self, path: Path) -> VideoInfo:
-        """What the file holds."""
+        """Returns what the file holds."""
 
     def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
-        """uint8 [n, H, W, 3], RGB, the frames `indices` (any order, repeats allowed), resized to
-        (height, width) if `size` is given.
+        """Returns uint8 [n, H, W, 3], RGB, the frames `indices` (any order, repeats allowed).
+
+        They are resized to (height, width) if `size` is given.
         """
+
+
+@runtime_checkable
+class TimedReader(Protocol):
+    """A reader that knows when each frame is shown, and decodes a film in one go."""
+
+    def frame_table(self, path: Path) -> FrameTable:
+        """Returns the table of a film."""
+
+    def scan(self, path: Path, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (position, uint8 [H, W, 3]) of all frames, decoded once from the beginning."""

@@ -1,0 +1,1 @@
+"""What a container file says of its video: streams, packets, times, orientation."""
