@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from simvtp.config.tree import setting
+from simvtp.config.tree import added, setting
 from simvtp.errors import ConfigError
 
 # of the generator of the embedded data set: another version makes other clips or captions from the
@@ -50,7 +50,9 @@ class DataConfig:
     )
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     splits: str = setting(
-        "0.8/0.1/0.1", "train/val/test by hash of the id, where the manifest has no `split` column"
+        "0.8/0.1/0.1",
+        "train/val/test by hash of the id (of the file, if clips share it), where the "
+        "manifest has no `split` column",
     )
     fraction: float = setting(
         1.0,
@@ -73,6 +75,9 @@ class DataConfig:
         "replace", "clips that do not decode; raise = released: one of them ends the run"
     )
     max_corrupt_ratio: float = setting(0.05, "of the clips, that may not decode")
+    max_placeholder_ratio: float = added(
+        0.1, "of the rows of a manifest, whose captions may say nothing (nan, None, N/A)"
+    )
 
 
 def split_ratios(data: DataConfig) -> tuple[float, float, float]:

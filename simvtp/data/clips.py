@@ -1,51 +1,81 @@
-"""What a manifest, a folder of shards or a benchmark holds: videos with their captions."""
+"""Records of what a manifest, a folder of shards or a benchmark holds: videos with captions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One video with its captions."""
+    """One video with its captions.
+
+    Attributes:
+        id: unique in its data set.
+        path: of the video; see `simvtp.data.video.readers` for what may be there.
+        captions: at least one, unless a benchmark asks something else about its videos.
+        split: train, val or test; empty until one is assigned.
+        start_s: where the part that is meant begins, in seconds; None = at the beginning.
+        end_s: where it ends; None = at the end.
+        measured: frames, frames per second, height, width, where an index knows them.
+    """
 
     id: str
     path: Path
     captions: tuple[str, ...]
-    split: str = ""  # train | val | test; empty until one is assigned
-    start_s: float | None = (
-        None  # the part of the video that is meant, in seconds; None = from its beginning
-    )
-    end_s: float | None = None  # None = to its end
-    measured: tuple[int, float, int, int] | None = (
-        None  # frames, frames per second, height, width, where an index knows them
-    )
+    split: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+    measured: tuple[int, float, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class BenchmarkOrigin:
-    """The benchmark whose captions and splits these are."""
+    """The benchmark that captions and splits come from.
+
+    Attributes:
+        protocol: empty where the benchmark has only one.
+        notes: for readers of its metrics.
+    """
 
     name: str
-    protocol: str  # empty where the benchmark has but one
-    notes: tuple[str, ...]  # what a reader of its figures should know
+    protocol: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """How many rows of a table were read and used.
+
+    Attributes:
+        placeholders: captions that say nothing, with the number of rows.
+    """
+
+    read: int = 0
+    used: int = 0
+    placeholders: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest holds. `clips` are in the order in which their ids first appear, captioned
-    videos only.
+    """The content of a manifest.
+
+    Attributes:
+        clips: captioned videos only, in the order in which their ids first appear.
+        has_splits: it says itself which clip is in which split.
+        empty_captions: rows that were left out because their caption is empty.
+        uncaptioned: ids of the videos that were left out because no caption was left.
+        conflicts: ids that stand for several paths or splits, where they are collected.
+        source: of shards that were made from a benchmark, and of a benchmark itself.
+        rows: of the table that was read, if it is one.
     """
 
     path: Path
     clips: tuple[Clip, ...]
     has_splits: bool
-    empty_captions: int  # rows that were dropped because their caption is empty
-    uncaptioned: tuple[str, ...]  # ids of the videos that were dropped because no caption was left
-    conflicts: tuple[
-        str, ...
-    ] = ()  # ids that stand for several paths or splits; `read_manifest` raises unless told to collect them
-    source: BenchmarkOrigin | None = (
-        None  # of shards that were made of a benchmark, and of a benchmark itself
-    )
+    empty_captions: int
+    uncaptioned: tuple[str, ...]
+    conflicts: tuple[str, ...] = ()
+    source: BenchmarkOrigin | None = None
+    rows: TableRows | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.clips import Clip, Manifest
-from simvtp.data.manifest import SPLITS, assign_splits, read_manifest
+from simvtp.data.manifest import SPLITS, assign_splits, files_in_several_splits, read_manifest
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
 from simvtp.data.shards import read_shards
 from simvtp.errors import ConfigError, DataError
@@ -21,21 +21,28 @@ from simvtp.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 
 CAPTIONED = ("pretraining", "retrieval", "image_text")  # tasks of the benchmarks that have captions
+COMPARED = 1_000_000  # clips whose files are compared between splits when a run starts
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Clips of each split, all of them: `data.fraction` is taken by the pre-training."""
+    """Clips of each split, all of them: `data.fraction` is taken by the pre-training.
+
+    Attributes:
+        variant: protocol of a benchmark that has several.
+        notes: for readers of its metrics.
+    """
 
     name: str
     splits: dict[str, tuple[Clip, ...]]
-    variant: str = ""  # protocol of a benchmark that has several
-    notes: tuple[str, ...] = ()  # what a reader of its figures should know
+    variant: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def cache_dir(runtime: RuntimeConfig) -> Path:
-    """Where generated and decoded data lie: `runtime.cache`, else $SIMVTP_CACHE, else the user's
-    cache folder.
+    """Returns the folder of generated and decoded data.
+
+    It is `runtime.cache`, else $SIMVTP_CACHE, else the user's cache folder.
     """
     if runtime.cache or os.environ.get("SIMVTP_CACHE"):
         return Path(runtime.cache or os.environ["SIMVTP_CACHE"]).expanduser()
@@ -64,9 +71,11 @@ def _manifest(
 ) -> tuple[str, Manifest]:
     if not data.manifest:
         raise ConfigError(
-            "data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, path, caption."
+            "data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, "
+            "path, caption."
         )
-    return Path(data.manifest).stem, read_manifest(data.manifest)
+    manifest = read_manifest(data.manifest, max_placeholder_ratio=data.max_placeholder_ratio)
+    return Path(data.manifest).stem, manifest
 
 
 def _shards(
@@ -74,7 +83,8 @@ def _shards(
 ) -> tuple[str, Manifest]:
     if not data.manifest:
         raise ConfigError(
-            "data.dataset=shards needs data.manifest=FOLDER, made by `python -m simvtp data shard MANIFEST FOLDER`."
+            "data.dataset=shards needs data.manifest=FOLDER, made by "
+            "`python -m simvtp data shard MANIFEST FOLDER`."
         )
     manifest = read_shards(Path(data.manifest).expanduser())
     return manifest.path.name, manifest
@@ -95,12 +105,16 @@ def open_dataset(
     say: LogFn | None = None,
     check: CancelCheck = never_cancelled,
 ) -> Dataset:
-    """The clips of `data.dataset`, by split. Makes the embedded data set if it is not there yet.
+    """Returns the clips of `data.dataset`, by split; makes the embedded data set if necessary.
 
-    `check` is asked now and then while that takes long, and may raise to end it. Splits are the
-    manifest's own `split` column, else by hash of the id with the shares `data.splits`.
+    Splits are the manifest's own `split` column, else by hash with the ratios `data.splits`. A
+    benchmark has its own splits; `data.protocol` chooses among their variants.
 
-    A benchmark has its own splits; its `data.protocol` chooses among their variants.
+    Args:
+        data: settings of the data.
+        runtime: settings of this machine.
+        say: takes progress and notes.
+        check: called now and then while that takes long; may raise to end it.
 
     Raises:
         ConfigError: no such data set.
@@ -114,10 +128,7 @@ def open_dataset(
             f"data.dataset={data.dataset}: there is no such data set; choose one of {known}."
         )
     name, manifest = DATASETS[data.dataset](data, runtime, say, check)
-    if manifest.empty_captions and say:
-        say(
-            f"{manifest.path}: {manifest.empty_captions} rows without a caption left out, and {len(manifest.uncaptioned)} videos with them"
-        )
+    _log_left_out(manifest, say)
     clips = (
         manifest.clips if manifest.has_splits else assign_splits(manifest.clips, split_ratios(data))
     )
@@ -127,47 +138,80 @@ def open_dataset(
             remedy = (
                 "its column `split` names no such row"
                 if manifest.has_splits
-                else f"data.splits={data.splits} gave it none of {len(clips)} videos; change the shares, add videos, or add a column `split`"
+                else f"data.splits={data.splits} gave it none of {len(clips)} videos; "
+                "change the ratios, add videos, or add a column `split`"
             )
             raise DataError(f"the {split} split of {manifest.path} is empty: {remedy}.")
-    if manifest.source is not None:  # its figures are the benchmark's
+    shared = _shared_files(clips) if manifest.has_splits else ()
+    if say:
+        for note in shared:
+            say(f"{manifest.path}: {note}")
+    if manifest.source is not None:  # its metrics are the benchmark's
         notes = (
             *manifest.source.notes,
-            f"read from shards ({name}), whose clips were encoded anew",
+            f"read from shards ({name}), whose clips were encoded again",
+            *shared,
         )
         return Dataset(manifest.source.name, splits, manifest.source.protocol, notes)
-    return Dataset(name, splits)
+    return Dataset(name, splits, notes=shared)
+
+
+def _log_left_out(manifest: Manifest, say: LogFn | None) -> None:
+    silent = manifest.rows.placeholders if manifest.rows else {}
+    if not say or not (manifest.empty_captions or silent):
+        return
+    says_nothing = f" and {sum(silent.values())} whose caption says nothing" if silent else ""
+    say(
+        f"{manifest.path}: {manifest.empty_captions} rows without a caption{says_nothing} "
+        f"left out, and {len(manifest.uncaptioned)} videos with them"
+    )
+
+
+def _shared_files(clips: Sequence[Clip]) -> tuple[str, ...]:
+    """Returns a note if the splits of a data set share files: its test videos are trained on."""
+    if len(clips) > COMPARED:
+        return ()
+    shared = files_in_several_splits(clips)
+    if not shared:
+        return ()
+    file, splits = next(iter(shared.items()))
+    return (
+        f"{len(shared)} files are in several splits, the first is {file} ({', '.join(splits)})",
+    )
 
 
 def _open_benchmark(data: DataConfig, say: LogFn | None) -> Dataset:
-    """A benchmark as a data set; the videos of one that is not annotated with captions are clips
-    without any (see `require_captions`).
+    """Returns a benchmark as a data set.
+
+    The videos of one that is not annotated with captions are clips without any (see
+    `require_captions`).
     """
     if not data.root:
         raise ConfigError(
-            f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation files and videos."
+            f"data.dataset={data.dataset} needs data.root=DIR, the folder with its annotation "
+            "files and videos."
         )
     benchmark = open_benchmark(data.dataset, data.root, data.protocol)
     if data.manifest_digest and data.manifest_digest != benchmark.digest:
         raise DataError(
-            f"the annotations of {data.dataset} below {data.root} are not those that the experiment was started with."
+            f"the annotations of {data.dataset} below {data.root} are not those that the "
+            "experiment was started with."
         )
     clips = (*benchmark.clips, *_uncaptioned(benchmark))
     splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
     empty = [split for split, members in splits.items() if not members]
     if empty and benchmark.clips:  # whether a task has what it needs is seen by the task
         raise DataError(f"the {empty[0]} split of {data.dataset} below {data.root} is empty.")
+    notes = (*benchmark.notes, *_shared_files(clips))
     if say:
-        for note in benchmark.notes:
+        for note in notes:
             say(f"{data.dataset} {benchmark.protocol}: {note}")
     several = len(BENCHMARKS[data.dataset].protocols) > 1
-    return Dataset(data.dataset, splits, benchmark.protocol if several else "", benchmark.notes)
+    return Dataset(data.dataset, splits, benchmark.protocol if several else "", notes)
 
 
 def _uncaptioned(benchmark: Benchmark) -> tuple[Clip, ...]:
-    """The videos that are asked about and have no caption, each in the split of its questions,
-    moments or classes.
-    """
+    """Returns the videos without captions, in the split of their questions, moments or classes."""
     records: tuple[Question | Moment | Action, ...] = (
         *benchmark.questions,
         *benchmark.moments,
@@ -179,11 +223,12 @@ def _uncaptioned(benchmark: Benchmark) -> tuple[Clip, ...]:
 
 
 def require_captions(dataset: Dataset, why: str) -> None:
-    """Raise DataError if the clips have no captions, which `why` (pre-training, retrieval) needs."""
+    """Raises DataError if no clip has a caption, which `why` (pre-training, retrieval) needs."""
     if any(clip.captions for clips in dataset.splits.values() for clip in clips):
         return
     task = BENCHMARKS[dataset.name].task if dataset.name in BENCHMARKS else "other things"
+    captioned = [name for name, reader in BENCHMARKS.items() if reader.task in CAPTIONED]
     raise DataError(
-        f"{dataset.name} is annotated for {task}, not with captions for {why}; give pre-trained weights with finetune.init, or "
-        f"choose one of {', '.join(name for name, reader in BENCHMARKS.items() if reader.task in CAPTIONED)}."
+        f"{dataset.name} is annotated for {task}, not with captions for {why}; give pre-trained "
+        f"weights with finetune.init, or choose one of {', '.join(captioned)}."
     )

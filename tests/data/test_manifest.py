@@ -1,5 +1,6 @@
 """Manifests, splits and fractions."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,9 @@ HEADER = "videoid,path,caption\n"
 def write(folder: Path, text: str, name: str = "clips.csv") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
+    for video in re.findall(r"[\w/]+\.mp4", text):
+        (folder / video).parent.mkdir(exist_ok=True)
+        (folder / video).touch()
     return path
 
 
@@ -57,10 +61,10 @@ def test_empty_captions_are_dropped_and_counted(tmp_path: Path) -> None:
         ("", "cannot be read as a table"),
         (HEADER, "no rows"),
         (HEADER + "a,a.mp4,\n", "no row with a caption"),
-        (HEADER + ",a.mp4,one\n", "row 2 has no videoid"),
-        (HEADER + "a,,one\n", "row 2 has no path"),
+        (HEADER + ",a.mp4,one\n", "line 2 has no videoid"),
+        (HEADER + "a,,one\n", "line 2 has no path"),
         (HEADER + "a,a.mp4,one\na,b.mp4,two\n", r"'a' has two paths, a.mp4 and b.mp4"),
-        ("videoid,path,caption,split\na,a.mp4,one,dev\n", "split 'dev'"),
+        ("videoid,path,caption,split\na,a.mp4,one,dev\n", "line 2 has split 'dev'"),
         ("videoid,path,caption,split\na,a.mp4,one,train\na,a.mp4,two,test\n", "two splits"),
         (
             "videoid,path,caption,start_s\na,a.mp4,one,1\na,a.mp4,two,2\n",

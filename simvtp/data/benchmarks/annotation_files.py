@@ -6,8 +6,6 @@ Every fault is a DataError of one sentence that names the file and what was foun
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections import Counter
@@ -18,6 +16,7 @@ from typing import Any, NoReturn
 
 from simvtp.data.clips import Clip
 from simvtp.data.manifest import SPLITS, hash_unit
+from simvtp.data.manifest.csv_table import strict_rows
 from simvtp.errors import DataError
 
 FOLDERS = (
@@ -42,9 +41,6 @@ VAL_SHARE = (
     0.05  # of the training videos, by hash of their id, where a benchmark has no split to select on
 )
 FEW = 5
-
-csv.field_size_limit(2**27)
-
 
 # ---- annotation files ----------------------------------------------------------------------------
 
@@ -148,8 +144,8 @@ def _split_rows(path: Path, tab: bool) -> Iterator[tuple[int, list[str]]]:
     """(number of the line, cells) of the rows that are not empty. Cells of TAB tables are never
     quoted.
     """
-    text = read_text(path)
     if tab:
+        text = read_text(path)
         split = (line.split("\t") for line in text.split("\n"))
         yield from (
             (n, [cell.strip() for cell in cells])
@@ -157,15 +153,7 @@ def _split_rows(path: Path, tab: bool) -> Iterator[tuple[int, list[str]]]:
             if any(map(str.strip, cells))
         )
         return
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, [cell.strip() for cell in cells]
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}, cannot be read as CSV ({error})."
-        ) from error
+    yield from strict_rows(path, str(path), equal=False)
 
 
 def get(record: Any, key: str, path: Path, what: str) -> Any:
