@@ -171,10 +171,13 @@ def test_the_shard_command_and_its_errors(
         == 0
     )
     assert "2 of 2 clips in 1 shards, 0 failed" in capsys.readouterr().out
-    for clip in clips:
-        clip.path.unlink()
-    assert main(["data", "shard", str(manifest), str(tmp_path / "other"), "--workers", "0"]) == 1
-    assert "2 missing: there is no such file" in capsys.readouterr().out
+    clips[0].path.unlink()
+    command = ["data", "shard", str(manifest), str(tmp_path / "other"), "--workers", "0"]
+    assert main(command) == 1
+    assert "1 missing: there is no such file" in capsys.readouterr().out
+    clips[1].path.unlink()
+    assert main(command) == 2
+    assert "no video of its column `path` exists" in capsys.readouterr().err
 
 
 # ---- uncompressed frames -------------------------------------------------------------------------
