@@ -30,7 +30,8 @@ from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import ModelConfig, SimVTPConfig
 from simvtp.config.overrides import replace_key, replace_keys
-from simvtp.config.recipes import base, huge, large, tiny
+from simvtp.config.recipes import base, huge, large
+from simvtp.config.tiny_recipes import tiny
 from simvtp.config.tree import narrow
 
 ALIGNMENT = "alignment"

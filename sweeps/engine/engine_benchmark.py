@@ -25,7 +25,7 @@ from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
-from simvtp.config.recipes import tiny
+from simvtp.config.tiny_recipes import tiny
 from simvtp.errors import UserError
 from simvtp.runs import provenance
 from simvtp.runs.atomic_files import write_atomically

@@ -34,12 +34,12 @@ from simvtp.data.loading.chunk_pipeline import (
     clip_bytes,
     clips_view,
 )
-from simvtp.data.loading.clip_source import ClipSource, LogFn, open_source, processes_for
+from simvtp.data.loading.clip_source import ClipSource, open_source, processes_for
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counters
 from simvtp.data.loading.decode_workers import DecodeWatchdog
 from simvtp.data.loading.sample_order import SampleOrder, epoch_order, sample_draws, uniforms
 from simvtp.data.loading.sampling import train_indices
-from simvtp.data.progress import CancelCheck, never_cancelled
+from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer
 from simvtp.data.video.video_reader import Reader
 from simvtp.errors import DataError

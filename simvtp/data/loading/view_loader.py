@@ -24,11 +24,11 @@ from simvtp.data.loading.chunk_pipeline import (
     clip_bytes,
     clips_view,
 )
-from simvtp.data.loading.clip_source import ClipSource, LogFn, open_source, processes_for
+from simvtp.data.loading.clip_source import ClipSource, open_source, processes_for
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counters
 from simvtp.data.loading.decode_workers import DecodeWatchdog
 from simvtp.data.loading.sampling import eval_indices
-from simvtp.data.progress import CancelCheck, never_cancelled
+from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer
 from simvtp.data.video.video_reader import Reader
 from simvtp.errors import DataError
