@@ -1,5 +1,6 @@
-"""Questions, action labels and temporally grounded sentences of the embedded data set, all read off
-the scene.
+"""Questions, action labels and temporally grounded sentences of the embedded data set.
+
+All are read off the scene.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ COUNT_COLOURS = "how many objects are {} or {}"
 IN_VIEW = "{0} is in view"
 
 
-class Question(NamedTuple):
-    """`answer` is one word, so that answering is choosing among the answers seen in training."""
+class ShapesQuestion(NamedTuple):
+    """A question; `answer` is one word, to be chosen among the answers of training."""
 
     question: str
     answer: str
@@ -65,14 +66,15 @@ class Grounded(NamedTuple):
     end_s: float
 
 
-def questions(draw: Draw, scene: Scene) -> list[Question]:
-    """QUESTIONS_PER_CLIP questions of different content (fewer only if the scene does not give so
-    many).
+def questions(draw: Draw, scene: Scene) -> list[ShapesQuestion]:
+    """Returns QUESTIONS_PER_CLIP questions of different content.
+
+    There are fewer only if the scene does not give so many.
     """
     return draw.sample(list(_all_questions(draw, scene)), QUESTIONS_PER_CLIP)
 
 
-def _all_questions(draw: Draw, scene: Scene) -> Iterator[Question]:
+def _all_questions(draw: Draw, scene: Scene) -> Iterator[ShapesQuestion]:
     shapes = Counter(thing.shape for thing in scene.things)
     for thing in scene.things:
         yield from _about(thing, alone=shapes[thing.shape] == 1)
@@ -87,22 +89,16 @@ def _all_questions(draw: Draw, scene: Scene) -> Iterator[Question]:
     shown = draw.pick(scene.things)
     if draw.chance(0.5):
         yield _ask("exists", "yes", colour=shown.colour, shape=shown.shape)
-    else:  # the colour is there, the shape is there, but not together; or a shape that is not there at all
-        absent = draw.pick(
-            [
-                shape
-                for shape in SHAPES
-                if all(shown.colour not in t.colours or t.shape != shape for t in scene.things)
-            ]
-        )
+    else:
+        # Colour and shape are there, but not together; or there is no such shape at all.
+        of_colour = {thing.shape for thing in scene.things if shown.colour in thing.colours}
+        absent = draw.pick([shape for shape in SHAPES if shape not in of_colour])
         yield _ask("exists", "no", colour=shown.colour, shape=absent)
 
 
-def _about(thing: Thing, alone: bool) -> Iterator[Question]:
-    name = {
-        "colour": thing.colour,
-        "shape": thing.shape,
-    }  # colours differ within a scene, so this names one object
+def _about(thing: Thing, alone: bool) -> Iterator[ShapesQuestion]:
+    # Colours differ within a scene, so this names one object.
+    name = {"colour": thing.colour, "shape": thing.shape}
     if alone and len(thing.colours) == 1:
         yield _ask("colour", thing.colour, shape=thing.shape)
     elif alone:
@@ -120,38 +116,32 @@ def _about(thing: Thing, alone: bool) -> Iterator[Question]:
         yield _ask("event", EVENT_ANSWERS[thing.event.kind], **name)
 
 
-def _ask(kind: str, answer: str, **slots: str) -> Question:
-    return Question(TEMPLATES[kind].format(**slots), answer, kind)
+def _ask(kind: str, answer: str, **slots: str) -> ShapesQuestion:
+    return ShapesQuestion(TEMPLATES[kind].format(**slots), answer, kind)
 
 
 def counting(name: str, objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, int]]:
-    """(kind, question, number) of the counting questions about the `objects` of a line of
-    records.jsonl.
+    """Yields (kind, question, number) of the counting questions about the objects of a clip.
 
-    All objects, those that stay still, and those of one of two colours, for pairs of colours that a
-    hash of the clip's `name` puts together. A pair with a colour that an object has for a part of
-    the clip only is not asked about.
+    They count all objects, those that stay still, and those of one of two colours, for pairs of
+    colours by a hash of the clip's name. There is no question about a colour that an object has for
+    a part of the clip only.
+
+    Args:
+        name: of the clip.
+        objects: of a line of records.jsonl.
     """
     yield "count", TEMPLATES["count"], len(objects)
-    yield (
-        "count_motion",
-        TEMPLATES["count_motion"],
-        sum(thing["motion"] == "still" for thing in objects),
-    )
-    changing = {
-        colour
-        for thing in objects
-        if _recolours(thing)
-        for colour in (thing["colour"], thing["event"]["value"])
-    }
+    still = sum(thing["motion"] == "still" for thing in objects)
+    yield "count_motion", TEMPLATES["count_motion"], still
+    recoloured = [thing for thing in objects if _recolours(thing)]
+    changing = {thing["colour"] for thing in recoloured}
+    changing |= {thing["event"]["value"] for thing in recoloured}
     order = sorted(COLOURS, key=lambda colour: hash_unit(f"counted {colour}", name))
     for pair in zip(order[::2], order[1::2], strict=False):
         if not changing & set(pair):
-            yield (
-                "count_colour",
-                COUNT_COLOURS.format(*pair),
-                sum(thing["colour"] in pair for thing in objects),
-            )
+            number = sum(thing["colour"] in pair for thing in objects)
+            yield "count_colour", COUNT_COLOURS.format(*pair), number
 
 
 def _recolours(thing: Mapping[str, Any]) -> bool:
@@ -159,23 +149,21 @@ def _recolours(thing: Mapping[str, Any]) -> bool:
 
 
 def action(scene: Scene) -> str:
-    """The motion of the one large object; empty where none or several are large or one changes its
-    size (no label then).
+    """Returns the motion of the one large object.
+
+    It is "" (no label) where none or several are large or one changes its size.
     """
     large = [thing for thing in scene.things if "large" in thing.sizes]
     return large[0].motion if len(large) == 1 and len(large[0].sizes) == 1 else ""
 
 
 def grounded(draw: Draw, scene: Scene, difficulty: float) -> list[Grounded]:
-    """A sentence for each event, and one for each object that is seen for a part of the clip only."""
+    """Returns a sentence for each event, and one for each object that is not always seen."""
     wording, found = Wording(draw, difficulty), []
     for thing, event in scene.events:
         phrase = wording.noun_phrase(Mention(colour=thing.colour, shape=thing.shape))
-        found.append(
-            _from_frames(
-                f"{phrase} {wording.event_phrase(event.kind, event.value)}", event.start, event.end
-            )
-        )
+        sentence = f"{phrase} {wording.event_phrase(event.kind, event.value)}"
+        found.append(_from_frames(sentence, event.start, event.end))
         span = thing.visible(scene.frames)
         if span != (0, scene.frames):
             found.append(_from_frames(IN_VIEW.format(phrase), *span))
@@ -203,6 +191,5 @@ def _grammar_words() -> tuple[str, ...]:
     return tuple(sorted({word for text in texts for word in words_of(text)}))
 
 
-GRAMMAR_WORDS = (
-    _grammar_words()
-)  # every word of captions, questions, answers and grounded sentences; a vocabulary must hold them
+# Every word of captions, questions, answers and grounded sentences; a vocabulary must hold them.
+GRAMMAR_WORDS = _grammar_words()

@@ -1,8 +1,9 @@
-"""From a scene to frames: signed distances to each outline, textures in the object's own axes, a
-drifting background.
+"""Renders scenes to frames.
+
+Outlines are signed distances, textures lie in the object's own axes, the background drifts.
 
 Legend: F frames, S side of the frame in pixels. Object coordinates u (right) and v (down) are in
-units of the object's radius. Distances to the outline give the share of a pixel that is covered,
+units of the object's radius. Distances to the outline give the fraction of a pixel that is covered,
 hence smooth edges at any size without rendering at a larger one.
 """
 
@@ -31,8 +32,12 @@ Array = NDArray[Any]  # float32 in practice; numpy types arithmetic with Python 
 
 
 def render(scene: Scene, size: int, difficulty: float, draw: Draw) -> NDArray[np.uint8]:
-    """The frames of a placed scene, uint8 [F, S, S, 3]; `draw` gives the grain of the background
-    and the tint of the objects.
+    """Returns the frames of a placed scene, uint8 [F, S, S, 3].
+
+    Args:
+        size: S.
+        difficulty: strength of the background.
+        draw: gives the grain of the background and the tint of the objects.
     """
     frames = _background(scene.background, scene.frames, size, difficulty, draw)
     for thing in scene.things:
@@ -46,28 +51,27 @@ def render(scene: Scene, size: int, difficulty: float, draw: Draw) -> NDArray[np
 def _background(
     background: Background, frames: int, size: int, difficulty: float, draw: Draw
 ) -> Array:
-    """float32 [F, S, S, 3]: one large picture, cut out at a window that drifts with sub-pixel
-    steps.
+    """Returns float32 [F, S, S, 3].
+
+    It is one large picture, seen through a window that drifts with sub-pixel steps.
     """
     drift_x, drift_y = background.drift_x * size, background.drift_y * size
     margin = math.ceil(max(abs(drift_x), abs(drift_y)) * frames) + 2
     pattern = _pattern(background.kind, size + 2 * margin, size, draw)
     contrast = 0.06 if background.kind == "plain" else 0.16 + 0.16 * difficulty
     grain = _grain(size + 2 * margin, draw) * (0.02 + 0.10 * difficulty)
-    moved = np.stack(
-        [
-            _window(pattern * contrast + grain, margin + drift_x * f, margin + drift_y * f, size)
-            for f in range(frames)
-        ]
-    )
+    windows = [
+        _window(pattern * contrast + grain, margin + drift_x * f, margin + drift_y * f, size)
+        for f in range(frames)
+    ]
+    moved = np.stack(windows)
     colour = np.array(BACKGROUND_COLOURS[background.colour], dtype=np.float32)
-    return (
-        colour * (1 + moved[..., None]) + 60 * moved[..., None]
-    )  # the second part keeps patterns visible on a dark ground
+    # The second part keeps patterns visible on a dark background.
+    return colour * (1 + moved[..., None]) + 60 * moved[..., None]
 
 
 def _pattern(kind: str, side: int, size: int, draw: Draw) -> Array:
-    """float32 [side, side] in about -1..1, of a scale that belongs to frames of `size` pixels."""
+    """Returns float32 [side, side] in about -1..1, scaled for frames of `size` pixels."""
     y, x = (np.indices((side, side)).astype(np.float32) / size) * (2 * math.pi)
     angle, phase = draw.between(0, 2 * math.pi), draw.between(0, 2 * math.pi)
     along, across = (
@@ -95,15 +99,16 @@ def _pattern(kind: str, side: int, size: int, draw: Draw) -> Array:
 
 
 def _grain(side: int, draw: Draw) -> Array:
-    """Blurred noise, float32 [side, side] in about -1..1."""
+    """Returns blurred noise, float32 [side, side] in about -1..1."""
     noise = draw.units(side * side).reshape(side, side) * 2 - 1
     for axis in (0, 1):
-        noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / 3  # type: ignore[assignment]
+        total = noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)
+        noise = (total / 3).astype(np.float32)
     return noise * 2
 
 
 def _window(picture: Array, left: float, top: float, size: int) -> Array:
-    """The window of `size` pixels at a fractional position, interpolated."""
+    """Returns the window of `size` pixels at a fractional position, interpolated."""
     x, y = math.floor(left), math.floor(top)
     a, b = np.float32(left - x), np.float32(top - y)
     rows = (
@@ -117,7 +122,7 @@ def _window(picture: Array, left: float, top: float, size: int) -> Array:
 
 
 def _paint(frames: Array, thing: Thing, size: int, draw: Draw) -> None:
-    """Lay one object over the frames, in place."""
+    """Draws one object over the frames, in place."""
     tint = np.array([draw.between(0.94, 1.06) for _ in range(3)], dtype=np.float32)
     x, y, diameter, angle = (
         values.astype(np.float32)[:, None, None] for values in track(thing, len(frames))
@@ -128,18 +133,14 @@ def _paint(frames: Array, thing: Thing, size: int, draw: Draw) -> None:
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = (right * cos + down * sin) / radius, (down * cos - right * sin) / radius
     inside = -OUTLINES[thing.shape](u, v) * radius  # pixels from the outline, positive inside
-    cover = (
-        np.clip(inside + 0.5, 0, 1) * presence(thing, len(frames)).astype(np.float32)[:, None, None]
-    )
-    pixels = (
-        thing.diameter / 2 * 64
-    )  # radius in pixels of a 64-pixel frame: textures keep their scale on objects of any size
-    light = TEXTURES_DRAWN[thing.texture](
-        u * pixels, v * pixels
-    )  # 0 = the darker shade, 1 = the colour itself
-    light = np.maximum(
-        light, np.clip(1.8 - inside, 0, 1)
-    )  # a rim in the plain colour, so that a texture does not eat the outline
+    opacity = presence(thing, len(frames)).astype(np.float32)[:, None, None]
+    cover = np.clip(inside + 0.5, 0, 1) * opacity
+    # Radius in pixels of a 64-pixel frame: textures keep their scale on objects of any size.
+    pixels = thing.diameter / 2 * 64
+    # 0 = the darker shade, 1 = the colour itself.
+    light = TEXTURES_DRAWN[thing.texture](u * pixels, v * pixels)
+    # A rim in the plain colour, so that a texture does not eat the outline.
+    light = np.maximum(light, np.clip(1.8 - inside, 0, 1))
     shade = (0.36 + 0.64 * light) * (1.06 - 0.10 * (u + v)) * (0.6 + 0.4 * np.clip(inside, 0, 1))
     colour = _colours(thing, len(frames)) * tint
     frames += cover[..., None] * (
@@ -148,7 +149,7 @@ def _paint(frames: Array, thing: Thing, size: int, draw: Draw) -> None:
 
 
 def _colours(thing: Thing, frames: int) -> Array:
-    """RGB in each frame, float32 [F, 3]."""
+    """Returns RGB in each frame, float32 [F, 3]."""
     first, last = (
         np.array(COLOURS[colour], dtype=np.float32)
         for colour in (thing.colours[0], thing.colours[-1])
@@ -205,9 +206,15 @@ def _moon(u: Array, v: Array) -> Array:
 
 
 OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "cross": _cross, "ring": _ring, "heart": _heart,
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "ring": _ring,
+    "heart": _heart,
     "moon": _moon,
-}  # fmt: skip
+}
 
 
 def _plain(u: Array, v: Array) -> Array:
@@ -230,5 +237,8 @@ def _checked(u: Array, v: Array) -> Array:
 
 
 TEXTURES_DRAWN: dict[str, Callable[[Array, Array], Array]] = {
-    "plain": _plain, "striped": _striped, "dotted": _dotted, "checked": _checked,
-}  # fmt: skip
+    "plain": _plain,
+    "striped": _striped,
+    "dotted": _dotted,
+    "checked": _checked,
+}

@@ -1,5 +1,4 @@
-"""Scenes of the embedded data set: which objects there are, what they do, and where they are in
-each frame.
+"""Scenes of the embedded data set: objects, what they do, and where they are in each frame.
 
 Sizes. The small recipes cut 64 x 64 frames into patches of 8 x 8, and tube masking at 0.9 hides the
 same patches in every frame: 6 of 64 stay visible. An object must still show itself there, so a
@@ -10,9 +9,9 @@ object passes through 18 patches and is missed completely in 15 % of the clips, 
 larger than a patch, several frames in each, over a background that drifts slowly: that is the
 redundancy over space and time which natural video has and high mask ratios live on.
 
-Units: positions and diameters are shares of the frame's side, x to the right and y down; frames
-count from 0; spans are half-open. What a scene holds is decided by Philox bits alone, and placement
-by numbers rounded to 4 digits, so that the records are the same on each machine.
+Units: positions and diameters are fractions of the frame's side, x to the right and y down; frames
+count from 0; spans are half-open. The content of a scene is decided by Philox bits alone, and
+placement by numbers rounded to 4 digits, so that the records are the same on each machine.
 """
 
 from __future__ import annotations
@@ -31,9 +30,16 @@ SPLITS = ("train", "val", "test")
 FPS = 8
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
 COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (220, 30, 35), "orange": (250, 130, 20), "yellow": (250, 225, 50), "green": (40, 175, 60), "cyan": (60, 215, 225),
-    "blue": (40, 80, 230), "purple": (135, 50, 190), "pink": (255, 135, 195), "white": (245, 245, 245),
-}  # fmt: skip
+    "red": (220, 30, 35),
+    "orange": (250, 130, 20),
+    "yellow": (250, 225, 50),
+    "green": (40, 175, 60),
+    "cyan": (60, 215, 225),
+    "blue": (40, 80, 230),
+    "purple": (135, 50, 190),
+    "pink": (255, 135, 195),
+    "white": (245, 245, 245),
+}
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "dotted", "checked")
 DIRECTIONS: dict[str, tuple[int, int]] = {
@@ -47,10 +53,13 @@ EVENTS = ("enter", "leave", "appear", "disappear", "recolour", "grow", "shrink")
 COMING_AND_GOING = ("enter", "leave", "appear", "disappear")
 BACKGROUNDS = ("plain", "clouds", "waves", "tiles", "ripples")
 BACKGROUND_COLOURS: dict[str, tuple[int, int, int]] = {
-    "grey": (128, 128, 132), "dark": (40, 42, 50), "brown": (110, 80, 58), "olive": (95, 102, 62),
-}  # fmt: skip
+    "grey": (128, 128, 132),
+    "dark": (40, 42, 50),
+    "brown": (110, 80, 58),
+    "olive": (95, 102, 62),
+}
 
-SMALL = (0.27, 0.30)  # diameters as shares of the frame: 17 to 19 px of 64
+SMALL = (0.27, 0.30)  # diameters in frame sides: 17 to 19 px of 64
 GROWTH = 1.5  # large = 1.5 x small: 26 to 29 px of 64
 LAYOUTS = 7  # placements tried for each object; the one that covers the others least is kept
 
@@ -58,8 +67,7 @@ T = TypeVar("T")
 
 
 class Draw:
-    """A stream of choices that depends on (seed, split, index, attempt, purpose) and on nothing
-    else.
+    """A stream of random choices, a function of (seed, split, index, attempt, purpose).
 
     It reads raw Philox words: numpy promises these to stay the same in later versions, which it
     does not for `Generator`.
@@ -75,35 +83,40 @@ class Draw:
         self._words: list[int] = []
 
     def unit(self) -> float:
-        """Uniform in [0, 1)."""
+        """Returns a number in [0, 1)."""
         if not self._words:
             self._words = self._bits.random_raw(64).tolist()
         return (self._words.pop() >> 11) * 2.0**-53
 
     def units(self, count: int) -> NDArray[np.float32]:
-        """`count` uniform numbers in [0, 1) as float32."""
+        """Returns `count` numbers in [0, 1) as float32."""
         words = np.asarray(self._bits.random_raw(count), dtype=np.uint64)
         return ((words >> np.uint64(40)).astype(np.float32)) * np.float32(2.0**-24)
 
     def between(self, low: float, high: float) -> float:
+        """Returns a number in [low, high)."""
         return low + (high - low) * self.unit()
 
-    def chance(self, share: float) -> bool:
-        return self.unit() < share
+    def chance(self, probability: float) -> bool:
+        """Returns True with this probability."""
+        return self.unit() < probability
 
     def pick(self, choices: Sequence[T]) -> T:
+        """Returns one of the choices, each with equal probability."""
         return choices[int(self.unit() * len(choices))]
 
     def sample(self, choices: Sequence[T], count: int) -> list[T]:
-        """`count` different choices in random order."""
+        """Returns `count` different choices in random order."""
         left = list(choices)
         return [left.pop(int(self.unit() * len(left))) for _ in range(min(count, len(left)))]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens to an object in frames [start, end). `value`: the new colour or size,
-    or the side of the frame.
+    """Something that happens to an object in frames [start, end).
+
+    Attributes:
+        value: the new colour or size, or the side of the frame.
     """
 
     kind: str
@@ -114,7 +127,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is at first, what it does, what happens to it, and where it is placed."""
+    """One object: what it is at first, what it does, what happens to it, and where it is."""
 
     colour: str
     shape: str
@@ -148,7 +161,7 @@ class Thing:
         )
 
     def visible(self, frames: int) -> tuple[int, int]:
-        """Span of the frames in which any of it can be seen."""
+        """Returns the span of the frames in which any of it can be seen."""
         if self.event and self.event.kind in ("enter", "appear"):
             return self.event.start, frames
         if self.event and self.event.kind in ("leave", "disappear"):
@@ -158,7 +171,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind the objects; `drift` in shares of the frame per frame."""
+    """Background of a scene; `drift` in frame sides per frame."""
 
     kind: str
     colour: str
@@ -168,7 +181,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a clip shows."""
+    """Contents of a clip."""
 
     frames: int
     background: Background
@@ -182,8 +195,9 @@ class Scene:
 
 
 def draw_scene(draw: Draw, config: ShapesConfig) -> Scene:
-    """A scene without placement (see `place`): 2 objects, or 3 with a probability of 0.6 x
-    difficulty.
+    """Draws a scene without placement (see `place`).
+
+    It has 2 objects, or 3 with a probability of 0.6 x difficulty.
     """
     count = 3 if draw.chance(0.6 * config.difficulty) else 2
     colours = draw.sample(tuple(COLOURS), count)
@@ -192,9 +206,8 @@ def draw_scene(draw: Draw, config: ShapesConfig) -> Scene:
     things = []
     for number, colour in enumerate(colours):
         shape, texture = draw.pick(SHAPES), draw.pick(TEXTURES)
-        plain_and_round = (
-            shape in ("circle", "ring") and texture == "plain"
-        )  # nobody sees these spin
+        # Nobody sees these spin.
+        plain_and_round = shape in ("circle", "ring") and texture == "plain"
         motion = draw.pick([m for m in MOTIONS if m != "spin" or not plain_and_round])
         things.append(Thing(colour, shape, "large" if number == large else rest, texture, motion))
     kind = "plain" if draw.chance((1 - config.difficulty) ** 2) else draw.pick(BACKGROUNDS[1:])
@@ -206,19 +219,19 @@ def draw_scene(draw: Draw, config: ShapesConfig) -> Scene:
 
 
 def _add_events(draw: Draw, things: list[Thing], frames: int) -> tuple[Thing, ...]:
-    """No event in 30 % of the scenes, one in 45 %, two (of different objects, clearly one after the
-    other) in 25 %.
+    """Adds no event to 30 % of the scenes, one to 45 %, two to 25 %.
+
+    Two events are of different objects, clearly one after the other.
     """
-    luck = draw.unit()
-    count = 0 if frames < 8 or luck < 0.3 else 1 if luck < 0.75 else 2
+    level = draw.unit()
+    count = 0 if frames < 8 or level < 0.3 else 1 if level < 0.75 else 2
     used: list[Event] = []
     for number in draw.sample(range(len(things)), count):
         thing = things[number]
         taken = tuple(colour for other in things for colour in other.colours)
         kinds = ["recolour", "grow" if thing.size == "small" else "shrink"]
-        if not any(
-            event.kind in COMING_AND_GOING for event in used
-        ):  # the frame is never left with nothing to see
+        # The frame is never left with nothing to see.
+        if not any(event.kind in COMING_AND_GOING for event in used):
             kinds += ["enter", "leave"] if thing.motion in DIRECTIONS else ["appear", "disappear"]
         event = _draw_event(draw, draw.pick(kinds), thing, taken, frames)
         if all(abs(event.start - other.start) >= frames // 8 for other in used):
@@ -228,36 +241,48 @@ def _add_events(draw: Draw, things: list[Thing], frames: int) -> tuple[Thing, ..
 
 
 def _draw_event(draw: Draw, kind: str, thing: Thing, taken: Sequence[str], frames: int) -> Event:
-    """Half-way through the clip, with the time that it takes: 1/8 (appear), 1/4 (change) or 3/8
-    (enter, leave) of the clip.
+    """Draws an event about half-way through the clip.
+
+    It takes 1/8 (appear), 1/4 (change) or 3/8 (enter, leave) of the clip.
     """
     sixteenths, earliest, latest = {
-        "enter": (6, 4, 8), "leave": (6, 4, 7), "appear": (2, 4, 10), "disappear": (2, 5, 11),
-        "recolour": (4, 4, 9), "grow": (4, 4, 9), "shrink": (4, 4, 9),
-    }[kind]  # fmt: skip
+        "enter": (6, 4, 8),
+        "leave": (6, 4, 7),
+        "appear": (2, 4, 10),
+        "disappear": (2, 5, 11),
+        "recolour": (4, 4, 9),
+        "grow": (4, 4, 9),
+        "shrink": (4, 4, 9),
+    }[kind]
     start = (earliest + draw.pick(range(latest - earliest + 1))) * frames // 16
     opposite = {"left": "right", "right": "left", "up": "bottom", "down": "top"}
     towards = {"left": "left", "right": "right", "up": "top", "down": "bottom"}
     value = {
-        "enter": opposite.get(thing.motion, ""), "leave": towards.get(thing.motion, ""), "grow": "large", "shrink": "small",
+        "enter": opposite.get(thing.motion, ""),
+        "leave": towards.get(thing.motion, ""),
+        "grow": "large",
+        "shrink": "small",
+        # Drawn for every kind, so that the numbers after it stay the same.
         "recolour": draw.pick([colour for colour in COLOURS if colour not in taken]),
-    }.get(kind, "")  # fmt: skip
+    }.get(kind, "")
     return Event(kind, start, start + max(1, sixteenths * frames // 16), value)
 
 
 def place(draw: Draw, scene: Scene) -> Scene:
-    """The scene with diameters, paths and angles, chosen so that the objects cover each other as
-    little as possible.
+    """Returns the scene with diameters, paths and angles.
+
+    They are chosen so that the objects cover each other as little as possible.
     """
     placed: list[Thing] = []
     for thing in scene.things:
         candidates = [_place_thing(draw, thing) for _ in range(LAYOUTS if placed else 1)]
-        costs = [
-            round(sum(_overlap(other, candidate, scene.frames) for other in placed), 4)
-            for candidate in candidates
-        ]
+        costs = [_total_overlap(placed, candidate, scene.frames) for candidate in candidates]
         placed.append(candidates[costs.index(min(costs))])
     return replace(scene, things=tuple(placed))
+
+
+def _total_overlap(placed: Sequence[Thing], candidate: Thing, frames: int) -> float:
+    return round(sum(_overlap(other, candidate, frames) for other in placed), 4)
 
 
 def _place_thing(draw: Draw, thing: Thing) -> Thing:
@@ -281,12 +306,12 @@ def _place_thing(draw: Draw, thing: Thing) -> Thing:
 
 
 def path_length(thing: Thing, widest: float) -> float:
-    """How far an object moves that goes left, right, up or down and stays in the frame."""
+    """Returns the length of the path of an object that moves straight inside the frame."""
     return min(0.55, 1 - widest)
 
 
 def _overlap(a: Thing, b: Thing, frames: int) -> float:
-    """Mean depth, in shares of the frame, to which two objects cover each other."""
+    """Returns the mean depth, in frame sides, to which two objects cover each other."""
     (ax, ay, da, _), (bx, by, db, _) = track(a, frames), track(b, frames)
     distance = np.sqrt((ax - bx) ** 2 + (ay - by) ** 2)
     both = (presence(a, frames) > 0) & (presence(b, frames) > 0)
@@ -296,31 +321,32 @@ def _overlap(a: Thing, b: Thing, frames: int) -> float:
 def track(
     thing: Thing, frames: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Centre x, centre y, diameter and angle in radians, each [frames]."""
+    """Returns centre x, centre y, diameter and angle in radians, each [frames]."""
     f = np.arange(frames, dtype=np.float64)
-    share = f / max(1, frames - 1)
+    elapsed = f / max(1, frames - 1)  # fraction of the clip
     x, y = np.full(frames, thing.x), np.full(frames, thing.y)
     angle = np.full(frames, math.radians(thing.angle))
     if thing.motion in DIRECTIONS:
         step_x, step_y = DIRECTIONS[thing.motion]
-        along = _along(thing, f, share)
-        x, y = (
-            (along if step_x > 0 else 1 - along if step_x else x),
-            (along if step_y > 0 else 1 - along if step_y else y),
-        )
+        along = _along(thing, f, elapsed)
+        x = along if step_x > 0 else 1 - along if step_x else x
+        y = along if step_y > 0 else 1 - along if step_y else y
     elif thing.motion == "circle":
-        around = 2 * math.pi * (thing.turn * share + thing.phase)
+        around = 2 * math.pi * (thing.turn * elapsed + thing.phase)
         x, y = x + 0.19 * np.cos(around), y + 0.19 * np.sin(around)
     elif thing.motion == "bounce":
-        y = y + 0.16 - 0.32 * np.abs(np.sin(2 * math.pi * share))
+        y = y + 0.16 - 0.32 * np.abs(np.sin(2 * math.pi * elapsed))
     elif thing.motion == "spin":
-        angle = angle + thing.turn * math.radians(220) * share
+        angle = angle + thing.turn * math.radians(220) * elapsed
     return x, y, _diameters(thing, f), angle
 
 
-def _along(thing: Thing, f: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Position on the way from side to side. Entering and leaving take the event's frames for one
-    diameter.
+def _along(
+    thing: Thing, f: NDArray[np.float64], elapsed: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns the position on the way from side to side.
+
+    Entering and leaving take the event's frames for one diameter.
     """
     event, d = thing.event, thing.diameter
     if event and event.kind == "enter":
@@ -331,7 +357,7 @@ def _along(thing: Thing, f: NDArray[np.float64], share: NDArray[np.float64]) -> 
         thing.motion
     ]
     widest = d * GROWTH if event and event.kind == "grow" else d
-    return middle + path_length(thing, widest) * (share - 0.5)
+    return middle + path_length(thing, widest) * (elapsed - 0.5)
 
 
 def _diameters(thing: Thing, f: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -343,7 +369,7 @@ def _diameters(thing: Thing, f: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def progress(event: Event, frames: int) -> NDArray[np.float64]:
-    """How far an event has gone in each frame: 0 before it, 1 from its last frame on."""
+    """Returns the progress of an event in each frame: 0 before it, 1 from its last frame on."""
     return np.clip(
         (np.arange(frames, dtype=np.float64) - event.start + 1) / (event.end - event.start),
         0.0,
@@ -352,8 +378,9 @@ def progress(event: Event, frames: int) -> NDArray[np.float64]:
 
 
 def presence(thing: Thing, frames: int) -> NDArray[np.float64]:
-    """Opacity of the object in each frame: what appears or disappears fades, what is outside the
-    frame counts as 0.
+    """Returns the opacity of the object in each frame.
+
+    What appears or disappears fades; what is outside the frame counts as 0.
     """
     f = np.arange(frames)
     first, stop = thing.visible(frames)
