@@ -11,7 +11,7 @@ from ablations import ABLATIONS
 from ablations.cost import cpu_minutes
 from ablations.design import Ablation
 from ablations.search import Search
-from ablations.sweep_progress import SweepProgress, read_progress
+from ablations.sweep_progress import AblationProgress, read_progress
 from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.recipes import get_recipe
 from simvtp.errors import UserError
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def describe(name: str, base: Experiment, sweeps: Sequence[SweepProgress]) -> str:
+def describe(name: str, base: Experiment, sweeps: Sequence[AblationProgress]) -> str:
     """Returns some lines on one ablation: question, grid, progress, command."""
     comparison = ABLATIONS[name](base)
     progress = [f"  {sweep.line}" for sweep in sweeps] or ["  not run yet"]

@@ -22,9 +22,8 @@ after fine-tuning, which trains the features of every cell with the same contras
 VTC the zero-shot values are those of features that were never trained to be compared, and are no
 measure of the pre-training.
 
-Command: `python sweeps/run.py losses` (recipe `tiny`: the four subsets of the paper's claim), `python
-sweeps/run.py losses --full-grid` (eleven), `python sweeps/run.py losses --weights vtc=0.5,1,2 --subsets
-MVM+MLM+VTC+VTM`.
+Command: `python sweeps/run.py losses` (recipe `tiny`: the four subsets of the paper's claim),
+`--full-grid` (eleven), `--weights vtc=0.5,1,2 --subsets MVM+MLM+VTC+VTM`.
 Cost: at most a run of the recipe for each cell and seed.
 """
 

@@ -82,7 +82,7 @@ def as_mac(base: Experiment) -> dict[str, Any]:
 
 
 def frame_stages(base: Experiment, frames: int) -> str:
-    """Returns `masks.frame_schedule` with one frame for the first half of the pre-training, then all."""
+    """Returns a schedule of one frame for the first half of the pre-training, then all frames."""
     return f"1:{max(1, pretraining_steps(base) // 2)}" if frames > 1 else ""
 
 

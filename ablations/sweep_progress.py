@@ -19,7 +19,7 @@ from simvtp.runs.sweep_plan import PLAN_FILE, SweepPlan, SweptPoint, read_plan
 
 
 @dataclass(frozen=True)
-class SweepProgress:
+class AblationProgress:
     """Progress of one sweep of an ablation.
 
     Attributes:
@@ -43,12 +43,12 @@ class SweepProgress:
         return f"{self.sweep_id} ({self.recipe} on {self.dataset}): {count}{best}"
 
 
-def read_progress(root: Path) -> dict[str, list[SweepProgress]]:
+def read_progress(root: Path) -> dict[str, list[AblationProgress]]:
     """Returns the sweeps under `root` by the name of their ablation, the oldest first.
 
     Plans that cannot be read are left out: `python sweeps/doctor.py` reports them.
     """
-    found: dict[str, list[SweepProgress]] = defaultdict(list)
+    found: dict[str, list[AblationProgress]] = defaultdict(list)
     paths = root.glob(f"sweeps/*/{PLAN_FILE}")
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path)):
         try:
@@ -59,7 +59,7 @@ def read_progress(root: Path) -> dict[str, list[SweepProgress]]:
     return dict(found)
 
 
-def _progress(plan: SweepPlan, sweep_id: str, root: Path) -> SweepProgress:
+def _progress(plan: SweepPlan, sweep_id: str, root: Path) -> AblationProgress:
     values: dict[str, list[float]] = defaultdict(list)
     points: dict[str, SweptPoint] = {}
     for point in plan.points:
@@ -71,7 +71,7 @@ def _progress(plan: SweepPlan, sweep_id: str, root: Path) -> SweepProgress:
     finished = sum(map(len, values.values()))
     best = _best(values, plan.metric)
     recipe, dataset = plan.recipe or "?", plan.dataset or "?"
-    return SweepProgress(sweep_id, recipe, dataset, len(points), finished, best)
+    return AblationProgress(sweep_id, recipe, dataset, len(points), finished, best)
 
 
 def _best(values: Mapping[str, list[float]], metric: str) -> str:

@@ -1,1 +1,1 @@
-"""What came out of a sweep: collected from the tracker, put into tables, figures and one page."""
+"""Reports on sweeps: tables, figures and one page, from tracked runs."""

@@ -1,4 +1,4 @@
-"""Command `python reports/build.py`: tables, figures, a page and their provenance from tracked runs.
+"""Command `python reports/build.py`: tables, figures and a page from tracked runs.
 
 The same runs give the same bytes: no dates, no paths, no order that depends on the tracker. All
 checks are made before anything is written.

@@ -126,7 +126,7 @@ def names(sweep: SweepResults, cell: CellValues, other: CellValues) -> tuple[str
 
 
 def sentence(sweep: SweepResults, found: Comparison) -> str:
-    """Returns `text mask ratio 0.75 beats 0.15 by 4.1 R@1, 95 % CI [2.0, 6.2], 5 seeds.`"""
+    """Returns `text mask ratio 0.75 beats 0.15 by 4.1 R@1, 95 % CI [2.0, 6.2], 5 seeds`."""
     metric = metric_of(sweep.plan.column[1])
     first, second = names(sweep, found.cell, found.baseline)
     gap = f"{signed(metric, found.seeds.mean)} {metric.label}"

@@ -21,7 +21,7 @@ HARDLY = 2.0  # a value below this multiple of chance is called hardly above cha
 
 
 def sentences(sweep: SweepResults) -> tuple[str, ...]:
-    """Returns the best cell, its lead over the published optimum, how sure that is, and the gaps."""
+    """Returns the best cell, its lead over the published optimum, how sure that is, the gaps."""
     plan = sweep.plan
     key, name = plan.column
     metric = metric_of(name)
@@ -119,7 +119,7 @@ def _noise(sweep: SweepResults, a: CellValues, b: CellValues | None, metric: Met
     low, high = sorted(value if metric.higher_is_better else -value for value in found.interval)
     interval = _with_unit(metric, metric.interval((low, high)))
     if low <= 0 <= high:
-        meaning = "it contains 0, so the two cannot be told apart"
+        meaning = "it contains 0, so the two cannot be distinguished"
     else:
         meaning = "it does not contain 0"
     return [

@@ -123,7 +123,7 @@ def curve(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None) ->
     handles = handles if lines is not None else []
     handles += _optimum_line(sweep, axes, along)
     handles += _guess_lines(sweep, axes, _all_values(sweep))
-    if handles:  # beside the axes, where it covers nothing
+    if handles:  # outside the axes, where it covers nothing
         title = lines.label if lines is not None else None
         figure.legend(
             handles=handles, title=title, loc="outside right upper", frameon=False, alignment="left"

@@ -217,7 +217,7 @@ def _chance(sweep: SweepResults, metric: Metric) -> str:
 
 
 def _progress(sweep: SweepResults) -> list[str]:
-    """Returns a sentence on trials that are missing or were ended early; nothing if all finished."""
+    """Returns a sentence on trials that are missing or ended early; nothing if all finished."""
     plan = sweep.plan
     more = f"; {plan.trials} were asked for" if plan.trials > len(plan.points) else ""
     return [f"{states_text(sweep)}{more}."] if more or set(sweep.states) != {"finished"} else []

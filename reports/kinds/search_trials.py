@@ -98,7 +98,7 @@ def trials_of(sweep: SweepResults) -> tuple[TrialResult, ...]:
 
 
 def best_first(trials: Sequence[TrialResult], objective: PlannedObjective) -> list[TrialResult]:
-    """Returns the trials with a value of the first objective, the best first; of ties the earlier."""
+    """Returns the trials with a value of the first objective, the best first."""
     measured = [trial for trial in trials if trial.values[0] is not None]
     sign = -1 if objective.maximise else 1
     return sorted(measured, key=lambda trial: (sign * trial.quality, trial.number))

@@ -76,7 +76,7 @@ def _setting_table(sweep: SweepResults, setting: str, only: str, keys: Sequence[
         made.add(sweep, key)
     rows = []
     for number, cell in enumerate(plan.cells):
-        measured = sum(any(key in run.results for key in keys) for run in sweep.by_cell[cell])
+        measured = sum(not run.results.keys().isdisjoint(keys) for run in sweep.by_cell[cell])
         values = (column[number] for column in made.cells)
         rows.append((*cell_labels(sweep, cell), seed_count(sweep, cell, measured), *values))
     labels = [*(Column(axis.label, is_label=True) for axis in plan.axes), Column("n")]
@@ -138,7 +138,7 @@ def shown_metrics(result: Result) -> list[str]:
 
 
 def _metrics_note(names: Sequence[str]) -> str:
-    """Returns `R@K in %, higher is better; MdR and MnR are ranks from 1, lower is better.`"""
+    """Returns a sentence: R@K in %, higher is better; MdR and MnR are ranks, lower is better."""
     families = {
         "R@K in %": any(re.fullmatch(r"R\d+", name) for name in names),
         "accuracy in %": any(name.startswith("accuracy") for name in names),

@@ -42,9 +42,8 @@ def markdown(tables: Iterable[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    frame = pd.DataFrame(
-        [[markdown_cell(cell) for cell in row] for row in table.rows], columns=_heads(table.columns)
-    )
+    rows = [list(map(markdown_cell, row)) for row in table.rows]
+    frame = pd.DataFrame(rows, columns=_heads(table.columns))
     sides = ["left" if column.is_label else "right" for column in table.columns]
     body = frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
     return "\n".join(
@@ -140,7 +139,8 @@ def _tabular(table: Table) -> str:
     ]
     frame = pd.DataFrame(body, columns=heads)
     wrap = {0: "", 1: "textbf:--rwrap;", 2: "underline:--rwrap;"}
-    css = pd.DataFrame([[wrap[cell.rank] for cell in row] for row in table.rows], columns=heads)
+    wraps = [[wrap[cell.rank] for cell in row] for row in table.rows]
+    css = pd.DataFrame(wraps, columns=heads)
     style = frame.style.apply(lambda _: css, axis=None).hide(axis="index")
     sides = "".join(_side(column) for column in table.columns)
     text = style.to_latex(hrules=True, column_format=sides, multicol_align="c").rstrip()

@@ -172,7 +172,7 @@ def seeds_text(sweep: SweepResults) -> str:
 
 
 def reading_notes(sweep: SweepResults, cells: Sequence[Cell]) -> list[str]:
-    """Explains spreads, ranks and marks of a table, as far as they occur, and where it came from."""
+    """Explains spreads, ranks and marks of a table, as far as they occur, and its sources."""
     most = max((sweep.planned(cell) for cell in sweep.plan.cells), default=1)
     notes = [f"Mean ± standard deviation over n = {most} seeds."]
     if most == 1:

@@ -1,4 +1,4 @@
-"""Judges each claim of the papers (`ablations/claims.toml`) on what was measured here, by one rule."""
+"""Judges each claim of the papers (`ablations/claims.toml`) by one rule."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class FractionPoint:
 
 
 def efficiency_figure(records: Sequence[ReportRecord], folder: Path) -> ReportFigure:
-    """Draws R@1 over the fraction of the pre-training data, published and measured, side by side."""
+    """Draws R@1 over the fraction of the pre-training data, published and measured."""
     found = [_fraction_curve(record) for record in records if record.ablation == "data_fraction"]
     points = next((points for points in found if points), [])
     title = (

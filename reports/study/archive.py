@@ -31,6 +31,17 @@ class ProtocolRecord:
     chance: Mapping[str, float]
     text: str
 
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> ProtocolRecord:
+        """Reads a protocol of provenance.json."""
+        return ProtocolRecord(
+            values["task"],
+            values["setting"],
+            values["direction"],
+            values["chance"],
+            values["text"],
+        )
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -112,7 +123,6 @@ class ReportRecord:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ReportRecord:
         """Reads provenance.json."""
-        fields = ("task", "setting", "direction", "chance", "text")
         return ReportRecord(
             sweep_id=values["sweep_id"],
             ablation=values["ablation"],
@@ -126,7 +136,7 @@ class ReportRecord:
             methods=bool(values.get("methods", False)),
             published_optimum=values["published_optimum"],
             protocols={
-                key: ProtocolRecord(*(protocol[name] for name in fields))
+                key: ProtocolRecord.from_dict(protocol)
                 for key, protocol in values["protocols"].items()
             },
             cells=tuple(CellRecord.from_dict(cell) for cell in values["cells"]),

@@ -1,6 +1,4 @@
-"""All ablations: their points build, are possible, and differ where they should; the list; the
-estimate; the generic sweep.
-"""
+"""All ablations: their points, the list, the estimated cost and the generic sweep."""
 
 from __future__ import annotations
 
@@ -155,7 +153,8 @@ def test_cells_are_chosen_by_name() -> None:
     ] == ["raw pixels"]
     with pytest.raises(
         ConfigError,
-        match="--cells grey: the ablation 'target' has no such cell; choose from: normalised pixels, raw pixels",
+        match="--cells grey: the ablation 'target' has no such cell; "
+        "choose from: normalised pixels, raw pixels",
     ):
         grid("target", tiny(), cells=["grey"])
 
@@ -285,7 +284,8 @@ def test_the_list_shows_every_ablation_with_its_state(
 
 
 def test_the_list_needs_no_torch() -> None:
-    program = "import sys\nfor name in ('torch', 'optuna', 'mlflow', 'submitit'): sys.modules[name] = None\n"
+    heavy = ("torch", "optuna", "mlflow", "submitit")
+    program = f"import sys\nfor name in {heavy}: sys.modules[name] = None\n"
     program += "from ablations.__main__ import main\nsys.exit(main(['list', 'target']))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False

@@ -31,9 +31,7 @@ def test_the_grids() -> None:
 
 
 def test_a_small_share_takes_as_many_steps_and_fine_tunes_on_everything(tmp_path: Path) -> None:
-    """24 training videos in batches of 8: 2 epochs are 6 steps, with all of them and with 3 of
-    them.
-    """
+    """24 training videos in batches of 8: 2 epochs are 6 steps, with all videos and with 3."""
     epochs = (
         "pretrain.max_steps=0",
         "pretrain.epochs=2",

@@ -1,7 +1,6 @@
 """Made-up sweeps: the plan as ablations/design.py writes it, and runs as the tracker gives them."""
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -161,9 +160,7 @@ def qa_result(
     blind: float | None = None,
     categories: Sequence[str] = CATEGORIES,
 ) -> Result:
-    """Open-ended question answering; `blind`: accuracy of the same model trained with the video
-    hidden.
-    """
+    """Makes a result of question answering; `blind`: accuracy of a model without the video."""
     how = Protocol(
         "qa",
         "shapes",
@@ -254,9 +251,7 @@ def grounding_result(overlap: float) -> Result:
 def task_results(
     made: dict[str, Any], value: Callable[[dict[str, Any], int], Result | None]
 ) -> SweepResults:
-    """Every point for which `value(cell, seed)` gives a result has finished with it, and with
-    zero-shot retrieval before.
-    """
+    """Makes a sweep: points whose `value(cell, seed)` is a result finished, with zero-shot too."""
     runs = []
     for point in made["points"]:
         found = value(point["cell"], point["seed"])
@@ -267,137 +262,3 @@ def task_results(
 
 
 # ---- a search ------------------------------------------------------------------------------------
-
-RATE, DEPTH, TARGET = "pretrain.lr", "model.decoder_depth", "losses.mvm_target"
-VAL, HOURS = "val/t2v/R1", "cost/cpu_hours"
-SPACE = [
-    {
-        "key": VIDEO,
-        "label": "video mask ratio",
-        "kind": "float",
-        "low": 0.5,
-        "high": 0.95,
-        "log": False,
-        "choices": None,
-    },
-    {
-        "key": RATE,
-        "label": "learning rate",
-        "kind": "float",
-        "low": 1e-5,
-        "high": 1e-2,
-        "log": True,
-        "choices": None,
-    },
-    {
-        "key": DEPTH,
-        "label": "decoder depth",
-        "kind": "int",
-        "low": 1,
-        "high": 4,
-        "log": False,
-        "choices": None,
-    },
-    {
-        "key": TARGET,
-        "label": "MVM target",
-        "kind": "choice",
-        "low": None,
-        "high": None,
-        "log": False,
-        "choices": ["pixels", "normed"],
-    },
-]
-QUALITY = {"metric": VAL, "label": "val R@1 (%)", "direction": "maximize"}
-COST = {"metric": HOURS, "label": "CPU-hours", "direction": "minimize"}
-
-
-def search_cells(count: int) -> list[dict[str, Any]]:
-    """Settings all over the space, the same each time."""
-    shares = [
-        [int(digest(number, key)[:6], 16) / 16**6 for key in (VIDEO, RATE, DEPTH, TARGET)]
-        for number in range(count)
-    ]
-    return [
-        {
-            VIDEO: round(0.5 + 0.45 * a, 3),
-            RATE: float(f"{10 ** (-5 + 3 * b):.3g}"),
-            DEPTH: 1 + int(4 * c),
-            TARGET: ("pixels", "normed")[d > 0.5],
-        }
-        for a, b, c, d in shares
-    ]
-
-
-def search_plan(
-    cells: Sequence[dict[str, Any]],
-    *,
-    objectives: Sequence[dict[str, str]] = (QUALITY,),
-    **changes: Any,
-) -> dict[str, Any]:
-    """The plan.json of a search that has asked for these trials."""
-    axes = [
-        {
-            "key": p["key"],
-            "label": p["label"],
-            "values": list(dict.fromkeys(cell[p["key"]] for cell in cells)),
-        }
-        for p in SPACE
-    ]
-    made = plan(axes=axes, cells=cells, published_optimum=None)
-    made |= {
-        "kind": "search", "sweep_id": "search-0123abcd", "ablation": "search", "title": "Search", "question": "Which settings?",
-        "metric": VAL, "metric_label": "val R@1 (%)", "space": SPACE, "objectives": list(objectives), "trials": len(cells),
-        "sampler": {"name": "tpe", "seed": 0, "startup": 10}, "pruner": {"name": "none", "evaluations": 0},
-    }  # fmt: skip
-    del made["paper_says"]
-    return made | changes
-
-
-def search_results(
-    made: dict[str, Any], value: Callable[[dict[str, Any], int], tuple[float, float] | str]
-) -> SweepResults:
-    """`value(cell, number)` gives (val R@1, hours) of a finished trial, or the state of one that
-    has not finished.
-    """
-    runs = []
-    for number, point in enumerate(made["points"]):
-        found = value(point["cell"], number)
-        if isinstance(found, str):
-            runs.append(
-                run(
-                    point,
-                    state=found,
-                    metrics={VAL: 98.7654, HOURS: 0.0},
-                    message=f"{found} at step 7",
-                )
-            )
-        else:
-            quality, hours = found
-            runs.append(
-                run(
-                    point,
-                    *all_results(quality * 0.9),
-                    metrics={VAL: quality, HOURS: hours},
-                    hours=hours,
-                )
-            )
-    return gather(made, runs, report_type_of(made).make_axis)
-
-
-def bumpy(cell: dict[str, Any], number: int) -> tuple[float, float] | str:
-    """A smooth figure with a bump at ratio 0.85 and rate 1e-3; larger decoders cost more; some
-    trials have no figure.
-    """
-    if number % 9 == 5:
-        return "pruned"
-    if number % 23 == 7:
-        return "failed"
-    quality = (
-        14
-        - 40 * (cell[VIDEO] - 0.85) ** 2
-        - 1.5 * (math.log10(cell[RATE]) + 3) ** 2
-        + cell[DEPTH] * 0.7
-        + (cell[TARGET] == "normed")
-    )
-    return max(quality, 0.5), 0.05 * cell[DEPTH] ** 1.5 * (0.8 + 1.6 * (1 - cell[VIDEO]))

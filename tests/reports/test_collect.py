@@ -1,6 +1,4 @@
-"""Runs are matched to the plan, nothing is dropped silently, and what may not share a column does
-not.
-"""
+"""Runs are matched to the plan: nothing is dropped silently, protocols are not mixed."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,12 +20,13 @@ def test_two_finished_runs_for_one_cell_and_seed_are_named() -> None:
     made = made_up.plan()
     with pytest.raises(
         ReportError,
-        match=r"two finished runs, aaa and bbb.*video mask ratio 0\.5, text mask ratio 0\.15, seed 0",
+        match=r"two finished runs, aaa and bbb.*"
+        r"video mask ratio 0\.5, text mask ratio 0\.15, seed 0",
     ):
         gather(made, [finished(made, run_id="bbb"), finished(made, run_id="aaa")])
 
 
-def test_a_stopped_run_beside_a_finished_one_is_listed_not_refused() -> None:
+def test_a_stopped_run_of_a_finished_point_is_listed_not_refused() -> None:
     made = made_up.plan()
     sweep = gather(
         made,
@@ -140,12 +139,12 @@ def frames_sweep(frames: list[int]) -> Any:
     )
 
 
-def test_what_an_axis_varies_may_differ_between_its_rows_and_is_told() -> None:
+def test_what_an_axis_varies_may_differ_between_its_rows_and_is_noted() -> None:
     sweep = frames_sweep([4, 8, 4, 8])
     (table,) = headline(sweep)
     assert (
-        "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal."
-        in table.notes
+        "The rows differ in the frames of their test (4, 8), which this sweep varies; "
+        "all else is equal." in table.notes
     )
     with pytest.raises(
         ReportError, match=r"two protocols.*frames 4 .*frames 8"
@@ -154,9 +153,7 @@ def test_what_an_axis_varies_may_differ_between_its_rows_and_is_told() -> None:
 
 
 def test_pruned_and_cancelled_trials_never_enter() -> None:
-    """Even if the tracker shows them as finished, as MLflow does with runs that ended without an
-    error.
-    """
+    """Even if the tracker shows them as finished, as MLflow does without an error."""
     made = made_up.plan()
     runs = [finished(made, 0)]
     runs += [

@@ -74,9 +74,7 @@ def write(
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """Two runs that differ in a ratio, a package and the uncommitted changes; the second is right
-    on more items.
-    """
+    """Two runs with another ratio, package and patch; the second is right on more items."""
     random = np.random.default_rng(0)
     first = np.where(random.random(200) < 0.3, 1, 8)
     second = np.where(random.random(200) < 0.3, 1, first)
@@ -92,7 +90,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return a, b
 
 
-def test_what_differs_is_told_by_kind(pair: tuple[Path, Path]) -> None:
+def test_differences_are_listed_by_kind(pair: tuple[Path, Path]) -> None:
     a, b = map(read_side, pair)
     settings, code, data, environment = sections(a, b, Path("/nowhere"))
     assert settings.rows == (("masks.text_ratio", "0.15", "0.75"),)
@@ -152,15 +150,13 @@ def test_the_command_writes_a_page_and_says_the_same(
     assert "Much better in" in page and (out / "curves.pdf").exists()
 
 
-def test_the_front_page_of_the_reports_beside_it_links_to_a_comparison(
+def test_the_index_page_of_the_reports_links_to_a_comparison(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     site = tmp_path / "site"
     words = [str(pair[0]), str(pair[1]), "--out", str(site / "compare_one")]
     assert main(words) == 0
-    assert not (site / "index.html").exists(), (
-        "there are no reports beside it, so the folder is somebody else's"
-    )
+    assert not (site / "index.html").exists(), "without reports the folder is somebody else's"
     write_report(
         made_up.sweep_results(made_up.plan(), lambda cell, seed: 10.0), site / "mask_ratio"
     )

@@ -25,19 +25,17 @@ from reports.study.collect import gather
 from reports.study.sweep_results import SweepResults
 from simvtp.evaluation.items import Items, items_path, write_items
 from simvtp.runs.results import Result
-from tests.reports import made_up
+from tests.reports import made_up, made_up_search
 from tests.reports.made_up import TEXT, VIDEO
 
 KEY = "test/finetuned/t2v"
 
 
 def ranked(share: float, seed: int, queries: int = 256) -> Result:
-    """A result whose figures follow from its ranks: each query has its own difficulty, the same in
-    all runs.
-    """
+    """Makes a result from ranks; each query has its own difficulty, the same in all runs."""
     difficulty = np.random.default_rng(7).random(queries)
-    luck = np.random.default_rng([seed, int(1000 * share)]).normal(0, 0.05, queries)
-    ranks = np.where(difficulty + luck < share, 1, 9)
+    noise = np.random.default_rng([seed, int(1000 * share)]).normal(0, 0.05, queries)
+    ranks = np.where(difficulty + noise < share, 1, 9)
     made = made_up.result(10.0, seed=seed)
     metrics = made.metrics | {
         "R1": float(100 * np.mean(ranks == 1)),
@@ -85,14 +83,15 @@ def test_the_sentence_of_a_comparison() -> None:
     gap = compare(made)[0].seeds
     low, high = gap.interval or (0.0, 0.0)
     assert (
-        better
-        == f"text mask ratio 0.75 beats 0.15 by {gap.mean:.1f} R@1, 95 % CI [{low:.1f}, {high:.1f}], 5 seeds."
+        better == f"text mask ratio 0.75 beats 0.15 by {gap.mean:.1f} R@1, "
+        f"95 % CI [{low:.1f}, {high:.1f}], 5 seeds."
     )
     assert equal.startswith(
         "video mask ratio 0.9 and 0.5 are not distinguishable: "
     ) and equal.endswith("5 seeds.")
     assert worse.startswith(
-        "video mask ratio 0.9, text mask ratio 0.75 loses to video mask ratio 0.5, text mask ratio 0.15 by "
+        "video mask ratio 0.9, text mask ratio 0.75 loses to "
+        "video mask ratio 0.5, text mask ratio 0.15 by "
     )
     assert "[−" not in worse  # turned with its difference
     assert better[1:] in " ".join(sentences(made))
@@ -129,8 +128,8 @@ def test_a_large_table_tells_how_many_and_the_clearest() -> None:
         made_up.sweep_results(made, lambda cell, seed: values[cell[VIDEO]] + 0.3 * seed)
     )
     assert (
-        lines[0]
-        == "Of 5 cells against video mask ratio 0.5, text mask ratio 0.15: 2 better, 3 not distinguishable."
+        lines[0] == "Of 5 cells against video mask ratio 0.5, text mask ratio 0.15: "
+        "2 better, 3 not distinguishable."
     )
     assert "beats" in lines[1]
 
@@ -187,7 +186,9 @@ def test_items_of_the_run_directory_are_read_and_have_names(tmp_path: Path) -> N
 
 
 def test_a_search_compares_nothing() -> None:
-    made = made_up.search_results(made_up.search_plan(made_up.search_cells(6)), made_up.bumpy)
+    made = made_up_search.search_results(
+        made_up_search.search_plan(made_up_search.search_cells(6)), made_up_search.bumpy
+    )
     assert compare(made) == ()
 
 

@@ -1,4 +1,4 @@
-"""What the cells cost, and what is said where it is not known."""
+"""Costs of the cells, known and unknown."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from reports.build import write_report
 from reports.figures.costs import cost_plots, cost_tables, costs_frame, counted, draw
 from reports.study.collect import gather
 from reports.study.sweep_results import SweepResults
-from tests.reports import made_up
+from tests.reports import made_up, made_up_search
 from tests.reports.made_up import TEXT, VIDEO
 
 
@@ -82,7 +82,7 @@ def test_the_score_lies_at_the_hours_of_a_run() -> None:
     assert "GPU-hours" in cost_plots(sweep_results(gpu_hours=2.0))[0].title
 
 
-def test_machines_that_differ_are_told() -> None:
+def test_machines_that_differ_are_named() -> None:
     made = made_up.plan()
     runs = [
         made_up.run(p, *made_up.all_results(9.0), hardware=f"machine {n % 2}")
@@ -94,7 +94,9 @@ def test_machines_that_differ_are_told() -> None:
 def test_a_search_has_no_table_of_costs_and_the_report_has_one(tmp_path: Path) -> None:
     assert (
         cost_tables(
-            made_up.search_results(made_up.search_plan(made_up.search_cells(3)), made_up.bumpy)
+            made_up_search.search_results(
+                made_up_search.search_plan(made_up_search.search_cells(3)), made_up_search.bumpy
+            )
         )
         == ()
     )

@@ -203,8 +203,8 @@ def test_captions_say_the_metric_the_protocol_the_seeds_and_how_to_read_the_mark
             and "one seed" in picture.caption
         )
         assert (
-            "Protocol: text-to-video retrieval on shapes (test split, 256 queries against 256 candidates)"
-            in picture.caption
+            "Protocol: text-to-video retrieval on shapes "
+            "(test split, 256 queries against 256 candidates)" in picture.caption
         )
         assert "Protocol" not in picture.alt
     assert "Outlined: best" in heat.caption and "Hatched (—)" in heat.caption

@@ -97,8 +97,8 @@ def test_methods_may_see_other_numbers_of_frames_and_the_table_says_so() -> None
     ]
     (table,) = REPORT_TYPES[AXIS].tables(gather(made, runs))
     assert (
-        "The rows differ in the frames of their test (4, 8), which this sweep varies; all else is equal."
-        in table.notes
+        "The rows differ in the frames of their test (4, 8), which this sweep varies; "
+        "all else is equal." in table.notes
     )
 
 
@@ -124,7 +124,7 @@ def drawn(root: Path, video: tuple[float, ...] = (0.5, 0.9), skip: int = -1) -> 
     return gather(made, runs)
 
 
-def test_the_same_clips_of_each_cell_stand_beside_each_other(tmp_path: Path) -> None:
+def test_the_same_clips_of_each_cell_are_in_one_image(tmp_path: Path) -> None:
     made = drawn(tmp_path)
     pictures = reconstruction_figures(made, tmp_path)
     assert [picture.name for picture in pictures] == ["reconstructions_0", "reconstructions_1"]

@@ -1,6 +1,4 @@
-"""The papers' tables and claims: copied as printed, never mixed with what was measured here, judged
-by the stated rule.
-"""
+"""The papers' tables and claims: copied as printed, judged by the stated rule."""
 
 import csv
 import json
@@ -191,7 +189,9 @@ def test_every_claim_of_the_file_can_be_read_and_a_broken_one_is_named(tmp_path:
         read_claims(tmp_path / "claims.toml")
 
 
-def test_the_page_is_made_of_the_reports_beside_it_and_is_the_same_twice(tmp_path: Path) -> None:
+def test_the_page_is_made_of_the_reports_in_its_folder_and_is_the_same_twice(
+    tmp_path: Path,
+) -> None:
     write_index(tmp_path)
     empty = (tmp_path / "papers" / "index.html").read_text()
     assert "Nothing was measured here yet" in empty and "not measured here yet" in empty

@@ -1,6 +1,4 @@
-"""Means, spreads and intervals against figures worked out elsewhere; ranking on what the reader
-sees.
-"""
+"""Means, spreads and intervals against independent values; ranks of printed values."""
 
 import math
 
@@ -109,9 +107,7 @@ def test_holm_against_a_worked_example() -> None:
 @settings(max_examples=50, derandomize=True, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
-    """The textbook's procedure: go up from the smallest, stop at the first that is above level /
-    (tests left).
-    """
+    """Steps up from the smallest p-value, to the first that is above level / (tests left)."""
     level, rejected = 0.05, set()
     for place, number in enumerate(sorted(range(len(p_values)), key=lambda n: p_values[n])):
         if p_values[number] * (len(p_values) - place) >= level:
@@ -152,9 +148,7 @@ def test_equal_items_have_no_interval() -> None:
 
 
 def test_coverage_of_the_paired_bootstrap() -> None:
-    """Of 400 simulated test sets with a known difference, 95 % should hold it; 3.5 standard errors
-    are 3.8 points.
-    """
+    """Of 400 simulated test sets, 95 % should cover the difference, within 3.8 points."""
     random = np.random.default_rng(11)
     covered = 0
     for _ in range(400):

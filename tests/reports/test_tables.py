@@ -73,9 +73,7 @@ STUDIES = {
 @pytest.mark.parametrize("name", STUDIES)
 @pytest.mark.parametrize("kind", ["table.md", "table.tex", "table.csv", "all.md", "all.tex"])
 def test_word_for_word(name: str, kind: str) -> None:
-    """After an intended change: look at the new text, then `UPDATE_GOLDEN=1 python -m pytest
-    tests/reports/test_tables.py`.
-    """
+    """After an intended change, check the new text and run with UPDATE_GOLDEN=1."""
     sweep = STUDIES[name]()
     text = {
         "table.md": lambda: render.markdown(headline(sweep)),
@@ -131,7 +129,7 @@ def test_chance_and_protocol_stand_with_the_table() -> None:
     )
 
 
-def test_code_that_was_not_the_same_for_all_runs_is_told() -> None:
+def test_code_that_was_not_the_same_for_all_runs_is_noted() -> None:
     made = made_up.plan()
     tags = [{"git_commit": "aaaa"}, {"git_commit": "bbbb", "git_dirty": "true"}]
     runs = [
@@ -164,7 +162,7 @@ def test_a_cell_outside_the_product_gets_a_row_and_what_was_not_planned_stays_em
     assert [cell.text for cell in rows[1]] == ["0.7", "10.7", ""]
 
 
-def test_an_optimum_outside_the_grid_is_told() -> None:
+def test_an_optimum_outside_the_grid_is_noted() -> None:
     sweep = made_up.sweep_results(made_up.plan(video=(0.5, 0.6)), lambda cell, seed: 10.0)
     (table,) = headline(sweep)
     assert (

@@ -23,8 +23,8 @@ def test_one_seed_against_the_published_optimum() -> None:
         "Best here: video mask ratio 0.5, text mask ratio 0.15, R@1 14.3 % (one seed)."
     )
     assert (
-        "That is 2.3 points better than the published optimum, video mask ratio 0.9, text mask ratio 0.75"
-        in text
+        "That is 2.3 points better than the published optimum, "
+        "video mask ratio 0.9, text mask ratio 0.75" in text
     )
     assert "One seed: differences of this size may be noise." in text
     assert (
@@ -36,8 +36,8 @@ def test_one_seed_against_the_published_optimum() -> None:
 def test_the_published_optimum_may_be_best() -> None:
     text = said({LOW: 10.0, MID: 11.0, OTHER: 10.0, OPTIMUM: 12.0})
     assert (
-        "That is the published optimum. It is 1.0 points better than the second best (video mask ratio 0.5, text mask ratio 0.75)."
-        in text
+        "That is the published optimum. It is 1.0 points better than the second best "
+        "(video mask ratio 0.5, text mask ratio 0.75)." in text
     )
 
 
@@ -69,10 +69,10 @@ def test_several_seeds_give_an_interval() -> None:
         },
         seeds=(0, 1, 2),
     )
-    assert "cannot be told apart" in close
+    assert "cannot be distinguished" in close
 
 
-def test_what_is_missing_is_told() -> None:
+def test_missing_cells_are_counted() -> None:
     assert said({}) == "No run of this sweep has finished yet, so there is nothing to say."
     text = said({LOW: 10.0})
     assert (
@@ -120,4 +120,4 @@ def test_an_interval_of_ranks_has_its_lower_end_first() -> None:
         float(end.replace("−", "-"))
         for end in text.partition("of this difference: [")[2].partition("]")[0].split(", ")
     )
-    assert low < 0 < high and "it contains 0, so the two cannot be told apart" in text
+    assert low < 0 < high and "it contains 0, so the two cannot be distinguished" in text

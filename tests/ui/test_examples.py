@@ -1,7 +1,6 @@
-"""The example pages in a real browser: everything is there, nothing is cut off, on a wide screen
-and on a phone, in light, dark and print.
+"""The example pages in a real browser: wide screen and phone, light, dark and print.
 
-Needs a chromium of the system and Playwright; skipped, with the reason, where one is missing.
+Needs a chromium of the system and Playwright; skipped, with the reason, if one is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ WIDTHS = (1200, 360)
 # Elements that stick out of the window or of the card they stand in, and are not meant to be
 # scrolled.
 STICKING_OUT = """() => [...document.querySelectorAll('main *')].filter(node => {
-  if (node.closest('.scroll') || node.closest('.unseen') || getComputedStyle(node).display === 'none') return false;
+  if (node.closest('.scroll') || node.closest('.unseen')) return false;
+  if (getComputedStyle(node).display === 'none') return false;
   const box = node.getBoundingClientRect(), card = node.closest('article');
   const right = card ? card.getBoundingClientRect().right : innerWidth;
   return box.width > 0 && (box.right > right + 1 || box.left < -1);
@@ -40,7 +40,8 @@ STICKING_OUT = """() => [...document.querySelectorAll('main *')].filter(node => 
 BROKEN = (
     "() => [...document.images].filter(image => !(image.complete && image.naturalWidth > 0)).length"
 )
-SEEN = "() => [...document.images].filter(image => image.getBoundingClientRect().width > 0).map(image => image.className)"
+SEEN = """() => [...document.images]
+  .filter(image => image.getBoundingClientRect().width > 0).map(image => image.className)"""
 
 
 @pytest.fixture(scope="module")

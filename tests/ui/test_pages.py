@@ -1,8 +1,8 @@
-"""The pages that a user looks at, in a real browser: the MLflow UI on a sweep, and optuna-dashboard
-on its study.
+"""The pages of other programs in a real browser: MLflow on a sweep, optuna-dashboard on its study.
 
-What is asserted is what the page holds, not how it looks. Needs a chromium of the system and
-Playwright; skipped, with the reason, where one is missing."""
+The tests assert what a page holds, not how it looks. They need a chromium of the system and
+Playwright and are skipped, with the reason, if one is missing.
+"""
 
 import contextlib
 import json
@@ -49,9 +49,7 @@ PATIENCE_S = 90.0  # of one step in a browser; a busy machine takes 10
 
 @contextlib.contextmanager
 def served(command: list[str] | str, log: Path, ready: str) -> Iterator[None]:
-    """A server as a user starts it, until `ready` answers; ended with all its children, whatever
-    happens.
-    """
+    """Starts a server as a user does and waits until `ready` answers; ends it with its children."""
     line = command if isinstance(command, list) else ["bash", "-c", f"exec {command}"]
     with open(log, "w") as file:
         process = subprocess.Popen(line, stdout=file, stderr=file, start_new_session=True, cwd=ROOT)
@@ -86,9 +84,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """A page that keeps account of every address which it asks; a picture of it is left in
-    tmp_path.
-    """
+    """Page that records every address it requests; a screenshot is left in tmp_path."""
     opened = browser.new_page(viewport={"width": 1500, "height": 900})
     opened.set_default_timeout(PATIENCE_S * 1000)
     asked: list[str] = []
@@ -102,9 +98,7 @@ def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def mlflow_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Run], str]]:
-    """The UI, started by the command that a sweep prints, on a sweep of four runs, one of them
-    cancelled: (page, runs, parent).
-    """
+    """The UI on a sweep of four runs, one of them cancelled: (address, runs, parent)."""
     root = tmp_path_factory.mktemp("runs")
     uri = f"sqlite:///{root}/mlflow.db"
     runs = make_sweep(root, uri, 0)
@@ -176,7 +170,8 @@ def test_the_charts_show_the_sweep_without_a_click(
     open_runs(page, f"{address}&compareRunsMode=CHART")
     page.wait_for_selector(".js-plotly-plot")
     page.wait_for_function(
-        "document.querySelectorAll('.js-plotly-plot .plot path, .js-plotly-plot .points path').length > 0"
+        "document.querySelectorAll("
+        "'.js-plotly-plot .plot path, .js-plotly-plot .points path').length > 0"
     )
     text = page.inner_text("body")
     assert "best/video_ratio" in text

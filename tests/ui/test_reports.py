@@ -1,5 +1,7 @@
-"""The reports in a real browser, from disk: on a wide page, on a phone, and in print. Skipped, with
-the reason, without a chromium or Playwright."""
+"""The reports in a real browser, from disk: on a wide page, on a phone, and in print.
+
+Skipped, with the reason, without a chromium or Playwright.
+"""
 
 import re
 import shutil
@@ -37,17 +39,21 @@ PAGES = (
 WIDTHS = {"wide": 1400, "phone": 360}
 
 # elements whose text is wider than they are, but for those that may be scrolled or that lie in one
-OVERFLOWING = """() => [...document.querySelectorAll('p, li, dd, dt, h1, h2, figcaption, td, th, a')]
-  .filter(e => !e.closest('.scroll') && (e.scrollWidth > e.clientWidth + 1) && getComputedStyle(e).display !== 'inline')
+OVERFLOWING = """() =>
+  [...document.querySelectorAll('p, li, dd, dt, h1, h2, figcaption, td, th, a')]
+  .filter(e => !e.closest('.scroll') && (e.scrollWidth > e.clientWidth + 1)
+    && getComputedStyle(e).display !== 'inline')
   .map(e => e.textContent.slice(0, 60))"""
 # a table in a box does not widen the page on paper either: what sticks out is lost
-WIDER_THAN_PAPER = """() => [...document.querySelectorAll('table')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+WIDER_THAN_PAPER = """() => [...document.querySelectorAll('table')]
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .map(e => e.textContent.trim().slice(0, 60))"""
 # on a phone the names of the rows leave room for figures, and stay in sight while these are
 # scrolled
 ROW_NAMES = """() => [...document.querySelectorAll('.scroll tbody .label:first-child')].map(e =>
   [e.offsetWidth <= innerWidth / 2, getComputedStyle(e).position])"""
-CUT_OFF = """() => [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1
+CUT_OFF = """() => [...document.querySelectorAll('.scroll')]
+  .filter(e => e.scrollWidth > e.clientWidth + 1
   && !['auto', 'scroll'].includes(getComputedStyle(e).overflowX)).length"""
 
 
@@ -80,8 +86,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report(missing, out / "data_fraction")
     arms = [
         "alignment",
-        "prediction with a contrast beside it, same compute",
-        "prediction with a contrast beside it, same samples",
+        "prediction with a contrast as well, same compute",
+        "prediction with a contrast as well, same samples",
     ]
     names = [{"key": "arm", "label": "arm and budget", "values": arms}]
     plan = made_up.plan(
@@ -120,7 +126,8 @@ def test_no_picture_is_missing_no_text_overflows_and_nothing_is_asked_of_the_net
         page.goto((site / name).as_uri())
         page.screenshot(path=tmp_path / f"{name.replace('/', '_')}.png", full_page=True)
         pictures = page.evaluate(
-            "() => [...document.images].map(i => [i.complete && i.naturalWidth > 0, i.clientWidth <= innerWidth])"
+            "() => [...document.images]"
+            ".map(i => [i.complete && i.naturalWidth > 0, i.clientWidth <= innerWidth])"
         )
         assert all(shown and fits for shown, fits in pictures), name
         assert len(pictures) >= (name != "index.html"), name

@@ -45,7 +45,8 @@ def test_a_space_is_read_as_it_is_written(
     low: float, high: float, log: bool, choices: list[int]
 ) -> None:
     assume(low <= high)
-    text = f"pretrain.base_lr={low!r}:{high!r}{':log' * log},model.decoder_depth={','.join(map(str, choices))}"
+    rate = f"pretrain.base_lr={low!r}:{high!r}{':log' * log}"
+    text = f"{rate},model.decoder_depth={','.join(map(str, choices))}"
     for written in (text, text.split(","), [text]):
         lr, depth = read_space(written, (), tiny())
         assert (lr.key, lr.kind, lr.low, lr.high, lr.log) == (
@@ -60,9 +61,8 @@ def test_a_space_is_read_as_it_is_written(
 
 def test_a_space_changes_the_default_one_and_keeps_its_labels() -> None:
     before = {parameter.key: parameter for parameter in default_space(tiny())}
-    after = {
-        p.key: p for p in read_space("model.decoder_depth=2:6,masks.video_ratio=0.9,masks.video_kind=tube,random", before.values(), tiny())
-    }  # fmt: skip
+    text = "model.decoder_depth=2:6,masks.video_ratio=0.9,masks.video_kind=tube,random"
+    after = {p.key: p for p in read_space(text, before.values(), tiny())}
     assert set(after) == {*before, "masks.video_kind"}
     assert (after["model.decoder_depth"].kind, after["model.decoder_depth"].high) == ("int", 6)
     assert after["model.decoder_depth"].label == before["model.decoder_depth"].label
@@ -203,8 +203,14 @@ def test_the_plan_is_json_and_complete() -> None:
     )
     assert [objective["direction"] for objective in plan["objectives"]] == ["maximize", "minimize"]
     assert plan["space"][0] == {
-        "key": "masks.video_ratio", "label": "video mask ratio", "kind": "float", "low": 0.3, "high": 0.95, "log": False, "choices": [],
-    }  # fmt: skip
+        "key": "masks.video_ratio",
+        "label": "video mask ratio",
+        "kind": "float",
+        "low": 0.3,
+        "high": 0.95,
+        "log": False,
+        "choices": [],
+    }
     assert plan["axes"][0] == {
         "key": "masks.video_ratio",
         "label": "video mask ratio",

@@ -1,6 +1,4 @@
-"""The report of a search: selected on val, quoted from test, nothing averaged, and what has no
-figure is only counted.
-"""
+"""The report of a search: selected on val, quoted from test, nothing averaged."""
 
 import json
 from pathlib import Path
@@ -16,8 +14,15 @@ from reports.kinds.search_trials import best_first, objectives_of, pareto_front,
 from reports.study.collect import gather
 from reports.study.report_plan import StudyPlan
 from reports.study.sweep_results import SweepResults
-from tests.reports import made_up
-from tests.reports.made_up import COST, QUALITY, SPACE, search_cells, search_plan, search_results
+from tests.reports import made_up, made_up_search
+from tests.reports.made_up_search import (
+    COST,
+    QUALITY,
+    SPACE,
+    search_cells,
+    search_plan,
+    search_results,
+)
 
 BOTH = (QUALITY, COST)
 
@@ -73,7 +78,7 @@ def test_the_best_is_selected_on_val_and_the_test_figure_is_the_one_to_quote() -
     made = search_plan(search_cells(3))
     # the trial that is best on val is the worst on test
     runs = [
-        made_up.run(point, *made_up.all_results(test), metrics={made_up.VAL: val})
+        made_up.run(point, *made_up.all_results(test), metrics={made_up_search.VAL: val})
         for point, val, test in zip(
             made["points"], (20.0, 10.0, 15.0), (5.0, 30.0, 25.0), strict=True
         )
@@ -139,14 +144,14 @@ def test_pruned_and_cancelled_trials_are_counted_and_never_a_figure(tmp_path: Pa
     ]
     assert [cell["mean"] for cell in record["cells"]] == [10, None, 12, None, None, None]
     assert (
-        "2 of 6 trials finished, 1 of 6 trials cancelled, 1 of 6 trials failed, 2 of 6 trials pruned."
-        in " ".join(search_report.verdict(sweep))
+        "2 of 6 trials finished, 1 of 6 trials cancelled, "
+        "1 of 6 trials failed, 2 of 6 trials pruned." in " ".join(search_report.verdict(sweep))
     )
     page = (tmp_path / "index.html").read_text()
     assert "2 of 6 trials pruned" in page and "The paper" not in page
 
 
-def test_what_was_asked_for_beyond_is_told_and_a_search_without_figures_says_so() -> None:
+def test_trials_that_are_missing_are_counted_and_a_search_without_figures_says_so() -> None:
     assert "; 9 were asked for." in " ".join(
         search_report.verdict(figures_for((10, 1.0), (12, 2.0), trials=9))
     )
@@ -173,12 +178,15 @@ def test_the_provenance_says_how_trials_were_chosen(tmp_path: Path) -> None:
         "maximize",
         "minimize",
     ]
-    assert record["cells"][1]["runs"][0]["scores"] == {made_up.HOURS: 2.0, made_up.VAL: 12.0}
+    assert record["cells"][1]["runs"][0]["scores"] == {
+        made_up_search.HOURS: 2.0,
+        made_up_search.VAL: 12.0,
+    }
 
 
 def test_pictures_of_a_search(tmp_path: Path) -> None:
     one, two = (
-        search_results(search_plan(search_cells(30), objectives=o), made_up.bumpy)
+        search_results(search_plan(search_cells(30), objectives=o), made_up_search.bumpy)
         for o in ((QUALITY,), BOTH)
     )
     assert [plot.name for plot in search_figures.search_plots(one)] == ["history", "slices"]
@@ -233,7 +241,7 @@ def test_the_history_keeps_the_best_so_far_and_marks_what_has_no_figure() -> Non
 
 @report_style()
 def test_slices_show_each_varied_parameter_and_nothing_is_cut() -> None:
-    cells = [cell | {made_up.DEPTH: 2} for cell in search_cells(12)]
+    cells = [cell | {made_up_search.DEPTH: 2} for cell in search_cells(12)]
     sweep = search_results(search_plan(cells), lambda cell, number: (5.0 + number, 1.0))
     figure = search_figures.slices(sweep)
     shown = [panel.get_xlabel() for panel in figure.axes if panel.get_visible()]

@@ -1,6 +1,4 @@
-"""Reports of sweeps over other tasks than retrieval: their metrics, what knowing nothing gives
-beside them, their protocols.
-"""
+"""Reports of sweeps over other tasks than retrieval: metrics, baselines and protocols."""
 
 import json
 from dataclasses import replace
@@ -23,7 +21,7 @@ from reports.study.protocols import protocol_text
 from reports.study.report_plan import ReportError
 from reports.study.sweep_results import SweepResults
 from simvtp.runs.results import Result
-from tests.reports import made_up
+from tests.reports import made_up, made_up_search
 from tests.reports.made_up import (
     TEXT,
     VIDEO,
@@ -56,7 +54,8 @@ def legend(figure: Any) -> list[str]:
     [
         (
             qa_result(30.0),
-            "question answering (open-ended) on shapes (test split, 400 questions against 16 candidates), finetuned, 8 frames, "
+            "question answering (open-ended) on shapes "
+            "(test split, 400 questions against 16 candidates), finetuned, 8 frames, "
             "1 × 1 views (segments × crops), ties pessimistic",
         ),
         (
@@ -65,15 +64,18 @@ def legend(figure: Any) -> list[str]:
         ),
         (
             action_result(9.0),
-            "action recognition (linear-probe) on shapes (test split, 300 videos against 20 classes), finetuned",
+            "action recognition (linear-probe) on shapes "
+            "(test split, 300 videos against 20 classes), finetuned",
         ),
         (
             grounding_result(35.0),
-            "temporal grounding (NMS 0.5) on charades_sta (test split, 3720 sentences), finetuned, 16 frames",
+            "temporal grounding (NMS 0.5) on charades_sta "
+            "(test split, 3720 sentences), finetuned, 16 frames",
         ),
         (
             made_up.result(10.0, variant="1k-A"),
-            "text-to-video retrieval (1k-A) on shapes (test split, 256 queries against 256 candidates)",
+            "text-to-video retrieval (1k-A) on shapes "
+            "(test split, 256 queries against 256 candidates)",
         ),
         (
             made_up.result(10.0, task="image_text", direction="i2t", frames=1),
@@ -139,7 +141,7 @@ def test_table_verdict_and_figure_of_questions_show_chance_and_prior() -> None:
     )
 
 
-def test_a_model_that_is_nowhere_above_the_prior_is_told_so() -> None:
+def test_a_model_that_is_nowhere_above_the_prior_is_said_to_be() -> None:
     made = made_up.plan(metric=made_up.QA)
     said = " ".join(
         sentences(made_up.task_results(made, lambda cell, seed: qa_result(value(cell), prior=45.0)))
@@ -209,8 +211,8 @@ def test_a_smaller_error_is_better() -> None:
     assert [[cell.rank for cell in row[1:]] for row in table.rows] == [[1, 0], [2, 0]]
     said = " ".join(sentences(sweep))
     assert (
-        "Best here: video mask ratio 0.5, text mask ratio 0.15, MSE 1.88 (one seed). That is 0.62 better than the published"
-        in said
+        "Best here: video mask ratio 0.5, text mask ratio 0.15, MSE 1.88 (one seed). "
+        "That is 0.62 better than the published" in said
     )
     assert "standard error" not in said
     assert "Guessing would give MSE 6.00; the cells have 1.88 to 2.50." in said
@@ -259,7 +261,7 @@ def test_vocabularies_of_two_sizes_may_not_share_a_column() -> None:
         gather(made, runs)
 
 
-def test_sets_of_losses_are_drawn_beside_the_prior() -> None:
+def test_sets_of_losses_are_drawn_with_the_prior() -> None:
     axes = [{"key": "losses", "label": "losses", "values": ["MVM", "MVM+MLM"]}]
     cells = [{"losses": name} for name in axes[0]["values"]]
     made = made_up.plan(
@@ -276,8 +278,8 @@ def test_sets_of_losses_are_drawn_beside_the_prior() -> None:
 
 def test_a_search_on_questions_quotes_the_test_figure_with_both_ways_of_guessing() -> None:
     quality = {"metric": "val/accuracy", "label": "val accuracy (%)", "direction": "maximize"}
-    made = made_up.search_plan(
-        made_up.search_cells(2),
+    made = made_up_search.search_plan(
+        made_up_search.search_cells(2),
         objectives=(quality,),
         metric="val/accuracy",
         metric_label="val accuracy (%)",
@@ -291,7 +293,8 @@ def test_a_search_on_questions_quotes_the_test_figure_with_both_ways_of_guessing
     first, second, *_ = search_report.verdict(gather(made, runs, report_type_of(made).make_axis))
     assert first.startswith("Selected on val: trial 0 (")
     assert second.startswith(
-        "On the test split it has accuracy 35.0 % (guessing: 6.25 %, prior: 31.00 %): that is the figure to quote."
+        "On the test split it has accuracy 35.0 % (guessing: 6.25 %, prior: 31.00 %): "
+        "that is the figure to quote."
     )
 
 
