@@ -1,4 +1,4 @@
-"""What many tests share. One torch thread: the machines that run this have few cores."""
+"""Fixtures of all tests. One torch thread: the machines that run this have few cores."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rules of the code that need no import to check; `python -m tests.rules [PATH ...]` lists offenders.
+"""Rules of the code, checked without importing it; `python -m tests.rules` lists offences.
 
 Each rule is a generator of `Offence`s. tests/test_rules.py holds that there are none.
 """
@@ -125,7 +125,7 @@ def docstring_summaries(file: SourceFile) -> Iterator[Offence]:
     """Checks that a summary is one line that ends a sentence, then a blank line."""
     for line, text in docstrings(file):
         summary, *rest = text.splitlines() or [""]
-        if not summary.endswith((".", "!", "?")) or (rest and rest[0].strip()):
+        if not summary.endswith((".", "!", "?", ".`")) or (rest and rest[0].strip()):
             yield Offence("docstring summary", file.path, line, summary)
 
 

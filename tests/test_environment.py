@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_torch_torchvision_and_timm_match() -> None:
-    """A torchvision built for another torch fails here with `operator torchvision::nms does not
-    exist`.
-    """
+    # A torchvision built for another torch fails with `operator torchvision::nms does not exist`.
     timm = pytest.importorskip("timm", reason="timm is not installed")
     model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
     assert model.num_features == 192
@@ -26,6 +25,19 @@ def test_every_requirement_is_installed() -> None:
     assert len(names) > 10
     missing = [name for name in names if name != "decord" and not _installed(name)]
     assert not missing, f"not installed: {missing}; run `make install`"
+
+
+def test_every_data_file_of_a_package_is_in_the_wheel() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, patterns in settings["package-data"].items():
+        folder = ROOT / package
+        packed = {path for pattern in patterns for path in folder.glob(pattern)}
+        found = {path for path in folder.rglob("*") if path.is_file() and is_data(path)}
+        assert found <= packed, f"add to package-data of {package}: {sorted(found - packed)}"
+
+
+def is_data(path: Path) -> bool:
+    return path.suffix not in (".py", ".pyc") and "out" not in path.parts
 
 
 def _installed(name: str) -> bool:

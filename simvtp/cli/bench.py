@@ -18,13 +18,14 @@ def register(commands: Commands) -> None:
     bench = command.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
     loader = bench.add_parser(
         "loader",
-        help="clips a second and share of time waiting, of manifests and folders of shards in turns",
+        help="clips a second and time waiting, of manifests and folders of shards in turns",
     )
     loader.add_argument(
         "sources",
         nargs="*",
         type=Path,
-        help="manifests or folders of shards; the others are compared with the first. None: videos are made, and all readers and stores compared",
+        help="manifests or folders of shards; the others are compared with the first. Without any, "
+        "videos are made, and all readers and stores are compared",
     )
     loader.add_argument(
         "--rounds", type=int, default=8, help="without sources: turns of each reader on each video"
@@ -38,7 +39,7 @@ def register(commands: Commands) -> None:
     loader.add_argument(
         "--folder",
         type=Path,
-        help="without sources: where videos and stores are made and kept; default: a temporary one",
+        help="without sources: folder of videos and stores, which are kept; default: temporary",
     )
     loader.add_argument(
         "--out", type=Path, help="without sources: write the page there, a file or a folder"
@@ -50,7 +51,7 @@ def register(commands: Commands) -> None:
         "--step-ms",
         type=float,
         default=0.0,
-        help="what a training step takes; the loaders work on meanwhile",
+        help="duration of a training step, in which the loaders continue",
     )
     loader.add_argument("--size", type=int, default=224)
     loader.add_argument("--frames", type=int, default=16)
@@ -68,7 +69,7 @@ def register(commands: Commands) -> None:
 def _register_step(bench: Commands) -> None:
     step = bench.add_parser(
         "step",
-        help="the training step beside transformers' VideoMAE (MVM) and the released structure (all losses)",
+        help="the training step against transformers' VideoMAE (MVM) or the released structure",
     )
     step.add_argument("--size", default="tiny", choices=("tiny", "base"))
     step.add_argument(
@@ -90,7 +91,7 @@ def _register_step(bench: Commands) -> None:
     step.add_argument(
         "--give-back",
         action="store_true",
-        help="on a CPU, give freed memory back as other programs do (runtime.keep_memory=false)",
+        help="on a CPU, return freed memory as other programs do (runtime.keep_memory=false)",
     )
     step.add_argument(
         "--largest", action="store_true", help="also find the largest batch that fits (GPU)"
@@ -98,7 +99,7 @@ def _register_step(bench: Commands) -> None:
     step.add_argument(
         "--profile",
         action="store_true",
-        help="also say which operations the time of a step goes to",
+        help="also profile the operations of a step",
     )
     step.add_argument("--out", type=Path, default=None, help="write the page there")
     step.set_defaults(handle=_step)
@@ -138,7 +139,7 @@ def _step(options: argparse.Namespace) -> int:
 def _register_mac(bench: Commands) -> None:
     mac = bench.add_parser(
         "mac",
-        help="what masks save MAC: operations, time, memory and largest batch at several ratios, in turns",
+        help="savings of masking in MAC: operations, time, memory and largest batch, in turns",
     )
     mac.add_argument("--size", default="tiny", choices=("tiny", "base"))
     mac.add_argument(
@@ -154,7 +155,7 @@ def _register_mac(bench: Commands) -> None:
     mac.add_argument("--rounds", type=int, default=6, help="turns of each")
     mac.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least one step")
     mac.add_argument(
-        "--memory", type=float, default=16.0, help="GiB for which the largest batch is reckoned"
+        "--memory", type=float, default=16.0, help="GiB for which the largest batch is computed"
     )
     mac.add_argument("--out", type=Path, default=None, help="write the page there")
     mac.set_defaults(handle=_mac)

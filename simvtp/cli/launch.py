@@ -22,7 +22,7 @@ def register(bench: Commands) -> None:
     start.add_argument(
         "--no-sweep",
         action="store_true",
-        help="leave out the point of a sweep, which goes on to its end each time",
+        help="omit the point of a sweep, which runs to its end each time",
     )
     start.add_argument("--out", type=Path, default=None, help="write the page there")
     start.add_argument(

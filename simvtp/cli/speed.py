@@ -1,6 +1,4 @@
-"""`bench scaling` and `bench guard`: how the training step grows with its sizes, and whether it is
-still as fast as it was.
-"""
+"""`bench scaling` and `bench guard`: the training step over its sizes, and against regressions."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 def register(bench: Commands) -> None:
     scaling = bench.add_parser(
         "scaling",
-        help="time and memory of the training step over batch, frames, resolution, mask ratios and depth",
+        help="time and memory of the training step over batch, frames, resolution, masks, depth",
     )
     scaling.add_argument("--size", default="tiny", choices=("tiny", "base"))
     scaling.add_argument(
@@ -41,11 +39,11 @@ def register(bench: Commands) -> None:
     scaling.set_defaults(handle=_scaling)
     guard = bench.add_parser(
         "guard",
-        help="the ratios to the peers now, beside the committed ones; a drop of more than 15 %% in red",
+        help="speed-ups over other implementations against the committed ones; drops in red",
     )
     guard.add_argument("--strict", action="store_true", help="end with status 1 after such a drop")
     guard.add_argument(
-        "--write", action="store_true", help="keep the ratios as those to be compared with"
+        "--write", action="store_true", help="commit these ratios for later comparisons"
     )
     guard.add_argument("--device", default="auto")
     guard.add_argument("--committed", type=Path, default=None, help="default: results/bench.json")
