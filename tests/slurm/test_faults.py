@@ -284,7 +284,7 @@ def test_the_sweep_command_killed_between_slurms_answer_and_our_note_of_it(
     )
     second = user.sweep("--cpus", "2")
     wait_until(
-        lambda: second.output.count("that was not written down: watching it") == 2,
+        lambda: second.output.count("that was not recorded: watching it") == 2,
         60,
         "both jobs to be found",
         told=user.told,

@@ -150,7 +150,7 @@ def test_detached_by_a_cluster_profile_and_watched_later(
     )
     options = ("--cluster", str(profile))
     first = user.sweep(*options, "--detach", executor="")
-    assert first.wait(60) == 0 and "Handed in" in first.output, first.output
+    assert first.wait(60) == 0 and "Submitted" in first.output, first.output
     [point] = user.points
     job = user.job_id(point)
     shown = cluster.show(job)
