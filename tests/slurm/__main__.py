@@ -1,5 +1,6 @@
-"""The test cluster by hand: `python -m tests.slurm up`, then use sbatch, squeue, sweeps/*.py
---executor slurm, and break things.
+"""Controls the test cluster by hand: `python -m tests.slurm up`.
+
+Then use sbatch, squeue, sweeps/*.py --executor slurm, and break things.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.slurm.cluster import HOME, Cluster, ClusterError, remove_leftovers
+from tests.slurm.cluster import HOME, Cluster, remove_leftovers
+from tests.slurm.cluster_parts import ClusterError
 from tests.slurm.packages import prepare
 
 ON_A_NODE = {

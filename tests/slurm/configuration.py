@@ -1,5 +1,6 @@
-"""The configuration files of the test cluster. Every unusual value is here for a reason, which
-stands beside it.
+"""Writes the configuration files of the test cluster.
+
+Each unusual value has its reason next to it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be chosen about the cluster. Times in seconds, short, so that tests need not wait;
-    SLURM's own in the comments.
+    """Settings of the cluster.
+
+    Times are in seconds and short, so that tests need not wait; SLURM's own are in the comments.
     """
 
     nodes: int = 4
@@ -73,8 +75,7 @@ def slurm_conf(folder: Path, settings: Settings, ports: Ports) -> str:
         if settings.memory_limits
         else ("proctrack/linuxproc", "task/none")
     )
-    gpus = f"Gres=gpu:{settings.gpus}" if settings.gpus else ""
-    lines = f"""\
+    daemons = f"""\
 ClusterName=lab
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={ports.controller}
@@ -118,32 +119,47 @@ SlurmctldTimeout=30
 SlurmdTimeout={settings.silent_node_s}
 InactiveLimit=0
 """
-    if gpus:
-        lines += "GresTypes=gpu\n"
-    if settings.accounting:
-        lines += f"""\
+    gpus = f"Gres=gpu:{settings.gpus}" if settings.gpus else ""
+    return daemons + _accounting(folder, settings, ports) + _nodes(settings, ports, gpus)
+
+
+def _accounting(folder: Path, settings: Settings, ports: Ports) -> str:
+    """Returns the lines about GPUs and the accounting."""
+    lines = "GresTypes=gpu\n" if settings.gpus else ""
+    if not settings.accounting:
+        return lines + "AccountingStorageType=accounting_storage/none\n"
+    lines += f"""\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={ports.database}
 # a socket, not a password
 AccountingStoragePass={folder}/run/munge.socket
 """
-        lines += "AccountingStorageTRES=gres/gpu\n" if gpus else ""
-    else:
-        lines += "AccountingStorageType=accounting_storage/none\n"
-    shape = f"CPUs={settings.cpus} Sockets=1 CoresPerSocket={settings.cpus} ThreadsPerCore=1 RealMemory={settings.memory_mb} {gpus}"
+    return lines + ("AccountingStorageTRES=gres/gpu\n" if settings.gpus else "")
+
+
+def _nodes(settings: Settings, ports: Ports, gpus: str) -> str:
+    """Returns the lines about nodes and partitions."""
+    lines = ""
+    shape = (
+        f"CPUs={settings.cpus} Sockets=1 CoresPerSocket={settings.cpus} ThreadsPerCore=1 "
+        f"RealMemory={settings.memory_mb} {gpus}"
+    )
     for name, port in zip(settings.names, ports.nodes, strict=True):
-        lines += f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} {shape} State=UNKNOWN\n"
+        node = f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1"
+        lines += f"{node} Port={port} {shape} State=UNKNOWN\n"
     common = "Nodes=ALL MaxTime=INFINITE DefaultTime=60 State=UP"
-    lines += f"PartitionName=main {common} Default=YES PriorityTier=10 PreemptMode=REQUEUE\n"
-    lines += f"PartitionName=grace {common} PriorityTier=10 PreemptMode=REQUEUE GraceTime={settings.grace_s}\n"
+    requeue = f"{common} PriorityTier=10 PreemptMode=REQUEUE"
+    lines += f"PartitionName=main {requeue} Default=YES\n"
+    lines += f"PartitionName=grace {requeue} GraceTime={settings.grace_s}\n"
     return lines + f"PartitionName=high {common} PriorityTier=100 PreemptMode=OFF\n"
 
 
 def _cgroup_conf(folder: Path, settings: Settings) -> str:
     lines = "CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n"
     if settings.memory_limits:
-        lines += "CgroupMountpoint=/sys/fs/cgroup\nConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
+        lines += "CgroupMountpoint=/sys/fs/cgroup\nConstrainRAMSpace=yes\n"
+        lines += "ConstrainCores=no\nConstrainDevices=no\n"
     return lines
 
 

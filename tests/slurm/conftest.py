@@ -25,8 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def whole_cluster() -> Iterator[Cluster]:
-    """The cluster itself. Skipped where there can be none, unless SLURM_TESTS=required says that
-    this is an error.
+    """Yields the cluster; skips where there can be none.
+
+    With SLURM_TESTS=required that is an error.
     """
     if reason := prepare():
         if os.environ.get("SLURM_TESTS") == "required":
@@ -65,8 +66,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Point], Path]:
-    """Run directory of the same experiment, run in one go in this process; each experiment once a
-    session.
+    """Returns a function that runs an experiment undisturbed in this process.
+
+    It returns the run directory; each experiment runs once per session.
     """
     root = tmp_path_factory.mktemp("undisturbed")
 
@@ -80,11 +82,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Point], P
 
 @pytest.fixture
 def new_user(cluster: Cluster, tmp_path: Path, cache: Path) -> Iterator[Callable[..., User]]:
-    """Makes users: `new_user(seeds=(0, 1), settings=("...",))`, each with an empty folder of runs."""
+    """Returns a maker of users, each with an empty folder of runs: `new_user(seeds=(0, 1))`."""
     made: list[User] = []
 
     def make(root: Path | None = None, **values: object) -> User:
-        user = User(cluster, root or tmp_path / f"runs-{len(made) + 1}", cache, **values)  # type: ignore[arg-type]
+        root = root or tmp_path / f"runs-{len(made) + 1}"
+        user = User(cluster, root, cache, **values)  # type: ignore[arg-type]
         made.append(user)
         return user
 

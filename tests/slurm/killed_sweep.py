@@ -1,5 +1,6 @@
-"""`python -m tests.slurm.killed_sweep`: the slow sweep, killed (kill -9) between SLURM's answer to
-a submission and our note of it.
+"""The slow sweep, killed right after SLURM's answer: `python -m tests.slurm.killed_sweep`.
+
+It is killed (kill -9) between the answer to a submission and our record of it.
 """
 
 import json
@@ -22,4 +23,4 @@ def write_or_die(path: Path, content: str) -> None:
 
 if __name__ == "__main__":
     slurm.write_atomically = write_or_die  # type: ignore[assignment]
-    sys.exit(main(SWEEP, entry="tests.slurm.jobs:run"))
+    sys.exit(main(SWEEP, entry="tests.slurm.slurm_jobs:run"))

@@ -1,6 +1,4 @@
-"""Whether this machine can hold the test cluster, and the installation of what it needs (Debian's
-own packages).
-"""
+"""Checks whether this machine can run the test cluster, and installs Debian's packages for it."""
 
 from __future__ import annotations
 
@@ -29,16 +27,12 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def program(name: str) -> str:
-    """Path of a program, also of those that only an administrator has in PATH; "" if it is not
-    there.
-    """
+    """Returns the path of a program, also from an administrator's PATH; "" without it."""
     return shutil.which(name, path=_ADMIN_PATH) or ""
 
 
 def prepare() -> str:
-    """Install what is missing. Returns "" if the cluster can be started here, else the reason why
-    not, in one sentence.
-    """
+    """Installs what is missing; returns "" if the cluster can be started, else the reason."""
     if not sys.platform.startswith("linux"):
         return "the test cluster needs Linux."
     if os.geteuid() != 0:
@@ -63,7 +57,10 @@ def prepare() -> str:
 def _install(packages: list[str]) -> str:
     apt = program("apt-get")
     if not apt:
-        return f"the test cluster needs {', '.join(packages)}, and this machine has no apt-get to install them."
+        return (
+            f"the test cluster needs {', '.join(packages)}, and this machine has no apt-get to "
+            "install them."
+        )
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     waiting = ["-o", "DPkg::Lock::Timeout=600"]
     with _no_services():
@@ -82,7 +79,7 @@ def _install(packages: list[str]) -> str:
 
 @contextmanager
 def _no_services() -> Iterator[None]:
-    """Debian's packages start their daemons when they are installed, unless this file forbids it."""
+    """Keeps Debian's packages from starting their daemons when they are installed."""
     if _POLICY.exists():
         yield
         return

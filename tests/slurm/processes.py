@@ -1,5 +1,6 @@
-"""Processes of this machine, told apart by process id and start time, also those inside the
-namespaces of the cluster's nodes.
+"""Processes of this machine, identified by process id and start time.
+
+Included are those inside the namespaces of the cluster's nodes.
 """
 
 from __future__ import annotations
@@ -21,26 +22,27 @@ def wait_until(
     seconds: float,
     what: str,
     every: float = 0.1,
-    told: Callable[[], str] | None = None,
+    details: Callable[[], str] | None = None,
 ) -> T:
     """Poll until `condition` returns something true, and return it.
 
     Raises: AssertionError: it did not within `seconds`; the message holds `what` and, if given,
-        what `told` says about the state of things.
+        `details()`.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(
-                f"{what}: not within {seconds:.0f} s" + (f"\n{told()}" if told else "")
+                f"{what}: not within {seconds:.0f} s" + (f"\n{details()}" if details else "")
             )
         time.sleep(every)
     return found
 
 
 def started(pid: int) -> int:
-    """When a process started, in clock ticks since the boot; 0 if there is none, or only its
-    zombie.
+    """Returns when a process started, in clock ticks since the boot; 0 if there is none.
+
+    A zombie counts as none.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -118,9 +120,7 @@ def send(pid: int, number: int) -> None:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A process that is written down in a file, so that another program finds it again and mistakes
-    no other one for it.
-    """
+    """A process recorded in a file, so that another program can find it."""
 
     path: Path
 

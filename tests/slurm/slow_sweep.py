@@ -1,6 +1,4 @@
-"""`python -m tests.slurm.slow_sweep`: sweeps/mask_ratio.py with jobs that pause after every step
-(see tests/slurm/jobs.py).
-"""
+"""sweeps/mask_ratio.py with jobs that pause after each step: `python -m tests.slurm.slow_sweep`."""
 
 import sys
 
@@ -8,4 +6,4 @@ from sweeps.cli.command import main
 from sweeps.mask_ratio import SWEEP
 
 if __name__ == "__main__":
-    sys.exit(main(SWEEP, entry="tests.slurm.jobs:run"))
+    sys.exit(main(SWEEP, entry="tests.slurm.slurm_jobs:run"))

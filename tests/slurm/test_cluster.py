@@ -38,7 +38,10 @@ def test_an_array_runs_and_the_accounting_knows_it(cluster: Cluster) -> None:
         "echo element $SLURM_ARRAY_TASK_ID; exit $SLURM_ARRAY_TASK_ID", "--array=0-2%2"
     )
     wait_until(
-        lambda: not cluster.queue(), 30, "the end of the array", told=lambda: str(cluster.queue())
+        lambda: not cluster.queue(),
+        30,
+        "the end of the array",
+        details=lambda: str(cluster.queue()),
     )
 
     def states() -> dict[str, str]:
@@ -46,7 +49,7 @@ def test_an_array_runs_and_the_accounting_knows_it(cluster: Cluster) -> None:
 
     wanted = {f"{job}_0": "COMPLETED 0:0", f"{job}_1": "FAILED 1:0", f"{job}_2": "FAILED 2:0"}
     wait_until(
-        lambda: states() == wanted, 15, f"{wanted} in the accounting", told=lambda: str(states())
+        lambda: states() == wanted, 15, f"{wanted} in the accounting", details=lambda: str(states())
     )
     assert (cluster.folder / "log" / f"job-{job}_1.log").read_text() == "element 1\n"
     assert cluster.show(f"{job}_2")["JobState"] == "FAILED"
@@ -60,7 +63,7 @@ def test_a_requeued_job_starts_again_under_its_id(cluster: Cluster) -> None:
         lambda: [task for task in cluster.tasks(job) if task != first],
         40,
         "the task again",
-        told=lambda: str(cluster.show(job)),
+        details=lambda: str(cluster.show(job)),
     )
     assert not first.alive and again[0].job_id == job and cluster.show(job)["Restarts"] == "1"
     assert "start 1" in (cluster.folder / "log" / f"job-{job}_4294967294.log").read_text()
@@ -77,13 +80,13 @@ def test_a_job_of_higher_priority_drives_another_out(cluster: Cluster) -> None:
     high = cluster.drive_out()
     log = cluster.folder / "log" / f"job-{low}_4294967294.log"
     wait_until(
-        lambda: "asked" in log.read_text(), 15, "the signal", told=lambda: str(cluster.queue())
+        lambda: "asked" in log.read_text(), 15, "the signal", details=lambda: str(cluster.queue())
     )
     wait_until(
         lambda: cluster.show(high).get("JobState") == "COMPLETED",
         40,
         "the other job",
-        told=lambda: str(cluster.queue()),
+        details=lambda: str(cluster.queue()),
     )
 
 
@@ -110,7 +113,7 @@ def test_a_crashed_node_is_noticed_and_its_job_moves(cluster: Cluster) -> None:
         lambda: cluster.tasks(job),
         90,
         "the task on another node",
-        told=lambda: str(cluster.show(job)),
+        details=lambda: str(cluster.show(job)),
     )
     assert again[0].node != task.node
     assert [line["State"] for line in cluster.sacct(job, lives=True)][:1] == ["NODE_FAIL"]
@@ -137,7 +140,7 @@ def test_the_controller_may_be_away(cluster: Cluster) -> None:
         lambda: cluster.show(job).get("JobState") == "COMPLETED",
         60,
         "the end in the controller's books",
-        told=lambda: str(cluster.show(job)),
+        details=lambda: str(cluster.show(job)),
     )
 
 

@@ -1,6 +1,8 @@
-"""Every fault that a cluster offers, and each time a run that ends as if nothing had happened: the
-same weights bit by bit, the same journal line by line, the same results as those of an undisturbed
-run."""
+"""Every fault of a cluster, each with a run that ends as if it had not happened.
+
+That means: the same weights bit by bit, the same journal line by line, and the same results as
+those of an undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ import pytest
 
 from ablations.design import Point
 from simvtp import tracking
-from tests.slurm.cluster import SMALL_DISK_MB, Cluster
+from tests.slurm.cluster import Cluster
+from tests.slurm.cluster_parts import SMALL_DISK_MB
 from tests.slurm.processes import wait_until
 from tests.slurm.user import Command, User, assert_same_run, read, starts
 
@@ -27,8 +30,9 @@ BEFORE = 12  # the step at which a fault comes; checkpoints lie at 5 and 10
 
 
 def begin(user: User, *options: str, step: int = BEFORE) -> tuple[Command, Point, str]:
-    """Give the sweep command and wait until its (first) point is in the middle of pre-training:
-    (command, point, job id).
+    """Runs the sweep command until its first point is in the middle of pre-training.
+
+    Returns (command, point, job id).
     """
     point = user.points[0]
     command = user.sweep(*options)
@@ -43,12 +47,12 @@ def ends_well(
     """From here on at full speed; the command reports success and the run is as it should be."""
     user.pace(pause_s=0.0)
     user.wait_for_end(point, seconds)
-    assert command.wait(60) == 0, user.told()
+    assert command.wait(60) == 0, user.details()
     assert_same_run(point.run_dir, undisturbed(point))
 
 
 def restarts(point: Point) -> list[int]:
-    """How often SLURM had started the job of each attempt before."""
+    """Returns how often SLURM had started the job of each attempt before."""
     return [attempt.restart for attempt in starts(point.run_dir)]
 
 
@@ -76,8 +80,10 @@ def test_time_limit_again_and_again(cluster: Cluster, user: User, undisturbed: U
 
 @pytest.mark.slow
 def test_real_time_limit(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
-    """One minute is the shortest limit that SLURM knows, and it looks at limits twice a minute.
-    Under the default --signal of two minutes the job must still come further with each start."""
+    """One minute is the shortest limit of SLURM, which checks limits twice a minute.
+
+    Under the default --signal of two minutes the job must still make progress with each start.
+    """
     user.pace(pause_s=2.0)
     command, point, job = begin(user, "--time", "1", step=2)
     user.wait_for_restart(point, 2, 150)
@@ -86,8 +92,9 @@ def test_real_time_limit(cluster: Cluster, user: User, undisturbed: Undisturbed)
 
 
 def test_preemption(cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed) -> None:
-    """With 20 s to leave, and with none: then SIGTERM comes together with USR2, and a false result
-    is written by submitit.
+    """The job has 20 s to leave, or none.
+
+    Without any, SIGTERM comes together with USR2, and submitit writes a false result.
     """
     users = {partition: new_user(seeds=(seed,)) for seed, partition in enumerate(("grace", "main"))}
     commands = {
@@ -132,8 +139,9 @@ def test_task_killed(cluster: Cluster, user: User, undisturbed: Undisturbed) -> 
 
 
 def test_one_task_of_two_killed(cluster: Cluster, new_user: NewUser) -> None:
-    """The other task must not wait for it for ever. Compared with two undisturbed tasks on this
-    machine.
+    """The other task must not wait for it for ever.
+
+    Compared with two undisturbed tasks on this machine.
     """
     user, calm = new_user(), new_user()
     calm.pace(pause_s=0.0)
@@ -142,15 +150,16 @@ def test_one_task_of_two_killed(cluster: Cluster, new_user: NewUser) -> None:
     tasks = cluster.tasks(job)
     assert [task.rank for task in tasks] == [0, 1]
     tasks[1].kill()
-    wait_until(lambda: not tasks[0].alive, 30, "the end of the other task", told=user.told)
+    wait_until(lambda: not tasks[0].alive, 30, "the end of the other task", details=user.details)
     user.wait_for_restart(point, 2)
-    assert undisturbed.wait() == 0, calm.told()
+    assert undisturbed.wait() == 0, calm.details()
     ends_well(user, command, point, lambda _: calm.points[0].run_dir)
 
 
 def test_node_crash(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
-    """SLURM calls it NODE_FAIL and starts the job again; who takes that word for the end runs the
-    point twice.
+    """SLURM calls it NODE_FAIL and starts the job again.
+
+    A controller that takes this for the end runs the point twice.
     """
     command, point, job = begin(user)
     node = cluster.node_of(job)
@@ -165,16 +174,14 @@ def test_node_crash(cluster: Cluster, user: User, undisturbed: Undisturbed) -> N
 def test_two_writers_after_a_lost_slurmd(
     cluster: Cluster, user: User, undisturbed: Undisturbed
 ) -> None:
-    """SLURM gives the node up and starts the job elsewhere, while the old process goes on and
-    writes.
-    """
+    """SLURM starts the job elsewhere, while the old process continues and writes."""
     user.pace(pause_s=1.0)
     command, point, job = begin(user, step=6)
     old = cluster.tasks(job)[0]
     cluster.kill_slurmd(old.node)
     user.wait_for_restart(point, 2)
     assert old.alive, "both live"
-    wait_until(lambda: not old.alive, 30, "the end of the replaced process", told=user.told)
+    wait_until(lambda: not old.alive, 30, "the end of the replaced process", details=user.details)
     cluster.start_slurmd(old.node)
     ends_well(user, command, point, undisturbed)
     first, second = starts(point.run_dir)
@@ -201,8 +208,9 @@ def test_controller_away_during_a_sweep(
 def test_controller_away_when_a_job_is_to_be_requeued(
     cluster: Cluster, user: User, undisturbed: Undisturbed, comes_back_in_time: bool
 ) -> None:
-    """The job asks again and again; where its time runs out first, the sweep command submits the
-    point anew.
+    """The job asks again and again.
+
+    If its time runs out first, the sweep command submits the point again.
     """
     slowly = {} if comes_back_in_time else {"requeue_for_s": 1.0}
     user.pace(**slowly)
@@ -215,10 +223,10 @@ def test_controller_away_when_a_job_is_to_be_requeued(
         lambda: f"scontrol requeue {job}:" in log.read_text(),
         60,
         "a failed request",
-        told=user.told,
+        details=user.details,
     )
     if not comes_back_in_time:
-        wait_until(lambda: not task.alive, 30, "the end of the task", told=user.told)
+        wait_until(lambda: not task.alive, 30, "the end of the task", details=user.details)
     cluster.start_controller()
     user.wait_for_restart(point, 2)
     ends_well(user, command, point, undisturbed)
@@ -263,36 +271,37 @@ def test_the_sweep_command_killed_twenty_times(
             time.sleep(moments.uniform(0.0, 6.0))
         command.kill()
     user.pace(pause_s=0.0)
-    assert user.sweep("--cpus", "2").wait(300) == 0, user.told()
+    assert user.sweep("--cpus", "2").wait(300) == 0, user.details()
     for point in user.points:
-        assert len(starts(point.run_dir)) == 1, user.told()
+        assert len(starts(point.run_dir)) == 1, user.details()
         assert_same_run(point.run_dir, undisturbed(point))
 
 
 def test_the_sweep_command_killed_between_slurms_answer_and_our_note_of_it(
     cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed
 ) -> None:
-    """No job.json names the jobs then: the next call finds them in the queue by the name of the
-    submission.
+    """No job.json names the jobs then.
+
+    The next call finds them in the queue by the name of the submission.
     """
     user = new_user(seeds=(0, 1))
     user.pace(pause_s=1.0)
     killed = user.sweep("--cpus", "2", program=("-m", "tests.slurm.killed_sweep"))
     wait_until(lambda: not killed.running, 60, "the sweep command to be killed")
     assert not any(user.job_id(point) for point in user.points) and len(cluster.queue()) == 2, (
-        user.told()
+        user.details()
     )
     second = user.sweep("--cpus", "2")
     wait_until(
         lambda: second.output.count("that was not recorded: watching it") == 2,
         60,
         "both jobs to be found",
-        told=user.told,
+        details=user.details,
     )
     user.pace(pause_s=0.0)
-    assert second.wait(300) == 0, user.told()
+    assert second.wait(300) == 0, user.details()
     for point in user.points:
-        assert len(starts(point.run_dir)) == 1, user.told()
+        assert len(starts(point.run_dir)) == 1, user.details()
         assert_same_run(point.run_dir, undisturbed(point))
 
 
@@ -312,7 +321,7 @@ def test_tracker_away_for_the_whole_sweep(
     assert run.state == "finished"
 
 
-# ---- what the user should be told ----------------------------------------------------------------
+# ---- what the user should see ----------------------------------------------------------------
 
 
 def test_out_of_memory(cluster: Cluster, user: User, undisturbed: Undisturbed) -> None:
@@ -353,11 +362,11 @@ def test_full_disk(
             file.write(b"\0" * (1 << 16))
             file.flush()
     assert command.wait(120) in (1, 2)
-    wait_until(lambda: not cluster.queue(), 60, "the end of the job", told=user.told)
+    wait_until(lambda: not cluster.queue(), 60, "the end of the job", details=user.details)
     assert "No space left" in command.output and "free some space" in command.output, command.output
     assert re.search(
         r"failed: cannot write .*: No space left on device; free some space", log.read_text()
-    ), user.told()
+    ), user.details()
     assert whole <= {
         path.name for path in (point.run_dir / "checkpoints" / "pretrain").glob("step_*.pt")
     }

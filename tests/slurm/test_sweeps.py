@@ -1,5 +1,6 @@
-"""What the sweep engine promises on a real cluster when nothing breaks: several ranks, frozen code,
-detaching, profiles, a budget.
+"""Promises of the sweep engine on a real cluster when nothing breaks.
+
+Several ranks, code snapshots, detaching, profiles, a budget.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def losses(run_dir: Path) -> dict[int, dict[str, float]]:
 
 
 def assert_same_losses(run_dir: Path, undisturbed: Path) -> None:
-    """Each of 20 steps, to 1e-5. Other data, or the same in another order, would differ from the
-    first step on.
+    """Each of 20 steps agrees to 1e-5.
+
+    Other data, or the same in another order, would differ from the first step on.
     """
     ours, theirs = losses(run_dir), losses(undisturbed)
     assert list(ours) == list(theirs) == list(range(1, 21))
@@ -52,7 +54,7 @@ def test_two_nodes_with_two_tasks_are_as_one_process(
 ) -> None:
     user = new_user(settings=SHORT)
     user.pace(pause_s=0.0)
-    assert user.sweep("--nodes", "2", "--tasks", "2").wait() == 0, user.told()
+    assert user.sweep("--nodes", "2", "--tasks", "2").wait() == 0, user.details()
     [point] = user.points
     [attempt] = starts(point.run_dir)
     assert (attempt.slurm["SLURM_JOB_NUM_NODES"], attempt.slurm["SLURM_NTASKS"]) == ("2", "4")
@@ -71,7 +73,7 @@ def test_other_ranks_go_on_with_the_same_data(
     reached = last_step(point.run_dir)
     assert 7 <= reached < 20
     user.pace(pause_s=0.0)
-    assert user.sweep("--retry").wait() == 0, user.told()
+    assert user.sweep("--retry").wait() == 0, user.details()
     assert [attempt.slurm["SLURM_NTASKS"] for attempt in starts(point.run_dir)] == ["2", "1"]
     assert_same_losses(point.run_dir, undisturbed(point))
 
@@ -126,11 +128,13 @@ def test_a_waiting_job_runs_the_code_of_its_submission(
     command = user.sweep()
     [point] = user.points
     job = user.wait_for_job(point)
-    wait_until(lambda: cluster.queue().get(job) == "PENDING", 20, "the job waiting", told=user.told)
+    wait_until(
+        lambda: cluster.queue().get(job) == "PENDING", 20, "the job waiting", details=user.details
+    )
     changed.write_text(f"{before}\nprint('what the tree has become')\n")
     commit(code)
     cluster.command("scancel", other)
-    assert command.wait() == 0, user.told()
+    assert command.wait() == 0, user.details()
     log = Path(read(point.run_dir / "job.json")["stdout"]).read_text()
     assert "the code of the submission" in log and "what the tree has become" not in log
     assert read(point.run_dir / "provenance.json")["commit"] == old
@@ -146,7 +150,8 @@ def test_detached_by_a_cluster_profile_and_watched_later(
 ) -> None:
     profile = user.root / "here.toml"
     profile.write_text(
-        'executor = "slurm"\npartition = "grace"\ntime = "0:37"\nmem = 3\n[sbatch]\ncomment = "of-the-profile"\n'
+        'executor = "slurm"\npartition = "grace"\ntime = "0:37"\nmem = 3\n'
+        '[sbatch]\ncomment = "of-the-profile"\n'
     )
     options = ("--cluster", str(profile))
     first = user.sweep(*options, "--detach", executor="")
@@ -165,10 +170,13 @@ def test_detached_by_a_cluster_profile_and_watched_later(
     assert "running" in status and cluster.node_of(job) in status and job in status, status
     second = user.sweep(*options, executor="")
     wait_until(
-        lambda: f"running already (job {job})" in second.output, 30, "the adoption", told=user.told
+        lambda: f"running already (job {job})" in second.output,
+        30,
+        "the adoption",
+        details=user.details,
     )
     user.pace(pause_s=0.0)
-    assert second.wait() == 0, user.told()
+    assert second.wait() == 0, user.details()
     assert len(starts(point.run_dir)) == 1
     assert_same_run(point.run_dir, undisturbed(point))
 
@@ -186,7 +194,7 @@ def test_a_budget_stops_and_a_larger_one_continues(
     assert 0 < reached < 60 and starts(point.run_dir)[0].gpus == 2
     user.pace(pause_s=0.0)
     assert user.sweep("--gpus", "2", "--tasks", "1", "--budget-gpu-hours", "1").wait() == 0, (
-        user.told()
+        user.details()
     )
     assert len(starts(point.run_dir)) == 2
     assert_same_run(point.run_dir, undisturbed(point))

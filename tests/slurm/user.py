@@ -1,6 +1,4 @@
-"""A user of the cluster: gives sweep commands in a shell of the login node, and reads what lies in
-the run directories.
-"""
+"""A user of the cluster: runs sweep commands on the login node and reads run directories."""
 
 from __future__ import annotations
 
@@ -43,8 +41,9 @@ NOT_COMPARED = (
 
 @dataclass(frozen=True)
 class Pace:
-    """How the jobs of tests/slurm/jobs.py behave; the harms come once a run, after step `harm_at`
-    of pre-training.
+    """Behaviour of the jobs of tests/slurm/slurm_jobs.py.
+
+    Each harm happens once per run, after step `harm_at` of pre-training.
     """
 
     pause_s: float = 0.25
@@ -62,7 +61,7 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What it has printed so far, both streams."""
+        """Output of both streams so far."""
         return self._output.read_text(errors="replace")
 
     @property
@@ -89,8 +88,15 @@ class Command:
 
 @dataclass
 class User:
-    """One user with one folder of runs. `settings`: of the experiment, beside those that make it
-    small. `code`: the working tree.
+    """One user with one folder of runs.
+
+    Attributes:
+        cluster: the cluster.
+        root: folder of the runs.
+        cache: folder of the data cache.
+        seeds: one point per seed.
+        settings: of the experiment, in addition to those that make it small.
+        code: the working tree.
     """
 
     cluster: Cluster
@@ -99,7 +105,7 @@ class User:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()
     code: Path = ROOT
-    papers: Path | None = None  # where the commands' output goes, if not beside the runs
+    papers: Path | None = None  # where the commands' output goes, if not in the runs
     commands: list[Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -116,9 +122,7 @@ class User:
 
     @property
     def given(self) -> list[str]:
-        """The settings on the command line. The mask ratios are what the sweep varies, so they are
-        not among them.
-        """
+        """Settings on the command line, without the mask ratios, which the sweep varies."""
         small = small_settings(self.root, self.cache, *TRAINING, *self.settings)
         return [
             text for text in small if not text.startswith(("masks.video_ratio", "masks.text_ratio"))
@@ -171,9 +175,7 @@ class User:
         return self.commands[-1]
 
     def ask(self, *words: str) -> str:
-        """Run a short Python program of the working tree, such as sweeps/status.py, and return what
-        it prints.
-        """
+        """Runs a Python program of the working tree (sweeps/status.py) and returns its output."""
         variables = {"PYTHONPATH": str(self.code), "COLUMNS": "200"}
         done = subprocess.run(
             [sys.executable, *words],
@@ -222,8 +224,9 @@ class User:
         )
 
     def _wait(self, condition: Callable[[], T], seconds: float, what: str) -> T:
-        """`wait_until`, given up at once when the newest command has ended with an error (not: was
-        killed).
+        """Waits until `condition` is true; fails at once if the newest command has failed.
+
+        A command that was killed has not failed.
         """
 
         def come() -> T:
@@ -231,15 +234,13 @@ class User:
             found = (
                 condition()
             )  # after the look at the command: it may have ended because of what is waited for
-            assert found or not failed, f"{what}: the command has ended\n{self.told()}"
+            assert found or not failed, f"{what}: the command has ended\n{self.details()}"
             return found
 
-        return wait_until(come, seconds, what, told=self.told)
+        return wait_until(come, seconds, what, details=self.details)
 
-    def told(self) -> str:
-        """All that helps to see what went wrong: the commands' output, the states, the ends of the
-        jobs' logs.
-        """
+    def details(self) -> str:
+        """Returns what helps to find a fault: outputs, states, ends of the jobs' logs."""
         parts = [
             f"--- command {number}\n{command.output[-2500:]}"
             for number, command in enumerate(self.commands, 1)
@@ -247,7 +248,8 @@ class User:
         for point in self.points:
             job, status = read(point.run_dir / "job.json"), read(point.run_dir / "status.json")
             parts.append(
-                f"--- {point.name}: {len(starts(point.run_dir))} attempts, step {last_step(point.run_dir)}\n{job}\n{status}"
+                f"--- {point.name}: {len(starts(point.run_dir))} attempts, "
+                f"step {last_step(point.run_dir)}\n{job}\n{status}"
             )
             for name in ("stdout", "stderr"):
                 path = Path(str(job.get(name, "")))
@@ -268,15 +270,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def finished_status(run_dir: Path) -> dict[str, Any]:
-    """status.json once it says that the run is over and its results lie beside it, else nothing."""
+    """Returns status.json once the run is over and its results exist; {} before."""
     status = read(run_dir / "status.json") if (run_dir / "results.json").exists() else {}
     return status if status.get("state") == "finished" else {}
 
 
 def starts(run_dir: Path) -> list[Attempt]:
-    """The attempts that have taken the run directory, in order, also those that were killed or
-    replaced.
-    """
+    """Returns the attempts at the run directory in order, also killed and replaced ones."""
     return attempts(run_dir)
 
 
@@ -290,8 +290,9 @@ def last_step(run_dir: Path, stage: str = "pretrain") -> int:
 
 
 def comparable(run_dir: Path) -> list[dict[str, Any]]:
-    """The journal without what two undisturbed runs would not share either: times, speed, cost, and
-    remarks about the course.
+    """Returns the journal without what two undisturbed runs do not share.
+
+    That is: times, speed, cost, and remarks about the progress.
     """
     lines = []
     for _, line in read_journal(run_dir / "journal.jsonl"):
@@ -344,5 +345,5 @@ def read_results(run_dir: Path) -> Any:
 
 
 def elsewhere(experiment: Experiment, root: Path) -> Experiment:
-    """The same experiment in another folder."""
+    """Returns the experiment with another folder of runs."""
     return replace(experiment, runtime=replace(experiment.runtime, root=str(root)))

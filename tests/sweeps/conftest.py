@@ -59,7 +59,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 @contextlib.contextmanager
 def held_jobs(base: Experiment) -> Iterator[Path]:
-    """Makes jobs below the root of `base` pause after their next step; yields the file to delete."""
+    """Makes jobs in the root of `base` pause after their next step; yields the file to delete."""
     hold = Path(base.runtime.root) / HOLD
     hold.parent.mkdir(parents=True, exist_ok=True)
     hold.touch()

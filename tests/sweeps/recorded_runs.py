@@ -25,7 +25,21 @@ from sweeps.runner.slurm_queue import SlurmQueue
 from tests.sweeps import jobs
 from tests.sweeps.conftest import ROOT
 
-COMMAND = "import sys; from sweeps.cli.command import main; from sweeps.mask_ratio import SWEEP; sys.exit(main(SWEEP, sys.argv[1:], 'tests.sweeps.jobs:run'))"
+COMMAND = """
+import sys
+from sweeps.cli.command import main
+from sweeps.mask_ratio import SWEEP
+sys.exit(main(SWEEP, sys.argv[1:], "tests.sweeps.jobs:run"))
+"""
+LOCK = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 1 on n1")
+file.flush()
+print("held", flush=True)
+time.sleep(60)
+"""
 
 QUIET = ["--tracking-uri", "off", "--no-report"]
 
@@ -77,7 +91,7 @@ def process_facts(pid: int) -> dict[str, object]:
 
 
 def kill_quietly(run_dir: Path) -> None:
-    """As if the process had gone without a word."""
+    """Makes the run look as if its process had been killed."""
     values = read_json(run_dir / "status.json") | {"state": "running", "pid": ended_process()}
     write_atomically(run_dir / "status.json", json.dumps(values))
 
@@ -111,10 +125,9 @@ def run_sweep(base: Experiment, *arguments: str) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the controller's lock of a sweep."""
-    program = "import fcntl,sys,time; f=open(sys.argv[1],'a+'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('process 1 on n1'); f.flush(); print('held', flush=True); time.sleep(60)"
+    """Yields another process that holds the controller's lock of a sweep."""
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCK, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline().strip() == "held"
     try:

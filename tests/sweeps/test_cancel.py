@@ -134,7 +134,10 @@ def test_only_the_named_points_are_cancelled_and_nobody_is_asked_without_a_termi
 def test_a_job_that_does_not_listen_is_killed(grid: Ablation) -> None:
     write_plan(grid)
     point = grid.points()[0]
-    program = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    program = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('deaf', flush=True); time.sleep(60)"
+    )
     deaf = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -23,7 +23,10 @@ def profile(tmp_path: Path, text: str) -> str:
 
 
 def test_a_profile_gives_defaults_and_the_command_line_wins(tmp_path: Path) -> None:
-    text = 'executor = "slurm"\npartition = "gpu"\ngpus = 4\ntime = "2:00"\nsetup = ["module load x"]\n[sbatch]\nexclude = "n1"\n'
+    text = (
+        'executor = "slurm"\npartition = "gpu"\ngpus = 4\ntime = "2:00"\n'
+        'setup = ["module load x"]\n[sbatch]\nexclude = "n1"\n'
+    )
     args = read_arguments(
         SWEEP, ["--cluster", profile(tmp_path, text), "--gpus", "2", "--setup", "echo"]
     )

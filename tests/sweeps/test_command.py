@@ -85,8 +85,9 @@ def test_help_names_every_option_and_gives_examples(capsys: pytest.CaptureFixtur
         main(SWEEP, ["--help"])
     out = capsys.readouterr().out
     assert leave.value.code == 0
-    options = """--video-ratios --text-ratios --seeds --recipe --data --executor --parallel --partition --account --gpus --cpus --mem --nodes
-        --time --setup --root --tracking-uri --dry-run --retry --only --no-report key=value"""
+    options = """--video-ratios --text-ratios --seeds --recipe --data --executor --parallel
+        --partition --account --gpus --cpus --mem --nodes --time --setup --root --tracking-uri
+        --dry-run --retry --only --no-report key=value"""
     assert [option for option in options.split() if option not in out] == []
     assert "examples:" in out and "Exit status" in out
 
@@ -168,7 +169,7 @@ def test_dry_run_lists_the_points_with_their_states_and_runs_nothing(
     assert "would start 1" in out and out.count("not selected") == 3
 
 
-def test_a_run_prints_figures_beside_chance_and_failures_at_the_end(
+def test_a_run_prints_values_next_to_chance_and_failures_at_the_end(
     capsys: pytest.CaptureFixture[str], root: Path
 ) -> None:
     given = ["--root", str(root), *QUIET, "--video-ratios", "0.9", "pretrain.max_steps=4"]

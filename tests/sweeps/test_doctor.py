@@ -69,8 +69,8 @@ def damaged_journal(run_dir: Path) -> Callable[[], None]:
     path.write_bytes(b"".join([lines[0], b"\0" * (len(lines[1]) - 1) + b"\n", *lines[2:]]))
 
     def check() -> None:
-        mended = [line for _, line in read_journal(path)]
-        assert [line.get("step") for line in mended[:5]] == [1, None, 3, 4, 5]
+        repaired = [line for _, line in read_journal(path)]
+        assert [line.get("step") for line in repaired[:5]] == [1, None, 3, 4, 5]
         assert path.stat().st_size == sum(map(len, lines)), "places in it stay what they were"
         assert len(list(run_dir.glob("journal.jsonl.damaged-*"))) == 1
 
@@ -147,7 +147,7 @@ def unreadable_results(run_dir: Path) -> Callable[[], None]:
         (unreadable_results, "results.json cannot be read"),
     ],
 )
-def test_damage_of_a_run_directory_is_said_and_mended(
+def test_damage_of_a_run_directory_is_reported_and_repaired(
     damage: Callable[[Path], Callable[[], None]],
     said: str,
     grid: Ablation,
@@ -207,7 +207,7 @@ def study_lock(folder: Path, grid: Ablation) -> Callable[[], None]:
         (study_lock, "left the lock of the study behind"),
     ],
 )
-def test_damage_of_a_study_is_said_and_mended(
+def test_damage_of_a_study_is_reported_and_repaired(
     damage: Callable[[Path, Ablation], Callable[[], None]],
     said: str,
     grid: Ablation,

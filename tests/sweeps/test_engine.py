@@ -1,6 +1,4 @@
-"""Real submitit processes, real files, real signals; only the experiment is a small one
-(tests/sweeps/jobs.py).
-"""
+"""The engine with real submitit processes, files and signals; only the experiment is small."""
 
 from __future__ import annotations
 
@@ -34,6 +32,7 @@ from sweeps.runner.slurm import slurm_parameters
 from sweeps.runner.slurm_queue import SlurmQueue
 from sweeps.study import GridStudy
 from tests.sweeps.conftest import ENTRY, ROOT, change, held_jobs, release_when, wait_for
+from tests.sweeps.recorded_runs import locked
 
 LOCAL = JobOptions(entry=ENTRY, parallel=2)
 
@@ -44,7 +43,8 @@ from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
 from sweeps.engine.sweep_engine import run_sweep
 from sweeps.runner import JobOptions
-run_sweep(mask_ratio.build(override(tiny(), sys.argv[1:])), JobOptions(entry="tests.sweeps.jobs:run", parallel=2), every_s=0.5)
+grid = mask_ratio.build(override(tiny(), sys.argv[1:]))
+run_sweep(grid, JobOptions(entry="tests.sweeps.jobs:run", parallel=2), every_s=0.5)
 """
 
 
@@ -230,8 +230,9 @@ def test_one_point_killed_from_outside_does_not_stop_the_others(
 
 
 def test_two_jobs_for_one_experiment_wait_for_each_other(base: Experiment) -> None:
-    """A controller killed between submitting and writing the job down leads to a second job: it
-    must not write beside the first.
+    """A controller killed between submitting and writing job.json leads to a second job.
+
+    It must not write at the same time as the first.
     """
     grid = mask_ratio.build(override(base, ["pretrain.max_steps=20"]), (0.9,), (0.75,))
     point = grid.points()[0]
@@ -290,21 +291,13 @@ def test_only_selected_points_are_run(grid: Ablation) -> None:
 def test_a_second_controller_is_sent_away(grid: Ablation) -> None:
     folder = sweep_folder(grid)
     folder.mkdir(parents=True)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl,time; f=open({str(folder / 'controller.lock')!r},'a+'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('process 1 on n1'); f.flush(); print('held', flush=True); time.sleep(60)"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
-    try:
-        with pytest.raises(UserError, match="this sweep is being run by process 1 on n1 already"):
-            sweep(grid)
-    finally:
-        holder.kill()
-        holder.wait()
-    with open(folder / "controller.lock") as file:  # the lock went with its process
-        fcntl.lockf(open(folder / "controller.lock", "a"), fcntl.LOCK_EX | fcntl.LOCK_NB)  # noqa: SIM115
-        assert file.read() == "process 1 on n1"
+    lock = folder / "controller.lock"
+    refusal = "this sweep is being run by process 1 on n1 already"
+    with locked(lock), pytest.raises(UserError, match=refusal):
+        sweep(grid)
+    with open(lock, "a+") as file:  # the lock went with its process
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert lock.read_text() == "process 1 on n1"
 
 
 BY_HAND = """
@@ -365,7 +358,19 @@ def test_each_job_gets_its_share_of_gpus_and_threads(
 
 def test_slurm_options_become_sbatch_flags(tmp_path: Path) -> None:
     """Only the text of the script; a real cluster is another test's business."""
-    options = JobOptions("slurm", parallel=4, gpus=8, cpus=10, mem_gb=120, minutes=2880, nodes=2, partition="gpu", account="lab", setup=("module load cuda",), slurm={"reservation": "r1"})  # fmt: skip
+    options = JobOptions(
+        "slurm",
+        parallel=4,
+        gpus=8,
+        cpus=10,
+        mem_gb=120,
+        minutes=2880,
+        nodes=2,
+        partition="gpu",
+        account="lab",
+        setup=("module load cuda",),
+        slurm={"reservation": "r1"},
+    )
     script = _make_sbatch_string(
         "program", tmp_path, map_count=12, **slurm_parameters(options, "mask_ratio-0")
     )

@@ -163,7 +163,7 @@ def test_the_estimate() -> None:
     assert estimate([half, *waiting], {"a": (now - 10, 0.0)}, [], 2) == pytest.approx(35, abs=0.5)
     assert estimate([half, *waiting[:1]], {"a": (now - 5, 0.25)}, [], 4) == pytest.approx(
         20, abs=0.5
-    ), "a whole point, beside the other"
+    ), "a complete point next to the other"
     assert estimate(
         [PointView("a", RunState.FINISHED), waiting[0]], {}, [30.0, 50.0], 1
     ) == pytest.approx(40)
@@ -310,7 +310,7 @@ def test_states_of_a_run_directory(tmp_path: Path) -> None:
         )
     )
     assert read_state(tmp_path).state == "killed", (
-        "submitted long ago on another machine, never heard of"
+        "submitted long ago on another machine, with no sign of life"
     )
     status(tmp_path, "running", 1, 2)
     assert read_state(tmp_path).state == "running", "this very process wrote it"
@@ -330,7 +330,8 @@ def test_states_of_a_run_directory(tmp_path: Path) -> None:
 def test_the_last_lines_leave_out_what_the_job_system_says_about_itself(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(
-        "first\nsubmitit INFO (x) - Starting\n\nsecond\nsubmitit ERROR (x) - Submitted job triggered an exception\nthird\n"
+        "first\nsubmitit INFO (x) - Starting\n\nsecond\n"
+        "submitit ERROR (x) - Submitted job triggered an exception\nthird\n"
     )
     assert last_lines(log, 2) == ["second", "third"]
     assert last_lines(tmp_path / "absent") == []

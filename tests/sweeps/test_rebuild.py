@@ -35,7 +35,7 @@ from tests.sweeps.recorded_runs import (
 
 @pytest.fixture
 def tracked(grid: Ablation, monkeypatch: pytest.MonkeyPatch) -> Ablation:
-    """The same grid with its tracker in the root."""
+    """Returns the grid with its tracker in the root."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return replace(
         grid, base=replace(grid.base, runtime=replace(grid.base.runtime, tracking_uri=""))
@@ -81,7 +81,43 @@ def run_ids(record: Any) -> dict[str, str]:
     return own | run_ids(list(record.values()))
 
 
-def test_studies_and_store_are_made_anew_and_the_report_is_the_same(
+def run_program(*words: str) -> None:
+    """Runs a module as a program of its own, as mlflow keeps a removed store open."""
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def report_files(root: Path, out: Path) -> dict[str, bytes]:
+    """Builds the report and returns its files, with run ids of MLflow replaced by fingerprints.
+
+    MLflow draws new ids.
+    """
+    run_program("reports.build", "mask_ratio", "--out", str(out), "--root", str(root))
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    files = {str(path.relative_to(out)): path.read_bytes() for path in paths}
+    ids = run_ids(read_json(out / "mask_ratio" / "provenance.json"))
+    for run_id, fingerprint in ids.items():
+        for new, old in ((fingerprint, run_id), (fingerprint[:8], run_id[:8])):
+            for name, content in files.items():
+                files[name] = content.replace(old.encode(), new.encode())
+    return files
+
+
+def fill_study(root: Path) -> dict[str, int]:
+    """Fills the study from the run directories, and returns its counts."""
+    sweep = find_sweeps(root)[0]
+    rows = {row.point.fingerprint: row for row in survey(sweep, SlurmQueue()).rows}
+    study = open_recorded(sweep)
+    study.plan(lambda point, last: True)
+    while (planned := study.ask()) is not None:
+        row = rows[planned.fingerprint]
+        study.tell(planned.fingerprint, None if row.value is None else [row.value], row.view.note)
+    counts: dict[str, int] = study.counts()
+    return counts
+
+
+def test_studies_and_store_are_rebuilt_and_the_report_is_the_same(
     tracked: Ablation, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     root, folder = Path(tracked.base.runtime.root), write_plan(tracked)
@@ -90,58 +126,16 @@ def test_studies_and_store_are_made_anew_and_the_report_is_the_same(
         tracking.Mirror(make_run(tracked, point), tracked.base.runtime).sync()
     make_run(tracked, tracked.points()[3], "failed", "the loss became NaN")
     tracking.sync_all(root)
-    study = open_recorded(find_sweeps(root)[0])
-    study.plan(lambda point, last: True)
-    while (planned := study.ask()) is not None:
-        row = next(
-            row
-            for row in survey(find_sweeps(root)[0], SlurmQueue()).rows
-            if row.point.fingerprint == planned.fingerprint
-        )
-        study.tell(planned.fingerprint, None if row.value is None else [row.value], row.view.note)
-    counts = study.counts()
-    del study
+    counts = fill_study(root)
     assert counts == {"COMPLETE": 3, "FAIL": 1}
 
-    def program(
-        *arguments: str,
-    ) -> None:  # one of its own: mlflow keeps the store that was removed open
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments, "--root", str(root)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def report(name: str) -> dict[str, bytes]:
-        """All files of the report, with the tracker's ids of the runs replaced by their
-        fingerprints: MLflow draws new ones.
-        """
-        out = tmp_path / name
-        program("reports.build", "mask_ratio", "--out", str(out))
-        files = {
-            str(path.relative_to(out)): path.read_bytes()
-            for path in sorted(out.rglob("*"))
-            if path.is_file()
-        }
-        for run_id, fingerprint in run_ids(
-            read_json(out / "mask_ratio" / "provenance.json")
-        ).items():
-            for new, old in ((fingerprint, run_id), (fingerprint[:8], run_id[:8])):
-                files = {
-                    name: content.replace(old.encode(), new.encode())
-                    for name, content in files.items()
-                }
-        return files
-
-    before = report("before")
-    (folder / "study.journal").unlink()  # both lost altogether
+    before = report_files(root, tmp_path / "before")
+    (folder / "study.journal").unlink()  # both are lost
     (root / "mlflow.db").unlink()
     code, out = run_doctor(capsys, tracked, "--rebuild", "--dry-run")
     assert code == 0 and "Nothing was changed" in out and not (folder / "study.journal").exists()
-    program("sweeps.doctor", "--rebuild", "--yes")
-    after = report("after")
+    run_program("sweeps.doctor", "--rebuild", "--yes", "--root", str(root))
+    after = report_files(root, tmp_path / "after")
     assert list(after) == list(before) and len(before) > 8 and b"37.5" in b"".join(before.values())
     assert [name for name in before if before[name] != after[name]] == []
     assert open_recorded(find_sweeps(root)[0]).counts() == counts
@@ -150,7 +144,7 @@ def test_studies_and_store_are_made_anew_and_the_report_is_the_same(
     assert len(list(folder.glob("study.journal.old-*"))) == 1, "nothing is thrown away"
 
 
-def test_the_study_of_a_search_is_made_anew_from_its_plan(base: Experiment) -> None:
+def test_the_study_of_a_search_is_rebuilt_from_its_plan(base: Experiment) -> None:
     search = build_search(
         base, trials=4, space="masks.video_ratio=0.3:0.9,losses.mvm=1", pruner="halving"
     )

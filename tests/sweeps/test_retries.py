@@ -64,7 +64,8 @@ def test_causes_of_array_elements_and_from_the_controller() -> None:
         "7_2": "cancelled",
     }
     said = from_controller(
-        "JobId=9 JobName=x UserId=root(0) JobState=NODE_FAIL Reason=NodeDown ExitCode=0:1 NodeList=n3"
+        "JobId=9 JobName=x UserId=root(0) JobState=NODE_FAIL Reason=NodeDown "
+        "ExitCode=0:1 NodeList=n3"
     )
     assert said is not None and said.cause == "node_fail" and "n3" in said.message
     assert (

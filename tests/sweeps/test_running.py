@@ -24,7 +24,8 @@ from tests.sweeps.conftest import held_jobs, wait_for
 
 def searched(base: Experiment, trials: int, **more: object) -> Search:
     scored = override(base, ["finetune.evaluations=5"])
-    return build_search(scored, trials=trials, space=["masks.video_ratio=0.1:0.9"], **more)  # type: ignore[arg-type]
+    space = ["masks.video_ratio=0.1:0.9"]
+    return build_search(scored, trials=trials, space=space, **more)  # type: ignore[arg-type]
 
 
 def replace_space(search: Search) -> Search:
@@ -67,7 +68,7 @@ def test_a_search_proposes_runs_prunes_and_can_be_asked_for_more(base: Experimen
     )
 
 
-def test_a_search_with_two_objectives_tells_both(base: Experiment) -> None:
+def test_a_search_with_two_objectives_stores_both(base: Experiment) -> None:
     search = replace_space(searched(base, 3, objectives=("quality", "cost")))
     done = run_sweep(search, SCORED, poll_s=0.02)
     assert not done.unfinished

@@ -112,81 +112,38 @@ def test_finished_sweeps_are_left_out_unless_asked_for(
     assert shown(grid.sweep_id) == shown(grid.sweep_id[:-2]) == [grid.sweep_id]
 
 
-def test_two_thousand_points_are_answered_from_few_files_and_the_ends_of_journals(
-    tmp_path: Path,
-) -> None:
-    root, points = tmp_path / "runs", []
-    result = {"protocol": {"task": "retrieval", "dataset": "s", "split": "test", "setting": "finetuned", "direction": "t2v", "frames": 8, "segments": 1, "crops": 1, "ties": "pessimistic", "seed": 0, "checkpoint": "0"}, "metrics": {"R1": 50.0}, "chance": {"R1": 0.5}, "queries": 9, "gallery": 9, "ranks": list(range(200))}  # fmt: skip
-    line = (
-        json.dumps(
-            {
-                "kind": "metrics",
-                "time": 1.0,
-                "stage": "pretrain",
-                "step": 1,
-                "metrics": {"loss/total": 0.5},
-            }
-        )
-        + "\n"
-    )
-    for number in range(2000):
-        fingerprint = hashlib.sha256(str(number).encode()).hexdigest()
-        points.append(
-            {
-                "cell": {"masks.video_ratio": number / 2000},
-                "seed": 0,
-                "fingerprint": fingerprint,
-                "cell_fingerprint": fingerprint,
-            }
-        )
-        state = ("finished", "finished", "running", "failed")[number % 4]
-        folder = root / fingerprint[:12]
-        (folder / "lease").mkdir(parents=True)
-        attempt = {
-            "token": 1,
-            "host": "n1",
-            "pid": 1,
-            "pid_started": 1.0,
-            "gpus": 1,
-            "began": 0.0,
-            "ended": 3600.0,
-        }
-        (folder / "lease" / "00000001.ended.json").write_text(json.dumps(attempt))
-        (folder / "job.json").write_text(json.dumps({"executor": "local", "job_id": "1", "host": socket.gethostname(), "pid": 1, "pid_started": -1.0, "submitted": 1.0}))  # fmt: skip
-        jobs_status = {
-            "state": state,
-            "stage": "pretrain",
-            "step": 1,
-            "total_steps": 9,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "updated": time.time(),
-        }
-        (folder / "status.json").write_text(json.dumps(jobs_status))
-        (folder / "journal.jsonl").write_text(line * (1000 if state == "running" else 1))
-        if state == "finished":
-            (folder / "results.json").write_text(json.dumps([result, result]))
-    plan = {
-        "sweep_id": "big-00000000",
-        "ablation": "big",
-        "title": "Big",
-        "axes": [{"key": "masks.video_ratio", "label": "video", "values": []}],
-    }
-    write_atomically(
-        root / "sweeps" / "big-00000000" / "plan.json",
-        json.dumps(plan | {"seeds": [0], "metric": "test/finetuned/t2v/R1", "points": points}),
-    )
-    # What takes the time on a shared file system is counted, not timed: files opened, and bytes
-    # read (docs/scale.md has the seconds).
-    counted = f"""
+LINE = json.dumps(
+    {"kind": "metrics", "time": 1.0, "stage": "pretrain", "step": 1, "metrics": {"loss/total": 0.5}}
+)
+RESULT = {
+    "protocol": {
+        "task": "retrieval",
+        "dataset": "s",
+        "split": "test",
+        "setting": "finetuned",
+        "direction": "t2v",
+        "frames": 8,
+        "segments": 1,
+        "crops": 1,
+        "ties": "pessimistic",
+        "seed": 0,
+        "checkpoint": "0",
+    },
+    "metrics": {"R1": 50.0},
+    "chance": {"R1": 0.5},
+    "queries": 9,
+    "gallery": 9,
+    "ranks": list(range(200)),
+}
+COUNTED = """
 import runpy, sys
-opened = 0
-def watch(event, arguments):
+root, opened = sys.argv[1], 0
+def count(event, arguments):
     global opened
-    opened += event == "open" and str(arguments[0]).startswith({str(root)!r})
-sys.addaudithook(watch)
+    opened += event == "open" and str(arguments[0]).startswith(root)
+sys.addaudithook(count)
 read = lambda: int(open("/proc/self/io").readline().split()[1])
-sys.argv = ["status", "--root", {str(root)!r}]
+sys.argv = ["status", "--root", root]
 before = read()
 try:
     runpy.run_path("sweeps/status.py", run_name="__main__")
@@ -194,18 +151,61 @@ except SystemExit as end:
     assert not end.code, end.code
 print(opened, read() - before, file=sys.stderr)
 """
+
+
+def write_small_run(folder: Path, state: str) -> None:
+    """Writes the files of a run that status.py reads; a running one has a long journal."""
+    (folder / "lease").mkdir(parents=True)
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
+    attempt = {"token": 1, "host": "n1", "pid": 1, "pid_started": 1.0, "gpus": 1}
+    attempt |= {"began": 0.0, "ended": 3600.0}
+    job = {"executor": "local", "job_id": "1", "pid_started": -1.0, "submitted": 1.0}
+    stage = {"state": state, "stage": "pretrain", "step": 1, "total_steps": 9}
+    (folder / "lease" / "00000001.ended.json").write_text(json.dumps(attempt))
+    (folder / "job.json").write_text(json.dumps(job | here | {"pid": 1}))
+    (folder / "status.json").write_text(json.dumps(stage | here | {"updated": time.time()}))
+    lines = 1000 if state == "running" else 1
+    (folder / "journal.jsonl").write_text(f"{LINE}\n" * lines)
+    if state == "finished":
+        (folder / "results.json").write_text(json.dumps([RESULT, RESULT]))
+
+
+def test_two_thousand_points_are_answered_from_few_files_and_the_ends_of_journals(
+    tmp_path: Path,
+) -> None:
+    root, points = tmp_path / "runs", []
+    for number in range(2000):
+        fingerprint = hashlib.sha256(str(number).encode()).hexdigest()
+        cell = {"masks.video_ratio": number / 2000}
+        points.append({"cell": cell, "seed": 0, "fingerprint": fingerprint})
+        state = ("finished", "finished", "running", "failed")[number % 4]
+        write_small_run(root / fingerprint[:12], state)
+    plan = {
+        "sweep_id": "big-00000000",
+        "ablation": "big",
+        "title": "Big",
+        "axes": [{"key": "masks.video_ratio", "label": "video", "values": []}],
+        "seeds": [0],
+        "metric": "test/finetuned/t2v/R1",
+        "points": points,
+    }
+    write_atomically(root / "sweeps" / "big-00000000" / "plan.json", json.dumps(plan))
+    # Files opened and bytes read are counted, as they take the time on a shared file system
+    # (docs/scale.md has the seconds).
     process = subprocess.run(
-        [sys.executable, "-c", counted], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", COUNTED, str(root)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert process.stdout.splitlines()[-1].startswith(
         "1000 of 2000 points finished, 500 running, 500 failed · 2000.00 GPU-hours"
     )
     opened, read = map(int, process.stderr.split())
-    journals = 500 * 1000 * len(line)
+    journals = 500 * 1000 * len(LINE)
     assert 2000 <= opened <= 5 * 2000, f"{opened} files opened for 2,000 points"
-    assert read < journals / 2, (
-        f"{read} bytes read, {journals} of them lie in journals of which only the end is wanted"
-    )
+    assert read < journals / 2, f"{read} bytes read; the journals have {journals}"
 
 
 def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(

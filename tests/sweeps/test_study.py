@@ -93,7 +93,7 @@ def test_a_trial_of_a_killed_controller_is_requeued_once(tmp_path: Path, grid: A
     assert study._study.trials[4].user_attrs["retry_of"] == 0
 
 
-def test_an_adopted_trial_is_told_after_a_restart(tmp_path: Path, grid: Ablation) -> None:
+def test_an_adopted_trial_is_closed_after_a_restart(tmp_path: Path, grid: Ablation) -> None:
     study = open_study(tmp_path, grid)
     study.plan(missing)
     point = study.ask()
@@ -165,6 +165,11 @@ def test_a_lock_of_a_dead_writer_does_not_hold_up_the_next(tmp_path: Path, grid:
 # ---- against a model -----------------------------------------------------------------------------
 
 
+def complete_points(study: GridStudy) -> list[str]:
+    trials = [trial for trial in study._study.trials if trial.state.name == "COMPLETE"]
+    return [trial.user_attrs["fingerprint"] for trial in trials]
+
+
 @settings(
     derandomize=True,
     deadline=None,
@@ -183,8 +188,9 @@ def test_whatever_dies_every_point_is_completed_exactly_once(
     moves: list[str],
     choice: random.Random,
 ) -> None:
-    """A dictionary {fingerprint: state} says what the run directories would; the study must agree
-    with it after any moves.
+    """The study agrees with a dictionary {fingerprint: state} after any moves.
+
+    The dictionary stands for the run directories.
     """
     folder = tmp_path_factory.mktemp("model")
     truth = {point.fingerprint: "missing" for point in grid.points()}
@@ -210,9 +216,11 @@ def test_whatever_dies_every_point_is_completed_exactly_once(
                 assert truth[point.fingerprint] == "missing"
                 truth[point.fingerprint] = "running"
         elif move in ("tell", "fail") and running:
-            told = choice.choice(running)
-            study.tell(told, [1.0] if move == "tell" else None, "" if move == "tell" else "broken")
-            truth[told] = "done" if move == "tell" else "failed"
+            closed = choice.choice(running)
+            study.tell(
+                closed, [1.0] if move == "tell" else None, "" if move == "tell" else "broken"
+            )
+            truth[closed] = "done" if move == "tell" else "failed"
         elif move == "kill":  # the controller and its jobs
             truth |= dict.fromkeys(running, "missing")
             study = open_study(folder, grid)
@@ -232,13 +240,8 @@ def test_whatever_dies_every_point_is_completed_exactly_once(
     for fingerprint in study.running():
         study.tell(fingerprint, [1.0])
     drain(study)
-    complete = [
-        trial.user_attrs["fingerprint"]
-        for trial in open_study(folder, grid)._study.trials
-        if trial.state.name == "COMPLETE"
-    ]
     failed = [fingerprint for fingerprint, state in truth.items() if state == "failed"]
-    assert sorted([*complete, *failed]) == sorted(truth)
+    assert sorted([*complete_points(open_study(folder, grid)), *failed]) == sorted(truth)
 
 
 # ---- size and other programs ---------------------------------------------------------------------
@@ -300,7 +303,7 @@ def test_a_trial_that_another_program_closed_stops_nobody(tmp_path: Path, grid: 
     study.tell(running.fingerprint, [1.0])
     study.plan(lambda point, last: last is None or last.name == "FAIL")
     assert len(drain(study)) == 2, (
-        "trial 1 was not ours to close: its point is planned again when the run directory says it is missing"
+        "trial 1 was not ours to close: its point is planned again when it is missing"
     )
     study = open_study(tmp_path, grid)
     study.plan(lambda point, last: last is None or last.name == "FAIL")

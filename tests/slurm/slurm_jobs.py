@@ -1,9 +1,9 @@
-"""What the jobs of these tests run: the real experiment, slowed down so that a fault can hit it,
-and able to harm itself.
+"""Runs the real experiment, slowed down so that a fault can hit it, and able to harm itself.
 
-How it behaves is read from `pace.json` in the folder of the runs, again at every step, so that a
-test can let a run go on at full speed once the fault is over. See `Pace` in tests/slurm/user.py,
-which writes that file."""
+Its behaviour is read from `pace.json` in the folder of the runs, again at every step, so that a
+test can let a run continue at full speed once the fault is over. `Pace` in tests/slurm/user.py
+writes that file.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _harm(root: Path, name: str, step: int, pace: dict[str, Any]) -> None:
         meal = bytearray(pace["eat_mb"] << 20)
         meal[:: 1 << 12] = b"\1" * len(meal[:: 1 << 12])  # touched, or it would cost nothing
     if pace["signal_in_log"] and step == pace["harm_at"] and _first(root / f"{name}.signalled"):
-        log = logging.getLogger("tests.slurm.jobs")
+        log = logging.getLogger("tests.slurm.slurm_jobs")
         log.addHandler(_Interrupted())
         log.warning("a line during which the signal comes")
 
@@ -59,8 +59,9 @@ def _first(path: Path) -> bool:
 
 
 class _Interrupted(logging.StreamHandler):
-    """The signal comes while a line is being logged: an exception that a signal handler raises now
-    is swallowed by `logging`.
+    """Handler that sends the signal while a line is being logged.
+
+    `logging` swallows an exception that a signal handler raises then.
     """
 
     def format(self, record: logging.LogRecord) -> str:

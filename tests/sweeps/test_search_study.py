@@ -57,7 +57,7 @@ def run_all(study: SearchStudy, figure: Figure = hill) -> list[Point]:
 
 
 def requeue(point: Point, last: Any) -> bool:
-    """As the engine after all jobs have died: what is not told is to be run again."""
+    """Plans as the engine does after all jobs have died: what is open is run again."""
     return last is None or last.name == "RUNNING"
 
 
@@ -102,8 +102,9 @@ def test_what_the_study_stores_is_what_is_run(tmp_path: Path, base: Experiment) 
 
 
 def test_two_objectives_give_a_pareto_front(tmp_path: Path, base: Experiment) -> None:
-    """Quality grows with the depth of the decoder and so does the cost: every depth is on the
-    front, with the best of its points.
+    """Quality and cost grow with the depth of the decoder.
+
+    So every depth is on the front, with the best of its points.
     """
     depth = SearchParameter("model.decoder_depth", "depth", "int", 1, 4)
     study = reopen(
@@ -137,7 +138,7 @@ def test_a_wrong_number_of_figures_is_a_failure(tmp_path: Path, base: Experiment
 # ---- proposals that are no new point -------------------------------------------------------------
 
 
-def test_known_points_are_told_at_once_and_a_small_space_is_searched_to_its_end(
+def test_known_points_are_closed_at_once_and_a_small_space_is_searched_to_its_end(
     tmp_path: Path, base: Experiment
 ) -> None:
     space = (
@@ -312,7 +313,7 @@ def test_a_proposal_torn_off_half_made_is_closed(tmp_path: Path, base: Experimen
     assert len(study.running()) == 1 and study.ask() is not None
 
 
-def test_a_lost_study_is_made_anew_from_the_plan_and_the_run_directories(
+def test_a_lost_study_is_rebuilt_from_the_plan_and_the_run_directories(
     tmp_path: Path, base: Experiment
 ) -> None:
     wanted = made(base, trials=14)
