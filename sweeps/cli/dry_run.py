@@ -63,8 +63,8 @@ def dry_run(
             "(from their tokens; a factor of two either way)."
         )
     if starts:
-        preview = _preview(comparison, options, starts, queue)
-        print(f"\nSubmission ({options.executor}):\n{preview}")
+        print(f"\nSubmission ({options.executor}):")
+        print(_preview(comparison, options, starts, queue))
     print("\nNothing was run.")
     return 0
 
@@ -125,4 +125,4 @@ def _preview(
     root, folder = Path(comparison.base.runtime.root), sweep_folder(comparison)
     code = take_snapshot(root, options.entry, write=False)
     executor = make_executor(options, folder, comparison.sweep_id, starts, queue, code)
-    return executor.preview(starts)
+    return "\n".join([*executor.notes, executor.preview(starts)])

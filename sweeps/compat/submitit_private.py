@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core import utils
 
 
 def supervisor_command(folder: str | Path) -> list[str]:
@@ -34,10 +36,50 @@ class SubmittingExecutor(submitit.LocalExecutor):
         return self._start(command)
 
 
-def submission_script(executor: submitit.SlurmExecutor, token: str) -> str:
-    """Returns the text of the batch script that `executor` would submit.
+class BatchExecutor(submitit.SlurmExecutor):
+    """SLURM executor that hides variables of this process from sbatch, for arrays too.
 
-    Remove when submitit offers a dry run.
+    Remove when submitit.SlurmExecutor accepts an environment for sbatch, submits arrays by its own
+    class (it creates a plain SlurmExecutor for them), and offers a dry run.
     """
-    text: str = executor._make_submission_file_text(executor._submitit_command_str, token)
-    return text
+
+    def __init__(self, folder: Path, unset: Sequence[str]) -> None:
+        super().__init__(folder=folder, max_num_timeout=1000)
+        self._unset = tuple(unset)
+
+    def script(self, token: str) -> str:
+        """Returns the text of the batch script that would be submitted."""
+        text: str = self._make_submission_file_text(self._submitit_command_str, token)
+        return text
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        # names only: command lines are visible to other users
+        unset = [f"--unset={name}" for name in self._unset]
+        return ["env", *unset, "sbatch", str(submission_file_path)]
+
+    def _internal_process_submissions(
+        self, delayed_submissions: list[utils.DelayedSubmission]
+    ) -> list[submitit.Job[Any]]:
+        if len(delayed_submissions) == 1:
+            jobs: list[submitit.Job[Any]] = super()._internal_process_submissions(
+                delayed_submissions
+            )
+            return jobs
+        folder = utils.JobPaths.get_first_id_independent_folder(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        pickles = []
+        for delayed in delayed_submissions:
+            pickles.append(folder / f"{uuid.uuid4().hex}.pkl")
+            delayed.set_timeout(self.parameters.get("time", 5), self.max_num_timeout)
+            delayed.dump(pickles[-1])
+        array = BatchExecutor(self.folder, self._unset)
+        array.parameters = {**self.parameters, "map_count": len(pickles)}
+        self._throttle()
+        first = array._submit_command(self._submitit_command_str)
+        tasks = list(range(first.num_tasks))
+        jobs = []
+        for number, path in enumerate(pickles):
+            job = submitit.SlurmJob(self.folder, f"{first.job_id}_{number}", tasks)
+            job.paths.move_temporary_file(path, "submitted_pickle")
+            jobs.append(job)
+        return jobs

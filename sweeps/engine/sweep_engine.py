@@ -88,6 +88,8 @@ def run_sweep(
         retries = RetryPolicy(options.continuations)
         watcher = Watcher(state, progress, reconciler, retries, on_point)
         stopper = JobStopper(state, progress)
+        for note in executor.notes:
+            progress.note(note)
         reconciler.reconcile()
         return _loop(state, progress, submitter, watcher, stopper, detach, poll_s)
 

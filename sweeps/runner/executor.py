@@ -96,10 +96,12 @@ class Executor(Protocol):
     Attributes:
         slots: how many jobs are submitted at once.
         in_process: `submit` runs the jobs itself.
+        notes: sentences for the user, for example about ignored variables.
     """
 
     slots: int
     in_process: bool
+    notes: tuple[str, ...]
 
     def submit(self, points: Sequence[Point]) -> list[Job]:
         """Submits points, or the first few of them, and returns their jobs.
@@ -133,6 +135,7 @@ class RecordedJobs:
 
     def __init__(self, queue: SlurmQueue) -> None:
         self.queue = queue
+        self.notes: tuple[str, ...] = ()
 
     def adopt(self, point: Point, record: JobRecord) -> Job:
         return Job(point, record)

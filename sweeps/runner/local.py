@@ -83,6 +83,7 @@ class LocalJobs:
     """Processes on this machine, `slots` at once, with GPUs and cores divided between them."""
 
     in_process = False
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from typing import Any
@@ -13,6 +12,7 @@ import submitit
 from simvtp.errors import StopReason
 from simvtp.runs.run_records import RunState, RunStatus
 from sweeps.runner.job import run_job
+from sweeps.runner.slurm_queue import run_slurm
 
 REQUEUE_FOR_S = 100.0  # SLURM gives two minutes between its signal and the end
 RETRY_S = 5.0  # between two attempts to requeue
@@ -63,7 +63,7 @@ def requeue() -> bool:
     deadline = time.monotonic() + REQUEUE_FOR_S
     while True:
         command = ["scontrol", "requeue", job_id]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_slurm(command)
         if done.returncode == 0:
             print(f"saved; job {job_id} is back in the queue", flush=True)
             return True

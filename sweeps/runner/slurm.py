@@ -24,11 +24,12 @@ from simvtp.config.tree import to_dict
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.run_records import JobRecord
-from sweeps.compat.submitit_private import submission_script
+from sweeps.compat.submitit_private import BatchExecutor
 from sweeps.runner.code_snapshot import CodeSnapshot
 from sweeps.runner.executor import Job, JobOptions, RecordedJobs, SubmissionDeferred
 from sweeps.runner.point import PointJob
-from sweeps.runner.slurm_queue import SlurmQueue, cancel_jobs
+from sweeps.runner.slurm_environment import describe_dropped, dropped_variables
+from sweeps.runner.slurm_queue import SlurmQueue, cancel_jobs, run_slurm
 
 DEFAULT_MIN = 24 * 60  # minutes
 ARRAY_MAX = 1000  # SLURM's own default of MaxArraySize is 1001
@@ -60,6 +61,7 @@ class SlurmJobs(RecordedJobs):
         self._jobs = sweep_dir / "jobs" / "slurm" / "%j"
         self._submissions = sweep_dir / "submissions"
         self._largest = min(ARRAY_MAX, _array_limit())
+        self.notes = tuple(describe_dropped())
 
     def submit(self, points: Sequence[Point]) -> list[Job]:
         """Submits as many of the points as SLURM accepts; the caller submits the rest again.
@@ -165,8 +167,8 @@ class SlurmJobs(RecordedJobs):
         )
         return Job(point, record)
 
-    def _executor(self, name: str) -> submitit.SlurmExecutor:
-        executor = submitit.SlurmExecutor(folder=self._jobs, max_num_timeout=1000)
+    def _executor(self, name: str) -> BatchExecutor:
+        executor = BatchExecutor(self._jobs, dropped_variables())
         executor.update_parameters(**slurm_parameters(self._options, name, self._code))
         return executor
 
@@ -184,7 +186,7 @@ class SlurmJobs(RecordedJobs):
         """Returns the batch script of the next array."""
         executor = self._executor(f"{self._name}.TOKEN")
         executor.parameters |= {"map_count": min(points, self._largest)} if points > 1 else {}
-        return submission_script(executor, "TOKEN")
+        return executor.script("TOKEN")
 
 
 def slurm_parameters(
@@ -210,8 +212,9 @@ def slurm_parameters(
         "qos": options.qos or None,
         "constraint": options.constraint or None,
         "setup": [*variables, *options.setup] or None,
-        # else one dead rank leaves the others waiting for it
-        "srun_args": ["--kill-on-bad-exit=1", *options.srun_args],
+        # else one dead rank leaves the others waiting for it; and `sbatch --export=NONE` would be
+        # passed on to srun, so that the job would not get what its own script exports
+        "srun_args": ["--kill-on-bad-exit=1", "--export=ALL", *options.srun_args],
         # at most half of the limit, and SLURM is up to half a minute early: a job that is asked to
         # save as soon as it has started would be requeued for ever
         "signal_delay_s": min(options.signal_s, max(1, 30 * minutes - 30)),
@@ -231,7 +234,7 @@ def _array_limit() -> int:
     """Returns MaxArraySize of the cluster less one; a thousand if it does not say."""
     command = ["scontrol", "show", "config"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        done = run_slurm(command, timeout_s=20)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ARRAY_MAX
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", done.stdout)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweeps.runner.slurm_environment import slurm_environment
+
 ANSWER_S = 60.0  # a SLURM command that takes longer counts as no answer
 IDS_PER_CALL = 1000
 # states of a job that has no process
@@ -104,7 +106,7 @@ def cancel_jobs(job_ids: Sequence[str]) -> str:
     errors = []
     for start in range(0, len(job_ids), IDS_PER_CALL):
         command = ["scancel", *job_ids[start : start + IDS_PER_CALL]]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_slurm(command)
         errors += [
             line
             for line in done.stderr.splitlines()
@@ -113,12 +115,30 @@ def cancel_jobs(job_ids: Sequence[str]) -> str:
     return "; ".join(errors)
 
 
+def run_slurm(
+    command: list[str], timeout_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a SLURM command without the caller's SLURM variables.
+
+    Raises:
+        FileNotFoundError: this machine does not have it.
+        subprocess.TimeoutExpired: it took longer than `timeout_s`.
+    """
+    return subprocess.run(
+        command,
+        env=slurm_environment(),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=timeout_s,
+    )
+
+
 def ask(command: list[str]) -> str | None:
     """Returns what a SLURM command printed; None if it failed or took too long."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=ANSWER_S
-        )
+        done = run_slurm(command, timeout_s=ANSWER_S)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
