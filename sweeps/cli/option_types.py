@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -54,19 +53,3 @@ def natural_int(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
     return int(text)
-
-
-def minutes(text: str) -> int:
-    """Returns minutes: `90`, `1:30` (hours:minutes), `2-00:00` (days-hours:minutes).
-
-    Seconds are optional and ignored.
-    """
-    found = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d{2})(?::\d{2})?", text)
-    total = int(text) if text.isdigit() else 0
-    if found:
-        total = int(found["d"] or 0) * 1440 + int(found["h"]) * 60 + int(found["m"])
-    if total < 1:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not a time such as 90 (minutes), 1:30 or 2-00:00"
-        )
-    return total

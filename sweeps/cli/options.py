@@ -71,17 +71,17 @@ def with_data(base: Experiment, data: str | None) -> Experiment:
 
 def make_options(args: argparse.Namespace, entry: str = ENTRY) -> JobOptions:
     """Returns the job options of the command line; `entry` runs one experiment."""
-    extra = dict(text.split("=", 1) if "=" in text else (text, "") for text in args.sbatch)
     continuations = args.continuations
     if continuations is None:
         continuations = CONTINUATIONS[args.executor]
     return JobOptions(
         executor=args.executor,
         parallel=args.parallel,
-        gpus=args.gpus,
+        gpus=args.gpus.count if args.gpus else None,
+        gpu_kind=args.gpus.kind if args.gpus else "",
         tasks=args.tasks,
         cpus=args.cpus,
-        mem_gb=args.mem,
+        memory=args.mem or "",
         minutes=args.time,
         signal_s=args.signal,
         nodes=args.nodes,
@@ -91,7 +91,7 @@ def make_options(args: argparse.Namespace, entry: str = ENTRY) -> JobOptions:
         constraint=args.constraint,
         setup=tuple(args.setup),
         srun_args=tuple(args.srun),
-        slurm=extra,
+        slurm=dict(args.sbatch),
         continuations=continuations,
         entry=entry,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from ablations.command_line import AxisOption
 from ablations.design import Ablation
 from ablations.search import Search
 from simvtp.config.recipes import RECIPES
-from sweeps.cli.option_types import hours, list_of, minutes, natural_int, positive_int
+from sweeps.cli.option_types import hours, list_of, natural_int, positive_int
 from sweeps.cli.script_parser import ScriptParser
+from sweeps.cli.slurm_values import gpus, memory, minutes, one_line, sbatch_option
 from sweeps.runner import EXECUTORS
 from sweeps.runner.cluster_profile import CLUSTERS, apply_profile
 
@@ -21,6 +23,7 @@ PROFILED = (
     "executor", "parallel", "gpus", "tasks", "cpus", "time", "continuations", "setup",
     "partition", "account", "qos", "constraint", "nodes", "mem", "signal", "srun", "sbatch",
 )  # fmt: skip
+DASHED_VALUES = ("--srun", "--sbatch")
 SLURM_NAMES = (
     ("partition", "partition"),
     ("account", "account"),
@@ -62,11 +65,26 @@ class SweepScript:
 def read_arguments(sweep: SweepScript, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line; a cluster profile that it names gives the defaults."""
     parser = make_parser(sweep)
-    args = parser.parse_intermixed_args(arguments)
+    words = join_values(sys.argv[1:] if arguments is None else arguments)
+    args = parser.parse_intermixed_args(words)
     if args.cluster:
         apply_profile(parser, args.cluster, PROFILED)
-        args = parser.parse_intermixed_args(arguments)
+        args = parser.parse_intermixed_args(words)
     return args
+
+
+def join_values(arguments: Sequence[str]) -> list[str]:
+    """Joins `--srun --container-image=x` to `--srun=--container-image=x`, for --sbatch too.
+
+    argparse would take the value for another option, as it begins with dashes.
+    """
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] in DASHED_VALUES and word.startswith("-"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def make_parser(sweep: SweepScript) -> argparse.ArgumentParser:
@@ -208,8 +226,8 @@ def _add_resources(group: Group) -> None:
     group.add_argument(
         "--gpus",
         "--gpus-per-node",
-        type=natural_int,
-        metavar="N",
+        type=gpus,
+        metavar="[TYPE:]N",
         help="GPUs per job, on SLURM per node (default: 1 where there are any; SLURM: none)",
     )
     group.add_argument(
@@ -231,8 +249,9 @@ def _add_resources(group: Group) -> None:
         "--time",
         type=minutes,
         default=0,
-        metavar="[D-]H:MM",
-        help="limit per job, also in minutes (default: none; SLURM 24:00)",
+        metavar="TIME",
+        help="limit per job as sbatch reads it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S "
+        "(default: none; SLURM 24:00:00)",
     )
     group.add_argument(
         "--continue",
@@ -253,11 +272,16 @@ def _add_resources(group: Group) -> None:
 
 def _add_slurm(group: Group) -> None:
     for name, help_text in SLURM_NAMES:
-        group.add_argument(f"--{name}", default="", metavar="NAME", help=help_text)
+        group.add_argument(f"--{name}", type=one_line, default="", metavar="NAME", help=help_text)
     group.add_argument(
         "--nodes", type=positive_int, default=1, metavar="N", help="nodes per job (default: 1)"
     )
-    group.add_argument("--mem", type=float, default=0, metavar="GB", help="memory per node")
+    group.add_argument(
+        "--mem",
+        type=memory,
+        metavar="GB",
+        help="memory per node, also with one of sbatch's units: 480, 2.5, 500000M",
+    )
     group.add_argument(
         "--signal",
         type=positive_int,
@@ -268,6 +292,7 @@ def _add_slurm(group: Group) -> None:
     group.add_argument(
         "--srun",
         action="append",
+        type=one_line,
         default=[],
         metavar="ARG",
         help="argument for srun (containers, binding); may be repeated",
@@ -275,9 +300,10 @@ def _add_slurm(group: Group) -> None:
     group.add_argument(
         "--sbatch",
         action="append",
+        type=sbatch_option,
         default=[],
-        metavar="key=value",
-        help="any other option of sbatch; may be repeated",
+        metavar="key[=value]",
+        help="any other option of sbatch, also a flag; may be repeated",
     )
 
 
@@ -288,7 +314,7 @@ examples:
   {program}                              the demo: recipe tiny, embedded data, this machine
   {program} --dry-run                    what would be run, and what exists already
   {program} --data clips.csv --seeds 0,1,2      your own clips, three seeds
-  {program} --recipe base --executor slurm --partition gpu --gpus 8 --time 2-00:00
+  {program} --recipe base --executor slurm --partition gpu --gpus 8 --time 2-00
   {program} pretrain.epochs=2 model.depth=2     any setting by its name
 {sweep.examples}
 Run the same command again to continue: finished points are not run again, jobs that are still

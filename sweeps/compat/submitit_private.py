@@ -79,7 +79,9 @@ class BatchExecutor(submitit.SlurmExecutor):
         tasks = list(range(first.num_tasks))
         jobs = []
         for number, path in enumerate(pickles):
-            job = submitit.SlurmJob(self.folder, f"{first.job_id}_{number}", tasks)
+            job: submitit.Job[Any] = submitit.SlurmJob(
+                self.folder, f"{first.job_id}_{number}", tasks
+            )
             job.paths.move_temporary_file(path, "submitted_pickle")
             jobs.append(job)
         return jobs

@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parallel=given.parallel or int(single),
         minutes=30,
         entry=ENTRY,
-        mem_gb=1,
+        memory="1G",
         continuations=3,
     )
     try:

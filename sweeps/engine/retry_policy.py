@@ -11,7 +11,13 @@ from pathlib import Path
 from ablations.design import Point
 from simvtp.errors import StopReason
 from simvtp.runs.run_records import JobEnd, RunState
-from sweeps.monitor.point_state import PointState, failure_log, rank_failure, record_end
+from sweeps.monitor.point_state import (
+    PointState,
+    failure_log,
+    rank_failure,
+    record_end,
+    setup_failure,
+)
 from sweeps.runner.job_end import find_ends
 
 ANSWER_S = 12.0  # the accounting is up to five seconds late
@@ -42,8 +48,10 @@ class RetryPolicy:
 
     def wanted(self, point: Point, state: PointState) -> bool:
         """Returns whether to restart the point, and counts this as a restart."""
-        if not self.limit or not lost(state) or rank_failure(point.run_dir, state.submitted):
+        if not self.limit or not lost(state):
             return False
+        if rank_failure(point.run_dir, state.submitted) or setup_failure(state, point.run_dir):
+            return False  # it would end the same way
         reached = saved_files(point.run_dir)
         if reached != self._reached.get(point.fingerprint):
             self._reached[point.fingerprint], self._tries[point.fingerprint] = reached, 0

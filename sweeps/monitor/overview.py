@@ -23,6 +23,7 @@ from sweeps.monitor.point_state import (
     newest_host,
     rank_failure,
     read_value,
+    setup_failure,
 )
 from sweeps.monitor.point_view import WAITING, PointView, SweepView, count_line, point_view
 from sweeps.runner.liveness import state_of
@@ -302,7 +303,8 @@ def _queue_row(state: PointState, queue: SlurmQueue) -> tuple[str, str]:
 def reason_of(state: PointState, run_dir: Path) -> str:
     """Returns why a point is not finished, in one line; "" if it runs, waits or is finished."""
     if state.state == RunState.KILLED:
-        return rank_failure(run_dir, state.submitted) or state.message or LOST
+        named = rank_failure(run_dir, state.submitted) or setup_failure(state, run_dir)
+        return named or state.message or LOST
     by = state.ended.by if state.ended else ""
     defaults: dict[str, str] = {
         RunState.FAILED: "no reason given",

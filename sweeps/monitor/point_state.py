@@ -33,6 +33,7 @@ ALIVE = (RunState.RUNNING, RunState.STARTING)
 GIVEN_UP = (RunState.FAILED, RunState.CANCELLED)  # not started again unless the user asks for it
 DONE = (RunState.FINISHED, RunState.PRUNED)
 RANK_FAILURE = "rank_failure.json"
+SETUP_FAILED = "setup command failed"  # beginning of the line that names it, in the job's log
 BY_HAND = "by hand"  # executor of an experiment that was started without a sweep
 SILENT_AFTER_S = 300.0  # a job on another machine that wrote nothing for this long counts as gone
 
@@ -192,6 +193,15 @@ def rank_failure(run_dir: Path, since: float) -> str:
     if not failure or float(failure.get("at", 0)) < since:
         return ""
     return f"rank {failure.get('rank')}: {failure.get('message')}"
+
+
+def setup_failure(state: PointState, run_dir: Path) -> str:
+    """Returns the line that names the setup command that ended the job; "" if none did."""
+    if state.state != RunState.KILLED:
+        return ""
+    _, lines = failure_log(state, run_dir, count=5)
+    found = [line for line in lines if line.startswith(SETUP_FAILED)]
+    return found[-1] if found else ""
 
 
 def writer_job(status: RunStatus | None) -> JobRecord:

@@ -65,11 +65,20 @@ def apply_profile(parser: argparse.ArgumentParser, name: str, allowed: Collectio
         parser.set_defaults(**{options[key].dest: _converted(path, key, value, options[key])})
 
 
+def _table_entry(path: Path, name: str, value: Any) -> str:
+    """Returns an entry of a table as the command line would give it; True makes a flag."""
+    if isinstance(value, dict | list):
+        raise ConfigError(f"{path}: {name} is one value, not a list or table.")
+    return name if value is True else f"{name}={value}"
+
+
 def _converted(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
     """Returns the value as the command line would give it."""
     several = isinstance(action, argparse._AppendAction)
     if several and isinstance(value, dict):  # [sbatch] as a table
-        value = [f"{name}={item}" for name, item in value.items()]
+        value = [
+            _table_entry(path, name, item) for name, item in value.items() if item is not False
+        ]
     if several != isinstance(value, list):
         expected = "a list of texts in square brackets" if several else "one value, not a list"
         raise ConfigError(f"{path}: {key} is {expected}.")

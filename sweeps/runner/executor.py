@@ -31,16 +31,17 @@ class JobOptions:
         executor: where the jobs run.
         parallel: jobs at once; 0 = one per GPU, or one per core up to 8 (SLURM: no limit).
         gpus: GPUs per job (SLURM: per node); None = 1 where there are any (SLURM: none).
+        gpu_kind: type of the GPUs (SLURM), for example `a100`; empty = any.
         tasks: processes (ranks) per node; 0 = one per GPU, or one.
         cpus: CPU cores per job (SLURM: per process); 0 = local: cores / parallel.
-        mem_gb: memory per node (SLURM).
+        memory: memory per node as sbatch writes it (SLURM), for example `480G`; empty = its default.
         minutes: time limit; 0 = none locally, 24 hours on SLURM.
         signal_s: seconds before the time limit at which a job is asked to save (SLURM).
         nodes: nodes per job (SLURM).
         partition, account, qos, constraint: SLURM's options of these names.
         setup: shell commands before each job, for example `module load cuda`.
         srun_args: arguments for srun.
-        slurm: any other sbatch option.
+        slurm: any other sbatch option; True for a flag.
         continuations: how often a lost point is restarted without having made progress.
         entry: function that runs one experiment, `module:function`.
     """
@@ -48,9 +49,10 @@ class JobOptions:
     executor: Literal["local", "slurm", "debug"] = "local"
     parallel: int = 0
     gpus: int | None = None
+    gpu_kind: str = ""
     tasks: int = 0
     cpus: int = 0
-    mem_gb: float = 0
+    memory: str = ""
     minutes: int = 0
     signal_s: int = 120
     nodes: int = 1
@@ -60,7 +62,7 @@ class JobOptions:
     constraint: str = ""
     setup: tuple[str, ...] = ()
     srun_args: tuple[str, ...] = ()
-    slurm: dict[str, str] = field(default_factory=dict)
+    slurm: dict[str, str | bool] = field(default_factory=dict)
     continuations: int = 0
     entry: str = ENTRY
 

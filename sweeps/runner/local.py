@@ -30,6 +30,7 @@ from sweeps.runner.code_snapshot import CodeSnapshot
 from sweeps.runner.executor import Job, JobOptions, signal_process, signal_session
 from sweeps.runner.liveness import job_alive
 from sweeps.runner.point import PointJob
+from sweeps.runner.setup_lines import checked_line
 from sweeps.runner.slurm_queue import SlurmQueue
 
 LAUNCH_LOG = "launch.log"  # output of the setup commands
@@ -115,6 +116,11 @@ class LocalJobs:
             raise UserError(
                 f"--nodes {nodes}: this machine is one node; use --executor slurm, "
                 "or --tasks for several processes."
+            )
+        if self._options.gpu_kind:
+            raise UserError(
+                f"--gpus {self._options.gpu_kind}:{gpus}: a type of GPU is chosen by SLURM; give the "
+                "number alone, or use --executor slurm."
             )
         if self._gpus and (gpus or 0) > len(self._gpus):
             raise UserError(
@@ -215,7 +221,8 @@ def job_command(folder: Path, setup: Sequence[str]) -> list[str]:
         return program
     shell = shutil.which("bash") or "/bin/sh"
     # exec: the job keeps the process id that job.json records
-    return [shell, "-c", " && ".join([*setup, f"exec {shlex.join(program)}"])]
+    lines = [*map(checked_line, setup), f"exec {shlex.join(program)}"]
+    return [shell, "-c", "\n".join(lines)]
 
 
 def visible_gpus() -> list[str]:

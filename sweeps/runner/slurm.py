@@ -28,10 +28,13 @@ from sweeps.compat.submitit_private import BatchExecutor
 from sweeps.runner.code_snapshot import CodeSnapshot
 from sweeps.runner.executor import Job, JobOptions, RecordedJobs, SubmissionDeferred
 from sweeps.runner.point import PointJob
+from sweeps.runner.setup_lines import checked_line
 from sweeps.runner.slurm_environment import describe_dropped, dropped_variables
 from sweeps.runner.slurm_queue import SlurmQueue, cancel_jobs, run_slurm
 
 DEFAULT_MIN = 24 * 60  # minutes
+# options that `slurm_parameters` gives and whose names have a dash
+OWN_OPTIONS = ("ntasks-per-node", "gpus-per-node", "cpus-per-task")
 ARRAY_MAX = 1000  # SLURM's own default of MaxArraySize is 1001
 _NO_ANSWER = re.compile(
     r"Unable to contact slurm controller|[Tt]imed out|Slurm temporarily unable"
@@ -57,6 +60,10 @@ class SlurmJobs(RecordedJobs):
         code: CodeSnapshot | None = None,
     ) -> None:
         super().__init__(queue)
+        if not str(sweep_dir).isprintable():  # it is written into the batch script
+            raise UserError(
+                f"--root: the path {str(sweep_dir)!r} has a line break or control character."
+            )
         self._options, self._name, self._code = options, name, code
         self._jobs = sweep_dir / "jobs" / "slurm" / "%j"
         self._submissions = sweep_dir / "submissions"
@@ -199,19 +206,22 @@ def slurm_parameters(
     environment = code.environment() if code else {}
     variables = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
     minutes = options.minutes or DEFAULT_MIN
+    gpus: int | str | None = options.gpus
+    if options.gpu_kind:
+        gpus = f"{options.gpu_kind}:{options.gpus}"
     wanted = {
         "job_name": name,
         "time": minutes,
         "nodes": options.nodes,
         "ntasks_per_node": options.ranks_per_node,
-        "gpus_per_node": options.gpus,
+        "gpus_per_node": gpus,
         "cpus_per_task": options.cpus or None,
-        "mem": f"{options.mem_gb:g}G" if options.mem_gb else None,
+        "mem": options.memory or None,
         "partition": options.partition or None,
         "account": options.account or None,
         "qos": options.qos or None,
         "constraint": options.constraint or None,
-        "setup": [*variables, *options.setup] or None,
+        "setup": [*variables, *map(checked_line, options.setup)] or None,
         # else one dead rank leaves the others waiting for it; and `sbatch --export=NONE` would be
         # passed on to srun, so that the job would not get what its own script exports
         "srun_args": ["--kill-on-bad-exit=1", "--export=ALL", *options.srun_args],
@@ -219,9 +229,18 @@ def slurm_parameters(
         # save as soon as it has started would be requeued for ever
         "signal_delay_s": min(options.signal_s, max(1, 30 * minutes - 30)),
         "array_parallelism": options.parallel or 256,
-        "additional_parameters": {"requeue": True, **options.slurm},
+        "additional_parameters": _other_options(options.slurm),
     }
     return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _other_options(given: dict[str, str | bool]) -> dict[str, str | bool]:
+    """Returns sbatch options under submitit's names, so that each is in the script once."""
+    requeue = {} if "no-requeue" in given else {"requeue": True}
+    named = {
+        name.replace("-", "_") if name in OWN_OPTIONS else name: v for name, v in given.items()
+    }
+    return {**requeue, **named}
 
 
 def _reason(text: str) -> str:

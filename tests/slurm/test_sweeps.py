@@ -150,7 +150,7 @@ def test_detached_by_a_cluster_profile_and_watched_later(
 ) -> None:
     profile = user.root / "here.toml"
     profile.write_text(
-        'executor = "slurm"\npartition = "grace"\ntime = "0:37"\nmem = 3\n'
+        'executor = "slurm"\npartition = "grace"\ntime = "0:37:00"\nmem = 3\n'
         '[sbatch]\ncomment = "of-the-profile"\n'
     )
     options = ("--cluster", str(profile))

@@ -24,7 +24,7 @@ def profile(tmp_path: Path, text: str) -> str:
 
 def test_a_profile_gives_defaults_and_the_command_line_wins(tmp_path: Path) -> None:
     text = (
-        'executor = "slurm"\npartition = "gpu"\ngpus = 4\ntime = "2:00"\n'
+        'executor = "slurm"\npartition = "gpu"\ngpus = 4\ntime = "2:00:00"\n'
         'setup = ["module load x"]\n[sbatch]\nexclude = "n1"\n'
     )
     args = read_arguments(

@@ -129,7 +129,8 @@ def test_a_manifest_becomes_the_data_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "minutes"), [("90", 90), ("1:30", 90), ("2-00:00", 2880), ("01:00:00", 60)]
+    ("text", "minutes"),
+    [("90", 90), ("30:00", 30), ("1:30", 2), ("2-00", 2880), ("2-00:00", 2880), ("01:00:00", 60)],
 )
 def test_times(text: str, minutes: int) -> None:
     assert make_options(make_parser(SWEEP).parse_args(["--time", text])).minutes == minutes

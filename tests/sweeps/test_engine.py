@@ -363,7 +363,7 @@ def test_slurm_options_become_sbatch_flags(tmp_path: Path) -> None:
         parallel=4,
         gpus=8,
         cpus=10,
-        mem_gb=120,
+        memory="120G",
         minutes=2880,
         nodes=2,
         partition="gpu",
