@@ -12,11 +12,11 @@ from ablations.command_line import AxisOption
 from ablations.design import Ablation
 from ablations.search import Search
 from simvtp.config.recipes import RECIPES
+from sweeps.cli.cluster_profile import CLUSTERS, apply_profile
 from sweeps.cli.option_types import hours, list_of, natural_int, positive_int
 from sweeps.cli.script_parser import ScriptParser
 from sweeps.cli.slurm_values import gpus, memory, minutes, one_line, sbatch_option
 from sweeps.runner import EXECUTORS
-from sweeps.runner.cluster_profile import CLUSTERS, apply_profile
 
 # options that a cluster profile may give
 PROFILED = (

@@ -34,7 +34,7 @@ class JobOptions:
         gpu_kind: type of the GPUs (SLURM), for example `a100`; empty = any.
         tasks: processes (ranks) per node; 0 = one per GPU, or one.
         cpus: CPU cores per job (SLURM: per process); 0 = local: cores / parallel.
-        memory: memory per node as sbatch writes it (SLURM), for example `480G`; empty = its default.
+        memory: memory per node as sbatch writes it (SLURM), such as `480G`; empty = its default.
         minutes: time limit; 0 = none locally, 24 hours on SLURM.
         signal_s: seconds before the time limit at which a job is asked to save (SLURM).
         nodes: nodes per job (SLURM).

@@ -119,8 +119,8 @@ class LocalJobs:
             )
         if self._options.gpu_kind:
             raise UserError(
-                f"--gpus {self._options.gpu_kind}:{gpus}: a type of GPU is chosen by SLURM; give the "
-                "number alone, or use --executor slurm."
+                f"--gpus {self._options.gpu_kind}:{gpus}: a type of GPU is chosen by SLURM; "
+                "give the number alone, or use --executor slurm."
             )
         if self._gpus and (gpus or 0) > len(self._gpus):
             raise UserError(

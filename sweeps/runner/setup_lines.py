@@ -8,7 +8,7 @@ from sweeps.monitor.point_state import SETUP_FAILED
 
 
 def checked_line(line: str) -> str:
-    """Returns a shell line that runs `line` in the same shell, and exits with its status if it fails.
+    """Returns shell code that runs `line` in the same shell and exits with its status if it fails.
 
     The exit status of the job is that of the line, and its last line of output names it.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablations import mask_ratio
-from simvtp.config.schema import Experiment
+from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError, UserError
 from sweeps.cli.command import main
 from sweeps.cli.options import make_options
