@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from simvtp.config.tree import setting
+from simvtp.config.tree import added, setting
 
 Pooling = Literal["content", "with_pads", "cls"]
 POOLING = (
@@ -31,6 +31,11 @@ class ModelConfig:
     mlp_ratio: float = setting(4.0, "width of an MLP over the width of its block")
     vocab_size: int = setting(30522, "word pieces; 0 = those of the tokenizer")
     text_length: int = setting(32, "word pieces of a caption, [CLS] and [SEP] included")
+    text_padding: Literal["fixed", "longest"] = added(
+        "fixed",
+        "captions are padded to text_length; longest = released: to the longest of the local "
+        "batch, truncated at max_text_positions",
+    )
     max_text_positions: int = setting(512, "positions of the text embedding")
     text_dropout: float = setting(0.1, "dropout of the text embedding")
     drop_path: float = setting(0.0, "stochastic depth of the last block; linear from 0")

@@ -69,6 +69,7 @@ def released() -> Experiment:
             contrastive_text="masked",
             reuse_pair_pass=False,
             vtm_negatives="random",
+            text_padding="longest",
         ),
         masks=MaskConfig(text_rule="bernoulli"),
         losses=LossConfig(vtc_negatives="local"),

@@ -1,32 +1,37 @@
 """Compares our models with reference files of the released implementation.
 
 A reference file (`.safetensors`) holds weights `state/*` in the released naming, inputs `in/*`,
-outputs `out/*`, gradient norms `grad_norm/*` and its sizes as JSON in the metadata key `config`.
-There are two kinds, told apart by their content: of the pre-training model and of the dual encoder.
+outputs `out/*`, gradient norms `grad_norm/*` (and gradients `grad/*` in full, where it has them)
+and its sizes as JSON in the metadata key `config`.
+There are two kinds, recognised by their content: of the pre-training model and of the dual encoder.
+Of the former, the losses of the whole pipeline of the recipe `released` are compared as well.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
+from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.recipes import released
+from simvtp.config.tree import narrow
+from simvtp.data.text.tokenizer import TokenBatch, trim_padding
 from simvtp.errors import CheckpointError
+from simvtp.experiment.reference_file import Deviation, Reference, compare, ratio, read_reference
 from simvtp.models.common.embeddings import PAD_ID
 from simvtp.models.common.layers import BLOCK_NORM_EPS
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.weights.pretrained import import_state
+from simvtp.models.weights.state_dict_maps import to_released
 from simvtp.training.losses import (
     contrastive_loss,
     masked_pixel_loss,
@@ -34,79 +39,11 @@ from simvtp.training.losses import (
     normalise_tubes,
     word_loss,
 )
+from simvtp.training.objectives import PretrainObjective
 
-TENSOR_LIMIT = 1e-5  # outputs and losses
 GRADIENT_LIMIT = 1e-4  # gradient norms
 # smaller gradient norms, relative to the file's largest, count as this: rounding noise has no ratio
 NEGLIGIBLE = 1e-9
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """One comparison of a tensor.
-
-    Attributes:
-        name: of the tensor.
-        relative: max |ours - reference| / max |reference|.
-        limit: largest value that is accepted.
-    """
-
-    name: str
-    relative: float
-    limit: float
-
-    @property
-    def ok(self) -> bool:
-        """Returns True if the deviation is within its limit."""
-        return self.relative <= self.limit
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A reference file in memory; its methods raise CheckpointError for what it lacks."""
-
-    path: str
-    config: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-
-    def size(self, key: str) -> Any:
-        """Returns an entry of the metadata."""
-        if key not in self.config:
-            raise CheckpointError(
-                f"{self.path}: its metadata `config` has no '{key}', so the model cannot be built."
-            )
-        return self.config[key]
-
-    def tensor(self, name: str) -> Tensor:
-        """Returns a tensor by its full name."""
-        if name not in self.tensors:
-            raise CheckpointError(
-                f"{self.path}: there is no tensor '{name}' in this reference file."
-            )
-        return self.tensors[name]
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        """Returns the tensors whose names begin with `prefix`, without it."""
-        return {
-            name.removeprefix(prefix): value
-            for name, value in self.tensors.items()
-            if name.startswith(prefix)
-        }
-
-
-def read_reference(path: str | Path) -> Reference:
-    """Reads a reference file; raises CheckpointError if it is none."""
-    try:
-        with safe_open(path, "pt") as file:
-            config = json.loads((file.metadata() or {}).get("config", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{path}: no sizes in its metadata (key `config`, a JSON object): this is not a reference file."
-        )
-    return Reference(str(path), config, tensors)
 
 
 def check_reference_file(
@@ -148,35 +85,122 @@ def main(path: str | Path) -> int:
 # ---- the two kinds -------------------------------------------------------------------------------
 
 
-def _check_pretraining(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]:
-    config = _config(reference, decoder=True)
-    model = SimVTP(config).to(dtype)
+def _build_pretraining(reference: Reference, dtype: torch.dtype) -> tuple[SimVTP, dict[str, str]]:
+    """Returns the model with the weights of the file, and {their name: ours}."""
+    model = SimVTP(_config(reference, decoder=True)).to(dtype)
     names = import_state(model, reference.group("state/"), reference.path).names
     model.text_embedding.word.padding_idx = reference.config.get("pad_id", PAD_ID)
-    outputs = model(_batch(reference, "in/input_ids_original"), _masks(reference, config))
+    return model, dict(names)
+
+
+def _run_pretraining(reference: Reference, model: SimVTP) -> tuple[dict[str, Tensor], Tensor]:
+    """Returns the outputs of the model, and the four losses [4]: mvm, mlm, vtc, vtm."""
+    masks = _masks(reference, model.config)
+    outputs = model(_batch(reference, "in/input_ids_original"), masks)
     target = normalise_tubes(outputs["video_pixels"], outputs["video_prediction"].dtype)
     temperature = reference.size("temperature")
-    losses = torch.stack([
+    losses = (
         masked_pixel_loss(outputs["video_prediction"], target),
         word_loss(outputs["word_logits"], outputs["word_labels"]),
         contrastive_loss(outputs["video_feature"], outputs["text_feature"], temperature),
         matching_loss(outputs["match_logits"]),
-    ])  # fmt: skip
+    )
+    return {**outputs, "video_target": target}, torch.stack(losses)
+
+
+def pretraining_loss(reference: Reference) -> Tensor:
+    """Returns the sum of the four losses of a file of the pre-training model, in float64."""
+    model, _ = _build_pretraining(reference, torch.float64)
+    with torch.no_grad():
+        return _run_pretraining(reference, model)[1].sum()
+
+
+def _check_pretraining(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]:
+    model, names = _build_pretraining(reference, dtype)
+    outputs, losses = _run_pretraining(reference, model)
     losses.sum().backward()
     ours = {
         "out/video_prediction_masked": outputs["video_prediction"],
-        "out/video_target_masked": target,
+        "out/video_target_masked": outputs["video_target"],
         "out/mlm_logits": outputs["word_logits"],
         "out/vtm_logits": outputs["match_logits"],
         "out/text_feature": outputs["text_feature"],
         "out/video_feature": outputs["video_feature"],
     }
     for name, value in ours.items():
-        yield _deviation(name, value, reference.tensor(name))
+        yield compare(name, value, reference.tensor(name))
     expected = reference.tensor("out/losses_mvm_mlm_vtc_vtm")
     for name, value, right in zip(("mvm", "mlm", "vtc", "vtm"), losses, expected, strict=True):
-        yield _deviation(f"loss {name}", value, right)
+        yield compare(f"loss {name}", value, right)
     yield from _gradients(reference, model, names)
+    if reference.tensor("in/attention_mask").bool().any(dim=0).all():
+        yield from _check_pipeline(reference, dtype)  # padded to the longest caption, as released
+
+
+def _check_pipeline(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]:
+    """Compares the losses of the recipe `released` on the file's clips and unpadded captions.
+
+    The recipe gives the padding, the number of masked tubes, the wiring of the model, and the
+    losses; the file gives the sizes, and what is drawn by chance: masked tubes, masked words, and
+    VTM's negatives.
+    """
+    recipe = released()
+    sizes, wiring = _config(reference, decoder=True), narrow(recipe.model, SimVTPConfig)
+    config = replace(
+        sizes,
+        pooling=wiring.pooling,
+        contrastive_text=wiring.contrastive_text,
+        contrastive_video=wiring.contrastive_video,
+        reuse_pair_pass=wiring.reuse_pair_pass,
+        text_padding=wiring.text_padding,
+        text_length=min(wiring.text_length, sizes.max_text_positions),
+    )
+    given = _batch(reference, "in/input_ids_original")
+    batch = _pad_by_rule(given, config)
+    masks = _masks(reference, config)
+    labels = masks.word_labels[:, : batch.input_ids.shape[1]]
+    video_ratio = reference.config.get("video_mask_ratio", recipe.masks.video_ratio)
+    ruled = replace(recipe.masks, video_ratio=video_ratio)
+    hidden = hidden_per_slot(config, ruled) * config.grid[0]
+    count = torch.tensor(float(hidden))
+    yield compare("pipeline masked tubes", count, torch.tensor(float(masks.masked.shape[1])))
+    length = torch.tensor(float(batch.input_ids.shape[1]))
+    yield compare("pipeline text length", length, torch.tensor(float(given.input_ids.shape[1])))
+    masked_ids = _pad_by_rule(replace(given, input_ids=masks.input_ids), config).input_ids
+    masks = replace(
+        masks,
+        input_ids=masked_ids,
+        word_positions=torch.arange(labels.shape[1]).repeat(len(labels), 1),
+        word_labels=labels,
+    )
+    model = SimVTP(config).to(dtype).eval()
+    import_state(model, reference.group("state/"), reference.path)
+    model.text_embedding.word.padding_idx = reference.config.get("pad_id", PAD_ID)
+    temperature = reference.size("temperature")
+    objective = PretrainObjective(replace(recipe.losses, temperature=temperature))
+    losses, _ = objective(model(batch, masks))
+    expected = reference.tensor("out/losses_mvm_mlm_vtc_vtm")
+    for (name, value), right in zip(losses.items(), expected, strict=True):
+        yield compare(f"pipeline loss {name}", value, right)
+
+
+def _pad_by_rule(batch: Batch, config: SimVTPConfig) -> Batch:
+    """Returns the batch with its captions padded again, by `model.text_padding`."""
+    longest = config.text_padding == "longest"
+    length = config.max_text_positions if longest else config.text_length
+    more = max(0, length - batch.input_ids.shape[1])
+    tokens = TokenBatch(
+        F.pad(batch.input_ids, (0, more)),
+        F.pad(batch.attention_mask, (0, more)),
+        F.pad(batch.word_ids, (0, more), value=-1),
+    )
+    tokens = trim_padding(tokens) if longest else tokens
+    return replace(
+        batch,
+        input_ids=tokens.input_ids,
+        attention_mask=tokens.attention_mask,
+        word_ids=tokens.word_ids,
+    )
 
 
 def _check_dual(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]:
@@ -194,8 +218,8 @@ def _check_dual(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]
         "out/similarity": F.normalize(text, dim=-1) @ F.normalize(video, dim=-1).T,
     }
     for name, value in ours.items():
-        yield _deviation(name, value, reference.tensor(name))
-    yield _deviation("loss", loss, reference.tensor("out/loss").squeeze())
+        yield compare(name, value, reference.tensor(name))
+    yield compare("loss", loss, reference.tensor("out/loss").squeeze())
     yield from _gradients(reference, model, names)
 
 
@@ -220,7 +244,7 @@ def _config(reference: Reference, decoder: bool) -> SimVTPConfig:
     }
     if decoder:
         names |= {key: key for key in ("decoder_dim", "decoder_depth", "decoder_heads")}
-    sizes = {ours: reference.size(theirs) for ours, theirs in names.items()}
+    sizes: dict[str, Any] = {ours: reference.whole(theirs) for ours, theirs in names.items()}
     first = "state/encoder." if decoder else "state/video_encoder."
     hidden = reference.tensor(f"{first}blocks.0.mlp.fc1.weight").shape[0]
     return SimVTPConfig(
@@ -273,25 +297,15 @@ def _masks(reference: Reference, config: SimVTPConfig) -> Masks:
     )
 
 
-# ---- comparing -----------------------------------------------------------------------------------
-
-
-def _deviation(name: str, ours: Tensor, reference: Tensor) -> Deviation:
-    if ours.shape != reference.shape:
-        raise CheckpointError(
-            f"{name}: ours is {list(ours.shape)}, the reference {list(reference.shape)}."
-        )
-    difference = (ours.detach().double() - reference.double()).abs().max().item()
-    scale = reference.double().abs().max().item()
-    return Deviation(name, _ratio(difference, scale), TENSOR_LIMIT)
+# ---- gradients -----------------------------------------------------------------------------------
 
 
 def _gradients(
-    reference: Reference, model: torch.nn.Module, names: Mapping[str, str]
+    reference: Reference, model: SimVTP | DualEncoder, names: Mapping[str, str]
 ) -> Iterator[Deviation]:
-    """Yields the deviations of gradient norms.
+    """Yields the deviations of gradient norms, and of the elements of the gradients in the file.
 
-    A parameter that we do not have, because the released model never uses it, has norm 0.
+    A parameter that we do not have, because the released model never uses it, has gradient 0.
     """
     parameters = dict(model.named_parameters())
     expected = {name: norm.item() for name, norm in reference.group("grad_norm/").items()}
@@ -300,11 +314,21 @@ def _gradients(
         gradient = parameters[names[name]].grad if name in names else None
         ours = 0.0 if gradient is None else gradient.double().norm().item()
         yield Deviation(
-            f"grad_norm/{name}", _ratio(abs(ours - norm), max(abs(norm), floor)), GRADIENT_LIMIT
+            f"grad_norm/{name}", ratio(abs(ours - norm), max(abs(norm), floor)), GRADIENT_LIMIT
         )
+    elements = reference.group("grad/")
+    if elements:
+        found = _released_gradients(model)
+        largest = max(value.abs().max().item() for value in elements.values())
+        for name, value in elements.items():
+            gradient = found.get(name, torch.zeros_like(value))
+            yield compare(f"grad/{name}", gradient, value, NEGLIGIBLE * largest)
 
 
-def _ratio(difference: float, scale: float) -> float:
-    if math.isnan(difference) or math.isnan(scale):
-        return math.inf
-    return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
+def _released_gradients(model: SimVTP | DualEncoder) -> dict[str, Tensor]:
+    """Returns the gradients in the released naming and shapes; 0 where there is none."""
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in model.named_parameters()
+    }
+    return to_released(gradients, model.config.tubelet_size, model.config.patch_size)

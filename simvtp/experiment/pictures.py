@@ -15,6 +15,7 @@ from simvtp.config.tree import narrow
 from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.progress import LogFn
+from simvtp.data.text.tokenizer import encode_captions
 from simvtp.errors import UserError
 from simvtp.evaluation.examples.gallery import redraw_examples
 from simvtp.evaluation.reconstruction import draw_reconstructions
@@ -47,9 +48,8 @@ def draw_pictures(context: ExperimentContext, split: str, samples: int = VISUALI
         batch_size=samples,
     )
     frames: Tensor = torch.cat([views for views, _ in loader.batches()])
-    tokens = context.tokenizer.encode(
-        [clip.captions[0] for clip in clips], experiment.model.text_length
-    )
+    captions = [clip.captions[0] for clip in clips]
+    tokens = encode_captions(context.tokenizer, captions, experiment.model)
     batch = Batch(
         frames,
         tokens.input_ids,

@@ -165,7 +165,7 @@ class SimilarityChoice(Retrieval):
         ]
         asked = [text for _, text in rows]
         texts = text_batches(
-            asked, context.tokenizer, experiment.model.text_length, experiment.evaluate.batch_size
+            asked, context.tokenizer, experiment.model, experiment.evaluate.batch_size
         )
         embedded = embed_test_set(
             model,

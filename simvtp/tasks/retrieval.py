@@ -107,7 +107,7 @@ class Retrieval:
         texts = text_batches(
             self._captions(split),
             context.tokenizer,
-            experiment.model.text_length,
+            experiment.model,
             experiment.evaluate.batch_size,
         )
         return embed_test_set(

@@ -398,8 +398,25 @@ def test_an_undecodable_test_clip_raises_or_is_scored_as_grey(
         list(view_loader(own_clips, data=replace(DATA, max_corrupt_ratio=0.0)).batches())
 
 
+def test_captions_are_padded_to_the_longest_of_the_local_batch(
+    own_clips: list[Clip], tokenizer: Tokenizer
+) -> None:
+    words = [f"{i}" for i in range(16)]
+    clips = [replace(c, captions=(" ".join(words[: 1 + i // 2]),)) for i, c in enumerate(own_clips)]
+    model = replace(MODEL, text_padding="longest", text_length=3, max_text_positions=12)
+    batches = train_loader(clips, tokenizer, model=model).batches(0)
+    widths = set()
+    for _, batch in zip(range(4), batches, strict=False):
+        lengths = batch.attention_mask.sum(dim=1)
+        assert batch.input_ids.shape[1] == int(lengths.max()) <= 12
+        widths.add(batch.input_ids.shape[1])
+    assert len(widths) > 1, "each batch has its own length"
+    ids, mask = next(text_batches([" ".join(words)], tokenizer, model, 3))
+    assert ids.shape == (1, 12) and mask.all() and ids[0, -1] == tokenizer.sep_id
+
+
 def test_texts_come_in_order(tokenizer: Tokenizer) -> None:
     captions = [f"caption {i}" for i in range(7)]
-    parts = list(text_batches(captions, tokenizer, 8, 3))
+    parts = list(text_batches(captions, tokenizer, SimVTPConfig(text_length=8), 3))
     assert [len(ids) for ids, _ in parts] == [3, 3, 1]
     assert [tokenizer.decode(row) for ids, _ in parts for row in ids] == captions

@@ -266,7 +266,7 @@ def test_text_masks(
     )
     assert torch.equal(torch.where(hidden, MASK_ID, before), drawn.input_ids)
 
-    slots = word_slots(model, masks)
+    slots = word_slots(model.text_length, masks)
     assert (
         drawn.word_positions.shape == drawn.word_labels.shape == (len(words), slots) and slots >= 1
     )
@@ -302,7 +302,7 @@ def test_text_masks(
 @given(ratio=st.floats(0, 1, exclude_max=True), length=st.integers(3, 600))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_slots_hold_the_longest_caption(ratio: float, length: int) -> None:
-    slots = word_slots(make_model(length=max(3, length)), MaskConfig(text_ratio=ratio))
+    slots = word_slots(max(3, length), MaskConfig(text_ratio=ratio))
     assert max(words_to_hide(ratio, units) for units in range(length - 1)) <= slots <= length - 2
 
 
@@ -434,4 +434,4 @@ def test_drawing_never_reads_values_on_the_host() -> None:
     batch = make_batch([3, 5]).to("meta")
     for masks in (EXACT, WORDS, replace(EXACT, video_kind="frame", text_kind="word")):
         drawn = draw(batch, make_model(), masks)
-        assert drawn.word_positions.shape == (2, word_slots(make_model(), masks))
+        assert drawn.word_positions.shape == (2, word_slots(make_model().text_length, masks))

@@ -384,7 +384,7 @@ def test_spans(
     assert not bool((hidden & (batch.word_ids < 0)).any()), (
         "[CLS], [SEP] and padding are never masked"
     )
-    assert drawn.word_positions.shape == (len(words), word_slots(model, masks))
+    assert drawn.word_positions.shape == (len(words), word_slots(model.text_length, masks))
     for row in range(len(words)):
         numbers = batch.word_ids[row][batch.word_ids[row] >= 0].unique()
         chosen = [bool(hidden[row][batch.word_ids[row] == word].all()) for word in numbers]

@@ -13,9 +13,13 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import SimVTPConfig
+from simvtp.config.recipes import get_recipe
 from simvtp.errors import CheckpointError
-from simvtp.experiment.parity import check_reference_file, main
+from simvtp.experiment import parity
+from simvtp.experiment.parity import check_reference_file, main, pretraining_loss
+from simvtp.experiment.reference_file import read_reference
 from simvtp.methods import build_model
 from simvtp.models.weights.pretrained import export_released
 from simvtp.training.losses import (
@@ -32,6 +36,8 @@ PRETRAINING, DUAL = (
     FIXTURES / "simvtp_released_a.safetensors",
     FIXTURES / "finetune_released_a.safetensors",
 )
+RAGGED = FIXTURES / "simvtp_released_ragged_a.safetensors"  # captions of 6 to 11 pieces
+PIPELINE = 2 + 4  # masked tubes, text length; the losses
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -48,7 +54,9 @@ def write(path: Path, tensors: dict[str, torch.Tensor], config: dict | None) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "count"), [(PRETRAINING, 6 + 4 + 84), (DUAL, 3 + 1)], ids=["pretraining", "dual"]
+    ("path", "count"),
+    [(PRETRAINING, 6 + 4 + 84 + PIPELINE), (RAGGED, 6 + 4 + 84 + PIPELINE), (DUAL, 3 + 1)],
+    ids=["pretraining", "ragged", "dual"],
 )
 def test_reference_file_holds_in_both_precisions(
     path: Path, count: int, capsys: pytest.CaptureFixture[str]
@@ -93,6 +101,71 @@ def test_a_changed_value_is_found(tmp_path: Path, name: str, factor: float) -> N
         write(tmp_path / "off.safetensors", tensors, config), (torch.float64,)
     )
     assert any(not deviation.ok for deviation in found)
+
+
+def test_the_pipeline_of_released_pads_to_the_longest_caption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With captions padded to 32 positions instead, VTC and VTM are those that the README of the
+    reference files gives for that: 4.123 for 4.178, and 1.677 for 1.369.
+    """
+    _, _, vtc, vtm = read(RAGGED)[0]["out/losses_mvm_mlm_vtc_vtm"].tolist()
+    assert (vtc, vtm) == pytest.approx((4.178, 1.369), abs=1e-3)
+
+    def fixed() -> Experiment:
+        recipe = get_recipe("released")
+        return replace(recipe, model=replace(recipe.model, text_padding="fixed"))
+
+    monkeypatch.setattr(parity, "released", fixed)
+    found = {d.name: d for d in check_reference_file(RAGGED, (torch.float64,)) if not d.ok}
+    assert set(found) == {
+        f"float64 pipeline {name}" for name in ("text length", "loss vtc", "loss vtm")
+    }
+    assert found["float64 pipeline loss vtc"].relative == pytest.approx(1 - 4.123 / vtc, abs=5e-4)
+    assert found["float64 pipeline loss vtm"].relative == pytest.approx(1.677 / vtm - 1, abs=5e-4)
+
+
+def test_gradients_in_full_are_compared_by_element(tmp_path: Path) -> None:
+    """The gradient of three parameters of the file by central differences of the file's losses."""
+    tensors, config = read(PRETRAINING)
+    names = ("text_cls.bias", "encoder.blocks.1.attn.q_bias", "vtm_head.weight")
+    for name in names:
+        tensors[f"grad/{name}"] = by_differences(tensors, config, name, tmp_path)
+    path = write(tmp_path / "full.safetensors", tensors, config)
+    found = {d.name: d for d in check_reference_file(path, (torch.float64,)) if "grad/" in d.name}
+    assert set(found) == {f"float64 grad/{name}" for name in names}
+    assert all(d.relative < 1e-4 for d in found.values()), found
+    one, two = tensors["grad/vtm_head.weight"]
+    tensors["grad/vtm_head.weight"] = torch.stack([two, one])  # the same norm
+    path = write(tmp_path / "swapped.safetensors", tensors, config)
+    wrong = [d.name for d in check_reference_file(path, (torch.float64,)) if not d.ok]
+    assert wrong == ["float64 grad/vtm_head.weight"]
+
+
+def by_differences(
+    tensors: dict[str, torch.Tensor], config: dict, name: str, folder: Path, step: float = 1e-4
+) -> torch.Tensor:
+    """The gradient of the sum of the four losses, element by element."""
+    kept = tensors[f"state/{name}"].double()
+    gradient = torch.zeros_like(kept)
+    for index in range(kept.numel()):
+        losses = []
+        for sign in (1, -1):
+            moved = kept.clone()
+            moved.view(-1)[index] += sign * step
+            changed = {**tensors, f"state/{name}": moved}
+            file = write(folder / "moved.safetensors", changed, config)
+            losses.append(float(pretraining_loss(read_reference(file))))
+        gradient.view(-1)[index] = (losses[0] - losses[1]) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("value", [[32, 32], "32", 32.5, None, True])
+def test_a_size_that_is_no_whole_number_is_one_sentence(tmp_path: Path, value: object) -> None:
+    tensors, config = read(PRETRAINING)
+    path = write(tmp_path / "odd.safetensors", tensors, {**config, "image_size": value})
+    with pytest.raises(CheckpointError, match="'image_size' in its metadata is .*a whole number"):
+        check_reference_file(path)
 
 
 def test_sizes_come_from_the_file(tmp_path: Path) -> None:

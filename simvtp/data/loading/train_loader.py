@@ -40,7 +40,7 @@ from simvtp.data.loading.decode_workers import DecodeWatchdog
 from simvtp.data.loading.sample_order import SampleOrder, epoch_order, sample_draws, uniforms
 from simvtp.data.loading.sampling import train_indices
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
-from simvtp.data.text.tokenizer import TokenBatch, Tokenizer
+from simvtp.data.text.tokenizer import TokenBatch, Tokenizer, encode_captions
 from simvtp.data.video.video_reader import Reader
 from simvtp.errors import DataError
 
@@ -306,7 +306,7 @@ class TrainLoader:
                 draws = sample_draws(self._order.seed, self._order.stage, number)
                 drawn = int(draws.caption * len(several))
             captions.append(several[drawn])
-        return self._tokenizer.encode(captions, self._model.text_length), None
+        return encode_captions(self._tokenizer, captions, self._model), None
 
 
 def _check_batch(clips: int, batch_size: int, world: int) -> None:

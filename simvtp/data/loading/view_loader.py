@@ -29,7 +29,7 @@ from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counter
 from simvtp.data.loading.decode_workers import DecodeWatchdog
 from simvtp.data.loading.sampling import eval_indices
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
-from simvtp.data.text.tokenizer import Tokenizer
+from simvtp.data.text.tokenizer import Tokenizer, encode_captions
 from simvtp.data.video.video_reader import Reader
 from simvtp.errors import DataError
 
@@ -177,9 +177,12 @@ class ViewLoader:
 
 
 def text_batches(
-    captions: Sequence[str], tokenizer: Tokenizer, length: int, batch_size: int
+    captions: Sequence[str], tokenizer: Tokenizer, model: ModelConfig, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (input_ids int64 [b, length], attention_mask bool [b, length]) of the captions."""
+    """Yields (input_ids int64 [b, L], attention_mask bool [b, L]) of the captions.
+
+    L is that of `model.text_padding`.
+    """
     for first in range(0, len(captions), batch_size):
-        tokens = tokenizer.encode(captions[first : first + batch_size], length)
+        tokens = encode_captions(tokenizer, captions[first : first + batch_size], model)
         yield tokens.input_ids, tokens.attention_mask

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simvtp.config.model_config import ModelConfig
 from simvtp.data.text.wordpiece import WordPiece
 from simvtp.errors import UserError
 
@@ -41,6 +42,29 @@ class TokenBatch:
     input_ids: Tensor
     attention_mask: Tensor
     word_ids: Tensor
+
+
+def trim_padding(tokens: TokenBatch) -> TokenBatch:
+    """Returns the captions without the positions that are padding in all of them."""
+    longest = int(tokens.attention_mask.sum(dim=-1).max()) if len(tokens.input_ids) else 0
+    return TokenBatch(
+        tokens.input_ids[:, :longest],
+        tokens.attention_mask[:, :longest],
+        tokens.word_ids[:, :longest],
+    )
+
+
+def encode_captions(
+    tokenizer: Tokenizer, captions: Sequence[str], model: ModelConfig
+) -> TokenBatch:
+    """Returns the ids of one local batch of captions, padded by `model.text_padding`.
+
+    With `fixed`, L is `model.text_length`. With `longest` (released behaviour), L is the length of
+    the longest caption of these, at most `model.max_text_positions`.
+    """
+    if model.text_padding == "fixed":
+        return tokenizer.encode(captions, model.text_length)
+    return trim_padding(tokenizer.encode(captions, model.max_text_positions))
 
 
 class Tokenizer:

@@ -141,14 +141,14 @@ def words_to_hide(ratio: float, units: int) -> int:
     return max(1, math.floor(ratio * units + 0.5)) if ratio > 0 and units > 0 else 0
 
 
-def word_slots(model: ModelConfig, masks: MaskConfig) -> int:
+def word_slots(length: int, masks: MaskConfig) -> int:
     """K, the number of slots for masked words: enough for every caption, at least 1.
 
-    A caption has at most `text_length` - 2 words ([CLS] and [SEP] take two places). Single tokens
+    A caption of `length` positions has at most L - 2 words ([CLS] and [SEP] take two places). Single tokens
     under the exact rule need round(ratio * (L - 2)); the Bernoulli rule can hide all, and whole
     words can have more pieces than the ratio tells.
     """
-    places = model.text_length - 2
+    places = max(1, length - 2)
     if masks.text_rule == "exact" and masks.text_kind == "token":
         return max(1, words_to_hide(masks.text_ratio, places))
     return places
@@ -183,7 +183,7 @@ def draw_masks(
     )  # fmt: skip
     visible, masked = _video_masks(noise[VIDEO_STREAM], model, masks)
     hidden = _hidden_words(noise[TEXT_STREAM], batch.word_ids, masks)
-    positions, labels = _word_slots(hidden, batch.input_ids, word_slots(model, masks))
+    positions, labels = _word_slots(hidden, batch.input_ids, word_slots(length, masks))
     return Masks(
         visible=visible,
         masked=masked,

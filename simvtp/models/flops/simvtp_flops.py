@@ -75,7 +75,11 @@ def forward_flops(
     masks, config = masks or MaskConfig(), narrow(config, SimVTPConfig)
     t, h, w = config.grid
     masked = hidden_per_slot(config, masks) * {"random": 1, "frame": h * w}.get(masks.video_kind, t)
-    visible, length, words = config.tubes - masked, config.text_length, word_slots(config, masks)
+    visible, length, words = (
+        config.tubes - masked,
+        config.text_length,
+        word_slots(config.text_length, masks),
+    )
     merged = merged_count(visible, config.token_merge_ratio)
     encoded = visible - merged
     contrasted = encoded if config.contrastive_video == "masked" else config.tubes
