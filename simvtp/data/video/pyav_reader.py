@@ -111,11 +111,14 @@ class PyavReader:
             table = table_of_stamps(container, stream, packets)
             doubtful = table is not None and is_doubtful(container, stream, packets)
             index, several = stream.index, len(container.streams.video) > 1
+            first = None
+            if table is not None and not doubtful and table.seekable:
+                first = _first_frame(decode_by_table(container, stream, table, [0]))
         if doubtful and table is not None:
             with self.open(path) as container:
                 if not agrees_with_decoder(container, container.streams[table.stream], table):
                     table = None
-        table = self._completed(path, table, index)
+        table = self._completed(path, table, index, first)
         if several:
             table = replace(table, one_stream=False)
             self.tables.keep(path, table)
@@ -133,22 +136,29 @@ class PyavReader:
             return table
         return self._completed(path, None, table.stream)
 
-    def _completed(self, path: Path, table: FrameTable | None, stream: int) -> FrameTable:
-        """Returns the table with the size of the first frame, and keeps it."""
+    def _completed(
+        self, path: Path, table: FrameTable | None, stream: int, first: Any = None
+    ) -> FrameTable:
+        """Returns the table with what the first frame says, and keeps it.
+
+        Args:
+            path: of the film.
+            table: None = decode the film to see the order of its frames.
+            stream: index of the stream.
+            first: the first frame, if it was decoded already.
+        """
         if table is None:
             with self.open(path) as container:
                 table = table_by_decoding(container, container.streams[stream])
             table = replace(table, counted=True)
-        try:
-            _, first = next(self._decoded(path, table, [0]))
-        except (FramesContradictTable, StopIteration):
-            if table.counted:
-                table = replace(table, ids=table.ids[:0], keys=table.keys[:0])
-                first = next((frame for _, frame in self._decoded(path, table, [0])), None)
-                if first is None:
-                    raise IndexError("it has no frame that decodes") from None
-            else:
-                return self._completed(path, None, stream)
+        first = first or _first_frame(self._decoded(path, table, [0]))
+        if first is None and not table.counted:
+            return self._completed(path, None, stream)
+        if first is None:
+            table = replace(table, ids=table.ids[:0], keys=table.keys[:0])
+            first = _first_frame(self._decoded(path, table, [0]))
+        if first is None:
+            raise IndexError("it has no frame that decodes")
         table = table.with_first_frame((first.height, first.width), orientation_of(first))
         self.tables.keep(path, table)
         return table
@@ -274,6 +284,14 @@ class FrameRows:
                 f"frame {min(self._rows, default=0)} is missing: the file is damaged or cut off"
             )
         return self._out
+
+
+def _first_frame(frames: Iterator[tuple[int, Any]]) -> Any:
+    """Returns the first frame, or None if the table does not lead to it."""
+    try:
+        return next(frames)[1]
+    except (FramesContradictTable, StopIteration):
+        return None
 
 
 def check_inside(wanted: Sequence[int], count: int) -> None:
