@@ -31,8 +31,9 @@ from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.manifest import read_manifest
 from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.prepare.shard_writer import key_of
 from simvtp.data.prepare.transcode import Steps, TranscodeTarget, transcode
-from simvtp.data.prepare.write_shards import ShardingResult, key_of, parse_target, write_shards
+from simvtp.data.prepare.write_shards import ShardingResult, parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.encode import encode_h264

@@ -1,9 +1,8 @@
-"""From a manifest to tar shards (`simvtp.data.shards`): clips cut to their part and encoded at the
-training size.
+"""Writes the tar shards (`simvtp.data.shards`) of a manifest or benchmark.
 
 Worker processes make one shard each; a clip on which the decoder hangs or crashes costs its worker,
-and the shard is made again without it. A shard appears whole or not at all, and one whose index is
-there is never touched again: after a kill the same command goes on and ends with the same bytes.
+and the shard is made again without it. A shard appears complete or not at all, and one whose index
+exists is never touched again: after a kill the same command resumes and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -13,69 +12,56 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
-import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
-from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest
-from simvtp.data.loading.decode_workers import DecodeWatchdog, WorkerDied, map_in_workers
+from simvtp.data.clips import BenchmarkOrigin, Manifest
+from simvtp.data.loading.decode_workers import WorkerDied, map_in_workers
 from simvtp.data.manifest import read_manifest
-from simvtp.data.prepare.transcode import (
-    FASTEST,
-    KINDS,
-    Steps,
-    Transcoded,
-    TranscodeTarget,
-    UnusableVideo,
-    transcode,
-)
+from simvtp.data.prepare.shard_writer import Encode, PlannedShard, ShardJob, ShardWriter
+from simvtp.data.prepare.transcode import FASTEST, KINDS, TranscodeTarget, transcode
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
-from simvtp.data.shards import FAILURES, FORMAT, PLAN, RAW_ENDING, SUMMARY
+from simvtp.data.shards import FAILURES, FORMAT, PLAN, SUMMARY
 from simvtp.errors import ConfigError, DataError, UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 
-Encode = Callable[[Path, TranscodeTarget, float | None, float | None], Steps]
-
 MAX_PER_SHARD = 1000
-NAME_LENGTH = 60  # of an id inside a key
-
-
-@dataclass(frozen=True)
-class PlannedShard:
-    """One shard before it is made."""
-
-    name: str
-    clips: tuple[tuple[int, Clip], ...]  # (place in the manifest, clip)
 
 
 @dataclass
 class ShardingResult:
-    """Counts of what was made, now or before."""
+    """Counts of what was made, now or before.
+
+    Attributes:
+        clips: of the manifest.
+        failed: kind of failure -> clips.
+        made_now: shards that did not exist before.
+    """
 
     clips: int = 0
     written: int = 0
-    failed: Counter[str] = field(default_factory=Counter)  # kind -> clips
+    failed: Counter[str] = field(default_factory=Counter)
     shards: int = 0
-    made_now: int = 0  # shards that were not there yet
+    made_now: int = 0
 
     def lines(self) -> list[str]:
-        """The counts as text."""
+        """Returns the counts as text."""
         why = [f"  {count} {kind}: {KINDS[kind]}" for kind, count in sorted(self.failed.items())]
+        failed = sum(self.failed.values())
         return [
-            f"{self.written} of {self.clips} clips in {self.shards} shards, {sum(self.failed.values())} failed",
+            f"{self.written} of {self.clips} clips in {self.shards} shards, {failed} failed",
             *why,
         ]
 
 
 def of_benchmark(name: str, root: Path | str, protocol: str = "") -> Manifest:
-    """The captioned videos of a benchmark, in all its splits.
+    """Returns the captioned videos of a benchmark, in all its splits.
 
     Raises:
         ConfigError: there is no such benchmark or protocol, or it is annotated with other things
@@ -86,7 +72,8 @@ def of_benchmark(name: str, root: Path | str, protocol: str = "") -> Manifest:
     benchmark = open_benchmark(name, root, protocol)
     if not benchmark.clips:
         raise ConfigError(
-            f"{name} is annotated for {benchmark.task}, not with captions: shards hold videos with captions."
+            f"{name} is annotated for {benchmark.task}, not with captions: shards hold videos "
+            "with captions."
         )
     several = len(BENCHMARKS[name].protocols) > 1
     source = BenchmarkOrigin(name, benchmark.protocol if several else "", benchmark.notes)
@@ -96,14 +83,17 @@ def of_benchmark(name: str, root: Path | str, protocol: str = "") -> Manifest:
 def parse_target(
     text: str, fps: float = 0.0, crf: int = 18, store: str = "h264"
 ) -> TranscodeTarget:
-    """A TranscodeTarget from `256` (short side) or `320x240` (width x height, cut to fit); ConfigError if
-    there is no such thing.
+    """Returns a target from `256` (short side) or `320x240` (width x height, cropped to fit).
+
+    Raises:
+        ConfigError: there is no such thing.
     """
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
     sides = [int(side) for side in found.groups() if side] if found else []
     if not sides or min(sides) < 16 or any(side % 2 for side in sides):
         raise ConfigError(
-            f"--size {text}: give the short side (256) or WIDTHxHEIGHT (320x240), even numbers from 16 on."
+            f"--size {text}: give the short side (256) or WIDTHxHEIGHT (320x240), "
+            "even numbers from 16 on."
         )
     if not (fps == 0 or 0.1 <= fps <= FASTEST):
         raise ConfigError(f"--fps {fps:g}: must be 0 (as the source) or from 0.1 to {FASTEST}.")
@@ -133,18 +123,19 @@ def write_shards(
     check: CancelCheck = never_cancelled,
     encode: Encode = transcode,
 ) -> ShardingResult:
-    """Make the shards of a manifest that are not there yet.
+    """Makes the shards of a manifest that do not exist yet.
 
     Args:
         manifest: as `read_manifest` takes it, or read already (`of_benchmark`); with columns
-            start_s and end_s only that part of each video is kept.
+            start_s and end_s only that part of each video is stored.
         out: folder of the shards; created.
         target: size, rate and quality of the clips; None: short side 256, the source's rate.
         max_per_shard: clips in a shard at most; the clips of a split are spread evenly.
         workers: processes (0 = this one, without protection from decoders that hang or crash).
         timeout_s: seconds after which a stretch of 32 frames counts as hanging.
-        check: asked after each shard; may raise to end the work.
-        encode: what makes the small clips; must be picklable.
+        say: takes progress and the counts.
+        check: called after each shard; may raise to end the work.
+        encode: makes the small clips; must be picklable.
 
     Raises:
         DataError: the manifest cannot be used.
@@ -155,39 +146,33 @@ def write_shards(
     source = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     folder, target = Path(out).expanduser(), target or TranscodeTarget()
     shards = list(plan(source, max_per_shard))
-    document = {
-        "format": FORMAT,
-        "manifest": digest_of(source),
-        "target": _in_plan(target),
-        "max_per_shard": max_per_shard,
-        "shards": [shard.name for shard in shards],
-    }
+    document = _plan_document(source, target, max_per_shard, shards)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "w") as lock:
             wait_for_lock(lock, check)
             _claim(folder, document)
-            for part in folder.glob(
-                ".*.part"
-            ):  # of an attempt that was killed; a worker that outlived it loses its file, and ends
+            # Of an attempt that was killed; a worker that outlived it loses its file, and ends.
+            for part in folder.glob(".*.part"):
                 part.unlink(missing_ok=True)
             missing = [shard for shard in shards if not (folder / f"{shard.name}.json").is_file()]
             if len(missing) < len(shards):
                 say(f"{len(shards) - len(missing)} of {len(shards)} shards are there already")
-            _make(_ShardTask(folder, target, encode), missing, workers, timeout_s, say, check)
-            outcome = _conclude(folder, source, shards)
+            _make(ShardWriter(folder, target, encode), missing, workers, timeout_s, say, check)
+            result = _conclude(folder, source, shards)
     except OSError as error:
         raise UserError(
-            f"cannot write shards to {folder}: {error.strerror or error}; free some space or choose another folder."
+            f"cannot write shards to {folder}: {error.strerror or error}; "
+            "free some space or choose another folder."
         ) from error
-    outcome.made_now = len(missing)
-    for line in outcome.lines():
+    result.made_now = len(missing)
+    for line in result.lines():
         say(line)
-    return outcome
+    return result
 
 
 def plan(manifest: Manifest, max_per_shard: int) -> Iterator[PlannedShard]:
-    """The shards: clips of one split in the manifest's order, as evenly filled as can be."""
+    """Yields the shards: clips of one split in the manifest's order, filled evenly."""
     for split in sorted({clip.split for clip in manifest.clips}):
         members = [
             (number, clip) for number, clip in enumerate(manifest.clips) if clip.split == split
@@ -199,29 +184,33 @@ def plan(manifest: Manifest, max_per_shard: int) -> Iterator[PlannedShard]:
 
 
 def digest_of(manifest: Manifest) -> str:
-    """sha256 of what the manifest says, with paths relative to its folder where they lie in it."""
+    """Returns the sha256 of a manifest, paths relative to its folder where they lie in it."""
     sha, folder = hashlib.sha256(), manifest.path.resolve().parent
     for clip in manifest.clips:
         path = clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path
-        sha.update(
-            json.dumps(
-                [clip.id, str(path), clip.captions, clip.split, clip.start_s, clip.end_s]
-            ).encode()
-            + b"\n"
-        )
+        row = [clip.id, str(path), clip.captions, clip.split, clip.start_s, clip.end_s]
+        sha.update(json.dumps(row).encode() + b"\n")
     return sha.hexdigest()
 
 
-def key_of(number: int, name: str) -> str:
-    """The name of a clip inside its shard: unique by its number; no dot (it would begin the
-    extension), no slash, ASCII.
+def _plan_document(
+    source: Manifest, target: TranscodeTarget, max_per_shard: int, shards: Sequence[PlannedShard]
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "manifest": digest_of(source),
+        "target": _target_document(target),
+        "max_per_shard": max_per_shard,
+        "shards": [shard.name for shard in shards],
+    }
+
+
+def _target_document(target: TranscodeTarget) -> dict[str, Any]:
+    """Returns the target as the plan records it.
+
+    Raw stores keep the document of the first version, whatever H.264 is like today, so that
+    unfinished ones can be resumed.
     """
-    return f"{number:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:NAME_LENGTH]}"
-
-
-def _in_plan(target: TranscodeTarget) -> dict[str, Any]:
-    """What the plan says of the target. Of uncompressed frames it says what it always has, whatever
-    H.264 is like today, so that shards which were begun before can be gone on with."""
     values = asdict(target)
     if target.store == "raw":
         del values["fastdecode"]
@@ -234,13 +223,14 @@ def _in_plan(target: TranscodeTarget) -> dict[str, Any]:
 
 
 def _claim(folder: Path, document: dict[str, Any]) -> None:
-    """Write the plan, or see that it is the one by which the shards in `folder` were begun."""
+    """Writes the plan, or raises UserError if the shards in `folder` were begun by another one."""
     there = read_json(folder / PLAN) if (folder / PLAN).is_file() else None
     if there is None:
         strangers = sorted(path.name for path in folder.glob("*.tar"))
         if strangers:
             raise UserError(
-                f"{folder} holds {strangers[0]}, which this command did not make: choose another folder."
+                f"{folder} holds {strangers[0]}, which this command did not make: "
+                "choose another folder."
             )
         write_atomically(folder / PLAN, json.dumps(document, indent=1))
     elif there != document:
@@ -250,172 +240,62 @@ def _claim(folder: Path, document: dict[str, Any]) -> None:
         )
 
 
-# ---- one shard -----------------------------------------------------------------------------------
-
-
-Job = tuple[
-    PlannedShard, dict[int, str]
-]  # the shard, and the clips (by place in it) that ended a worker, with the reason
-
-
-@dataclass(frozen=True)
-class _ShardTask:
-    folder: Path
-    target: TranscodeTarget
-    encode: Encode
-
-    def __call__(self, job: Job, watchdog: DecodeWatchdog) -> int:
-        """Write the shard and its index; the number of clips in it."""
-        shard, bad = job
-        tar, part = (
-            self.folder / f"{shard.name}.tar",
-            self.folder / f".{shard.name}.tar.{os.getpid()}.part",
-        )
-        entries: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        with open(part, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-                for place, (number, clip) in enumerate(shard.clips):
-                    try:
-                        if place in bad:
-                            raise UnusableVideo("decoder", bad[place])
-                        made = self._encoded(place, clip, watchdog)
-                        entries.append(
-                            _add(
-                                archive,
-                                number,
-                                clip,
-                                made,
-                                RAW_ENDING if self.target.store == "raw" else ".mp4",
-                            )
-                        )
-                    except UnusableVideo as error:
-                        failed.append(
-                            {
-                                "number": number,
-                                "id": clip.id,
-                                "kind": error.kind,
-                                "reason": error.reason,
-                            }
-                        )
-            file.flush()
-        content = {
-            "format": FORMAT,
-            "shard": tar.name,
-            "bytes": part.stat().st_size,
-            "clips": entries,
-            "failed": failed,
-        }
-        _durable(part, tar)
-        write_atomically(self.folder / f"{shard.name}.json", json.dumps(content))
-        return len(entries)
-
-    def _encoded(self, place: int, clip: Clip, watchdog: DecodeWatchdog) -> Transcoded:
-        """The small clip, each stretch of the work watched."""
-        steps = self.encode(clip.path, self.target, clip.start_s, clip.end_s)
-        while True:
-            with watchdog.decoding(place):
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    made: Transcoded = end.value
-                    return made
-
-
-def _add(
-    archive: tarfile.TarFile, number: int, clip: Clip, made: Transcoded, ending: str
-) -> dict[str, Any]:
-    """Append the video and its text; what the index says of them."""
-    key = key_of(number, clip.id)
-    about = {"id": clip.id, "captions": clip.captions, "split": clip.split}
-    part = (
-        {"start_s": clip.start_s, "end_s": clip.end_s}
-        if clip.start_s is not None or clip.end_s is not None
-        else {}
-    )
-    video = {"frames": made.frames, "fps": made.fps, "height": made.height, "width": made.width}
-    return {
-        "key": key,
-        "number": number,
-        **about,
-        **part,
-        "video": {**_append(archive, key + ending, made.content), **video},
-        "text": _append(archive, f"{key}.json", json.dumps({**about, **part, **video}).encode()),
-    }
-
-
-def _append(archive: tarfile.TarFile, name: str, content: bytes) -> dict[str, Any]:
-    header = tarfile.TarInfo(name)  # time 0, user 0: equal clips give equal bytes
-    header.size = len(content)
-    offset = archive.offset + tarfile.BLOCKSIZE
-    archive.addfile(header, io.BytesIO(content))
-    return {
-        "name": name,
-        "offset": offset,
-        "length": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-
-
-def _durable(part: Path, final: Path) -> None:
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(part, final)
-
-
-# ---- all shards ----------------------------------------------------------------------------------
-
-
 def _make(
-    task: _ShardTask,
+    task: ShardWriter,
     shards: Sequence[PlannedShard],
     workers: int,
     timeout_s: float,
     say: LogFn,
     check: CancelCheck,
 ) -> None:
+    """Makes the shards, and again without its clip each one whose worker died."""
     began = time.monotonic()
-    bad: dict[str, dict[int, str]] = {shard.name: {} for shard in shards}
+    fatal: dict[str, dict[int, str]] = {shard.name: {} for shard in shards}
     total, done = sum(len(shard.clips) for shard in shards), 0
     pending = list(shards)
     while pending:
         check()
         died = []
-        jobs = [(shard, dict(bad[shard.name])) for shard in pending]
+        jobs = [ShardJob(shard, dict(fatal[shard.name])) for shard in pending]
         for number, answer in map_in_workers(task, jobs, min(workers, len(jobs)), timeout_s):
             check()
             shard = pending[number]
             if isinstance(answer, WorkerDied):
-                if answer.clip < 0:
-                    raise UserError(
-                        f"a worker ended while it was not decoding ({answer.reason}); if memory ran out, use fewer --workers."
-                    )
-                bad[shard.name][answer.clip] = answer.reason
-                say(
-                    f"{shard.name} is made again without {shard.clips[answer.clip][1].id}: {answer.reason}"
-                )
+                fatal[shard.name][_fatal_clip(answer)] = answer.reason
+                name = shard.clips[_fatal_clip(answer)][1].id
+                say(f"{shard.name} is made again without {name}: {answer.reason}")
                 died.append(shard)
                 continue
             done += len(shard.clips)
-            spent = time.monotonic() - began
+            left = (time.monotonic() - began) / done * (total - done)
             say(
-                f"{shard.name}: {answer} of {len(shard.clips)} clips; {done} of {total} done, {spent / done * (total - done):.0f} s left"
+                f"{shard.name}: {answer} of {len(shard.clips)} clips; "
+                f"{done} of {total} done, {left:.0f} s left"
             )
         pending = died
 
 
+def _fatal_clip(death: WorkerDied) -> int:
+    if death.clip < 0:
+        raise UserError(
+            f"a worker ended while it was not decoding ({death.reason}); "
+            "if memory ran out, use fewer --workers."
+        )
+    return death.clip
+
+
 def _conclude(folder: Path, source: Manifest, shards: Sequence[PlannedShard]) -> ShardingResult:
-    """Count what the indexes say; write failures.csv and summary.json."""
-    outcome, listed, failures = ShardingResult(len(source.clips), shards=len(shards)), [], []
+    """Counts what the indexes say; writes failures.csv and summary.json."""
+    result, listed, failures = ShardingResult(len(source.clips), shards=len(shards)), [], []
     for shard in shards:
         path = folder / f"{shard.name}.json"
         index = read_json(path)
         if len(index["clips"]) + len(index["failed"]) != len(shard.clips):
             raise DataError(
-                f"{path} speaks of other clips than the manifest: remove it, and give the command again."
+                f"{path} lists other clips than the manifest: remove it, and run the command again."
             )
-        outcome.written += len(index["clips"])
-        outcome.failed.update(entry["kind"] for entry in index["failed"])
+        result.written += len(index["clips"])
+        result.failed.update(entry["kind"] for entry in index["failed"])
         failures += index["failed"]
         listed.append(
             {
@@ -430,16 +310,16 @@ def _conclude(folder: Path, source: Manifest, shards: Sequence[PlannedShard]) ->
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["number", "id", "kind", "reason"])
+    failures.sort(key=lambda entry: entry["number"])
     writer.writerows(
-        [entry["number"], entry["id"], entry["kind"], entry["reason"]]
-        for entry in sorted(failures, key=lambda e: e["number"])
+        [entry[key] for key in ("number", "id", "kind", "reason")] for entry in failures
     )
     write_atomically(folder / FAILURES, table.getvalue())
     summary = {
         "format": FORMAT,
-        "clips": outcome.clips,
-        "written": outcome.written,
-        "failed": dict(sorted(outcome.failed.items())),
+        "clips": result.clips,
+        "written": result.written,
+        "failed": dict(sorted(result.failed.items())),
         "has_splits": source.has_splits,
         **({"benchmark": asdict(source.source)} if source.source else {}),
         "rows_without_caption": source.empty_captions,
@@ -448,4 +328,4 @@ def _conclude(folder: Path, source: Manifest, shards: Sequence[PlannedShard]) ->
         "shards": listed,
     }
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=1))
-    return outcome
+    return result
