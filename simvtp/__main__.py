@@ -1,7 +1,6 @@
-"""`python -m simvtp COMMAND`: one experiment, its data, its pictures, its checks.
+"""Command line of one experiment: its data, its training, its pictures, its checks.
 
-The commands stand in `simvtp/cli`; what can go wrong for reasons outside the code ends in one
-sentence and status 2.
+Errors whose cause lies outside the code end in one sentence and exit status 2.
 """
 
 from __future__ import annotations
@@ -18,24 +17,32 @@ GROUPS = (experiments, data, bench, tools)
 
 EXAMPLES = """\
 examples:
-  python -m simvtp run tiny                                        the whole experiment on the embedded data set
-  python -m simvtp run tiny masks.video_ratio=0.75 seed=1          any setting can be changed by its name
-  python -m simvtp run tiny data.dataset=manifest data.manifest=clips.csv
-  python -m simvtp finetune qa --init runs/0123456789ab            question answering with the encoder that a run has pre-trained
-  python -m simvtp settings tiny                                   all settings of a recipe
-  python -m simvtp describe base                                   parameters and FLOPs, part by part
-  python -m simvtp visualize runs/0123456789ab                     pictures of what a model rebuilds
-  python -m simvtp data list                                       the benchmarks that can be read from their own files
-  python -m simvtp data check clips.csv                            decode every clip and say what is wrong
-  python -m simvtp data check msrvtt --root DIR --decode           the same for a benchmark, and which protocols its files allow
-  python -m simvtp data shard clips.csv shards --size 256          the same clips, small, in tar shards
-  python -m simvtp bench loader clips.csv shards                   how fast batches come from files and from shards
-  python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
-  python -m simvtp sync runs                                       replay journals into the tracker
+  The whole experiment on the embedded data set, and with changed settings:
+    python -m simvtp run tiny
+    python -m simvtp run tiny masks.video_ratio=0.75 seed=1
+    python -m simvtp run tiny data.dataset=manifest data.manifest=clips.csv
+  Question answering with the encoder that a run has pre-trained:
+    python -m simvtp finetune qa --init runs/0123456789ab
+  All settings of a recipe; parameters and FLOPs of its model, part by part:
+    python -m simvtp settings tiny
+    python -m simvtp describe base
+  Reconstructions and example pages of a run:
+    python -m simvtp visualize runs/0123456789ab
+  The benchmarks that are supported; a check of clips, or of a benchmark's files:
+    python -m simvtp data list
+    python -m simvtp data check clips.csv
+    python -m simvtp data check msrvtt --root DIR --decode
+  The same clips, small, in tar shards, and the speed of both:
+    python -m simvtp data shard clips.csv shards --size 256
+    python -m simvtp bench loader clips.csv shards
+  Comparison with the released implementation; replay of journals into the tracker:
+    python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
+    python -m simvtp sync runs
 """
 
 
 def parser() -> argparse.ArgumentParser:
+    """Returns the parser with the commands of all groups."""
     top = argparse.ArgumentParser(
         prog="python -m simvtp",
         description=__doc__,
@@ -49,8 +56,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """As argparse does, but settings may also stand behind options: `finetune qa --init RUN
-    key=value`.
+    """Parses as argparse does, but settings may also follow options.
+
+    `finetune qa --init RUN key=value` is one command line.
     """
     top = parser()
     options, rest = top.parse_known_args(arguments)
@@ -64,6 +72,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -17,9 +17,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run the command in this process; it must end with status 2 and exactly one line on standard
-    error.
-    """
+    """Returns the only error line of a command that must end with status 2."""
     assert main(list(arguments)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -108,9 +106,7 @@ def test_weights_of_another_size_name_what_differs(capsys, tmp_path: Path) -> No
 def test_an_unreachable_tracker_costs_a_warning_and_loses_nothing(
     tmp_path: Path, shapes_cache: Path
 ) -> None:
-    """Port 9 answers nobody: the run ends well, its journal is whole, and the warning says how to
-    replay it.
-    """
+    """Port 9 answers nobody: the run ends well and the warning says how to replay it."""
     settings = [
         *small_settings(tmp_path, shapes_cache, "finetune.enabled=false"),
         "runtime.tracking_uri=http://127.0.0.1:9",

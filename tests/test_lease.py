@@ -1,6 +1,4 @@
-"""One owner of a run directory, whoever else lives: with real processes, stopped and killed at bad
-moments.
-"""
+"""One owner of a run directory: real processes, stopped and killed at bad moments."""
 
 import json
 import os
@@ -28,7 +26,8 @@ from simvtp.runs.journal import Journal
 from simvtp.runs.lease import Fenced, hold
 folder, name, lines, wait = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "wait"
 try:
-    with hold(folder, wait=wait, say=lambda text: print(text, flush=True), beat_s=0.1, silent_s=2.0) as lease:
+    say = lambda text: print(text, flush=True)
+    with hold(folder, wait=wait, say=say, beat_s=0.1, silent_s=2.0) as lease:
         journal = Journal(folder / "journal.jsonl", check_ownership=lease.check)
         print("held", flush=True)
         for number in range(lines):
@@ -189,19 +188,19 @@ def test_the_same_process_may_hold_it_twice(tmp_path: Path) -> None:
     assert owner(tmp_path) is None
 
 
-def test_a_lost_lease_is_told_to_those_who_asked(tmp_path: Path) -> None:
-    told: list[bool] = []
+def test_the_loss_of_a_lease_calls_back(tmp_path: Path) -> None:
+    calls: list[bool] = []
     with (
         hold(tmp_path),
         hold(tmp_path, beat_s=0.05) as lease,
     ):  # as a job does, and the experiment inside it
-        lease.on_lost(lambda: told.append(True))
+        lease.on_lost(lambda: calls.append(True))
         lease.check()
         (tmp_path / "lease" / "00000001.json").unlink()
         deadline = time.monotonic() + 5
-        while not told and time.monotonic() < deadline:
+        while not calls and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert told == [True]
+        assert calls == [True]
         with pytest.raises(Fenced):
             lease.check()
 

@@ -32,9 +32,7 @@ def losses(experiment: Experiment, stage: str) -> list[float]:
 
 
 def test_an_experiment_of_mac_from_end_to_end(tmp_path: Path) -> None:
-    """Zero-shot and fine-tuned figures of both directions; masks that stay on change the
-    fine-tuning and nothing before it.
-    """
+    """Masks that stay on change the fine-tuning and nothing before it."""
     experiment = small(tmp_path)
     results = run(experiment, say=lambda line: None)
     assert [result.key for result in results] == [
@@ -49,7 +47,8 @@ def test_an_experiment_of_mac_from_end_to_end(tmp_path: Path) -> None:
 def test_tasks_that_need_a_pair_encoder_refuse_it_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"finetune.task=qa needs a pair encoder, which model.method=mac does not have: .*finetune.task=retrieval\.",
+        match=r"finetune.task=qa needs a pair encoder, which model.method=mac does not have: "
+        r".*finetune.task=retrieval\.",
     ):
         run(small(tmp_path, "finetune.task=qa"), say=lambda line: None)
     with pytest.raises(ConfigError, match="losses.vtm=0"):

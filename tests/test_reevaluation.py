@@ -44,7 +44,7 @@ def plain(results: list[Result]) -> list[Result]:
     return [replace(result, seconds={}) for result in results]
 
 
-def test_other_figures_of_the_same_weights_beside_a_run_that_is_not_touched(
+def test_other_metrics_of_the_same_weights_leave_the_run_unchanged(
     finished: tuple[Experiment, list[Result]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment, results = finished
@@ -66,9 +66,9 @@ def test_other_figures_of_the_same_weights_beside_a_run_that_is_not_touched(
     )
     assert len(again) == 12
     assert record["changed"] == {"evaluate.rerank": 8, "evaluate.dual_softmax": True}
-    assert record["run"] == experiment.fingerprint != record["fingerprint"] == override(
-        experiment, ["evaluate.rerank=8", "evaluate.dual_softmax=true"]
-    ).fingerprint  # fmt: skip
+    changed = override(experiment, ["evaluate.rerank=8", "evaluate.dual_softmax=true"])
+    assert record["run"] == experiment.fingerprint != record["fingerprint"]
+    assert record["fingerprint"] == changed.fingerprint
     assert path.stem == record["fingerprint"][:12]
     first, last = results[0].protocol.checkpoint, results[-1].protocol.checkpoint
     assert record["checkpoints"] == {"pretrain": first, "finetune": last}
@@ -103,12 +103,10 @@ def test_views_and_split_are_in_the_protocol(finished: tuple[Experiment, list[Re
     )
 
 
-def test_as_the_run_would_have_been_measured(
+def test_results_are_those_of_a_run_with_these_settings(
     finished: tuple[Experiment, list[Result]], tmp_path: Path, shapes_cache: Path
 ) -> None:
-    """The figures are those of a run with these settings from the start, whose training is the
-    same.
-    """
+    """The results are those of a run with these settings from the start."""
     settings = ("evaluate.crops=2", "evaluate.zero_shot=false")
     other = small_experiment(tmp_path, shapes_cache, "finetune.task.encoder=shared", *settings)
     expected = run(other, say=silent)

@@ -1,6 +1,4 @@
-"""Results of every task carry their protocol, old records still load, and metric names are legal in
-MLflow.
-"""
+"""Results carry their protocol, old records load, and metric names are legal in MLflow."""
 
 from __future__ import annotations
 
@@ -65,11 +63,27 @@ def test_what_a_record_of_today_holds_comes_back() -> None:
 
 
 def test_records_without_the_newer_fields_load() -> None:
+    protocol = {
+        "task": "retrieval",
+        "dataset": "shapes",
+        "split": "test",
+        "setting": "zero-shot",
+        "direction": "v2t",
+        "frames": 8,
+        "segments": 1,
+        "crops": 1,
+        "ties": "pessimistic",
+        "seed": 1,
+        "checkpoint": "0",
+    }
     old = {
-        "protocol": {"task": "retrieval", "dataset": "shapes", "split": "test", "setting": "zero-shot", "direction": "v2t", "frames": 8,
-                     "segments": 1, "crops": 1, "ties": "pessimistic", "seed": 1, "checkpoint": "0"},
-        "metrics": {"R1": 2.0}, "chance": {"R1": 0.4}, "queries": 2, "gallery": 256, "ranks": [7, 1],
-    }  # fmt: skip
+        "protocol": protocol,
+        "metrics": {"R1": 2.0},
+        "chance": {"R1": 0.4},
+        "queries": 2,
+        "gallery": 256,
+        "ranks": [7, 1],
+    }
     loaded = Result.from_dict(old)
     assert loaded.key == "test/zero-shot/v2t" and loaded.ranks == (7, 1)
     assert (loaded.protocol.variant, loaded.scores, loaded.baselines) == ("", (), {})

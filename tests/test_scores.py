@@ -86,7 +86,10 @@ def test_a_run_that_has_measured_nothing(tmp_path: Path) -> None:
 
 
 def test_reading_needs_no_heavy_library() -> None:
-    program = "import sys; import simvtp.runs.scores; print([name for name in ('torch', 'optuna', 'numpy') if name in sys.modules])"
+    program = (
+        "import sys; import simvtp.runs.scores; "
+        "print([name for name in ('torch', 'optuna', 'numpy') if name in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What an experiment imports until its first step: nothing that only later parts of it need."""
+"""An experiment imports nothing before its first step that only later parts need."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_the_first_step_needs_no_tracker_no_transformers_and_no_compiler(
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "run", "tiny", *settings], capture_output=True, text=True
     )
-    told = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
-    assert told, done.stderr[-2000:]
-    loaded = set(json.loads(told[0].removeprefix("LOADED ")))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    assert lines, done.stderr[-2000:]
+    loaded = set(json.loads(lines[0].removeprefix("LOADED ")))
     assert {"torch", "simvtp.training.loop", "tokenizers"} <= loaded
     assert not loaded & set(LATER)

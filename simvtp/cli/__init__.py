@@ -1,7 +1,7 @@
-"""The commands of `python -m simvtp`, a few lines each over the library. One module a group; each
-registers its own parsers.
+"""Commands of `python -m simvtp`, a few lines each over the library; one module a group.
 
-A parser of a command has `handle`, the function that carries it out and returns the exit status.
+A parser of a command has `handle`, the function that runs it and returns the exit status. Heavy
+modules are imported in these functions: `--help` and errors in the arguments need none of them.
 """
 
 from __future__ import annotations
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands, name: str, help: str) -> argparse.ArgumentParser:
-    """A sub-command whose description is its line in the list."""
+    """Adds a sub-command whose description is its line in the list."""
     return commands.add_parser(name, help=help, description=help)

@@ -1,4 +1,4 @@
-"""Commands that measure how fast parts of the machinery are on this machine."""
+"""Commands that measure speed and memory on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def register(commands: Commands) -> None:
-    command = add(commands, "bench", "measure how fast parts of the machinery are on this machine")
+    """Adds the commands of this group."""
+    command = add(commands, "bench", "measure speed and memory on this machine")
     bench = command.add_subparsers(dest="bench_command", required=True, metavar="COMMAND")
     loader = bench.add_parser(
         "loader",
@@ -145,7 +146,7 @@ def _register_mac(bench: Commands) -> None:
     mac.add_argument(
         "--ratios",
         default="0,0.6,0.7,0.75,0.8,0.9",
-        help="with commas; the first is what the others are compared with",
+        help="with commas; the others are compared with the first",
     )
     mac.add_argument(
         "--batch", type=int, default=0, help="samples a step; default: 32 (tiny), 4 (base)"

@@ -1,4 +1,4 @@
-"""Commands that look at data before anything is trained on it, and prepare it."""
+"""Commands that check data before training, and prepare it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 
 def register(commands: Commands) -> None:
-    command = add(commands, "data", "look at data before training on it")
+    """Adds the commands of this group."""
+    command = add(commands, "data", "check and prepare data before training")
     data = command.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     listing = data.add_parser(
         "list",
-        help="the benchmarks that are read from their own annotation files, with tasks and protocols",
+        help="list the benchmarks that are supported, with tasks and protocols",
     )
     listing.set_defaults(handle=_list)
     check = data.add_parser(
         "check",
-        help="say which videos of a manifest or benchmark are missing, corrupt, too short or uncaptioned",
+        help="report videos of a manifest or benchmark that are missing, corrupt, too short or "
+        "without caption",
     )
     check.add_argument(
         "what",
@@ -35,7 +37,7 @@ def register(commands: Commands) -> None:
     check.add_argument(
         "--protocol",
         default="",
-        help="of a benchmark: whose videos are looked for; default: the first that is possible",
+        help="of a benchmark: which videos are checked; default: the first possible protocol",
     )
     check.add_argument(
         "--decode",
@@ -57,7 +59,8 @@ def register(commands: Commands) -> None:
 def _register_shard(data: Commands) -> None:
     shard = data.add_parser(
         "shard",
-        help="clips of a manifest or benchmark, cut and encoded at the training size, into tar shards; goes on after a kill",
+        help="write clips of a manifest or benchmark, cropped and encoded at the training size, "
+        "into tar shards; continues after a kill",
     )
     shard.add_argument(
         "what", help="a manifest, or the name of a benchmark with captions as `data list` has it"
@@ -83,7 +86,7 @@ def _register_shard(data: Commands) -> None:
     shard.add_argument(
         "--size",
         default="256",
-        help="short side in pixels (never enlarged), or WIDTHxHEIGHT (cut to fit); default 256",
+        help="short side in pixels (never enlarged), or WIDTHxHEIGHT (cropped to fit); default 256",
     )
     shard.add_argument(
         "--fps",
@@ -100,7 +103,7 @@ def _register_shard(data: Commands) -> None:
         "--timeout",
         type=float,
         default=60.0,
-        help="seconds after which 32 frames that are not there count as hanging",
+        help="seconds for 32 frames after which a decode counts as hanging",
     )
     shard.set_defaults(handle=_shard)
 
@@ -121,7 +124,8 @@ def _check(options: argparse.Namespace) -> int:
     if options.what in BENCHMARKS:
         if options.root is None:
             raise UserError(
-                f"data check {options.what} needs --root DIR, the folder with its annotation files and videos."
+                f"data check {options.what} needs --root DIR, "
+                "the folder with its annotation files and videos."
             )
         return (
             0
@@ -132,7 +136,7 @@ def _check(options: argparse.Namespace) -> int:
         )
     if options.root is not None or options.protocol:
         raise UserError(
-            f"there is no benchmark '{options.what}'; choose one of {', '.join(BENCHMARKS)}."
+            f"there is no benchmark '{options.what}'; choose from {', '.join(BENCHMARKS)}."
         )
     return 0 if check_manifest(options.what, frames=options.frames, **decoding).ok else 1
 
@@ -148,11 +152,12 @@ def _shard(options: argparse.Namespace) -> int:
     if source in BENCHMARKS:
         if options.root is None:
             raise UserError(
-                f"data shard {source} needs --root DIR, the folder with its annotation files and videos."
+                f"data shard {source} needs --root DIR, "
+                "the folder with its annotation files and videos."
             )
         source = of_benchmark(source, options.root, options.protocol)
     elif options.root is not None or options.protocol:
-        raise UserError(f"there is no benchmark '{source}'; choose one of {', '.join(BENCHMARKS)}.")
+        raise UserError(f"there is no benchmark '{source}'; choose from {', '.join(BENCHMARKS)}.")
     out = options.out or options.folder
     outcome = write_shards(
         source, out, target, options.max_per_shard, options.workers, options.timeout

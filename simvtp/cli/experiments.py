@@ -1,4 +1,4 @@
-"""Commands that run, score and look at one experiment."""
+"""Commands that run, score and visualize one experiment."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ OVERRIDES = "any setting, for example masks.video_ratio=0.75"
 
 
 def register(commands: Commands) -> None:
+    """Adds the commands of this group."""
     from_recipe = (
         ("run", _run, "one experiment from its settings to its results"),
         ("pretrain", _run, "the same, but stop after pre-training"),
@@ -32,7 +33,7 @@ def register(commands: Commands) -> None:
     )
     for name, handle, help in from_recipe:
         command = add(commands, name, help)
-        command.add_argument("recipe", help="name of a recipe; a wrong one gets the list")
+        command.add_argument("recipe", help="name of a recipe; a wrong name prints the list")
         command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
         command.set_defaults(handle=handle)
     _register_finetune(commands)
@@ -40,7 +41,8 @@ def register(commands: Commands) -> None:
     command = add(
         commands,
         "evaluate",
-        "the figures of a run on its test split, what is missing of the run is done first; with settings, a finished run's weights again",
+        "score a run on its test split, after finishing what is missing of it; with settings, "
+        "score the weights of a finished run again",
     )
     command.add_argument("run_dir", type=Path)
     command.add_argument(
@@ -54,17 +56,17 @@ def register(commands: Commands) -> None:
     command = add(
         commands,
         "visualize",
-        "what a pre-training rebuilds (PNG, GIF), and what was right and wrong in each test (HTML)",
+        "reconstructions of a pre-training (PNG, GIF), and example pages of each test (HTML)",
     )
     command.add_argument("run_dir", type=Path)
     command.add_argument(
         "--samples",
         type=int,
         default=0,
-        help="clips that are rebuilt (default 4), items on each test's page (default 8)",
+        help="clips that are reconstructed (default 4), items on each example page (default 8)",
     )
     command.add_argument(
-        "--split", default="test", choices=("train", "val", "test"), help="whose clips are rebuilt"
+        "--split", default="test", choices=("train", "val", "test"), help="split of the clips"
     )
     command.set_defaults(handle=_visualize)
 
@@ -73,7 +75,8 @@ def _register_finetune(commands: Commands) -> None:
     command = add(
         commands,
         "finetune",
-        "fine-tune pre-trained weights on a task and test it; or a recipe, up to the end of its fine-tuning",
+        "fine-tune pre-trained weights on a task and test them; or run a recipe up to the end of "
+        "its fine-tuning",
     )
     command.add_argument(
         "task", help="retrieval, qa, choice, action, ... (without --init: the name of a recipe)"
@@ -92,7 +95,7 @@ def _register_finetune(commands: Commands) -> None:
     command.add_argument(
         "--recipe",
         default="",
-        help="fine-tuning settings; default: <recipe of the run>_<task> if there is one, else the run's",
+        help="fine-tuning settings; default: a recipe of this task that fits, else the run's",
     )
     command.add_argument(
         "--data",
@@ -118,7 +121,8 @@ def _finetune(options: argparse.Namespace) -> int:
     if not options.init:
         if options.task not in RECIPES:
             raise UserError(
-                f"finetune {options.task}: say with --init which run or weights to start from (`initial` for none)."
+                f"finetune {options.task}: name the run or weights to start from with --init "
+                "(`initial` for none)."
             )
         return _carry_out(override(get_recipe(options.task), options.overrides), "finetune")
     return _carry_out(
@@ -142,7 +146,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     def again() -> list[Result]:
         results, path = reevaluate(options.run_dir, options.overrides)
-        print(f"written to {path}; the run itself is what it was")
+        print(f"written to {path}; the run itself is unchanged")
         return results
 
     return _printed(again)
@@ -155,7 +159,7 @@ def _carry_out(experiment: Experiment, until: str) -> int:
 
 
 def _printed(measure: Callable[[], list[Result]]) -> int:
-    """Print the results of `measure`; the exit status."""
+    """Prints the results of `measure`; returns the exit status."""
     from simvtp.errors import Stopped
     from simvtp.experiment import baseline_text
 
@@ -210,7 +214,7 @@ def _visualize(options: argparse.Namespace) -> int:
         raise UserError(
             f"--samples {options.samples}: give a number of clips and items, at least 1."
         )
-    clips = max(2, options.samples or 4)  # matching (VTM) needs another clip beside each
+    clips = max(2, options.samples or 4)  # matching (VTM) needs another clip for each
     for path in visualize(
         options.run_dir, samples=clips, split=options.split, examples=options.samples or 8
     ):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def register(bench: Commands) -> None:
+    """Adds the commands of this group."""
     start = bench.add_parser(
         "start",
         help="seconds from the command to the first training step, of `run` and of a sweep's point",

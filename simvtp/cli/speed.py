@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def register(bench: Commands) -> None:
+    """Adds the commands of this group."""
     scaling = bench.add_parser(
         "scaling",
         help="time and memory of the training step over batch, frames, resolution, masks, depth",

@@ -64,16 +64,17 @@ def downstream(
             dual_softmax=base.evaluate.dual_softmax and retrieves,
         ),
     )
-    if data:
-        given = Path(data).expanduser()
-        is_file = given.is_file() or (given / "summary.json").is_file()  # or a folder of shards
-        chosen = (
-            [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"]
-            if is_file
-            else [f"data.dataset={data}"]
-        )
-        experiment = override(experiment, chosen)
-    return override(experiment, overrides)
+    return override(experiment, [*_data_overrides(data), *overrides])
+
+
+def _data_overrides(data: str) -> list[str]:
+    """Returns the settings for `--data`: a manifest, a folder of shards, or a data set's name."""
+    if not data:
+        return []
+    path = Path(data).expanduser()
+    if path.is_file() or (path / "summary.json").is_file():
+        return [f"data.dataset={MANIFEST_DATASETS[0]}", f"data.manifest={data}"]
+    return [f"data.dataset={data}"]
 
 
 def _same_start(one: Experiment, other: Experiment) -> bool:

@@ -228,7 +228,8 @@ def _config(reference: Reference, decoder: bool) -> SimVTPConfig:
     eps = reference.config.get("layer_norm_eps_blocks", BLOCK_NORM_EPS)
     if eps != BLOCK_NORM_EPS:
         raise CheckpointError(
-            f"{reference.path}: computed with LayerNorm eps {eps}, but this model has {BLOCK_NORM_EPS}."
+            f"{reference.path}: computed with LayerNorm eps {eps}, "
+            f"but this model has {BLOCK_NORM_EPS}."
         )
     names = {"dim": "embed_dim", "max_text_positions": "max_text_positions"} | {
         key: key
@@ -282,7 +283,8 @@ def _masks(reference: Reference, config: SimVTPConfig) -> Masks:
     count = hidden.sum(dim=1)
     if hidden.shape[1] != config.tubes or (count != count[0]).any():
         raise CheckpointError(
-            f"{reference.path}: in/video_mask must hide equally many of {config.tubes} tubes in each sample."
+            f"{reference.path}: in/video_mask must hide equally many of {config.tubes} tubes "
+            "in each sample."
         )
     labels = reference.tensor("in/mlm_labels").long()
     batch, length = labels.shape

@@ -102,8 +102,8 @@ def visualize(
             f"the pre-training in {run_dir} has not ended: there are no final weights yet."
         )
     raise UserError(
-        f"there is nothing to show of {run_dir}: its training reconstructs nothing (no MVM or MLM), "
-        "and no test was scored, or only by a version that stored no items."
+        f"there is nothing to show of {run_dir}: its training reconstructs nothing "
+        "(no MVM or MLM), and no test was scored, or only by a version that stored no items."
     )
 
 

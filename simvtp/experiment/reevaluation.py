@@ -22,7 +22,7 @@ from simvtp.config.tree import to_dict
 from simvtp.config.validation import check
 from simvtp.data.progress import LogFn
 from simvtp.errors import ConfigError, UserError
-from simvtp.experiment.context import open_experiment, until_signal
+from simvtp.experiment.context import ExperimentContext, open_experiment, until_signal
 from simvtp.experiment.final_weights import load_final_weights
 from simvtp.experiment.measuring import score_finetuned, score_zero_shot
 from simvtp.experiment.training import load_initial_weights
@@ -69,33 +69,18 @@ def reevaluate(
             f"`evaluate {run_dir}` without settings finishes it."
         )
     experiment = changed_evaluation(stored, overrides)
-    launch = dataclasses.replace(Launch(), rank=1)  # a rank that writes nothing into the run
     threads = threads_per_rank(experiment.runtime.threads, Launch())
     if threads:
         torch.set_num_threads(threads)
     device = choose_device(experiment.runtime.device, Launch())
     with until_signal() as stop:
+        launch = dataclasses.replace(Launch(), rank=1)  # a rank that writes nothing into the run
+        writer = StatusWriter(run_dir, writes=False)
         context = open_experiment(
-            experiment,
-            run_dir,
-            device,
-            launch,
-            say,
-            stop,
-            StatusWriter(run_dir, writes=False),
-            always_owned,
+            experiment, run_dir, device, launch, say, stop, writer, always_owned
         )
-        unified = build_model(context.experiment.model, experiment.losses.wanted, experiment.seed)
-        if experiment.finetune.init:
-            load_initial_weights(context, unified)
-        else:
-            context.outcomes["pretrain"] = load_final_weights(unified, run_dir, "pretrain")
-            context.models["pretrain"] = unified.to(device).eval()
+        _load_models(context)
         scored = score_zero_shot(context, context.outcomes["pretrain"].sha256)
-        for name, task in context.tasks.items():
-            model = task.build(context.models["pretrain"])
-            context.outcomes[name] = load_final_weights(model, run_dir, name)
-            context.models[name] = model.to(device).eval()
         if context.tasks:
             scored += score_finetuned(context, context.outcomes["finetune"].sha256)
     results = [one.result for one in scored]
@@ -103,6 +88,22 @@ def reevaluate(
     path = run_dir / FOLDER / f"{experiment.fingerprint[:12]}.json"
     write_atomically(path, json.dumps(_record(stored, experiment, checkpoints, results), indent=1))
     return results, path
+
+
+def _load_models(context: ExperimentContext) -> None:
+    """Loads the final models of all trainings of the run."""
+    experiment, device = context.experiment, context.device
+    unified = build_model(experiment.model, experiment.losses.wanted, experiment.seed)
+    if experiment.finetune.init:
+        load_initial_weights(context, unified)
+    else:
+        outcome = load_final_weights(unified, context.directory, "pretrain")
+        context.outcomes["pretrain"] = outcome
+        context.models["pretrain"] = unified.to(device).eval()
+    for name, task in context.tasks.items():
+        model = task.build(context.models["pretrain"])
+        context.outcomes[name] = load_final_weights(model, context.directory, name)
+        context.models[name] = model.to(device).eval()
 
 
 def changed_evaluation(stored: Experiment, overrides: Sequence[str]) -> Experiment:

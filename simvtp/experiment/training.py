@@ -113,11 +113,7 @@ def load_initial_weights(context: ExperimentContext, model: nn.Module) -> list[R
         weights = init_weights(tuning.init)
         conversions = [together(lambda: import_weights(model, weights))]
         context.say(f"pre-trained weights: {weights}")
-    has_match_head = any(
-        not any(name.startswith("match_head.") for name in conversion.kept)
-        for conversion in conversions
-    )
-    if context.experiment.evaluate.rerank and not has_match_head:
+    if context.experiment.evaluate.rerank and not any(map(_has_match_head, conversions)):
         raise ConfigError(
             f"evaluate.rerank={context.experiment.evaluate.rerank} needs a trained matching head, "
             f"but the weights of finetune.init={tuning.init} have none: set evaluate.rerank=0, "
@@ -128,6 +124,10 @@ def load_initial_weights(context: ExperimentContext, model: nn.Module) -> list[R
         step=0, stopped=False, sha256=tuning.init_digest or INITIAL
     )
     return []
+
+
+def _has_match_head(conversion: Conversion) -> bool:
+    return not any(name.startswith("match_head.") for name in conversion.kept)
 
 
 def finetune(context: ExperimentContext) -> list[Result]:
@@ -211,35 +211,11 @@ def _train(
 
     Raises Stopped once the process was asked to stop and the state is saved.
     """
-    experiment, runtime = context.experiment, context.experiment.runtime
-    epoch = SampleOrder(samples, settings.batch_size, experiment.seed).steps_per_epoch
+    epoch = SampleOrder(samples, settings.batch_size, context.experiment.seed).steps_per_epoch
     total = stage_steps(settings, epoch)
     on_main(lambda: context.status.update(stage=name, step=0, total_steps=total))
     on_main(lambda: record_timestamp(context.status, MODEL))
-    stage = Stage(
-        name=name,
-        train=settings,
-        total_steps=total,
-        seed=experiment.seed,
-        directory=context.directory,
-        fingerprint=experiment.fingerprint,
-        config=to_dict(experiment),
-        device=str(context.device),
-        log_every=runtime.log_every,
-        checkpoint_every=runtime.checkpoint_every,
-        keep=runtime.keep_checkpoints,
-        accumulate=runtime.accumulate,
-        micro_batch=runtime.micro_batch,
-        compile=runtime.compile,
-        gradient_checkpointing=runtime.gradient_checkpointing,
-        merge_passes=runtime.merge_passes,
-        pack_text=_packs_text(context),
-        shard=runtime.shard == "full",
-        evaluate_at=tuple(round(total * (i + 1) / evaluations) for i in range(evaluations))
-        if evaluations
-        else (),
-        best=selection,
-    )
+    stage = _stage(context, name, settings, total, evaluations, selection)
     outcome = train(
         stage,
         model,
@@ -261,6 +237,41 @@ def _train(
             context.stop.cause or StopReason.OTHER_RANK,
         )
     context.models[name], context.outcomes[name] = model.eval(), outcome
+
+
+def _stage(
+    context: ExperimentContext,
+    name: str,
+    settings: TrainConfig,
+    total: int,
+    evaluations: int,
+    selection: str,
+) -> Stage:
+    """Returns the description of a training that the loop needs."""
+    experiment, runtime = context.experiment, context.experiment.runtime
+    evaluate_at = tuple(round(total * (i + 1) / evaluations) for i in range(evaluations))
+    return Stage(
+        name=name,
+        train=settings,
+        total_steps=total,
+        seed=experiment.seed,
+        directory=context.directory,
+        fingerprint=experiment.fingerprint,
+        config=to_dict(experiment),
+        device=str(context.device),
+        log_every=runtime.log_every,
+        checkpoint_every=runtime.checkpoint_every,
+        keep=runtime.keep_checkpoints,
+        accumulate=runtime.accumulate,
+        micro_batch=runtime.micro_batch,
+        compile=runtime.compile,
+        gradient_checkpointing=runtime.gradient_checkpointing,
+        merge_passes=runtime.merge_passes,
+        pack_text=_packs_text(context),
+        shard=runtime.shard == "full",
+        evaluate_at=evaluate_at,
+        best=selection,
+    )
 
 
 def _packs_text(context: ExperimentContext) -> bool:

@@ -47,7 +47,7 @@ class Journal:
         self._file = open(path, "ab+")  # noqa: SIM115  (open for the life of the run)
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Appends one line and hands it to the operating system; raises UserError on a full disk."""
+        """Appends one line and hands it to the operating system. Raises UserError if it cannot."""
         self._check_ownership()
         line = json.dumps({"kind": kind, "time": time.time(), **fields}, separators=(",", ":"))
         try:

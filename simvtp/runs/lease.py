@@ -316,7 +316,7 @@ class _Acquisition:
 
 
 def _replace_by_copy(path: Path) -> None:
-    """Gives a file a new inode with the same content: what a replaced attempt has open is not it."""
+    """Gives a file a new inode: what a replaced attempt has open is no longer this file."""
     if path.exists():
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.copyfile(path, temporary)

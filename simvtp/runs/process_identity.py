@@ -49,7 +49,7 @@ def machine_id() -> str:
     """Returns a name of this boot of this machine and of its process namespace; "" if unknown.
 
     Process ids can be compared only where it is the same: host names are not unique (containers),
-    and process ids begin anew after a boot.
+    and process ids are given out again after a boot.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -76,7 +76,7 @@ def this_process() -> dict[str, Any]:
 
 
 def _reserved_gpus(slurm: Mapping[str, str]) -> int:
-    """Returns the GPUs that are reserved for this attempt on all its nodes: what a cluster bills."""
+    """Returns the GPUs reserved for this attempt on all its nodes: what a cluster bills."""
     if slurm.get("SLURM_GPUS_ON_NODE", "").isdigit():
         return int(slurm["SLURM_GPUS_ON_NODE"]) * int(slurm.get("SLURM_JOB_NUM_NODES") or 1)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

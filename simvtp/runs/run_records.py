@@ -100,7 +100,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended, as found out from outside.
+    """End of a job, as found out from outside.
 
     Attributes:
         cause: `cancelled`, `pruned`, `stopped`, or SLURM's cause such as `out_of_memory`.

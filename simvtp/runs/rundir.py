@@ -66,12 +66,13 @@ def load_experiment(run_dir: Path) -> Experiment:
         raise UserError(f"'{run_dir}' is not a run directory: it has no {IDENTITY_FILE}.")
     values = read_json(path, dict)
     if "experiment" not in values:
-        raise DamagedFile(path, "no settings of an experiment", "start the experiment again.")
+        advice = "start the experiment again."
+        raise DamagedFile(path, "no settings of an experiment", advice)
     if values.get("schema") != SCHEMA_VERSION:
         raise UserError(
             f"{run_dir} was written by another version of simvtp (settings schema "
-            f"{values.get('schema')}, this version has {SCHEMA_VERSION}): reports read its results, "
-            "but only that version can go on with it or score it again."
+            f"{values.get('schema')}, this version has {SCHEMA_VERSION}): reports read its "
+            "results, but only that version can go on with it or score it again."
         )
     experiment = from_dict(values["experiment"])
     root = str(run_dir.resolve().parent)

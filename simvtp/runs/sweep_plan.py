@@ -14,7 +14,7 @@ from simvtp.runs.metric_names import MetricName
 
 PLAN_FILE = "plan.json"
 SEARCH_KIND = "search"  # `kind` of the plan of a search; a grid has none
-PLAN_ADVICE = "run the sweep's command again, which writes it anew."
+PLAN_ADVICE = "run the sweep's command again, which writes it."
 _REQUIRED = ("sweep_id", "ablation", "metric", "axes", "points")
 
 

@@ -32,6 +32,7 @@ OFF = "off"
 REPLAY = "`python -m simvtp sync` replays what is missing"
 SETTINGS = "runtime.tracking_uri or MLFLOW_TRACKING_URI"
 _HTTP = ("http", "https")
+_SQLITE = "sqlite:///"
 _CONNECT_S = 3.0
 _ANSWER_S = 8.0  # a busy server was seen to take 5
 _NAME_LENGTH = 250  # MLflow's limit
@@ -59,9 +60,11 @@ def resolve_uri(runtime: RuntimeConfig) -> str | None:
 
 def sqlite_uri(path: Path) -> str:
     """Returns the address of a sqlite file."""
-    from sqlalchemy.engine import URL  # late: it takes 0.3 s, and servers do without it
-
     database = str(path.expanduser().resolve())
+    if _is_plain(database):
+        return _SQLITE + database
+    from sqlalchemy.engine import URL  # late: it takes 0.3 s, and most runs do without it
+
     return URL.create("sqlite", database=database).render_as_string(hide_password=False)
 
 
@@ -82,6 +85,8 @@ def absolute_uri(uri: str) -> str:
     if uri.partition("://")[0] in _HTTP:
         _check_http(uri)
         return uri
+    if uri.startswith(_SQLITE) and _is_plain(path := uri.removeprefix(_SQLITE)):
+        return sqlite_uri(Path(path))
     url = _parse_database(uri)
     if url.get_backend_name() != "sqlite" or not url.database:
         return uri
@@ -93,8 +98,15 @@ def database_path(uri: str) -> Path | None:
     """Returns the file of a sqlite store, None for any other address."""
     if not uri.startswith("sqlite:"):
         return None
+    if uri.startswith(_SQLITE) and _is_plain(path := uri.removeprefix(_SQLITE)):
+        return Path(path)
     database = _parse_database(uri).database
     return Path(database) if database else None
+
+
+def _is_plain(path: str) -> bool:
+    """Returns True if a path is the same inside an address: nothing in it must be escaped."""
+    return bool(path) and urllib.parse.quote(path, safe="/~") == path
 
 
 def display_uri(uri: str) -> str:

@@ -1,6 +1,6 @@
 """Replays one run directory into the tracker.
 
-Doing it again adds nothing; doing it later gives the same as doing it in time. The tracker itself is
+Doing it again adds nothing; doing it later gives the same as doing it in time. The tracker is
 asked, whenever a run is opened, for the last step of each metric, and a journal line is mirrored
 only for metrics that it would continue. So it does not matter whether the cursor file was lost,
 whether a process was killed between writing to the tracker and writing the cursor, or whether the

@@ -340,7 +340,7 @@ class Store:
                 self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in some])
 
     def set_status(self, run_id: str, status: str, time: int) -> None:
-        """Sets RUNNING, FINISHED, FAILED or KILLED; `time` (ms) is the end of a run that has ended."""
+        """Sets RUNNING, FINISHED, FAILED or KILLED; `time` (ms) is the end of an ended run."""
         with self._call():
             if status == "RUNNING":
                 self._client.update_run(run_id, status=status)

@@ -1,4 +1,4 @@
-"""The parent run of a sweep: found by its sweep_id, with metrics of the whole sweep for its charts."""
+"""The parent run of a sweep: found by its sweep_id, with metrics of the whole sweep."""
 
 from __future__ import annotations
 

@@ -187,11 +187,23 @@ def make_plan(runs: list[Run], **changes: Any) -> dict[str, Any]:
         for run in runs
     ]
     plan = {
-        "sweep_id": f"mask_ratio-{runs[0].experiment.fingerprint[:8]}", "ablation": "mask_ratio", "title": "Mask ratios", "question": "?",
-        "paper_says": "0.9", "dataset": "shapes", "recipe": "tiny", "seeds": [0, 1], "metric": "test/finetuned/t2v/R1", "metric_label": "R@1",
-        "axes": [{"key": "masks.video_ratio", "label": "video", "values": [0.5, 0.9]}, {"key": "masks.text_ratio", "label": "text", "values": [0.75]}],
-        "published_optimum": None, "points": points,
-    }  # fmt: skip
+        "sweep_id": f"mask_ratio-{runs[0].experiment.fingerprint[:8]}",
+        "ablation": "mask_ratio",
+        "title": "Mask ratios",
+        "question": "?",
+        "paper_says": "0.9",
+        "dataset": "shapes",
+        "recipe": "tiny",
+        "seeds": [0, 1],
+        "metric": "test/finetuned/t2v/R1",
+        "metric_label": "R@1",
+        "axes": [
+            {"key": "masks.video_ratio", "label": "video", "values": [0.5, 0.9]},
+            {"key": "masks.text_ratio", "label": "text", "values": [0.75]},
+        ],
+        "published_optimum": None,
+        "points": points,
+    }
     return plan | changes
 
 

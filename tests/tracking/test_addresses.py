@@ -19,7 +19,10 @@ from tests.tracking.run_dirs import (
 
 
 def test_importing_the_package_does_not_import_mlflow() -> None:
-    program = "import sys, simvtp.tracking; print([m for m in ('mlflow', 'torch', 'pandas') if m in sys.modules])"
+    program = (
+        "import sys, simvtp.tracking; "
+        "print([m for m in ('mlflow', 'torch', 'pandas') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -35,7 +35,7 @@ from tests.tracking.run_dirs import (
 def test_offline_first_then_synced_is_the_same_as_mirrored_in_time(
     tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The run sees only an unreachable server: one warning, no waiting; it is replayed elsewhere."""
+    """The run sees an unreachable server: one warning, no waiting; it is replayed elsewhere."""
     with caplog.at_level(logging.WARNING):
         run = Run(tmp_path / "offline", UNREACHABLE, seed=11)
         start = time.monotonic()

@@ -18,14 +18,15 @@ from tests.tracking.run_dirs import (
 WORKERS = """
 import multiprocessing, os, sys
 from pathlib import Path
-import mlflow.tracking  # once for all, so that they start at the same moment; nothing is open yet when they part
+import mlflow.tracking  # once for all, so that they start at the same moment
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.tracking import Mirror, prepare_store
 
 def work(run_dir, gate, uri):
     gate.wait()
     prepare_store(uri)
-    report = Mirror(run_dir, RuntimeConfig(tracking_uri=uri, tracking_experiment="tests")).sync(final=True)
+    runtime = RuntimeConfig(tracking_uri=uri, tracking_experiment="tests")
+    report = Mirror(run_dir, runtime).sync(final=True)
     os.write(1, f"{report.points} {len(report.warnings)}\\n".encode())
 
 uri, *folders = sys.argv[1:]
@@ -60,7 +61,8 @@ def test_parallel_processes_on_a_missing_store(tmp_path: Path) -> None:
     )
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
         kinds = database.execute(
-            "select e.name, t.value from experiments e join experiment_tags t using (experiment_id) where key = 'mlflow.experimentKind'"
+            "select e.name, t.value from experiments e join experiment_tags t "
+            "using (experiment_id) where key = 'mlflow.experimentKind'"
         )
         assert kinds.fetchall() == [("tests", "custom_model_development")]
 
