@@ -17,27 +17,27 @@ GROUPS = (experiments, data, bench, tools)
 
 EXAMPLES = """\
 examples:
-  The whole experiment on the embedded data set, and with changed settings:
-    python -m simvtp run tiny
-    python -m simvtp run tiny masks.video_ratio=0.75 seed=1
-    python -m simvtp run tiny data.dataset=manifest data.manifest=clips.csv
-  Question answering with the encoder that a run has pre-trained:
-    python -m simvtp finetune qa --init runs/0123456789ab
-  All settings of a recipe; parameters and FLOPs of its model, part by part:
-    python -m simvtp settings tiny
-    python -m simvtp describe base
-  Reconstructions and example pages of a run:
-    python -m simvtp visualize runs/0123456789ab
-  The benchmarks that are supported; a check of clips, or of a benchmark's files:
-    python -m simvtp data list
-    python -m simvtp data check clips.csv
-    python -m simvtp data check msrvtt --root DIR --decode
-  The same clips, small, in tar shards, and the speed of both:
-    python -m simvtp data shard clips.csv shards --size 256
-    python -m simvtp bench loader clips.csv shards
-  Comparison with the released implementation; replay of journals into the tracker:
-    python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
-    python -m simvtp sync runs
+  # the whole experiment on the embedded data set, and with changed settings
+  python -m simvtp run tiny
+  python -m simvtp run tiny masks.video_ratio=0.75 seed=1
+  python -m simvtp run tiny data.dataset=manifest data.manifest=clips.csv
+  # question answering with the encoder that a run has pre-trained
+  python -m simvtp finetune qa --init runs/0123456789ab
+  # all settings of a recipe; parameters and FLOPs of its model, part by part
+  python -m simvtp settings tiny
+  python -m simvtp describe base
+  # reconstructions and example pages of a run
+  python -m simvtp visualize runs/0123456789ab
+  # the benchmarks that are supported; a check of clips, or of a benchmark's files
+  python -m simvtp data list
+  python -m simvtp data check clips.csv
+  python -m simvtp data check msrvtt --root DIR --decode
+  # the same clips, small, in tar shards, and the speed of both
+  python -m simvtp data shard clips.csv shards --size 256
+  python -m simvtp bench loader clips.csv shards
+  # comparison with the released implementation; replay of journals into the tracker
+  python -m simvtp parity tests/fixtures/simvtp_released_a.safetensors
+  python -m simvtp sync runs
 """
 
 

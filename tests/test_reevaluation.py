@@ -175,6 +175,6 @@ def test_refusals(
         capsys, str(run_dir), "evaluate.crops=2"
     )
     weights.unlink()
-    assert "are not there any more" in refused(capsys, str(run_dir), "evaluate.crops=2")
+    assert "no longer exist" in refused(capsys, str(run_dir), "evaluate.crops=2")
     weights.write_bytes(whole)
     assert contents(run_dir) == before

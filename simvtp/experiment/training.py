@@ -126,7 +126,7 @@ def load_initial_weights(context: ExperimentContext, model: nn.Module) -> list[R
     return []
 
 
-def _has_match_head(conversion: Conversion) -> bool:
+def _has_match_head(conversion: ConversionReport) -> bool:
     return not any(name.startswith("match_head.") for name in conversion.kept)
 
 
