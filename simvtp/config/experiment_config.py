@@ -33,7 +33,7 @@ from simvtp.config.model_config import (
     SimVTPConfig,
 )
 from simvtp.config.train_config import ContrastiveLossConfig, LossConfig, TrainConfig
-from simvtp.config.tree import build, flatten, setting
+from simvtp.config.tree import added, build, flatten, setting
 from simvtp.errors import ConfigError
 
 
@@ -69,6 +69,11 @@ class EvaluateConfig:
     segments: int = setting(3, "temporal segments of a video")
     crops: int = setting(3, "spatial crops of a segment")
     batch_size: int = setting(16, "clips that are encoded at a time")
+    view_merging: Literal["softmax", "logits"] = added(
+        "softmax",
+        "views of a clip in action, qa and choice: mean of their probabilities (as VideoMAE) or of "
+        "their logits",
+    )
     rerank: int = setting(
         0, "above 0: also re-rank this many candidates with the pre-trained matching head"
     )

@@ -2,8 +2,7 @@
 
 A video may be seen in several views (temporal segments x spatial crops, method notes 1.8). Its
 feature is the plain mean of the pooled, not normalised features of its views, and the cosine is
-taken after that ("averaged", released behaviour; whether the released code normalised before
-averaging is not known, the order is our choice). With one view both orders are the same.
+taken after that (released behaviour).
 
 Embedding and scoring are two steps (`embed_test_set`, `score`), so that one pass over the videos
 serves plain, dual-softmax and re-ranked (rerank.py) figures.

@@ -42,6 +42,8 @@ class Protocol:
         checkpoint: sha256 of the weights that were scored.
         variant: of the benchmark or the measure, where there are several: 1k-A, open-ended, count,
             NMS 0.5.
+        merging: of the views of a clip in a classification: softmax or logits; empty for one view
+            and where features or spans are scored.
     """
 
     task: str
@@ -56,6 +58,7 @@ class Protocol:
     seed: int
     checkpoint: str
     variant: str = ""
+    merging: str = ""
 
 
 @dataclass(frozen=True)

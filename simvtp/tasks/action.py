@@ -107,11 +107,20 @@ class ActionRecognition:
             clips,
             nothing,
             range(len(actions)),
+            classifies=True,
         )
         ranks = answer_ranks(logits, right)
         variant = VARIANTS[self.settings.probe]
         result = Result(
-            self.context.protocol("action", split, setting, checkpoint, ties=TIES, variant=variant),
+            self.context.protocol(
+                "action",
+                split,
+                setting,
+                checkpoint,
+                ties=TIES,
+                variant=variant,
+                classifies=True,
+            ),
             top_k(ranks),
             chance_top_k(right, len(self.labels)),
             queries=len(actions),

@@ -111,13 +111,25 @@ class CaptionChoice:
             others = distinct_numbers(draws, number, len(clips))
             texts += [clips[one].captions[0] for one in (number, *others)]
         logits = score_texts(
-            self.context, model, model.score, clips, self._shaped(texts), range(len(clips))
+            self.context,
+            model,
+            model.score,
+            clips,
+            self._shaped(texts),
+            range(len(clips)),
+            classifies=True,
         )
         right = torch.zeros(len(clips), dtype=torch.int64)
         ranks, guessed = answer_ranks(logits, right), chance_accuracy(right, self.count)
         result = Result(
             self.context.protocol(
-                "choice", split, setting, checkpoint, ties=TIES, variant=f"{self.count} captions"
+                "choice",
+                split,
+                setting,
+                checkpoint,
+                ties=TIES,
+                variant=f"{self.count} captions",
+                classifies=True,
             ),
             accuracy(ranks),
             guessed,
@@ -146,9 +158,16 @@ class CaptionChoice:
             choices.clips,
             shaped(tokens, choices.present),
             choices.owners,
+            classifies=True,
         )
         protocol = self.context.protocol(
-            "choice", split, setting, checkpoint, ties=TIES, variant=f"{choices.most} captions"
+            "choice",
+            split,
+            setting,
+            checkpoint,
+            ties=TIES,
+            variant=f"{choices.most} captions",
+            classifies=True,
         )
         return choices.scored(protocol, logits)
 

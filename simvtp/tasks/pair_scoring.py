@@ -56,13 +56,19 @@ def score_texts(
     clips: Sequence[Clip],
     texts: TokenBatch,
     owners: Sequence[int],
+    classifies: bool = False,
 ) -> Tensor:
     """Returns the mean over the views of `predict` for each text with its clip.
+
+    Of classes the views are merged by `evaluate.view_merging`: with `softmax` (VideoMAE's rule) the
+    mean is that of the probabilities, and its logarithm is returned.
 
     Args:
         model: put into evaluation mode meanwhile.
         clips: the videos, each once.
         texts: row i ([L], or [C, L]) belongs to clip number owners[i].
+        classifies: the last dimension of `predict` holds the logits of classes, of which one is
+            right; -inf for one that cannot be chosen.
 
     Returns:
         float64 [texts, ...], on the CPU.
@@ -71,6 +77,7 @@ def score_texts(
         DataError: a text's clip gave no view.
     """
     size = context.experiment.evaluate.batch_size
+    by_probability = classifies and context.experiment.evaluate.view_merging == "softmax"
     total: Tensor | None = None
     seen = torch.zeros(len(owners), dtype=torch.int64)
     rows_of_clip: dict[int, list[int]] = {}
@@ -91,6 +98,8 @@ def score_texts(
                     for part in (views[view], texts.input_ids[rows], texts.attention_mask[rows])
                 )
                 answer = predict(*moved).to(torch.float32).cpu().to(torch.float64)
+                if by_probability:
+                    answer = answer.softmax(dim=-1)
                 if total is None:
                     total = torch.zeros(len(owners), *answer.shape[1:], dtype=torch.float64)
                 total.index_add_(0, rows, answer)
@@ -99,4 +108,5 @@ def score_texts(
         raise DataError(
             f"{int((seen == 0).sum())} of {len(owners)} texts have no clip that could be scored."
         )
-    return total / seen.view(-1, *[1] * (total.dim() - 1))
+    merged = total / seen.view(-1, *[1] * (total.dim() - 1))
+    return merged.log() if by_probability else merged

@@ -176,10 +176,22 @@ class QuestionAnswering:
         questions = self.questions[split]
         clips, owners = asked_clips(questions, self.videos, split)
         logits = score_texts(
-            self.context, model, model.score, clips, self._texts(questions), owners
+            self.context,
+            model,
+            model.score,
+            clips,
+            self._texts(questions),
+            owners,
+            classifies=self.kind != "count",
         )
         protocol = self.context.protocol(
-            "qa", split, setting, checkpoint, ties=TIES, variant=VARIANTS[self.kind]
+            "qa",
+            split,
+            setting,
+            checkpoint,
+            ties=TIES,
+            variant=VARIANTS[self.kind],
+            classifies=self.kind != "count",
         )
         if self.kind == "count":
             return [self._counts(protocol, logits[:, 0], questions)]

@@ -152,9 +152,14 @@ class Context:
         ties: str,
         direction: str = "",
         variant: str = "",
+        classifies: bool = False,
     ) -> Measured:
-        """Returns the protocol of a figure that is measured with this experiment's views."""
+        """Returns the protocol of a figure that is measured with this experiment's views.
+
+        `classifies`: the views are merged by `evaluate.view_merging`.
+        """
         experiment, settings = self.experiment, self.experiment.evaluate
+        merges = classifies and settings.segments * settings.crops > 1
         return Measured(
             task=task,
             dataset=self.dataset.name,
@@ -168,6 +173,7 @@ class Context:
             seed=experiment.seed,
             checkpoint=checkpoint,
             variant=variant,
+            merging=settings.view_merging if merges else "",
         )
 
 

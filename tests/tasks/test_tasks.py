@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -484,6 +485,45 @@ def test_scores_are_means_over_the_views_of_the_right_clip(small: Experiment) ->
     torch.testing.assert_close(found[:, 1], texts.input_ids.double().sum(dim=1))
     with pytest.raises(DataError, match="no clip"):
         score_texts(context, torch.nn.Identity(), predict, clips[:1], texts, owners)
+
+
+@pytest.mark.parametrize("merging", ["softmax", "logits"])
+def test_views_of_a_classification_are_merged_as_the_protocol_says(
+    small: Experiment, merging: str
+) -> None:
+    """VideoMAE averages probabilities. Computed here view by view with numpy; a candidate that is
+    absent (-inf) stays absent.
+    """
+    evaluate = replace(small.evaluate, segments=2, crops=2, batch_size=3, view_merging=merging)  # type: ignore[arg-type]
+    context = context_of(replace(small, evaluate=evaluate))
+    clips = context.dataset.splits["val"][:2]
+    texts = context.tokenizer.encode(["one", "two"], 8)
+
+    def logits_of(view: torch.Tensor) -> np.ndarray:
+        seed = int(view.long().sum()) % 1000
+        return np.array([*np.random.default_rng(seed).normal(0, 4, 3), -np.inf])
+
+    def predict(views: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.stack([logits_of(view) for view in views]))
+
+    model = torch.nn.Identity()
+    found = score_texts(context, model, predict, clips, texts, [0, 1], classifies=True).numpy()
+    seen: list[list[np.ndarray]] = [[], []]
+    for views, numbers in context.view_loader(clips).batches():
+        for view, number in zip(views, numbers.tolist(), strict=True):
+            seen[number].append(logits_of(view))
+    for row, several in zip(found, seen, strict=True):
+        assert len(several) == 4
+        weights = np.exp(several)
+        shares = (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)
+        expected = shares if merging == "softmax" else np.mean(several, axis=0)
+        np.testing.assert_allclose(np.exp(row) if merging == "softmax" else row, expected, 1e-5)
+    protocol = context.protocol("action", "test", "finetuned", "", ties="", classifies=True)
+    assert protocol.merging == merging
+    assert context.protocol("grounding", "test", "finetuned", "", ties="").merging == ""
+    once = replace(small, evaluate=replace(evaluate, segments=1, crops=1))
+    alone = context_of(once).protocol("qa", "test", "", "", ties="", classifies=True)
+    assert alone.merging == "", "one view is not merged"
 
 
 @pytest.mark.parametrize("probe", ["linear", "attentive"])
