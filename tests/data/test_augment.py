@@ -32,7 +32,7 @@ from simvtp.data.loading.augment import (
     PER_OPERATION,
     Augment,
     Chosen,
-    Draw,
+    DrawUniforms,
     apply,
     erased_box,
 )
@@ -96,7 +96,7 @@ def moving(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.stack([picture(height, width, seed + t) for t in range(frames)])
 
 
-def drawn(number: int, seed: int = 0) -> Draw:
+def drawn(number: int, seed: int = 0) -> DrawUniforms:
     return lambda count, purpose: uniforms(seed, "finetune", number, count, purpose)
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from simvtp.config.data_config import DataConfig
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
-from simvtp.data.loading import frame_cache as cache_module
 from simvtp.data.loading.clip_source import CACHE_FROM
-from simvtp.data.loading.frame_cache import DEAD, DIRECT, DecodedCache, open_cache
+from simvtp.data.loading.frame_cache import build_cache as cache_module
+from simvtp.data.loading.frame_cache.build_cache import open_cache
+from simvtp.data.loading.frame_cache.decoded_cache import ClipState, DecodedCache
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.text.tokenizer import load_tokenizer
@@ -108,7 +109,7 @@ def test_damaged_clips_fall_back_to_their_file_and_hanging_ones_are_dead(
         workers=1,
         timeout_s=3.0,
     )
-    assert cache.state.tolist() == [1, DIRECT, DEAD, 1, 1, 1]
+    assert cache.state.tolist() == [1, ClipState.DIRECT, ClipState.DEAD, 1, 1, 1]
     assert not cache.holds(1)
     for _ in range(2):
         with pytest.raises(
@@ -132,13 +133,94 @@ def test_a_cache_above_the_limit_is_refused(
         build(clips, tmp_path / "c")
 
 
+def zeros(path: Path) -> None:
+    """A file that was allocated, but whose content never reached the disk."""
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 8])
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(b"garbage" * 20)
+
+
+def pickle_instead(path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.array([print], dtype=object), allow_pickle=True)
+
+
+def flip_one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        *(("*.u8", harm) for harm in (zeros, empty, shorten, flip_one_bit)),
+        *(
+            (file, harm)
+            for file in ("[!-]*[!o].npz", "*-info.npz")
+            for harm in (zeros, empty, shorten, garble, pickle_instead, Path.unlink)
+        ),
+    ],
+)
+def test_a_damaged_cache_gives_the_right_pixels(
+    clips: list[Clip], tmp_path: Path, file: str, harm: Callable[[Path], None]
+) -> None:
+    """And is whole again for those who open it next."""
+    right = build(clips, tmp_path / "c")
+    expected = [right.read(number, range(16)) for number in range(len(clips))]
+    content = right.path.read_bytes()
+    [path] = (tmp_path / "c").glob(file)
+    harm(path)
+    for _ in range(2):
+        cache = build(clips, tmp_path / "c")
+        found = [cache.read(number, range(16)) for number in range(len(clips))]
+        assert all(map(np.array_equal, found, expected))
+        assert cache.path.read_bytes() == content
+    assert len(list((tmp_path / "c").iterdir())) == 4  # frames, index, sizes, lock
+
+
+def test_a_damaged_frame_is_repaired_by_a_loader_and_said(
+    clips: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = build(clips, tmp_path / "c")
+    expected = cache.read(3, [5])
+    damaged = build(clips, tmp_path / "c")
+    zeros(cache.path)
+    assert np.array_equal(damaged.read(3, [5]), expected)
+    assert f"the frames of {clips[3].path} are damaged: decoding them again" in caplog.text
+    assert np.array_equal(build(clips, tmp_path / "c").read(3, [5]), expected)
+
+
+def test_damaged_frames_of_a_video_that_is_gone_are_no_pixels(
+    clips: list[Clip], tmp_path: Path
+) -> None:
+    cache = build(clips, tmp_path / "c")
+    zeros(cache.path)
+    clips[2].path.unlink()
+    with pytest.raises(DataError, match=clips[2].path.name):
+        cache.read(2, [0])
+
+
 BUILD = """
 import sys
+import time
 from pathlib import Path
-from simvtp.data.loading.frame_cache import open_cache
+from simvtp.data.loading.frame_cache.build_cache import open_cache
 from simvtp.data.video.readers import get_reader
 paths = sorted(Path(sys.argv[1]).glob("*.mp4"))
-slow = lambda what, done, total: print(what, done, flush=True) or __import__("time").sleep(float(sys.argv[3]))
+def slow(what, done, total):
+    print(what, done, flush=True)
+    time.sleep(float(sys.argv[3]))
 print(open_cache(paths, get_reader("pyav"), 32, Path(sys.argv[2]), 0, 5.0, slow).path)
 """
 

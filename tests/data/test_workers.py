@@ -22,7 +22,7 @@ from simvtp.data.loading.decode_workers import (
     map_in_workers,
 )
 from simvtp.data.video.encode import encode_h264
-from simvtp.errors import DataError, UserError
+from simvtp.errors import ConfigError, DataError, UserError
 from tests.data.helpers import moving_square
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,6 +231,12 @@ def test_a_map_in_workers_answers_every_job_once(workers: int) -> None:
     assert sorted(answers) == list(range(6))
     assert [answers[i] for i in (0, 2, 4, 5)] == ["A", "B", "C", "D"]
     assert isinstance(answers[1], WorkerDied) and isinstance(answers[3], WorkerDied)
+
+
+@pytest.mark.parametrize("workers", [-1, -2])
+def test_a_negative_number_of_workers_is_refused(workers: int) -> None:
+    with pytest.raises(ConfigError, match=f"workers={workers}: must be 0"):
+        list(map_in_workers(misbehave, ["a"], workers, 0.5))
 
 
 def test_shared_texts_are_a_list_of_texts() -> None:

@@ -1,16 +1,16 @@
-"""RandAugment and random erasing of uint8 clips [T, H, W, 3]: the same operations with the same
-settings in all frames of a clip.
+"""RandAugment and random erasing of uint8 clips [T, H, W, 3].
 
-Of the released fine-tuning (method notes 1.8) only `m7-n4-mstd0.5-inc1` and an erasing of 0.25 are
-known. What these names mean is taken from the library that reads them, timm: the fifteen operations
-that grow with the magnitude, drawn with replacement, each done with probability 0.5, bicubic, grey
-outside of the frame, before the crop; after it, a box of normal noise. Ours: the noise is the same
-in all frames, and cut off at black and white.
+All frames of a clip get the same operations with the same settings. Of the released fine-tuning
+(method notes 1.8) only `m7-n4-mstd0.5-inc1` and an erasing of 0.25 are known. What these names mean
+is taken from the library that reads them, timm: the fifteen operations that grow with the
+magnitude, drawn with replacement, each done with probability 0.5, bicubic, grey outside of the
+frame, before the crop; after it, a box of normal noise. Ours: the noise is the same in all frames,
+and clipped at black and white.
 
-All random numbers come from streams of their own (`simvtp.data.loading.sample_order.uniforms` with
-a purpose), so that crop, flip, window and caption of a sample are the same with and without
-augmentation, and whoever makes it. Operations that look at a picture (autocontrast, equalize,
-contrast) look at each frame by itself.
+All random numbers come from separate streams (`simvtp.data.loading.sample_order.uniforms` with a
+purpose), so that crop, flip, window and caption of a sample are the same with and without
+augmentation, in any process. Operations that look at a picture (autocontrast, equalize, contrast)
+look at each frame separately.
 """
 
 from __future__ import annotations
@@ -27,21 +27,19 @@ PROBABILITY = 0.5  # that a drawn operation is done
 GREY = (128, 128, 128)  # outside of a moved frame
 PER_OPERATION = 5  # uniform numbers: which, whether, two for the magnitude, sign
 
-ERASED_AREA = (0.02, 1 / 3)  # shares of the frame
+ERASED_AREA = (0.02, 1 / 3)  # fractions of the frame
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
 ATTEMPTS = 10  # to find a box that fits, before nothing is erased
 BOX_UNIFORMS = 3 + 2 * ATTEMPTS
-NOISE_MEAN = np.array(
-    (123.675, 116.28, 103.53)
-)  # red, green, blue: noise that is standard normal for the encoder, which
-NOISE_STD = np.array((58.395, 57.12, 57.375))  # subtracts and divides by these (ImageNet)
+# Red, green, blue: the encoder subtracts and divides by these (ImageNet), so that the noise is
+# standard normal for it.
+NOISE_MEAN = np.array((123.675, 116.28, 103.53))
+NOISE_STD = np.array((58.395, 57.12, 57.375))
 
-Draw = Callable[
-    [int, str], np.ndarray
-]  # (how many, purpose) -> float64 in [0, 1), the same at each call
-Operation = Callable[
-    [Image.Image, float, float], Image.Image
-]  # (frame, strength in [0, 1], -1 or 1) -> frame
+# (how many, purpose) -> float64 in [0, 1), the same at each call.
+DrawUniforms = Callable[[int, str], np.ndarray]
+# (frame, strength in [0, 1], -1 or 1) -> frame.
+Operation = Callable[[Image.Image, float, float], Image.Image]
 
 
 def _moved(frame: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
@@ -51,7 +49,7 @@ def _moved(frame: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
 
 
 def _solarize_add(frame: Image.Image, strength: float, sign: float) -> Image.Image:
-    """Dark values are raised by up to 110."""
+    """Raises dark values by up to 110."""
     add = int(strength * 110)
     return frame.point(
         [min(255, value + add) if value < 128 else value for value in range(256)] * 3
@@ -102,13 +100,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Augment:
-    """Settings of both; the default does nothing.
+    """Settings of RandAugment and random erasing; the default does nothing.
 
     Attributes:
-        operations: how many operations of RandAugment are drawn for a clip (each is then done with
+        operations: operations of RandAugment that are drawn for a clip (each is then done with
             probability 0.5).
-        magnitude, spread: mean and standard deviation of their strength, which is cut off at 0 and
-            10.
+        magnitude: mean of their strength, which is clipped to 0 and 10.
+        spread: standard deviation of their strength.
         erasing: probability that a box is filled with noise.
     """
 
@@ -117,14 +115,14 @@ class Augment:
     spread: float = 0.5
     erasing: float = 0.0
 
-    def before_crop(self, clip: np.ndarray, draw: Draw) -> np.ndarray:
-        """RandAugment of the whole frames. Returns its argument where nothing is done."""
+    def before_crop(self, clip: np.ndarray, draw: DrawUniforms) -> np.ndarray:
+        """Applies RandAugment to whole frames. Returns its argument if nothing is done."""
         if not self.operations:
             return clip
         return apply(clip, self.choose(draw(self.operations * PER_OPERATION, "rand_augment")))
 
-    def after_crop(self, clip: np.ndarray, draw: Draw) -> np.ndarray:
-        """Random erasing. Returns its argument where nothing is erased, else a copy."""
+    def after_crop(self, clip: np.ndarray, draw: DrawUniforms) -> np.ndarray:
+        """Applies random erasing. Returns its argument if nothing is erased, else a copy."""
         if not self.erasing:
             return clip
         box = erased_box(
@@ -141,8 +139,10 @@ class Augment:
         return clip
 
     def choose(self, uniform: np.ndarray) -> list[Chosen]:
-        """What is done to a clip, in this order; `uniform` holds PER_OPERATION numbers for each
-        operation.
+        """Returns the operations for a clip, in order.
+
+        Args:
+            uniform: PER_OPERATION numbers for each operation.
         """
         names = list(OPERATIONS)
         chosen = []
@@ -151,18 +151,13 @@ class Augment:
                 STRONGEST, max(0.0, self.magnitude + self.spread * float(_normal(numbers[2:4])))
             )
             if numbers[1] < PROBABILITY:
-                chosen.append(
-                    Chosen(
-                        names[int(numbers[0] * len(names))],
-                        magnitude,
-                        1.0 if numbers[4] < 0.5 else -1.0,
-                    )
-                )
+                name = names[int(numbers[0] * len(names))]
+                chosen.append(Chosen(name, magnitude, 1.0 if numbers[4] < 0.5 else -1.0))
         return chosen
 
 
 def apply(clip: np.ndarray, chosen: list[Chosen]) -> np.ndarray:
-    """All operations to each frame. Returns its argument where there are none."""
+    """Applies all operations to each frame. Returns its argument if there are none."""
     if not chosen:
         return clip
     out = np.empty_like(clip)
@@ -179,8 +174,10 @@ def apply(clip: np.ndarray, chosen: list[Chosen]) -> np.ndarray:
 def erased_box(
     height: int, width: int, probability: float, uniform: np.ndarray
 ) -> tuple[int, int, int, int] | None:
-    """Top, left, height and width of what is erased; None for nothing. `uniform` holds BOX_UNIFORMS
-    numbers.
+    """Returns top, left, height and width of the erased box; None for nothing.
+
+    Args:
+        uniform: BOX_UNIFORMS numbers.
     """
     if uniform[0] >= probability:
         return None
@@ -196,5 +193,5 @@ def erased_box(
 
 
 def _normal(uniform: np.ndarray) -> np.ndarray:
-    """Standard normal numbers [...] from uniform ones [2, ...] (Box and Muller)."""
+    """Returns standard normal numbers [...] from uniform ones [2, ...] (Box and Muller)."""
     return np.sqrt(-2 * np.log(1 - uniform[0])) * np.cos(2 * np.pi * uniform[1])

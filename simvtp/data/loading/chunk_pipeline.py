@@ -17,7 +17,7 @@ import numpy as np
 from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading.decode_workers import IDLE, DecodeWatchdog, DecodeWorker, WorkerDied
-from simvtp.errors import UserError
+from simvtp.errors import ConfigError, UserError
 
 CHUNK = 16  # samples that a worker makes at a time
 DEPTH = 2  # jobs that a worker has in hand, so that it never waits for the main process
@@ -102,9 +102,14 @@ class ChunkPipeline:
 
     Attributes:
         quarantined: {clip: reason} of clips that have ended a worker.
+
+    Raises:
+        ConfigError: `workers` is negative.
     """
 
     def __init__(self, task: ChunkTask, buffer_bytes: int, workers: int, timeout_s: float) -> None:
+        if workers < 0:
+            raise ConfigError(f"workers={workers}: must be 0 (decode in this process) or more.")
         self.quarantined: dict[int, str] = {}
         self._timeout_s = timeout_s
         self._count = workers

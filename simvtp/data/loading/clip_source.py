@@ -1,5 +1,6 @@
-"""Frames of clips by number, from their files or from the cache of decoded frames: the same bytes
-from both.
+"""Frames of clips by number, from their files or from the cache of decoded frames.
+
+Both give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir
 from simvtp.data.loading.decode_workers import DecodeWatchdog, SharedTexts
-from simvtp.data.loading.frame_cache import DecodedCache, open_cache
+from simvtp.data.loading.frame_cache.build_cache import open_cache
+from simvtp.data.loading.frame_cache.decoded_cache import DecodedCache
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
 from simvtp.data.video.readers import fit_short_side, get_reader, part_range, probe, read_frames
 from simvtp.data.video.video_reader import Reader, VideoInfo
@@ -33,26 +35,30 @@ SMALL_CLIP = 250_000
 
 @dataclass
 class ClipSource:
-    """Picklable: workers take it along."""
+    """Reads frames of clips. Picklable: workers receive a copy.
+
+    Attributes:
+        paths: of the clips.
+        side: short side at which frames are read; smaller videos are not enlarged.
+        parts: float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole
+            videos.
+        measured: float64 [clips, 4]: frames, frames per second, height, width; None = each file is
+            opened to learn them.
+    """
 
     paths: SharedTexts
     reader: Reader
-    side: int  # short side at which frames are read; smaller videos are not enlarged
+    side: int
     cache: DecodedCache | None = None
-    parts: np.ndarray | None = (
-        # float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole videos
-        None
-    )
-    measured: np.ndarray | None = (
-        # float64 [clips, 4]: frames, frames per second, height, width; None = each is opened to see
-        None
-    )
+    parts: np.ndarray | None = None
+    measured: np.ndarray | None = None
     _infos: dict[int, VideoInfo] = field(default_factory=dict, repr=False)  # of this process
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_infos": {}}
 
     def path(self, clip: int) -> Path:
+        """Returns the path of a clip."""
         return Path(self.paths[clip])
 
     def read(
@@ -61,10 +67,16 @@ class ClipSource:
         choose: Callable[[int], Sequence[int] | np.ndarray],
         watchdog: DecodeWatchdog,
     ) -> np.ndarray:
-        """uint8 [n, H, W, 3], short side `side` or less: the frames that `choose` picks of so many.
-        DataError if it does not decode.
+        """Returns frames of a clip, uint8 [n, H, W, 3], short side `side` or less.
 
-        Of a clip that is a part of a video, only the frames that are shown in that part count.
+        Of a clip that is a part of a video, only the frames of that part count, at the video's
+        average rate.
+
+        Args:
+            choose: choose(n) returns the indices to read out of n frames.
+
+        Raises:
+            DataError: it does not decode.
         """
         if self.cache is not None and self.cache.holds(clip):
             return self.cache.read(clip, choose(self.cache.length(clip)))
@@ -88,7 +100,7 @@ class ClipSource:
         return self._infos[clip]
 
     def _part(self, clip: int, info: VideoInfo) -> tuple[int, int]:
-        """First frame of the clip, and the one after its last."""
+        """Returns the first frame of the clip, and the one after its last."""
         if self.parts is None:
             return 0, info.frames
         start, end = (None if np.isnan(s) else float(s) for s in self.parts[clip])
@@ -104,15 +116,16 @@ def open_source(
     say: LogFn | None = None,
     check: CancelCheck = never_cancelled,
 ) -> ClipSource:
-    """The frames of `clips`; builds the cache of decoded frames first if runtime.decoded_cache
-    wants one and the clips are not few.
+    """Returns the source of the frames of `clips`.
+
+    Builds the cache of decoded frames first if runtime.decoded_cache wants one and there are
+    CACHE_FROM clips or more.
     """
     reader = reader or get_reader(data.reader)
     cache = None
     parts = _parts_of(clips)
-    if (
-        runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None
-    ):  # the cache holds whole videos
+    # The cache holds whole videos.
+    if runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None:
         folder = cache_dir(runtime) / "decoded"
         progress = throttled_progress(say or log.info, check)
         paths = [clip.path for clip in clips]
@@ -133,6 +146,9 @@ def _parts_of(clips: Sequence[Clip]) -> np.ndarray | None:
 
 
 def processes_for(runtime: RuntimeConfig, source: ClipSource, model: ModelConfig) -> int:
-    """How many workers pay: none where a sample is a small slice of the cache."""
+    """Returns the number of worker processes that pay off.
+
+    It is 0 where a sample is a small slice of the cache.
+    """
     small = model.frames * model.image_size**2 <= SMALL_CLIP
     return 0 if source.cache is not None and small else runtime.workers

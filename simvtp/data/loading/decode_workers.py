@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from simvtp.errors import UserError
+from simvtp.errors import ConfigError, UserError
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -288,7 +288,12 @@ def map_in_workers(
 
     The answer of a job whose worker died is the WorkerDied itself. `workers` = 0 works in this
     process, without a time-out.
+
+    Raises:
+        ConfigError: `workers` is negative.
     """
+    if workers < 0:
+        raise ConfigError(f"workers={workers}: must be 0 (decode in this process) or more.")
     if workers == 0:
         watchdog = DecodeWatchdog()
         for number, job in enumerate(jobs):

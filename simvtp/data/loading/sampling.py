@@ -1,28 +1,30 @@
-"""Which frames of a clip are read. Pure functions of numbers; a frame index is always inside [0,
-n_frames).
+"""Sampling of frame indices from a clip.
+
+All are pure functions of numbers; a frame index is always inside [0, n_frames).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-STILL = (
-    0  # a stride: of every clip its middle frame, again and again; an image is a clip of one frame
-)
+# A stride: of every clip its middle frame, again and again; an image is a clip of one frame.
+STILL = 0
 
 
 def window_length(frames: int, stride: int) -> int:
-    """Frames from the first to the last sampled one, both included."""
+    """Returns the number of frames from the first to the last sampled one, both included."""
     return (frames - 1) * stride + 1
 
 
 def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np.ndarray:
-    """A random window: int64 [frames], `stride` apart, at a start that `uniform` in [0, 1) chooses
-    evenly among all that fit.
+    """Returns a random window: int64 [frames], `stride` apart.
 
     A clip that is shorter than the window is stretched instead: the frames are spread evenly from
     its first to its last frame, and repeat where it has too few (ours). Published: 16 frames,
     stride 4 (method notes 1.1).
+
+    Args:
+        uniform: in [0, 1), chooses the start evenly among all that fit.
     """
     if stride == STILL:
         return _middle(n_frames, frames)
@@ -35,7 +37,7 @@ def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np
 def eval_indices(
     n_frames: int, frames: int, stride: int, segment: int, segments: int
 ) -> np.ndarray:
-    """Window number `segment` of `segments`: int64 [frames].
+    """Returns window number `segment` of `segments`: int64 [frames].
 
     One window lies in the middle; several start evenly from the first possible start to the last.
     Short clips are stretched, as in training, so that all their windows are the same.

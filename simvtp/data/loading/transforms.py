@@ -1,8 +1,8 @@
-"""Crops, resizes and flips of uint8 clips [T, H, W, 3]; the same box for all frames of a clip.
+"""Crops, resizes and flips of uint8 clips [T, H, W, 3]; one box for all frames of a clip.
 
 Each random choice is a pure function of uniform numbers that the caller draws (see
-`simvtp.data.loading.sample_order.sample_draws`), so a sample looks the same whoever makes it. RandAugment and
-random erasing: `simvtp.data.loading.augment`.
+`simvtp.data.loading.sample_order.sample_draws`), so a sample looks the same in any process.
+RandAugment and random erasing: `simvtp.data.loading.augment`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from torch.nn.functional import interpolate
 from simvtp.errors import ConfigError
 
 SCALES = (1.0, 0.875, 0.75, 0.66)  # method notes 1.1
-ATTEMPTS = 10  # of random_resized, before it falls back to the middle
-CROP_UNIFORMS = 3 + ATTEMPTS * 2  # how many uniform numbers `train_box` may use
+ATTEMPTS = 10  # of random_resized, before it falls back to the centre
+CROP_UNIFORMS = 3 + ATTEMPTS * 2  # uniform numbers that `train_box` may use
 ENLARGE_FOR_CROPS = 8 / 7  # frames are read at 256 px for crops that end at 224
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def read_side(image_size: int, crop: str) -> int:
-    """Short side at which frames are decoded (never enlarged): image_size where the whole frame is
-    kept, 8/7 of it for random crops.
+    """Returns the short side at which frames are decoded (never enlarged).
+
+    It is image_size where the whole frame is kept, 8/7 of it for random crops.
     """
     return image_size if crop == "center" else round(image_size * ENLARGE_FOR_CROPS)
 
 
 def resize(clip: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear with antialiasing, in uint8: [T, H, W, 3] -> [T, height, width, 3]. Returns its
-    argument where nothing changes.
+    """Resizes uint8 frames, bilinear with antialiasing: [T, H, W, 3] -> [T, height, width, 3].
+
+    Returns its argument where nothing changes.
     """
     if clip.shape[1:3] == (height, width):
         return clip
@@ -45,20 +47,21 @@ def resize(clip: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def crop_and_resize(clip: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The box, resized to size x size."""
+    """Returns the box, resized to size x size."""
     top, left, height, width = box
     return resize(clip[:, top : top + height, left : left + width], size, size)
 
 
 def center_box(height: int, width: int) -> Box:
-    """The largest square in the middle."""
+    """Returns the largest square in the middle."""
     side = min(height, width)
     return (height - side) // 2, (width - side) // 2, side, side
 
 
 def eval_box(height: int, width: int, crop: int, crops: int) -> Box:
-    """Square number `crop` of `crops` along the longer side, from one end to the other; a single
-    one lies in the middle.
+    """Returns square number `crop` of `crops` along the longer side, from one end to the other.
+
+    A single one lies in the middle.
     """
     if crops == 1:
         return center_box(height, width)
@@ -68,21 +71,28 @@ def eval_box(height: int, width: int, crop: int, crops: int) -> Box:
 
 
 def multiscale_box(height: int, width: int, uniform: np.ndarray) -> Box:
-    """Multi-scale crop (method notes 1.1): height and width are scales of the short side, at most
-    one step of `SCALES` apart, at one of 13 fixed places (a 5 x 5 grid without its odd points), all
-    choices equally likely. Uses uniform[0:2]."""
+    """Returns a box of the multi-scale crop (method notes 1.1).
+
+    Height and width are scales of the short side, at most one step of `SCALES` apart, at one of 13
+    fixed positions (a 5 x 5 grid without its odd points), all choices equally likely.
+
+    Args:
+        uniform: numbers 0 and 1 are used.
+    """
     base = min(height, width)
     pairs = [(a, b) for i, a in enumerate(SCALES) for j, b in enumerate(SCALES) if abs(i - j) <= 1]
     scale_h, scale_w = pairs[int(uniform[0] * len(pairs))]
     h, w = round(base * scale_h), round(base * scale_w)
-    places = [(y, x) for y in range(5) for x in range(5) if (y + x) % 2 == 0]
-    y, x = places[int(uniform[1] * len(places))]
+    corners = [(y, x) for y in range(5) for x in range(5) if (y + x) % 2 == 0]
+    y, x = corners[int(uniform[1] * len(corners))]
     return y * (height - h) // 4, x * (width - w) // 4, h, w
 
 
 def random_resized_box(height: int, width: int, uniform: np.ndarray) -> Box:
-    """Area 0.08 to 1 of the frame, aspect 3/4 to 4/3, anywhere inside (method notes 1.8). Uses
-    uniform[0:2 + 2 * ATTEMPTS].
+    """Returns a box of area 0.08 to 1 of the frame, aspect 3/4 to 4/3 (method notes 1.8).
+
+    Args:
+        uniform: the first 2 + 2 * ATTEMPTS numbers are used.
     """
     for attempt in range(ATTEMPTS):
         u_area, u_aspect = uniform[2 + 2 * attempt : 4 + 2 * attempt]
@@ -95,16 +105,23 @@ def random_resized_box(height: int, width: int, uniform: np.ndarray) -> Box:
 
 
 def train_box(kind: str, height: int, width: int, uniform: np.ndarray) -> Box:
-    """The crop of `data.train_crop`; `uniform` holds CROP_UNIFORMS numbers in [0, 1)."""
+    """Returns the box of `data.train_crop`.
+
+    Args:
+        uniform: CROP_UNIFORMS numbers in [0, 1).
+
+    Raises:
+        ConfigError: there is no such crop.
+    """
     if kind == "center":
         return center_box(height, width)
     if kind == "multiscale":
         return multiscale_box(height, width, uniform)
     if kind == "random_resized":
         return random_resized_box(height, width, uniform)
-    raise ConfigError(f"train_crop={kind}: must be one of multiscale, center, random_resized.")
+    raise ConfigError(f"train_crop={kind}: choose from multiscale, center, random_resized.")
 
 
 def flip(clip: np.ndarray) -> np.ndarray:
-    """Left and right swapped (a view)."""
+    """Returns the clip with left and right swapped (a view)."""
     return clip[:, :, ::-1]
