@@ -21,8 +21,9 @@ from simvtp.evaluation import reconstruction
 from simvtp.evaluation.examples import sheets
 from simvtp.evaluation.examples.sheets import Word
 from simvtp.models.common.embeddings import cut_tubes
-from simvtp.models.common.masking import draw_masks, full_view
+from simvtp.models.common.masking import draw_masks
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from tests.reference.masks import full_view
 
 WORDS = [
     "[PAD]",

@@ -17,10 +17,10 @@ from simvtp.models.common.embeddings import TubeEmbedding
 from simvtp.models.common.encoder import packs_text
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import Blocks, gather_tokens
-from simvtp.models.common.masking import full_view
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.training.objectives import PretrainObjective
 from tests.models.small import CONFIG, masks_for, random_batch, small
+from tests.reference.masks import full_view
 
 SIZES = {
     "small": CONFIG,

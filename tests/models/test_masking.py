@@ -14,16 +14,9 @@ from hypothesis import strategies as st
 from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.model_config import MaskConfig, SimVTPConfig
-from simvtp.models.common.masking import (
-    UNUSED,
-    draw_masks,
-    full_view,
-    index_mask,
-    philox,
-    uniform,
-    word_slots,
-    words_to_hide,
-)
+from simvtp.models.common.masking import UNUSED, draw_masks, word_slots, words_to_hide
+from simvtp.models.common.philox import philox
+from tests.reference.masks import full_view, index_mask, uniform
 
 MASK_ID = 4
 PROPERTY = settings(max_examples=120, deadline=None, derandomize=True)
@@ -109,7 +102,7 @@ def test_philox_gives_the_known_answers_of_random123(counter: str, key: str, exp
 
 
 def test_uniform_noise_is_uniform() -> None:
-    noise = uniform(200, 250, seed=1, step=2, stream=0, first_row=0)
+    noise = uniform(200, 250, seed=1, step=2, stream=0, first_sample=0)
     assert noise.dtype == torch.float32 and noise.min() >= 0 and noise.max() < 1
     counts = torch.histc(noise, bins=100, min=0, max=1)
     chi_square = float(((counts - 500) ** 2 / 500).sum())
@@ -125,8 +118,8 @@ def test_uniform_noise_is_uniform() -> None:
 
 
 def test_each_coordinate_changes_the_noise() -> None:
-    def noise(seed: int = 1, step: int = 2, stream: int = 0, first_row: int = 0) -> torch.Tensor:
-        return uniform(3, 40, seed=seed, step=step, stream=stream, first_row=first_row)
+    def noise(seed: int = 1, step: int = 2, stream: int = 0, first_sample: int = 0) -> torch.Tensor:
+        return uniform(3, 40, seed=seed, step=step, stream=stream, first_sample=first_sample)
 
     others = [
         noise(seed=0),
@@ -134,14 +127,14 @@ def test_each_coordinate_changes_the_noise() -> None:
         noise(seed=-1),
         noise(step=3),
         noise(stream=1),
-        noise(first_row=3),
+        noise(first_sample=3),
     ]
     assert torch.equal(noise(), noise())
     assert all(float((noise() == other).float().mean()) < 0.01 for other in others)
-    assert torch.equal(noise()[1:], noise(first_row=1)[:2]), (
+    assert torch.equal(noise()[1:], noise(first_sample=1)[:2]), (
         "a sample's noise belongs to its number"
     )
-    assert torch.equal(uniform(3, 10, seed=1, step=2, stream=0, first_row=0), noise()[:, :10]), (
+    assert torch.equal(uniform(3, 10, seed=1, step=2, stream=0, first_sample=0), noise()[:, :10]), (
         "and not to how much is drawn"
     )
 

@@ -22,7 +22,7 @@ from simvtp.models.common.decoder_masking import decoded_count, select_decoded_t
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.common.encoder import Encoder, pool
 from simvtp.models.common.forward_options import ForwardOptions
-from simvtp.models.common.masking import draw_masks, full_view, word_slots, words_to_hide
+from simvtp.models.common.masking import draw_masks, word_slots, words_to_hide
 from simvtp.models.common.two_encoders import TwoEncoders
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.flops.simvtp_flops import forward_flops
@@ -30,6 +30,7 @@ from simvtp.training.objectives import PretrainObjective, learned_temperature
 from tests.models.small import CONFIG, MASKS, masks_for, random_batch, small
 from tests.models.test_masking import PROPERTY, draw, hidden_pieces, make_batch, make_model
 from tests.models.test_simvtp import total
+from tests.reference.masks import full_view
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"contrastive_video": "clean"},

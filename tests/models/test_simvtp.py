@@ -16,10 +16,10 @@ from simvtp.methods import build_model
 from simvtp.models.common.decoders import choose_negatives
 from simvtp.models.common.forward_options import ForwardOptions
 from simvtp.models.common.layers import DropPath, sine_cosine_table
-from simvtp.models.common.masking import full_view
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from tests.models.small import CONFIG, masks_for, random_batch, small
+from tests.reference.masks import full_view
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(OBJECTIVES, size)]
 OUTPUTS = {

@@ -1,5 +1,6 @@
-"""Runs of neighbouring words, for masks that hide spans (ours, after SpanBERT, arXiv 1907.10529,
-whose lengths are drawn and ours are not).
+"""Runs of neighbouring words, for masks that hide spans.
+
+Ours, after SpanBERT (arXiv 1907.10529), whose lengths are drawn and ours are not.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from torch import Tensor
 
 
 def run_noise(noise: Tensor, present: Tensor, span: int) -> Tensor:
-    """One number for all words of a run: what is chosen by the least noise is then chosen run by
-    run.
+    """Returns noise that is equal for all words of a run, so that words are chosen run by run.
 
     The words of a caption, as a ring, are cut into runs of `span` words from a random word on; the
     last run may be shorter, and the run across the ring's end lies at both ends of the caption. So
@@ -18,7 +18,7 @@ def run_noise(noise: Tensor, present: Tensor, span: int) -> Tensor:
 
     Args:
         noise: float32 [B, L], uniform; its last number, which belongs to no word ([CLS] and [SEP]
-            take two places), turns the ring.
+            take two positions), turns the ring.
         present: bool [B, L], True at the numbers of words that the caption has.
 
     Returns:
