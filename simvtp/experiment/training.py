@@ -25,8 +25,8 @@ from simvtp.experiment.startup_timing import (
 )
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.model_size import model_size
+from simvtp.models.weights.conversion import ConversionReport
 from simvtp.models.weights.pretrained import import_weights
-from simvtp.models.weights.state_dict_maps import ConversionReport
 from simvtp.resolve import init_weights
 from simvtp.runs.results import Result
 from simvtp.tasks import Task

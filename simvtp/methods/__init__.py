@@ -1,4 +1,4 @@
-"""Methods: what an experiment needs of SimVTP and of MAC. `METHODS` has one line a method."""
+"""Methods of pre-training, by name: `METHODS` has one line for each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ METHODS: dict[str, Method] = {"simvtp": SimVTPMethod(), "mac": MACMethod()}
 def method_of(config: ModelConfig) -> Method:
     """Returns the method that `config.method` names.
 
-    Raises ConfigError with the list of methods if the name is unknown.
+    Raises:
+        ConfigError: the name is unknown.
     """
     if config.method not in METHODS:
-        raise ConfigError(f"model.method={config.method}: choose one of {', '.join(METHODS)}.")
+        raise ConfigError(f"model.method={config.method}: choose from {', '.join(METHODS)}.")
     return METHODS[config.method]
 
 

@@ -14,14 +14,16 @@ from simvtp.config.tree import narrow, to_dict
 from simvtp.errors import CheckpointError
 from simvtp.methods import METHODS, method_of
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
+from simvtp.models.weights.conversion import convert, load
 from simvtp.models.weights.pretrained import FORMAT, config_of, read_config, read_weight_file
-from simvtp.models.weights.state_dict_maps import NATIVE, convert, load
+from simvtp.models.weights.state_dict_maps import NATIVE
 from simvtp.runs.atomic_files import write_atomically
 
 
 def save_pretrained(model: nn.Module, folder: str | Path) -> None:
-    """Write `model.safetensors` and `config.json` (kind, objectives, sizes) into `folder`; each
-    file appears whole or not at all.
+    """Writes `model.safetensors` and `config.json` (kind, objectives, sizes) into `folder`.
+
+    Each file appears completely or not at all.
     """
     config = config_of(model)
     kind = "dual" if isinstance(model, DualEncoder) else config.method
@@ -39,14 +41,17 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
 
 
 def from_pretrained(folder: str | Path) -> nn.Module:
-    """The model that `save_pretrained` wrote, bit by bit and in its dtype; raises CheckpointError
-    if it is not such a folder.
+    """Returns the model that `save_pretrained` wrote, bit by bit and in its dtype.
+
+    Raises:
+        CheckpointError: `folder` is not such a folder.
     """
     path = Path(folder).expanduser()
     description = read_config(path / "config.json")
     if description.get("format") != FORMAT or description.get("kind") not in (*METHODS, "dual"):
         raise CheckpointError(
-            f"{path}/config.json was not written by this version of the project: export the model again."
+            f"{path}/config.json was not written by this version of the project: "
+            "export the model again."
         )
     config = model_from_dict(description["model"])
     state = read_weight_file(path / "model.safetensors")

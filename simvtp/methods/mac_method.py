@@ -1,4 +1,4 @@
-"""MAC as a method: what the platform asks of one, see `method.Method`."""
+"""MAC as a method: see `method.Method`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from simvtp.config.tree import narrow
 from simvtp.errors import ConfigError
 from simvtp.models.mac.mac_masks import draw_frame_masks
 from simvtp.models.mac.mac_model import MAC
+from simvtp.models.weights.conversion import ConversionReport
 from simvtp.models.weights.pretrained import initialise_from
-from simvtp.models.weights.state_dict_maps import ConversionReport
 
 
 class MACMethod:
@@ -64,18 +64,16 @@ class MACMethod:
         pooling: Any,
         encoder: str = "dual",
     ) -> nn.Module:
-        """A copy of the whole model: its two towers and projections go on as they are; there is
-        nothing to pool.
-        """
+        """Returns a copy of the model: its two towers and projections; there is nothing to pool."""
         if encoder != "dual":
             raise ConfigError(
-                f"finetune.task.encoder={encoder}: model.method=mac always has two towers; leave it as 'dual'."
+                f"finetune.task.encoder={encoder}: model.method=mac always has two towers; "
+                "leave it as 'dual'."
             )
         tuned = MAC(replace(narrow(config, MACConfig), drop_path=drop_path))
         state, positions = model.state_dict(), "video_tower.embedding.temporal"
-        state[positions] = state[positions][
-            : config.grid[0]
-        ]  # `config` may ask for fewer frames: the first positions in time
+        # `config` may ask for fewer frames: the first positions in time
+        state[positions] = state[positions][: config.grid[0]]
         tuned.load_state_dict(state)
         weight = next(model.parameters())
         return tuned.to(device=weight.device, dtype=weight.dtype)

@@ -1,9 +1,8 @@
-"""What an experiment needs of a method: how its model is built, started, masked and fine-tuned for
-retrieval.
+"""Interface of a method to an experiment: build, initialise, mask, fine-tune for retrieval.
 
 A pre-trained model of any method has `embed_video(uint8 [B, T, H, W, 3]) -> [B, D]` and
-`embed_text(ids, mask) -> [B, D]`, and is called as model(batch, masks) -> outputs named as
-`PretrainObjective` wants them. The training loop, the sweeps and the reports know no method.
+`embed_text(ids, mask) -> [B, D]`, and is called as model(batch, masks, options) -> outputs named as
+`PretrainObjective` needs them. The training loop, the sweeps and the reports know no method.
 """
 
 from __future__ import annotations
@@ -18,27 +17,29 @@ from simvtp.config.tree import narrow
 from simvtp.models.common.masking import draw_masks
 from simvtp.models.downstream.retrieval_encoders import Sides, retrieval_encoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.weights.conversion import ConversionReport
 from simvtp.models.weights.pretrained import initialise_from
-from simvtp.models.weights.state_dict_maps import ConversionReport
 
 
 class Method(Protocol):
     """A way of pre-training.
 
     Attributes:
-        pair: whether its model has a pair encoder (`encode_pair`, `match`); tasks that need one
+        pair: True if its model has a pair encoder (`encode_pair`, `match`); tasks that need one
             refuse the others.
     """
 
     pair: bool
 
     def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> nn.Module:
-        """The model for the wanted objectives, with initial weights by `seed`."""
+        """Returns the model for the wanted objectives, with initial weights by `seed`."""
         ...
 
     def initialise(self, model: nn.Module, config: ModelConfig) -> list[ConversionReport]:
-        """Load `config.init_video` and `config.init_text` (either may be empty); returns what was
-        loaded, in order.
+        """Loads `config.init_video` and `config.init_text` (either may be empty).
+
+        Returns:
+            One report for each, in order.
         """
         ...
 
@@ -53,7 +54,7 @@ class Method(Protocol):
         step: int,
         first_sample: int,
     ) -> Masks:
-        """The masks of a batch; see `masking.draw_masks`."""
+        """Draws the masks of a batch; see `masking.draw_masks`."""
         ...
 
     def retrieval(
@@ -65,17 +66,17 @@ class Method(Protocol):
         pooling: Any,
         encoder: Sides = "dual",
     ) -> nn.Module:
-        """What retrieval fine-tunes, from a pre-trained model: a module with `video_feature` and
-        `text_feature` [B, D] as outputs.
+        """Returns the model that retrieval fine-tunes, from a pre-trained one.
 
-        `drop_path`, `pooling` and `encoder` are those of `finetune`; `config` may ask for fewer
-        frames than the model was trained with.
+        Its outputs are `video_feature` and `text_feature` [B, D]. `drop_path`, `pooling` and
+        `encoder` are those of `finetune`; `config` may ask for fewer frames than the model was
+        trained with.
         """
         ...
 
 
 class SimVTPMethod:
-    """Masked video-text pre-training with one encoder (models/simvtp.py)."""
+    """Masked video-text pre-training with one encoder (see `models.simvtp`)."""
 
     pair = True
 
@@ -111,7 +112,7 @@ class SimVTPMethod:
         pooling: Any,
         encoder: Sides = "dual",
     ) -> nn.Module:
-        """Two copies of the unified encoder (method notes 1.8), or one for both sides (ours)."""
+        """Returns two copies of the unified encoder (method notes 1.8), or one (ours)."""
         assert isinstance(model, SimVTP)
         sized = narrow(config, SimVTPConfig)
         return retrieval_encoder(

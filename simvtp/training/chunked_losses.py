@@ -48,7 +48,7 @@ def chunked_word_loss(
 
 
 def _chunks(table: Tensor) -> Iterator[slice]:
-    """Returns slices of the rows of `table` [R, C], each of a chunk of values that suits its device.
+    """Returns slices of the rows of `table` [R, C], each of a chunk that suits its device.
 
     A chunk has at least one row.
     """

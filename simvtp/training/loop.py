@@ -58,27 +58,23 @@ def train(
         batches: batches(n) yields this rank's batches of the steps n + 1, n + 2, ...: batch_size /
             world samples each.
         draw: draws the masks of a micro-batch; None: the model is called with masks None.
-        journal: rank 0 writes one line of metrics each `log_every` steps and one each evaluation;
-            other ranks pass None.
+        journal: rank 0 writes a line each `log_every` steps and each evaluation; others pass None.
         evaluate: rank 0 calls it after the steps `stage.evaluate_at`, with the moving average of
             the weights if there is one. If it raises Stopped, the state is saved, and the next call
             begins with this evaluation.
         on_log: rank 0 calls it with {"stage", "step", "total_steps", "metrics", "cpu_hours",
             "gpu_hours"} at each log line.
-        measure: metrics from outside (the loader's counters), added to each log line.
-        stop: read between steps; once set (on any rank), the state is saved and the outcome says
-            stopped.
+        measure: the loader's counters, added to each log line.
+        stop: read between steps; once set (on any rank), the state is saved and training stops.
         check_ownership: called on rank 0 right before each file takes its name; raises if another
             attempt has taken the run over.
 
     Raises:
         TrainingDiverged: a loss or gradient became NaN or infinite, at most `log_every` steps ago;
             the last checkpoint stays.
-        CheckpointError: the checkpoint belongs to another configuration, or the best weights cannot
-            be read.
+        CheckpointError: the checkpoint belongs to another configuration, or cannot be read.
         ConfigError: the batch cannot be split over that many ranks.
-        UserError: the disk is full; earlier checkpoints stay. An error of rank 0 is raised on all
-            ranks.
+        UserError: the disk is full. An error of rank 0 is raised on all ranks.
     """
     finished = distributed.on_main(lambda: _finished(stage))
     if finished is not None:

@@ -1,8 +1,8 @@
 """The four losses as functions of named tensors (method notes 1.5).
 
-They know no model and no weights. Each is a mean such that the mean over ranks (which DDP takes of the gradients) is the loss of the
-whole batch in one process. Legend: B batch, M masked tubes, P values in a tube, K slots for masked
-words, W vocabulary, D width, R ranks.
+They know no model and no weights. Each is a mean such that the mean over ranks (which DDP takes of
+the gradients) is the loss of the whole batch in one process. Legend: B batch, M masked tubes, P
+values in a tube, K slots for masked words, W vocabulary, D width, R ranks.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def unit_pixels(pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 def normalise_tubes(pixels: Tensor, dtype: torch.dtype | None = None, channels: int = 3) -> Tensor:
     """Returns pixels [..., P] with mean 0 and deviation 1 in each tube and channel.
 
-    Released behaviour: (x - mean) / (sqrt(unbiased variance) + 1e-6) over the P / channels values of a channel;
-    channels are the inner axis of P. Pixels are bytes, or floats in [0, 1].
+    Released behaviour: (x - mean) / (sqrt(unbiased variance) + 1e-6) over the P / channels values
+    of a channel; channels are the inner axis of P. Pixels are bytes, or floats in [0, 1].
     """
     if pixels.dtype is torch.uint8:
         values = pixels.to(dtype or torch.float32).unflatten(-1, (-1, channels))
@@ -80,8 +80,9 @@ def masked_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def tokens_per_rank(labels: list[Tensor]) -> Tensor:
     """Returns the average number of scored words of a rank's micro-batch; 0-d float, above 0.
 
-    The average is over ranks and over the given micro-batches. Captions differ in length, so ranks and micro-batches differ in scored words; dividing each
-    one's sum by this average makes the mean over all of them the mean over all words.
+    The average is over ranks and over the given micro-batches. Captions differ in length, so ranks
+    and micro-batches differ in scored words; dividing each one's sum by this average makes the mean
+    over all of them the mean over all words.
     """
     counted = torch.stack([(part != IGNORED).sum() for part in labels]).sum()
     everywhere = sum_over_ranks(counted).clamp(min=1)
@@ -111,8 +112,8 @@ def word_loss(logits: Tensor, labels: Tensor, normalizer: Tensor | None = None) 
 class _GatherRows(torch.autograd.Function):
     """Gathers [B, D] of each rank into [R * B, D] on all.
 
-    The gradient of a row is summed over the ranks that used it. The backward is an all-reduce and a slice rather than a reduce-scatter, which gloo does not
-    have.
+    The gradient of a row is summed over the ranks that used it. The backward is an all-reduce and a
+    slice rather than a reduce-scatter, which gloo does not have.
     """
 
     @staticmethod

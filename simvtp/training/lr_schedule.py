@@ -8,7 +8,7 @@ from simvtp.config.train_config import TrainConfig
 
 
 def stage_steps(train: TrainConfig, steps_per_epoch: int) -> int:
-    """Returns the optimizer steps of a stage: `max_steps` if given, else its epochs, at least one."""
+    """Returns the optimizer steps of a stage: `max_steps` if given, else by its epochs."""
     return train.max_steps or max(1, round(train.epochs * steps_per_epoch))
 
 

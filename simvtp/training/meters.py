@@ -97,7 +97,7 @@ class Window:
         return dict(zip(self.names, means, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """Returns the state for a checkpoint in the middle of an interval: sums averaged over ranks.
+        """Returns the state for a checkpoint within an interval: sums averaged over ranks.
 
         All ranks take part. The flags must have been read.
         """

@@ -86,7 +86,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """How a stage ended.
+    """Outcome of a stage.
 
     Attributes:
         step: updates done.

@@ -41,11 +41,8 @@ PEAKS = {
 
 def peak(device_name: str) -> float | None:
     """Returns the dense bf16 peak of a GPU in FLOP/s; None if it is not in the table."""
-    words = device_name.replace("-", " ").split()
-    return next(
-        (value for name, value in PEAKS.items() if all(word in words for word in name.split())),
-        None,
-    )
+    words = set(device_name.replace("-", " ").split())
+    return next((value for name, value in PEAKS.items() if words.issuperset(name.split())), None)
 
 
 def weightless(model: nn.Module) -> nn.Module:

@@ -14,10 +14,10 @@ INITIAL_STD = 0.02  # embeddings and mask token: BERT's and VideoMAE's value
 def initialise(model: nn.Module, seed: int) -> None:
     """Fills every parameter of `model` from its own generator, seeded by (seed, parameter name).
 
-    So a parameter starts from the same values, whichever other modules exist. Linear weights: Xavier
-    uniform (heads: as released; the rest: VideoMAE's rule, the fused qkv counted as one matrix and
-    the tube embedding as a matrix); biases 0; LayerNorm 1 and 0; embeddings and mask token: normal
-    with standard deviation 0.02, truncated at 0.04 (ours; BERT does not truncate).
+    So a parameter starts from the same values, whichever other modules exist. Linear weights:
+    Xavier uniform (heads: as released; the rest: VideoMAE's rule, the fused qkv counted as one
+    matrix and the tube embedding as a matrix); biases 0; LayerNorm 1 and 0; embeddings and mask
+    token: normal with standard deviation 0.02, truncated at 0.04 (ours; BERT does not truncate).
     """
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -56,7 +56,7 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class DropPath(nn.Module):
-    """Leaves out a residual branch for a random part of the samples in training (stochastic depth)."""
+    """Stochastic depth: leaves out a residual branch for random samples in training."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class PackedSequence(NamedTuple):
 
 
 class FusedAttention(nn.Module):
-    """Base class of the attentions: one fused projection, with biases on queries and values only."""
+    """Base class of the attentions: one fused projection, biases on queries and values only."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 After ToMe (arXiv 2210.09461), from its description; details are ours. Tubes are split like the
 squares of a chess board over time, height and width, so that the neighbours of a tube are all of
 the other colour. Each white tube names the black one whose bytes differ least from its own, and the
-closest of these pairs are merged. ToMe compares keys inside each block and gives a merged token more
-weight in the attention; here bytes are compared once, before the encoder, and no weights are
+closest of these pairs are merged. ToMe compares keys inside each block and gives a merged token
+more weight in the attention; here bytes are compared once, before the encoder, and no weights are
 changed. So the groups are the same on every device, in every precision, with any weights and
 however the batch is split.
 """

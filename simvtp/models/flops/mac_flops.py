@@ -1,5 +1,6 @@
-"""Parameters and forward operations of MAC by part, from the sizes alone; counted as in
-models/flops.py.
+"""Parameters and forward operations of MAC by part, from the sizes alone.
+
+Counted as in `simvtp_flops`.
 """
 
 from __future__ import annotations
@@ -21,24 +22,29 @@ _PARTS = {
 
 
 def mac_parameter_counts(config: MACConfig) -> dict[str, int]:
-    """Parameters of each part. No memory is used."""
+    """Returns the parameters of each part. No memory is used."""
     with on_meta_device():
         model = MAC(config)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():
-        part = next(
-            part
-            for part, pieces in _PARTS.items()
-            if any(f"{piece}." in f"{name}." for piece in pieces)
-        )
-        counts[part] += parameter.numel()
+        counts[_part_of(name)] += parameter.numel()
     return counts
+
+
+def _part_of(name: str) -> str:
+    for part, modules in _PARTS.items():
+        if any(f"{module}." in f"{name}." for module in modules):
+            return part
+    raise KeyError(name)
 
 
 def mac_forward_flops(
     config: MACConfig, masks: MACMaskConfig | None = None, slots: int = 0
 ) -> dict[str, int]:
-    """Operations of one forward pass per sample, by part; `slots`: frames that are seen (0 = all)."""
+    """Returns the operations of one forward pass per sample, by part.
+
+    `slots` is the number of visible frames; 0 for all.
+    """
     masks = masks or MACMaskConfig()
     _, height, width = config.grid
     slots = slots or config.grid[0]
@@ -72,5 +78,5 @@ def _linear(rows: int, inputs: int, outputs: int) -> int:
 
 
 def _attention(queries: int, keys: int, width: int) -> int:
-    """Scores and mix."""
+    """Returns the operations of scores and mixing."""
     return 4 * queries * keys * width

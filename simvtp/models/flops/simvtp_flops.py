@@ -1,9 +1,9 @@
-"""How large the model is and what one forward pass costs, part by part, from the sizes alone.
+"""Parameters and forward operations of SimVTP by part, from the sizes alone.
 
 A multiply-add counts as two floating-point operations. Counted are matrix products and attention,
-as torch.utils.flop_counter does; norms, activations and lookups are not. The count is of what this
-implementation runs: only visible tubes are embedded, the pixel head sees masked tubes only, the
-word head its K slots only, and passes are shared as the options say.
+as torch.utils.flop_counter does; norms, activations and lookups are not. The count is of the
+operations that this implementation runs: only visible tubes are embedded, the pixel head sees
+masked tubes only, the word head its K slots only, and passes are shared as the options say.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from simvtp.models.common.masking import word_slots
 from simvtp.models.common.token_merging import merged_count
 from simvtp.models.flops.mac_flops import mac_forward_flops, mac_parameter_counts
 from simvtp.models.flops.meta_init import on_meta_device
-from simvtp.models.simvtp.encoder_passes import plan_passes
+from simvtp.models.simvtp.encoder_passes import EncoderPass, PassPlan, plan_passes
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 
 _PARTS = {
@@ -36,13 +36,20 @@ _PARTS = {
     "match head": ("match_head",),
     "temperature": ("temperature_bias",),
 }
+_PASS_NAMES = {
+    EncoderPass.PAIR: "encoder, pair pass",
+    EncoderPass.VIDEO: "encoder, video pass",
+    EncoderPass.TEXT: "encoder, text pass",
+    EncoderPass.MATCH: "encoder, matching passes",
+}
 
 
 def parameter_counts(
     config: ModelConfig, objectives: tuple[str, ...] = OBJECTIVES
 ) -> dict[str, int]:
-    """Parameters of each part; the tube embedding counts as encoder, the mask token as video
-    decoder. No memory is used.
+    """Returns the parameters of each part. No memory is used.
+
+    The tube embedding counts as encoder, the mask token as video decoder.
     """
     if isinstance(config, MACConfig):
         return mac_parameter_counts(config)
@@ -51,13 +58,15 @@ def parameter_counts(
         model = SimVTP(config, objectives)
     counts = dict.fromkeys(_PARTS, 0)
     for name, parameter in model.named_parameters():
-        part = next(
-            part
-            for part, prefixes in _PARTS.items()
-            if f"{name}.".startswith(tuple(f"{prefix}." for prefix in prefixes))
-        )
-        counts[part] += parameter.numel()
+        counts[_part_of(name)] += parameter.numel()
     return {part: count for part, count in counts.items() if count or part != "temperature"}
+
+
+def _part_of(name: str) -> str:
+    for part, modules in _PARTS.items():
+        if any(f"{name}.".startswith(f"{module}.") for module in modules):
+            return part
+    raise KeyError(name)
 
 
 def forward_flops(
@@ -66,7 +75,7 @@ def forward_flops(
     objectives: tuple[str, ...] = OBJECTIVES,
     batch: int = 2,
 ) -> dict[str, int]:
-    """Operations of one forward pass *per sample*, by part.
+    """Returns the operations of one forward pass *per sample*, by part.
 
     `batch` matters only for hard VTM negatives, whose scores compare every text with every clip.
     """
@@ -75,79 +84,81 @@ def forward_flops(
     masks, config = masks or MaskConfig(), narrow(config, SimVTPConfig)
     t, h, w = config.grid
     masked = hidden_per_slot(config, masks) * {"random": 1, "frame": h * w}.get(masks.video_kind, t)
-    visible, length, words = (
-        config.tubes - masked,
-        config.text_length,
-        word_slots(config.text_length, masks),
-    )
-    merged = merged_count(visible, config.token_merge_ratio)
-    encoded = visible - merged
-    contrasted = encoded if config.contrastive_video == "masked" else config.tubes
     plan = plan_passes(config, objectives)
-    reuse = plan.pair_gives_positives
-    matching = "vtm" in objectives
-    hard = matching and config.vtm_negatives == "hard"
-    single = "vtc" in objectives or hard
-    pair = "mvm" in objectives or "mlm" in objectives or (matching and reuse)
+    counts = _encoder_flops(config, plan, config.tubes - masked)
+    if "mvm" in objectives:
+        counts |= _video_decoder_flops(config, masked)
+    if "mlm" in objectives:
+        counts["text decoder"] = _text_decoder_flops(config, word_slots(config.text_length, masks))
+    if EncoderPass.MATCH in plan.passes:
+        counts["match head"] = 2 * _linear(1, config.dim, 2)
+        counts["negative scores"] = plan.scores_negatives * _linear(1, config.dim, batch)
+    return {name: count for name, count in counts.items() if count}
 
-    from_all = config.contrastive_video == "clean" and (single or matching)
-    masked_too = pair or not from_all
-    embedded = visible * masked_too + config.tubes * from_all
-    counts = {
-        "tube embedding": _linear(embedded, config.tube_values, config.dim)
-        if pair or single or matching
-        else 0
-    }
-    if merged and masked_too:
+
+def _encoder_flops(config: SimVTPConfig, plan: PassPlan, visible: int) -> dict[str, int]:
+    """Returns the operations of the tube embedding, token merging and the encoder passes."""
+    length = config.text_length
+    encoded = visible - merged_count(visible, config.token_merge_ratio)
+    clean = config.contrastive_video == "clean" and plan.passes != (EncoderPass.PAIR,)
+    uses_visible = EncoderPass.PAIR in plan.passes or not clean
+    contrasted = config.tubes if clean else encoded
+    embedded = visible * uses_visible + config.tubes * clean
+    counts = {"tube embedding": _linear(embedded, config.tube_values, config.dim)}
+    if encoded < visible and uses_visible:
         compared = _linear(visible // 2, config.tube_values, visible - visible // 2)  # in float64
         counts["merging"] = compared + _linear(encoded, visible, config.dim)
-    counts["encoder, pair pass"] = pair * _pair(config, encoded, length)
-    counts["encoder, video pass"] = single * _encoder(config, contrasted)
-    counts["encoder, text pass"] = single * _encoder(config, length)
-    counts["encoder, matching passes"] = (
-        matching * (1 if reuse else 2) * _pair(config, contrasted, length)
-    )
-    if "mvm" in objectives:
-        width = config.decoder_dim
-        counts["bridge"] = _linear(visible, config.dim, width)
-        built = (
-            decoded_count(masked, config.decoder_keep_ratio)
-            if config.decoder_keep_ratio < 1
-            else masked
-        )
-        full, ratio = max(0, config.decoder_depth - 1), config.mlp_ratio
-        counts["video decoder"] = full * _block(width, ratio, visible + built)
-        counts["video decoder"] += (config.decoder_depth > 0) * _block(
-            width, ratio, visible + built, asking=built
-        )
-        counts["video decoder"] += _linear(built, width, config.tube_values)
-    if "mlm" in objectives:
-        depth = config.text_decoder_depth
-        width = (config.text_decoder_dim or config.decoder_dim) if depth else config.dim
-        counts["text decoder"] = _linear(words, width, config.vocab_size)
-        if depth:
-            counts["text decoder"] += _linear(length, config.dim, width) + depth * _block(
-                width, config.mlp_ratio, length
-            )
-    if matching:
-        counts["match head"] = 2 * _linear(1, config.dim, 2)
-        counts["negative scores"] = hard * _linear(1, config.dim, batch)
-    return {name: count for name, count in counts.items() if count}
+    cost = {
+        EncoderPass.PAIR: _pair(config, encoded, length),
+        EncoderPass.VIDEO: _encoder(config, contrasted),
+        EncoderPass.TEXT: _encoder(config, length),
+        EncoderPass.MATCH: (1 if plan.pair_gives_positives else 2)
+        * _pair(config, contrasted, length),
+    }
+    for name, part in _PASS_NAMES.items():
+        counts[part] = cost[name] if name in plan.passes else 0
+    return counts
+
+
+def _video_decoder_flops(config: SimVTPConfig, masked: int) -> dict[str, int]:
+    """Returns the operations of the bridge and of the video decoder in training."""
+    width, ratio, depth = config.decoder_dim, config.mlp_ratio, config.decoder_depth
+    visible, decoded = config.tubes - masked, masked
+    if config.decoder_keep_ratio < 1:
+        decoded = decoded_count(masked, config.decoder_keep_ratio)
+    decoder = max(0, depth - 1) * _block(width, ratio, visible + decoded)
+    if depth > 0:
+        decoder += _block(width, ratio, visible + decoded, queries=decoded)
+    decoder += _linear(decoded, width, config.tube_values)
+    return {"bridge": _linear(visible, config.dim, width), "video decoder": decoder}
+
+
+def _text_decoder_flops(config: SimVTPConfig, words: int) -> int:
+    """Returns the operations of the text decoder for `words` positions."""
+    depth, length = config.text_decoder_depth, config.text_length
+    width = (config.text_decoder_dim or config.decoder_dim) if depth else config.dim
+    head = _linear(words, width, config.vocab_size)
+    if not depth:
+        return head
+    blocks = depth * _block(width, config.mlp_ratio, length)
+    return head + _linear(length, config.dim, width) + blocks
 
 
 def describe(
     config: ModelConfig, masks: MaskConfig | None = None, objectives: tuple[str, ...] = OBJECTIVES
 ) -> str:
-    """Two tables as text: parameters and forward operations by part. `vocab_size` 0 is counted as
-    BERT's 30522.
+    """Returns two tables as text: parameters and forward operations by part.
+
+    `vocab_size` 0 is counted as BERT's 30522.
     """
     masks = masks or MaskConfig()
     if config.vocab_size == 0:
         config = replace(config, vocab_size=30522)
     t, h, w = config.grid
     lines = [
-        f"{config.tubes} tubes ({t} x {h} x {w}), width {config.dim}, depth {config.depth}; objectives {', '.join(objectives)}; "
-        f"masks: video {masks.video_ratio:g} ({masks.video_kind}), text {masks.text_ratio:g}"
+        f"{config.tubes} tubes ({t} x {h} x {w}), width {config.dim}, depth {config.depth}; "
+        f"objectives {', '.join(objectives)}; masks: video {masks.video_ratio:g} "
+        f"({masks.video_kind}), text {masks.text_ratio:g}"
     ]
     for title, counts, unit, scale in (
         ("parameters", parameter_counts(config, objectives), "M", 1e6),
@@ -155,10 +166,8 @@ def describe(
     ):
         total = sum(counts.values())
         lines += ["", f"{title:<28}{unit:>12}{'share':>9}"]
-        lines += [
-            f"  {name:<26}{count / scale:>12.3f}{count / total:>9.1%}"
-            for name, count in counts.items()
-        ]
+        for name, count in counts.items():
+            lines.append(f"  {name:<26}{count / scale:>12.3f}{count / total:>9.1%}")
         lines.append(f"  {'total':<26}{total / scale:>12.3f}")
     return "\n".join(lines)
 
@@ -167,14 +176,14 @@ def _linear(rows: int, inputs: int, outputs: int) -> int:
     return 2 * rows * inputs * outputs
 
 
-def _block(width: int, mlp_ratio: float, tokens: int, asking: int | None = None) -> int:
-    """A block over `tokens`; `asking` of them have queries and an MLP (None: all)."""
-    asking, hidden = tokens if asking is None else asking, round(width * mlp_ratio)
-    attention = 4 * asking * tokens * width  # scores and mix
+def _block(width: int, mlp_ratio: float, tokens: int, queries: int | None = None) -> int:
+    """Returns the operations of a block; `queries` tokens have queries and an MLP (None: all)."""
+    queries, hidden = tokens if queries is None else queries, round(width * mlp_ratio)
+    attention = 4 * queries * tokens * width  # scores and mix
     return (
         _linear(tokens, width, 2 * width)
-        + _linear(asking, width, 2 * width)
-        + 2 * _linear(asking, width, hidden)
+        + _linear(queries, width, 2 * width)
+        + 2 * _linear(queries, width, hidden)
         + attention
     )
 
@@ -184,8 +193,9 @@ def _encoder(config: SimVTPConfig, tokens: int) -> int:
 
 
 def _pair(config: SimVTPConfig, video: int, text: int) -> int:
-    """The encoder over a pair: before the fusion blocks of two encoders each side attends to itself
-    alone.
+    """Returns the operations of the encoder over a pair.
+
+    Before the fusion blocks of two encoders each modality attends to itself alone.
     """
     apart = config.depth - config.fusion_blocks if config.fusion_blocks else 0
     return _encoder(config, video + text) - apart * 8 * video * text * config.dim

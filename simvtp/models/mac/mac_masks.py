@@ -1,8 +1,8 @@
 """Masks of MAC: the visible patches of each frame, and the caption with `[MASK]` or fewer words.
 
 The masks are drawn by `masking.draw_masks`. Here they are put into the shape that the towers take:
-visible patches slot by slot, of the first frames only while `masks.frame_schedule` says so, and captions
-from which hidden words are left out where `masks.text_mask` is `drop`.
+visible patches slot by slot, of the first frames only while `masks.frame_schedule` says so, and
+captions from which hidden words are left out where `masks.text_mask` is `drop`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Weights for MAC's towers: an image ViT from timm, inflated over time; DistilBERT from
-transformers; exports of this project.
+"""Weights for MAC's towers: an image ViT of timm, DistilBERT of transformers, our own exports.
 
-Inflation is Frozen-in-Time's: what an image model has is taken as it is, attention over time and
-positions in time keep their beginning, which has no effect. So at first a video of identical frames
-has the features of the image model.
+Inflation is Frozen-in-Time's: the parameters of the image model are taken as they are, attention
+over time and positions in time keep their initial values, which have no effect. So at first a video
+of identical frames has the features of the image model.
 """
 
 from __future__ import annotations
@@ -19,15 +18,8 @@ from simvtp.config.model_config import MACConfig
 from simvtp.errors import CheckpointError
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from simvtp.models.mac.mac_model import MAC
-from simvtp.models.weights.state_dict_maps import (
-    NATIVE,
-    UNUSED,
-    ConversionReport,
-    Naming,
-    Rule,
-    convert,
-    load,
-)
+from simvtp.models.weights.conversion import UNUSED, ConversionReport, Naming, Rule, convert, load
+from simvtp.models.weights.state_dict_maps import NATIVE
 
 NO_KEY_BIAS = "shifts all scores of a query alike, which softmax does not see"
 TEMPORAL, SPATIAL = "video_tower.embedding.temporal", "video_tower.embedding.spatial"
@@ -70,7 +62,7 @@ _DISTILBERT = (
     Rule(rf"{_LAYER}ffn\.lin([12])\.(weight|bias)", rf"{_BLOCK}mlp.fc\2.\3"),
     Rule(rf"{_LAYER}output_layer_norm\.(weight|bias)", rf"{_BLOCK}norm2.\2"),
     Rule(
-        r"(?:vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..+",
+        r"(?:vocab_(?:transform|layer_norm|projector)|(?:pre_)?classifier|qa_outputs)\..+",
         UNUSED,
         why="head of another task",
     ),
@@ -80,10 +72,15 @@ _DISTILBERT = (
 def import_mac_state(
     model: MAC, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any]
 ) -> ConversionReport:
-    """Load a timm ViT, a DistilBERT or an export of this project into `model`; the kind is seen
-    from its keys.
+    """Loads a timm ViT, a DistilBERT or an export of this project into `model`.
 
-    settings: the config.json beside the weights. Raises CheckpointError, and then changes nothing.
+    The kind is found by its keys.
+
+    Args:
+        settings: the config.json of the weights.
+
+    Raises:
+        CheckpointError: it does not fit; nothing is changed then.
     """
     if any(key.startswith("video_tower.") for key in state):
         naming, state = NATIVE, _with_frames(state, model)
@@ -96,12 +93,14 @@ def import_mac_state(
         naming = _naming("DistilBERT", _DISTILBERT, model, "text_tower.")
         if settings.get("n_heads", model.config.heads) != model.config.heads:
             raise CheckpointError(
-                f"{where}: n_heads={settings['n_heads']} in its config.json, but model.heads={model.config.heads}."
+                f"{where}: n_heads={settings['n_heads']} in its config.json, "
+                f"but model.heads={model.config.heads}."
             )
     else:
         some = ", ".join(list(state)[:4])
         raise CheckpointError(
-            f"{where}: the keys ({some}, ...) are no ViT of timm, no DistilBERT and no export of model.method=mac."
+            f"{where}: the keys ({some}, ...) are no ViT of timm, no DistilBERT and no export of "
+            "model.method=mac."
         )
     conversion = convert(state, model, naming, where)
     load(model, conversion)
@@ -109,7 +108,7 @@ def import_mac_state(
 
 
 def _naming(kind: str, rules: tuple[Rule, ...], model: MAC, tower: str) -> Naming:
-    """All parameters of the tower must come, but those of time, which an image model does not have."""
+    """Requires all parameters of the tower but those of time, which an image model lacks."""
     names = (name for name, _ in model.named_parameters() if name.startswith(tower))
     return Naming(
         kind, rules, tuple(name for name in names if "time_" not in name and name != TEMPORAL)
@@ -119,8 +118,9 @@ def _naming(kind: str, rules: tuple[Rule, ...], model: MAC, tower: str) -> Namin
 def _image_model(
     state: Mapping[str, Tensor], config: MACConfig, settings: Mapping[str, Any], where: str
 ) -> dict[str, Tensor]:
-    """timm's names and shapes, made ready for `_VIT`: the fused bias in three, CLS with its
-    position, pixels normalised as ours are.
+    """Prepares timm's names and shapes for `_VIT`.
+
+    The fused bias becomes three, CLS gets its position, and the pixel normalisation is ours.
     """
     ready: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -139,7 +139,8 @@ def _image_model(
     positions = state["pos_embed"][0]
     if "cls_token" not in state or "patch_embed.proj.bias" not in state:
         raise CheckpointError(
-            f"{where}: this ViT has no CLS token or no bias in its patch embedding, which model.method=mac needs."
+            f"{where}: this ViT has no CLS token or no bias in its patch embedding, which "
+            "model.method=mac needs."
         )
     ready["cls"] = state["cls_token"][0] + positions[:1]
     ready["spatial"] = _resized(positions[1:], config.grid[1:], where)
@@ -163,13 +164,14 @@ def _image_model(
 
 
 def _resized(positions: Tensor, grid: tuple[int, int], where: str) -> Tensor:
-    """Positions in space [h * w, D] for another grid, by bicubic interpolation."""
+    """Returns positions in space [h * w, D] for another grid, by bicubic interpolation."""
     if len(positions) == grid[0] * grid[1]:
         return positions
     side = round(len(positions) ** 0.5)
     if side * side != len(positions):
         raise CheckpointError(
-            f"{where}: its {len(positions)} positions are no square grid, so they cannot be resized to {grid[0]} x {grid[1]}."
+            f"{where}: its {len(positions)} positions are no square grid, so they cannot be "
+            f"resized to {grid[0]} x {grid[1]}."
         )
     table = positions.T.unflatten(1, (side, side))[None].float()
     return (
@@ -180,7 +182,7 @@ def _resized(positions: Tensor, grid: tuple[int, int], where: str) -> Tensor:
 
 
 def _with_frames(state: Mapping[str, Tensor], model: MAC) -> dict[str, Tensor]:
-    """An export of this project with positions in time for as many frames as the model has."""
+    """Returns an export of this project with positions in time for the model's frames."""
     ready, frames = dict(state), model.config.grid[0]
     if TEMPORAL in ready and len(ready[TEMPORAL]) != frames:
         ready[TEMPORAL] = expand_frames(ready[TEMPORAL], frames, model.config.more_frames)
@@ -188,7 +190,7 @@ def _with_frames(state: Mapping[str, Tensor], model: MAC) -> dict[str, Tensor]:
 
 
 def expand_frames(table: Tensor, frames: int, how: str) -> Tensor:
-    """Positions in time [T, D] for another number of frames.
+    """Returns positions in time [T, D] for another number of frames.
 
     Fewer: the first ones. More: `zero` appends zeros, `interpolate` stretches the table linearly
     (both are Frozen-in-Time's).

@@ -1,5 +1,4 @@
-"""Weights in and out: foreign checkpoints from a file, a folder or the hub, and this project's own
-exports.
+"""Imports and exports weights: foreign checkpoints (file, folder, hub) and our own exports.
 
 No pickle is ever run: `.pth`, `.pt` and `.bin` files are read with `weights_only=True`.
 """
@@ -23,21 +22,19 @@ from simvtp.errors import CheckpointError
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.mac.mac_model import MAC
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.weights.conversion import ConversionReport, convert, load
 from simvtp.models.weights.mac_weights import import_mac_state
+from simvtp.models.weights.released_naming import to_released
 from simvtp.models.weights.state_dict_maps import (
     BERT,
     NATIVE,
     NATIVE_PARTIAL,
     RELEASED_DUAL,
-    ConversionReport,
-    convert,
     detect,
-    load,
-    to_released,
 )
 from simvtp.runs.atomic_files import write_atomically
 
-FORMAT = 1  # of config.json beside an export
+FORMAT = 1  # of the config.json of an export
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -56,11 +53,13 @@ WRAPPERS = (
 
 
 def read_state(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """State dict, settings (config.json, empty if there is none) and the place, of a file, a folder
-    or a hub name.
+    """Reads a file, a folder or a repository of the hub.
 
-    Raises CheckpointError if there is no such thing, if it cannot be reached, or if it holds
-    anything but tensors.
+    Returns:
+        The state dict, the settings (config.json, empty without one) and the source, for messages.
+
+    Raises:
+        CheckpointError: it does not exist, cannot be reached, or holds anything but tensors.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -78,6 +77,11 @@ def read_state(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], s
 
 
 def read_weight_file(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict from a weight file.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds anything but tensors.
+    """
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -85,13 +89,13 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: checkpoints end in .safetensors, {', '.join(PICKLE_SUFFIXES)}."
             )
-        with torch.serialization.safe_globals(
-            [argparse.Namespace]
-        ):  # VideoMAE files carry their arguments: plain values
+        # VideoMAE files hold their arguments: plain values
+        with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and is not loaded, because that could run foreign code; convert it to .safetensors."
+            f"{path} holds more than tensors and is not loaded, because that could run foreign "
+            "code; convert it to .safetensors."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
@@ -110,7 +114,8 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         or not all(isinstance(value, Tensor) for value in content.values())
     ):
         raise CheckpointError(
-            f"{path}: this is not a state dict (names and tensors), nor one under {', '.join(WRAPPERS)}."
+            f"{path}: this is not a state dict (names and tensors), nor one under "
+            f"{', '.join(WRAPPERS)}."
         )
     return dict(content)
 
@@ -132,6 +137,11 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """Reads a config.json.
+
+    Raises:
+        CheckpointError: it cannot be read or holds no object.
+    """
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -142,8 +152,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _download(name: str) -> Path:
-    """Folder with the files of hub repository `name`, in the hub's own cache."""
-    help_text = f"'{name}' is not a local folder and cannot be fetched from the hub; download it elsewhere and give the path of the folder"
+    """Downloads hub repository `name` into the hub's cache and returns the folder."""
+    help_text = (
+        f"'{name}' is not a local folder and cannot be downloaded from the hub; "
+        "download it elsewhere and give the path of the folder"
+    )
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -172,13 +185,20 @@ def _first_line(error: BaseException) -> str:
 def import_weights(
     model: nn.Module, source: str | Path, beginning: bool = False
 ) -> ConversionReport:
-    """Load a checkpoint of any known kind into `model`; the kind is seen from its keys. Returns
-    what was done with each key.
+    """Loads a checkpoint of any known kind into `model`; the kind is found by its keys.
 
     Kinds: released SimVTP, released dual encoder, VideoMAE in its original and in transformers'
-    naming, an image ViT, BERT (embeddings only), exports of this project. `beginning`: an export
-    may lack decoders and heads, as one of a pre-training with fewer objectives does. Raises
-    CheckpointError, and then changes nothing.
+    naming, an image ViT, BERT (embeddings only), exports of this project.
+
+    Args:
+        beginning: an export may lack decoders and heads, as one of a pre-training with fewer
+            objectives does.
+
+    Returns:
+        A report of every key.
+
+    Raises:
+        CheckpointError: it does not fit; nothing is changed then.
     """
     state, settings, where = read_state(source)
     return import_state(model, state, where, settings, beginning)
@@ -191,7 +211,7 @@ def import_state(
     settings: Mapping[str, Any] | None = None,
     beginning: bool = False,
 ) -> ConversionReport:
-    """As `import_weights`, from a state dict in memory; `settings` is the config.json beside it."""
+    """Loads a state dict as `import_weights` does; `settings` is its config.json."""
     if isinstance(model, MAC):
         return import_mac_state(model, state, where, settings or {})
     naming = detect(state, where)
@@ -200,7 +220,8 @@ def import_state(
     dual = isinstance(model, DualEncoder)
     if naming not in (NATIVE, NATIVE_PARTIAL) and dual != (naming is RELEASED_DUAL):
         raise CheckpointError(
-            f"{where}: a checkpoint of kind '{naming.kind}' does not fit a {'dual encoder' if dual else 'pre-training model'}."
+            f"{where}: a checkpoint of kind '{naming.kind}' does not fit a "
+            f"{'dual encoder' if dual else 'pre-training model'}."
         )
     if naming not in (NATIVE, NATIVE_PARTIAL, BERT):
         _check_settings(config_of(model), settings or {}, where)
@@ -210,27 +231,30 @@ def import_state(
 
 
 def config_of(model: nn.Module) -> ModelConfig:
-    """The sizes that a model of this project was built with."""
+    """Returns the settings that a model of this project was built with."""
     config = model.config
     assert isinstance(config, ModelConfig)
     return config
 
 
 def _check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str) -> None:
-    """What the shapes of the weights do not show. transformers' names on the left."""
+    """Checks settings that the shapes of the weights do not show."""
     for foreign, ours in {
         "num_attention_heads": "heads", "decoder_num_attention_heads": "decoder_heads",
         "patch_size": "patch_size", "tubelet_size": "tubelet_size",
     }.items():  # fmt: skip
         if foreign in settings and settings[foreign] != getattr(config, ours):
             raise CheckpointError(
-                f"{where}: {foreign}={settings[foreign]} in its config.json, but model.{ours}={getattr(config, ours)}."
+                f"{where}: {foreign}={settings[foreign]} in its config.json, "
+                f"but model.{ours}={getattr(config, ours)}."
             )
 
 
 def initialise_from(model: nn.Module, config: ModelConfig) -> list[ConversionReport]:
-    """Load `config.init_video`, then `config.init_text` (either may be empty); returns what was
-    loaded, in order.
+    """Loads `config.init_video`, then `config.init_text` (either may be empty).
+
+    Returns:
+        One report for each, in order.
     """
     return [
         import_weights(model, source, beginning=True)
@@ -243,8 +267,9 @@ def initialise_from(model: nn.Module, config: ModelConfig) -> list[ConversionRep
 
 
 def export_released(model: SimVTP | DualEncoder, path: str | Path) -> None:
-    """Write the weights in the released naming as one `.safetensors` file (an objective that is off
-    has no weights there).
+    """Writes the weights in the released naming as one `.safetensors` file.
+
+    An objective that is off has no weights there.
     """
     released = to_released(model.state_dict(), model.config.tubelet_size, model.config.patch_size)
     content = safetensors.torch.save(

@@ -111,7 +111,7 @@ def threads_per_rank(wanted: int, launch: Launch) -> int:
 
 @contextlib.contextmanager
 def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[Launch]:
-    """Joins the process group of the launcher (nccl on GPUs, gloo on CPUs) and leaves it at the end.
+    """Joins the launcher's process group (nccl on GPUs, gloo on CPUs), leaves it at the end.
 
     Raises:
         UserError: the processes do not meet within RENDEZVOUS_TIMEOUT.
