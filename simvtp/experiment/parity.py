@@ -31,7 +31,7 @@ from simvtp.models.common.layers import BLOCK_NORM_EPS
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.weights.pretrained import import_state
-from simvtp.models.weights.state_dict_maps import to_released
+from simvtp.models.weights.released_naming import to_released
 from simvtp.training.losses import (
     contrastive_loss,
     masked_pixel_loss,
