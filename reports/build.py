@@ -20,6 +20,7 @@ from reports.figures.style import ReportFigure, draw_figures
 from reports.kinds.registry import report_type_of
 from reports.output import render
 from reports.output.dataframes import metrics_frame
+from reports.output.escaping import visible
 from reports.output.html_page import ReportContent, report_page, without_links
 from reports.output.layout import Table
 from reports.output.report_index import write_report_index
@@ -123,9 +124,10 @@ def _run(args: argparse.Namespace) -> int:
         plan = recorded.plan
         try:
             runs = read_runs(uri, [point["fingerprint"] for point in plan["points"]])
-            sweep = gather(plan, runs, report_type_of(plan).make_axis, recorded.states)
+            make_axis = report_type_of(plan).make_axis
+            sweep = gather(plan, runs, make_axis, recorded.states, Path(args.root))
         except ReportError as error:  # of one ablation; the others are built
-            print(f"{recorded.sweep_id}: {error}", file=sys.stderr)
+            print(visible(f"{recorded.sweep_id}: {error}"), file=sys.stderr)
             status = 2
             continue
         folder = args.out / sweep.plan.ablation
@@ -262,7 +264,8 @@ def write_index(out: Path) -> None:
 def _print_summary(sweep: SweepResults, folder: Path) -> None:
     """Prints the table, the verdict, warnings and the runs that are not in the tables."""
     kind = report_type_of(sweep.plan)
-    print(f"{render.markdown(kind.tables(sweep))}\n{' '.join(kind.verdict(sweep))}")
+    print(render.markdown(kind.tables(sweep)))
+    print(visible(" ".join(kind.verdict(sweep))))
     warnings = list(sweep.notices)
     if not sweep.runs:
         warnings.append(
@@ -274,14 +277,14 @@ def _print_summary(sweep: SweepResults, folder: Path) -> None:
             f"{dirty} of {len(sweep.runs)} runs came from a tree with uncommitted changes."
         )
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {visible(warning)}", file=sys.stderr)
     outside = [excluded for excluded in sweep.excluded if excluded.state != "finished"]
     if outside:
         print("\nNot in the tables:")
     for one in outside:
         run = f", run {one.run_id}" if one.run_id else ""
         cell = f"{sweep.plan.describe(one.point.cell)}, seed {one.point.seed}"
-        print(f"  {cell}: {one.state} ({one.remark}{run})")
+        print(visible(f"  {cell}: {one.state} ({one.remark}{run})"))
     print(f"\nReport: {folder / 'index.html'}", flush=True)
 
 

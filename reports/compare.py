@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from reports.figures.style import WIDTH, ReportFigure, report_style, save_figure
+from reports.output.escaping import visible
 from reports.output.html_page import compare_page
 from reports.output.layout import MISSING
 from reports.output.metric_formats import metric_of
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made = compare_runs(*(find_run(text, args.root) for text in args.runs))
         out = args.out or Path("reports/out") / f"compare_{made.a.name[:8]}_{made.b.name[:8]}"
         write_comparison(made, out)
-        print(text_of(made))
+        print("\n".join(map(visible, text_of(made).split("\n"))))
         print(f"\nPage: {out / 'index.html'}", flush=True)
     except UserError as error:
         print(error, file=sys.stderr)

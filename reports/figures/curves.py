@@ -29,6 +29,7 @@ from reports.figures.style import (
     text_width,
     turn,
 )
+from reports.output.escaping import file_stem
 from reports.output.metric_formats import Metric, metric_of
 from reports.output.tables import baselines_text, chance_text
 from reports.study.report_plan import PlannedAxis
@@ -93,7 +94,7 @@ def _curve_plot(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | No
         else ""
     )
     return Plot(
-        f"curve_{along.short}",
+        f"curve_{file_stem(along.short)}",
         title,
         tuple(filter(None, (log, gap, chance, others, dotted))),
         partial(curve, along=along, lines=lines),

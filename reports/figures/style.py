@@ -48,6 +48,7 @@ _STYLE = {
     "savefig.bbox": None,  # "tight" would change the size
     "axes.unicode_minus": True,
     "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # labels of a plan are text, whatever dollars they have
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from reports.output.escaping import csv_text, file_stem, markdown_text, visible
 from reports.output.layout import DAGGER, DOUBLE_DAGGER, MISSING, TICK, Cell, Column, Table
 
 _LATEX = {
@@ -44,16 +45,17 @@ def markdown(tables: Iterable[Table]) -> str:
 def _markdown(table: Table) -> str:
     rows = [list(map(markdown_cell, row)) for row in table.rows]
     frame = pd.DataFrame(rows, columns=_heads(table.columns))
+    notes = list(map(markdown_text, table.notes))
     sides = ["left" if column.is_label else "right" for column in table.columns]
     body = frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
     return "\n".join(
         [
-            f"**{table.caption}**",
+            f"**{markdown_text(table.caption)}**",
             "",
             body,
             "",
-            *(f"{note}  " for note in table.notes[:-1]),
-            table.notes[-1],
+            *(f"{note}  " for note in notes[:-1]),
+            notes[-1],
             "",
         ]
     )
@@ -66,9 +68,9 @@ def _heads(columns: Sequence[Column]) -> list[str]:
     """
     groups = list(dict.fromkeys(column.group for column in columns if column.group))
     if len(groups) != 1:
-        return [f"{column.group} {column.head}".strip() for column in columns]
-    corner, *rest = [column.head for column in columns]
-    return [f"{corner} ↓ {groups[0]} →", *rest]
+        return [markdown_text(f"{column.group} {column.head}".strip()) for column in columns]
+    corner, *rest = [markdown_text(column.head) for column in columns]
+    return [f"{corner} ↓ {markdown_text(groups[0])} →", *rest]
 
 
 def markdown_cell(cell: Cell) -> str:
@@ -76,7 +78,7 @@ def markdown_cell(cell: Cell) -> str:
     before, after = RANK_MARKUP.get(cell.rank, ("", ""))
     marks = "".join(f"<sup>{mark}</sup>" for mark in cell.marks)
     spread = f" ± {cell.spread}" if cell.spread else ""
-    text = cell.text.replace("|", r"\|")
+    text = markdown_text(cell.text)
     return f"{before}{text}{spread}{after}{marks}" if cell.text else ""
 
 
@@ -85,7 +87,8 @@ def escape(text: str) -> str:
 
     Letters of other scripts, which these fonts lack, become question marks.
     """
-    return "".join(_LATEX.get(character) or _latin(character) for character in text)
+    shown = visible(text)
+    return "".join(_LATEX.get(character) or _latin(character) for character in shown)
 
 
 def _latin(character: str) -> str:
@@ -103,7 +106,9 @@ def latex(tables: Iterable[Table], comments: Sequence[str] = ()) -> str:
         r"\usepackage{array,booktabs,graphicx} in the preamble, then \input this file.",
         *comments,
     ]
-    return "\n".join([*(f"% {line}" for line in head), *(_latex(table) for table in tables)])
+    return "\n".join(
+        [*(f"% {visible(line)}" for line in head), *(_latex(table) for table in tables)]
+    )
 
 
 def _latex(table: Table) -> str:
@@ -114,7 +119,7 @@ def _latex(table: Table) -> str:
             r"\centering"
             + (r"\footnotesize" if any(column.width for column in table.columns) else ""),
             rf"\caption{{{escape(table.caption)}}}",
-            rf"\label{{tab:{table.name}}}",
+            rf"\label{{tab:{file_stem(table.name)}}}",
             r"\sbox0{%",
             _tabular(table) + "}%",
             r"\ifdim\wd0>\linewidth \resizebox{\linewidth}{!}{\usebox0}\else \usebox0\fi",
@@ -178,5 +183,14 @@ def _latex_cell(cell: Cell, column: Column) -> str:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """Returns CSV in full precision with unix line ends."""
-    return frame.to_csv(index=False, lineterminator="\n")
+    """Returns CSV in full precision with unix line ends; text that is a formula is escaped."""
+    safe = frame.rename(columns=lambda name: csv_text(str(name)))
+    for number, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            values = [_csv_value(value) for value in frame.iloc[:, number]]
+            safe.isetitem(number, pd.array(values, dtype=object))
+    return safe.to_csv(index=False, lineterminator="\n")
+
+
+def _csv_value(value: object) -> object:
+    return csv_text(value) if isinstance(value, str) else value

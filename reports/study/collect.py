@@ -7,6 +7,7 @@ report prints.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from reports.analysis.seed_statistics import is_number
@@ -57,6 +58,7 @@ def gather(
     tracked: Iterable[Tracked],
     make_axis: MakeAxis | None = None,
     ended_early: Mapping[str, str] | None = None,
+    root: Path | None = None,
 ) -> SweepResults:
     """Returns the runs of a sweep at their planned points.
 
@@ -65,6 +67,8 @@ def gather(
         tracked: runs in any order; those of other sweeps are ignored.
         make_axis: makes the axes of this kind of sweep; default: those of a grid.
         ended_early: {fingerprint: state} of points that may have ended before they were tracked.
+        root: folder of the runs now; run directories are looked for there first, because the
+            tracker knows only where they were.
 
     Raises:
         ReportError: two finished runs measured the same cell and seed, results of one column have
@@ -86,7 +90,7 @@ def gather(
                 f"({plan.describe(point.cell)}, seed {point.seed}): "
                 "delete one of them in the tracker, then build the report again."
             )
-        runs += [_measured(point, run, plan) for run in finished]
+        runs += [_measured(point, run, plan, root) for run in finished]
         excluded += _excluded(point, candidates, plan, ended_early or {})
     sweep = SweepResults(plan, tuple(runs), tuple(excluded), tuple(_odd_values(runs, plan)))
     _check_protocols(sweep)
@@ -102,7 +106,7 @@ def is_finished(run: Tracked) -> bool:
 # ---- one point -----------------------------------------------------------------------------------
 
 
-def _measured(point: PlannedPoint, run: Tracked, plan: StudyPlan) -> MeasuredRun:
+def _measured(point: PlannedPoint, run: Tracked, plan: StudyPlan, root: Path | None) -> MeasuredRun:
     return MeasuredRun(
         point=point,
         run_id=run.run_id,
@@ -113,12 +117,20 @@ def _measured(point: PlannedPoint, run: Tracked, plan: StudyPlan) -> MeasuredRun
         cpu_hours=run.cpu_hours,
         gpu_hours=run.gpu_hours,
         scores=_scores(run, plan),
-        run_dir=_tag(run, "run_dir"),
+        run_dir=_run_dir(run, root),
         samples=_samples(run),
         parameters=_count(run, "cost/parameters"),
         forward_flops=_count(run, "cost/forward_flops"),
         test_set=identify_test_set(run.params),
     )
+
+
+def _run_dir(run: Tracked, root: Path | None) -> str:
+    """Returns the run directory under `root`, else the one that the run recorded."""
+    moved = root / run.fingerprint[:12] if root is not None else None
+    if moved is not None and (moved / "experiment.json").is_file():
+        return str(moved)
+    return _tag(run, "run_dir")
 
 
 def _excluded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ REQUIRED_KEYS = (
     "metric_label",
     "points",
 )
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)  # of an ablation
 SEARCH = "search"  # `kind` in plan.json; a plan without a kind is a grid
 CellValues = tuple[Any, ...]  # the values of one cell, in the order of the axes
 
@@ -139,13 +141,19 @@ class StudyPlan:
             make_axis: makes the axes of this kind of sweep; default: `plain_axis`.
 
         Raises:
-            ReportError: a required key is missing.
+            ReportError: a required key is missing, or the ablation's name is no folder name.
         """
         missing = [key for key in REQUIRED_KEYS if key not in values]
         if missing:
             raise ReportError(
                 f"the plan of sweep {values.get('sweep_id', '?')} lacks {', '.join(missing)}: "
                 "submit the sweep again."
+            )
+        if not FOLDER_NAME.fullmatch(str(values["ablation"])):
+            raise ReportError(
+                f"the plan of sweep {values['sweep_id']!r} names the ablation "
+                f"{values['ablation']!r}, which cannot be the name of a folder: "
+                "use letters, digits, '_' and '-'."
             )
         axes = _axes(values, make_axis or plain_axis)
         return StudyPlan(

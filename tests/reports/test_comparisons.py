@@ -185,6 +185,31 @@ def test_items_of_the_run_directory_are_read_and_have_names(tmp_path: Path) -> N
     assert one.items is not None
 
 
+def test_items_are_found_after_the_folder_of_the_runs_was_moved(tmp_path: Path) -> None:
+    made = made_up.plan(text=(0.15,), published_optimum=None)
+    old, new = tmp_path / "runs", tmp_path / "new"
+    runs = []
+    for point, share in zip(made["points"], (0.3, 0.4), strict=True):
+        result, folder = ranked(share, 0), old / point["fingerprint"][:12]
+        (folder / "stages").mkdir(parents=True)
+        (folder / "experiment.json").write_text("{}")
+        items = Items(
+            result.protocol,
+            tuple(f"clip{n}#0" for n in range(256)),
+            {"rank": tuple(map(float, result.ranks))},
+        )
+        write_items(items_path(folder, "evaluate"), [items])
+        runs.append(made_up.run(point, replace(result, ranks=()), run_dir=str(folder)))
+    old.rename(new)
+    (away,) = compare(gather(made, runs))
+    assert away.items is None
+    found = gather(made, runs, root=new)
+    (here,) = compare(found)
+    assert here.items is not None
+    assert all(Path(run.run_dir).parent == new for run in found.runs)
+    assert not old.exists()
+
+
 def test_a_search_compares_nothing() -> None:
     made = made_up_search.search_results(
         made_up_search.search_plan(made_up_search.search_cells(6)), made_up_search.bumpy

@@ -20,6 +20,8 @@ from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO
 
+ROOT = Path(__file__).resolve().parents[2]
+
 SHARE = "data.fraction"
 
 
@@ -213,3 +215,11 @@ def test_published_and_measured_points_are_on_axes_of_their_own() -> None:
     assert [tuple(line.get_ydata()) for line in figure.axes[0].lines] == [
         (43.8, 53.6)
     ] and not figure.axes[1].lines
+
+
+def test_committed_reports_can_still_be_read() -> None:
+    """They keep the names of settings that they were measured under."""
+    paths = sorted((ROOT / "results" / "studies").glob("*/*provenance.json"))
+    records = [ReportRecord.from_dict(json.loads(path.read_text())) for path in paths]
+    assert len(records) >= 8
+    assert all(cell.runs for record in records for cell in record.cells)
