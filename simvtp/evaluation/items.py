@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simvtp.errors import DataError
+from simvtp.evaluation.temporal_spans import reaches
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.metric_names import slug
 from simvtp.runs.results import Protocol, Result
@@ -126,7 +127,7 @@ _DERIVED: dict[str, Callable[..., Values]] = {
     r"MdR|MnR": lambda items: items._column("rank"),
     r"mIoU": lambda items: 100.0 * items._column("IoU-top1"),
     r"R(\d+)-IoU([\d.]+)": lambda items, depth, level: (
-        100.0 * (items._column(f"IoU-top{depth}") >= float(level))
+        100.0 * reaches(items._column(f"IoU-top{depth}"), float(level))
     ),
 }
 

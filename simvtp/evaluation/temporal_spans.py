@@ -5,7 +5,7 @@ a prediction is a list of spans with scores, after suppression. All recalls and 
 cent:
 
 * R{n}-IoU{m}: fraction of queries with a span of overlap m or more among the first n. Overlap =
-  intersection over union.
+  intersection over union. An overlap that equals a limit up to rounding (`TOLERANCE`) reaches it.
 * mIoU: mean overlap of the first span.
 
 Ties are pessimistic: among spans of equal score the one that overlaps less comes first. So a model
@@ -29,6 +29,9 @@ Prediction = tuple[Spans, Scores]
 
 DEPTHS = (1, 5)
 OVERLAPS = (0.3, 0.5, 0.7)
+# Bounds in seconds are rounded floats, so 1/2 may come out as 0.5 - 1e-16. Different overlaps of
+# bounds in hundredths of a second, or of a video of at most 64 segments, are further apart.
+TOLERANCE = 1e-9
 # Gauss-Legendre nodes of the mean over the threshold, for the expected overlap.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
@@ -81,13 +84,18 @@ def _overlap(first: Spans, second: Spans) -> Numbers:
     return shared / (lengths - shared)
 
 
+def reaches(overlaps: Numbers, level: float) -> NDArray[np.bool_]:
+    """Returns where an overlap is `level` or more, of the same shape."""
+    return np.asarray(overlaps, dtype=np.float64) >= level - TOLERANCE
+
+
 def suppress(
     spans: Spans, scores: Scores, threshold: float, keep: int | None = None
 ) -> NDArray[np.int64]:
     """Returns the indices of the spans that remain after non-maximum suppression, best first.
 
-    The best span remains; those that overlap with it by more than `threshold` go; and so on with
-    the rest. Among equal scores the earlier start comes first, then the earlier end: the outcome
+    The best span remains; those that overlap with it by more than `threshold` go (an overlap that
+    equals it up to rounding does not); and so on with the rest. Among equal scores the earlier start comes first, then the earlier end: the outcome
     does not depend on the order of the spans.
 
     Args:
@@ -107,7 +115,8 @@ def suppress(
     kept: list[int] = []
     while len(left) and (keep is None or len(kept) < keep):
         kept.append(int(left[0]))
-        left = left[1:][_overlap(spans[left[:1]], spans[left[1:]])[0] <= threshold]
+        overlaps = _overlap(spans[left[:1]], spans[left[1:]])[0]
+        left = left[1:][overlaps <= threshold + TOLERANCE]
     return np.array(kept, dtype=np.int64)
 
 
@@ -192,7 +201,7 @@ def grounding_metrics(
 def _recalls(reached: Numbers) -> dict[str, float]:
     """Returns metrics from the best overlap among the first n of DEPTHS, [Q, len(DEPTHS)]."""
     metrics = {
-        f"R{depth}-IoU{level}": float(100 * (reached[:, column] >= level).mean())
+        f"R{depth}-IoU{level}": float(100 * reaches(reached[:, column], level).mean())
         for column, depth in enumerate(DEPTHS)
         for level in OVERLAPS
     }

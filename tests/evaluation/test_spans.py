@@ -4,6 +4,8 @@ are done by the book.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -126,6 +128,57 @@ def test_a_span_that_overlaps_by_just_the_level_counts() -> None:
         [(np.array([[0.0, 5.0]]), np.array([1.0]))], np.array([[0.0, 10.0]])
     )
     assert (found["R1-IoU0.5"], found["R1-IoU0.7"], found["mIoU"]) == (100.0, 0.0, 50.0)
+
+
+def exact(a: tuple[Fraction, Fraction], b: tuple[Fraction, Fraction]) -> Fraction:
+    shared = max(Fraction(0), min(a[1], b[1]) - max(a[0], b[0]))
+    return shared / ((a[1] - a[0]) + (b[1] - b[0]) - shared)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 10, 12, 20, 49, 64])
+def test_suppression_on_a_grid_agrees_with_fractions(count: int) -> None:
+    """Runs of equal segments, as fractions of a video of 64-bit floats: every overlap of exactly
+    1/2 is kept, whatever its rounding.
+    """
+    rng = np.random.default_rng(count)
+    runs = [(i, j) for i in range(count) for j in range(i + 1, count + 1)]
+    runs = [runs[k] for k in rng.permutation(len(runs))[:60]]
+    spans = np.array(runs, dtype=float) / count
+    scores = -np.arange(len(runs), dtype=float)
+    kept: list[int] = []
+    for i, run in enumerate(runs):
+        mine = (Fraction(run[0], count), Fraction(run[1], count))
+        others = [(Fraction(runs[k][0], count), Fraction(runs[k][1], count)) for k in kept]
+        if all(exact(mine, other) <= Fraction(1, 2) for other in others):
+            kept.append(i)
+    assert suppress(spans, scores, 0.5).tolist() == kept
+    for length in (7.3, 31.1, 100.7):
+        assert suppress(spans * length, scores, 0.5).tolist() == kept
+
+
+@PROPERTY
+@given(
+    st.tuples(st.integers(0, 3000), st.integers(1, 3000)),
+    st.integers(1, 64),
+    st.sampled_from(OVERLAPS),
+    st.booleans(),
+)
+def test_recall_at_an_overlap_agrees_with_fractions(
+    bounds: tuple[int, int], factor: int, level: float, longer: bool
+) -> None:
+    """Bounds in hundredths of a second; the second span overlaps by exactly the level."""
+    start, length = bounds[0], 10 * bounds[1]
+    inner = length * round(10 * level) // 10
+    other = Fraction(length * factor, 100), Fraction(length * factor + inner, 100)
+    whole = Fraction(length * factor, 100), Fraction(length * factor + length, 100)
+    shift = Fraction(start, 100)
+    pair = [(a + shift, b + shift) for a, b in ((other, whole) if longer else (whole, other))]
+    assert exact(*pair) == Fraction(round(10 * level), 10)
+    predicted, truth = (np.array([[float(a), float(b)]]) for a, b in pair)
+    found, _ = grounding_metrics([(predicted, np.array([1.0]))], truth)
+    assert found[f"R1-IoU{level}"] == 100.0
+    less = np.array([[predicted[0, 0], predicted[0, 1] - (0.01 if longer else -0.01)]])
+    assert grounding_metrics([(less, np.array([1.0]))], truth)[0][f"R1-IoU{level}"] == 0.0
 
 
 def test_metric_names_are_legal_in_the_tracker() -> None:

@@ -77,7 +77,9 @@ class CorruptClips:
             self.counters.corrupt += 1
             log.warning("clip %s is replaced: %s", self.clips[failure.clip].id, failure.reason)
         seen_count, corrupt = int(self._seen.sum()), len(self._reasons)
-        if seen_count >= self.judged_from and corrupt > self.data.max_corrupt_ratio * seen_count:
+        # A quotient of whole numbers is rounded like the limit, so 29 of 100 do not exceed 0.29.
+        exceeds = seen_count > 0 and corrupt / seen_count > self.data.max_corrupt_ratio
+        if seen_count >= self.judged_from and exceeds:
             raise DataError(
                 f"{corrupt} of the {seen_count} clips seen so far do not decode, more than "
                 f"data.max_corrupt_ratio={self.data.max_corrupt_ratio:g} allows; the first: "

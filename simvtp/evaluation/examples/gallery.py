@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from simvtp.config.experiment_config import Experiment
@@ -25,6 +26,7 @@ from simvtp.evaluation.examples.card_views import NOTES, RENDERERS, Card, View, 
 from simvtp.evaluation.examples.clip_previews import Previews, make_previews
 from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, example_order
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
+from simvtp.evaluation.temporal_spans import reaches
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.metric_names import LOWER_IS_BETTER
 from simvtp.runs.results import Result, direction_name
@@ -211,7 +213,7 @@ def _hits(items: Items) -> int:
     if "rank" in items.values:
         return sum(rank == 1 for rank in items.values["rank"])
     if "IoU-top1" in items.values:
-        return sum(value >= GOOD_OVERLAP for value in items.values["IoU-top1"])
+        return int(reaches(np.array(items.values["IoU-top1"]), GOOD_OVERLAP).sum())
     return sum(value > 0 for value in items.values["accuracy"])
 
 

@@ -22,7 +22,7 @@ from simvtp.evaluation.examples.example_cards import (
 from simvtp.evaluation.items import Items, distinct, items_of
 from simvtp.evaluation.metrics import cosines, unit_features
 from simvtp.evaluation.retrieval_evaluation import Embedded
-from simvtp.evaluation.temporal_spans import DEPTHS, Numbers, Prediction, Spans, overlap
+from simvtp.evaluation.temporal_spans import DEPTHS, Numbers, Prediction, Spans, overlap, reaches
 from simvtp.runs.results import Result
 
 
@@ -273,9 +273,10 @@ class SpanPredictions:
             best = [overlaps[:depth].max() for _, _, overlaps in ranked]
             columns[f"IoU-top{depth}"] = np.array(best)
         cards: Cards = {}
-        for number in choose_examples(ids, columns["IoU-top1"] >= GOOD_OVERLAP, wanted):
+        good = reaches(columns["IoU-top1"], GOOD_OVERLAP)
+        for number in choose_examples(ids, good, wanted):
             spans, scores, overlaps = (part[:TOP].tolist() for part in ranked[number])
-            cards[ids[number]] = self.queries.card(number, overlaps[0] >= GOOD_OVERLAP) | {
+            cards[ids[number]] = self.queries.card(number, bool(good[number])) | {
                 "length_s": float(self.lengths[number]),
                 "truth": self.truths[number].tolist(),
                 "spans": spans,
