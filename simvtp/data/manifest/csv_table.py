@@ -19,6 +19,7 @@ from simvtp.errors import DataError
 DELIMITERS = ",;\t"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # A field that names a file or holds an id: one word.
+LONG_ID = 8  # letters; words of captions that are as long as an id are rarely that long
 ONE_WORD = re.compile(r"[^\s\"]+")
 
 csv.field_size_limit(2**27)  # one caption of a table may be a book; the default is 128 KiB
@@ -124,14 +125,34 @@ def _refuse_quote(name: str, begun: int, line: int, reason: str) -> NoReturn:
 
 def _refuse_swallowed(name: str, begun: int, lines: list[str], delimiter: str, width: int) -> None:
     """Raises DataError if a line inside a quoted text is a row of the table."""
+    own = _fields(lines[0], delimiter)
     for number, line in enumerate(lines[1:], start=begun + 1):
-        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-        words = [ONE_WORD.fullmatch(field.strip()) is not None for field in fields[:2]]
-        if len(fields) == width > 1 and all(words):
+        fields = _fields(line, delimiter)
+        if len(fields) == width > 1 and _alike(fields, own):
             raise DataError(
                 f"{name}, line {begun}: a quote that is opened here swallows line {number}, which "
                 'is a row of its own; close the quote, or write it twice ("").'
             )
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    row = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    return [field.strip() for field in row]
+
+
+def _alike(fields: list[str], own: list[str]) -> bool:
+    """Returns whether a line begins like the row in which it lies: with an id, or a file's name."""
+    name, mine = fields[0], own[0]
+    if not ONE_WORD.fullmatch(name):
+        return False
+    files = [Path(row[1]).suffix for row in (fields, own) if len(row) > 1]
+    of_one_kind = len(files) == 2 and bool(files[0]) and files[0] == files[1]
+    return of_one_kind or _shape(name) == _shape(mine) or len(name) == len(mine) >= LONG_ID
+
+
+def _shape(name: str) -> str:
+    """Returns an id with its numbers and its words replaced, so that video12 is like video7."""
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", name))
 
 
 def _refuse_encoding(path: Path, name: str, error: UnicodeDecodeError) -> NoReturn:

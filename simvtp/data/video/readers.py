@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from simvtp.data.loading.transforms import resize
-from simvtp.data.video.container.frame_table import part_of
+from simvtp.data.video.container.frame_table import WITHOUT_CLOCK, part_of
 from simvtp.data.video.frame_folder import FrameFolderReader, is_frame_folder
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.tar_member import raw_clip
@@ -81,8 +81,12 @@ def part_range(
     """
     if start_s is None and end_s is None:
         return 0, info.frames
+    reader = reader_for(path, reader)
     timed = reader if isinstance(reader, TimedReader) else PyavReader()
-    first, last = or_data_error(path, lambda: part_of(timed.frame_table(path), start_s, end_s))
+    table = or_data_error(path, lambda: timed.frame_table(path))
+    if not table.has_clock:
+        raise DataError(f"{path} {WITHOUT_CLOCK}.")
+    first, last = part_of(table, start_s, end_s)
     if first >= info.frames:
         length = info.frames / info.fps if info.fps else 0.0
         raise DataError(
