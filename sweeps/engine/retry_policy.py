@@ -50,7 +50,7 @@ class RetryPolicy:
         """Returns whether to restart the point, and counts this as a restart."""
         if not self.limit or not lost(state):
             return False
-        if rank_failure(point.run_dir, state.submitted) or setup_failure(state, point.run_dir):
+        if rank_failure(point.run_dir, state.job) or setup_failure(state, point.run_dir):
             return False  # it would end the same way
         reached = saved_files(point.run_dir)
         if reached != self._reached.get(point.fingerprint):

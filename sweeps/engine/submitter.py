@@ -90,12 +90,13 @@ class Submitter:
             write_plan(call)
         if fingerprint in call.jobs:
             return False
+        known = call.states.get(fingerprint)
         state = call.refresh(point)  # cancelled or started by somebody else in the meantime?
         if state.alive:
             self._reconciler.adopt(point, state)
             return False
-        ended_at = state.ended.at if state.ended else 0.0
-        just_cancelled = state.state == RunState.CANCELLED and ended_at > call.began
+        cancelled = state.state == RunState.CANCELLED
+        just_cancelled = cancelled and known is not None and state.ended != known.ended
         if call.done(state) or just_cancelled:
             call.close_trial(point)
             self._progress.update(point)

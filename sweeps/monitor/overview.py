@@ -303,7 +303,7 @@ def _queue_row(state: PointState, queue: SlurmQueue) -> tuple[str, str]:
 def reason_of(state: PointState, run_dir: Path) -> str:
     """Returns why a point is not finished, in one line; "" if it runs, waits or is finished."""
     if state.state == RunState.KILLED:
-        named = rank_failure(run_dir, state.submitted) or setup_failure(state, run_dir)
+        named = rank_failure(run_dir, state.job) or setup_failure(state, run_dir)
         return named or state.message or LOST
     by = state.ended.by if state.ended else ""
     defaults: dict[str, str] = {

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from simvtp.runs.atomic_files import read_json_or_none, write_atomically
-from simvtp.runs.attempts import Attempt, attempts, owner
+from simvtp.runs.attempts import Attempt, attempts, newest_token, owner
 from simvtp.runs.process_identity import process_start
 from simvtp.runs.run_records import (
     JOB_FILE,
@@ -113,7 +113,7 @@ def read_state(run_dir: Path, alive: bool | None = None) -> PointState:
     written = status.state if status else None
     if written == RunState.FINISHED and (run_dir / "results.json").exists():
         return PointState(RunState.FINISHED, status, job)
-    newer_job = job is not None and job.submitted > (status.updated if status else 0.0)
+    newer_job = _is_newer(job, status, run_dir)
     if alive is None:
         alive = process_alive(job, status, run_dir) or (
             written == RunState.RUNNING and writer_alive(status)
@@ -132,8 +132,35 @@ def read_state(run_dir: Path, alive: bool | None = None) -> PointState:
     return PointState(RunState.KILLED if status or job else RunState.MISSING, status, job)
 
 
+def _is_newer(job: JobRecord | None, status: RunStatus | None, run_dir: Path) -> bool:
+    """Returns whether the job was submitted after the status was written.
+
+    Attempts are counted for that, as the clock of the job's machine may differ from ours.
+    """
+    if job is None:
+        return False
+    if status is None:
+        return job.submitted > 0
+    if job.after_attempt >= 0 and status.attempt:
+        return status.attempt <= job.after_attempt
+    if job.after_attempt >= 0:  # a status without the number of its attempt
+        tokens = [some.token for some in attempts(run_dir) if _wrote(some, status)]
+        if tokens:
+            return max(tokens) <= job.after_attempt
+    # a record of an older version, or a writer without a lease
+    return job.submitted > status.updated
+
+
+def _wrote(attempt: Attempt, status: RunStatus) -> bool:
+    """Returns whether the process of an attempt has written the status."""
+    same = (attempt.host, attempt.pid) == (status.host, status.pid)
+    return same and status.pid_started in (0.0, attempt.pid_started)
+
+
 def _ended_last(run_dir: Path, ended: JobEnd) -> bool:
     """Returns whether no attempt was started by hand since the recorded job ended."""
+    if ended.attempt >= 0:
+        return newest_token(run_dir) <= ended.attempt
     return all(attempt.began <= ended.at for attempt in attempts(run_dir)[-1:])
 
 
@@ -152,7 +179,12 @@ def record_end(
     now = read_job(run_dir) or JobRecord(executor="", job_id="")
     if job is not None and (now.job_id, now.submitted) != (job.job_id, job.submitted):
         return
-    write_job(run_dir, dataclasses.replace(now, ended=JobEnd(cause, message, by, time.time())))
+    write_job(run_dir, dataclasses.replace(now, ended=new_end(run_dir, cause, message, by)))
+
+
+def new_end(run_dir: Path, cause: str, message: str, by: str) -> JobEnd:
+    """Returns the record of a job's end that is found out now."""
+    return JobEnd(cause, message, by, at=time.time(), attempt=newest_token(run_dir))
 
 
 def read_value(run_dir: Path, metric: str) -> tuple[float, float] | None:
@@ -187,10 +219,15 @@ def newest_host(run_dir: Path) -> str:
     return next((attempt.host for attempt in reversed(attempts(run_dir))), "")
 
 
-def rank_failure(run_dir: Path, since: float) -> str:
-    """Returns the message of a rank other than 0 that failed after `since`; "" if none did."""
+def rank_failure(run_dir: Path, job: JobRecord | None) -> str:
+    """Returns the message of a rank other than 0 of this job that failed; "" if none did."""
     failure = read_json_or_none(run_dir / RANK_FAILURE, dict)
-    if not failure or float(failure.get("at", 0)) < since:
+    if not failure:
+        return ""
+    if failure.get("job_id") and job is not None:
+        if failure["job_id"] != job.job_id:
+            return ""
+    elif float(failure.get("at", 0)) < (job.submitted if job else 0.0):
         return ""
     return f"rank {failure.get('rank')}: {failure.get('message')}"
 
@@ -250,7 +287,9 @@ def writer_alive(status: RunStatus | None) -> bool:
         return False
     if status.host != socket.gethostname():
         return time.time() - status.updated < SILENT_AFTER_S
-    try:
+    if status.pid_started:
+        return process_start(status.pid) == status.pid_started
+    try:  # a status of an older version
         return (
             process_start(status.pid) > 0
             and psutil.Process(status.pid).create_time() <= status.updated + 2

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ablations.design import Point
 from simvtp.config.tree import to_dict
+from simvtp.runs.attempts import newest_token
 from simvtp.runs.run_records import JobRecord
 from sweeps.runner.executor import Job, JobOptions, RecordedJobs, signal_process
 from sweeps.runner.job import run_job
@@ -32,7 +33,12 @@ class InProcessJobs(RecordedJobs):
     def submit(self, points: Sequence[Point]) -> list[Job]:
         jobs = []
         for point in points:
-            record = JobRecord("debug", job_id=f"debug-{os.getpid()}", submitted=time.time())
+            record = JobRecord(
+                "debug",
+                job_id=f"debug-{os.getpid()}",
+                submitted=time.time(),
+                after_attempt=newest_token(point.run_dir),
+            )
             job = Job(point, record)
             job.write()
             try:

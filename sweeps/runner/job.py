@@ -24,6 +24,7 @@ from simvtp.config.experiment_config import Experiment, from_dict
 from simvtp.errors import RankLost, Stopped, StopReason, UserError
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.lease import Fenced, Lease, hold
+from simvtp.runs.process_identity import process_start
 from simvtp.runs.run_records import STATUS_FILE, RunState, RunStatus
 from sweeps.monitor.point_state import RANK_FAILURE, read_state, writer_alive
 
@@ -102,6 +103,7 @@ class _EndReport:
         if self._rank:
             if state == RunState.FAILED:
                 note = {"rank": self._rank, "message": message, "at": time.time()}
+                note["job_id"] = job_id()
                 write_atomically(self._run_dir / RANK_FAILURE, json.dumps(note))
             return
         if self.lease is None:
@@ -125,15 +127,24 @@ class _EndReport:
             message=message,
             reason=reason,
             pid=os.getpid(),
-            pid_started=0.0,
+            pid_started=process_start(os.getpid()),
             host=socket.gethostname(),
             updated=time.time(),
+            attempt=self.lease.token if self.lease else 0,
         )
         write_atomically(self._run_dir / STATUS_FILE, json.dumps(end.to_dict()))
 
 
 def _rank() -> int:
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
+def job_id() -> str:
+    """Returns the id of this job as job.json records it; "" outside of a job."""
+    names = os.environ
+    if "SLURM_ARRAY_JOB_ID" in names:
+        return f"{names['SLURM_ARRAY_JOB_ID']}_{names['SLURM_ARRAY_TASK_ID']}"
+    return names.get("SLURM_JOB_ID") or names.get("SUBMITIT_LOCAL_JOB_ID", "")
 
 
 def _load(entry: str) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ import submitit
 from ablations.design import Point
 from simvtp.config.tree import to_dict
 from simvtp.errors import UserError
+from simvtp.runs.attempts import newest_token
 from simvtp.runs.process_identity import process_start
 from simvtp.runs.run_records import JobRecord
 from sweeps.compat.submitit_private import SubmittingExecutor, supervisor_command
@@ -140,13 +141,14 @@ class LocalJobs:
         slot = self._free_slot()
         folder = _new_folder(self._folder / point.fingerprint[:12])
         executor = make_local_executor(folder, self._environment(slot), self._options)
-        submitted = time.time()
+        submitted, attempt = time.time(), newest_token(point.run_dir)
         job = executor.submit(PointJob(), to_dict(point.experiment), self._options.entry)
         self._processes[job.job_id], self._used[job.job_id] = job, slot
         record = JobRecord(
             executor="local",
             job_id=job.job_id,
             submitted=submitted,
+            after_attempt=attempt,
             host=socket.gethostname(),
             pid=int(job.job_id),
             pid_started=process_start(int(job.job_id)),

@@ -11,7 +11,7 @@ import submitit
 
 from simvtp.errors import StopReason
 from simvtp.runs.run_records import RunState, RunStatus
-from sweeps.runner.job import run_job
+from sweeps.runner.job import job_id, run_job
 from sweeps.runner.slurm_queue import run_slurm
 
 REQUEUE_FOR_S = 100.0  # SLURM gives two minutes between its signal and the end
@@ -57,15 +57,12 @@ def requeue() -> bool:
     Where SLURM requeues it already (a preemption), its refusal does not matter; where its
     controller is down, ours (which watches the queue) submits the point again.
     """
-    job_id = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job_id = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     deadline = time.monotonic() + REQUEUE_FOR_S
     while True:
-        command = ["scontrol", "requeue", job_id]
+        command = ["scontrol", "requeue", job_id()]
         done = run_slurm(command)
         if done.returncode == 0:
-            print(f"saved; job {job_id} is back in the queue", flush=True)
+            print(f"saved; job {job_id()} is back in the queue", flush=True)
             return True
         print(f"{' '.join(command)}: {done.stderr.strip()}", flush=True)
         if time.monotonic() > deadline:

@@ -23,6 +23,7 @@ from ablations.design import Point
 from simvtp.config.tree import to_dict
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.attempts import newest_token
 from simvtp.runs.run_records import JobRecord
 from sweeps.compat.submitit_private import BatchExecutor
 from sweeps.runner.code_snapshot import CodeSnapshot
@@ -81,11 +82,13 @@ class SlurmJobs(RecordedJobs):
         token = secrets.token_hex(4)
         name = f"{self._name}.{token}"
         record = self._submissions / f"{token}.json"
+        attempts = [newest_token(point.run_dir) for point in points]
         submission = {
             "token": token,
             "name": name,
             "submitted": time.time(),
             "fingerprints": [p.fingerprint for p in points],
+            "attempts": attempts,
             "job_ids": None,
         }
         write_atomically(record, json.dumps(submission))
@@ -104,8 +107,8 @@ class SlurmJobs(RecordedJobs):
         self.queue.refresh()
         submitted = float(str(submission["submitted"]))
         return [
-            self._job(point, job_id, name, submitted)
-            for point, job_id in zip(points, ids, strict=True)
+            self._job(point, job_id, name, submitted, attempt)
+            for point, job_id, attempt in zip(points, ids, attempts, strict=True)
         ]
 
     def _refused(self, answer: str, record: Path) -> NoReturn:
@@ -141,10 +144,12 @@ class SlurmJobs(RecordedJobs):
         for path, values in unconfirmed.items():
             ids = [job_id for job_id, job in queued.items() if job.name == values["name"]]
             for job_id in ids:
-                fingerprint = values["fingerprints"][int(job_id.partition("_")[2] or 0)]
+                number = int(job_id.partition("_")[2] or 0)
+                fingerprint = values["fingerprints"][number]
                 if fingerprint in known and self._has_pickle(job_id):
-                    point = known[fingerprint]
-                    found.append(self._job(point, job_id, values["name"], values["submitted"]))
+                    attempt = values["attempts"][number] if "attempts" in values else -1
+                    name, submitted = values["name"], values["submitted"]
+                    found.append(self._job(known[fingerprint], job_id, name, submitted, attempt))
             write_atomically(path, json.dumps({**values, "job_ids": ids or ["none"]}))
         return found
 
@@ -159,12 +164,13 @@ class SlurmJobs(RecordedJobs):
     def _handle(self, job_id: str) -> submitit.SlurmJob[Any]:
         return submitit.SlurmJob(folder=self._jobs, job_id=job_id, tasks=[0])
 
-    def _job(self, point: Point, job_id: str, name: str, submitted: float) -> Job:
+    def _job(self, point: Point, job_id: str, name: str, submitted: float, attempt: int) -> Job:
         paths, options = self._handle(job_id).paths, self._options
         record = JobRecord(
             executor="slurm",
             job_id=job_id,
             submitted=submitted,
+            after_attempt=attempt,
             name=name,
             stdout=str(paths.stdout),
             stderr=str(paths.stderr),

@@ -151,3 +151,10 @@ def status(folder: Path, state: str, step: int, total: int, message: str = "") -
         "gpu_hours": 0.0,
     }
     write_atomically(folder / "status.json", json.dumps(values))
+
+
+def run_ten_minutes_behind(experiment: Experiment, *, say=print) -> list[Result]:
+    """Runs as on a node whose clock is ten minutes behind."""
+    clock = time.time
+    time.time = lambda: clock() - 600
+    return run(experiment, say=say)

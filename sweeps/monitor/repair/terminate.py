@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvtp.runs.atomic_files import read_json, write_atomically
-from simvtp.runs.run_records import JOB_FILE, JobEnd, JobRecord
+from simvtp.runs.run_records import JOB_FILE, JobRecord
 from sweeps.monitor.point_state import (
     PointState,
+    new_end,
     process_alive,
     read_job,
     record_end,
@@ -131,7 +132,7 @@ def _write_end(target: RunningJob, cause: str) -> None:
     with contextlib.suppress(OSError):
         path.rename(own)
         record = _read_record(own) or record
-    ended = dataclasses.replace(record, ended=JobEnd(cause, "", BY, time.time()))
+    ended = dataclasses.replace(record, ended=new_end(target.run_dir, cause, "", BY))
     write_atomically(own, json.dumps(ended.to_dict(), indent=1))
     with contextlib.suppress(FileExistsError):  # it was submitted: the next round finds it running
         os.link(own, path)
