@@ -1,7 +1,7 @@
 """Action recognition: one class for each video.
 
-`finetune.task.probe` chooses a linear probe, an attentive probe or full fine-tuning; heads are ours.
-`finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates
+`finetune.task.probe` chooses a linear probe, an attentive probe or full fine-tuning; heads are
+ours. `finetune.train.layer_decay` below 1 gives the early layers of a full fine-tuning lower rates
 (`simvtp.training.optim`). `finetune.task.mixup` trains on mixtures of two clips
 (`simvtp.data.loading.mixup`).
 """

@@ -1,16 +1,16 @@
 """Temporal grounding: the span of a video that a sentence describes. The method is ours.
 
-The video is divided into `finetune.task.segments` equal segments; `finetune.task.segment_frames` frames of
-each pass through the pair encoder with the sentence, and a light head says of each segment that it
-lies inside the span, that the span starts with it, that it ends with it. Every run of segments is a
-candidate. Its loss, had it been the true span, gives its probability; its score is the overlap with
-the true span that these probabilities let one expect; then non-maximum suppression, or with
-`finetune.task.spans=coverage` the spans that best complete those before them. Spans are as fine as the
-segments.
+The video is divided into `finetune.task.segments` equal segments; `finetune.task.segment_frames`
+frames of each pass through the pair encoder with the sentence, and a light head says of each
+segment that it lies inside the span, that the span starts with it, that it ends with it. Every run
+of segments is a candidate. Its loss, had it been the true span, gives its probability; its score is
+the overlap with the true span that these probabilities let one expect; then non-maximum
+suppression, or with `finetune.task.spans=coverage` the spans that best complete those before them.
+Spans are as fine as the segments.
 
 Each figure comes with `chance` (random spans) and `prior` (the spans that overlap best with the
-training moments). `finetune.task.blind=true` trains on the sentence alone, `finetune.task.baseline=true`
-trains that as a baseline.
+training moments). `finetune.task.blind=true` trains on the sentence alone,
+`finetune.task.baseline=true` trains that as a baseline.
 """
 
 from __future__ import annotations

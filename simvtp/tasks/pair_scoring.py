@@ -93,11 +93,9 @@ def score_texts(
             for first in range(0, len(pairs), size):
                 context.check()
                 view, rows = torch.tensor(pairs[first : first + size]).unbind(1)
-                moved = (
-                    part.to(context.device)
-                    for part in (views[view], texts.input_ids[rows], texts.attention_mask[rows])
-                )
-                answer = predict(*moved).to(torch.float32).cpu().to(torch.float64)
+                inputs = views[view], texts.input_ids[rows], texts.attention_mask[rows]
+                answer = predict(*(part.to(context.device) for part in inputs))
+                answer = answer.to(torch.float32).cpu().to(torch.float64)
                 if by_probability:
                     answer = answer.softmax(dim=-1)
                 if total is None:

@@ -7,8 +7,8 @@ candidate is put before the question, and the pair encoder scores every such tex
 count: one number is predicted with the squared error.
 
 Each figure comes with `chance`, and `prior` = the most frequent answer of the question's category.
-`finetune.task.blind=true` trains on the question alone, `finetune.task.baseline=true` trains that as a
-baseline.
+`finetune.task.blind=true` trains on the question alone, `finetune.task.baseline=true` trains that
+as a baseline.
 """
 
 from __future__ import annotations

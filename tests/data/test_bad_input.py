@@ -117,7 +117,8 @@ def without_size(path: Path) -> None:
 
 def html(path: Path) -> None:
     path.write_text(
-        "<!DOCTYPE html><html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>"
+        "<!DOCTYPE html><html><head><title>404 Not Found</title></head><body><h1>Not "
+        "Found</h1></body></html>"
     )
 
 

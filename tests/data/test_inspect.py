@@ -80,7 +80,8 @@ def test_every_fault_is_found(folder: Path, reader: str) -> None:
     for name in ("cut", "empty", "audio", "gone", "brief"):
         assert f"{folder}/clips/{name}.mp4" in text
     assert said[-1].endswith(
-        "1 missing, 3 corrupt, 1 too short, 1 uncaptioned, 1 duplicated id, 1 rows without a caption"
+        "1 missing, 3 corrupt, 1 too short, 1 uncaptioned, 1 duplicated id, 1 rows without a "
+        "caption"
     )
 
 

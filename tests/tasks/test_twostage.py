@@ -197,7 +197,10 @@ def test_weights_without_a_matching_head_re_rank_nothing(
         )
     with pytest.raises(
         ConfigError,
-        match=r"evaluate\.rerank=3 needs a trained matching head, but the weights of finetune\.init=initial",
+        match=(
+            r"evaluate\.rerank=3 needs a trained matching head, but the weights of "
+            r"finetune\.init=initial"
+        ),
     ):
         run(
             small_experiment(tmp_path, shapes_cache, "finetune.init=initial", "evaluate.rerank=3"),

@@ -1,6 +1,4 @@
-"""Public benchmarks, read from their own annotation files. One file each; `BENCHMARKS` has them by
-name.
-"""
+"""Public benchmarks, read from their own annotation files; `BENCHMARKS` has them by name."""
 
 from __future__ import annotations
 
@@ -61,7 +59,7 @@ BENCHMARKS: dict[str, BenchmarkReader] = {
 
 
 def open_benchmark(name: str, root: Path | str, protocol: str = "") -> Benchmark:
-    """Read a benchmark below `root`; the protocol is the benchmark's first if none is given.
+    """Reads a benchmark below `root`; the protocol is the benchmark's first if none is given.
 
     Raises:
         ConfigError: no such benchmark or protocol.
@@ -72,9 +70,13 @@ def open_benchmark(name: str, root: Path | str, protocol: str = "") -> Benchmark
 
 
 def resolve_protocol(name: str, protocol: str) -> str:
-    """`protocol`, or the default one; ConfigError if there is no such benchmark or protocol."""
+    """Returns `protocol`, or the default one.
+
+    Raises:
+        ConfigError: there is no such benchmark or protocol.
+    """
     if name not in BENCHMARKS:
-        raise ConfigError(f"there is no benchmark '{name}'; choose one of {', '.join(BENCHMARKS)}.")
+        raise ConfigError(f"there is no benchmark '{name}'; choose from {', '.join(BENCHMARKS)}.")
     known = BENCHMARKS[name].protocols
     if protocol and protocol not in known:
         raise ConfigError(f"{name} has no protocol '{protocol}'; choose one of {', '.join(known)}.")
@@ -83,7 +85,8 @@ def resolve_protocol(name: str, protocol: str) -> str:
 
 @functools.lru_cache(maxsize=64)  # a sweep asks for the same data again for each of its points
 def annotation_digest(name: str, root: str, protocol: str) -> str:
-    """`Benchmark.digest` of what lies below `root` now; the same answer for the rest of the
-    process.
+    """Returns the `Benchmark.digest` of what lies below `root` now.
+
+    The answer stays the same for the rest of the process.
     """
     return open_benchmark(name, root, protocol).digest

@@ -1,5 +1,6 @@
-"""What the action recognition benchmarks share: classes, splits, and videos held out from training
-by what they were cut from.
+"""Common parts of the action recognition benchmarks.
+
+They have classes, splits, and videos held out from training by the recording they were cut from.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def make_benchmark(
     """Checks that splits are apart and gives the benchmark a val split if it has none.
 
     Args:
-        group: what a video was cut from: parts of one recording are held out together, else
-            selection would look at near copies of training videos.
+        group: recording that a video was cut from: parts of one recording are held out together,
+            else selection would look at near copies of training videos.
     """
     splits = {
         split: [a.video for a in actions if a.split == split] for split in ("train", "val", "test")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.moments import MomentCollector
 from simvtp.data.benchmarks.records import Benchmark
@@ -52,7 +52,8 @@ def open_activitynet(root: Path, protocol: str) -> Benchmark:
         annotation_files.make_clips(splits, paragraphs, videos, root)
     )
     notes = (
-        "the sentences of a video are joined to one paragraph; long ones are cut at model.text_length",
+        "the sentences of a video are joined to one paragraph; long ones are cut at "
+        "model.text_length",
         f"{note} ({SAME_VIDEOS}, so neither can select for the other)",
     )
     return Benchmark(
@@ -92,7 +93,7 @@ def open_activitynet_grounding(root: Path, protocol: str) -> Benchmark:
 
 
 def _videos(root: Path, splits: Mapping[str, Any]) -> dict[str, Path]:
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     return {
         video: finder.path(video, others=[video.removeprefix("v_")])
         for ids in splits.values()
@@ -101,7 +102,7 @@ def _videos(root: Path, splits: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def _read(root: Path, part: str) -> tuple[dict[str, dict[str, Any]], Path]:
-    """{video: {duration, timestamps, sentences}}, checked."""
+    """Returns {video: {duration, timestamps, sentences}}, checked."""
     path = annotation_files.find(root, FILES[part], FOLDERS)
     content = annotation_files.read_json(path)
     if not isinstance(content, dict) or not content:
@@ -123,7 +124,8 @@ def _read(root: Path, part: str) -> tuple[dict[str, dict[str, Any]], Path]:
         ):
             annotation_files.refuse(
                 path,
-                f"has {len(sentences)} sentences and {len(spans)} timestamps of {video}; each sentence needs [start, end]",
+                f"has {len(sentences)} sentences and {len(spans)} timestamps of {video}; each "
+                "sentence needs [start, end]",
             )
         entry["sentences"] = [
             annotation_files.text(sentence, path, f"a sentence of {video}")

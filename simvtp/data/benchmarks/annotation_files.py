@@ -1,5 +1,4 @@
-"""Finding and reading annotation files and videos below a folder, and the checks that every
-benchmark needs.
+"""Reads annotation files below a folder, with checks that every benchmark needs.
 
 Every fault is a DataError of one sentence that names the file and what was found in it.
 """
@@ -7,7 +6,6 @@ Every fault is a DataError of one sentence that names the file and what was foun
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,13 +28,6 @@ FOLDERS = (
     "csv",
     "data",
 )  # tried in this order, below the root
-VIDEOS = (
-    ".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".3gp", ".3g2", ".3gpp", ".wmv", ".flv", ".mts", ".m2ts",
-    ".qt", ".asf", ".divx", ".ogv", ".gif",
-)  # fmt: skip
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# levels that are searched below the root where none of a benchmark's usual video folders is there
-ROOT_DEPTH = 3
 VAL_SHARE = (
     0.05  # of the training videos, by hash of their id, where a benchmark has no split to select on
 )
@@ -46,8 +37,10 @@ FEW = 5
 
 
 def find(root: Path, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
-    """The first of `names` that lies in the root or one of the usual folders; DataError says where
-    it was looked for.
+    """Returns the first of `names` that lies in the root or one of the usual folders.
+
+    Raises:
+        DataError: there is none; it says where it was looked for.
     """
     path = find_if_there(root, names, folders)
     if path is None:
@@ -61,7 +54,7 @@ def find(root: Path, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
 
 
 def find_if_there(root: Path, names: Sequence[str], folders: Sequence[str] = ()) -> Path | None:
-    """The same, or None."""
+    """Returns the path of `find`, or None."""
     for name in names:
         for folder in dict.fromkeys((*FOLDERS, *folders)):
             if (root / folder / name).is_file():
@@ -77,7 +70,11 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines that are not empty, stripped; DataError if there is none."""
+    """Returns the lines that are not empty, stripped.
+
+    Raises:
+        DataError: there is none.
+    """
     found = [
         line.strip() for line in read_text(path).split("\n") if line.strip()
     ]  # not splitlines: captions may hold U+2028
@@ -102,8 +99,10 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def read_table(path: Path, columns: Sequence[str], *, tab: bool = False) -> list[dict[str, str]]:
-    """Rows of a table with a header, as stripped text; DataError if one of `columns` is missing or
-    a row has another length.
+    """Returns the rows of a table with a header, as stripped text.
+
+    Raises:
+        DataError: one of `columns` is missing or a row has another length.
     """
     found = list(iterate_table(path, columns, tab=tab))
     return found or refuse(path, "has a header but no rows")
@@ -112,7 +111,7 @@ def read_table(path: Path, columns: Sequence[str], *, tab: bool = False) -> list
 def iterate_table(
     path: Path, columns: Sequence[str], *, tab: bool = False
 ) -> Iterator[dict[str, str]]:
-    """The same row by row, for tables of millions of rows."""
+    """Yields the rows of `read_table`, for tables of millions of rows."""
     rows = iter(_split_rows(path, tab))
     _, names = next(rows, (0, []))
     missing = [name for name in columns if name not in names]
@@ -126,23 +125,27 @@ def iterate_table(
 
 
 def read_bare_table(path: Path, columns: Sequence[str], *, optional: int = 0) -> list[list[str]]:
-    """Rows of a TAB table without a header; the last `optional` columns may be absent. DataError if
-    a row has another length.
+    """Returns the rows of a TAB table without a header; the last `optional` columns may be absent.
+
+    Raises:
+        DataError: a row has another length.
     """
     found = []
     for line, cells in _split_rows(path, tab=True):
         if not len(columns) - optional <= len(cells) <= len(columns):
             refuse(
                 path,
-                f"has {len(cells)} TAB-separated columns in line {line}; expected {len(columns)}: {', '.join(columns)}",
+                f"has {len(cells)} TAB-separated columns in line {line}; expected {len(columns)}: "
+                f"{', '.join(columns)}",
             )
         found.append(cells)
     return found or refuse(path, "is empty")
 
 
 def _split_rows(path: Path, tab: bool) -> Iterator[tuple[int, list[str]]]:
-    """(number of the line, cells) of the rows that are not empty. Cells of TAB tables are never
-    quoted.
+    """Yields (number of the line, cells) of the rows that are not empty.
+
+    Cells of TAB tables are never quoted.
     """
     if tab:
         text = read_text(path)
@@ -157,19 +160,28 @@ def _split_rows(path: Path, tab: bool) -> Iterator[tuple[int, list[str]]]:
 
 
 def get(record: Any, key: str, path: Path, what: str) -> Any:
-    """record[key]; DataError names the file, the record and the keys that it has."""
+    """Returns record[key].
+
+    Raises:
+        DataError: it is missing; the message names the file, the record and the keys that it has.
+    """
     if not isinstance(record, Mapping):
         refuse(path, f"has {type(record).__name__} where {what} should be an object with '{key}'")
     if key not in record:
         refuse(
             path,
-            f"has no '{key}' in {what} (found: {', '.join(map(str, list(record)[:12])) or 'nothing'})",
+            f"has no '{key}' in {what} (found: "
+            f"{', '.join(map(str, list(record)[:12])) or 'nothing'})",
         )
     return record[key]
 
 
 def listed(value: Any, path: Path, what: str) -> list[Any]:
-    """`value` if it is a list; DataError names the file."""
+    """Returns `value`, which must be a list.
+
+    Raises:
+        DataError: it is none.
+    """
     return (
         value
         if isinstance(value, list)
@@ -178,7 +190,11 @@ def listed(value: Any, path: Path, what: str) -> list[Any]:
 
 
 def text(value: Any, path: Path, what: str) -> str:
-    """`value` stripped if it is text or a whole number; DataError names the file."""
+    """Returns `value`, which must be text or a whole number, as stripped text.
+
+    Raises:
+        DataError: it is neither.
+    """
     if isinstance(value, str):
         return value.strip()
     return (
@@ -189,7 +205,11 @@ def text(value: Any, path: Path, what: str) -> str:
 
 
 def number(value: Any, path: Path, what: str) -> float:
-    """`value` as a finite number; DataError names the file."""
+    """Returns `value` as a finite number.
+
+    Raises:
+        DataError: it is none.
+    """
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -209,47 +229,64 @@ def refuse(path: Path, what: str) -> NoReturn:
 
 
 def few(names: Iterable[Any]) -> str:
-    """The first few names as text."""
+    """Returns the first few names as text."""
     names = list(names)
     return ", ".join(map(str, names[:FEW])) + (", ..." if len(names) > FEW else "")
 
 
 def require_unique(names: Iterable[Hashable], path: Path, what: str) -> None:
-    """DataError if a name occurs twice."""
+    """Checks that no name occurs twice.
+
+    Raises:
+        DataError: one does.
+    """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         refuse(path, f"names {len(twice)} {what} more than once: {few(twice)}")
 
 
 def require_known(wanted: Iterable[str], known: Collection[str], split: str, path: Path) -> None:
-    """DataError if a split names videos that the annotations lack."""
+    """Checks that the annotations have the videos of a split.
+
+    Raises:
+        DataError: they lack some.
+    """
     wanted = list(wanted)
     lacking = [name for name in wanted if name not in known]
     if lacking:
         refuse(
             path,
-            f"has no annotation of {len(lacking)} of the {len(wanted)} videos in the {split} list: {few(lacking)}",
+            f"has no annotation of {len(lacking)} of the {len(wanted)} videos in the {split} "
+            f"list: {few(lacking)}",
         )
 
 
 def require_apart(
     splits: Mapping[str, Iterable[str]], name: str, pairs: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """DataError if a video is in two splits. `pairs`: the splits to compare; default: all of them."""
+    """Checks that no video is in two splits.
+
+    Args:
+        pairs: the splits to compare; default: all of them.
+
+    Raises:
+        DataError: one is.
+    """
     sets = {split: set(ids) for split, ids in splits.items()}
     for first, second in pairs or [(a, b) for i, a in enumerate(sets) for b in list(sets)[i + 1 :]]:
         both = sorted(sets[first] & sets[second])
         if both:
             raise DataError(
-                f"{name}: {len(both)} videos are in both the {first} and the {second} list (a leak): {few(both)}; take them out of one."
+                f"{name}: {len(both)} videos are in both the {first} and the {second} list (a "
+                f"leak): {few(both)}; take them out of one."
             )
 
 
 def hold_out(train: Iterable[str], share: float = VAL_SHARE) -> set[str]:
-    """The names whose hash says that they are taken from training to select on: the same on every
-    machine and in every protocol.
+    """Returns the names that are taken from training for selection, by a hash.
 
-    One at least, unless there are fewer than two.
+    They are the same on every machine and in every protocol. It is one name at least, unless there
+    are fewer than two.
     """
     hashes = {name: hash_unit("benchmark val", name) for name in train}
     held = {name for name, position in hashes.items() if position < share}
@@ -258,7 +295,8 @@ def hold_out(train: Iterable[str], share: float = VAL_SHARE) -> set[str]:
 
 def held_out_note(held: int, of: int, share: float = VAL_SHARE, what: str = "videos") -> str:
     return (
-        f"no val split: {held} of {of} training {what} ({share:.1%} by hash of the id) are kept out of training to select on, "
+        f"no val split: {held} of {of} training {what} ({share:.1%} by hash of the id) are kept "
+        "out of training to select on, "
         "so that the test split is never used for it"
     )
 
@@ -272,8 +310,10 @@ def make_clips(
     videos: Mapping[str, Path],
     annotations: Path,
 ) -> tuple[Clip, ...]:
-    """Clips of the splits, in their order. Empty captions are left out; DataError names videos that
-    have no other.
+    """Returns the clips of the splits, in their order, without empty captions.
+
+    Raises:
+        DataError: a video has no other caption.
     """
     clips, bare = [], []
     for split, ids in splits.items():
@@ -290,7 +330,7 @@ def make_clips(
 def select_from_train(
     clips: Sequence[Clip], share: float = VAL_SHARE
 ) -> tuple[tuple[Clip, ...], str]:
-    """The clips, some of train moved to val; and the note that says so."""
+    """Returns the clips, some of train moved to val; and the note that says so."""
     train = [clip.id for clip in clips if clip.split == "train"]
     held = hold_out(train, share)
     moved = tuple(
@@ -301,78 +341,6 @@ def select_from_train(
 
 
 def count_splits(records: Iterable[Any]) -> dict[str, int]:
-    """How many records each split has."""
+    """Returns the number of records of each split."""
     counts = Counter(record.split for record in records)
     return {split: counts[split] for split in SPLITS if counts[split]}
-
-
-# ---- videos --------------------------------------------------------------------------------------
-
-
-class VideoFinder:
-    """Where the videos (or images) of a benchmark lie.
-
-    Args:
-        folders: below the root, searched with all their subfolders, in this order; if none is
-            there, the root to a depth of ROOT_DEPTH.
-        endings: the first is that of the expected place of a file that is not found.
-    """
-
-    def __init__(self, root: Path, folders: Sequence[str], endings: Sequence[str] = VIDEOS) -> None:
-        self._root, self._folders, self._endings = root, folders, tuple(endings)
-        self._index: dict[str, tuple[int, Path]] | None = None
-        self._expected = next((root / f for f in folders if (root / f).is_dir()), root / folders[0])
-
-    def path(self, name: str, place: str = "", others: Sequence[str] = ()) -> Path:
-        """The file named `name` with or without an ending, or one of `others`; else where it should
-        lie: `place` below the first folder.
-
-        `name` may itself end like a video. Files are told apart by their names alone: subfolders do
-        not matter.
-        """
-        if self._index is None:
-            self._index = self._build()
-        for wanted in (name, *others):
-            found = self._index.get(wanted) or self._index.get(bare_name(wanted, self._endings))
-            if found:
-                return found[1]
-        place = place or name
-        return self._expected / (
-            place if place != bare_name(place, self._endings) else place + self._endings[0]
-        )
-
-    def _build(self) -> dict[str, tuple[int, Path]]:
-        index: dict[str, tuple[int, Path]] = {}
-        folders = [
-            self._root / folder for folder in self._folders if (self._root / folder).is_dir()
-        ]
-        for order, folder in enumerate(folders or [self._root]):
-            for place, file in _files_below(folder, depth=None if folders else ROOT_DEPTH):
-                stem = bare_name(file, self._endings)
-                if stem != file:
-                    rank = order * 100 + self._endings.index(file[len(stem) :].lower())
-                    for key in (file, stem):
-                        if key not in index or rank < index[key][0]:
-                            index[key] = rank, Path(place, file)
-        return index
-
-
-def bare_name(name: str, endings: Sequence[str]) -> str:
-    """`name` without its ending, if it is one of `endings`."""
-    stem, dot, ending = name.rpartition(".")
-    return stem if dot and f".{ending.lower()}" in endings else name
-
-
-def _files_below(folder: Path, depth: int | None) -> Iterator[tuple[str, str]]:
-    level = len(folder.parts)
-    seen: set[str] = set()  # links may lead back
-    for place, inner, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        inner.sort()
-        if depth is not None and len(Path(place).parts) - level >= depth - 1:
-            inner.clear()
-        yield from ((place, file) for file in sorted(files))

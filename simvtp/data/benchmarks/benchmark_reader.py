@@ -1,4 +1,4 @@
-"""What a benchmark's file in this package offers."""
+"""Interface of the readers of benchmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simvtp.data.benchmarks.records import Benchmark, TaskName
 
 @dataclass(frozen=True)
 class Source:
-    """Where a user gets a benchmark, and how it has to lie on the disk. Texts for a table."""
+    """Origin of a benchmark and the layout of its files. Texts for a table."""
 
     where: str
     files: str  # annotation files, in the order in which they are looked for

@@ -1,5 +1,6 @@
-"""Conceptual Captions 3M: images with cleaned alt text, for pre-training; an image is a clip of one
-frame.
+"""Conceptual Captions 3M: images with cleaned alt text, for pre-training.
+
+An image is a clip of one frame.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def open_cc3m(root: Path, protocol: str) -> Benchmark:
         clips += found
         notes.append(note)
     read = annotation_files.count_splits(clips)
-    annotation_files.require_apart(
-        {split: [clip.id for clip in clips if clip.split == split] for split in ("train", "test")},
-        "cc3m",
-    )
+    ids: dict[str, list[str]] = {"train": [], "test": []}
+    for clip in clips:
+        ids[clip.split].append(clip.id)
+    annotation_files.require_apart(ids, "cc3m")
     moved, note = annotation_files.select_from_train(clips, VAL_SHARE)
     notes += [f"test is the official validation file; {note}", PYAV]
     videos = {clip.id: clip.path for clip in moved}
@@ -56,7 +57,7 @@ def open_cc3m(root: Path, protocol: str) -> Benchmark:
 
 
 def _read_listed(root: Path, path: Path, split: str) -> tuple[list[Clip], str]:
-    """The list of what was downloaded: a header, then the caption and the file's name."""
+    """Reads the list of what was downloaded: a header, then the caption and the file's name."""
     rows = annotation_files.read_text(path).split("\n")
     folder = _folder(root, split)
     clips = []
@@ -67,7 +68,8 @@ def _read_listed(root: Path, path: Path, split: str) -> tuple[list[Clip], str]:
         if len(cells) < 2 or not cells[0].strip() or not cells[1].strip():
             annotation_files.refuse(
                 path,
-                f"has no caption and file name in its first two TAB-separated columns in line {number}",
+                "has no caption and file name in its first two TAB-separated columns in line "
+                f"{number}",
             )
         name = cells[1].strip()
         clips.append(Clip(f"{split}/{name}", folder / name, (cells[0].strip(),), split))
@@ -89,10 +91,10 @@ def _read_official(root: Path, path: Path, split: str) -> tuple[list[Clip], str]
 
 
 def _naming(root: Path, split: str, urls: list[str]) -> tuple[str, Place]:
-    """How the images are named: the way under which one of the first rows is there, else the first
-    way.
+    """Returns how the images are named: the first way that finds one of the first rows.
 
-    Computed, not searched for: a folder of three million files is not listed.
+    If there is none, it is the first way. Names are computed, not searched for: a folder of three
+    million files is not listed.
     """
     folder = _folder(root, split)
     inner = (
@@ -134,12 +136,19 @@ CC3M = BenchmarkReader(
     ("standard",),
     open_cc3m,
     Source(
-        where="Conceptual Captions page of Google AI (captions and URLs; the images have to be fetched)",
+        where=(
+            "Conceptual Captions page of Google AI (captions and URLs; the images have to be "
+            "fetched)"
+        ),
         files=(
-            "Train_GCC-training.tsv and Validation_GCC-1.1.0-Validation.tsv, or the lists of a download: "
+            "Train_GCC-training.tsv and Validation_GCC-1.1.0-Validation.tsv, or the lists of a "
+            "download: "
             "cc3m_training_success_full.tsv and cc3m_validation_success_full.tsv"
         ),
-        folders="training, validation (files ROW_CRC32(URL), or as listed), or the folders of img2dataset",
+        folders=(
+            "training, validation (files ROW_CRC32(URL), or as listed), or the folders of "
+            "img2dataset"
+        ),
         licence="annotations: free use, as stated by Google; images are their owners'",
         size="—",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.moments import MomentCollector
 from simvtp.data.benchmarks.records import Benchmark
@@ -21,7 +21,8 @@ def open_charades_sta(root: Path, protocol: str) -> Benchmark:
         lengths = _read_lengths(root, split)
         if not lengths:
             notes.append(
-                f"{split}: no Charades_v1_{split}.csv, so the lengths of the videos are not known and spans are not cut at their end"
+                f"{split}: no Charades_v1_{split}.csv, so the lengths of the videos are not known "
+                "and spans are not cut at their end"
             )
         for number, line in enumerate(annotation_files.read_lines(path), start=1):
             head, marks, sentence = line.partition("##")
@@ -37,13 +38,13 @@ def open_charades_sta(root: Path, protocol: str) -> Benchmark:
             )
             collector.add(split, words[0], sentence, start, end, lengths.get(words[0]))
     annotation_files.require_apart(collector.videos, "charades_sta")
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in collector.videos.values() for video in ids}
     return collector.benchmark("charades_sta", protocol, videos, tuple(notes))
 
 
 def _read_lengths(root: Path, split: str) -> dict[str, float]:
-    """Seconds by video, from the table of Charades itself if it is there."""
+    """Returns seconds by video, from the table of Charades itself if it exists."""
     path = annotation_files.find_if_there(root, [f"Charades_v1_{split}.csv"], FOLDERS)
     if path is None:
         return {}
@@ -59,8 +60,14 @@ CHARADES_STA = BenchmarkReader(
     ("standard",),
     open_charades_sta,
     Source(
-        where="github.com/jiyanggao/TALL (sentences); videos and Charades_v1_{train,test}.csv: Charades page of the Allen Institute for AI",
-        files="charades_sta_{train,test}.txt; if there, Charades_v1_{train,test}.csv (lengths of the videos)",
+        where=(
+            "github.com/jiyanggao/TALL (sentences); videos and Charades_v1_{train,test}.csv: "
+            "Charades page of the Allen Institute for AI"
+        ),
+        files=(
+            "charades_sta_{train,test}.txt; if there, Charades_v1_{train,test}.csv (lengths of "
+            "the videos)"
+        ),
         folders=", ".join(VIDEO_FOLDERS),
         licence="Charades: non-commercial use",
         size="13 GB (480p)",

@@ -1,5 +1,6 @@
-"""Check a benchmark before a long run meets its faults: which protocols its files allow, which
-videos are missing or do not decode.
+"""Checks a benchmark before a long run meets its faults.
+
+It says which protocols its files allow, and which videos are missing or do not decode.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SHOWN = 5  # faults of a kind that are named where all are not asked for
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """What `check_benchmark` found."""
+    """Findings of `check_benchmark`."""
 
     benchmark: Benchmark
     possible: Mapping[
@@ -36,7 +37,7 @@ class BenchmarkReport:
         return not self.missing and not self.corrupt
 
     def lines(self) -> list[str]:
-        """The report as text, a verdict at its end."""
+        """Returns the report as text, with a verdict at its end."""
         b, there = self.benchmark, len(self.benchmark.videos) - len(self.missing)
         variants = [
             f"protocol {name}: {f'not possible: {why}' if why else 'possible'}"
@@ -55,12 +56,13 @@ class BenchmarkReport:
             *(f"note: {note}" for note in b.notes),
             f"{b.name} {b.protocol}, records by split: {counts}",
             *faults,
-            f"{b.name} {b.protocol}: {len(b.videos)} annotated videos: {there} there, {len(self.missing)} missing, {decoding}",
+            f"{b.name} {b.protocol}: {len(b.videos)} annotated videos: {there} there, "
+            f"{len(self.missing)} missing, {decoding}",
         ]
 
 
 def records_by_split(benchmark: Benchmark) -> dict[str, int]:
-    """How many captioned videos, questions, moments or actions each split has."""
+    """Returns the number of captioned videos, questions, moments or actions of each split."""
     records: Sequence[object] = (
         benchmark.questions or benchmark.moments or benchmark.actions or benchmark.clips
     )
@@ -83,14 +85,16 @@ def check_benchmark(
     workers: int = 2,
     say: Callable[[str], None] = print,
 ) -> BenchmarkReport:
-    """Which protocols are possible, and whether the videos of one of them are there.
+    """Reports which protocols are possible, and whether the videos of one of them exist.
 
     Args:
         protocol: the one whose videos are looked for; by default the first that is possible.
         decode: also decode every frame of every video, in worker processes that are ended when one
             hangs.
-        reader, timeout, workers: as for `check_manifest`; a benchmark of images or GIFs is read by
-            the back-end that can.
+        reader: as for `check_manifest`; a benchmark of images or GIFs is read by the back-end that
+            can.
+        timeout: as for `check_manifest`.
+        workers: as for `check_manifest`.
         say: takes progress and, at the end, the report, line by line.
 
     Raises:
@@ -99,31 +103,17 @@ def check_benchmark(
     """
     if protocol:
         resolve_protocol(name, protocol)
-    opened: dict[str, Benchmark] = {}
-    possible: dict[str, str] = {}
-    for variant in BENCHMARKS[name].protocols:
-        try:
-            opened[variant] = open_benchmark(name, root, variant)
-            possible[variant] = ""
-        except DataError as error:
-            possible[variant] = str(error)
-    if protocol and protocol not in opened:
-        raise DataError(f"{name} {protocol}: {possible[protocol]}")
-    if not opened:
-        raise DataError(
-            f"{name}: no protocol is possible; {next(iter(possible))}: {next(iter(possible.values()))}"
-        )
-    benchmark = opened[protocol] if protocol else next(iter(opened.values()))
+    benchmark, possible = _open_possible(name, root, protocol)
     videos = list(benchmark.videos.items())
-    there = [(video, path) for video, path in videos if path.is_file()]
-    found = {video for video, _ in there}
+    present = [(video, path) for video, path in videos if path.is_file()]
+    found = {video for video, _ in present}
     corrupt: dict[int, str] = {}
     if decode:
-        say(f"decoding {len(there)} videos")
+        say(f"decoding {len(present)} videos")
         reader = BENCHMARKS[name].needs_reader or reader
-        answers = decode_all([path for _, path in there], reader, timeout, workers, say)
+        answers = decode_all([path for _, path in present], reader, timeout, workers, say)
         corrupt = {
-            number: f"{there[number][0]}: {answer}"
+            number: f"{present[number][0]}: {answer}"
             for number, answer in answers.items()
             if isinstance(answer, str)
         }
@@ -139,14 +129,36 @@ def check_benchmark(
     return report
 
 
+def _open_possible(name: str, root: Path | str, protocol: str) -> tuple[Benchmark, dict[str, str]]:
+    """Returns the benchmark under its protocol, or the first possible one, and {protocol: fault}.
+
+    A possible protocol has the fault "".
+    """
+    opened: dict[str, Benchmark] = {}
+    faults: dict[str, str] = {}
+    for variant in BENCHMARKS[name].protocols:
+        try:
+            opened[variant] = open_benchmark(name, root, variant)
+            faults[variant] = ""
+        except DataError as error:
+            faults[variant] = str(error)
+    if protocol and protocol not in opened:
+        raise DataError(f"{name} {protocol}: {faults[protocol]}")
+    if not opened:
+        variant, fault = next(iter(faults.items()))
+        raise DataError(f"{name}: no protocol is possible; {variant}: {fault}")
+    return opened[protocol] if protocol else next(iter(opened.values())), faults
+
+
 def table() -> list[str]:
-    """The benchmarks as lines: name, task, protocols (the default first), annotation files."""
+    """Returns a line for each benchmark: name, task, protocols, annotation files."""
     rows = [("name", "task", "protocols", "annotation files")]
     rows += [
         (r.name, r.task, ", ".join(r.protocols), r.describe.files) for r in BENCHMARKS.values()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return [
-        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]))
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join((*cells, row[3])))
+    return lines

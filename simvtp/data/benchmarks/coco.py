@@ -21,7 +21,10 @@ COCO = BenchmarkReader(
     ("karpathy-5k",),
     open_coco,
     Source(
-        where="cocodataset.org (train2014, val2014); JSON: 'deepimagesent' page of Karpathy (caption_datasets.zip)",
+        where=(
+            "cocodataset.org (train2014, val2014); JSON: 'deepimagesent' page of Karpathy "
+            "(caption_datasets.zip)"
+        ),
         files="dataset_coco.json (restval counts as train, as is usual)",
         folders=", ".join(IMAGE_FOLDERS),
         licence="captions CC BY 4.0; images are their owners' (Flickr terms)",

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Benchmark
 
@@ -23,7 +23,8 @@ def open_didemo(root: Path, protocol: str) -> Benchmark:
     read, notes = (
         {},
         [
-            "the sentences of a video are joined to one paragraph, in the order of the file; long ones are cut at model.text_length"
+            "the sentences of a video are joined to one paragraph, in the order of the file; long "
+            "ones are cut at model.text_length"
         ],
     )
     for split in SPLITS:
@@ -37,11 +38,12 @@ def open_didemo(root: Path, protocol: str) -> Benchmark:
             annotation_files.require_unique(splits[split], place, "videos")
             annotation_files.require_known(splits[split], sentences, split, path)
             notes.append(
-                f"{split}: {len(splits[split])} of {len(sentences)} annotated videos are in {place.name}"
+                f"{split}: {len(splits[split])} of {len(sentences)} annotated videos are in "
+                f"{place.name}"
             )
         paragraphs |= {video: [" ".join(several)] for video, several in sentences.items()}
     annotation_files.require_apart(splits, "didemo")
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in splits.values() for video in ids}
     clips = tuple(
         replace(clip, end_s=ANNOTATED_S)
@@ -83,8 +85,14 @@ DIDEMO = BenchmarkReader(
     ("paragraph", "paragraph-ce"),
     open_didemo,
     Source(
-        where="github.com/LisaAnne/LocalizingMoments (annotations, links to the videos); lists for paragraph-ce: Collaborative Experts",
-        files="{train,val,test}_data.json; paragraph-ce (videos that could still be had; 1,004 in test): also {train,val,test}_list.txt",
+        where=(
+            "github.com/LisaAnne/LocalizingMoments (annotations, links to the videos); lists for "
+            "paragraph-ce: Collaborative Experts"
+        ),
+        files=(
+            "{train,val,test}_data.json; paragraph-ce (videos that could still be had; 1,004 in "
+            "test): also {train,val,test}_list.txt"
+        ),
         folders=", ".join(VIDEO_FOLDERS),
         licence="annotations BSD 2-Clause; videos YFCC100M (Creative Commons, each its own)",
         size="—",

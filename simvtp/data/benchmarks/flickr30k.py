@@ -21,7 +21,10 @@ FLICKR30K = BenchmarkReader(
     ("karpathy-1k",),
     open_flickr30k,
     Source(
-        where="Flickr30k page of the University of Illinois (images, by form); JSON: 'deepimagesent' page of Karpathy (caption_datasets.zip)",
+        where=(
+            "Flickr30k page of the University of Illinois (images, by form); JSON: "
+            "'deepimagesent' page of Karpathy (caption_datasets.zip)"
+        ),
         files="dataset_flickr30k.json",
         folders=", ".join(IMAGE_FOLDERS),
         licence="research and education; images are their owners' (Flickr terms)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.actions import make_benchmark
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Action, Benchmark
@@ -24,9 +24,9 @@ MEANING = {"0": "", "1": "train", "2": "test"}  # 0: in neither list of this spl
 
 def open_hmdb51(root: Path, protocol: str) -> Benchmark:
     rows = _read_table(root, protocol) or _read_lists(root, protocol[-1])
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     actions = [
-        Action(annotation_files.bare_name(file, annotation_files.VIDEOS), label, split)
+        Action(video_files.bare_name(file, video_files.VIDEOS), label, split)
         for file, label, split in rows
         if split
     ]
@@ -35,7 +35,8 @@ def open_hmdb51(root: Path, protocol: str) -> Benchmark:
     if len(labels) != CLASSES:
         annotation_files.refuse(root, f"has lists of {len(labels)} classes; HMDB51 has {CLASSES}")
     notes = (
-        f"{len(rows) - len(actions)} of {len(rows)} videos are in neither list of this split, as published",
+        f"{len(rows) - len(actions)} of {len(rows)} videos are in neither list of this split, as "
+        "published",
     )
     return make_benchmark(
         "hmdb51",
@@ -52,7 +53,7 @@ Row = tuple[str, str, str]  # file, class, split
 
 
 def _read_lists(root: Path, number: str) -> list[Row]:
-    """The official form: a file for each class."""
+    """Reads the official form: a file for each class."""
     ending = f"_test_split{number}.txt"
     folder = next(
         (
@@ -65,7 +66,8 @@ def _read_lists(root: Path, number: str) -> list[Row]:
     if folder is None:
         annotation_files.refuse(
             root,
-            f"has neither CLASS{ending} nor hmdb51.csv; looked in {', '.join((*FOLDERS, *(f or '.' for f in annotation_files.FOLDERS)))}",
+            f"has neither CLASS{ending} nor hmdb51.csv; looked in "
+            f"{', '.join((*FOLDERS, *(f or '.' for f in annotation_files.FOLDERS)))}",
         )
     rows: list[Row] = []
     for path in sorted(folder.glob(f"*{ending}")):
@@ -78,7 +80,11 @@ def _read_lists(root: Path, number: str) -> list[Row]:
 
 
 def _read_table(root: Path, protocol: str) -> list[Row]:
-    """The same in one table, as some collections of lists carry it; empty if it is not there."""
+    """Reads one table of all lists, as some collections have it.
+
+    Returns:
+        Nothing if there is no table.
+    """
     path = annotation_files.find_if_there(root, ["hmdb51.csv"], FOLDERS)
     if path is None:
         return []
@@ -107,7 +113,10 @@ HMDB51 = BenchmarkReader(
     open_hmdb51,
     Source(
         where="HMDB51 page of the Serre lab, Brown University",
-        files="hmdb51.csv (all splits in one table) if it is there, else CLASS_test_splitN.txt of all classes",
+        files=(
+            "hmdb51.csv (all splits in one table) if it is there, else CLASS_test_splitN.txt of "
+            "all classes"
+        ),
         folders=", ".join(VIDEO_FOLDERS),
         licence="CC BY 4.0 as stated on its page; videos are their owners'",
         size="2 GB",

@@ -1,5 +1,6 @@
-"""Image-text retrieval on Flickr30k and COCO with the splits of Karpathy and Fei-Fei: images are
-one-frame clips.
+"""Image-text retrieval on Flickr30k and COCO with the splits of Karpathy and Fei-Fei.
+
+Images are one-frame clips.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.records import Benchmark
 
 FOLDERS = ("karpathy", "caption_datasets")
@@ -18,7 +19,7 @@ PYAV = "images are read by data.reader=pyav; decord does not open them"
 def open_karpathy(
     root: Path, name: str, protocol: str, names: Sequence[str], image_folders: Sequence[str]
 ) -> Benchmark:
-    """Read `dataset_*.json`; every caption of a test image is a query (five of each)."""
+    """Reads `dataset_*.json`; every caption of a test image is a query (five of each)."""
     path = annotation_files.find(root, names, (*FOLDERS, name))
     images = annotation_files.listed(
         annotation_files.get(annotation_files.read_json(path), "images", path, "the file"),
@@ -41,7 +42,7 @@ def open_karpathy(
         sentences = annotation_files.listed(
             annotation_files.get(image, "sentences", path, file), path, f"'sentences' of {file}"
         )
-        stem = annotation_files.bare_name(file, annotation_files.IMAGES)
+        stem = video_files.bare_name(file, video_files.IMAGES)
         if stem in captions:
             annotation_files.refuse(path, f"names {file} more than once")
         captions[stem] = [
@@ -54,7 +55,7 @@ def open_karpathy(
         ]
         places[stem] = f"{image['filepath']}/{file}" if image.get("filepath") else file
         splits[split].append(stem)
-    finder = annotation_files.VideoFinder(root, image_folders, annotation_files.IMAGES)
+    finder = video_files.VideoFinder(root, image_folders, video_files.IMAGES)
     paths = {stem: finder.path(stem, place) for stem, place in places.items()}
     clips = annotation_files.make_clips(splits, captions, paths, path)
     notes = ("every caption of a test image is a query (five each)", PYAV)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.actions import make_benchmark
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Action, Benchmark
@@ -53,7 +53,7 @@ def open_kinetics(root: Path, protocol: str) -> Benchmark:
         annotation_files.refuse(
             path.parent, f"has lists of {len(labels)} classes; protocol {protocol} needs {size}"
         )
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {name: finder.path(name, place, others=[name[:11]]) for name, place in places.items()}
     notes = (
         "test is the official validation split, as is usual",
@@ -65,7 +65,7 @@ def open_kinetics(root: Path, protocol: str) -> Benchmark:
 
 
 def _clip_name(row: dict[str, str], path: Path) -> str:
-    """As the official downloads name the files: id, start and end in six digits each."""
+    """Returns the name of the official downloads: id, start and end in six digits each."""
     start, end = (
         int(annotation_files.number(row[key], path, f"{key} of {row['youtube_id']}"))
         for key in ("time_start", "time_end")
@@ -79,7 +79,10 @@ KINETICS = BenchmarkReader(
     ("k400", "k600", "k700"),
     open_kinetics,
     Source(
-        where="Kinetics page of Google DeepMind, or github.com/cvdfoundation/kinetics-dataset (with the clips)",
+        where=(
+            "Kinetics page of Google DeepMind, or github.com/cvdfoundation/kinetics-dataset (with "
+            "the clips)"
+        ),
         files="train.csv and val.csv (or validate.csv), also with a prefix kinetics-400_",
         folders=", ".join(VIDEO_FOLDERS),
         licence="annotations CC BY 4.0; videos are their uploaders'",

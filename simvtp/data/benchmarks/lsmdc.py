@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Benchmark, Question
 from simvtp.data.clips import Clip
@@ -44,7 +44,8 @@ def open_lsmdc(root: Path, protocol: str) -> Benchmark:
             annotation_files.require_unique([row[0] for row in rows], path, "clips")
         elif len(several) < len(rows):
             notes.append(
-                f"{split}: {len(rows)} sentences of {len(several)} clips; a clip that comes again has several captions"
+                f"{split}: {len(rows)} sentences of {len(several)} clips; a clip that comes again "
+                "has several captions"
             )
         splits[split] = list(several)
         captions |= several
@@ -86,8 +87,10 @@ def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
     annotation_files.require_apart(splits, "lsmdc_mc")
     videos = _videos(root, [name for ids in splits.values() for name in ids])
     notes = (
-        "there is no question, only five sentences, of which one describes the clip; answer is the text of the right one",
-        "training is on the right sentences of train as captions; val and test are the published choices",
+        "there is no question, only five sentences, of which one describes the clip; answer is "
+        "the text of the right one",
+        "training is on the right sentences of train as captions; val and test are the published "
+        "choices",
     )
     return Benchmark(
         "lsmdc_mc",
@@ -104,7 +107,7 @@ def open_lsmdc_mc(root: Path, protocol: str) -> Benchmark:
 def _captioned(
     questions: Sequence[Question], videos: Mapping[str, Path], root: Path
 ) -> tuple[Clip, ...]:
-    """The clips of train and val with their right sentences as captions."""
+    """Returns the clips of train and val with their right sentences as captions."""
     captions: defaultdict[str, list[str]] = defaultdict(list)
     splits: dict[str, list[str]] = {"train": [], "val": []}
     for question in questions:
@@ -116,8 +119,11 @@ def _captioned(
 
 
 def _videos(root: Path, clips: list[str]) -> dict[str, Path]:
-    """Clips lie in a folder by movie: 1004_Juno_00.00.32.690-00.00.37.013 in 1004_Juno."""
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    """Finds clips, which lie in a folder by movie.
+
+    For example 1004_Juno_00.00.32.690-00.00.37.013 lies in 1004_Juno.
+    """
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     return {clip: finder.path(clip, f"{clip.rpartition('_')[0]}/{clip}.avi") for clip in clips}
 
 

@@ -1,5 +1,6 @@
-"""Collecting the moments of a grounding benchmark: what cannot be used is counted and said, never
-dropped silently.
+"""Collects the moments of a grounding benchmark.
+
+Unusable moments are counted and reported, never dropped silently.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ ROUNDING_S = 0.01  # times are given in hundredths of a second
 
 
 class MomentCollector:
-    """Moments as they are read.
+    """Collects moments as they are read.
 
-    A span that reaches beyond the video is cut at its end. A span that ends before it starts, or
-    starts after the video ends, cannot be found by any model and is left out (as in the published
-    code for these files). Both are counted in the notes.
+    A span that reaches beyond the video is clipped at its end. A span that ends before it starts,
+    or starts after the video ends, cannot be found by any model and is left out (as in the
+    published code for these files). Both are counted in the notes.
     """
 
     def __init__(self) -> None:
@@ -67,16 +68,18 @@ class MomentCollector:
     def benchmark(
         self, name: str, protocol: str, videos: Mapping[str, Path], notes: tuple[str, ...] = ()
     ) -> Benchmark:
-        """All that was collected; some training videos become val if there is none."""
+        """Returns all that was collected; some training videos become val if there is none."""
         said = list(notes)
         for split in self._read:
             if self._left_out[split]:
                 said.append(
-                    f"{split}: {self._left_out[split]} of {self._read[split]} sentences left out (no span of positive length, or no words)"
+                    f"{split}: {self._left_out[split]} of {self._read[split]} sentences left out "
+                    "(no span of positive length, or no words)"
                 )
             if self._cut[split]:
                 said.append(
-                    f"{split}: {self._cut[split]} of {self._read[split]} spans reach beyond the video and are cut at its end"
+                    f"{split}: {self._cut[split]} of {self._read[split]} spans reach beyond the "
+                    "video and are cut at its end"
                 )
         moments = tuple(self.moments)
         if "val" not in self._read:

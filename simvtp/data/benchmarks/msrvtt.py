@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Benchmark
 from simvtp.data.clips import Clip
@@ -51,9 +51,9 @@ LISTS: dict[str, dict[str, tuple[str, ...]]] = {
 OFFICIAL_SPLITS = {"train": "train", "validate": "val", "val": "val", "test": "test"}
 
 
-def video_finder(root: Path) -> annotation_files.VideoFinder:
-    """Where `video0` ... `video9999` lie; also for the benchmarks that ask about the same videos."""
-    return annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+def video_finder(root: Path) -> video_files.VideoFinder:
+    """Finds `video0` ... `video9999`, also for benchmarks with questions about them."""
+    return video_files.VideoFinder(root, VIDEO_FOLDERS)
 
 
 def open_msrvtt(root: Path, protocol: str) -> Benchmark:
@@ -91,7 +91,8 @@ def open_msrvtt(root: Path, protocol: str) -> Benchmark:
     notes.append(
         "test: one caption a video, the one that JSFusion drew"
         if sentences
-        else "test: every caption of a video is a query (20 of each); figures do not compare with those of one caption a video"
+        else "test: every caption of a video is a query (20 of each); figures do not compare with "
+        "those of one caption a video"
     )
     return Benchmark(
         "msrvtt", "retrieval", protocol, videos, clips=clips, notes=tuple(notes), read=read
@@ -99,7 +100,11 @@ def open_msrvtt(root: Path, protocol: str) -> Benchmark:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids of a list: one a line, or the column `video_id` of a csv. DataError if one comes twice."""
+    """Returns the ids of a list: one a line, or the column `video_id` of a csv.
+
+    Raises:
+        DataError: one comes twice.
+    """
     table = path.suffix == ".csv"
     ids = (
         [row["video_id"] for row in annotation_files.read_table(path, ["video_id"])]
@@ -123,9 +128,7 @@ def _read_test_pairs(root: Path) -> dict[str, str]:
 
 
 def _read_captions(root: Path) -> tuple[dict[str, list[str]], dict[str, str], Path]:
-    """Captions by video, the official split of each video as far as the file says, and the (first)
-    file.
-    """
+    """Returns captions by video, the official split of each if given, and the first file."""
     path = annotation_files.find_if_there(root, CAPTIONS, FOLDERS)
     if path is not None:
         return *_read_official([path]), path
@@ -197,11 +200,17 @@ MSRVTT = BenchmarkReader(
     ("1k-A", "1k-A-7k", "full", "1k-B"),
     open_msrvtt,
     Source(
-        where="MSR-VTT page of Microsoft Research (captions, videos); the lists come with CLIP4Clip (1k-A) and Collaborative Experts (1k-B)",
+        where=(
+            "MSR-VTT page of Microsoft Research (captions, videos); the lists come with CLIP4Clip "
+            "(1k-A) and Collaborative Experts (1k-B)"
+        ),
         files=(
-            "captions: MSRVTT_data.json, else train_val_videodatainfo.json and test_videodatainfo.json, else MSR_VTT.json; "
-            "1k-A: MSRVTT_JSFUSION_test.csv and MSRVTT_train.9k.csv (or train_list_jsfusion.txt); 1k-A-7k: MSRVTT_train.7k.csv; "
-            "full: MSRVTT_{train,val,test}.full.csv or {train,val,test}_list_full.txt (else the splits in the caption file); "
+            "captions: MSRVTT_data.json, else train_val_videodatainfo.json and "
+            "test_videodatainfo.json, else MSR_VTT.json; "
+            "1k-A: MSRVTT_JSFUSION_test.csv and MSRVTT_train.9k.csv (or train_list_jsfusion.txt); "
+            "1k-A-7k: MSRVTT_train.7k.csv; "
+            "full: MSRVTT_{train,val,test}.full.csv or {train,val,test}_list_full.txt (else the "
+            "splits in the caption file); "
             "1k-B: {train,test}_list_miech.txt"
         ),
         folders=", ".join(VIDEO_FOLDERS),

@@ -1,8 +1,7 @@
-"""MSR-VTT multiple choice: five sentences for each of the 2,990 test videos, one of which describes
-it. There are no training questions.
+"""MSR-VTT multiple choice: five sentences for each of 2,990 test videos, one describes it.
 
-What a model is trained on are the captions of the official training split of MSR-VTT (its
-validation split selects), if they are there.
+There are no training questions. A model is trained on the captions of the official training split
+of MSR-VTT (its validation split selects), if they are available.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
         if not right.isdigit() or int(right) >= len(candidates) or not all(candidates):
             annotation_files.refuse(
                 path,
-                f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 to 4 of five sentences",
+                f"has answer '{right}' and {len(candidates)} sentences for {video}; it must be 0 "
+                "to 4 of five sentences",
             )
         questions.append(
             Question(name, video, "", candidates[int(right)], candidates, "choice", "test")
@@ -57,8 +57,9 @@ def open_msrvtt_mc(root: Path, protocol: str) -> Benchmark:
 
 
 def _captions(root: Path) -> tuple[tuple[Clip, ...], str]:
-    """Captioned videos of the official training and validation splits, and what is to be said of
-    them; none if they cannot be read.
+    """Returns captioned videos of the official training and validation splits, and a note.
+
+    There are none if they cannot be read.
     """
     test_only = "test only: no training questions are published"
     try:
@@ -66,12 +67,14 @@ def _captions(root: Path) -> tuple[tuple[Clip, ...], str]:
     except DataError as error:
         return (
             (),
-            f"{test_only}, and no captions of MSR-VTT to train on were found, so there is zero-shot choice only: {error}",
+            f"{test_only}, and no captions of MSR-VTT to train on were found, so there is "
+            f"zero-shot choice only: {error}",
         )
     clips = tuple(clip for clip in captioned if clip.split != "test")
     return (
         clips,
-        f"{test_only}; training is on the captions of the official training split of MSR-VTT, its validation split selects",
+        f"{test_only}; training is on the captions of the official training split of MSR-VTT, its "
+        "validation split selects",
     )
 
 
@@ -120,7 +123,9 @@ MSRVTT_MC = BenchmarkReader(
     ("standard",),
     open_msrvtt_mc,
     Source(
-        where="github.com/yj-yu/lsmdc (JSFusion), or the jsonl re-issue of ClipBERT; videos as msrvtt",
+        where=(
+            "github.com/yj-yu/lsmdc (JSFusion), or the jsonl re-issue of ClipBERT; videos as msrvtt"
+        ),
         files=" or ".join(FILES) + "; to train: the captions of msrvtt with the split full",
         folders=", ".join(VIDEO_FOLDERS),
         licence="as msrvtt",

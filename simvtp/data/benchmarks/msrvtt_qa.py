@@ -8,7 +8,7 @@ from simvtp.data.benchmarks import annotation_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.msrvtt import FOLDERS, VIDEO_FOLDERS, video_finder
 from simvtp.data.benchmarks.open_questions import SPLITS, read_questions
-from simvtp.data.benchmarks.records import Benchmark
+from simvtp.data.benchmarks.records import Benchmark, videos_by_split
 
 NAMES = {
     split: (f"{split}_qa.json", f"{split}.csv", f"{split}.jsonl", f"msrvtt_qa_{split}.jsonl")
@@ -20,9 +20,7 @@ def open_msrvtt_qa(root: Path, protocol: str) -> Benchmark:
     questions, notes = read_questions(
         root, ("MSRVTT-QA", "msrvtt_qa", "qa", *FOLDERS), NAMES, _video
     )
-    annotation_files.require_apart(
-        {split: [q.video for q in questions if q.split == split] for split in SPLITS}, "msrvtt_qa"
-    )
+    annotation_files.require_apart(videos_by_split(questions), "msrvtt_qa")
     finder = video_finder(root)
     videos = {name: finder.path(name) for name in dict.fromkeys(q.video for q in questions)}
     return Benchmark(
@@ -37,7 +35,7 @@ def open_msrvtt_qa(root: Path, protocol: str) -> Benchmark:
 
 
 def _video(place: str, path: Path) -> str:
-    """The files say 7010 or video7010."""
+    """Returns the id; the files say 7010 or video7010."""
     number = place.removeprefix("video")
     return (
         f"video{number}"
@@ -55,7 +53,10 @@ MSRVTT_QA = BenchmarkReader(
     open_msrvtt_qa,
     Source(
         where="github.com/xudejing/video-question-answering; videos as msrvtt",
-        files="{train,val,test}_qa.json, else {train,val,test}.csv (HQGA), else {train,val,test}.jsonl (ClipBERT)",
+        files=(
+            "{train,val,test}_qa.json, else {train,val,test}.csv (HQGA), else "
+            "{train,val,test}.jsonl (ClipBERT)"
+        ),
         folders=", ".join(VIDEO_FOLDERS),
         licence="as msrvtt",
         size="as msrvtt",

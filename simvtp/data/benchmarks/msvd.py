@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Benchmark
 
@@ -33,11 +33,12 @@ def open_msvd(root: Path, protocol: str) -> Benchmark:
         annotation_files.require_unique(splits[split], place, "clips")
         annotation_files.require_known(splits[split], captions, split, path)
     annotation_files.require_apart(splits, "msvd")
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {name: finder.path(name, f"{name}.avi") for ids in splits.values() for name in ids}
     clips = annotation_files.make_clips(splits, captions, videos, path)
     notes = (
-        "every caption of a test clip is a query (about 41 each); a clip is found if any of its captions finds it",
+        "every caption of a test clip is a query (about 41 each); a clip is found if any of its "
+        "captions finds it",
     )
     return Benchmark(
         "msvd",
@@ -75,7 +76,7 @@ def _listed(value: Any, path: Path) -> list[Any]:
 
 
 def _sentence(caption: Any, path: Path) -> str:
-    """A caption, given as text or as a list of its words."""
+    """Returns a caption, given as text or as a list of its words."""
     if isinstance(caption, (list, tuple)):
         return " ".join(annotation_files.text(word, path, "a word") for word in caption)
     return annotation_files.text(caption, path, "a caption")
@@ -103,8 +104,9 @@ def _read_corpus(path: Path) -> dict[str, list[str]]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds lists, dictionaries, numbers and text only: a file that names any class or function is
-    refused, so none of its code runs.
+    """Builds lists, dictionaries, numbers and text only.
+
+    A file that names any class or function is refused, so none of its code runs.
     """
 
     def find_class(self, module: str, name: str) -> NoReturn:
@@ -114,7 +116,11 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """The content of a pickle that holds plain values; DataError for any other."""
+    """Returns the content of a pickle that holds plain values.
+
+    Raises:
+        DataError: it holds others.
+    """
     try:
         with open(path, "rb") as file:
             return _PlainUnpickler(file, encoding="utf-8", errors="strict").load()
@@ -140,7 +146,10 @@ MSVD = BenchmarkReader(
     ("standard",),
     open_msvd,
     Source(
-        where="Microsoft Research Video Description Corpus (UT Austin page: YouTubeClips.tar); lists and captions come with Collaborative Experts",
+        where=(
+            "Microsoft Research Video Description Corpus (UT Austin page: YouTubeClips.tar); "
+            "lists and captions come with Collaborative Experts"
+        ),
         files="{train,val,test}_list.txt; captions: " + ", else ".join(CAPTIONS),
         folders=", ".join(VIDEO_FOLDERS),
         licence="research use only; videos are their uploaders'",

@@ -1,5 +1,6 @@
-"""Open-ended questions in the official JSON form of MSRVTT-QA and MSVD-QA, and in its CSV and
-JSON-lines re-issues.
+"""Open-ended questions in the official JSON form of MSRVTT-QA and MSVD-QA.
+
+Their CSV and JSON-lines re-issues are read too.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ def read_questions(
     names: Mapping[str, Sequence[str]],
     video: Callable[[str, Path], str],
 ) -> tuple[tuple[Question, ...], list[str]]:
-    """The questions of all splits, and notes.
+    """Returns the questions of all splits, and notes.
 
     Args:
         names: split -> file names, in the order in which they are tried.
-        video: turns what a file says of the video into its id.
+        video: turns the video of a file into its id.
     """
     questions: list[Question] = []
     notes: list[str] = []
@@ -46,7 +47,8 @@ def read_questions(
         if bare:
             annotation_files.refuse(
                 path,
-                f"has {len(bare)} questions without words or without an answer: {annotation_files.few(bare)}",
+                f"has {len(bare)} questions without words or without an answer: "
+                f"{annotation_files.few(bare)}",
             )
         for name, place, text, answer in rows:
             first = text.split()[0].lower()
@@ -63,13 +65,14 @@ def read_questions(
             )
     if len(forms) > 1:
         notes.append(
-            f"the splits come from files of several forms ({', '.join(sorted(forms))}), which may differ in case and punctuation"
+            f"the splits come from files of several forms ({', '.join(sorted(forms))}), which may "
+            "differ in case and punctuation"
         )
     return tuple(questions), notes
 
 
 def _read(path: Path) -> list[tuple[str, str, str, str]]:
-    """(id, video, question, answer) of each row."""
+    """Returns (id, video, question, answer) of each row."""
     if path.suffix == ".csv":
         rows = annotation_files.read_table(path, ["video", "question", "answer", "qid"])
         return [(row["qid"], row["video"], row["question"], row["answer"]) for row in rows]

@@ -1,14 +1,15 @@
-"""What annotation files say, in one form for all benchmarks: captions, questions, moments, actions.
+"""Records of annotation files in one form for all benchmarks.
 
-`Clip` (a video with its captions) is in `simvtp.data.manifest`. A reader of
-`simvtp.data.benchmarks` turns the official files of one benchmark into one `Benchmark`.
+They are captions, questions, moments and actions; `Clip` (a video with its captions) is in
+`simvtp.data.clips`. A reader of `simvtp.data.benchmarks` turns the official files of one benchmark
+into one `Benchmark`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,14 +32,17 @@ class Span:
     def __post_init__(self) -> None:
         if not 0 <= self.start_s < self.end_s < float("inf"):
             raise DataError(
-                f"a span from {self.start_s} s to {self.end_s} s: it must start at 0 or later and end after its start."
+                f"a span from {self.start_s} s to {self.end_s} s: it must start at 0 or later and "
+                "end after its start."
             )
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a video. `choice`: the answer is one of the candidates; `count`: it is a
-    number, as text; `open`: any words.
+    """A question about a video.
+
+    Kinds: `choice`: the answer is one of the candidates; `count`: it is a number, as text; `open`:
+    any words.
     """
 
     id: str
@@ -53,7 +57,8 @@ class Question:
     def __post_init__(self) -> None:
         if self.kind == "choice" and self.answer not in self.candidates:
             raise DataError(
-                f"question {self.id}: its answer '{self.answer}' is none of its {len(self.candidates)} candidates."
+                f"question {self.id}: its answer '{self.answer}' is none of its "
+                f"{len(self.candidates)} candidates."
             )
         if self.kind == "count" and not _is_number(self.answer):
             raise DataError(f"question {self.id}: its answer '{self.answer}' must be a number.")
@@ -61,7 +66,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Moment:
-    """A sentence and the span of the video that it speaks of."""
+    """A sentence and the span of the video that it describes."""
 
     id: str
     video: str
@@ -82,8 +87,9 @@ class Action:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The annotations of one benchmark under one protocol. Only the records of its task are filled;
-    for choice, also what is trained on.
+    """Annotations of one benchmark under one protocol.
+
+    Only the records of its task are filled in; for choice, also those of training.
     """
 
     name: str
@@ -104,21 +110,15 @@ class Benchmark:
 
     @property
     def digest(self) -> str:
-        """sha256 of all that is annotated: the same wherever the files lie and however they are
-        laid out.
-        """
+        """Digest (sha256) of all annotations; it does not depend on the layout of the files."""
         sha = hashlib.sha256()
         for row in self._content():
-            sha.update(
-                json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode(
-                    "utf-8", "surrogatepass"
-                )
-                + b"\n"
-            )
+            line = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+            sha.update(line.encode("utf-8", "surrogatepass"))
         return sha.hexdigest()
 
     def split(self, name: str) -> Benchmark:
-        """The same with the records of one split."""
+        """Returns the benchmark with the records of one split."""
         if name not in SPLITS:
             raise DataError(f"split '{name}': choose one of {', '.join(SPLITS)}.")
         kept: dict[str, Any] = {
@@ -158,3 +158,11 @@ def _is_number(text: str) -> bool:
         return abs(float(text)) < float("inf")
     except ValueError:
         return False
+
+
+def videos_by_split(questions: Sequence[Question]) -> dict[str, list[str]]:
+    """Returns {split: videos of its questions} for the splits that have some."""
+    videos: dict[str, list[str]] = {}
+    for question in questions:
+        videos.setdefault(question.split, []).append(question.video)
+    return videos

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.actions import make_benchmark
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Action, Benchmark
@@ -37,14 +37,15 @@ def open_ssv2(root: Path, protocol: str) -> Benchmark:
         found = [Action(*_read_row(row, numbers, path), split) for row in rows]
         annotation_files.require_unique([action.video for action in found], path, "videos")
         actions += found
-    finder = annotation_files.VideoFinder(
+    finder = video_files.VideoFinder(
         root,
         VIDEO_FOLDERS,
-        (".webm", *(ending for ending in annotation_files.VIDEOS if ending != ".webm")),
+        (".webm", *(ending for ending in video_files.VIDEOS if ending != ".webm")),
     )
     videos = {action.video: finder.path(action.video) for action in actions}
     notes = (
-        "test is the official validation split, as is usual: the official test split is not labelled in these files",
+        "test is the official validation split, as is usual: the official test split is not "
+        "labelled in these files",
     )
     return make_benchmark(
         "ssv2", protocol, actions, sorted(numbers, key=lambda label: numbers[label]), videos, notes

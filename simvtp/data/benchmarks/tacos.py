@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.moments import MomentCollector
 from simvtp.data.benchmarks.records import Benchmark
@@ -26,7 +26,7 @@ def open_tacos(root: Path, protocol: str) -> Benchmark:
         for video, entry in content.items():
             _add(collector, split, video, entry, path)
     annotation_files.require_apart(collector.videos, "tacos")
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {video: finder.path(video) for ids in collector.videos.values() for video in ids}
     return collector.benchmark("tacos", protocol, videos)
 
@@ -51,7 +51,8 @@ def _add(collector: MomentCollector, split: str, video: str, entry: object, path
     ):
         annotation_files.refuse(
             path,
-            f"has {len(sentences)} sentences, {len(spans)} timestamps and fps {fps} of {video}; each sentence needs [first, last]",
+            f"has {len(sentences)} sentences, {len(spans)} timestamps and fps {fps} of {video}; "
+            "each sentence needs [first, last]",
         )
     for sentence, span in zip(sentences, spans, strict=True):
         first, last = (
@@ -73,7 +74,10 @@ TACOS = BenchmarkReader(
     ("2d-tan",),
     open_tacos,
     Source(
-        where="JSON files: github.com/microsoft/VideoX (2D-TAN/data/TACoS); videos: MPII Cooking 2 page",
+        where=(
+            "JSON files: github.com/microsoft/VideoX (2D-TAN/data/TACoS); videos: MPII Cooking 2 "
+            "page"
+        ),
         files="{train,val,test}.json (timestamps in frames; turned into seconds by fps)",
         folders=", ".join(VIDEO_FOLDERS),
         licence="research use (MPII); JSON files MIT",

@@ -1,5 +1,6 @@
-"""TGIF-QA: questions about animated GIFs: repeated actions, transitions, single frames, and
-counting.
+"""TGIF-QA: questions about animated GIFs.
+
+They ask about repeated actions, transitions, single frames, and counts.
 """
 
 from __future__ import annotations
@@ -7,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
-from simvtp.data.benchmarks.records import Benchmark, Question, QuestionKind
+from simvtp.data.benchmarks.records import Benchmark, Question, QuestionKind, videos_by_split
 
 FOLDERS = ("TGIF-QA", "tgif_qa", "tgif-qa", "dataset")
 VIDEO_FOLDERS = ("gifs", "videos", "TGIF", "tgif")
@@ -25,20 +26,17 @@ def open_tgif_qa(root: Path, protocol: str) -> Benchmark:
         questions += _read(
             annotation_files.find(root, [f"{stem}.csv", f"{stem}.tsv"], FOLDERS), protocol, split
         )
-    annotation_files.require_apart(
-        {split: [q.video for q in questions if q.split == split] for split in ("train", "test")},
-        f"tgif_qa {protocol}",
-    )
+    annotation_files.require_apart(videos_by_split(questions), f"tgif_qa {protocol}")
     read = annotation_files.count_splits(questions)
     train = list(dict.fromkeys(q.video for q in questions if q.split == "train"))
     held = annotation_files.hold_out(train)
     questions = [
         replace(q, split="val") if q.split == "train" and q.video in held else q for q in questions
     ]
-    finder = annotation_files.VideoFinder(
+    finder = video_files.VideoFinder(
         root,
         VIDEO_FOLDERS,
-        (".gif", *(ending for ending in annotation_files.VIDEOS if ending != ".gif")),
+        (".gif", *(ending for ending in video_files.VIDEOS if ending != ".gif")),
     )
     videos = {video: finder.path(video) for video in dict.fromkeys(q.video for q in questions)}
     notes = (
@@ -67,7 +65,8 @@ def _read(path: Path, protocol: str, split: str) -> list[Question]:
             if answer not in ("0", "1", "2", "3", "4") or not all(candidates):
                 annotation_files.refuse(
                     path,
-                    f"has answer '{answer}' for {name}; it must be 0 to 4, of five answers that are not empty",
+                    f"has answer '{answer}' for {name}; it must be 0 to 4, of five answers that "
+                    "are not empty",
                 )
             answer = candidates[int(answer)]
         elif protocol == "count":

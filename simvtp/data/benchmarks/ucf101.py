@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.actions import make_benchmark
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Action, Benchmark
@@ -35,12 +35,13 @@ def open_ucf101(root: Path, protocol: str) -> Benchmark:
             ):
                 annotation_files.refuse(
                     path,
-                    f"has a line '{' '.join(words)}' that is not CLASS/VIDEO [NUMBER] with a class of classInd.txt",
+                    f"has a line '{' '.join(words)}' that is not CLASS/VIDEO [NUMBER] with a "
+                    "class of classInd.txt",
                 )
-            name = annotation_files.bare_name(file, annotation_files.VIDEOS)
+            name = video_files.bare_name(file, video_files.VIDEOS)
             places[name] = words[0]
             actions.append(Action(name, label, split))
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {name: finder.path(name, place) for name, place in places.items()}
     return make_benchmark(
         "ucf101",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simvtp.data.benchmarks import annotation_files
+from simvtp.data.benchmarks import annotation_files, video_files
 from simvtp.data.benchmarks.benchmark_reader import BenchmarkReader, Source
 from simvtp.data.benchmarks.records import Benchmark
 
@@ -49,10 +49,11 @@ def open_vatex(root: Path, protocol: str) -> Benchmark:
             annotation_files.require_unique(splits[split], place, "clips")
             annotation_files.require_known(splits[split], captions, split, place)
         notes.append(
-            "val and test are the two halves of the official validation split, as listed (test is not the official one)"
+            "val and test are the two halves of the official validation split, as listed (test is "
+            "not the official one)"
         )
     annotation_files.require_apart(splits, "vatex")
-    finder = annotation_files.VideoFinder(root, VIDEO_FOLDERS)
+    finder = video_files.VideoFinder(root, VIDEO_FOLDERS)
     videos = {
         name: finder.path(name, others=[name[:11]]) for ids in splits.values() for name in ids
     }
@@ -74,10 +75,14 @@ VATEX = BenchmarkReader(
     ("official", "hgr"),
     open_vatex,
     Source(
-        where="VATEX page (annotations); clips are seconds of YouTube videos, named by id, start and end",
+        where=(
+            "VATEX page (annotations); clips are seconds of YouTube videos, named by id, start "
+            "and end"
+        ),
         files=(
             "; ".join(name for names in FILES.values() for name in names)
-            + "; hgr (halves of the validation split): training, validation, and {val,test}_list.txt"
+            + "; hgr (halves of the validation split): training, validation, and "
+            "{val,test}_list.txt"
         ),
         folders=", ".join(VIDEO_FOLDERS),
         licence="annotations CC BY 4.0; videos are their uploaders'",

@@ -42,7 +42,8 @@ def open_webvid(root: Path, protocol: str) -> Benchmark:
         read[split] = rows
         if bare or len(several) + bare < rows:
             notes.append(
-                f"{split}: {rows} rows, {bare} without text left out, {len(several)} videos (rows of one video are its captions)"
+                f"{split}: {rows} rows, {bare} without text left out, {len(several)} videos (rows "
+                "of one video are its captions)"
             )
         splits[split] = list(several)
         captions |= several
@@ -60,10 +61,10 @@ def open_webvid(root: Path, protocol: str) -> Benchmark:
 
 
 def _layout(root: Path) -> Callable[[Mapping[str, str]], Path]:
-    """Where a row's video lies: VIDEOS/page_dir/videoid.mp4 as the official download has it, or
-    VIDEOS/videoid.mp4.
+    """Returns the function that gives a row's video.
 
-    Computed, not searched for: a folder of ten million files is not listed.
+    It is VIDEOS/page_dir/videoid.mp4 as in the official download, or VIDEOS/videoid.mp4. Names are
+    computed, not searched for: a folder of ten million files is not listed.
     """
     folder = next(
         (root / name for name in VIDEO_FOLDERS if (root / name).is_dir()), root / VIDEO_FOLDERS[0]
@@ -80,8 +81,14 @@ WEBVID = BenchmarkReader(
     ("2M", "10M"),
     open_webvid,
     Source(
-        where="no longer distributed; who has it, has these files (github.com/m-bain/webvid describes them)",
-        files="results_2M_train.csv and results_2M_val.csv (2M), results_10M_train.csv and results_10M_val.csv (10M)",
+        where=(
+            "no longer distributed; who has it, has these files (github.com/m-bain/webvid "
+            "describes them)"
+        ),
+        files=(
+            "results_2M_train.csv and results_2M_val.csv (2M), results_10M_train.csv and "
+            "results_10M_val.csv (10M)"
+        ),
         folders=", ".join(f"{name}/PAGE_DIR" for name in VIDEO_FOLDERS) + ", or without PAGE_DIR",
         licence="research use under the publisher's terms, which forbid passing it on",
         size="—",

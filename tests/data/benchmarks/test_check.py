@@ -111,7 +111,7 @@ def test_protocols_that_the_files_do_not_allow_are_named_with_the_reason(
             ["msvd", "--root", ".", "--protocol", "1k-A"],
             "msvd has no protocol '1k-A'; choose one of standard",
         ),
-        (["msvdd", "--root", "."], "there is no benchmark 'msvdd'; choose one of"),
+        (["msvdd", "--root", "."], "there is no benchmark 'msvdd'; choose from"),
         (["nowhere.csv"], "there is no such file"),
     ],
 )
@@ -258,7 +258,8 @@ def test_annotations_that_change_under_a_running_experiment_are_noticed(tmp_path
         (["data.protocol=1k-A"], "data.protocol=1k-A is for benchmarks"),
         (
             ["data.dataset=coco", "data.root=."],
-            "data.dataset=coco has images or GIFs, which data.reader=fast does not open: set data.reader=pyav",
+            "data.dataset=coco has images or GIFs, which data.reader=fast does not open: set "
+            "data.reader=pyav",
         ),
     ],
 )

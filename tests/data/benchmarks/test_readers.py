@@ -330,7 +330,10 @@ def test_multiple_choice_brings_captions_to_train_on(
     path.write_text(path.read_text().replace("msr7012", "msr3"))
     with pytest.raises(
         DataError,
-        match=r"msrvtt_mc: 1 videos are in both the test and the train and val list \(a leak\): video3",
+        match=(
+            r"msrvtt_mc: 1 videos are in both the test and the train and val list \(a leak\): "
+            r"video3"
+        ),
     ):
         open_benchmark("msrvtt_mc", tmp_path)
 
@@ -389,7 +392,8 @@ def test_moments_that_cannot_be_found_are_left_out_and_counted(
     shutil.copytree(made("charades_sta"), tmp_path, dirs_exist_ok=True)
     with open(tmp_path / "charades_sta_train.txt", "a") as file:
         file.write(
-            "00001 8.0 7.0##ends before it starts.\n00002 11.5 12.0##starts after the end.\n00003 1.0 2.0##\n"
+            "00001 8.0 7.0##ends before it starts.\n00002 11.5 12.0##starts after the end.\n00003 "
+            "1.0 2.0##\n"
         )
     benchmark = open_benchmark("charades_sta", tmp_path)
     assert (
@@ -560,7 +564,10 @@ def test_a_test_video_in_the_training_list_is_a_leak(
         file.write("video7001\nvideo7003\n")
     with pytest.raises(
         DataError,
-        match=r"msrvtt 1k-A: 2 videos are in both the train and the test list \(a leak\): video7001, video7003",
+        match=(
+            r"msrvtt 1k-A: 2 videos are in both the train and the test list \(a leak\): "
+            r"video7001, video7003"
+        ),
     ):
         open_benchmark("msrvtt", tmp_path)
 
@@ -660,7 +667,10 @@ def test_ids_that_the_annotation_lacks_are_named(
         stream.write("".join(f"unknown{n}\n" for n in range(7)))
     with pytest.raises(
         DataError,
-        match=r"has no annotation of 7 of the \d+ videos in the \w+ list: unknown0, .*unknown4, \.\.\.",
+        match=(
+            r"has no annotation of 7 of the \d+ videos in the \w+ list: unknown0, .*unknown4, "
+            r"\.\.\."
+        ),
     ):
         open_benchmark(name, tmp_path, protocol)
 
@@ -696,7 +706,7 @@ def test_videos_without_any_caption_are_named(made: Callable[[str], Path], tmp_p
 
 
 def test_unknown_names_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no benchmark 'msrvt'; choose one of webvid"):
+    with pytest.raises(ConfigError, match="there is no benchmark 'msrvt'; choose from webvid"):
         open_benchmark("msrvt", tmp_path)
     with pytest.raises(
         ConfigError, match="msrvtt has no protocol '1k'; choose one of 1k-A, 1k-A-7k, full, 1k-B"
