@@ -20,7 +20,7 @@ from simvtp.resolve import finalise
 from simvtp.tasks import open_task
 from simvtp.tasks.task_objectives import Classification
 from tests.small import small_experiment
-from tests.tasks.test_tasks import context_of
+from tests.tasks.task_helpers import context_of
 
 
 def test_both_of_a_pair_become_mixtures_of_both() -> None:

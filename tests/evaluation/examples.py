@@ -66,8 +66,9 @@ def retrieved(seed: int = 0) -> list[Scored]:
 
 
 def answered(seed: int = 0, task: str = "qa") -> list[Scored]:
-    """Open-ended answers with a text-only baseline; the answer of the last question is none of the
-    vocabulary.
+    """Open-ended answers with a text-only baseline.
+
+    The answer of the last question is none of the vocabulary.
     """
     generator = torch.Generator().manual_seed(seed)
     answers = [*HOSTILE, *(f"answer {number}" for number in range(15))]

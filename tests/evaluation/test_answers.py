@@ -159,8 +159,8 @@ def test_the_prior_of_a_category() -> None:
         "accuracy-when": 100.0,
         "accuracy-who": 0.0,
     }
-    told = prior_accuracy(training, right, 3, categories, of_training)
-    assert told == {
+    measured = prior_accuracy(training, right, 3, categories, of_training)
+    assert measured == {
         "accuracy": 80.0,
         "accuracy-what": 50.0,
         "accuracy-when": 100.0,

@@ -1,5 +1,8 @@
-"""Example pages: what they say is what was measured, the frame is around the right clip, the
-pictures are those of the clips, and whatever stands in a caption stays text."""
+"""Example pages show what was measured.
+
+The frame is around the right clip, the images are those of the clips, and markup in a caption stays
+text.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,6 @@ from simvtp.data.datasets import open_dataset
 from simvtp.evaluation.examples.card_views import RENDERERS, clips_of
 from simvtp.evaluation.examples.clip_previews import SIDE, Previews, animation, make_previews, strip
 from simvtp.evaluation.examples.example_cards import (
-    HITS,
-    choose_examples,
-    example_order,
     items_of_scored,
 )
 from simvtp.evaluation.examples.gallery import (
@@ -37,7 +37,6 @@ from tests.evaluation.examples import (
     CLIPS,
     HOSTILE,
     KINDS,
-    PROTOCOL,
     captions,
     frames_of,
     previews_for,
@@ -72,7 +71,7 @@ class Node:
         return "".join(child if isinstance(child, str) else child.text for child in self.children)
 
 
-class Reader(HTMLParser):
+class PageParser(HTMLParser):
     """The page as a tree; fails on a tag that is not closed in its turn."""
 
     def __init__(self, page: str) -> None:
@@ -99,7 +98,7 @@ def page_of(kind: str) -> tuple[Node, str, list[Items]]:
     results, items = results_and_items(KINDS[kind]())
     [made] = sections(results, items, SAMPLES).values()
     page = example_page(made, previews_for(results, items, SAMPLES), "0123456789ab, recipe tiny")
-    return Reader(page).open[0], page, items
+    return PageParser(page).open[0], page, items
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -156,7 +155,7 @@ def test_what_is_shown_and_how_much_there_is_of_it(drawn: tuple[Node, str, list[
 def test_the_frame_is_around_the_right_clip_and_its_rank_is_the_one_measured(seed: int) -> None:
     results, items = results_and_items(examples.retrieved(seed))
     [made] = sections(results, items, SAMPLES).values()
-    tree = Reader(example_page(made, previews_for(results, items, SAMPLES), "run")).open[0]
+    tree = PageParser(example_page(made, previews_for(results, items, SAMPLES), "run")).open[0]
     ranks = dict(zip(items[0].ids, items[0].values["rank"], strict=True))
     apart = 0
     for article in tree.all("section")[0].all("article"):
@@ -212,7 +211,7 @@ def test_captions_with_markup_emoji_and_hebrew_stay_the_text_that_they_are() -> 
     hostile = [f"{CLIPS[number]}#0" for number in range(len(HOSTILE))]
     [made] = sections(results, items, 2 * len(CLIPS)).values()  # all of them
     page = example_page(made, previews_for(results, items, 2 * len(CLIPS)), "run")
-    tree = Reader(page).open[0]
+    tree = PageParser(page).open[0]
     shown = {
         article.attributes["data-item"]: article.all("h4")[0]
         for article in tree.all("section")[0].all("article")
@@ -259,7 +258,7 @@ def test_an_answer_that_training_lacks_is_named_and_has_no_rank() -> None:
     }
     [made] = sections(results, items, 48).values()
     page = example_page(made, previews_for(results, items, 48), "run")
-    [article] = Reader(page).open[0].all("article", data_item="q23")
+    [article] = PageParser(page).open[0].all("article", data_item="q23")
     assert "unheard of" in article.text and "is no answer of training" in article.text
 
 
@@ -295,53 +294,6 @@ def test_counts_say_truth_and_prediction() -> None:
             card["truth"],
             pytest.approx(card["predicted"], abs=0.005),
         )
-
-
-# ---- which items ---------------------------------------------------------------------------------
-
-
-def test_the_rule_takes_right_and_wrong_items_by_their_hash() -> None:
-    names = [f"item {number}" for number in range(500)]
-    hits = np.random.default_rng(0).uniform(size=500) < 0.1
-    numbers = choose_examples(names, hits, ())
-    assert sum(hits[numbers]) == HITS and len(numbers) == 2 * HITS
-    for side in (True, False):
-        mine = [names[number] for number in numbers if bool(hits[number]) is side]
-        assert (
-            mine
-            == sorted(
-                (name for name, hit in zip(names, hits, strict=True) if bool(hit) is side),
-                key=example_order,
-            )[:HITS]
-        )
-    assert [names[number] for number in choose_examples(names, hits, {"item 7", "item 3"})] == [
-        "item 3",
-        "item 7",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong", "expected"),
-    [(20, 20, (4, 4)), (1, 20, (1, 7)), (20, 2, (6, 2)), (0, 3, (0, 3)), (2, 1, (2, 1))],
-)
-def test_where_one_kind_is_rare_the_other_fills_the_page(
-    right: int, wrong: int, expected: tuple[int, int]
-) -> None:
-    cards = {f"r{n}": {"hit": True} for n in range(right)} | {
-        f"w{n}": {"hit": False} for n in range(wrong)
-    }
-    shown = shown_items(Items(PROTOCOL, tuple(cards), {}, cards=cards), 8)
-    assert tuple(sum(name[0] == letter for name in shown) for letter in "rw") == expected
-
-
-def test_the_same_items_are_shown_of_another_run_where_it_was_as_right() -> None:
-    first, second = (items_of_scored(examples.answered(seed))[0] for seed in (0, 1))
-    for side in (True, False):
-        both = [n for n in first.ids if first.cards[n]["hit"] is second.cards[n]["hit"] is side]
-        orders = [
-            [name for name in shown_items(one, 48) if name in both] for one in (first, second)
-        ]
-        assert orders[0] == orders[1] and both
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -400,7 +352,7 @@ def test_an_old_run_has_no_page_and_one_with_items_is_drawn_again(
     shown = shown_items(read_items(items_path(tmp_path, "evaluate"))[0], SAMPLES)
     assert [
         article.attributes["data-item"]
-        for article in Reader(path.read_text()).open[0].all("section")[0].all("article")
+        for article in PageParser(path.read_text()).open[0].all("section")[0].all("article")
     ] == list(shown)
     assert redraw_examples(tmp_path, experiment, dataset, 0, said.append) == [], (
         "no samples, no page"
@@ -426,7 +378,7 @@ def test_pictures_are_called_pictures_and_do_not_move() -> None:
     previews = Previews(
         {name: animation(frames_of(name, 1).repeat(2, axis=0), 10**9) for name in names}, {}
     )
-    tree = Reader(example_page(made, previews, "run")).open[0]
+    tree = PageParser(example_page(made, previews, "run")).open[0]
     assert [heading.text for heading in tree.all("h2")] == [
         "Text to image",
         "Image to text",

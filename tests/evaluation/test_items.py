@@ -120,7 +120,7 @@ def test_the_file_gives_back_what_was_written_and_the_same_bytes(tmp_path: Path)
     assert find_items([first, blind], blind.protocol, "video hidden") == blind
 
 
-def test_runs_without_the_file_have_no_items_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+def test_runs_without_the_file_have_no_items_and_a_damaged_one_is_reported(tmp_path: Path) -> None:
     assert run_items(tmp_path) == []
     path = items_path(tmp_path, "zero_shot")
     write_items(path, [made([1])])
@@ -136,7 +136,7 @@ def test_runs_without_the_file_have_no_items_and_a_damaged_one_is_told(tmp_path:
             read_items(path)
 
 
-def test_items_are_told_apart_even_where_the_annotation_does_not() -> None:
+def test_items_are_distinguished_even_where_the_annotation_does_not() -> None:
     assert distinct(["a", "b", "a", "a (2)", "a"]) == ("a", "b", "a (3)", "a (2)", "a (4)")
     with pytest.raises(DataError, match="rank has 1"):
         Items(PROTOCOL, ("a", "b"), {"rank": (1.0,)})

@@ -115,9 +115,8 @@ def test_a_collapsed_model_scores_nothing() -> None:
 
 
 def test_equal_features_tie_wherever_they_stand() -> None:
-    """Copies of a clip or caption tie exactly, although a matrix product may round equal columns
-    differently.
-    """
+    # Copies of a clip or caption tie exactly, although a matrix product may round equal columns
+    # differently.
     generator = torch.Generator().manual_seed(0)
     texts = torch.randn(101, 67, generator=generator).repeat(3, 1)
     videos = torch.randn(101, 67, generator=generator).repeat(3, 1)
@@ -144,9 +143,8 @@ def test_features_agree_with_their_matrix() -> None:
 
 @st.composite
 def feature_sets(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features with repeated and nearly repeated rows, several captions for some videos, owners in
-    any order.
-    """
+    # Features with repeated and nearly repeated rows, several captions for some videos, owners in
+    # any order.
     videos, more, width = (
         draw(st.integers(1, 12)),
         draw(st.integers(0, 15)),
@@ -180,9 +178,8 @@ def test_blocks_of_any_size_give_the_ranks_of_the_whole_matrix(
 
 
 def test_cosines_are_exact_whatever_the_block() -> None:
-    """Not a bit differs between the whole product, its parts, another order of summation and exact
-    integers.
-    """
+    # Not a bit differs between the whole product, its parts, another order of summation and exact
+    # integers.
     generator = torch.Generator().manual_seed(4)
     texts, videos = (
         unit_features(torch.randn(n, 515, generator=generator), "caption") for n in (61, 47)
@@ -212,7 +209,9 @@ class Largest(TorchDispatchMode):
 
     elements = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(  # type: ignore[no-untyped-def]
+        self, function, types, args=(), kwargs=None
+    ):
         made = function(*args, **(kwargs or {}))
         if isinstance(made, torch.Tensor):
             self.elements = max(self.elements, made.numel())

@@ -1,5 +1,6 @@
-"""Pictures of what a model fills in: the arithmetic, the words, the layout, and the files of a real
-(untrained) model.
+"""Pictures of what a model fills in.
+
+The arithmetic, the words, the layout, and the files of a real (untrained) model.
 """
 
 from __future__ import annotations
@@ -52,9 +53,19 @@ class Vocabulary:
 
 def make_config(**changes: Any) -> SimVTPConfig:
     sizes: dict[str, Any] = {
-        "image_size": 16, "frames": 4, "patch_size": 4, "dim": 32, "depth": 1, "heads": 2, "decoder_dim": 16, "decoder_depth": 1,
-        "decoder_heads": 2, "vocab_size": len(WORDS), "text_length": LENGTH, "max_text_positions": 16,
-    }  # fmt: skip
+        "image_size": 16,
+        "frames": 4,
+        "patch_size": 4,
+        "dim": 32,
+        "depth": 1,
+        "heads": 2,
+        "decoder_dim": 16,
+        "decoder_depth": 1,
+        "decoder_heads": 2,
+        "vocab_size": len(WORDS),
+        "text_length": LENGTH,
+        "max_text_positions": 16,
+    }
     return SimVTPConfig(**sizes | changes)
 
 
@@ -122,8 +133,9 @@ def test_true_statistics_invert_the_target() -> None:
 def clip_panels(
     target: str = "normalized", content: str = "perfect"
 ) -> tuple[tuple[sheets.Panel, ...], torch.Tensor, SimVTPConfig]:
-    """Panels of one clip whose prediction is the target itself, or nothing; and which pixels are
-    hidden, bool [T, H, W].
+    """Panels of one clip whose prediction is the target itself, or nothing.
+
+    And which pixels are hidden, bool [T, H, W].
     """
     config = make_config()
     batch = make_batch(config)
@@ -162,8 +174,9 @@ def test_rows_of_a_perfect_prediction() -> None:
 
 
 def test_as_predicted_uses_nothing_hidden() -> None:
-    """A prediction of nothing is one colour, the mean of the visible tubes; with true statistics it
-    still shows each tube's mean.
+    """A prediction of nothing is one colour, the mean of the visible tubes.
+
+    With true statistics it still shows each tube's mean.
     """
     panels, hidden, _ = clip_panels(content="nothing")
     original, _, predicted, rebuilt = (torch.from_numpy(panel.frames).float() for panel in panels)
@@ -310,8 +323,11 @@ def test_files_of_a_real_model(objectives: tuple[str, ...], rows: int, tmp_path:
         model, batch, hide(batch, config), Vocabulary(), tmp_path / "figures", "normalized"
     )
     assert [p.relative_to(tmp_path / "figures").as_posix() for p in paths] == [
-        "reconstruction_00_..-video-1.png", "reconstruction_00_..-video-1.gif", "reconstruction_01_video2.png", "reconstruction_01_video2.gif",
-    ]  # fmt: skip
+        "reconstruction_00_..-video-1.png",
+        "reconstruction_00_..-video-1.gif",
+        "reconstruction_01_video2.png",
+        "reconstruction_01_video2.gif",
+    ]
     assert model.training
     for png, gif in zip(paths[::2], paths[1::2], strict=True):
         with Image.open(png) as image:

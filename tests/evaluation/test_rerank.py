@@ -27,9 +27,8 @@ PROPERTY = settings(max_examples=120, deadline=None, derandomize=True)
 
 @st.composite
 def test_sets(draw: st.DrawFn) -> tuple[Embedded, Tensor]:
-    """Features with many equal rows, several captions for some videos, pair scores [C, V] with many
-    ties.
-    """
+    # Features with many equal rows, several captions for some videos, pair scores [C, V] with many
+    # ties.
     videos, more = draw(st.integers(1, 8)), draw(st.integers(0, 8))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     owners = torch.cat(
@@ -52,9 +51,8 @@ test_sets.__test__ = False  # type: ignore[attr-defined]
 def by_the_book(
     similarity: Tensor, pairs: Tensor, query_owners: list[int], gallery_owners: list[int], k: int
 ) -> list[int]:
-    """Sort all by similarity, sort the first k again by pair score, put the others behind, look for
-    the first right one.
-    """
+    # Sort all by similarity, sort the first k again by pair score, put the others behind, look for
+    # the first right one.
     ranks = []
     for q, owner in enumerate(query_owners):
         right = [other == owner for other in gallery_owners]
@@ -108,9 +106,7 @@ def test_what_is_outside_of_the_list_keeps_its_rank(case: tuple[Embedded, Tensor
             )
 
 
-def test_re_ranking_by_the_first_stage_changes_nothing_and_an_oracle_puts_the_whole_list_right() -> (
-    None
-):
+def test_the_first_stage_re_ranks_to_the_same_list_and_an_oracle_puts_it_right() -> None:
     generator = torch.Generator().manual_seed(0)
     owners = torch.arange(60) % 20
     embedded = Embedded(
@@ -173,9 +169,8 @@ def test_bad_second_stages_are_refused() -> None:
 
 
 def test_match_is_the_matching_head_of_the_training_pass() -> None:
-    """With all tubes visible and all words clean, the positives of the training pass are the same
-    pairs.
-    """
+    # With all tubes visible and all words clean, the positives of the training pass are the same
+    # pairs.
     config = replace(CONFIG, contrastive_text="clean")
     model = SimVTP(config, ("vtm",)).eval()
     model.initialise(3)

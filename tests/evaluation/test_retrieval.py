@@ -25,8 +25,9 @@ PROTOCOL = Protocol(
 
 
 class ColourModel(nn.Module):
-    """Looks up the mean colour of a clip; a text names a row of a table. Dropout tells evaluation
-    mode from training mode.
+    """Looks up the mean colour of a clip; a text names a row of a table.
+
+    Dropout tells evaluation mode from training mode.
     """
 
     def __init__(self, table: Tensor) -> None:
@@ -94,9 +95,11 @@ def test_both_directions_and_their_protocol() -> None:
 
 
 def test_features_are_averaged_before_the_cosine() -> None:
-    """A bright view outweighs a dim one: the mean of (240, 0, 0) and (0, 60, 0) has cosine 0.97
-    with red, the mean of the unit views would have 0.71. A caption between red and blue
-    distinguishes them."""
+    """A bright view outweighs a dim one.
+
+    The mean of (240, 0, 0) and (0, 60, 0) has cosine 0.97 with red, the mean of the unit views
+    would have 0.71. A caption between red and blue distinguishes them.
+    """
     mixed = ((clip(240, 0, 0), 0), (clip(0, 0, 9), 1), (clip(0, 60, 0), 0), (clip(0, 0, 9), 1))
     for blue, rank in ((0.6, 2), (0.8, 2), (0.95, 2), (1.0, 1)):
         model = ColourModel(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, blue]]))

@@ -12,9 +12,21 @@ from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.models.common.masking import draw_masks
 
 CONFIG = SimVTPConfig(
-    image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=24, depth=2, heads=2, decoder_dim=16, decoder_depth=2, decoder_heads=2,
-    vocab_size=50, text_length=8, max_text_positions=12, text_dropout=0.0,
-)  # fmt: skip
+    image_size=16,
+    frames=4,
+    patch_size=8,
+    tubelet_size=2,
+    dim=24,
+    depth=2,
+    heads=2,
+    decoder_dim=16,
+    decoder_depth=2,
+    decoder_heads=2,
+    vocab_size=50,
+    text_length=8,
+    max_text_positions=12,
+    text_dropout=0.0,
+)
 MASKS = MaskConfig(video_ratio=0.5, text_ratio=0.5)
 
 

@@ -24,9 +24,21 @@ from simvtp.models.downstream.retrieval_encoders import (
 )
 
 MODEL = SimVTPConfig(
-    image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=16, depth=3, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=1,
-    vocab_size=40, text_length=8, max_text_positions=8, text_dropout=0.0,
-)  # fmt: skip
+    image_size=16,
+    frames=4,
+    patch_size=8,
+    tubelet_size=2,
+    dim=16,
+    depth=3,
+    heads=2,
+    decoder_dim=8,
+    decoder_depth=1,
+    decoder_heads=1,
+    vocab_size=40,
+    text_length=8,
+    max_text_positions=8,
+    text_dropout=0.0,
+)
 
 
 def batch_of(frames: int = 4) -> Batch:
@@ -69,9 +81,15 @@ def test_one_copy_is_moved_by_both_sides_and_two_copies_by_their_own() -> None:
                     parameter -= parameter.grad
         assert torch.equal(model.embed_video(batch.clips), before) != moved
     sizes = [
-        sum(p.numel() for name, p in retrieval_encoder(unified, MODEL, drop_path=0.0, pooling="content", encoder=e).named_parameters() if "blocks" in name)
+        sum(
+            p.numel()
+            for name, p in retrieval_encoder(
+                unified, MODEL, drop_path=0.0, pooling="content", encoder=e
+            ).named_parameters()
+            if "blocks" in name
+        )
         for e in ("shared", "dual")
-    ]  # fmt: skip
+    ]
     assert 2 * sizes[0] == sizes[1]
 
 

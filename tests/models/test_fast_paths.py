@@ -25,10 +25,22 @@ from tests.reference.masks import full_view
 SIZES = {
     "small": CONFIG,
     "uneven": SimVTPConfig(
-        image_size=24, frames=6, patch_size=8, tubelet_size=3, dim=30, depth=3, heads=5, decoder_dim=12, decoder_depth=1, decoder_heads=3,
-        vocab_size=70, text_length=13, max_text_positions=20, text_dropout=0.2,
+        image_size=24,
+        frames=6,
+        patch_size=8,
+        tubelet_size=3,
+        dim=30,
+        depth=3,
+        heads=5,
+        decoder_dim=12,
+        decoder_depth=1,
+        decoder_heads=3,
+        vocab_size=70,
+        text_length=13,
+        max_text_positions=20,
+        text_dropout=0.2,
     ),
-}  # fmt: skip
+}
 
 
 class PlainDecoder(VideoDecoder):

@@ -17,10 +17,22 @@ from tests.models.small import masks_for, random_batch, small
 SIZES = {
     "small": small(),
     "wider": SimVTPConfig(
-        image_size=64, frames=8, patch_size=8, dim=96, depth=3, heads=4, mlp_ratio=3.0, decoder_dim=48, decoder_depth=2, decoder_heads=3,
-        vocab_size=301, text_length=16, max_text_positions=20, text_decoder_depth=2,
+        image_size=64,
+        frames=8,
+        patch_size=8,
+        dim=96,
+        depth=3,
+        heads=4,
+        mlp_ratio=3.0,
+        decoder_dim=48,
+        decoder_depth=2,
+        decoder_heads=3,
+        vocab_size=301,
+        text_length=16,
+        max_text_positions=20,
+        text_decoder_depth=2,
     ),
-}  # fmt: skip
+}
 CASES = [
     (OBJECTIVES, {}),
     (OBJECTIVES, {"reuse_pair_pass": False}),
@@ -67,8 +79,13 @@ def test_published_parameter_counts() -> None:
         name: round(count / 1e6, 2) for name, count in parameter_counts(SimVTPConfig()).items()
     }
     assert counts == {
-        "encoder": 86.23, "bridge": 0.29, "video decoder": 7.69, "text embedding": 23.84, "text decoder": 23.47, "match head": 0.0,
-    }  # fmt: skip
+        "encoder": 86.23,
+        "bridge": 0.29,
+        "video decoder": 7.69,
+        "text embedding": 23.84,
+        "text decoder": 23.47,
+        "match head": 0.0,
+    }
     assert sum(parameter_counts(SimVTPConfig()).values()) == pytest.approx(141.5e6, rel=1e-3)
 
 

@@ -20,9 +20,20 @@ from simvtp.models.weights.pretrained import import_state, import_weights, initi
 from tests.models.test_pretrained import shaken
 
 CONFIG = SimVTPConfig(
-    image_size=32, frames=4, patch_size=8, tubelet_size=2, dim=48, depth=2, heads=3, decoder_dim=16, decoder_depth=1, decoder_heads=2,
-    vocab_size=50, text_length=8, max_text_positions=12,
-)  # fmt: skip
+    image_size=32,
+    frames=4,
+    patch_size=8,
+    tubelet_size=2,
+    dim=48,
+    depth=2,
+    heads=3,
+    decoder_dim=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    vocab_size=50,
+    text_length=8,
+    max_text_positions=12,
+)
 
 
 def still(config: SimVTPConfig) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,19 @@ from simvtp.models.weights.pretrained import import_state, import_weights
 from tests.models.small import random_batch
 
 CONFIG = MACConfig(
-    image_size=32, frames=3, patch_size=8, dim=24, depth=2, heads=2, vocab_size=50, text_length=10,
-    max_text_positions=12, text_dropout=0.0, text_depth=2, projection=6,
-)  # fmt: skip
+    image_size=32,
+    frames=3,
+    patch_size=8,
+    dim=24,
+    depth=2,
+    heads=2,
+    vocab_size=50,
+    text_length=10,
+    max_text_positions=12,
+    text_dropout=0.0,
+    text_depth=2,
+    projection=6,
+)
 MASKS = MACMaskConfig(video_ratio=0.5, video_kind="per_frame", text_ratio=0.5)
 OFF = MACMaskConfig(video_ratio=0.0, video_kind="per_frame", text_ratio=0.0)
 

@@ -90,9 +90,13 @@ def test_without_any_option_the_outputs_are_those_of_before() -> None:
 
 
 BEFORE = {
-    "match_logits": 10.769590899348259, "text_feature": 49.627268970012665, "video_feature": 38.91865152493119,
-    "video_pixels": 2313.2784776645713, "video_prediction": 1067.1678084276318, "word_logits": 267.61576800001785,
-}  # fmt: skip
+    "match_logits": 10.769590899348259,
+    "text_feature": 49.627268970012665,
+    "video_feature": 38.91865152493119,
+    "video_pixels": 2313.2784776645713,
+    "video_prediction": 1067.1678084276318,
+    "word_logits": 267.61576800001785,
+}
 NAMES_BEFORE = "93f4c6ab2099232e"
 
 

@@ -171,9 +171,23 @@ def test_a_size_that_is_no_whole_number_is_one_sentence(tmp_path: Path, value: o
 def test_sizes_come_from_the_file(tmp_path: Path) -> None:
     """A file of quite other sizes, written from our own model in float64, is read and holds."""
     config = SimVTPConfig(
-        image_size=24, frames=6, patch_size=12, tubelet_size=3, dim=40, depth=1, heads=5, mlp_ratio=2.5, decoder_dim=32, decoder_depth=3,
-        decoder_heads=4, vocab_size=61, text_length=20, max_text_positions=20, text_dropout=0.0, pooling="with_pads",
-    )  # fmt: skip
+        image_size=24,
+        frames=6,
+        patch_size=12,
+        tubelet_size=3,
+        dim=40,
+        depth=1,
+        heads=5,
+        mlp_ratio=2.5,
+        decoder_dim=32,
+        decoder_depth=3,
+        decoder_heads=4,
+        vocab_size=61,
+        text_length=20,
+        max_text_positions=20,
+        text_dropout=0.0,
+        pooling="with_pads",
+    )
     batch = random_batch(config, size=5)
     masks = masks_for(batch, config)
     labels = torch.where(masks.input_ids != batch.input_ids, batch.input_ids, -100)
@@ -181,12 +195,14 @@ def test_sizes_come_from_the_file(tmp_path: Path) -> None:
     model = build_model(config).double()
     out = model(batch, replace(masks, word_positions=places, word_labels=labels))
     target = normalise_tubes(out["video_pixels"], out["video_prediction"].dtype)
-    losses = torch.stack([
-        masked_pixel_loss(out["video_prediction"], target),
-        word_loss(out["word_logits"], labels),
-        contrastive_loss(out["video_feature"], out["text_feature"], 0.2),
-        matching_loss(out["match_logits"]),
-    ])  # fmt: skip
+    losses = torch.stack(
+        [
+            masked_pixel_loss(out["video_prediction"], target),
+            word_loss(out["word_logits"], labels),
+            contrastive_loss(out["video_feature"], out["text_feature"], 0.2),
+            matching_loss(out["match_logits"]),
+        ]
+    )
     losses.sum().backward()
     export_released(model, tmp_path / "weights.safetensors")
     weights = safetensors.torch.load_file(tmp_path / "weights.safetensors")

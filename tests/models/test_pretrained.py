@@ -36,13 +36,34 @@ from tests.models.small import CONFIG, masks_for, random_batch, small
 from tests.models.test_parity import DUAL, PRETRAINING, read
 
 FIXTURE = SimVTPConfig(
-    image_size=32, frames=8, patch_size=8, tubelet_size=2, dim=48, depth=3, heads=3, decoder_dim=24, decoder_depth=2, decoder_heads=2,
-    vocab_size=97, text_length=12, max_text_positions=24,
-)  # fmt: skip
+    image_size=32,
+    frames=8,
+    patch_size=8,
+    tubelet_size=2,
+    dim=48,
+    depth=3,
+    heads=3,
+    decoder_dim=24,
+    decoder_depth=2,
+    decoder_heads=2,
+    vocab_size=97,
+    text_length=12,
+    max_text_positions=24,
+)
 OTHER = replace(
-    FIXTURE, image_size=48, frames=6, patch_size=16, tubelet_size=3, dim=64, depth=2, heads=4, mlp_ratio=3.0, decoder_dim=32, decoder_depth=1,
+    FIXTURE,
+    image_size=48,
+    frames=6,
+    patch_size=16,
+    tubelet_size=3,
+    dim=64,
+    depth=2,
+    heads=4,
+    mlp_ratio=3.0,
+    decoder_dim=32,
+    decoder_depth=1,
     decoder_heads=4,
-)  # fmt: skip
+)
 
 
 def released(path: Path = PRETRAINING) -> dict[str, Tensor]:
@@ -77,12 +98,21 @@ def videomae_config(config: SimVTPConfig, **more: Any) -> Any:
     from transformers import VideoMAEConfig
 
     return VideoMAEConfig(
-        image_size=config.image_size, patch_size=config.patch_size, num_frames=config.frames, tubelet_size=config.tubelet_size,
-        hidden_size=config.dim, num_hidden_layers=config.depth, num_attention_heads=config.heads,
-        intermediate_size=round(config.dim * config.mlp_ratio), layer_norm_eps=1e-6, decoder_hidden_size=config.decoder_dim,
-        decoder_num_hidden_layers=config.decoder_depth, decoder_num_attention_heads=config.decoder_heads,
-        decoder_intermediate_size=round(config.decoder_dim * config.mlp_ratio), **more,
-    )  # fmt: skip
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        num_frames=config.frames,
+        tubelet_size=config.tubelet_size,
+        hidden_size=config.dim,
+        num_hidden_layers=config.depth,
+        num_attention_heads=config.heads,
+        intermediate_size=round(config.dim * config.mlp_ratio),
+        layer_norm_eps=1e-6,
+        decoder_hidden_size=config.decoder_dim,
+        decoder_num_hidden_layers=config.decoder_depth,
+        decoder_num_attention_heads=config.decoder_heads,
+        decoder_intermediate_size=round(config.decoder_dim * config.mlp_ratio),
+        **more,
+    )
 
 
 def normalised(clips: Tensor) -> Tensor:
@@ -203,9 +233,13 @@ def test_text_embedding_equals_transformers(config: SimVTPConfig) -> None:
     from transformers import BertConfig, BertModel
 
     sizes = BertConfig(
-        vocab_size=config.vocab_size, hidden_size=config.dim, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        vocab_size=config.vocab_size,
+        hidden_size=config.dim,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
         max_position_embeddings=40,
-    )  # fmt: skip
+    )
     theirs = shaken(BertModel(sizes)).eval()
     for state in (
         theirs.state_dict(),

@@ -44,9 +44,15 @@ def test_output_shapes() -> None:
     out = build_model(CONFIG)(batch, masks)
     b, m, k = 3, masks.masked.shape[1], masks.word_labels.shape[1]
     assert {name: tuple(value.shape) for name, value in out.items()} == {
-        "video_prediction": (b, m, 384), "video_pixels": (b, m, 384), "word_logits": (b, k, 50), "word_labels": (b, k),
-        "video_feature": (b, 24), "text_feature": (b, 24), "match_logits": (2 * b, 2), "negative_index": (b,),
-    }  # fmt: skip
+        "video_prediction": (b, m, 384),
+        "video_pixels": (b, m, 384),
+        "word_logits": (b, k, 50),
+        "word_labels": (b, k),
+        "video_feature": (b, 24),
+        "text_feature": (b, 24),
+        "match_logits": (2 * b, 2),
+        "negative_index": (b,),
+    }
     assert out["video_pixels"].dtype is torch.uint8
 
 

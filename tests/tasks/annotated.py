@@ -1,5 +1,6 @@
-"""Benchmarks in their official form about real clips: a few videos of the embedded data set under
-other names, or frames of them.
+"""Benchmarks in their official form about real clips.
+
+A few videos of the embedded data set under other names, or frames of them.
 """
 
 from __future__ import annotations
@@ -101,8 +102,9 @@ def write_activitynet(root: Path, train: Sequence[Clip], test: Sequence[Clip]) -
 def write_msrvtt_mc(
     root: Path, train: Sequence[Clip], val: Sequence[Clip], test: Sequence[Clip]
 ) -> None:
-    """MSRVTT_data.json with the captions of train and val, MSR_MC_test.csv about the test clips;
-    the right one is number n % 5.
+    """MSRVTT_data.json with the captions of train and val, MSR_MC_test.csv about the test clips.
+
+    The right one is number n % 5.
     """
     kinds = (
         [("train", clip) for clip in train]
@@ -128,8 +130,9 @@ def write_msrvtt_mc(
 
 
 def write_lsmdc_mc(root: Path, splits: dict[str, Sequence[Clip]]) -> None:
-    """The three TAB-separated files; the right sentence comes first but in the test file, which has
-    its number.
+    """The three TAB-separated files.
+
+    The right sentence comes first but in the test file, which has its number.
     """
     times = ["00.00.01.000"] * 4
     for name, (split, clips) in zip(

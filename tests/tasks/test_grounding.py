@@ -1,5 +1,7 @@
-"""Temporal grounding: the loss and the scores against brute force, which frames a segment sees,
-what is learnt, lengths of videos.
+"""Temporal grounding.
+
+The loss and the scores against brute force, which frames a segment sees, what is learnt, lengths of
+videos.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from simvtp.models.downstream.grounding_model import END, INSIDE, START, Groundi
 from simvtp.tasks import open_task
 from simvtp.tasks.grounding import Grounding, SpanLoss, _lengths, candidates, predict
 from tests.small import small_experiment
-from tests.tasks.test_tasks import MODEL, context_of
+from tests.tasks.task_helpers import MODEL, context_of
 
 SEGMENTS = 4
 
@@ -113,8 +115,9 @@ def test_what_is_certain_is_predicted_in_seconds_and_alternatives_differ() -> No
 
 
 def test_with_coverage_each_span_completes_those_before_it() -> None:
-    """Against brute force over all candidates; the first span is the same as with suppression, and
-    none comes twice.
+    """Against brute force over all candidates.
+
+    The first span is the same as with suppression, and none comes twice.
     """
     logits = 2 * torch.randn(
         6, SEGMENTS, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64
@@ -161,7 +164,7 @@ def test_a_blind_model_sees_the_sentence_only() -> None:
     batch = batch_of(2)
     for blind in (True, False):
         model = model_of(blind=blind).eval()
-        one, other, unasked = (
+        one, other, unmasked = (
             model.score(clips, ids, batch.attention_mask)
             for clips, ids in (
                 (batch.clips, batch.input_ids),
@@ -169,7 +172,7 @@ def test_a_blind_model_sees_the_sentence_only() -> None:
                 (batch.clips, batch.input_ids.flip(1)),
             )
         )
-        assert torch.equal(one, other) == blind and not torch.allclose(one, unasked)
+        assert torch.equal(one, other) == blind and not torch.allclose(one, unmasked)
 
 
 def test_what_a_sample_draws_does_not_depend_on_how_the_batch_is_cut() -> None:
@@ -253,9 +256,8 @@ def test_lengths_come_from_the_files_where_the_annotations_do_not_say_them(
 def test_moments_after_the_end_of_their_video_are_counted_and_missed(
     small: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where only the file knows how long the video is: of each split, the first moment lies
-    after the end, the second reaches beyond.
-    """
+    # As where only the file knows how long the video is: of each split, the first moment lies after
+    # the end, the second reaches beyond.
     said: list[str] = []
     context = context_of(small, say=said.append)
     records = open_annotations(small.data, small.runtime, "grounding")

@@ -1,6 +1,4 @@
-"""Retrieval, image-text retrieval and multiple choice on small benchmarks of the official form,
-from the files to the figures.
-"""
+"""Retrieval, image-text retrieval and multiple choice on small benchmarks of the official form."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ from tests.tasks.annotated import (
     write_lsmdc_mc,
     write_msrvtt_mc,
 )
-from tests.tasks.test_tasks import context_of, silent
+from tests.tasks.task_helpers import context_of, silent
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +61,7 @@ def public(pretrained: Experiment, root: Path, dataset: str, *more: str) -> Expe
 
 
 class Listener(nn.Module):
-    """Keeps what it is asked to embed; its features are the mean colour and the number of pieces."""
+    """Encoder that records its inputs; its features are mean colour and number of pieces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,8 +122,9 @@ def test_whole_paragraphs_are_embedded_and_trained_on(
 
 
 def test_flickr30k_from_pictures_to_figures(tmp_path: Path, pretrained: Experiment) -> None:
-    """PNG and JPEG files; five captions a picture, all of them queries; the best of a picture's
-    captions counts.
+    """PNG and JPEG files.
+
+    Five captions a picture, all of them queries; the best of a picture's captions counts.
     """
     test = clips_of(pretrained, "test")[:6]
     write_karpathy(
@@ -283,9 +282,8 @@ def test_published_choices_by_similarity_and_by_the_pair_encoder(
 def test_the_sentence_that_fits_is_right_wherever_it_stands(
     pretrained: Experiment, choices: Path, name: str, folder: str
 ) -> None:
-    """A model that knows the caption of each clip by its colours gets all, one that knows those of
-    others gets none.
-    """
+    # A model that knows the caption of each clip by its colours gets all, one that knows those of
+    # others gets none.
     context = context_of(public(pretrained, choices / folder, name))
     task = open_zero_shot(context)
     assert isinstance(task, SimilarityChoice)

@@ -29,7 +29,7 @@ from simvtp.tasks.twostage import CentreViews
 from simvtp.tracking.address import mlflow_name
 from tests.reference.matrix_ranks import ranks_of_matrix
 from tests.small import small_experiment, small_settings
-from tests.tasks.test_tasks import context_of, silent
+from tests.tasks.task_helpers import context_of, silent
 
 PLAIN = ("test/zero-shot/t2v", "test/zero-shot/v2t", "test/finetuned/t2v", "test/finetuned/v2t")
 VIDEOS = 8  # of the test split
@@ -47,18 +47,16 @@ def plain(
 def asked(
     tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path
 ) -> tuple[Experiment, dict[str, Result], list[str]]:
-    """The same with more figures; the list holds the whole gallery. (experiment, results by key,
-    lines said)
-    """
+    # The same with more figures; the list holds the whole gallery. (experiment, results by key,
+    # lines said).
     more = (f"evaluate.rerank={VIDEOS}", "evaluate.dual_softmax=true")
     experiment, lines = small_experiment(tmp_path_factory.mktemp("asked"), shapes_cache, *more), []
     return experiment, {result.key: result for result in run(experiment, say=lines.append)}, lines
 
 
 def pair_scores(experiment: Experiment, weights: Path) -> tuple[Tensor, Tensor]:
-    """Log-odds [captions, videos] of every pair of the test split, one pair at a time, and the
-    owners of the captions.
-    """
+    # Log-odds [captions, videos] of every pair of the test split, one pair at a time, and the
+    # owners of the captions.
     context = context_of(experiment)
     model = build_model(context.experiment.model, experiment.losses.wanted, 0)
     import_weights(model, weights)
@@ -85,8 +83,9 @@ def same(result: Result) -> Result:
 def test_a_list_of_the_whole_gallery_gives_the_ranking_by_the_matching_head(
     asked: tuple[Experiment, dict[str, Result], list[str]],
 ) -> None:
-    """Whatever the first stage: also that of the fine-tuned dual encoder, whose list the
-    pre-trained pair encoder re-ranks.
+    """Whatever the first stage.
+
+    Also that of the fine-tuned dual encoder, whose list the pre-trained pair encoder re-ranks.
     """
     experiment, results, _ = asked
     matrix, owners = pair_scores(
@@ -264,9 +263,8 @@ def test_a_clip_that_does_not_decode_is_grey_in_the_second_stage_too(
 def test_two_ranks_measure_what_one_does(
     tmp_path: Path, shapes_cache: Path, plain: tuple[Experiment, list[Result]]
 ) -> None:
-    """Rank 0 scores both stages while the other waits, in the zero-shot stage and after the
-    fine-tuning, and both go on.
-    """
+    # Rank 0 scores both stages while the other waits, in the zero-shot stage and after the fine-
+    # tuning, and both go on.
     more = (f"finetune.init={plain[0].run_dir}", "evaluate.rerank=3", "evaluate.dual_softmax=true")
     command = [
         sys.executable,

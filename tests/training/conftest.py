@@ -1,6 +1,4 @@
-"""One thread each: these models are so small that a second one only waits, most of all on a busy
-machine.
-"""
+"""One thread a process: the models are so small that a second thread only waits."""
 
 import os
 

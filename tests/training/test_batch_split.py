@@ -1,4 +1,4 @@
-"""How a global batch is cut: derived, checked, and said in one line."""
+"""The split of a global batch: derived, checked, and described in one line."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ def test_given_accumulation_stays_as_it_is() -> None:
 
 
 def test_a_batch_that_cannot_be_cut_names_numbers_that_can() -> None:
-    with pytest.raises(ConfigError, match=r"batch_size=64 of stage finetune cannot be split over 3 ranks and 1 accumulation step: "
-                                          r"use 1, 2, 4, 8, 16, 32 or 64 ranks, or a batch_size of 63 or 66\."):  # fmt: skip
+    with pytest.raises(
+        ConfigError,
+        match=r"batch_size=64 of stage finetune cannot be split over 3 ranks and 1 accumulation "
+        r"step: "
+        r"use 1, 2, 4, 8, 16, 32 or 64 ranks, or a batch_size of 63 or 66\.",
+    ):
         split_batch("finetune", 64, 3, accumulate=0)
     with pytest.raises(ConfigError, match=r"use 1 or 3 ranks, or a batch_size of 8 or 16\."):
         split_batch("pretrain", 12, 2, accumulate=4)

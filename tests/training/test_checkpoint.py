@@ -25,7 +25,7 @@ from simvtp.training.checkpointing.checkpoint import (
     sha256_of,
     write_weights,
 )
-from tests.training.helpers import in_process, pretrain
+from tests.training.training_runs import in_process, pretrain
 
 
 def state(value: float = 1.0, size: int = 10) -> dict:
@@ -128,7 +128,8 @@ def assert_old_one_stays(checkpoints: Checkpoints, large: dict) -> None:
     checkpoints.save(1, state())
     with pytest.raises(
         UserError,
-        match=r"cannot save the checkpoint .*step_00000002.pt: .+; the checkpoints saved before it are intact. Free",
+        match=r"cannot save the checkpoint .*step_00000002.pt: .+; the checkpoints saved before it "
+        r"are intact. Free",
     ):
         checkpoints.save(2, large)
     assert [path.name for path in checkpoints.directory.iterdir()] == ["step_00000001.pt"]
@@ -148,7 +149,7 @@ def limited(directory: Path) -> None:
 
 
 def test_a_file_that_may_not_grow_keeps_the_old_checkpoint(tmp_path: Path) -> None:
-    """The same without the right to mount: the operating system refuses to let the file grow."""
+    # The same without the right to mount: the operating system refuses to let the file grow.
     (tmp_path / "c").mkdir()
     process = in_process(limited, tmp_path / "c")
     process.join(60)
@@ -183,9 +184,8 @@ def test_no_leftovers_of_a_killed_save(tmp_path: Path) -> None:
 
 
 def test_best_weights_of_steps_that_are_done_again_are_forgotten(tmp_path: Path) -> None:
-    """A run killed after it wrote best weights of step 9, but before its checkpoint, continues from
-    step 8.
-    """
+    # A run killed after it wrote best weights of step 9, but before its checkpoint, continues from
+    # step 8.
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (4, 8, 9):
         checkpoints.save_best(step, state())

@@ -1,5 +1,6 @@
-"""Two gloo ranks give what one process gives with the whole batch: losses, gradients, weights,
-journal.
+"""Two gloo ranks give what one process gives with the whole batch.
+
+Losses, gradients, weights, journal.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from simvtp.training.loop import train
 from simvtp.training.losses import contrastive_loss, word_loss
 from simvtp.training.objectives import Objective, PretrainObjective, RetrievalObjective
 from simvtp.training.parallel import distributed
-from tests.training.helpers import (
+from tests.training.training_runs import (
     MODEL,
     TRAIN,
     draw_with_negatives_of,
@@ -63,8 +64,9 @@ def losses_and_gradients(
 
 
 def my_half(batch: Batch, masks: Masks) -> tuple[Batch, Masks]:
-    """This rank's samples, with the masks they have in the whole batch; negatives counted within
-    the half.
+    """This rank's samples, with the masks they have in the whole batch.
+
+    Negatives counted within the half.
     """
     size = len(batch) // distributed.world()
     start = distributed.rank() * size
@@ -119,8 +121,9 @@ def test_losses_and_gradients_equal_one_process(tmp_path: Path) -> None:
 
 
 def local_and_empty(path: Path) -> None:
-    """Local negatives see only the rank's own samples; words are averaged over ranks even if one of
-    them has none.
+    """Local negatives see only the rank's own samples.
+
+    Words are averaged over ranks even if one of them has none.
     """
     generator = torch.Generator().manual_seed(0)
     video, text = torch.randn(8, 6, generator=generator), torch.randn(8, 6, generator=generator)
@@ -155,8 +158,9 @@ def test_local_negatives_and_a_rank_without_words(tmp_path: Path) -> None:
 def train_here(
     directory: Path, stop_at: int = 0, accumulate: int = 1, losses: LossConfig | None = None
 ) -> torch.nn.Module:
-    """The whole loop on this rank's share of the batches; rank 1 alone is asked to stop at the step
-    `stop_at`.
+    """The whole loop on this rank's share of the batches.
+
+    Rank 1 alone is asked to stop at the step `stop_at`.
     """
     from simvtp.runs.journal import Journal
 
@@ -225,8 +229,9 @@ def train_and_compare(directory: Path) -> None:
 
 
 def test_accumulation_on_two_ranks_equals_one_process(tmp_path: Path) -> None:
-    """Gradients are exchanged after the last micro-batch only; the ranks' weights must still be the
-    same, bit by bit.
+    """Gradients are exchanged after the last micro-batch only.
+
+    The ranks' weights must still be the same, bit by bit.
     """
     from safetensors.torch import load_file
 
@@ -341,9 +346,8 @@ def test_processes_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def fail_on(rank: int, kind: type[Exception]) -> None:
-    """Whoever fails, and however, every rank leaves with an error, and with the same sentence if it
-    is one for the user.
-    """
+    # Whoever fails, and however, every rank leaves with an error, and with the same sentence if it
+    # is one for the user.
 
     def work() -> int:
         if distributed.rank() == rank:

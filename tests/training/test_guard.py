@@ -1,5 +1,6 @@
-"""Two attempts at one run: the one that was replaced writes nothing more, and what it left behind
-is not mistaken for ours.
+"""Two attempts at one run.
+
+The one that was replaced writes nothing more, and what it left behind is not mistaken for ours.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from simvtp.training.checkpointing.checkpoint import Checkpoints
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.parallel import distributed
-from tests.training import helpers
-from tests.training.helpers import (
+from tests.training import training_runs
+from tests.training.training_runs import (
     draw_with_negatives_of,
     lines,
     make_batch,
@@ -47,8 +48,9 @@ def content(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("renames", range(9))
 def test_whichever_file_comes_next_it_gets_no_name(tmp_path: Path, renames: int) -> None:
-    """start.json, checkpoints at 4, 8, 12, best weights, ..., the final weights, the outcome: each
-    asks the guard.
+    """start.json, checkpoints at 4, 8, 12, best weights, ..., the final weights, the outcome.
+
+    Each asks the guard.
     """
     allowed = [renames]
 
@@ -98,7 +100,7 @@ def fenced_on_main(directory: Path) -> None:
         for step in range(first, 20):
             yield make_batch(step).part(half.start, half.stop)
 
-    objective = PretrainObjective(helpers.LossConfig())
+    objective = PretrainObjective(training_runs.LossConfig())
     with pytest.raises(Fenced):
         train(
             make_stage(directory),
@@ -122,7 +124,7 @@ def stop_after(steps: int) -> Any:
     stop = StopFlag()
 
     def source(first: int) -> Iterator[Batch]:
-        for step, batch in enumerate(helpers.batches(first), start=first):
+        for step, batch in enumerate(training_runs.batches(first), start=first):
             if step + 1 == steps:
                 stop.set("test")
             yield batch
@@ -131,8 +133,9 @@ def stop_after(steps: int) -> Any:
 
 
 def test_a_checkpoint_of_a_replaced_attempt_is_put_aside(tmp_path: Path) -> None:
-    """The stale attempt got a later checkpoint in; its journal is not ours. We continue from our
-    own, with a warning.
+    """The stale attempt got a later checkpoint in; its journal is not ours.
+
+    We continue from our own, with a warning.
     """
     ours, stale = tmp_path / "ours", tmp_path / "stale"
     pretrain(ours, **stop_after(7))
@@ -165,7 +168,7 @@ def test_checkpoints_from_before_there_were_marks_are_still_continued(tmp_path: 
 
     def source(first: int) -> Iterator[Batch]:
         seen.append(first)
-        yield from helpers.batches(first)
+        yield from training_runs.batches(first)
 
     pretrain(tmp_path, source=source)
     assert seen == [7]

@@ -1,4 +1,4 @@
-"""The loop: accumulation, divergence, no host sync, evaluation, precision, options."""
+"""The loop: accumulation, divergence, evaluation, precision, options."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from simvtp.batch import Batch
 from simvtp.config.train_config import LossConfig
@@ -21,8 +19,8 @@ from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.training.objectives import RetrievalObjective
 from simvtp.training.stage import StageOutcome, step_seed
-from tests.training import helpers
-from tests.training.helpers import (
+from tests.training import training_runs
+from tests.training.training_runs import (
     MODEL,
     TRAIN,
     draw_with_negatives_of,
@@ -45,8 +43,9 @@ def weights(outcome: StageOutcome) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulation_equals_one_big_batch(tmp_path: Path, accumulate: int) -> None:
-    """For MVM, MLM (captions of different lengths) and VTM with given negatives; VTC's negatives
-    are the micro-batch's.
+    """For MVM, MLM (captions of different lengths) and VTM with given negatives.
+
+    VTC's negatives are the micro-batch's.
     """
     found = []
     for count in (1, accumulate):
@@ -87,7 +86,7 @@ def test_masks_do_not_depend_on_the_micro_batches(tmp_path: Path) -> None:
 
     def spy(count: int) -> Callable[..., Any]:
         def drawn(batch: Batch, step: int, first: int) -> Any:
-            masks = helpers.draw(batch, step, first)
+            masks = training_runs.draw(batch, step, first)
             seen.setdefault(count, []).append(masks.masked)
             return masks
 
@@ -106,7 +105,8 @@ def test_masks_do_not_depend_on_the_micro_batches(tmp_path: Path) -> None:
 def test_a_batch_that_cannot_be_cut_evenly_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match="batch_size=8 of stage pretrain cannot be split into 3 accumulation steps: use a batch_size of 6 or 9",
+        match="batch_size=8 of stage pretrain cannot be split into 3 accumulation steps: use a "
+        "batch_size of 6 or 9",
     ):
         pretrain(tmp_path, accumulate=3)
 
@@ -124,13 +124,14 @@ def test_a_short_batch_and_the_end_of_the_data_are_named(tmp_path: Path) -> None
 
 
 class Fragile(SimVTP):
-    """The real model, with a defect: a clip whose first pixel is (255, 0, 255) gives an infinite or
-    undefined output.
+    """The real model, with a defect.
+
+    A clip whose first pixel is (255, 0, 255) gives an infinite or undefined output.
     """
 
     def __init__(self, kind: str) -> None:
         super().__init__(MODEL)
-        self.initialise(helpers.SEED)
+        self.initialise(training_runs.SEED)
         self.kind = kind
 
     def forward(
@@ -157,7 +158,7 @@ def poisoned(at: int, sample: int) -> Callable[[int], Iterator[Batch]]:
     """The usual batches; in step `at` (from 1), `sample` carries the mark."""
 
     def source(first: int) -> Iterator[Batch]:
-        for done, batch in enumerate(helpers.batches(first), start=first):
+        for done, batch in enumerate(training_runs.batches(first), start=first):
             batch.clips[:, 0, 0, 0] = 0
             if done + 1 == at:
                 batch.clips[sample, 0, 0, 0] = torch.tensor([255, 0, 255], dtype=torch.uint8)
@@ -171,8 +172,9 @@ def poisoned(at: int, sample: int) -> Callable[[int], Iterator[Batch]]:
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
     tmp_path: Path, kind: str, at: int, noticed: int
 ) -> None:
-    """Log every 3 and save every 4 steps: it is noticed at the next of those, and no checkpoint is
-    written from then on.
+    """Log every 3 and save every 4 steps.
+
+    It is noticed at the next of those, and no checkpoint is written from then on.
     """
     steps: list[int] = []
 
@@ -201,14 +203,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
         assert all(value.isfinite().all() for value in state["weights"].values())
 
 
-def test_the_run_continues_from_the_last_good_checkpoint_once_the_clip_is_mended(
+def test_the_run_continues_from_the_last_good_checkpoint_once_the_clip_is_repaired(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(TrainingDiverged):
         pretrain(tmp_path / "a", model=Fragile("nan"), source=poisoned(7, 0))
-    mended = pretrain(tmp_path / "a", model=Fragile("nan"), source=poisoned(99, 0))
+    repaired = pretrain(tmp_path / "a", model=Fragile("nan"), source=poisoned(99, 0))
     never = pretrain(tmp_path / "b", model=Fragile("nan"), source=poisoned(99, 0))
-    assert all(torch.equal(value, weights(never)[name]) for name, value in weights(mended).items())
+    assert all(
+        torch.equal(value, weights(never)[name]) for name, value in weights(repaired).items()
+    )
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
     assert not [line for line in lines(tmp_path / "a") if line["kind"] == "event"]
 
@@ -222,143 +226,6 @@ def test_weights_that_overflow_are_not_saved(tmp_path: Path) -> None:
     ):
         pretrain(tmp_path, train=train, checkpoint_every=1, log_every=50)
     assert not list((tmp_path / "checkpoints").rglob("step_*.pt"))
-
-
-# ---- no host sync, no shape change ---------------------------------------------------------------
-
-
-class Watch(TorchDispatchMode):
-    """Writes down each operation with its shapes, and refuses those that make the host wait or give
-    shapes that depend on data.
-    """
-
-    WAITING = (
-        "_local_scalar_dense",
-        "item",
-        "nonzero",
-        "masked_select",
-        "is_nonzero",
-        "equal",
-        "unique",
-        "bincount",
-        "repeat_interleave",
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.quiet = False  # in a step that must not wait
-        self.trace: list[tuple[Any, ...]] = []
-        self.traces: dict[int, list[tuple[Any, ...]]] = {}
-
-    def begin(self, step: int, quiet: bool) -> None:
-        self.quiet, self.trace = quiet, []
-        self.traces[step] = self.trace
-
-    def refuse(self, what: str) -> None:
-        if self.quiet:
-            raise AssertionError(f"{what} makes the host wait inside a step")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        if name in self.WAITING:
-            self.refuse(name)
-        if name in ("index", "index_put_", "index_put"):
-            indices = [i for i in tree_flatten(args[1])[0] if isinstance(i, torch.Tensor)]
-            if any(i.dtype in (torch.bool, torch.uint8) for i in indices):
-                self.refuse("indexing with a mask")
-        result = func(*args, **(kwargs or {}))
-        flat = [
-            value for value in tree_flatten((args, result))[0] if isinstance(value, torch.Tensor)
-        ]
-        self.trace.append((name, *(tuple(value.shape) for value in flat)))
-        return result
-
-
-@pytest.mark.parametrize(
-    ("model", "settings", "stage"),
-    [
-        ({}, {}, {}),
-        (
-            {"contrastive_text": "clean", "vtm_negatives": "hard"},
-            {"ema_decay": 0.9},
-            {"accumulate": 2},
-        ),
-        (
-            {"reuse_pair_pass": False, "text_decoder_depth": 1},
-            {"clip_norm": 0.0},
-            {"gradient_checkpointing": True},
-        ),
-    ],
-)
-def test_no_host_sync_and_no_shape_change_between_log_lines(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    model: dict[str, Any],
-    settings: dict[str, Any],
-    stage: dict[str, Any],
-) -> None:
-    watch = Watch()
-    for name in (
-        "item",
-        "tolist",
-        "numpy",
-        "__bool__",
-        "__int__",
-        "__float__",
-        "__index__",
-        "__array__",
-    ):
-        real = getattr(torch.Tensor, name)
-
-        def watched(self: torch.Tensor, *args: Any, _real: Any = real, _name: str = name) -> Any:
-            watch.refuse(f"Tensor.{_name}")
-            return _real(self, *args)
-
-        monkeypatch.setattr(torch.Tensor, name, watched)
-
-    def source(first: int) -> Iterator[Batch]:
-        for done in range(first, 100):
-            watch.quiet = False
-            batch = make_batch(done)
-            watch.begin(done + 1, quiet=(done + 1) % 5 != 0)
-            yield batch
-
-    config = replace(MODEL, **model)
-    options = {
-        "train": replace(TRAIN, **settings),
-        **stage,
-        "total_steps": 15,
-        "log_every": 5,
-        "checkpoint_every": 100,
-    }
-    with watch:
-        outcome = pretrain(tmp_path, model=make_model(config=config), source=source, **options)
-    assert outcome.step == 15
-    assert len(watch.traces[7]) > 300
-    for step in (3, 4, 8, 9, 12, 13, 14):
-        assert watch.traces[step] == watch.traces[7], step
-    assert (
-        watch.traces[6] == watch.traces[11]
-    )  # the first step after a log line starts the sums anew
-
-
-def test_the_watch_notices_a_wait(tmp_path: Path) -> None:
-    class Waiting(SimVTP):
-        def forward(
-            self, batch: Batch, masks: Any, options: ForwardOptions = DEFAULT_OPTIONS
-        ) -> dict[str, torch.Tensor]:
-            outputs = super().forward(batch, masks, options)
-            return outputs if float(outputs["video_prediction"].detach().sum()) > -1e9 else {}
-
-    watch = Watch()
-
-    def source(first: int) -> Iterator[Batch]:
-        batch = make_batch(0)
-        watch.begin(1, quiet=True)
-        yield batch
-
-    with watch, pytest.raises(AssertionError, match="makes the host wait"):
-        pretrain(tmp_path, model=Waiting(MODEL), source=source)
 
 
 # ---- evaluation and the choice of weights --------------------------------------------------------
@@ -463,7 +330,7 @@ def test_compiled_blocks_give_the_same_loss_and_the_same_names(tmp_path: Path) -
 
 def test_fine_tuning_needs_no_masks(tmp_path: Path) -> None:
     from simvtp.training.loop import train
-    from tests.training.helpers import batches, make_stage
+    from tests.training.training_runs import batches, make_stage
 
     stage = make_stage(tmp_path, name="finetune", total_steps=4)
     dual = DualEncoder.from_unified(make_model(), drop_path=0.2)
@@ -488,9 +355,23 @@ def test_what_a_log_line_holds(tmp_path: Path) -> None:
     )
     names = set(found[-1]["metrics"])
     assert names >= {
-        "loss/total", "loss/mvm", "loss/mlm", "loss/vtc", "loss/vtm", "acc/mlm", "acc/vtc", "acc/vtm", "lr", "grad_norm",
-        "speed/clips_per_s", "speed/data_wait_share", "speed/step_s", "speed/eta_s", "system/cpu_hours", "system/gpu_hours",
-    }  # fmt: skip
+        "loss/total",
+        "loss/mvm",
+        "loss/mlm",
+        "loss/vtc",
+        "loss/vtm",
+        "acc/mlm",
+        "acc/vtc",
+        "acc/vtm",
+        "lr",
+        "grad_norm",
+        "speed/clips_per_s",
+        "speed/data_wait_share",
+        "speed/step_s",
+        "speed/eta_s",
+        "system/cpu_hours",
+        "system/gpu_hours",
+    }
     last = found[-1]["metrics"]
     parts = sum(last[f"loss/{name}"] for name in ("mvm", "mlm", "vtc", "vtm"))
     assert last["loss/total"] == pytest.approx(parts, rel=1e-5)

@@ -19,7 +19,7 @@ from simvtp.training.losses import (
     word_loss,
 )
 from simvtp.training.objectives import PretrainObjective, RetrievalObjective
-from tests.training.helpers import draw, make_batch, make_model
+from tests.training.training_runs import draw, make_batch, make_model
 
 
 def test_tubes_are_normalised_per_tube_and_channel() -> None:

@@ -20,11 +20,11 @@ from simvtp.training.optim import (
     set_rate,
     update_ema,
 )
-from tests.training.helpers import MODEL, make_model
+from tests.training.training_runs import MODEL, make_model
 
 
 def names_by_group(model: torch.nn.Module, **options: float) -> dict[str, dict]:
-    """{parameter name: its group}"""
+    """{parameter name: its group}."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         name_of[id(p)]: group
@@ -98,8 +98,9 @@ def test_rate_is_scaled_by_group_and_settings_arrive() -> None:
 
 
 def test_published_schedule_to_the_digit() -> None:
-    """Against the released construction: linspace(0, base, warm-up) followed by the half cosine,
-    over the published 2.4 M steps / 1000.
+    """Against the released construction.
+
+    Linspace(0, base, warm-up) followed by the half cosine, over the published 2.4 M steps / 1000.
     """
     train = TrainConfig()  # 200 epochs, a fifth of them warm-up, batch 1024
     assert train.lr == pytest.approx(6e-4) and train.min_lr == pytest.approx(4e-5)

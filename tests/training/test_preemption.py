@@ -13,7 +13,7 @@ import pytest
 
 from simvtp.errors import Stopped
 from simvtp.training.checkpointing.preemption import STOP_SIGNALS, stop_on_signals
-from tests.training.helpers import in_process, pretrain
+from tests.training.training_runs import in_process, pretrain
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -35,12 +35,11 @@ def test_a_second_ctrl_c_is_not_ignored() -> None:
 
 
 def train_while_logging(directory: Path) -> None:
-    """SIGUSR2 arrives while the process is inside a logging handler, which swallows every exception
-    that is raised there.
-    """
+    # SIGUSR2 arrives while the process is inside a logging handler, which swallows every exception
+    # that is raised there.
     inside = []
 
-    class Slow(logging.StreamHandler):
+    class SlowHandler(logging.StreamHandler):
         def emit(self, record: logging.LogRecord) -> None:
             try:
                 inside.append(record)
@@ -50,7 +49,7 @@ def train_while_logging(directory: Path) -> None:
                 self.handleError(record)
 
     log = logging.getLogger("simvtp.slow")
-    log.addHandler(Slow())
+    log.addHandler(SlowHandler())
     log.propagate = False
 
     def on_log(record: dict[str, Any]) -> None:
@@ -62,7 +61,7 @@ def train_while_logging(directory: Path) -> None:
     assert list((directory / "checkpoints/pretrain").glob("step_00000004.pt"))
 
 
-def test_a_signal_inside_a_logging_call_is_heard(tmp_path: Path) -> None:
+def test_a_signal_inside_a_logging_call_is_noticed(tmp_path: Path) -> None:
     process = in_process(train_while_logging, tmp_path)
     process.join(60)
     assert process.exitcode == 0
@@ -78,15 +77,16 @@ def listen_although_blocked() -> None:
     assert set(STOP_SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_signals_that_the_starter_had_blocked_are_heard() -> None:
+def test_signals_that_the_starter_had_blocked_are_noticed() -> None:
     process = in_process(listen_although_blocked)
     process.join(60)
     assert process.exitcode == 0
 
 
 def fork_inside() -> None:
-    """A worker forked while the handlers are set: SIGUSR1 leaves it alone, SIGTERM ends it, the
-    parent's flag stays down.
+    """A worker forked while the handlers are set.
+
+    SIGUSR1 leaves it alone, SIGTERM ends it, the parent's flag stays down.
     """
     with stop_on_signals() as stop:
         child = os.fork()

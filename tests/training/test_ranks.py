@@ -1,5 +1,6 @@
-"""The same curve however many ranks carry it: nodes, shards, and a change of their number on the
-way.
+"""The loss curve is the same for any number of ranks.
+
+This includes several nodes, shards, and a change of the number of ranks on the way.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective, RetrievalObjective
 from simvtp.training.parallel import distributed
 from simvtp.training.parallel.parallel_model import ParallelModel
-from tests.training.helpers import (
+from tests.training.training_runs import (
     TRAIN,
     draw_with_negatives_of,
     kill_me,
@@ -40,9 +41,8 @@ SETTINGS = replace(TRAIN, base_lr=0.01, ema_decay=0.8)  # dropout of the text is
 
 
 def score(model: torch.nn.Module, step: int) -> dict[str, float]:
-    """A figure that the weights decide, so that the weights chosen show whether every rank scored
-    the same model.
-    """
+    # A figure that the weights decide, so that the weights chosen show whether every rank scored
+    # the same model.
     assert distributed.is_main()
     return {"val/score": float(torch.stack([p.abs().mean() for p in model.parameters()]).mean())}
 
@@ -56,8 +56,9 @@ def learn(
     dual: bool = False,
     **changes: Any,
 ) -> None:
-    """This rank's part of 20 steps, asked to stop after `until`: of pre-training, or of the
-    fine-tuning of a dual encoder.
+    """This rank's part of 20 steps, asked to stop after `until`.
+
+    Of pre-training, or of the fine-tuning of a dual encoder.
     """
     stop, size = StopFlag(), 8 // distributed.world()
 
@@ -145,9 +146,8 @@ def test_the_number_of_ranks_may_change_on_the_way(
 def test_shards_give_the_curve_of_one_process(
     tmp_path: Path, alone: Path, changes: dict[str, Any]
 ) -> None:
-    """Clipping, the moving average, evaluation on rank 0 and the choice of the best weights
-    included.
-    """
+    # Clipping, the moving average, evaluation on rank 0 and the choice of the best weights
+    # included.
     learn_on(2, tmp_path, shard=True, **changes)
     assert_same_curve(tmp_path, alone)
 
@@ -159,8 +159,9 @@ def test_drop_path_of_a_sample_does_not_depend_on_the_ranks(tmp_path: Path) -> N
 
 
 def test_derived_accumulation_on_shards_gives_the_curve_of_one_process(tmp_path: Path) -> None:
-    """Four micro-batches in one process, two on each of two ranks; without VTC, whose negatives are
-    those of the micro-batches.
+    """Four micro-batches in one process, two on each of two ranks.
+
+    Without VTC, whose negatives are those of the micro-batches.
     """
     options = {
         "accumulate": 0,

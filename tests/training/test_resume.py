@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from simvtp.batch import Batch
 from simvtp.errors import CheckpointError, Stopped
-from tests.training import helpers
-from tests.training.helpers import TRAIN, in_process, lines, metrics, pretrain
+from tests.training import training_runs
+from tests.training.training_runs import TRAIN, in_process, lines, metrics, pretrain
 
 CHANGES = {"train": replace(TRAIN, ema_decay=0.9), "evaluate_at": (6, 14, 20), "best": "val/score"}
 
@@ -28,8 +28,10 @@ def score(model: torch.nn.Module, step: int) -> dict[str, float]:
 
 
 def run(directory: Path, die: str = "", pause: float = 0.0) -> None:
-    """The tiny training; `die` = "batch:7" (at the 7th batch), "fsync:2" (a save is written, not
-    renamed), "replace:2" (just renamed).
+    """The tiny training.
+
+    `die` = "batch:7" (at the 7th batch), "fsync:2" (a save is written, not renamed), "replace:2"
+    (just renamed).
     """
     where, _, count = die.partition(":")
     if where in ("fsync", "replace"):
@@ -38,17 +40,17 @@ def run(directory: Path, die: str = "", pause: float = 0.0) -> None:
         def deadly(*args: object) -> None:
             calls[0] += 1
             if where == "fsync" and calls[0] == int(count):
-                helpers.kill_me()
+                training_runs.kill_me()
             real(*args)
             if where == "replace" and calls[0] == int(count):
-                helpers.kill_me()
+                training_runs.kill_me()
 
         setattr(os, where, deadly)
 
     def source(first: int) -> Iterator[Batch]:
-        for i, batch in enumerate(helpers.batches(first)):
+        for i, batch in enumerate(training_runs.batches(first)):
             if where == "batch" and i == int(count):
-                helpers.kill_me()
+                training_runs.kill_me()
             time.sleep(pause)
             yield batch
 
@@ -137,7 +139,7 @@ def test_a_stopped_stage_says_so_and_loses_no_step(tmp_path: Path) -> None:
     stop, seen = StopFlag(), []
 
     def source(first: int) -> Iterator[Batch]:
-        for i, batch in enumerate(helpers.batches(first)):
+        for i, batch in enumerate(training_runs.batches(first)):
             if first + i == 6:
                 stop.set("test")
             seen.append(first + i)
@@ -159,7 +161,7 @@ def test_a_stop_during_an_evaluation_saves_the_step_and_evaluates_again(
     seen: list[int] = []
 
     def source(first: int) -> Iterator[Batch]:
-        for i, batch in enumerate(helpers.batches(first), start=first):
+        for i, batch in enumerate(training_runs.batches(first), start=first):
             seen.append(i)
             yield batch
 
@@ -184,7 +186,7 @@ def test_a_stop_before_an_evaluation_does_not_wait_for_it(tmp_path: Path, unbrok
     stop, scored = StopFlag(), []
 
     def source(first: int) -> Iterator[Batch]:
-        for i, batch in enumerate(helpers.batches(first), start=first):
+        for i, batch in enumerate(training_runs.batches(first), start=first):
             if i + 1 == 14:
                 stop.set("test")
             yield batch
@@ -209,9 +211,8 @@ def test_a_spoilt_last_checkpoint_falls_back_to_the_one_before(
     last = tmp_path / "checkpoints/pretrain/step_00000016.pt"
     content = bytearray(last.read_bytes())
     if damage == "flip":
-        middle = (
-            len(content) // 2
-        )  # a run longer than the padding between two tensors (under 64 bytes), whose loss harms nothing
+        # Longer than the padding between two tensors (under 64 bytes), whose loss harms nothing.
+        middle = len(content) // 2
         content[middle : middle + 256] = bytes(
             byte ^ 0xFF for byte in content[middle : middle + 256]
         )
@@ -234,7 +235,7 @@ def test_a_spoilt_last_checkpoint_falls_back_to_the_one_before(
     assert "Falling back to step 14" in caplog.text
 
 
-def test_when_no_checkpoint_is_readable_the_stage_starts_anew(
+def test_when_no_checkpoint_is_readable_the_stage_starts_from_the_beginning(
     tmp_path: Path, unbroken: Path
 ) -> None:
     process = in_process(run, tmp_path, "batch:10")
@@ -244,13 +245,13 @@ def test_when_no_checkpoint_is_readable_the_stage_starts_anew(
     pretrain(tmp_path, evaluate=score, **CHANGES)
     assert_same(tmp_path, unbroken)
     messages = [line["message"] for line in lines(tmp_path) if line["kind"] == "event"]
-    assert len(messages) == 2 and "starts anew" in messages[-1]
+    assert len(messages) == 2 and "starts from the beginning" in messages[-1]
 
 
 def test_a_finished_stage_is_not_run_again_and_gives_its_weights(tmp_path: Path) -> None:
     first = pretrain(tmp_path)
     length = (tmp_path / "journal.jsonl").stat().st_size
-    model = helpers.make_model()
+    model = training_runs.make_model()
 
     def no_data(first: int) -> Iterator[Batch]:
         raise AssertionError("a finished stage must not read data")

@@ -12,8 +12,8 @@ import torch
 from simvtp.errors import UserError
 from simvtp.training.checkpointing.background_writer import Writer, snapshot
 from simvtp.training.checkpointing.checkpoint import Checkpoints
-from tests.training import helpers
-from tests.training.helpers import pretrain
+from tests.training import training_runs
+from tests.training.training_runs import pretrain
 
 
 def test_a_snapshot_is_of_its_moment() -> None:
@@ -43,7 +43,7 @@ def test_an_error_is_raised_by_the_next_call_and_once() -> None:
     assert order == ["a", "b"]
 
 
-class Slow:
+class SlowSave:
     """`Checkpoints.save`, held back until it is let go; `broken` writes of these steps fail."""
 
     def __init__(
@@ -64,11 +64,12 @@ class Slow:
 def test_training_goes_on_while_a_checkpoint_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The write of step 4 ends only after step 6; what it holds is the state of step 4, as in a run
-    that nothing held back.
+    """The write of step 4 ends only after step 6.
+
+    What it holds is the state of step 4, as in a run that nothing held back.
     """
     pretrain(tmp_path / "plain", total_steps=7, keep=5)
-    slow = Slow(monkeypatch, hold=4)
+    slow = SlowSave(monkeypatch, hold=4)
 
     def on_log(record: dict[str, Any]) -> None:
         if record["step"] == 6:
@@ -94,11 +95,11 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 def test_a_failed_write_ends_the_training_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Slow(monkeypatch, broken=(4,))
+    SlowSave(monkeypatch, broken=(4,))
     steps: list[int] = []
 
     def source(first: int) -> Any:
-        for i, batch in enumerate(helpers.batches(first), start=first):
+        for i, batch in enumerate(training_runs.batches(first), start=first):
             steps.append(i + 1)
             yield batch
 
@@ -111,7 +112,7 @@ def test_a_failed_write_ends_the_training_soon(
 def test_a_stage_does_not_end_on_a_failed_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Slow(monkeypatch, broken=(8,))
+    SlowSave(monkeypatch, broken=(8,))
     with pytest.raises(UserError, match="cannot save step 8"):
         pretrain(tmp_path, total_steps=8)
     assert not (tmp_path / "checkpoints/pretrain.json").exists()
@@ -122,13 +123,14 @@ def test_a_stage_does_not_end_on_a_failed_write(
 def test_an_error_of_training_is_the_one_that_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A write that fails at the same time is logged; nothing is written any more when the error
-    comes out.
+    """A write that fails at the same time is logged.
+
+    Nothing is written any more when the error comes out.
     """
-    slow = Slow(monkeypatch, hold=4, broken=(4,))
+    slow = SlowSave(monkeypatch, hold=4, broken=(4,))
 
     def source(first: int) -> Any:
-        for i, batch in enumerate(helpers.batches(first), start=first):
+        for i, batch in enumerate(training_runs.batches(first), start=first):
             if i == 5:
                 slow.go.set()
                 raise RuntimeError("the data broke")

@@ -31,17 +31,30 @@ from simvtp.training.stage import Stage, StageOutcome
 MASK_ID = 3
 SEED = 5
 MODEL = SimVTPConfig(
-    image_size=16, frames=4, patch_size=8, tubelet_size=2, dim=16, depth=2, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=1,
-    vocab_size=40, text_length=8, max_text_positions=8, text_dropout=0.1,
-)  # fmt: skip
+    image_size=16,
+    frames=4,
+    patch_size=8,
+    tubelet_size=2,
+    dim=16,
+    depth=2,
+    heads=2,
+    decoder_dim=8,
+    decoder_depth=1,
+    decoder_heads=1,
+    vocab_size=40,
+    text_length=8,
+    max_text_positions=8,
+    text_dropout=0.1,
+)
 MASKS = MaskConfig(video_ratio=0.5, text_ratio=0.5)
 TRAIN = TrainConfig(batch_size=8, base_lr=0.1, base_min_lr=0.001, warmup_ratio=0.2, clip_norm=1.0)
 ALL = ("mvm", "mlm", "vtc", "vtm")
 
 
 def make_batch(step: int, size: int = 8, model: SimVTPConfig = MODEL) -> Batch:
-    """The batch of `step`: random pixels and captions of different lengths, always the same for the
-    same step.
+    """The batch of `step`.
+
+    Random pixels and captions of different lengths, always the same for the same step.
     """
     generator = torch.Generator().manual_seed(1000 + step)
     side = model.image_size
@@ -75,7 +88,7 @@ def draw(batch: Batch, step: int, first_sample: int) -> Masks:
 
 
 def draw_with_negatives_of(group: int) -> Callable[[Batch, int, int], Masks]:
-    """As `draw`, with the next sample of the same group of `group` samples as negative."""
+    """Returns `draw` with the next sample of the same group of `group` samples as negative."""
 
     def drawn(batch: Batch, step: int, first_sample: int) -> Masks:
         index = torch.arange(len(batch))
@@ -94,9 +107,18 @@ def make_model(objectives: tuple[str, ...] = ALL, config: SimVTPConfig = MODEL) 
 def make_stage(directory: Path, **changes: Any) -> Stage:
     experiment = tiny()
     usual: dict[str, Any] = {
-        "name": "pretrain", "train": TRAIN, "total_steps": 20, "seed": SEED, "directory": directory, "fingerprint": experiment.fingerprint,
-        "config": to_dict(experiment), "device": "cpu", "log_every": 3, "checkpoint_every": 4, "keep": 2,
-    }  # fmt: skip
+        "name": "pretrain",
+        "train": TRAIN,
+        "total_steps": 20,
+        "seed": SEED,
+        "directory": directory,
+        "fingerprint": experiment.fingerprint,
+        "config": to_dict(experiment),
+        "device": "cpu",
+        "log_every": 3,
+        "checkpoint_every": 4,
+        "keep": 2,
+    }
     return Stage(**{**usual, **changes})
 
 
@@ -120,9 +142,14 @@ def pretrain(
     try:
         with stop_on_signals() as stop:
             return train(
-                make_stage(directory, **changes), model or make_model(losses.wanted), PretrainObjective(losses), source or batches, masks, journal,
+                make_stage(directory, **changes),
+                model or make_model(losses.wanted),
+                PretrainObjective(losses),
+                source or batches,
+                masks,
+                journal,
                 **{"stop": stop, **options},
-            )  # fmt: skip
+            )
     finally:
         journal.close()
 
@@ -142,8 +169,9 @@ def metrics(directory: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def in_process(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
-    """Start `target` in a process of its own that can be killed. The server it is forked from has
-    torch loaded already.
+    """Start `target` in a process of its own that can be killed.
+
+    The server it is forked from has torch loaded already.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.preload"])
@@ -169,9 +197,13 @@ def _as_rank(
 ) -> None:
     """One rank, with the environment that torchrun and submitit give to it."""
     os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank % per_node), LOCAL_WORLD_SIZE=str(per_node),
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-    )  # fmt: skip
+        RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_RANK=str(rank % per_node),
+        LOCAL_WORLD_SIZE=str(per_node),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     torch.set_num_threads(1)
     with distributed.distributed(torch.device("cpu")) as launch:
         assert launch == distributed.Launch(rank, world, rank % per_node, per_node)
@@ -182,8 +214,9 @@ def _as_rank(
 def start_ranks(
     ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any
 ) -> list[multiprocessing.Process]:
-    """`work(*args, **options)` on gloo ranks, in processes of their own; `per_node` of them on a
-    node (0 = all).
+    """`work(*args, **options)` on gloo ranks, in processes of their own.
+
+    `per_node` of them on a node (0 = all).
     """
     port = free_port()
     return [
@@ -195,7 +228,7 @@ def start_ranks(
 def on_ranks(
     ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any
 ) -> None:
-    """As `start_ranks`, to the end, without an error."""
+    """Runs `start_ranks` to its end, without an error."""
     processes = start_ranks(ranks, work, *args, per_node=per_node, **options)
     for process in processes:
         process.join(180)

@@ -1,4 +1,4 @@
-"""Operations of a step: counted on a model without values, and told in every log line."""
+"""Operations of a step: counted on a model without values, and reported in every log line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simvtp.models.common.forward_options import ForwardOptions
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.step_flops import count_step, peak, shapes_of, speed_of, weightless
-from tests.training.helpers import (
+from tests.training.training_runs import (
     MASKS,
     MODEL,
     draw,
@@ -108,6 +108,6 @@ def test_peaks_by_the_name_of_the_device(monkeypatch: pytest.MonkeyPatch) -> Non
         and peak("Some GPU") is None
     )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
-    told = speed_of(int(989e12), 0.5, 4, torch.device("cuda"))
-    assert told == {"speed/tflops_per_s": pytest.approx(1978), "speed/mfu": pytest.approx(0.5)}
+    speed = speed_of(int(989e12), 0.5, 4, torch.device("cuda"))
+    assert speed == {"speed/tflops_per_s": pytest.approx(1978), "speed/mfu": pytest.approx(0.5)}
     assert speed_of(None, 1.0, 1, torch.device("cuda")) == {}

@@ -19,8 +19,8 @@ from simvtp.runs.journal import Journal
 from simvtp.training.loop import train
 from simvtp.training.objectives import PretrainObjective
 from simvtp.training.parallel import distributed
-from tests.training import helpers
-from tests.training.helpers import (
+from tests.training import training_runs
+from tests.training.training_runs import (
     MODEL,
     SEED,
     TRAIN,
@@ -62,7 +62,8 @@ def learn(directory: Path, kind: str = "nearest", shard: bool = False, die_at: i
             yield make_batch(step).part(distributed.rank() * size, (distributed.rank() + 1) * size)
 
     journal = Journal(directory / "journal.jsonl") if distributed.is_main() else None
-    model = build_model(replace(CONFIG, time_attention=kind), ("vtc",), SEED)  # type: ignore[arg-type]
+    config = replace(CONFIG, time_attention=kind)  # type: ignore[arg-type]
+    model = build_model(config, ("vtc",), SEED)
     stage = make_stage(
         directory, total_steps=STEPS, shard=shard, log_every=1, train=replace(TRAIN, base_lr=0.03)
     )
@@ -75,8 +76,9 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_ranks_give_the_curve_of_one_process(tmp_path: Path, shard: bool) -> None:
-    """Losses of every step and the weights at the end, so the gradients too: with negatives of both
-    ranks.
+    """Losses of every step and the weights at the end, so the gradients too.
+
+    With negatives of both ranks.
     """
     learn(tmp_path / "one")
     on_ranks(2, learn, tmp_path / "two", shard=shard)
@@ -134,4 +136,4 @@ def test_killed_runs_end_like_the_unbroken_one(tmp_path: Path) -> None:
         for name, value in weights(tmp_path / "unbroken").items()
     )
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "unbroken")
-    assert helpers.lines(tmp_path / "killed")
+    assert training_runs.lines(tmp_path / "killed")
