@@ -12,7 +12,7 @@ import pytest
 from simvtp.experiment import run
 from simvtp.runs.journal import read_journal
 from tests.small import small_experiment, small_settings
-from tests.training.helpers import free_port
+from tests.training.training_runs import free_port
 
 
 @pytest.mark.slow
