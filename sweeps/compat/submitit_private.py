@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.core import utils
+from submitit.core import job_environment, submission, utils
 
 
 def supervisor_command(folder: str | Path) -> list[str]:
@@ -19,6 +21,28 @@ def supervisor_command(folder: str | Path) -> list[str]:
     and setup commands.
     """
     return [sys.executable, "-m", "submitit.local._local", str(folder)]
+
+
+def submission_pickle(folder: str) -> Path:
+    """Returns the pickle of the job that this process is.
+
+    Remove when submitit checks the owner of a pickle before it loads it.
+    """
+    os.environ["SUBMITIT_FOLDER"] = folder
+    return Path(job_environment.JobEnvironment().paths.submitted_pickle)
+
+
+def run_submission(folder: str) -> None:
+    """Loads and runs the pickle of the job that this process is.
+
+    Remove when submitit checks the owner of a pickle before it loads it.
+    """
+    submission.process_job(folder)
+
+
+def job_program(python: str, folder: Path) -> str:
+    """Returns the shell command that starts a job in place of `python -m submitit.core._submit`."""
+    return f"{python} -u -m sweeps.runner.start_job {shlex.quote(str(folder))}"
 
 
 class SubmittingExecutor(submitit.LocalExecutor):
@@ -31,6 +55,10 @@ class SubmittingExecutor(submitit.LocalExecutor):
     def __init__(self, folder: Path, start: Callable[[str], submitit.LocalJob[Any]]) -> None:
         super().__init__(folder)
         self._start = start
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return job_program(shlex.quote(sys.executable), self.folder)
 
     def _submit_command(self, command: str) -> submitit.LocalJob[Any]:
         return self._start(command)
@@ -46,6 +74,10 @@ class BatchExecutor(submitit.SlurmExecutor):
     def __init__(self, folder: Path, unset: Sequence[str]) -> None:
         super().__init__(folder=folder, max_num_timeout=1000)
         self._unset = tuple(unset)
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return job_program(self.python, self.folder)
 
     def script(self, token: str) -> str:
         """Returns the text of the batch script that would be submitted."""

@@ -90,6 +90,9 @@ def run_sweep(
         stopper = JobStopper(state, progress)
         for note in executor.notes:
             progress.note(note)
+        if code is not None and code.left_out:
+            names = ", ".join(code.left_out[:5]) + (", ..." if len(code.left_out) > 5 else "")
+            progress.note(f"not copied for the jobs, as git does not track it: {names}")
         reconciler.reconcile()
         return _loop(state, progress, submitter, watcher, stopper, detach, poll_s)
 

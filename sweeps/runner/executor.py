@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from ablations.design import Point
 from simvtp.runs.run_records import JobRecord
-from sweeps.monitor.point_state import process_alive, write_job
+from sweeps.monitor.point_state import SETUP_FAILED, process_alive, write_job
 from sweeps.runner.job import ENTRY
 from sweeps.runner.liveness import job_alive
 from sweeps.runner.slurm_queue import SlurmQueue
@@ -147,6 +150,20 @@ class RecordedJobs:
 
     def recover(self, points: Sequence[Point]) -> list[Job]:
         return []
+
+
+def checked_line(line: str) -> str:
+    """Returns shell code that runs `line` in the same shell and exits with its status if it fails.
+
+    The exit status of the job is that of the line, and its last line of output names it.
+    """
+    message = shlex.quote(f"{SETUP_FAILED}: {' '.join(line.split())}")
+    return f"{{ {line}\n}} || {{ status=$?; echo {message} >&2; exit $status; }}"
+
+
+def make_private(path: Path) -> None:
+    """Takes the right to write away from everybody but the owner."""
+    path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o022)
 
 
 def signal_process(record: JobRecord, number: signal.Signals) -> None:

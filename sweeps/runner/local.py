@@ -28,10 +28,16 @@ from simvtp.runs.process_identity import process_start
 from simvtp.runs.run_records import JobRecord
 from sweeps.compat.submitit_private import SubmittingExecutor, supervisor_command
 from sweeps.runner.code_snapshot import CodeSnapshot
-from sweeps.runner.executor import Job, JobOptions, signal_process, signal_session
+from sweeps.runner.executor import (
+    Job,
+    JobOptions,
+    checked_line,
+    make_private,
+    signal_process,
+    signal_session,
+)
 from sweeps.runner.liveness import job_alive
 from sweeps.runner.point import PointJob
-from sweeps.runner.setup_lines import checked_line
 from sweeps.runner.slurm_queue import SlurmQueue
 
 LAUNCH_LOG = "launch.log"  # output of the setup commands
@@ -144,6 +150,7 @@ class LocalJobs:
         submitted, attempt = time.time(), newest_token(point.run_dir)
         job = executor.submit(PointJob(), to_dict(point.experiment), self._options.entry)
         self._processes[job.job_id], self._used[job.job_id] = job, slot
+        make_private(job.paths.submitted_pickle)
         record = JobRecord(
             executor="local",
             job_id=job.job_id,
@@ -249,7 +256,9 @@ def _new_folder(parent: Path) -> Path:
     number = sum(1 for _ in parent.iterdir()) if parent.is_dir() else 0
     while True:
         try:
-            (parent / str(number)).mkdir(parents=True)
-            return parent / str(number)
+            folder = parent / str(number)
+            folder.mkdir(parents=True)
+            make_private(folder)
+            return folder
         except FileExistsError:
             number += 1

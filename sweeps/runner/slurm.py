@@ -27,9 +27,15 @@ from simvtp.runs.attempts import newest_token
 from simvtp.runs.run_records import JobRecord
 from sweeps.compat.submitit_private import BatchExecutor
 from sweeps.runner.code_snapshot import CodeSnapshot
-from sweeps.runner.executor import Job, JobOptions, RecordedJobs, SubmissionDeferred
+from sweeps.runner.executor import (
+    Job,
+    JobOptions,
+    RecordedJobs,
+    SubmissionDeferred,
+    checked_line,
+    make_private,
+)
 from sweeps.runner.point import PointJob
-from sweeps.runner.setup_lines import checked_line
 from sweeps.runner.slurm_environment import describe_dropped, dropped_variables
 from sweeps.runner.slurm_queue import SlurmQueue, cancel_jobs, run_slurm
 
@@ -104,6 +110,9 @@ class SlurmJobs(RecordedJobs):
             self._refused(" ".join(str(error).split()), record)
         ids = [handle.job_id for handle in handles]
         write_atomically(record, json.dumps({**submission, "job_ids": ids}))
+        for handle in handles:
+            for path in (handle.paths.submitted_pickle.parent, handle.paths.submitted_pickle):
+                make_private(path)
         self.queue.refresh()
         submitted = float(str(submission["submitted"]))
         return [
