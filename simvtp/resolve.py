@@ -42,6 +42,10 @@ def _with_manifest(data: DataConfig) -> DataConfig:
         )
     path = Path(data.manifest).expanduser()
     if path.is_dir():
+        from simvtp.data.shards import index_foreign_shards, is_foreign
+
+        if is_foreign(path):
+            index_foreign_shards(path)
         path = path / "summary.json"  # of a folder of shards: it holds the digests of all shards
         if not path.is_file():
             raise ConfigError(

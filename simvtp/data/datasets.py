@@ -15,7 +15,7 @@ from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.clips import Clip, Manifest
 from simvtp.data.manifest import SPLITS, assign_splits, files_in_several_splits, read_manifest
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
-from simvtp.data.shards import read_shards
+from simvtp.data.shards import index_foreign_shards, is_foreign, read_shards
 from simvtp.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,10 @@ def _shards(
             "data.dataset=shards needs data.manifest=FOLDER, made by "
             "`python -m simvtp data shard MANIFEST FOLDER`."
         )
-    manifest = read_shards(Path(data.manifest).expanduser())
+    folder = Path(data.manifest).expanduser()
+    if is_foreign(folder):
+        index_foreign_shards(folder, say, check)
+    manifest = read_shards(folder)
     return manifest.path.name, manifest
 
 

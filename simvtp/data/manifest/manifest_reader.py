@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from simvtp.data.clips import Clip, Manifest, TableRows
-from simvtp.data.manifest.captions import says_nothing
 from simvtp.data.manifest.csv_table import strict_rows
 from simvtp.data.manifest.splits import SPLITS
-from simvtp.data.shards import is_shards, read_shards
+from simvtp.data.shards import index_foreign_shards, is_foreign, is_shards, read_shards
+from simvtp.data.text.placeholder_captions import says_nothing
 from simvtp.data.video.frame_folder import video_exists
 from simvtp.errors import DataError
 
@@ -55,6 +55,8 @@ def read_manifest(
             contradicts itself, or no video is where it says; tells what to do.
     """
     path = Path(path).expanduser()
+    if is_foreign(path):
+        index_foreign_shards(path)
     if is_shards(path):
         return read_shards(path)
     name = f"manifest {path}"

@@ -26,7 +26,7 @@ from simvtp.errors import DataError
 
 DIGITS = 16  # of the sha256 (as in MEMBER): a change goes unnoticed once in 2**64
 MEMBER = re.compile(
-    r"(?P<shard>.+\.tar)#(?P<offset>\d+)\+(?P<length>\d+):(?P<digest>[0-9a-f]{16})"
+    r"(?P<shard>.+\.tar)#(?P<offset>\d+)\+(?P<length>\d+)(?::(?P<digest>[0-9a-f]{16}))?"
     r"(?:@(?P<frames>\d+)x(?P<height>\d+)x(?P<width>\d+))?",
     re.DOTALL,
 )
@@ -40,7 +40,8 @@ def member_path(
     shape.
     """
     shape = f"@{raw[0]}x{raw[1]}x{raw[2]}" if raw else ""
-    return shard.with_name(f"{shard.name}#{offset}+{length}:{sha256[:DIGITS]}{shape}")
+    digest = f":{sha256[:DIGITS]}" if sha256 else ""
+    return shard.with_name(f"{shard.name}#{offset}+{length}{digest}{shape}")
 
 
 def file_of(path: Path) -> Path:
@@ -59,7 +60,7 @@ def member_bytes(path: Path) -> io.BytesIO | None:
     if found is None:
         return None
     content = _bytes(path, found, 0, int(found["length"]))
-    if not hashlib.sha256(content).hexdigest().startswith(found["digest"]):
+    if not hashlib.sha256(content).hexdigest().startswith(found["digest"] or ""):
         raise DataError(
             f"{path} does not decode (its bytes are not those that were written: another checksum)."
         )
