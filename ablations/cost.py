@@ -8,6 +8,8 @@ matrix products, so minutes are right within a factor of two; ratios between cel
 
 from __future__ import annotations
 
+import math
+
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import (
     ActionTask,
@@ -48,7 +50,8 @@ def stage_work(experiment: Experiment) -> dict[str, float]:
         )
     if tuning.enabled:
         sample, per_clip = finetuning_sample(experiment), PER_CLIP.get(tuning.task.name, 1.0)
-        chosen = (shapes.test if tuning.selection == "test" else shapes.val) * tuning.evaluations
+        evaluations = tuning.evaluations or math.ceil(tuning.train.epochs)  # 0: every epoch
+        chosen = (shapes.test if tuning.selection == "test" else shapes.val) * evaluations
         frozen = isinstance(tuning.task, ActionTask) and tuning.task.probe != "none"
         trained = (
             (1 if frozen else BACKWARD)

@@ -6,12 +6,14 @@ Expected: each rung at or above the one below. A rung that goes down shows that 
 defect was none.
 
 The top of the ladder is the base experiment; at the bottom stands the same experiment with every
-defect of the released implementation that can change a figure of one machine: padding in the mean,
-local negatives, text masked at random in number, masked text for VTC and VTM, a pass of its own for
-VTM's positives (with other dropout), no clipping, fp32. A defect that the base experiment has as
+defect of the released implementation that can change a figure of one machine: captions padded to
+the longest of the batch, padding in the mean, local negatives and a mean of MLM by rank, text
+masked at random in number, masked text for VTC and VTM, a pass of its own for VTM's positives (with
+other dropout), windows of frames * stride frames, the best epoch by R@1 after every epoch, no
+clipping, fp32. A defect that the base experiment has as
 well is no rung. Left out: choosing the best epoch on the test split, whose results share no column
 with others (`finetune.selection=test`), and what ends a run rather than changes it. On one rank
-local and global negatives coincide: that rung then shows nothing but noise, and the small grid
+local and global negatives (and the means of MLM) coincide: that rung then shows nothing but noise, and the small grid
 leaves it out.
 
 Command: `python sweeps/run.py fidelity` (the ladder), `--full-grid` (and each repair alone).
@@ -32,11 +34,18 @@ from simvtp.errors import ConfigError
 BOTTOM = "released"
 NEGATIVES = "global negatives"
 REPAIRS: Cells = {  # the released settings that each repair replaces
+    "captions of one length": {"model.text_padding": "longest"},
     "content pooling": {"model.pooling": "with_pads", "finetune.task.pooling": "with_pads"},
-    NEGATIVES: {"losses.vtc_negatives": "local", "finetune.task.vtc_negatives": "local"},
+    NEGATIVES: {
+        "losses.vtc_negatives": "local",
+        "finetune.task.vtc_negatives": "local",
+        "losses.mlm_mean": "ranks",
+    },
     "exact text masks": {"masks.text_rule": "bernoulli"},
     "clean text for VTC and VTM": {"model.contrastive_text": "masked"},
     "one pair pass": {"model.reuse_pair_pass": False},
+    "tight windows": {"data.frame_window": "whole"},
+    "steady selection": {"finetune.evaluations": 0, "finetune.task.select_by": "R1"},
     "clipping": {"pretrain.clip_norm": 0.0, "finetune.train.clip_norm": 0.0},
     "bf16": {"pretrain.precision": "fp32", "finetune.train.precision": "fp32"},
 }

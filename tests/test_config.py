@@ -188,7 +188,7 @@ def test_every_setting_that_matters_changes_the_fingerprint(of: tuple[str, str])
             "dad35ff6dea3399067f6f1e10d7028bd7f21db4336147bcdd3d932ac8327434a",
         ),
         ("tiny_grounding", [], "9f070ffb031d5ce7f1a6c727cc91dfd98a0ddbc62e837f4b05b652ee05375707"),
-        ("released", [], "8e2801e3dba59c0b86c0bda21ff08da7948878f4914477bf13de8aaf00f8ce60"),
+        ("released", [], "521ae90bc99425be8cc00671966601ae1d38326c1cc6dc72909fb7de760f06f8"),
         ("tiny_mac", [], "df1f5615d59ddfb5abc0d84317c75521c41c3c57f4ab7feae0efe92560215bf6"),
     ],
 )

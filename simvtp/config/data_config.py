@@ -60,6 +60,11 @@ class DataConfig:
         "number of steps is that of all videos",
     )
     stride: int = setting(4, "frames between two sampled frames")
+    frame_window: Literal["tight", "whole"] = added(
+        "tight",
+        "from the first to the last sampled frame; whole = released: frames * stride frames, over "
+        "which fine-tuning spreads its frames evenly",
+    )
     train_crop: Crop = setting("multiscale", "of pre-training; multiscale = released")
     flip: float = setting(0.0, "probability of a mirrored clip in pre-training")
     reader: Literal["fast", "decord", "pyav", "torchcodec"] = setting(

@@ -8,7 +8,7 @@ from typing import Literal
 from simvtp.config.data_config import Crop
 from simvtp.config.model_config import POOLING, Pooling
 from simvtp.config.train_config import NEGATIVES, Negatives, TrainConfig
-from simvtp.config.tree import setting
+from simvtp.config.tree import added, setting
 
 INITIAL = "initial"  # finetune.init: no pre-training at all
 TASK_NAMES = "the task: retrieval, imagetext, qa, choice, action, grounding"
@@ -33,6 +33,10 @@ class RankingTask(TaskConfig):
     )
     masks: bool = setting(
         False, "the masks of pre-training stay on while fine-tuning; tests see everything"
+    )
+    select_by: Literal["mean_recall", "R1"] = added(
+        "mean_recall",
+        "chooses the best epoch: mean of R@1, R@5 and R@10 of videos by captions; R1 = released",
     )
 
 
@@ -130,7 +134,9 @@ class FinetuneConfig:
     selection: Literal["val", "test"] = setting(
         "val", "split on which the best epoch is chosen; test = released protocol"
     )
-    evaluations: int = setting(5, "how often, evenly spread, the selection split is scored")
+    evaluations: int = setting(
+        5, "how often, evenly spread, the selection split is scored; 0 = released: every epoch"
+    )
     drop_path: float = setting(0.1, "stochastic depth of the last block; linear from 0")
     train_crop: Crop = setting("random_resized", "of fine-tuning")
     flip: float = setting(0.5, "probability of a mirrored clip")

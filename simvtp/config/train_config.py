@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from simvtp.config.tree import setting
+from simvtp.config.tree import added, setting
 
 Negatives = Literal["global", "local"]
 NEGATIVES = "clips that VTC contrasts with: of all ranks, or (released) of the own rank"
@@ -65,6 +65,11 @@ class LossConfig(ContrastiveLossConfig):
     mvm: float = setting(1.0, "weight of masked video modelling; 0 = off, at no cost")
     mlm: float = setting(1.0, "weight of masked language modelling; 0 = off, at no cost")
     vtm: float = setting(1.0, "weight of video-text matching; 0 = off, at no cost")
+    mlm_mean: Literal["words", "ranks"] = added(
+        "words",
+        "MLM is a mean over all masked words of a step; ranks = released: over those of each "
+        "micro-batch, then over these means",
+    )
     mvm_target: Literal["normalized", "raw"] = setting("normalized", "pixels that MVM predicts")
 
     @property

@@ -334,7 +334,7 @@ def _check_data(experiment: Experiment) -> None:
 
 
 def _check_finetuning(tuning: FinetuneConfig) -> None:
-    _require_all(tuning, "finetune", ("evaluations",), least=1)
+    _require_all(tuning, "finetune", ("evaluations",))
     _require_ratios(tuning, "finetune", ("drop_path",))
     _require_ratios(tuning, "finetune", ("flip", "random_erasing"), one=True)
     _require_all(tuning, "finetune", ("rand_augment", "rand_spread"))

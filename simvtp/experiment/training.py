@@ -206,7 +206,7 @@ def _train(
         loader: batches of this rank.
         draw: returns the masks of a micro-batch; None without masks.
         score: returns the metrics by which weights are selected.
-        evaluations: how often `score` is called.
+        evaluations: how often `score` is called, evenly spread; 0: after every epoch.
         selection: name of the metric that selects the weights; empty: the last ones.
 
     Raises Stopped once the process was asked to stop and the state is saved.
@@ -215,7 +215,8 @@ def _train(
     total = stage_steps(settings, epoch)
     on_main(lambda: context.status.update(stage=name, step=0, total_steps=total))
     on_main(lambda: record_timestamp(context.status, MODEL))
-    stage = _stage(context, name, settings, total, evaluations, selection)
+    evaluate_at = _evaluation_steps(total, epoch, evaluations) if score else ()
+    stage = _stage(context, name, settings, total, evaluate_at, selection)
     outcome = train(
         stage,
         model,
@@ -244,12 +245,11 @@ def _stage(
     name: str,
     settings: TrainConfig,
     total: int,
-    evaluations: int,
+    evaluate_at: tuple[int, ...],
     selection: str,
 ) -> Stage:
     """Returns the description of a training that the loop needs."""
     experiment, runtime = context.experiment, context.experiment.runtime
-    evaluate_at = tuple(round(total * (i + 1) / evaluations) for i in range(evaluations))
     return Stage(
         name=name,
         train=settings,
@@ -272,6 +272,13 @@ def _stage(
         evaluate_at=evaluate_at,
         best=selection,
     )
+
+
+def _evaluation_steps(total: int, epoch: int, evaluations: int) -> tuple[int, ...]:
+    """Returns the steps after which the selection split is scored; 0 evaluations: every epoch."""
+    if evaluations:
+        return tuple(round(total * (i + 1) / evaluations) for i in range(evaluations))
+    return (*range(epoch, total, epoch), total)
 
 
 def _packs_text(context: ExperimentContext) -> bool:

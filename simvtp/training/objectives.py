@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from simvtp.batch import Masks
 from simvtp.config.train_config import ContrastiveLossConfig, LossConfig
 from simvtp.training.chunked_losses import chunked_pixel_loss, chunked_word_loss
 from simvtp.training.losses import (
+    IGNORED,
     contrastive_logits,
     matching_labels,
     matching_loss,
@@ -87,7 +89,13 @@ class PretrainObjective:
 
     def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
         labels = [part.word_labels for part in masks if part is not None]
-        return {"mlm": tokens_per_rank(labels)} if "mlm" in self.config.wanted else {}
+        if "mlm" not in self.config.wanted or self._means_of_ranks:
+            return {}
+        return {"mlm": tokens_per_rank(labels)}
+
+    @property
+    def _means_of_ranks(self) -> bool:
+        return isinstance(self.config, LossConfig) and self.config.mlm_mean == "ranks"
 
     def __call__(
         self, outputs: dict[str, Tensor], normalizers: Normalizers | None = None
@@ -107,7 +115,10 @@ class PretrainObjective:
             plain["mvm"] = chunked_pixel_loss(prediction, pixels, normalised)
         if "mlm" in wanted:
             logits, labels = outputs["word_logits"], outputs["word_labels"]
-            normalizer = (normalizers or single_batch(labels))["mlm"]
+            if self._means_of_ranks:
+                normalizer = (labels != IGNORED).sum().clamp(min=1).to(torch.float32)
+            else:
+                normalizer = (normalizers or single_batch(labels))["mlm"]
             plain["mlm"], right = chunked_word_loss(logits, labels, normalizer)
             report["acc/mlm"] = right / normalizer
         if "vtc" in wanted:

@@ -1,10 +1,11 @@
 """Frame indices: inside the clip, in order, evenly spaced."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.loading.sampling import STILL, eval_indices, train_indices, window_length
+from simvtp.data.loading.sampling import STILL, Window, eval_indices, train_indices, window_length
 
 sizes = {"n": st.integers(1, 300), "frames": st.integers(1, 32), "stride": st.integers(1, 8)}
 many = settings(max_examples=150, deadline=None, derandomize=True)
@@ -61,3 +62,34 @@ def test_a_still_is_the_middle_frame_whatever_the_window() -> None:
             assert train_indices(n, 2, STILL, uniform).tolist() == [middle, middle]
         for segment in range(3):
             assert eval_indices(n, 2, STILL, segment, 3).tolist() == [middle, middle]
+
+
+# ---- windows as released -------------------------------------------------------------------------
+
+
+WINDOWS: tuple[Window, ...] = ("tight", "whole", "spread")
+
+
+def videomae_window(n_frames: int, start: int, frames: int = 16, window: int = 64) -> list[int]:
+    """The lines of VideoMAE's fine-tuning data set for one window."""
+    end = start + window
+    index = np.linspace(start, end, num=frames)
+    return np.clip(index, start, end - 1).astype(np.int64).tolist()
+
+
+@pytest.mark.parametrize("n", [64, 65, 100, 301])
+def test_windows_of_released_have_64_frames(n: int) -> None:
+    uniforms = (np.arange(20 * n) + 0.5) / (20 * n)
+    pretraining = {tuple(train_indices(n, 16, 4, u, "whole").tolist()) for u in uniforms}
+    assert pretraining == {tuple(range(start, start + 64, 4)) for start in range(n - 64 + 1)}
+    finetuning = {tuple(train_indices(n, 16, 4, u, "spread").tolist()) for u in uniforms}
+    assert finetuning == {tuple(videomae_window(n, start)) for start in range(n - 64 + 1)}
+    assert train_indices(64, 16, 4, 0.5, "spread").tolist()[:5] == [0, 4, 8, 12, 17]
+
+
+def test_clips_shorter_than_the_window_are_stretched_in_every_kind() -> None:
+    for n in (1, 15, 60):
+        rows = [train_indices(n, 16, 4, 0.3, window).tolist() for window in WINDOWS]
+        assert rows[0] == rows[1] == rows[2] and max(rows[0]) == n - 1
+    assert train_indices(62, 16, 4, 0.99).tolist() == list(range(1, 62, 4))
+    assert train_indices(62, 16, 4, 0.99, "whole").tolist()[-1] == 61, "62 frames hold no window"

@@ -170,3 +170,29 @@ def test_accuracies_count_right_answers() -> None:
     assert float(report["acc/vtc"]) == 0.0
     _, report = RetrievalObjective()({"video_feature": feature, "text_feature": feature})
     assert float(report["acc/vtc"]) == 1.0
+
+
+def test_mlm_of_released_is_a_mean_of_the_means_of_micro_batches() -> None:
+    """Two micro-batches with one and with five masked words; without any, 0 and not NaN."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 3, 11, generator=generator, dtype=torch.float64)
+    labels = torch.full((2, 3, 3), -100)
+    labels[0, 0, 0] = 4
+    labels[1].view(-1)[:5] = torch.tensor([1, 2, 3, 4, 5])
+    by_part = [
+        torch.nn.functional.cross_entropy(logits[i].view(-1, 11), labels[i].view(-1))
+        for i in range(2)
+    ]
+    everywhere = torch.nn.functional.cross_entropy(logits.view(-1, 11), labels.view(-1))
+    for mean, expected in (("ranks", (by_part[0] + by_part[1]) / 2), ("words", everywhere)):
+        config = LossConfig(mvm=0, vtc=0, vtm=0, mlm_mean=mean)  # type: ignore[arg-type]
+        objective = PretrainObjective(config)
+        shared = None if mean == "ranks" else {"mlm": torch.tensor(3.0)}  # 6 words in 2 parts
+        parts = [
+            objective({"word_logits": logits[i], "word_labels": labels[i]}, shared)[0]["mlm"]
+            for i in range(2)
+        ]
+        torch.testing.assert_close((parts[0] + parts[1]) / 2, expected, rtol=1e-6, atol=1e-6)
+    nothing = {"word_logits": logits[0], "word_labels": torch.full_like(labels[0], -100)}
+    objective = PretrainObjective(LossConfig(mvm=0, vtc=0, vtm=0, mlm_mean="ranks"))
+    assert objective(nothing)[0]["mlm"] == 0

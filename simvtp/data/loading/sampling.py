@@ -5,7 +5,11 @@ All are pure functions of numbers; a frame index is always inside [0, n_frames).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+
+Window = Literal["tight", "whole", "spread"]
 
 # A stride: of every clip its middle frame, again and again; an image is a clip of one frame.
 STILL = 0
@@ -16,8 +20,14 @@ def window_length(frames: int, stride: int) -> int:
     return (frames - 1) * stride + 1
 
 
-def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np.ndarray:
+def train_indices(
+    n_frames: int, frames: int, stride: int, uniform: float, window: Window = "tight"
+) -> np.ndarray:
     """Returns a random window: int64 [frames], `stride` apart.
+
+    The window has `window_length` frames, or with `whole` and `spread` (released) frames * stride.
+    With `spread` the frames lie evenly over the window, as in VideoMAE's fine-tuning: 0, 4, 8, 12,
+    17 ... 63 of 64.
 
     A clip that is shorter than the window is stretched instead: the frames are spread evenly from
     its first to its last frame, and repeat where it has too few (ours). Published: 16 frames,
@@ -25,13 +35,19 @@ def train_indices(n_frames: int, frames: int, stride: int, uniform: float) -> np
 
     Args:
         uniform: in [0, 1), chooses the start evenly among all that fit.
+        window: length of the window, and placement of the frames in it.
     """
     if stride == STILL:
         return _middle(n_frames, frames)
-    room = n_frames - window_length(frames, stride)
+    length = window_length(frames, stride) if window == "tight" else frames * stride
+    room = n_frames - length
     if room < 0:
         return _stretched(n_frames, frames)
-    return min(int(uniform * (room + 1)), room) + stride * np.arange(frames)
+    start = min(int(uniform * (room + 1)), room)
+    if window == "spread":
+        places = np.linspace(0, length, frames)
+        return start + np.minimum(places, length - 1).astype(np.int64)
+    return start + stride * np.arange(frames)
 
 
 def eval_indices(

@@ -38,7 +38,7 @@ from simvtp.data.loading.clip_source import ClipSource, open_source, processes_f
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counters
 from simvtp.data.loading.decode_workers import DecodeWatchdog
 from simvtp.data.loading.sample_order import SampleOrder, epoch_order, sample_draws, uniforms
-from simvtp.data.loading.sampling import train_indices
+from simvtp.data.loading.sampling import Window, train_indices
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer, encode_captions
 from simvtp.data.video.video_reader import Reader
@@ -72,6 +72,7 @@ class TrainChunks:
     crop: str
     flip: float
     augment: Augment
+    window: Window = "tight"
 
     def __post_init__(self) -> None:
         self._epoch = -1
@@ -102,7 +103,7 @@ class TrainChunks:
         if self._epoch != epoch:
             self._epoch = epoch
             self._clips = epoch_order(self.order.clips, self.order.seed, epoch, self.order.stage)
-        window = sample_draws(self.order.seed, self.order.stage, number).window
+        uniform = sample_draws(self.order.seed, self.order.stage, number).window
         tries = min(TRIES, self.order.clips)
         for attempt in range(tries):
             clip = int(self._clips[(position + attempt) % self.order.clips])
@@ -112,7 +113,9 @@ class TrainChunks:
             try:
                 frames = self.source.read(
                     clip,
-                    lambda n: train_indices(n, self.model.frames, self.stride, window),
+                    lambda n: train_indices(
+                        n, self.model.frames, self.stride, uniform, self.window
+                    ),
                     watchdog,
                 )
             except DataError as error:
@@ -204,6 +207,7 @@ class TrainLoader:
             crop=crop,
             flip=data.flip if flip is None else flip,
             augment=augment or Augment(),
+            window=_window(data, stage),
         )
         self._corrupt = CorruptClips(clips, data, min(JUDGED_FROM, max(1, len(clips) // world)))
         self._pin = runtime.device != "cpu" and torch.cuda.is_available()
@@ -307,6 +311,13 @@ class TrainLoader:
                 drawn = int(draws.caption * len(several))
             captions.append(several[drawn])
         return encode_captions(self._tokenizer, captions, self._model), None
+
+
+def _window(data: DataConfig, stage: str) -> Window:
+    """Returns how the frames of a stage are sampled, by `data.frame_window`."""
+    if data.frame_window == "tight":
+        return "tight"
+    return "whole" if stage == "pretrain" else "spread"
 
 
 def _check_batch(clips: int, batch_size: int, world: int) -> None:

@@ -60,7 +60,8 @@ def embed_video_inputs(
 class CaptionEmbedder:
     """Embeds the captions of a batch, with their words masked or clean.
 
-    One dropout draw serves all passes, unless `reuse_pair_pass` is off: then each pass draws again.
+    One dropout draw serves the pair pass and the text-only pass. With `reuse_pair_pass` it serves
+    VTM as well; without (released behaviour), VTM's positives and negatives draw for themselves.
     """
 
     def __init__(
@@ -68,19 +69,21 @@ class CaptionEmbedder:
         embedding: TextEmbedding,
         batch: Batch,
         masks: Masks,
-        config: SimVTPConfig,
         options: ForwardOptions,
     ) -> None:
         self._embedding, self._options = embedding, options
         self._ids = {True: batch.input_ids, False: masks.input_ids}  # clean -> word pieces [B, L]
-        self._reuse = config.reuse_pair_pass
         self._embedded: dict[bool, Tensor] = {}
 
     def embed(self, clean: bool) -> Tensor:
         """Returns tokens [B, L, D]."""
-        if clean not in self._embedded or not self._reuse:
-            self._embedded[clean] = self._embedding(self._ids[clean], self._options)
+        if clean not in self._embedded:
+            self._embedded[clean] = self.embed_again(clean)
         return self._embedded[clean]
+
+    def embed_again(self, clean: bool) -> Tensor:
+        """Returns tokens [B, L, D] with a dropout draw of their own."""
+        return self._embedding(self._ids[clean], self._options)
 
 
 class PassInputs:
@@ -104,6 +107,7 @@ class PassInputs:
         self.attention_mask = attention_mask
         self._captions = captions
         self._clean = config.contrastive_text == "clean"
+        self._reuse = config.reuse_pair_pass
 
     def sequence(
         self, name: EncoderPass, plan: PassPlan, negative_index: Tensor | None
@@ -114,12 +118,13 @@ class PassInputs:
             return pair_sequence(self.pair_video.tokens, self._captions.embed(clean=False), mask)
         if name is EncoderPass.VIDEO:
             return TokenSequence(own)
-        text = self._captions.embed(self._clean)
         if name is EncoderPass.TEXT:
-            return TokenSequence(text, mask)
+            return TokenSequence(self._captions.embed(self._clean), mask)
         assert negative_index is not None
         other = own.index_select(0, negative_index)
+        embed = self._captions.embed if self._reuse else self._captions.embed_again
         if plan.pair_gives_positives:
-            return pair_sequence(other, text, mask)
-        videos, texts, masks = (own, other), (text, text), (mask, mask)
+            return pair_sequence(other, embed(self._clean), mask)
+        texts = embed(self._clean), embed(self._clean)  # positives, negatives
+        videos, masks = (own, other), (mask, mask)
         return pair_sequence(torch.cat(videos), torch.cat(texts), torch.cat(masks))

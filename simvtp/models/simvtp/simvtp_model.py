@@ -95,7 +95,7 @@ class SimVTP(nn.Module):
         pair_video, contrast_video = embed_video_inputs(
             self.video_embedding, tubes, masks.visible, self.config, plan
         )
-        captions = CaptionEmbedder(self.text_embedding, batch, masks, self.config, options)
+        captions = CaptionEmbedder(self.text_embedding, batch, masks, options)
         inputs = PassInputs(pair_video, contrast_video, captions, batch.attention_mask, self.config)
 
         encoded: Encoded = {}
