@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -256,16 +257,16 @@ def test_the_sweep_command_killed_twenty_times(
     def count() -> int:
         return len(list(submissions.glob("*/submissions/*.json")))
 
+    def submitted(seed: int, before: int, command: Command) -> bool:
+        """Returns whether the point is submitted, or was found as a job of an earlier command."""
+        return count() > before or bool(user.job_id(user.points[seed])) or not command.running
+
     for number in range(20):
         seed, before = number % 4, count()
         command = user.sweep("--cpus", "2", *(("--only", f"seed={seed}") if number < 12 else ()))
         if number < 12 and not user.job_id(user.points[seed]):
-            wait_until(
-                lambda before=before, command=command: count() > before or not command.running,
-                60,
-                "a submission",
-                every=0.005,
-            )
+            ready = partial(submitted, seed, before, command)
+            wait_until(ready, 60, "a submission", every=0.005)
             time.sleep(moments.uniform(0.0, 0.2))
         else:
             time.sleep(moments.uniform(0.0, 6.0))

@@ -119,7 +119,7 @@ def test_a_waiting_job_runs_the_code_of_its_submission(
     cluster: Cluster, new_user: NewUser, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     code = copy_of_the_code(tmp_path / "code")
-    old, changed = git(code, "rev-parse", "HEAD"), code / "simvtp" / "journal.py"
+    old, changed = git(code, "rev-parse", "HEAD"), code / "simvtp" / "runs" / "journal.py"
     before = changed.read_text()
     changed.write_text(f"{before}\nprint('the code of the submission')\n")
     user = new_user(code=code)
