@@ -14,6 +14,7 @@ from sweeps.monitor.controller_lock import controller
 from sweeps.monitor.overview import IDLE, SweepFolder, find_sweeps, survey
 from sweeps.monitor.point_state import ALIVE
 from sweeps.monitor.repair.terminate import BY, RunningJob, end_points
+from sweeps.monitor.text_streams import tolerate_encodings
 from sweeps.runner.liveness import state_of
 from sweeps.runner.slurm_queue import SlurmQueue
 
@@ -80,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
+    tolerate_encodings()
     args = make_parser().parse_args(arguments)
     try:
         return _run(args)

@@ -15,6 +15,7 @@ from sweeps.monitor.overview import find_sweeps
 from sweeps.monitor.repair.diagnose import diagnose
 from sweeps.monitor.repair.diagnosis import Diagnosis
 from sweeps.monitor.repair.rebuild import rebuild_study, rebuild_tracker, tracked_runs
+from sweeps.monitor.text_streams import tolerate_encodings
 from sweeps.runner.liveness import state_of
 from sweeps.runner.slurm_queue import SlurmQueue
 
@@ -35,6 +36,7 @@ Exit status: 0 no problem or all repaired, 1 something is left, 2 bad input."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
+    tolerate_encodings()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     parser = ScriptParser(
         "doctor", "Find problems of runs and sweeps, report the remedy, and repair them.", EXAMPLES

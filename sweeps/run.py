@@ -17,6 +17,7 @@ from ablations import ABLATIONS
 from ablations.command_line import AxisOption, CommandLine
 from sweeps.cli.command import main
 from sweeps.cli.sweep_parser import SweepScript
+from sweeps.monitor.text_streams import tolerate_encodings
 
 CELLS = AxisOption(
     "--cells",
@@ -63,6 +64,7 @@ def _command_line(name: str) -> CommandLine:
 
 def start(arguments: Sequence[str]) -> int:
     """Runs the ablation named by the first argument with the others; returns the exit status."""
+    tolerate_encodings()
     if not arguments or arguments[0] in ("-h", "--help", "--list"):
         print("python sweeps/run.py ABLATION [options]; --help after the name lists its options.")
         print("\n".join(["Ablations:", *(f"  {name}" for name in ABLATIONS)]))

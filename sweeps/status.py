@@ -21,6 +21,7 @@ from sweeps.monitor.displays import sweep_table
 from sweeps.monitor.overview import Overview, StatusRow, find_sweeps, survey
 from sweeps.monitor.point_state import failure_log
 from sweeps.monitor.point_view import WAITING, number_columns
+from sweeps.monitor.text_streams import tolerate_encodings
 from sweeps.runner.slurm_queue import SlurmQueue
 
 EXAMPLES = """\
@@ -71,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
+    tolerate_encodings()
     args = make_parser().parse_args(arguments)
     queue = SlurmQueue()
     try:

@@ -80,4 +80,5 @@ def _reserved_gpus(slurm: Mapping[str, str]) -> int:
     if slurm.get("SLURM_GPUS_ON_NODE", "").isdigit():
         return int(slurm["SLURM_GPUS_ON_NODE"]) * int(slurm.get("SLURM_JOB_NUM_NODES") or 1)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return sum(name.strip() not in ("", "-1") for name in visible)
+    # NoDevFiles is what SLURM gives to a job without GPUs
+    return sum(name.strip() not in ("", "-1", "NoDevFiles") for name in visible)

@@ -28,6 +28,7 @@ from sweeps.cli.sweep_parser import SweepScript, read_arguments
 from sweeps.engine.sweep_engine import run_sweep
 from sweeps.engine.sweep_outcome import PointOutcome, SweepSummary, describe_failure
 from sweeps.monitor.point_state import ALIVE, GIVEN_UP, last_lines
+from sweeps.monitor.text_streams import tolerate_encodings
 from sweeps.runner import JobOptions, require_executor
 from sweeps.runner.job import ENTRY
 from sweeps.study import SweepComparison, comparison_of, sweep_folder
@@ -47,6 +48,7 @@ def main(sweep: SweepScript, arguments: Sequence[str] | None = None, entry: str 
         arguments: the command line; None = that of this process.
         entry: what runs one experiment inside a job, `module:function`.
     """
+    tolerate_encodings()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         args = read_arguments(sweep, arguments)

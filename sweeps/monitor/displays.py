@@ -139,7 +139,8 @@ class FileLog:
 
     def __init__(self, inner: Display, path: Path, every_s: float = 60.0) -> None:
         self._inner = inner
-        self._file = open(path, "a")  # noqa: SIM115  (closed in __exit__)
+        # closed in __exit__
+        self._file = open(path, "a", encoding="utf-8", errors="replace")  # noqa: SIM115
         console = Console(file=self._file, highlight=False, soft_wrap=True, width=200)
         self._lines = PlainDisplay(console, every_s, MAX_LOGGED)
         self._states: dict[str, str] = {}

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,6 +177,8 @@ class LocalJobs:
         Threads stay as the user has set them, if so.
         """
         environment = self._code.environment() if self._code else {}
+        if not self._gpus and os.environ.get("CUDA_VISIBLE_DEVICES"):
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # it names no device: none is billed either
         if self._per_job:
             first = slot * self._per_job
             numbers = [(first + k) % len(self._gpus) for k in range(self._per_job)]
@@ -240,15 +243,25 @@ def visible_gpus() -> list[str]:
     Does not start CUDA in this process.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name.strip() for name in given.split(",") if name.strip() and name.strip() != "-1"]
-    if not shutil.which("nvidia-smi"):
+    if given is None:
+        if not shutil.which("nvidia-smi"):
+            return []
+        return [str(number) for number in range(torch_devices())]
+    names = [name.strip() for name in given.split(",")]
+    if not any(name not in ("", "-1", "NoDevFiles") for name in names):
         return []
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        return []
-    lines = done.stdout.splitlines()
-    return [str(number) for number, line in enumerate(lines) if line.startswith("GPU ")]
+    # CUDA uses the names up to the first that is no device; a device may also be a MIG slice
+    return names[: torch_devices()]
+
+
+def torch_devices() -> int:
+    """Returns how many GPUs torch sees: what a job will have, whatever the variables say."""
+    program = "import torch; print(torch.cuda.device_count())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    last = done.stdout.split()[-1:]
+    return int(last[0]) if done.returncode == 0 and last and last[0].isdigit() else 0
 
 
 def _new_folder(parent: Path) -> Path:

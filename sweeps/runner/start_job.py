@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from sweeps.compat.submitit_private import run_submission, submission_pickle
+from sweeps.monitor.text_streams import tolerate_encodings
 
 WAIT_S = 60.0  # the controller moves the pickle to its place after the submission
 
@@ -29,6 +30,7 @@ def refusal(path: Path) -> str:
 
 def main(folder: str) -> int:
     """Loads and runs the submission in `folder`; returns the exit status."""
+    tolerate_encodings()
     path, deadline = submission_pickle(folder), time.monotonic() + WAIT_S
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.2)

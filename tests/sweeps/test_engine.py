@@ -335,6 +335,7 @@ def test_each_job_gets_its_share_of_gpus_and_threads(
     tmp_path: Path, grid: Ablation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setattr("sweeps.runner.local.torch_devices", lambda: 3)  # this machine has none
     monkeypatch.delenv("OMP_NUM_THREADS")
     executor = LocalJobs(JobOptions(cpus=3), tmp_path, 8, SlurmQueue())
     assert executor.slots == 3
