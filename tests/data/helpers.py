@@ -1,5 +1,6 @@
-"""Small real videos, and readers that misbehave on purpose. Readers live here so that worker
-processes can import them.
+"""Small real videos, and readers that misbehave on purpose.
+
+Readers live here so that worker processes can import them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from simvtp.data.video.video_reader import VideoInfo
 
 
 def moving_square(number: int, frames: int = 16, height: int = 48, width: int = 64) -> np.ndarray:
-    """uint8 [T, H, W, 3]: a square on a gradient; `number` sets its colour and path, so clips can
-    be told apart.
+    """uint8 [T, H, W, 3]: a square on a gradient.
+
+    `number` sets its colour and path, so that clips differ.
     """
     rng = np.random.default_rng(number)
     rows, columns = np.mgrid[0:height, 0:width]
@@ -59,8 +61,9 @@ def damage(path: Path) -> None:
 
 
 class TrickReader:
-    """PyAV, except for files whose name holds a word: `hang` sleeps for ever, `crash` ends the
-    process.
+    """PyAV, except for files whose name holds a word.
+
+    `hang` sleeps for ever, `crash` ends the process.
     """
 
     name = "trick"

@@ -1,5 +1,6 @@
-"""The readers that are held to be alike. Not among the helpers: worker processes import those, and
-need not try a decoder each time.
+"""The readers that are held to be alike.
+
+Not among the helpers: worker processes import those, and need not try a decoder each time.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""RandAugment and random erasing: what timm does to a picture, the same in all frames, and the same
-whoever makes the sample.
+"""RandAugment and random erasing.
+
+What timm does to a picture, the same in all frames, and the same whoever makes the sample.
 """
 
 import itertools
@@ -146,9 +147,15 @@ def test_signs_are_different_directions(name: str) -> None:
 
 
 @given(
-    frames=st.integers(1, 4), height=st.integers(2, 40), width=st.integers(2, 40), number=st.integers(0, 10**6),
-    operations=st.integers(0, 6), magnitude=st.floats(0, 10), spread=st.floats(0, 3), erasing=st.floats(0, 1),
-)  # fmt: skip
+    frames=st.integers(1, 4),
+    height=st.integers(2, 40),
+    width=st.integers(2, 40),
+    number=st.integers(0, 10**6),
+    operations=st.integers(0, 6),
+    magnitude=st.floats(0, 10),
+    spread=st.floats(0, 3),
+    erasing=st.floats(0, 1),
+)
 @many
 def test_shape_and_kind_stay_and_equal_frames_stay_equal(
     frames: int,
@@ -293,13 +300,31 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 
 
 def batches(
-    clips: list[Clip], augment: Augment | None, start: int = 0, count: int = 3, rank: int = 0, world: int = 1, workers: int = 0,
-    crop: str = "", flip: float = 0.5,
-) -> list[Tensor]:  # fmt: skip
+    clips: list[Clip],
+    augment: Augment | None,
+    start: int = 0,
+    count: int = 3,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    crop: str = "",
+    flip: float = 0.5,
+) -> list[Tensor]:
     loader = TrainLoader(
-        clips, load_tokenizer("builtin"), data=DATA, model=MODEL, runtime=RuntimeConfig(workers=workers, device="cpu"), batch_size=4,
-        seed=5, rank=rank, world=world, train_crop=crop, flip=flip, augment=augment, stage="finetune",
-    )  # fmt: skip
+        clips,
+        load_tokenizer("builtin"),
+        data=DATA,
+        model=MODEL,
+        runtime=RuntimeConfig(workers=workers, device="cpu"),
+        batch_size=4,
+        seed=5,
+        rank=rank,
+        world=world,
+        train_crop=crop,
+        flip=flip,
+        augment=augment,
+        stage="finetune",
+    )
     stream = loader.batches(start)
     try:
         return [batch.clips for batch in itertools.islice(stream, count)]
@@ -318,8 +343,9 @@ def test_resuming_ranks_and_workers_make_the_same_samples(clips: list[Clip]) -> 
 
 
 def test_augmentation_shifts_no_other_choice(clips: list[Clip]) -> None:
-    """Outside of the erased box a sample is what it is without erasing: the same clip, window, crop
-    and flip.
+    """Outside of the erased box a sample is what it is without erasing.
+
+    The same clip, window, crop and flip.
     """
     plain = torch.cat(batches(clips, None))
     assert torch.equal(torch.cat(batches(clips, Augment())), plain)

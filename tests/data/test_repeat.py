@@ -81,7 +81,7 @@ def test_a_clip_is_decoded_once_for_samples_that_differ(clips: list[Clip]) -> No
         assert sum(shown) >= 10, "two crops in three may fall on the same box, but not often"
     assert any(
         not torch.equal(batches[0].input_ids, batch.input_ids) for batch in batches[1:3]
-    )  # captions are drawn anew, too
+    )  # captions are drawn again, too
     assert reader.read_files == [name for batch in batches[::3] for name in batch.sample_ids]
 
 

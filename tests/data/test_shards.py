@@ -53,8 +53,9 @@ SPLITS = ("train",) * 8 + ("val", "test")
 
 
 def write_manifest(clips: list[Clip], path: Path, **columns: list[Any]) -> Path:
-    """A manifest beside the clips, with a row for each caption; `columns` hold a value for each
-    clip.
+    """A manifest beside the clips, with a row for each caption.
+
+    `columns` hold a value for each clip.
     """
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)

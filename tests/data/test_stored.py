@@ -1,5 +1,6 @@
-"""Clips of shards without a demuxer: the frames of the same file read plainly, whatever settings it
-was written with.
+"""Clips of shards without a demuxer.
+
+The frames of the same file read plainly, whatever settings it was written with.
 """
 
 from __future__ import annotations

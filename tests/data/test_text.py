@@ -1,4 +1,4 @@
-"""The tokenizer: offline, whole on ASCII, fixed length, words told apart."""
+"""The tokenizer: offline, whole on ASCII, fixed length, words kept apart."""
 
 import random
 import string

@@ -23,7 +23,12 @@ from simvtp.errors import ConfigError
 many = settings(max_examples=150, deadline=None, derandomize=True)
 
 
-@given(height=st.integers(8, 400), width=st.integers(8, 400), seed=st.integers(0, 2**31), kind=st.sampled_from(["multiscale", "center", "random_resized"]))  # fmt: skip
+@given(
+    height=st.integers(8, 400),
+    width=st.integers(8, 400),
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(["multiscale", "center", "random_resized"]),
+)
 @many
 def test_train_boxes_lie_inside(height: int, width: int, seed: int, kind: str) -> None:
     uniform = np.random.default_rng(seed).random(CROP_UNIFORMS)

@@ -119,8 +119,9 @@ for number, (height, width) in enumerate([(64, 64), (48, 64), (96, 96), (34, 50)
 
 
 def test_encoded_bytes_do_not_depend_on_what_lies_in_fresh_memory(tmp_path: Path) -> None:
-    """glibc fills new memory with another byte in each process: an encoder that reads what it never
-    wrote is found out.
+    """glibc fills new memory with another byte in each process.
+
+    An encoder that reads what it never wrote is found out.
     """
     printed = set()
     for fill in ("0", "85", "255"):

@@ -1,5 +1,7 @@
-"""Worker processes: they start from any kind of script, outlast signals that are meant for the main
-process, and never outlive it.
+"""Worker processes.
+
+They start from any kind of script, outlast signals that are meant for the main process, and never
+outlive it.
 """
 
 from __future__ import annotations

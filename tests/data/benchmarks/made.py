@@ -1,4 +1,4 @@
-"""Tiny annotation files in the official formats, written by hand: nobody's annotations are copied."""
+"""Tiny annotation files in the official formats, written by hand; nothing is copied."""
 
 from __future__ import annotations
 

@@ -210,7 +210,8 @@ def test_benchmarks_without_captions_are_refused_with_a_choice(tmp_path: Path, n
     else:
         with pytest.raises(
             DataError,
-            match=rf"{name} is annotated for {BENCHMARKS[name].task}, not with captions .* choose one of webvid, cc3m",
+            match=rf"{name} is annotated for {BENCHMARKS[name].task}, not with captions .* "
+            "choose one of webvid, cc3m",
         ):
             require_captions(open_dataset(data, RuntimeConfig()), "retrieval")
 

@@ -1,5 +1,6 @@
-"""Counts against the real annotation files, where a copy of them lies next to the checkout. They
-are not ours to pass on.
+"""Counts against the real annotation files, where a copy of them lies next to the checkout.
+
+They are not ours to pass on.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def link(root: Path, *places: str) -> None:
 
 @pytest.fixture(scope="module")
 def msrvtt_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The official lists and the real captions of the test videos, in the official form; made-up
-    captions of the others.
+    """The official lists and the real captions of the test videos, in the official form.
+
+    Made-up captions of the others.
     """
     root = tmp_path_factory.mktemp("msrvtt")
     link(
@@ -107,7 +109,7 @@ def test_msvd() -> None:
 
 
 def test_didemo(tmp_path: Path) -> None:
-    """The official training file is too large for the collection: a small one stands in its place."""
+    """A small training file replaces the official one, which is too large for the collection."""
     link(tmp_path, "didemo/val_data.json", "didemo/test_data.json", "didemo/ce_lists")
     train = (REAL / "didemo/ce_lists/train_list.txt").read_text().split("\n")
     rows = [
