@@ -95,8 +95,8 @@ def suppress(
     """Returns the indices of the spans that remain after non-maximum suppression, best first.
 
     The best span remains; those that overlap with it by more than `threshold` go (an overlap that
-    equals it up to rounding does not); and so on with the rest. Among equal scores the earlier start comes first, then the earlier end: the outcome
-    does not depend on the order of the spans.
+    equals it up to rounding does not); and so on with the rest. Among equal scores the earlier
+    start comes first, then the earlier end: the outcome does not depend on the order of the spans.
 
     Args:
         spans: [N, 2] seconds; N = 0 gives none.

@@ -32,8 +32,8 @@ from simvtp.data.video.encode import encode_h264
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import DataError
+from tests.data.compared_readers import READERS
 from tests.data.helpers import make_clips, moving_square
-from tests.data.readers import READERS
 
 MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
 DATA = DataConfig(stride=2, max_corrupt_ratio=0.5)

@@ -28,6 +28,7 @@ from simvtp.data.shards import read_shards
 from simvtp.data.video.decord_compatible import FastReader
 from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.errors import DataError
+from tests.data.compared_readers import READERS
 from tests.data.numbered_films import (
     FRAMES,
     HEIGHT,
@@ -40,7 +41,6 @@ from tests.data.numbered_films import (
     with_matrix,
     with_still_first,
 )
-from tests.data.readers import READERS
 from tests.data.test_bad_input import manifest_of
 
 BFRAMES = {"bf": "2"}

@@ -25,8 +25,8 @@ from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.data.video.readers import get_reader, read_frames
 from simvtp.errors import DataError, UserError
 from simvtp.resolve import finalise
+from tests.data.compared_readers import READERS
 from tests.data.numbered_films import FRAMES, film, numbered, numbers
-from tests.data.readers import READERS
 from tests.data.test_film_kinds import loaded
 from tests.data.test_frame_folders import picture
 

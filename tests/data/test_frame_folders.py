@@ -15,8 +15,8 @@ from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.errors import DataError
+from tests.data.compared_readers import READERS
 from tests.data.numbered_films import HEIGHT, WIDTH, film, numbered, numbers
-from tests.data.readers import READERS
 from tests.data.test_film_kinds import loaded, sharded
 
 COUNT = 24

@@ -12,8 +12,8 @@ import pytest
 from simvtp.data.video.encode import encode_h264
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError
+from tests.data.compared_readers import READERS
 from tests.data.helpers import damage, moving_square
-from tests.data.readers import READERS
 
 ROOT = Path(__file__).resolve().parents[2]
 

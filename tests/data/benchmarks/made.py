@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-TRAIN = 60  # enough that 5 % by hash is not nobody
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def write_json(path: Path, content: Any) -> Path:
-    return write(path, json.dumps(content))
-
-
-def tabbed(rows: Sequence[Sequence[Any]]) -> str:
-    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
-
-
-def commas(rows: Sequence[Sequence[Any]]) -> str:
-    return "".join(",".join(map(str, row)) + "\n" for row in rows)
-
-
-def lines(names: Sequence[str]) -> str:
-    return "".join(f"{name}\n" for name in names)
-
-
-def videos(*numbers: int) -> list[str]:
-    return [f"video{number}" for number in range(*numbers)]
-
+from tests.data.benchmarks.annotation_texts import (
+    TIMES,
+    TRAIN,
+    commas,
+    lines,
+    movie_clip,
+    tabbed,
+    videos,
+    write,
+    write_json,
+)
+from tests.data.benchmarks.made_questions import lsmdc_mc, msrvtt_mc, msrvtt_qa, msvd_qa, tgif_qa
 
 # ---- retrieval and pre-training ------------------------------------------------------------------
 
@@ -127,13 +110,6 @@ def activitynet(root: Path) -> None:
     write_json(root / "val_2.json", {f"v_val{n}": entry(n) for n in range(5)})
 
 
-def movie_clip(n: int) -> str:
-    return f"10{n // 10:02d}_A_Movie_00.00.{n:02d}.690-00.01.{n:02d}.013"
-
-
-TIMES = ("00.00.01.000", "00.00.03.000", "00.00.00.500", "00.00.04.000")
-
-
 def lsmdc(root: Path) -> None:
     parts = {"annos_training": (0, 8), "annos_val": (10, 12), "challenge_1000_publictect": (20, 24)}
     for name, numbers in parts.items():
@@ -189,95 +165,6 @@ def cc3m(root: Path) -> None:
         root / "Validation_GCC-1.1.0-Validation.tsv",
         tabbed([(f"a tree {n}", f"http://example.org/v{n}.jpg") for n in range(5)]),
     )
-
-
-# ---- questions -----------------------------------------------------------------------------------
-
-
-def msrvtt_mc(root: Path) -> None:
-    header = ("key", "vid_key", "a1", "a2", "a3", "a4", "a5", "answer")
-    rows = [
-        (f"ret{n}", f"msr{7010 + n}", *(f"sentence {n} {i}" for i in range(5)), n % 5)
-        for n in range(7)
-    ]
-    write(root / "MSR_MC_test.csv", tabbed([header, *rows]))
-
-
-def lsmdc_mc(root: Path) -> None:
-    for name, first in (("train", 0), ("valid", 10), ("test_randomized", 20)):
-        rows = [
-            (movie_clip(n), *TIMES, *(f"sentence {n} {i}" for i in range(5)))
-            for n in range(first, first + 6)
-        ]
-        if name == "test_randomized":
-            rows = [(*row, n % 5 + 1) for n, row in enumerate(rows)]
-        write(root / f"LSMDC16_multiple_choice_{name}.csv", tabbed(rows))
-
-
-def _qa(root: Path, prefix: str) -> None:
-    number = 0
-    for split, first in (("train", 0), ("val", 20), ("test", 30)):
-        rows = []
-        for video in range(first, first + 5):
-            for text, answer in (("what is shown?", "boat"), ("is it red?", "no")):
-                rows.append(
-                    {
-                        "answer": answer,
-                        "category_id": 3,
-                        "id": number,
-                        "question": text,
-                        "video_id": video,
-                    }
-                )
-                number += 1
-        write_json(root / f"{split}_qa.json", rows)
-    write(root / "youtube_mapping.txt", lines([f"{prefix}_{n} vid{n}" for n in range(40)]))
-
-
-def msrvtt_qa(root: Path) -> None:
-    _qa(root, "unused")
-
-
-def msvd_qa(root: Path) -> None:
-    _qa(root, "-4wsuP")
-
-
-def tgif_qa(root: Path) -> None:
-    options = ("a1", "a2", "a3", "a4", "a5")
-    for split, first, last in (("Train", 0, TRAIN), ("Test", 100, 106)):
-        for kind in ("action", "transition"):
-            rows = [
-                (
-                    f"tumblr_{n}",
-                    "What does the cat do ?",
-                    *(f"act {n} {i}" for i in range(5)),
-                    n % 5,
-                    f"{kind.upper()}{n}",
-                    n,
-                )
-                for n in range(first, last)
-            ]
-            write(
-                root / f"{split}_{kind}_question.csv",
-                tabbed([("gif_name", "question", *options, "answer", "vid_id", "key"), *rows]),
-            )
-        rows = [
-            (f"tumblr_{n}", "How many times ?", n % 9, f"COUNT{n}", n) for n in range(first, last)
-        ]
-        write(
-            root / f"{split}_count_question.csv",
-            tabbed([("gif_name", "question", "answer", "vid_id", "key"), *rows]),
-        )
-        rows = [
-            (f"tumblr_{n}", "what colour ?", "red", 2, f"FRAMEQA{n}", n, "a red cat .")
-            for n in range(first, last)
-        ]
-        write(
-            root / f"{split}_frameqa_question.csv",
-            tabbed(
-                [("gif_name", "question", "answer", "type", "vid_id", "key", "description"), *rows]
-            ),
-        )
 
 
 # ---- grounding -----------------------------------------------------------------------------------
