@@ -19,7 +19,7 @@ from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import hidden_per_slot, mask_units
 from simvtp.config.model_config import MaskConfig, ModelConfig
 from simvtp.models.common.philox import stream_uniforms
-from simvtp.models.common.span_masking import run_noise
+from simvtp.models.common.span_masking import ring_positions, run_noise
 
 UNUSED = -100  # label of a word slot that holds no word; the value that cross-entropy ignores
 RECTANGLES = 16  # drawn for a sample by the kind `block`; as many as needed are used
@@ -100,7 +100,8 @@ def _video_noise(model: ModelConfig, masks: MaskConfig) -> int:
     """Returns how many random numbers of a sample the video mask takes."""
     if masks.video_kind == "per_frame":
         return model.tubes
-    return 4 * RECTANGLES if masks.video_kind == "block" else mask_units(model, masks)
+    units = mask_units(model, masks)
+    return units + 4 * RECTANGLES if masks.video_kind == "block" else units
 
 
 def _video_masks(noise: Tensor, model: ModelConfig, masks: MaskConfig) -> tuple[Tensor, Tensor]:
@@ -111,10 +112,14 @@ def _video_masks(noise: Tensor, model: ModelConfig, masks: MaskConfig) -> tuple[
     hidden = hidden_per_slot(model, masks)
     if masks.video_kind == "per_frame":  # each slot has its own noise
         noise = noise.unflatten(1, (model.grid[0], -1)).flatten(0, 1)
-    elif masks.video_kind == "block":
-        noise = _rectangle_order(noise, model.grid[1], model.grid[2])
     # stable: equal noise has the same order on every device
-    order = noise.argsort(dim=1, stable=True)
+    if masks.video_kind == "block":  # positions that a rectangle reaches together: by their noise
+        sides, ties = noise[:, : 4 * RECTANGLES], noise[:, 4 * RECTANGLES :]
+        shuffled = ties.argsort(dim=1, stable=True)
+        turn = _rectangle_order(sides, model.grid[1], model.grid[2])
+        order = shuffled.gather(1, turn.gather(1, shuffled).argsort(dim=1, stable=True))
+    else:
+        order = noise.argsort(dim=1, stable=True)
     masked, visible = order[:, :hidden].sort(dim=1).values, order[:, hidden:].sort(dim=1).values
     return _tubes_of(visible, model, masks), _tubes_of(masked, model, masks)
 
@@ -172,8 +177,11 @@ def _hidden_words(noise: Tensor, word_ids: Tensor, masks: MaskConfig) -> Tensor:
     # [B, L]: the caption has a word of that number
     present = (word_ids[:, :, None] == numbers).any(dim=1)
     if masks.text_kind == "span":
-        noise = run_noise(noise, present, masks.text_span)
-    hidden = _hidden_units(noise, present, masks)
+        on_ring = numbers < present.sum(dim=1, keepdim=True)
+        hidden = _hidden_units(run_noise(noise, masks.text_span), on_ring, masks)
+        hidden = hidden.gather(1, ring_positions(noise, present)) & present
+    else:
+        hidden = _hidden_units(noise, present, masks)
     return hidden.gather(1, word_ids.clamp(min=0)) & maskable
 
 
