@@ -32,6 +32,7 @@ from simvtp.runs.scores import read_metric
 ALIVE = (RunState.RUNNING, RunState.STARTING)
 GIVEN_UP = (RunState.FAILED, RunState.CANCELLED)  # not started again unless the user asks for it
 DONE = (RunState.FINISHED, RunState.PRUNED)
+RECORDED_PATHS = ("stdout", "stderr", "launch", "code")  # fields of job.json
 RANK_FAILURE = "rank_failure.json"
 SETUP_FAILED = "setup command failed"  # beginning of the line that names it, in the job's log
 BY_HAND = "by hand"  # executor of an experiment that was started without a sweep
@@ -87,14 +88,26 @@ class PointState:
 
 
 def read_job(run_dir: Path) -> JobRecord | None:
-    """Returns the content of job.json; None if it is missing or damaged."""
+    """Returns the content of job.json; None if it is missing or damaged.
+
+    Paths of logs and code are those of today: the folder of the runs may have been moved or copied.
+    """
     values = read_json_or_none(run_dir / JOB_FILE, dict)
     if not values:
         return None
     try:  # a point that was cancelled before it was submitted has an end and no job
-        return JobRecord.from_dict({"executor": "", "job_id": "", **values})
+        job = JobRecord.from_dict({"executor": "", "job_id": "", **values})
     except (KeyError, TypeError, ValueError):
         return None
+    paths = {name: _present_path(getattr(job, name), run_dir) for name in RECORDED_PATHS}
+    return dataclasses.replace(job, **paths)
+
+
+def _present_path(recorded: str, run_dir: Path) -> str:
+    """Returns where a recorded path below the folder of the runs is today."""
+    _, found, rest = recorded.rpartition("/sweeps/")
+    here = run_dir.absolute().parent / "sweeps" / rest
+    return str(here) if found and here.exists() else recorded
 
 
 def write_job(run_dir: Path, job: JobRecord) -> None:
