@@ -195,8 +195,10 @@ def test_every_setting_that_matters_changes_the_fingerprint(of: tuple[str, str])
 def test_fingerprints_of_schema_2_stay_what_they_are(
     recipe: str, assignments: list[str], fingerprint: str
 ) -> None:
-    """A finished run on somebody's disk is found again. If this fails, a new setting was not
-    declared by `added`, or a default has changed: either is another experiment.
+    """A finished run on somebody's disk is found again.
+
+    If this fails, a new setting was not declared by `added`, or a default has changed: either is
+    another experiment.
     """
     assert override(get_recipe(recipe), assignments).fingerprint == fingerprint
 

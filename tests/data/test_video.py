@@ -1,4 +1,4 @@
-"""Readers: the right frames, the same from both, closed after use, and every failure a DataError."""
+"""Readers: the right frames, the same from both, closed after use; every failure a DataError."""
 
 import os
 import shutil
@@ -111,7 +111,8 @@ from pathlib import Path
 from simvtp.data.video.encode import encode_h264
 from tests.data.helpers import moving_square
 for number, (height, width) in enumerate([(64, 64), (48, 64), (96, 96), (34, 50)]):
-    frames = moving_square(number, 16, height, width) ^ np.random.default_rng(number).integers(0, 40, (16, height, width, 3), dtype=np.uint8)
+    noise = np.random.default_rng(number).integers(0, 40, (16, height, width, 3), dtype=np.uint8)
+    frames = moving_square(number, 16, height, width) ^ noise
     path = Path(sys.argv[1]) / f"{number}.mp4"
     encode_h264(frames, path, 8)
     print(hashlib.sha256(path.read_bytes()).hexdigest())

@@ -17,7 +17,7 @@ from simvtp.evaluation.rerank import MatchScores, make_shortlist, rerank, score_
 from simvtp.evaluation.retrieval_evaluation import Embedded, score
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol
-from tests.models.small import CONFIG, masks_for, random_batch
+from tests.models.small_models import CONFIG, masks_for, random_batch
 
 PROTOCOL = Protocol(
     "retrieval", "shapes", "test", "zero-shot", "t2v", 4, 1, 1, "pessimistic", 0, "abc"

@@ -137,8 +137,9 @@ def exact(a: tuple[Fraction, Fraction], b: tuple[Fraction, Fraction]) -> Fractio
 
 @pytest.mark.parametrize("count", [2, 3, 7, 10, 12, 20, 49, 64])
 def test_suppression_on_a_grid_agrees_with_fractions(count: int) -> None:
-    """Runs of equal segments, as fractions of a video of 64-bit floats: every overlap of exactly
-    1/2 is kept, whatever its rounding.
+    """Runs of equal segments, as fractions of a video of 64-bit floats.
+
+    Every overlap of exactly 1/2 is kept, whatever its rounding.
     """
     rng = np.random.default_rng(count)
     runs = [(i, j) for i in range(count) for j in range(i + 1, count + 1)]

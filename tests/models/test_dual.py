@@ -1,5 +1,6 @@
-"""Encoders for retrieval: what the shared one has in common with the pre-trained model, and what
-the two copies do not share.
+"""Encoders for retrieval.
+
+What the shared one has in common with the pre-trained model, and what the two copies do not share.
 """
 
 from __future__ import annotations

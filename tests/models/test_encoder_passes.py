@@ -9,7 +9,7 @@ import pytest
 
 from simvtp.models.simvtp.encoder_passes import EncoderPass, PassPlan, plan_passes
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES
-from tests.models.small import small
+from tests.models.small_models import small
 
 PAIR, VIDEO, TEXT, MATCH = EncoderPass
 SUBSETS = [names for count in range(1, 5) for names in itertools.combinations(OBJECTIVES, count)]

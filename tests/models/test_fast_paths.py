@@ -19,7 +19,7 @@ from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import Blocks, gather_tokens
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.training.objectives import PretrainObjective
-from tests.models.small import CONFIG, masks_for, random_batch, small
+from tests.models.small_models import CONFIG, masks_for, random_batch, small
 from tests.reference.masks import full_view
 
 SIZES = {
@@ -238,9 +238,8 @@ def test_nothing_masked_is_nothing_predicted() -> None:
 
 
 def test_half_precision_embeds_bytes_as_well_as_normalised_pixels() -> None:
-    """Bytes are centred before they are rounded, so that folding the normalisation loses nothing to
-    speak of.
-    """
+    # Bytes are centred before they are rounded, so that folding the normalisation loses nothing to
+    # speak of.
     torch.manual_seed(0)
     config = small(dim=64, heads=4)
     exact = TubeEmbedding(config)

@@ -12,7 +12,7 @@ from simvtp.config.recipes import huge, large, released, tiny
 from simvtp.methods import build_model
 from simvtp.models.flops.simvtp_flops import describe, forward_flops, parameter_counts
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES
-from tests.models.small import masks_for, random_batch, small
+from tests.models.small_models import masks_for, random_batch, small
 
 SIZES = {
     "small": small(),
@@ -56,9 +56,8 @@ CASES = [
 def test_flops_agree_with_torch(
     size: str, objectives: tuple[str, ...], options: dict[str, object], masks: MaskConfig
 ) -> None:
-    """Attention through the plain matrix products, which the counter knows on every device and
-    version.
-    """
+    # Attention through the plain matrix products, which the counter knows on every device and
+    # version.
     from dataclasses import replace
 
     config = replace(SIZES[size], **options)
@@ -102,9 +101,8 @@ def test_large_and_huge_by_settings() -> None:
 
 
 def test_released_wiring_costs_what_the_design_says() -> None:
-    """175.2 GFLOP a sample in the design's arithmetic, which saves 0.86 in the last decoder block
-    and scores 24 words, not 30.
-    """
+    # 175.2 GFLOP a sample in the design's arithmetic, which saves 0.86 in the last decoder block
+    # and scores 24 words, not 30.
     recipe = released()
     assert sum(forward_flops(recipe.model, recipe.masks).values()) / 1e9 == pytest.approx(
         175.2 + 0.86 + 0.28, rel=0.01

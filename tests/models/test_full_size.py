@@ -1,5 +1,6 @@
-"""The released recipe at its published size, one step on the CPU. Run with -m slow; needs about 8
-GB.
+"""The released recipe at its published size, one step on the CPU.
+
+Run with -m slow; needs about 8 GB.
 """
 
 from __future__ import annotations

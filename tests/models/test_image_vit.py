@@ -1,5 +1,6 @@
-"""An image ViT as the beginning of the video encoder: on a still clip it sees what the image model
-sees.
+"""An image ViT as the beginning of the video encoder.
+
+On a still clip it sees what the image model sees.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ CONFIG = SimVTPConfig(
 
 
 def still(config: SimVTPConfig) -> tuple[Tensor, Tensor]:
-    """A clip of one picture, uint8 [2, T, H, W, 3], and that picture as an image model wants it,
-    [2, 3, H, W].
-    """
+    # A clip of one picture, uint8 [2, T, H, W, 3], and that picture as an image model wants it, [2,
+    # 3, H, W].
     g = torch.Generator().manual_seed(0)
     picture = torch.randint(
         0, 256, (2, 1, config.image_size, config.image_size, 3), dtype=torch.uint8, generator=g
@@ -161,9 +161,8 @@ def test_an_image_model_of_another_size_is_refused(spoil: str) -> None:
 
 
 def test_a_pre_training_with_fewer_objectives_is_a_beginning(tmp_path: Path) -> None:
-    """What `--weights video=RUN/checkpoints/pretrain.safetensors` of the ablation of the initial
-    weights does.
-    """
+    # What `--weights video=RUN/checkpoints/pretrain.safetensors` of the ablation of the initial
+    # weights does.
     videos = shaken(build_model(CONFIG, ("mvm",)))
     file = tmp_path / "pretrain.safetensors"
     safetensors.torch.save_file(videos.state_dict(), file)

@@ -27,7 +27,7 @@ from simvtp.models.mac.mac_masks import FrameMasks, kept_length
 from simvtp.models.mac.mac_model import MAC
 from simvtp.models.weights.mac_weights import TEMPORAL, expand_frames
 from simvtp.models.weights.pretrained import import_state, import_weights
-from tests.models.small import random_batch
+from tests.models.small_models import random_batch
 
 CONFIG = MACConfig(
     image_size=32,
@@ -74,8 +74,9 @@ def drawn(
 def plain_block(
     block: DividedBlock, x: torch.Tensor, seen: torch.Tensor, timed: torch.Tensor
 ) -> torch.Tensor:
-    """The block by the definition: whole score matrices, and for each token the set of those that
-    it may attend to.
+    """The block by the definition.
+
+    Whole score matrices, and for each token the set of those that it may attend to.
     """
 
     def attend(
@@ -183,9 +184,8 @@ def test_hidden_patches_and_hidden_words_have_no_effect() -> None:
 
 @pytest.mark.parametrize("kind", ["rank", "nearest"])
 def test_without_masks_it_is_the_full_view(kind: str) -> None:
-    """What `frozen` trains on is what the tests see; and both readings of time are then Frozen's,
-    patch by patch.
-    """
+    # What `frozen` trains on is what the tests see; and both readings of time are then Frozen's,
+    # patch by patch.
     batch, model = random_batch(CONFIG), made(time_attention=kind)
     masks = drawn(batch, OFF)
     assert torch.equal(masks.visible, torch.arange(CONFIG.tubes).expand(3, -1)) and torch.equal(
@@ -397,9 +397,8 @@ def test_settings_that_mac_does_not_have_are_refused(changes: list[str], message
     [(0, 93.6), (0.5, 46.8), (0.6, 37.4), (0.7, 28.6), (0.75, 23.9), (0.8, 19.3), (0.9, 10.5)],
 )
 def test_forward_operations_at_full_size(ratio: float, published: float) -> None:
-    """GMAC of one clip of 4 x 224 x 224 with 30 words, counted by torch on the meta device
-    (attention as matrix products).
-    """
+    # GMAC of one clip of 4 x 224 x 224 with 30 words, counted by torch on the meta device
+    # (attention as matrix products).
     recipe = get_recipe("mac")
     config, masks = replace(recipe.model, text_length=30), replace(recipe.masks, video_ratio=ratio)
     with torch.device("meta"):

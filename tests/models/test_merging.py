@@ -16,7 +16,7 @@ from simvtp.methods import build_model
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.token_merging import merge, merge_groups, merged_count
-from tests.models.small import CONFIG, masks_for, random_batch, small
+from tests.models.small_models import CONFIG, masks_for, random_batch, small
 from tests.models.test_masking import PROPERTY
 
 WIDE = replace(CONFIG, image_size=32, frames=8)  # 4 x 4 x 4 tubes
@@ -24,8 +24,8 @@ WIDE = replace(CONFIG, image_size=32, frames=8)  # 4 x 4 x 4 tubes
 
 def places(batch: int, visible: int, seed: int, config: SimVTPConfig = WIDE) -> Tensor:
     """Any tubes of the grid, ascending: int64 [batch, visible]."""
-    luck = torch.rand(batch, config.tubes, generator=torch.Generator().manual_seed(seed))
-    return luck.argsort(dim=1)[:, :visible].sort(dim=1).values
+    noise = torch.rand(batch, config.tubes, generator=torch.Generator().manual_seed(seed))
+    return noise.argsort(dim=1)[:, :visible].sort(dim=1).values
 
 
 def by_brute_force(tubes: Tensor, visible: Tensor, config: SimVTPConfig) -> list[set[int]]:
@@ -114,9 +114,11 @@ def test_the_encoder_sees_fewer_tokens_and_everything_else_as_many_as_before() -
 
 
 def test_videos_of_one_colour_lose_nothing_but_places() -> None:
-    """Without positions merged tokens equal those they are made of: then the whole model says what
-    it says unmerged, but for attention's weights, which a single group of equal tokens does not
-    change either."""
+    """Without positions merged tokens equal those they are made of.
+
+    Then the whole model says what it says unmerged, but for attention's weights, which a single
+    group of equal tokens does not change either.
+    """
     merging, plain = (build_model(small(token_merge_ratio=share)) for share in (0.5, 0.0))
     for model in (merging, plain):
         model.video_embedding.position.zero_()
@@ -133,7 +135,7 @@ def test_videos_of_one_colour_lose_nothing_but_places() -> None:
     ids=str,
 )
 def test_a_negative_keeps_its_own_groups(options: dict[str, object]) -> None:
-    """Giving another clip as negative is the same as swapping the clips and asking for a positive."""
+    # Another clip as negative equals swapping the clips and asking for a positive.
     config = small(token_merge_ratio=0.5, vtm_negatives="random", **options)
     model, batch = build_model(config).eval(), random_batch(config, size=2)
     masks = masks_for(batch, config)

@@ -1,5 +1,6 @@
-"""Wiring that the ablations vary: each option does what it says, and at its default it is not
-there.
+"""Wiring that the ablations vary.
+
+Each option does what it says, and at its default it is not there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from simvtp.models.common.two_encoders import TwoEncoders
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.flops.simvtp_flops import forward_flops
 from simvtp.training.objectives import PretrainObjective, learned_temperature
-from tests.models.small import CONFIG, MASKS, masks_for, random_batch, small
+from tests.models.small_models import CONFIG, MASKS, masks_for, random_batch, small
 from tests.models.test_masking import PROPERTY, draw, hidden_pieces, make_batch, make_model
 from tests.models.test_simvtp import total
 from tests.reference.masks import full_view
@@ -71,8 +72,9 @@ def test_all_options_at_once_trace_without_a_graph_break() -> None:
 
 
 def test_without_any_option_the_outputs_are_those_of_before() -> None:
-    """Digests taken before there were options (float32 on a CPU, one thread; rounded, as vector
-    units differ in the last bits).
+    """Digests taken before there were options (float32 on a CPU, one thread.
+
+    Rounded, as vector units differ in the last bits).
     """
     batch = random_batch(CONFIG)
     out = build_model(CONFIG, seed=1)(batch, masks_for(batch, CONFIG))
@@ -221,8 +223,10 @@ def test_rebuilt_tubes_are_an_exact_share_of_the_masked_ones(
 
 
 def test_cells_run_every_place_has_its_turn() -> None:
-    """All tubes masked, half rebuilt: two places of each cell of 2 x 2 in each slot, neighbours on
-    the ring, each in half of the slots.
+    """All tubes masked, half rebuilt.
+
+    Two places of each cell of 2 x 2 in each slot, neighbours on the ring, each in half of the
+    slots.
     """
     config = replace(make_model(grid=(4, 4)), decoder_keep_ratio=0.5)
     chosen = select_decoded_tubes(torch.arange(config.tubes)[None], config)
@@ -263,7 +267,7 @@ def same_weights(two: TwoEncoders, one: Encoder) -> None:
 
 
 def test_two_encoders_with_equal_weights_are_one() -> None:
-    """What differs is the sharing of weights, and nothing else."""
+    # What differs is the sharing of weights, and nothing else.
     config = small(encoders="two")
     one, two = build_model(CONFIG), build_model(config)
     two.load_state_dict(

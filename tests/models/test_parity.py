@@ -29,7 +29,7 @@ from simvtp.training.losses import (
     normalise_tubes,
     word_loss,
 )
-from tests.models.small import masks_for, random_batch
+from tests.models.small_models import masks_for, random_batch
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 PRETRAINING, DUAL = (
@@ -64,7 +64,7 @@ def test_reference_file_holds_in_both_precisions(
     found = check_reference_file(path)
     assert [deviation for deviation in found if not deviation.ok] == []
     assert len(found) == 2 * count
-    assert sum(name.startswith("float32 ") for name in (d.name for d in found)) == count
+    assert sum(one.name.startswith("float32 ") for one in found) == count
     for deviation in found:
         assert deviation.limit == (1e-4 if "grad_norm/" in deviation.name else 1e-5)
     tensors, _ = read(path)
@@ -106,9 +106,8 @@ def test_a_changed_value_is_found(tmp_path: Path, name: str, factor: float) -> N
 def test_the_pipeline_of_released_pads_to_the_longest_caption(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With captions padded to 32 positions instead, VTC and VTM are those that the README of the
-    reference files gives for that: 4.123 for 4.178, and 1.677 for 1.369.
-    """
+    # With captions padded to 32 positions instead, VTC and VTM are those that the README of the
+    # reference files gives for that: 4.123 for 4.178, and 1.677 for 1.369.
     _, _, vtc, vtm = read(RAGGED)[0]["out/losses_mvm_mlm_vtc_vtm"].tolist()
     assert (vtc, vtm) == pytest.approx((4.178, 1.369), abs=1e-3)
 

@@ -1,5 +1,6 @@
-"""Weights from elsewhere, and back: transformers' models, released naming, our own exports; every
-key is accounted for.
+"""Weights from elsewhere, and back: transformers' models, released naming, our own exports.
+
+Every key is accounted for.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from simvtp.models.weights.pretrained import (
     initialise_from,
 )
 from simvtp.training.losses import masked_pixel_loss, normalise_tubes
-from tests.models.small import CONFIG, masks_for, random_batch, small
+from tests.models.small_models import CONFIG, masks_for, random_batch, small
 from tests.models.test_parity import DUAL, PRETRAINING, read
 
 FIXTURE = SimVTPConfig(
@@ -116,7 +117,7 @@ def videomae_config(config: SimVTPConfig, **more: Any) -> Any:
 
 
 def normalised(clips: Tensor) -> Tensor:
-    """What transformers' model is given: [B, T, 3, H, W], ImageNet-normalised."""
+    # What transformers' model is given: [B, T, 3, H, W], ImageNet-normalised.
     values = (clips / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     return values.permute(0, 1, 4, 2, 3)
 
@@ -124,8 +125,9 @@ def normalised(clips: Tensor) -> Tensor:
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
 @pytest.mark.parametrize("mean_pooling", [False, True])
 def test_encoder_equals_transformers(config: SimVTPConfig, mean_pooling: bool) -> None:
-    """Full view and visible tubes only; with mean pooling transformers has no final norm, so ours
-    is taken out for the comparison.
+    """Full view and visible tubes only.
+
+    With mean pooling transformers has no final norm, so ours is taken out for the comparison.
     """
     from transformers import VideoMAEModel
 
@@ -150,9 +152,8 @@ def test_encoder_equals_transformers(config: SimVTPConfig, mean_pooling: bool) -
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
 def test_pixel_loss_equals_transformers(config: SimVTPConfig) -> None:
-    """Video alone through encoder, bridge and decoder. transformers' decoder norm has eps 1e-5
-    where the original has 1e-6: set.
-    """
+    # Video alone through encoder, bridge and decoder. transformers' decoder norm has eps 1e-5 where
+    # the original has 1e-6: set.
     from transformers import VideoMAEForPreTraining
 
     theirs = shaken(VideoMAEForPreTraining(videomae_config(config, use_mean_pooling=False))).eval()
@@ -177,8 +178,9 @@ def test_pixel_loss_equals_transformers(config: SimVTPConfig) -> None:
 
 @pytest.mark.parametrize("config", [FIXTURE, OTHER], ids=["small", "other"])
 def test_transformers_as_it_comes(config: SimVTPConfig) -> None:
-    """Its own initial weights, LayerNorm 1e-12 and decoder norm 1e-5 left as they are: the loss
-    still agrees.
+    """Its own initial weights, LayerNorm 1e-12 and decoder norm 1e-5 left as they are.
+
+    The loss still agrees.
     """
     from transformers import VideoMAEForPreTraining
 
@@ -205,9 +207,8 @@ def test_transformers_as_it_comes(config: SimVTPConfig) -> None:
 
 
 def test_older_transformers_names_are_the_same_weights() -> None:
-    """Checkpoints on the hub have q_bias and v_bias where the present code has query.bias and
-    value.bias.
-    """
+    # Checkpoints on the hub have q_bias and v_bias where the present code has query.bias and
+    # value.bias.
     from transformers import VideoMAEForPreTraining
 
     state = shaken(
@@ -296,8 +297,9 @@ def test_initialise_from_folders(tmp_path: Path) -> None:
 
 
 def test_released_file_wrapped_or_not(tmp_path: Path) -> None:
-    """.pth with and without {"model": ...}, beside the arguments and the optimizer that such files
-    carry; .safetensors.
+    """.pth with and without {"model".
+
+    ...}, next to the arguments and the optimizer that such files carry; .safetensors.
     """
     state = released()
     torch.save(
@@ -553,8 +555,9 @@ def test_released_naming_round_trip(tmp_path: Path) -> None:
 
 
 def test_released_dual_naming_round_trip(tmp_path: Path) -> None:
-    """The unused embedding of each copy comes from the other copy; all that is used comes back bit
-    by bit.
+    """The unused embedding of each copy comes from the other copy.
+
+    All that is used comes back bit by bit.
     """
     state = released(DUAL)
     model = DualEncoder(replace(FIXTURE, depth=2))

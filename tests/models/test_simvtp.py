@@ -18,7 +18,7 @@ from simvtp.models.common.forward_options import ForwardOptions
 from simvtp.models.common.layers import DropPath, sine_cosine_table
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
-from tests.models.small import CONFIG, masks_for, random_batch, small
+from tests.models.small_models import CONFIG, masks_for, random_batch, small
 from tests.reference.masks import full_view
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(OBJECTIVES, size)]
@@ -90,8 +90,9 @@ def test_objective_off_costs_nothing_and_changes_nothing(subset: tuple[str, ...]
 
 
 def test_encoder_passes_are_shared() -> None:
-    """Pair, video, text and negatives: four passes with everything on; VTM alone needs two, MVM
-    alone one.
+    """Pair, video, text and negatives: four passes with everything on.
+
+    VTM alone needs two, MVM alone one.
     """
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
@@ -122,9 +123,8 @@ def test_reuse_is_exact_without_dropout() -> None:
 
 
 def test_clean_contrast_sees_the_unmasked_words_and_only_there() -> None:
-    """The words under [MASK] change VTC and VTM with `clean`, never with `masked`, and never MVM or
-    MLM.
-    """
+    # The words under [MASK] change VTC and VTM with `clean`, never with `masked`, and never MVM or
+    # MLM.
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
     hidden = masks.input_ids != batch.input_ids
@@ -138,9 +138,8 @@ def test_clean_contrast_sees_the_unmasked_words_and_only_there() -> None:
 
 
 def test_text_passes_ignore_the_padding() -> None:
-    """What stands in the padding reaches nothing with `content`; with `with_pads` it counts in the
-    means.
-    """
+    # What stands in the padding reaches nothing with `content`; with `with_pads` it counts in the
+    # means.
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
     pads = ~batch.attention_mask
@@ -169,9 +168,8 @@ def test_masked_pixels_do_not_reach_the_model() -> None:
 
 
 def test_negatives_keep_their_own_mask() -> None:
-    """The second half of the VTM logits is the pair pass of (clip j with the mask of j, text b),
-    computed by hand.
-    """
+    # The second half of the VTM logits is the pair pass of (clip j with the mask of j, text b),
+    # computed by hand.
     config = small(pooling="with_pads")
     batch = random_batch(config)
     masks = masks_for(batch, config)
@@ -201,8 +199,9 @@ def test_negatives_are_others_random_or_hard() -> None:
 
 
 def test_hard_negatives_change_no_gradient_path() -> None:
-    """The scores that pick negatives are detached: gradients are those of the same negatives given
-    by index.
+    """The scores that pick negatives are detached.
+
+    Gradients are those of the same negatives given by index.
     """
     config = small(vtm_negatives="hard")
     batch = random_batch(config, size=4)
@@ -276,8 +275,9 @@ def test_dropout_and_drop_path_only_while_training() -> None:
 
 
 def test_traces_without_a_graph_break() -> None:
-    """Nothing in the step waits for the device or depends on values: dynamo takes the whole forward
-    as one graph.
+    """Nothing in the step waits for the device or depends on values.
+
+    Dynamo takes the whole forward as one graph.
     """
     batch = random_batch(CONFIG)
     masks = masks_for(batch, CONFIG)
