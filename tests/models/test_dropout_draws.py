@@ -10,7 +10,7 @@ from simvtp.models.common.forward_options import DEFAULT_OPTIONS
 from simvtp.models.simvtp.encoder_passes import EncoderPass, plan_passes
 from simvtp.models.simvtp.pass_inputs import CaptionEmbedder, PassInputs, VideoTokens
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
-from tests.models.small import masks_for, random_batch, small
+from tests.models.small_models import masks_for, random_batch, small
 
 
 def texts_of_passes(reuse: bool) -> dict[str, torch.Tensor]:

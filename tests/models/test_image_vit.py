@@ -18,7 +18,7 @@ from simvtp.errors import CheckpointError
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD, cut_tubes
 from simvtp.models.weights.pretrained import import_state, import_weights, initialise_from
-from tests.models.test_pretrained import shaken
+from tests.models.weight_helpers import shaken
 
 CONFIG = SimVTPConfig(
     image_size=32,
