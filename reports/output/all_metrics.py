@@ -144,8 +144,9 @@ def _metrics_note(names: Sequence[str]) -> str:
         "accuracy in %": any(name.startswith("accuracy") for name in names),
         "top-1 and top-5 in %": any(name.startswith("top") for name in names),
         "R@n at an overlap (IoU) of at least so much and mean overlap (mIoU) in %": any(
-            "IoU" in name for name in names
+            "IoU" in name and not name.startswith("mAP") for name in names
         ),
+        "mean average precision (mAP) over overlaps of 0.5 to 0.95 in %": "mAP" in names,
     }
     parts = [f"{family}, higher is better" for family, there in families.items() if there]
     if {"MdR", "MnR"} & set(names):

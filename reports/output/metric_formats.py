@@ -53,6 +53,7 @@ METRICS = {
     "MSE": Metric("MSE", "", 2, False),
     "MSE-raw": Metric("MSE (not rounded)", "", 2, False),
     "mIoU": Metric("mIoU", "%", 1, True),
+    "mAP": Metric("mAP", "%", 1, True),
 }
 
 
@@ -62,6 +63,8 @@ def metric_of(name: str) -> Metric:
         return METRICS[name]
     if match := AT_OVERLAP.fullmatch(name):
         return Metric(f"R@{match[1]} (IoU {match[2]})", "%", 1, True, is_fraction=True)
+    if name.startswith("mAP-IoU"):
+        return Metric(f"mAP (IoU {name.removeprefix('mAP-IoU')})", "%", 1, True)
     if name.startswith(OF_CATEGORY):
         return Metric(f"accuracy ({name.removeprefix(OF_CATEGORY)})", "%", 1, True)
     return Metric(name, "", 2, name not in LOWER_IS_BETTER)

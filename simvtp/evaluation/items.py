@@ -127,7 +127,7 @@ _DERIVED: dict[str, Callable[..., Values]] = {
     r"MdR|MnR": lambda items: items._column("rank"),
     r"mIoU": lambda items: 100.0 * items._column("IoU-top1"),
     r"R(\d+)-IoU([\d.]+)": lambda items, depth, level: (
-        100.0 * reaches(items._column(f"IoU-top{depth}"), float(level))
+        100.0 * reaches(items._column(f"IoU-top{depth}"), float(level)).astype(np.float64)
     ),
 }
 

@@ -7,6 +7,9 @@ cent:
 * R{n}-IoU{m}: fraction of queries with a span of overlap m or more among the first n. Overlap =
   intersection over union. An overlap that equals a limit up to rounding (`TOLERANCE`) reaches it.
 * mIoU: mean overlap of the first span.
+* mAP-IoU{m}: mean average precision of the first 10 spans at an overlap of m, as QVHighlights has
+  it; mAP: mean over m = 0.5, 0.55 ... 0.95. With one true span, average precision is 1 / rank of the
+  first span that reaches m, 0 if none does.
 
 Ties are pessimistic: among spans of equal score the one that overlaps less comes first. So a model
 that scores all spans alike gets what its worst proposal gets, in any order of the proposals.
@@ -29,6 +32,9 @@ Prediction = tuple[Spans, Scores]
 
 DEPTHS = (1, 5)
 OVERLAPS = (0.3, 0.5, 0.7)
+AP_OVERLAPS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # of mAP
+AP_SHOWN = (0.5, 0.75)  # of these also on their own
+AP_DEPTH = 10  # spans of a query that mAP looks at
 # Bounds in seconds are rounded floats, so 1/2 may come out as 0.5 - 1e-16. Different overlaps of
 # bounds in hundredths of a second, or of a video of at most 64 segments, are further apart.
 TOLERANCE = 1e-9
@@ -84,7 +90,7 @@ def _overlap(first: Spans, second: Spans) -> Numbers:
     return shared / (lengths - shared)
 
 
-def reaches(overlaps: Numbers, level: float) -> NDArray[np.bool_]:
+def reaches(overlaps: Numbers, level: float | Numbers) -> NDArray[np.bool_]:
     """Returns where an overlap is `level` or more, of the same shape."""
     return np.asarray(overlaps, dtype=np.float64) >= level - TOLERANCE
 
@@ -185,6 +191,7 @@ def grounding_metrics(
     if not len(truths):
         raise DataError("the test set has no sentence: choose another split.")
     reached = np.zeros((len(truths), len(DEPTHS)))  # best overlap among the first n
+    precisions = np.zeros((len(truths), len(AP_OVERLAPS)))
     for number, (prediction, truth) in enumerate(zip(predictions, truths, strict=True)):
         name = f"sentence '{names[number]}'" if names else f"sentence number {number}"
         if not len(prediction[0]):
@@ -195,7 +202,25 @@ def grounding_metrics(
         overlaps = _overlap(spans, truth[None])[:, 0]
         ranked = overlaps[np.lexsort((overlaps, -scores))]
         reached[number] = [ranked[:depth].max() for depth in DEPTHS]
-    return _recalls(reached), reached[:, 0]
+        precisions[number] = average_precisions(ranked)
+    return _recalls(reached) | mean_precisions(precisions), reached[:, 0]
+
+
+def average_precisions(ranked: Numbers) -> Numbers:
+    """Returns the average precision at each of AP_OVERLAPS, 0 to 1.
+
+    Args:
+        ranked: overlaps of the predicted spans with the true one, best span first.
+    """
+    hits = reaches(ranked[:AP_DEPTH, None], np.array(AP_OVERLAPS))
+    return np.where(hits.any(axis=0), 1 / (1 + hits.argmax(axis=0)), 0.0)
+
+
+def mean_precisions(precisions: Numbers) -> dict[str, float]:
+    """Returns mAP and mAP-IoU{m} in per cent from average precisions [Q, len(AP_OVERLAPS)]."""
+    means = dict(zip(AP_OVERLAPS, 100 * precisions.mean(axis=0), strict=True))
+    shown = {f"mAP-IoU{level}": float(means[level]) for level in AP_SHOWN}
+    return {"mAP": float(100 * precisions.mean()), **shown}
 
 
 def _recalls(reached: Numbers) -> dict[str, float]:
@@ -214,7 +239,7 @@ def _recalls(reached: Numbers) -> dict[str, float]:
 def chance(truths: Spans, durations: Numbers) -> dict[str, float]:
     """Returns the expected metrics of spans with two uniformly random bounds within the video.
 
-    They are exact (mIoU: to about 0.01 per cent). R5 is that of five independent guesses. A truth
+    They are exact (mIoU: to about 0.01 per cent). R5 is that of five independent guesses, mAP of ten. A truth
     that begins after the end of its video is never hit.
 
     Args:
@@ -223,7 +248,8 @@ def chance(truths: Spans, durations: Numbers) -> dict[str, float]:
     truths, durations = check_spans(truths, "truth"), _check_durations(durations, len(truths))
     inside = _begins(truths, durations)
     if not inside.any():
-        return _recalls(np.zeros((1, len(DEPTHS))))
+        nothing = mean_precisions(np.zeros((1, len(AP_OVERLAPS))))
+        return _recalls(np.zeros((1, len(DEPTHS)))) | nothing
     metrics = _chance_inside(truths[inside], durations[inside])
     return {name: value * float(inside.mean()) for name, value in metrics.items()}
 
@@ -251,7 +277,14 @@ def _chance_inside(truths: Spans, durations: Numbers) -> dict[str, float]:
     mean = sum(
         weight * node * _hit(spans, node**2) for node, weight in zip(nodes, _WEIGHTS, strict=True)
     )
-    return metrics | {"mIoU": float(100 * np.mean(mean))}
+    precisions = np.stack([_chance_precision(_hit(spans, m)) for m in AP_OVERLAPS], axis=1)
+    return metrics | {"mIoU": float(100 * np.mean(mean))} | mean_precisions(precisions)
+
+
+def _chance_precision(hit: Numbers) -> Numbers:
+    """Returns the expected average precision of AP_DEPTH guesses that hit with probability `hit`."""
+    ranks = np.arange(1, AP_DEPTH + 1)
+    return (hit[:, None] * (1 - hit[:, None]) ** (ranks - 1) / ranks).sum(axis=1)
 
 
 def relative(spans: Spans, durations: Numbers) -> Spans:

@@ -38,7 +38,7 @@ from simvtp.errors import DataError
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Queries, SpanPredictions
 from simvtp.evaluation.temporal_spans import (
-    DEPTHS,
+    AP_DEPTH,
     Numbers,
     Prediction,
     Spans,
@@ -233,10 +233,10 @@ def predict(
     found = []
     for row, length in zip(probabilities, lengths, strict=True):
         if spans == "coverage":
-            chosen, scores = cover(overlaps, row, max(DEPTHS))
+            chosen, scores = cover(overlaps, row, AP_DEPTH)
         else:
             expected = row @ overlaps
-            chosen = suppress(fractions, expected, NMS, max(DEPTHS))
+            chosen = suppress(fractions, expected, NMS, AP_DEPTH)
             scores = expected[chosen]
         found.append((fractions[chosen] * length, scores))
     return found

@@ -74,6 +74,11 @@ def test_overlaps_give_the_grounding_figures() -> None:
         )
         for depth in DEPTHS
     }
+    for name in ("mAP", "mAP-IoU0.5", "mAP-IoU0.75"):  # columns of their own
+        columns[name] = tuple(
+            grounding_metrics([p], t[None])[0][name]
+            for p, t in zip(predictions, truths, strict=True)
+        )
     items = Items(replace(PROTOCOL, task="grounding"), tuple(f"m{n}" for n in range(30)), columns)
     for name, value in figures.items():
         assert items.figure(name) == pytest.approx(value), name

@@ -22,7 +22,7 @@ from simvtp.config.validation import check
 from simvtp.data.annotations import open_annotations
 from simvtp.data.benchmarks.records import Span
 from simvtp.errors import ConfigError, DataError
-from simvtp.evaluation.temporal_spans import grounding_metrics, overlap
+from simvtp.evaluation.temporal_spans import AP_DEPTH, grounding_metrics, overlap
 from simvtp.methods import build_model
 from simvtp.models.common.forward_options import BatchSlice, ForwardOptions
 from simvtp.models.downstream.grounding_model import END, INSIDE, START, GroundingModel
@@ -111,7 +111,7 @@ def test_what_is_certain_is_predicted_in_seconds_and_alternatives_differ() -> No
         and scores.tolist() == sorted(scores, reverse=True)
     )
     overlaps = overlap(spans, spans) - np.eye(len(spans))
-    assert 1 < len(spans) <= 5 and overlaps.max() <= 0.5
+    assert 1 < len(spans) <= AP_DEPTH and overlaps.max() <= 0.5
 
 
 def test_with_coverage_each_span_completes_those_before_it() -> None:
@@ -136,7 +136,7 @@ def test_with_coverage_each_span_completes_those_before_it() -> None:
     ):
         assert (
             spans[0].tolist() == first[0].tolist()
-            and len({tuple(span) for span in spans.tolist()}) == len(spans) == 5
+            and len({tuple(span) for span in spans.tolist()}) == len(spans) == AP_DEPTH
         )
         assert (np.diff(scores) < 1e-9).all()
         for count in range(1, 5):

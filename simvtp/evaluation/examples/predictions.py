@@ -22,7 +22,16 @@ from simvtp.evaluation.examples.example_cards import (
 from simvtp.evaluation.items import Items, distinct, items_of
 from simvtp.evaluation.metrics import cosines, unit_features
 from simvtp.evaluation.retrieval_evaluation import Embedded
-from simvtp.evaluation.temporal_spans import DEPTHS, Numbers, Prediction, Spans, overlap, reaches
+from simvtp.evaluation.temporal_spans import (
+    DEPTHS,
+    Numbers,
+    Prediction,
+    Spans,
+    average_precisions,
+    mean_precisions,
+    overlap,
+    reaches,
+)
 from simvtp.runs.results import Result
 
 
@@ -272,6 +281,11 @@ class SpanPredictions:
         for depth in DEPTHS:
             best = [overlaps[:depth].max() for _, _, overlaps in ranked]
             columns[f"IoU-top{depth}"] = np.array(best)
+        precisions = np.stack([average_precisions(overlaps) for _, _, overlaps in ranked])
+        columns |= {
+            name: np.array([mean_precisions(row[None])[name] for row in precisions])
+            for name in mean_precisions(precisions)
+        }
         cards: Cards = {}
         good = reaches(columns["IoU-top1"], GOOD_OVERLAP)
         for number in choose_examples(ids, good, wanted):
