@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -11,32 +12,70 @@ from torch import Tensor, nn
 
 from simvtp.compat.fused_adamw import UnwrappedAdamW
 from simvtp.config.train_config import TrainConfig
+from simvtp.models.common.decoders import Decoder
+from simvtp.models.common.embeddings import InputEmbedding
+from simvtp.models.common.layers import TransformerBlock
 from simvtp.training.parallel.dtensor import is_dtensor
 
-_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+# layers whose weights are matrices; all other parameters are vectors, tokens or positions
+_MATRIX_LAYERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Returns True if weight decay applies: not to biases, 1-D tensors (published), learned tokens.
+def decays(owner: nn.Module, name: str) -> bool:
+    """Returns True if weight decay applies to the parameter `name` of the module `owner`.
 
-    A learned token, such as a mask token of shape [1, 1, D], is a vector written as a 3-D tensor:
-    it does not decay either (released behaviour).
+    It applies to the weights of linear layers, convolutions and tables of words (published), and
+    not to biases, norms, and learned tokens and positions (CLS, mask token), whatever their shape.
     """
-    token = parameter.ndim >= 3 and parameter.squeeze().ndim <= 1
-    return not (parameter.ndim <= 1 or name.endswith(".bias") or name == "bias" or token)
+    return name == "weight" and isinstance(owner, _MATRIX_LAYERS)
 
 
-def depth_of(name: str, blocks: int) -> int:
-    """Returns 0 for embeddings, n + 1 for encoder block n, blocks + 1 for all that follows.
+@dataclass(frozen=True)
+class _Stack:
+    """The encoder blocks of one tower: the path of their list, and their number."""
 
-    Norm, heads and decoders follow the encoder blocks.
+    path: str
+    blocks: int
+
+
+def _encoder_stacks(model: nn.Module) -> list[_Stack]:
+    """Returns the stacks of blocks of `model` that are in no decoder."""
+    decoders = [path for path, module in model.named_modules() if isinstance(module, Decoder)]
+    stacks = []
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{decoder}.") for decoder in decoders)
+        if not isinstance(module, nn.ModuleList) or inside or not len(module):
+            continue
+        if all(isinstance(block, TransformerBlock) for block in module):
+            stacks.append(_Stack(path, len(module)))
+    return stacks
+
+
+def _nearest_stack(path: str, stacks: list[_Stack]) -> _Stack:
+    """Returns the stack that shares the longest beginning of its path with `path`."""
+
+    def shared(stack: _Stack) -> int:
+        parts = zip(path.split("."), stack.path.split("."), strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], parts))
+
+    return max(stacks, key=shared, default=_Stack("", 0))
+
+
+def layers_above(model: nn.Module) -> dict[str, int]:
+    """Returns for each module path of an encoder the number of layers above it.
+
+    The last block of a tower has 1 layer above it (the norm and the heads), the first of n has n,
+    and the embedding n + 1. Modules that are not listed have none: norms, heads, decoders.
     """
-    if "decoder" in name:
-        return blocks + 1
-    found = _BLOCK.search(name)
-    if found:
-        return int(found.group(1)) + 1
-    return 0 if "embed" in name else blocks + 1
+    stacks = _encoder_stacks(model)
+    above = {}
+    for stack in stacks:
+        for number in range(stack.blocks):
+            above[f"{stack.path}.{number}"] = stack.blocks - number
+    for path, module in model.named_modules():
+        if isinstance(module, InputEmbedding):
+            above[path] = _nearest_stack(path, stacks).blocks + 1
+    return above
 
 
 def parameter_groups(
@@ -44,29 +83,31 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Returns groups of parameters with `weight_decay` and `lr_scale`.
 
-    With `layer_decay` below 1 a parameter's rate is scaled by layer_decay ** (blocks + 1 - depth):
-    the last layers learn at the full rate, the embeddings slowest (BEiT's rule). Depth is read from
-    the names: `...blocks.N...`, not in a decoder.
+    With `layer_decay` below 1 a parameter's rate is scaled by layer_decay ** `layers_above` (BEiT's
+    rule): the last layers learn at the full rate, the embeddings slowest. Each tower counts its own
+    blocks.
     """
-    named = [
-        (name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
-    ]
-    numbers = [
-        int(found.group(1))
-        for name, _ in named
-        if "decoder" not in name and (found := _BLOCK.search(name))
-    ]
-    blocks = max(numbers, default=-1) + 1
+    above = layers_above(model) if layer_decay != 1.0 else {}
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
-    for name, parameter in named:
-        depth = depth_of(name, blocks) if layer_decay != 1.0 else blocks + 1
-        decay = decays(name, parameter)
-        scale = layer_decay ** (blocks + 1 - depth)
-        group = groups.setdefault(
-            (decay, depth),
-            {"params": [], "weight_decay": weight_decay if decay else 0.0, "lr_scale": scale},
+    seen: set[Tensor] = set()  # a parameter of two modules belongs to the first
+    for path, owner in model.named_modules():
+        layers = max(
+            (above[part] for part in above if f"{path}.".startswith(f"{part}.")), default=0
         )
-        group["params"].append(parameter)
+        for name, parameter in owner.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            decay = decays(owner, name)
+            group = groups.setdefault(
+                (decay, layers),
+                {
+                    "params": [],
+                    "weight_decay": weight_decay if decay else 0.0,
+                    "lr_scale": layer_decay**layers,
+                },
+            )
+            group["params"].append(parameter)
     return list(groups.values())
 
 

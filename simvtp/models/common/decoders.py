@@ -18,7 +18,11 @@ from simvtp.models.common.layers import (
 )
 
 
-class VideoDecoder(nn.Module):
+class Decoder(nn.Module):
+    """Base class of the decoders: their blocks are none of the encoder's, under layer decay."""
+
+
+class VideoDecoder(Decoder):
     """Predicts the pixels of the masked tubes from the video part of the pair pass.
 
     Text reaches it only through the encoder.
@@ -55,7 +59,7 @@ class VideoDecoder(nn.Module):
         return self.head(self.norm(x))
 
 
-class TextDecoder(nn.Module):
+class TextDecoder(Decoder):
     """Predicts words at the masked positions.
 
     Depth 0 is the released linear head, untied. Above 0 (ours: the paper draws a text decoder and

@@ -75,7 +75,11 @@ def _working_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if autocast else weight.dtype
 
 
-class TubeEmbedding(nn.Module):
+class InputEmbedding(nn.Module):
+    """Base class of the embeddings before an encoder: the first layer, under layer decay."""
+
+
+class TubeEmbedding(InputEmbedding):
     """One linear layer over the values of each *visible* tube, plus its fixed position.
 
     Method notes 1.1. Equal to the released Conv3d with stride = kernel, but masked tubes are never
@@ -127,7 +131,7 @@ def embedding_dropout(
     return tokens * ((noise >= rate).to(tokens.dtype) / (1 - rate))
 
 
-class TextEmbedding(nn.Module):
+class TextEmbedding(InputEmbedding):
     """BERT's embedding module (method notes 1.1).
 
     Word + learned position + token type 0, LayerNorm, dropout.

@@ -23,6 +23,7 @@ from simvtp.config.model_config import MACConfig
 from simvtp.models.common.embeddings import (
     PAD_ID,
     TEXT_NORM_EPS,
+    InputEmbedding,
     cut_tubes,
     embedding_dropout,
     pixel_normalization,
@@ -35,7 +36,7 @@ from simvtp.models.mac.mac_layers import DividedBlocks, PostNormBlocks, nearest_
 from simvtp.models.mac.mac_masks import FrameMasks
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(InputEmbedding):
     """One linear layer over each visible patch, plus learned positions in space and in time.
 
     Pixels are normalised with the ImageNet mean and standard deviation, as in SimVTP's embedding.
@@ -128,7 +129,7 @@ class VideoTower(nn.Module):
         return self.norm(self.blocks(tokens, slots, kind, partners, options)[:, 0])
 
 
-class WordEmbedding(nn.Module):
+class WordEmbedding(InputEmbedding):
     """DistilBERT's embedding: word + learned position, LayerNorm, dropout."""
 
     def __init__(self, config: MACConfig) -> None:
