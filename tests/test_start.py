@@ -24,18 +24,18 @@ LATER = (
 PROGRAM = """
 import json, sys
 from simvtp.__main__ import main
-from simvtp.training import loop
+from simvtp.training.stage_run import StageRun
 
 class Seen(BaseException):
     pass
 
-step = loop._Run.step
+step = StageRun.step
 def first(run, batch):
     step(run, batch)
     print("LOADED", json.dumps(sorted(sys.modules)))
     raise Seen
 
-loop._Run.step = first
+StageRun.step = first
 try:
     main(sys.argv[1:])
 except Seen:

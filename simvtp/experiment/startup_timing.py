@@ -9,13 +9,9 @@ continued run records them again. `python -m simvtp bench start` reads them.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Generator
 
-from simvtp.batch import Batch
 from simvtp.runs.rundir import StatusWriter
-from simvtp.training.stage import Batches
 
 IMPORTED, DATA, MODEL, FIRST_STEP = "imported", "data", "model", "first_step"
 TIMESTAMPS = (IMPORTED, DATA, MODEL, FIRST_STEP)
@@ -27,16 +23,3 @@ def record_timestamp(status: StatusWriter, name: str) -> None:
     if len(known) == TIMESTAMPS.index(name):
         now = {"time": time.time(), "cpu_s": time.process_time()}
         status.update(start={**known, name: now})
-
-
-def with_first_step_timestamp(batches: Batches, status: StatusWriter) -> Batches:
-    """Returns the same batches; the arrival of the first one is recorded."""
-
-    def timed(done: int) -> Generator[Batch, None, None]:
-        with contextlib.closing(batches(done)) as source:  # type: ignore[type-var]
-            for number, batch in enumerate(source):
-                if not number:
-                    record_timestamp(status, FIRST_STEP)
-                yield batch
-
-    return timed

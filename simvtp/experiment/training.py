@@ -6,6 +6,7 @@ A task may be trained a second time as its text-only baseline.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -18,11 +19,7 @@ from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.errors import ConfigError, Stopped, StopReason
 from simvtp.experiment.context import BLIND, ExperimentContext
-from simvtp.experiment.startup_timing import (
-    MODEL,
-    record_timestamp,
-    with_first_step_timestamp,
-)
+from simvtp.experiment.startup_timing import FIRST_STEP, MODEL, record_timestamp
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.model_size import model_size
 from simvtp.models.weights.conversion import ConversionReport
@@ -221,7 +218,7 @@ def _train(
         stage,
         model,
         objective,
-        with_first_step_timestamp(loader.batches, context.status),
+        loader.batches,
         draw,
         context.journal,
         evaluate=score,
@@ -229,6 +226,7 @@ def _train(
         measure=loader.counters.metrics,
         stop=context.stop,
         check_ownership=context.check_ownership,
+        on_first_batch=partial(record_timestamp, context.status, FIRST_STEP),
     )
     context.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
     if outcome.stopped:

@@ -47,6 +47,7 @@ def train(
     measure: Measure | None = None,
     stop: StopFlag | None = None,
     check_ownership: Callable[[], None] = always_owned,
+    on_first_batch: Callable[[], None] = lambda: None,
 ) -> StageOutcome:
     """Trains `model` to the end of the stage, from its newest readable checkpoint on.
 
@@ -68,6 +69,7 @@ def train(
         stop: read between steps; once set (on any rank), the state is saved and training stops.
         check_ownership: called on rank 0 right before each file takes its name; raises if another
             attempt has taken the run over.
+        on_first_batch: called on each rank when its first batch has arrived.
 
     Raises:
         TrainingDiverged: a loss or gradient became NaN or infinite, at most `log_every` steps ago;
@@ -86,7 +88,7 @@ def train(
     done = run.progress.done
     source = batches(done) if done < stage.total_steps else iter(())
     try:
-        completed = _run_steps(run, source, evaluate, stop)
+        completed = _run_steps(run, source, evaluate, stop, on_first_batch)
     except BaseException:
         run.checkpointer.writer.drain()
         raise
@@ -97,16 +99,25 @@ def train(
 
 
 def _run_steps(
-    run: StageRun, source: Iterator[Batch], evaluate: Evaluate | None, stop: StopFlag | None
+    run: StageRun,
+    source: Iterator[Batch],
+    evaluate: Evaluate | None,
+    stop: StopFlag | None,
+    on_first_batch: Callable[[], None],
 ) -> bool:
     """Runs steps, evaluations and saves; returns False if it was asked to stop before the end."""
     stage, progress, vote = run.stage, run.progress, distributed.Vote()
+    started = False
     progress.unscored &= evaluate is not None
     while run.unfinished:
         if evaluate is not None and progress.unscored:
             stopping, due = not run.evaluate(evaluate), True
         else:
-            run.step(_next_batch(source, run.speed, stage, progress.done))
+            batch = _next_batch(source, run.speed, stage, progress.done)
+            if not started:
+                started = True
+                on_first_batch()
+            run.step(batch)
             progress.unscored = evaluate is not None and progress.done in stage.evaluate_at
             # A failed write counts as a wish to stop: all ranks then come to `save`, which raises
             # its error.
