@@ -1,6 +1,4 @@
-"""Questions, moments and actions of a data set: those of a benchmark's files, or those that came
-with the embedded data set.
-"""
+"""Opens the questions, moments and actions of a benchmark or of the embedded data set."""
 
 from __future__ import annotations
 
@@ -37,20 +35,22 @@ CHOICE_TASKS = ("qa", "choice")  # benchmarks that hold questions
 def open_annotations(
     data: DataConfig, runtime: RuntimeConfig, task: TaskName, kind: QuestionKind = "open"
 ) -> Benchmark:
-    """What `data.dataset` holds for a task.
+    """Returns what `data.dataset` holds for a task.
 
     Args:
         task: qa, choice, action or grounding.
         kind: which form the questions of the embedded data set take; a benchmark's questions have
             the form that they have.
 
-    Raises DataError if the data set holds nothing for the task, or a file is missing.
+    Raises:
+        DataError: the data set holds nothing for the task, or a file is missing.
     """
     if data.dataset == "shapes":
         return _shapes(shapes_folder(data.shapes, cache_dir(runtime)), task, kind)
     if data.dataset not in BENCHMARKS:
         raise DataError(
-            f"data.dataset={data.dataset} has captions only: for {task} name a benchmark (`python -m simvtp data list`) or shapes."
+            f"data.dataset={data.dataset} has captions only: for {task} name a benchmark "
+            "(`python -m simvtp data list`) or shapes."
         )
     benchmark = open_benchmark(data.dataset, data.root, data.protocol)
     found = {
@@ -66,7 +66,8 @@ def open_annotations(
             if reader.task == task or {reader.task, task} == set(CHOICE_TASKS)
         ]
         raise DataError(
-            f"{data.dataset} is annotated for {benchmark.task}, not for {task}; choose one of shapes, {', '.join(fitting)}."
+            f"{data.dataset} is annotated for {benchmark.task}, not for {task}; choose from "
+            f"shapes, {', '.join(fitting)}."
         )
     return benchmark
 
@@ -92,9 +93,16 @@ def _shapes(folder: Path, task: TaskName, kind: QuestionKind) -> Benchmark:
     if task == "grounding":
         lengths = {record["videoid"]: record["frames"] / FPS for record in _records(folder)}
         moments = (
-            Moment(f"{r['videoid']}#{n}", r["videoid"], r["sentence"], Span(float(r["start_s"]), float(r["end_s"])), lengths[r["videoid"]], r["split"])
-            for n, r in enumerate(_rows(folder / "grounding.csv"))
-        )  # fmt: skip
+            Moment(
+                f"{row['videoid']}#{number}",
+                row["videoid"],
+                row["sentence"],
+                Span(float(row["start_s"]), float(row["end_s"])),
+                lengths[row["videoid"]],
+                row["split"],
+            )
+            for number, row in enumerate(_rows(folder / "grounding.csv"))
+        )
         return Benchmark(**common, moments=tuple(moments))  # type: ignore[arg-type]
     if task == "qa" and kind == "count":
         return Benchmark(**common, questions=_counting(_records(folder)))  # type: ignore[arg-type]
@@ -104,8 +112,9 @@ def _shapes(folder: Path, task: TaskName, kind: QuestionKind) -> Benchmark:
 
 
 def _questions(rows: list[dict[str, str]], kind: QuestionKind) -> tuple[Question, ...]:
-    """The questions in the form asked for; a candidate is any answer that its category has in the
-    training split.
+    """Returns the questions in the form asked for.
+
+    A candidate is any answer that its category has in the training split.
     """
     answers: dict[str, list[str]] = {}
     for row in rows:
@@ -133,8 +142,9 @@ def _questions(rows: list[dict[str, str]], kind: QuestionKind) -> tuple[Question
 
 
 def _counting(records: list[dict[str, Any]]) -> tuple[Question, ...]:
-    """All counting questions about each clip: read off the scenes, as questions.csv has too few to
-    learn from.
+    """Returns all counting questions about each clip.
+
+    They are read off the scenes: questions.csv has too few to learn from.
     """
     return tuple(
         Question(
@@ -155,19 +165,17 @@ def _counting(records: list[dict[str, Any]]) -> tuple[Question, ...]:
 
 
 def _candidates(name: str, answer: str, known: list[str]) -> tuple[str, ...]:
-    """The answer and others of its category, in an order that a hash of the question's name
-    decides.
-    """
+    """Returns the answer and others of its category, ordered by a hash of the question's name."""
 
-    def luck(text: str) -> float:
+    def draw(text: str) -> float:
         return hash_unit(f"candidate {text}", name)
 
-    wrong = sorted((other for other in known if other != answer), key=luck)[: CANDIDATES - 1]
+    wrong = sorted((other for other in known if other != answer), key=draw)[: CANDIDATES - 1]
     return tuple(sorted((answer, *wrong), key=lambda text: hash_unit(f"place {text}", name)))
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    """The scenes, a dictionary for each clip."""
+    """Returns the scenes, a dictionary for each clip."""
     path = folder / "records.jsonl"
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -188,5 +196,5 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def order_of(texts: Mapping[str, int]) -> tuple[str, ...]:
-    """Texts from the most to the least frequent, equal ones by alphabet."""
+    """Returns texts from the most to the least frequent, equal ones by alphabet."""
     return tuple(sorted(texts, key=lambda text: (-texts[text], text)))

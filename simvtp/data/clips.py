@@ -46,7 +46,7 @@ class BenchmarkOrigin:
 
 @dataclass(frozen=True)
 class TableRows:
-    """How many rows of a table were read and used.
+    """Counts of the rows of a table that were read and used.
 
     Attributes:
         placeholders: captions that say nothing, with the number of rows.

@@ -21,10 +21,12 @@ from simvtp.config.data_config import DataConfig
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.data.clips import Clip
 from simvtp.data.loading.clip_source import open_source
+from simvtp.data.prepare import check_manifest as check_manifest_module
 from simvtp.data.prepare.check_manifest import check_manifest
 from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
+from simvtp.data.video import pyav_reader
 from simvtp.data.video.decord_compatible import FastReader
 from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.errors import DataError
@@ -238,9 +240,15 @@ def test_check_loader_and_shards_agree_on_all_kinds(collection: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("part", "expected"),
-    [((0.4, 0.8), range(10, 20)), ((2, 4), range(34, 44)), ((1.09, 1.5), range(27, 32)), ((6, None), range(54, 60)),
-     ((None, 0.12), range(3)), ((1.25, 1.35), range(30, 31))],
-)  # fmt: skip
+    [
+        ((0.4, 0.8), range(10, 20)),
+        ((2, 4), range(34, 44)),
+        ((1.09, 1.5), range(27, 32)),
+        ((6, None), range(54, 60)),
+        ((None, 0.12), range(3)),
+        ((1.25, 1.35), range(30, 31)),
+    ],
+)
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_a_part_of_a_variable_frame_rate_is_what_its_stamps_say(
     part: tuple[float | None, float | None], expected: range, ending: str, tmp_path: Path
@@ -284,9 +292,10 @@ def test_a_film_that_is_trimmed_behind_a_key_frame_begins_where_it_is_shown(
     path = trimmed(film(tmp_path / "film.mp4"), 17)
     with av.open(str(path)) as container:
         plainly = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    frames = loaded(Clip("a", path, ("a film",)))
-    assert np.array_equal(frames, np.stack(plainly))
-    assert numbers(frames) == ALL[17:]
+    for reader in READERS:
+        frames = read_frames(path, range(FRAMES - 17), get_reader(reader))
+        assert np.array_equal(frames, np.stack(plainly)) and numbers(frames) == ALL[17:]
+        assert numbers(read_frames(path, [3, 9, 30], get_reader(reader))) == [20, 26, 47]
 
 
 def test_a_film_turned_by_another_angle_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -348,6 +357,26 @@ def test_without_options_for_streams_frames_are_the_same(
     monkeypatch.undo()
     monkeypatch.setattr(av, "__version__", "17.1.0")
     assert np.array_equal(read_frames(collection / "h264.mp4", ALL, FastReader()), whole)
+
+
+def test_the_check_decodes_a_raw_stream_a_fixed_number_of_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raw stream can only be read from its beginning: windows of it would cost a square."""
+    path, decoded = film(tmp_path / "raw.h264", count=240), 0
+    really = pyav_reader.decode_in_order
+
+    def counted(container: object, stream: object) -> Iterator[object]:
+        nonlocal decoded
+        for frame in really(container, stream):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(pyav_reader, "decode_in_order", counted)
+    monkeypatch.setattr(check_manifest_module, "CHECKED_AT_ONCE", 16)
+    manifest = manifest_of([Clip("a", path, ("x",))], tmp_path / "clips.csv")
+    assert check_manifest(manifest, workers=0, say=lambda line: None).ok
+    assert decoded <= 3 * 240  # once for all frames, and for three that are sought
 
 
 def test_the_order_of_stamps_is_trusted_only_where_they_are_true(collection: Path) -> None:

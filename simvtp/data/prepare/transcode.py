@@ -109,7 +109,8 @@ class UnusableVideo(DataError):
 KINDS = {
     "missing": "there is no such file",
     "empty": "the file has no bytes",
-    "no_video": "FFmpeg cannot open it (an error page, a download that stopped), or it holds no picture",
+    "no_video": "FFmpeg cannot open it (an error page, a download that stopped), "
+    "or it holds no picture",
     "damaged": "cut off, or a frame does not decode",
     "outside": "the wanted part lies behind the end",
     "decoder": "the decoder hung or crashed",

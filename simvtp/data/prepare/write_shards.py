@@ -309,11 +309,11 @@ def _conclude(folder: Path, source: Manifest, shards: Sequence[PlannedShard]) ->
         )
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["number", "id", "kind", "reason"])
+    columns = ("number", "id", "kind", "reason")
+    writer.writerow(columns)
     failures.sort(key=lambda entry: entry["number"])
-    writer.writerows(
-        [entry[key] for key in ("number", "id", "kind", "reason")] for entry in failures
-    )
+    for entry in failures:
+        writer.writerow([entry[column] for column in columns])
     write_atomically(folder / FAILURES, table.getvalue())
     summary = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Writing H.264, the same bytes each time."""
+"""Writes H.264, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FASTDECODE = "no-cabac=1:no-deblock=1"
 
 
 class H264Writer:
-    """Frame after frame into an H.264 mp4: yuv420p, constant frame rate, one thread, so that equal
-    frames give equal bytes.
+    """Writer of an H.264 mp4: yuv420p, constant frame rate; equal frames give equal bytes.
 
     Args:
         target: a path, or a file object that can seek.
-        height, width: even.
+        height: even.
+        width: even.
         fps: frames per second; denominators above 1001 are rounded.
         crf: x264 quality, lower is better (18 = visually lossless).
         gop: largest distance between key frames.
@@ -60,13 +60,13 @@ class H264Writer:
         self._stream.codec_context.thread_count = 1
 
     def write(self, frame: np.ndarray) -> None:
-        """Append one frame, uint8 [H, W, 3], RGB."""
+        """Appends one frame, uint8 [H, W, 3], RGB."""
         self._container.mux(
             self._stream.encode(self._convert(np.ascontiguousarray(frame), format="rgb24"))
         )
 
     def close(self) -> None:
-        """Write what the encoder still holds, and the table of frames."""
+        """Writes what the encoder still holds, and the table of frames."""
         self.__exit__(None)
 
     def __enter__(self) -> H264Writer:
@@ -81,8 +81,9 @@ class H264Writer:
 
 
 def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: int = 8) -> None:
-    """Write an H.264 mp4 (yuv420p, one thread, so that equal frames give equal bytes); the file is
-    whole or absent.
+    """Writes an H.264 mp4 (yuv420p); equal frames give equal bytes.
+
+    The file is complete or absent.
 
     Args:
         frames: uint8 [T, H, W, 3], RGB; H and W even (yuv420p halves the colour planes).
@@ -98,11 +99,13 @@ def encode_h264(frames: np.ndarray, path: Path, fps: float, crf: int = 18, gop: 
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
         raise ValueError(
-            f"frames must be uint8 [T, H, W, 3] with T at least 1, not {frames.dtype} {frames.shape}"
+            "frames must be uint8 [T, H, W, 3] with T at least 1, "
+            f"not {frames.dtype} {frames.shape}"
         )
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(
-            f"H.264 with yuv420p needs even height and width, not {frames.shape[1]}x{frames.shape[2]}"
+            "H.264 with yuv420p needs even height and width, "
+            f"not {frames.shape[1]}x{frames.shape[2]}"
         )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

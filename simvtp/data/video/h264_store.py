@@ -1,5 +1,6 @@
-"""H.264 clips inside shards without a demuxer: where each frame lies is read from the mp4's own
-tables, and a bare decoder gets the bytes.
+"""Decodes H.264 clips inside shards without a demuxer.
+
+The position of each frame is read from the mp4's own tables, and a bare decoder gets the bytes.
 
 FFmpeg's demuxer costs 1 ms a clip to open and to list its frames, and reads the whole clip. `data
 shard` writes one kind of mp4 only, whose tables are a few hundred bytes: one track, no B-frames
@@ -16,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-UPRIGHT = struct.pack(
-    ">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30
-)  # a track's display matrix that changes nothing
+# A track's display matrix that changes nothing.
+UPRIGHT = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 SAMPLE_ENTRY = 78  # bytes of a video's description before its boxes
 HARMLESS = {b"avcC", b"btrt", b"pasp"}  # boxes of that description that change no pixel
 Stretch = tuple[int, int]  # first frame, last + 1
@@ -26,11 +26,12 @@ Stretch = tuple[int, int]  # first frame, last + 1
 
 @dataclass(frozen=True)
 class StoredClip:
-    """Where the frames of a clip are.
+    """Positions of the frames of a clip.
 
     Attributes:
         header: what the decoder must know before the first frame (avcC).
-        starts, sizes: uint32 [frames], bytes from the beginning of the clip, and how many.
+        starts: uint32 [frames], bytes from the beginning of the clip.
+        sizes: uint32 [frames], bytes.
         keys: int32, numbers of the frames at which decoding can begin, rising; the first is 0.
     """
 
@@ -44,8 +45,9 @@ class StoredClip:
         return len(self.starts)
 
     def stretches(self, wanted: Sequence[int]) -> list[Stretch]:
-        """What has to be decoded for the frames `wanted` (sorted): each stretch begins at a key
-        frame and ends with a wanted one.
+        """Returns what has to be decoded for the frames `wanted` (sorted).
+
+        Each stretch begins at a key frame and ends with a wanted one.
         """
         found: list[Stretch] = []
         for number in wanted:
@@ -59,10 +61,9 @@ class StoredClip:
     def decode(
         self, wanted: Sequence[int], read: Callable[[int, int], bytes]
     ) -> Iterator[tuple[int, Any]]:
-        """Yield (number, PyAV's frame) of the frames `wanted` (sorted); `read` gives the bytes of
-        the clip [first, end).
+        """Yields (number, PyAV's frame) of the frames `wanted` (sorted).
 
-        A frame that does not come out is left out.
+        A frame that does not come out is left out. `read` gives the bytes [first, end) of the clip.
         """
         import av
 
@@ -92,7 +93,7 @@ class StoredClip:
 
 
 def stored_clip(content: bytes) -> StoredClip | None:
-    """The tables of a clip as `data shard` writes it; None for any other kind of file."""
+    """Returns the tables of a clip as `data shard` writes it; None for any other kind of file."""
     try:
         return _parsed(content)
     except (
@@ -125,8 +126,11 @@ def _boxes(content: bytes, first: int, end: int) -> Boxes:
 
 
 def _inside(content: bytes, boxes: Boxes, *kinds: bytes) -> Boxes:
-    """The boxes at the end of this way, with one box of each kind on it; KeyError or ValueError if
-    there is none, or several.
+    """Returns the boxes inside a path of boxes, of which there must be one of each kind.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: there are several.
     """
     for kind in kinds:
         (place,) = boxes[kind]
@@ -174,7 +178,7 @@ def _parsed(content: bytes) -> StoredClip | None:
 
 
 def _unedited(content: bytes, track: Boxes) -> bool:
-    """Whether the track is shown from its first frame on, whole."""
+    """Returns whether all of the track is shown, from its first frame on."""
     if b"edts" not in track:
         return True
     ((first, _),) = _inside(content, track, b"edts")[b"elst"]
@@ -186,7 +190,7 @@ def _unedited(content: bytes, track: Boxes) -> bool:
 
 
 def _numbers(content: bytes, first: int, columns: int = 1, kind: str = ">u4") -> np.ndarray:
-    """int64 [n, columns]: a table that begins with the number of its rows."""
+    """Returns int64 [n, columns]: a table that begins with the number of its rows."""
     (count,) = struct.unpack_from(">I", content, first)
     return (
         np.frombuffer(content, kind, count * columns, first + 4)
@@ -196,7 +200,7 @@ def _numbers(content: bytes, first: int, columns: int = 1, kind: str = ">u4") ->
 
 
 def _places(content: bytes, table: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [frames] each: where frames begin, and their sizes."""
+    """Returns int64 [frames] each: the first bytes of frames, and their sizes."""
     ((first, _),) = table[b"stsz"]
     (fixed,) = struct.unpack_from(">I", content, first + 4)
     (count,) = struct.unpack_from(">I", content, first + 8)

@@ -1,9 +1,9 @@
-"""A video that lies inside a tar shard, named like a file:
-`train-000003.tar#1536+20480:9f86d081884c7d65`.
+"""Reads videos that lie inside tar shards by names like those of files.
 
-The name says where its bytes are (from byte 1536, 20480 of them) and how their sha256 begins. So a
-clip of a shard goes wherever a path goes, is read by `pread` without unpacking anything, and bytes
-that changed since are noticed before a decoder makes frames of them.
+`train-000003.tar#1536+20480:9f86d081884c7d65` says where the bytes are (from byte 1536, 20480 of
+them) and how their sha256 begins. So a clip of a shard goes wherever a path goes, is read by
+`pread` without unpacking anything, and bytes that changed since are noticed before a decoder makes
+frames of them. Shards that others made have no digest in their names.
 
 A name that ends in `@250x256x340` is that of raw pixels: 250 frames of 256 x 340, RGB, uint8. Of
 these only the wanted frames are read, so their checksum is compared when the whole clip is looked
@@ -36,8 +36,14 @@ Shape = tuple[int, int, int]  # frames, height, width
 def member_path(
     shard: Path, offset: int, length: int, sha256: str, raw: Shape | None = None
 ) -> Path:
-    """The name of the bytes [offset, offset + length) of a shard; `raw`: they are pixels of that
-    shape.
+    """Returns the name of the bytes [offset, offset + length) of a shard.
+
+    Args:
+        shard: the tar file.
+        offset: of the first byte.
+        length: in bytes.
+        sha256: of the bytes; empty = unknown, they are not compared.
+        raw: they are pixels of that shape.
     """
     shape = f"@{raw[0]}x{raw[1]}x{raw[2]}" if raw else ""
     digest = f":{sha256[:DIGITS]}" if sha256 else ""
@@ -45,13 +51,13 @@ def member_path(
 
 
 def file_of(path: Path) -> Path:
-    """The file on disk that holds a video: the shard of a member, else the path itself."""
+    """Returns the file on disk that holds a video: the shard of a member, else the path itself."""
     found = MEMBER.fullmatch(str(path))
     return Path(found["shard"]) if found else path
 
 
 def member_bytes(path: Path) -> io.BytesIO | None:
-    """The content of a member, or None if `path` names an ordinary file.
+    """Returns the content of a member, or None if `path` names an ordinary file.
 
     Raises:
         DataError: the shard is not there, too short, or its bytes are not those that were written.
@@ -68,8 +74,9 @@ def member_bytes(path: Path) -> io.BytesIO | None:
 
 
 def member_part(path: Path, first: int, end: int) -> bytes:
-    """The bytes [first, end) of a member whose checksum was compared before (`member_bytes`);
-    errors as there.
+    """Returns the bytes [first, end) of a member whose checksum was compared before.
+
+    Errors are those of `member_bytes`.
     """
     found = MEMBER.fullmatch(str(path))
     if found is None or not 0 <= first <= end <= int(found["length"]):
@@ -92,18 +99,24 @@ def _bytes(path: Path, found: re.Match[str], first: int, end: int) -> bytes:
 
 @dataclass(frozen=True)
 class RawClip:
-    """Uncompressed frames inside a shard. Read by `pread`: a file that became shorter is an error
-    here, while a memory map would end the process."""
+    """Uncompressed frames inside a shard.
+
+    They are read by `pread`: a file that became shorter is an error here, while a memory map would
+    end the process.
+
+    Attributes:
+        digest: how the sha256 begins.
+    """
 
     shard: Path
     offset: int
     frames: int
     height: int
     width: int
-    digest: str  # how the sha256 begins
+    digest: str
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """uint8 [n, H, W, 3]; frames that follow each other are read at once."""
+        """Returns uint8 [n, H, W, 3]; frames that follow each other are read at once."""
         if indices and not 0 <= min(indices) <= max(indices) < self.frames:
             raise DataError(
                 f"{self.shard} does not decode (frame {max(indices)} of {self.frames})."
@@ -134,23 +147,25 @@ class RawClip:
             got = os.preadv(file, [target[done:]], offset + done)
             if not got:
                 raise DataError(
-                    f"{self.shard} does not decode (it ends before byte {offset + done}, where a frame lies)."
+                    f"{self.shard} does not decode (it ends before byte {offset + done}, "
+                    "where a frame lies)."
                 )
             done += got
 
     def verify(self) -> None:
-        """DataError if the bytes are not those that were written."""
+        """Raises DataError if the bytes are not those that were written."""
         sha = hashlib.sha256()
         for first in range(0, self.frames, 64):
             sha.update(self.read(range(first, min(first + 64, self.frames))).data)
         if not sha.hexdigest().startswith(self.digest):
             raise DataError(
-                f"{self.shard} does not decode (its bytes are not those that were written: another checksum)."
+                f"{self.shard} does not decode (its bytes are not those that were written: "
+                "another checksum)."
             )
 
 
 def raw_clip(path: Path) -> RawClip | None:
-    """The uncompressed frames that `path` names, or None."""
+    """Returns the uncompressed frames that `path` names, or None."""
     found = MEMBER.fullmatch(str(path))
     if found is None or found["frames"] is None:
         return None

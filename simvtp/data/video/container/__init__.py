@@ -1,1 +1,1 @@
-"""What a container file says of its video: streams, packets, times, orientation."""
+"""Readers of container files: streams, packets, time stamps, orientation."""

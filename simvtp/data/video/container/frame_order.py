@@ -1,11 +1,11 @@
-"""Finds the order of a film's frames: from time stamps where they can be believed, else by decoding.
+"""Finds the order of a film's frames: from believable time stamps, else by decoding.
 
 Frames are what FFmpeg's decoder puts out, in its order. Where the container knows when each frame
 is shown (mp4, Matroska, MPEG-TS, FLV), the order is read off its time stamps without decoding.
 Containers without true presentation times (AVI, ASF, raw streams) make stamps up: if the codec may
-reorder its pictures, such a film is decoded once to see the order. So is one whose stamps contradict
-themselves or the pictures: repeated or falling stamps (two recordings in one file), no stamp where
-pictures are reordered, a beginning between key frames.
+reorder its pictures, such a film is decoded once to see the order. So is one whose stamps
+contradict themselves or the pictures: repeated or falling stamps (two recordings in one file), no
+reordering although there are B-pictures, a beginning between key frames.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def _believable(packets: Packets) -> bool:
         return False
     known = [stamp for stamp in dts if stamp is not None]
     pairs = zip(pts, dts, strict=True)
-    return rising(list(known)) and all(d is None or d <= p for p, d in pairs)  # type: ignore[operator]
+    shown_late = all(d is None or p is None or d <= p for p, d in pairs)
+    return rising(list(known)) and shown_late
 
 
 def _table(

@@ -68,7 +68,7 @@ class FrameTable:
 
     @property
     def entries(self) -> int:
-        """How many numbers of 8 bytes the table holds, about."""
+        """Returns the approximate size of the table, in numbers of 8 bytes."""
         own = 0 if self.stamps is self.ids else len(self.stamps)
         return len(self.ids) + own + len(self.keys)
 
@@ -85,7 +85,8 @@ class FrameTable:
     def is_plain(self) -> bool:
         """Returns whether decoders that know only time stamps and rotations read it rightly."""
         timed = self.by is PacketId.PTS and self.seekable and not self.counted
-        return timed and self.one_stream and not self.open_groups and not self.orientation.mirrored
+        whole = timed and int(self.key_ids[0]) == int(self.ids[0])  # not trimmed by an edit list
+        return whole and self.one_stream and not self.open_groups and not self.orientation.mirrored
 
     @property
     def times(self) -> np.ndarray:

@@ -14,7 +14,7 @@ SCANNED = 64  # packets whose picture types are looked at
 
 @dataclass
 class Packets:
-    """What the demuxer says of the pictures of a stream, in the order of decoding."""
+    """Properties of the pictures of a stream, in the order of decoding, as demuxed."""
 
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
@@ -75,4 +75,6 @@ def _listed(container: Any, streams: list[Any]) -> dict[int, Packets]:
 
 def rising(values: list[int | None]) -> bool:
     """Returns whether all values are known and each is above the one before."""
-    return None not in values and all(a < b for a, b in itertools.pairwise(values))  # type: ignore[operator]
+    if None in values:
+        return False
+    return all(a < b for a, b in itertools.pairwise(values))  # type: ignore[operator]

@@ -10,8 +10,7 @@ EXTRADATA_AVCC = 1  # first byte of the description of H.264 with lengths in pla
 
 
 def is_hidden(packet: Any) -> bool:
-    """Returns whether a packet of VP8 holds a picture that is never shown (an alternative
-    reference)."""
+    """Returns whether a packet of VP8 holds a picture that is never shown (a reference only)."""
     return not memoryview(packet)[0] & 0x10
 
 

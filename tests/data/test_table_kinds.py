@@ -1,4 +1,4 @@
-"""Tables as spreadsheets and data frames write them: the right rows, or one sentence with the line."""
+"""Tables as spreadsheets and data frames write them: the right rows, or one sentence."""
 
 from __future__ import annotations
 
