@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from simvtp import experiment
+from simvtp.errors import UserError
 from simvtp.runs.journal import Journal
+from simvtp.runs.rundir import load_experiment, load_results
 from simvtp.runs.scores import SELECTION_METRIC, read_curve, read_metric
 from simvtp.tasks.retrieval import Retrieval
 from tests.small import small_experiment
@@ -96,3 +99,29 @@ def test_reading_needs_no_heavy_library() -> None:
         ).stdout.strip()
         == "[]"
     )
+
+
+def test_a_run_directory_of_schema_1_is_reported_and_not_resumed(
+    finished: Path, tmp_path: Path
+) -> None:
+    """Settings as schema 1 had them: the task by its name, accumulation in the stage."""
+    old = tmp_path / "runs" / finished.name
+    shutil.copytree(finished, old)
+    record = json.loads((old / "experiment.json").read_text())
+    settings = record["experiment"]
+    settings["finetune"] |= {**settings["finetune"]["task"], "task": "retrieval"}
+    settings["pretrain"] |= {"accumulate": 1, "compile": False}
+    (old / "experiment.json").write_text(json.dumps({**record, "schema": 1}))
+    assert read_metric(old, "test/finetuned/t2v/R1") == read_metric(
+        finished, "test/finetuned/t2v/R1"
+    )
+    assert load_results(old) == load_results(finished)
+    sentence = r"settings schema 1, this version has 2\): reports read its results, but only that"
+    with pytest.raises(UserError, match=sentence):
+        load_experiment(old)
+    for command in (["evaluate", str(old)], ["visualize", str(old)]):
+        done = subprocess.run(
+            [sys.executable, "-m", "simvtp", *command], capture_output=True, text=True
+        )
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+        assert "written by another version of simvtp" in done.stderr

@@ -89,7 +89,8 @@ def read_reference(path: str | Path) -> Reference:
         raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(
-            f"{path}: no sizes in its metadata (key `config`, a JSON object): this is not a reference file."
+            f"{path}: no sizes in its metadata (key `config`, a JSON object): this is not a "
+            "reference file."
         )
     return Reference(str(path), config, tensors)
 
