@@ -10,7 +10,8 @@ from simvtp.config.data_config import MANIFEST_DATASETS, OWN_DATASETS, DataConfi
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import INITIAL, FinetuneConfig
 from simvtp.config.validation import check
-from simvtp.errors import ConfigError
+from simvtp.errors import CheckpointError, ConfigError
+from simvtp.runs.atomic_files import read_json_or_none
 
 
 def finalise(experiment: Experiment) -> Experiment:
@@ -89,9 +90,21 @@ def _with_weights(finetune: FinetuneConfig) -> FinetuneConfig:
     """Returns the settings with the absolute path and the digest of the weights of `init`."""
     if finetune.init in ("", INITIAL):
         return finetune
-    digest = hashlib.sha256(init_weights(finetune.init).read_bytes()).hexdigest()
+    weights = init_weights(finetune.init)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    _check_recorded_digest(weights, digest)
     path = str(Path(finetune.init).expanduser().resolve())
     return dataclasses.replace(finetune, init=path, init_digest=digest)
+
+
+def _check_recorded_digest(weights: Path, digest: str) -> None:
+    """Raises CheckpointError if a run has recorded another digest of these weights."""
+    record = read_json_or_none(weights.with_suffix(".json"), dict) or {}
+    if record.get("sha256", digest) != digest:
+        raise CheckpointError(
+            f"damaged: {weights} does not have the sha256 that it was written with; "
+            "run its experiment again, which ends this training again."
+        )
 
 
 def init_weights(init: str) -> Path:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from simvtp.runs.attempts import attempts, owner
 from simvtp.runs.journal import Journal, read_journal
 from simvtp.runs.lease import Fenced, hold
 from simvtp.runs.process_identity import process_start
+from simvtp.runs.run_records import RunState, read_status
+from simvtp.runs.rundir import StatusWriter
 
 # Holds the directory and writes a journal line now and then, as a run does; says "held" first and
 # "fenced" if it was replaced.
@@ -221,3 +224,117 @@ def test_no_secrets_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (
         attempt.host == socket.gethostname() and process_start(os.getpid()) == attempt.pid_started
     )
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"token": "x"}'])
+def test_a_lease_that_cannot_be_read_is_replaced_after_it_was_watched(
+    tmp_path: Path, content: str
+) -> None:
+    """A full disk, or a kill between the creation of the file and its first line."""
+    (tmp_path / "lease").mkdir()
+    (tmp_path / "lease" / "00000001.json").write_text(content)
+    seen: list[str] = []
+    with hold(tmp_path, say=seen.append, unreadable_s=0.6) as lease:
+        assert lease.token == 2
+        assert len(seen) == 1 and "cannot be read" in seen[0]
+
+
+@pytest.mark.parametrize("shift", [-3600.0, 3600.0])
+def test_clocks_do_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float
+) -> None:
+    """Neither that of the newcomer, nor the one by which a file server sets modification times."""
+    first = writer(tmp_path, "first", 1000)
+    expect(first, "held")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + shift)
+    with pytest.raises(UserError, match="works on this experiment"), hold(tmp_path):
+        pass
+    first.kill()
+    first.wait()
+    with hold(tmp_path) as lease:
+        assert lease.token == 2
+
+
+def test_an_owner_elsewhere_is_refused_once_its_heartbeat_is_seen(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        content = json.loads((tmp_path / "lease" / "00000001.json").read_text())
+    elsewhere = tmp_path / "lease" / "00000002.json"
+    elsewhere.write_text(json.dumps({**content, "token": 2, "host": "elsewhere"}))
+    os.utime(elsewhere, (1.0, 1.0))  # a clock that is decades behind
+    beats = threading.Timer(0.7, lambda: os.utime(elsewhere, (2.0, 2.0)))
+    beats.start()
+    with pytest.raises(UserError, match="works on this experiment"), hold(tmp_path, silent_s=30.0):
+        pass
+    beats.join()
+
+
+def test_a_process_of_another_container_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """The same host name and an unknown process id: another namespace, or before a boot."""
+    with hold(tmp_path):
+        content = json.loads((tmp_path / "lease" / "00000001.json").read_text())
+    changed = {**content, "token": 2, "machine": "another boot", "pid": 2**22 - 1}
+    (tmp_path / "lease" / "00000002.json").write_text(json.dumps(changed))
+    began = time.monotonic()
+    with hold(tmp_path, silent_s=1.0, say=lambda line: None) as lease:
+        assert lease.token == 3 and time.monotonic() - began >= 1.0
+
+
+FREEZES_BEFORE_THE_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from simvtp.runs.lease import hold
+from simvtp.runs.rundir import StatusWriter
+real = os.fsync
+def freeze(fd):
+    real(fd)
+    print("frozen", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+folder = Path(sys.argv[1])
+with hold(folder) as lease, StatusWriter(folder, writes=True, lease=lease) as status:
+    os.fsync = freeze
+    status.update(stage="finetune", step=5)
+"""
+
+
+def test_an_attempt_that_thaws_does_not_overwrite_the_status_of_its_successor(
+    tmp_path: Path,
+) -> None:
+    frozen = subprocess.Popen(
+        [sys.executable, "-c", FREEZES_BEFORE_THE_RENAME, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    expect(frozen, "frozen")
+    with (
+        hold(tmp_path, silent_s=1.0, say=lambda line: None) as lease,
+        StatusWriter(tmp_path, writes=True, lease=lease),
+    ):
+        assert not list(tmp_path.glob(".*.tmp")), "what it was writing is removed"
+    frozen.send_signal(signal.SIGCONT)
+    assert frozen.wait(20) != 0
+    status = read_status(tmp_path)
+    assert status is not None and (status.state, status.attempt) == (RunState.FINISHED, 2)
+
+
+def test_leftovers_of_killed_attempts_are_removed_by_the_next_one(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        pass
+    leftovers = [".status.json.77.tmp", "checkpoints/pretrain/.step_4.pt.77.tmp"]
+    others = [".job.json.77.tmp", ".mirror.json.77.tmp"]  # written by processes that own nothing
+    for name in (*leftovers, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("half")
+    with hold(tmp_path):
+        assert not any((tmp_path / name).exists() for name in leftovers)
+        assert all((tmp_path / name).exists() for name in others)
+
+
+@pytest.mark.parametrize("root", ["a file", "/proc/nobody/writes/here"])
+def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path, root: str) -> None:
+    (tmp_path / "a file").write_text("")
+    directory = tmp_path / root / "0123456789ab"
+    sentence = pytest.raises(UserError, match="cannot write .*; choose another runtime.root")
+    with sentence, hold(directory):
+        pass

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simvtp.errors import DataError
+from simvtp.errors import DamagedFile, DataError
 from simvtp.evaluation.temporal_spans import reaches
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.metric_names import slug
@@ -186,17 +186,16 @@ def read_items(path: Path) -> list[Items]:
     """Returns the figures of a file that `write_items` wrote.
 
     Raises:
-        DataError: the file is damaged.
+        DamagedFile: the file is damaged, or another version wrote it.
     """
     try:
         return [
             _from_dict(json.loads(line)) for line in gzip.decompress(path.read_bytes()).splitlines()
         ]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): it is damaged, or another "
-            "version wrote it."
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        advice = "delete it and its stages/*.json, and run the same command again to score it."
+        raise DamagedFile(path, reason, advice) from error
 
 
 def _from_dict(values: Mapping[str, Any]) -> Items:

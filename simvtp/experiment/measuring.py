@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from simvtp.errors import DamagedFile
 from simvtp.evaluation.examples.example_cards import Scored, add_baseline, items_of_scored
 from simvtp.evaluation.examples.gallery import draw_examples
 from simvtp.evaluation.items import items_path, write_items
@@ -19,6 +18,7 @@ from simvtp.experiment.pictures import draw_pictures
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.atomic_files import read_json_or_none, write_atomically
 from simvtp.runs.results import Result
+from simvtp.runs.rundir import load_stage_results
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
 from simvtp.training.meters import CostMeter
@@ -163,13 +163,9 @@ def _measure_once(
 
 
 def _stored_results(context: ExperimentContext, name: str, stored: dict[str, Any]) -> list[Result]:
-    path = context.directory / "stages" / f"{name}.json"
-    try:
-        context.status.spent[name] = stored["cpu_hours"], stored["gpu_hours"]
-        return [Result.from_dict(values) for values in stored["results"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        advice = "delete it and run the same command again: the stage is measured again."
-        raise DamagedFile(path, f"no results of a stage: {error!r}", advice) from error
+    spent = (float(stored.get(cost) or 0.0) for cost in ("cpu_hours", "gpu_hours"))
+    context.status.spent[name] = next(spent), next(spent)
+    return load_stage_results(context.directory / "stages" / f"{name}.json")
 
 
 def baseline_text(result: Result) -> str:

@@ -142,6 +142,8 @@ def end_attempt(directory: Path, token: int, at: float) -> None:
     record = {**(content if isinstance(content, dict) else {"token": token}), "ended": at}
     write_atomically(path.with_name(f"{token:08d}.ended.json"), json.dumps(record))
     path.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{token:08d}.*.tmp"):  # of a process that was killed here
+        leftover.unlink(missing_ok=True)
 
 
 def release_dead(directory: Path) -> bool:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.errors import Stopped, StopReason, UserError
+from simvtp.runs.atomic_files import cannot_read, cannot_write, remove_leftovers, retry_io
 from simvtp.runs.attempts import (
     LEASE_FOLDER,
     Attempt,
@@ -42,7 +43,7 @@ from simvtp.runs.attempts import (
     owner_files,
     read_attempt,
 )
-from simvtp.runs.process_identity import this_process
+from simvtp.runs.process_identity import is_frozen, this_process
 
 BEAT_S = 5.0  # seconds between two touches of the owner's file
 SILENT_S = 60.0  # an owner elsewhere counts as dead after so many seconds without a change
@@ -81,23 +82,20 @@ class Lease:
         """
         if self.path is None:
             return
+        path = self.path
         try:
-            with open(self.path):
-                pass
+            retry_io(lambda: open(path).close(), path)
         except FileNotFoundError:
             self._note_loss()
         except OSError as error:
-            raise UserError(
-                f"cannot read {self.path}: {error.strerror or error}; is the disk still mounted?"
-            ) from error
+            raise cannot_read(path, error) from error
         if self._lost.is_set():
-            directory = self.path.parents[1]
-            newest = newest_attempt(directory)
-            by = f" by {newest.who}" if newest and newest.token > self.token else ""
-            raise Fenced(
-                f"the run directory {directory} was taken over{by}: "
-                "this attempt stops and writes nothing more."
-            )
+            raise self._taken_over(path.parents[1])
+
+    def check_newest(self) -> None:
+        """Raises Fenced if there is a later attempt; unlike `check` also after this one's end."""
+        if self.path is not None and newest_token(self.path.parents[1]) > self.token:
+            raise self._taken_over(self.path.parents[1])
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Calls `callback` from another thread once the loss is noticed, at most a beat later."""
@@ -116,6 +114,14 @@ class Lease:
         except OSError as error:
             _LOG.warning("cannot touch %s: %s", self.path, error.strerror or error)
         return not self._lost.is_set()
+
+    def _taken_over(self, directory: Path) -> Fenced:
+        newest = newest_attempt(directory)
+        by = f" by {newest.who}" if newest and newest.token > self.token else ""
+        return Fenced(
+            f"the run directory {directory} was taken over{by}: "
+            "this attempt stops and writes nothing more."
+        )
 
     def _note_loss(self) -> None:
         if not self._lost.is_set():
@@ -159,11 +165,9 @@ def hold(
         return
     acquisition = _Acquisition(directory, this_process(), wait, say, silent_s, unreadable_s)
     try:
-        token, joined = acquisition.run()
+        token, joined = retry_io(acquisition.run, directory)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {directory}: {error.strerror or error}; choose another runtime.root."
-        ) from error
+        raise cannot_write(directory, error) from error
     lease = Lease(lease_file(directory, token), token)
     stop = threading.Event()
 
@@ -242,7 +246,8 @@ class _Acquisition:
         alive = is_alive_here(holder)
         if alive is False or silence > self._silent_s:
             return True
-        if not self._wait and (alive or changed):
+        # a frozen process is watched like one elsewhere: it may never thaw
+        if not self._wait and (changed or (alive and not is_frozen(holder.pid))):
             raise UserError(
                 f"{holder.who} works on this experiment in {self._directory}: "
                 "wait for it, or stop it first."
@@ -312,6 +317,7 @@ class _Acquisition:
                 at = before.last_beat if before else time.time()
                 end_attempt(self._directory, token, at)
         if newest:
+            remove_leftovers(self._directory)
             _replace_by_copy(self._directory / "journal.jsonl")
 
 

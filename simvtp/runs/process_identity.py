@@ -45,6 +45,14 @@ def process_start(pid: int) -> float:
         return 0.0
 
 
+def is_frozen(pid: int) -> bool:
+    """Returns True if a process of this machine is stopped (SIGSTOP, Ctrl-Z); False if unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
+
+
 def machine_id() -> str:
     """Returns a name of this boot of this machine and of its process namespace; "" if unknown.
 

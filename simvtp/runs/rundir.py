@@ -54,6 +54,15 @@ def load_results(run_dir: Path) -> list[Result]:
         raise DamagedFile(path, f"no results of a run: {error!r}", advice) from error
 
 
+def load_stage_results(path: Path) -> list[Result]:
+    """Returns the results in a file of `stages/`. Raises DamagedFile."""
+    advice = "delete it and run the same command again: the stage is measured again."
+    try:
+        return [Result.from_dict(values) for values in read_json(path, dict, advice)["results"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFile(path, f"no results of a stage: {error!r}", advice) from error
+
+
 def load_experiment(run_dir: Path) -> Experiment:
     """Returns the experiment of a run directory; `runtime.root` is where the directory lies now.
 

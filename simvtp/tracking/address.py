@@ -59,13 +59,18 @@ def resolve_uri(runtime: RuntimeConfig) -> str | None:
 
 
 def sqlite_uri(path: Path) -> str:
-    """Returns the address of a sqlite file."""
-    database = str(path.expanduser().resolve())
-    if _is_plain(database):
-        return _SQLITE + database
-    from sqlalchemy.engine import URL  # late: it takes 0.3 s, and most runs do without it
+    """Returns the address of a sqlite file.
 
-    return URL.create("sqlite", database=database).render_as_string(hide_password=False)
+    The path stands in it as it is: MLflow takes it literally, sqlalchemy decodes what is
+    percent-encoded. Raises UserError for a path on which the two would disagree.
+    """
+    database = str(path.expanduser().resolve())
+    if not _is_literal(database):
+        raise UserError(
+            f"the tracker's file {database} has a '?' or '%' in its path, which MLflow cannot "
+            f"open: choose another runtime.root, or set {SETTINGS} to another address or to off."
+        )
+    return _SQLITE + database
 
 
 def absolute_uri(uri: str) -> str:
@@ -85,28 +90,28 @@ def absolute_uri(uri: str) -> str:
     if uri.partition("://")[0] in _HTTP:
         _check_http(uri)
         return uri
-    if uri.startswith(_SQLITE) and _is_plain(path := uri.removeprefix(_SQLITE)):
+    if uri.startswith(_SQLITE) and _is_literal(path := uri.removeprefix(_SQLITE)):
         return sqlite_uri(Path(path))
     url = _parse_database(uri)
     if url.get_backend_name() != "sqlite" or not url.database:
         return uri
-    database = str(Path(url.database).expanduser().resolve())
-    return url.set(database=database).render_as_string(hide_password=False)
+    query = urllib.parse.urlencode(dict(url.query), doseq=True)
+    return sqlite_uri(Path(url.database)) + (f"?{query}" if query else "")
 
 
 def database_path(uri: str) -> Path | None:
     """Returns the file of a sqlite store, None for any other address."""
     if not uri.startswith("sqlite:"):
         return None
-    if uri.startswith(_SQLITE) and _is_plain(path := uri.removeprefix(_SQLITE)):
+    if uri.startswith(_SQLITE) and _is_literal(path := uri.removeprefix(_SQLITE)):
         return Path(path)
     database = _parse_database(uri).database
     return Path(database) if database else None
 
 
-def _is_plain(path: str) -> bool:
-    """Returns True if a path is the same inside an address: nothing in it must be escaped."""
-    return bool(path) and urllib.parse.quote(path, safe="/~") == path
+def _is_literal(path: str) -> bool:
+    """Returns True if a path is the same inside an address: nothing in it is decoded."""
+    return bool(path) and not {"?", "%"} & set(path)
 
 
 def display_uri(uri: str) -> str:
@@ -139,7 +144,7 @@ def _check_http(uri: str) -> None:
 
 
 def _parse_database(uri: str) -> URL:
-    from sqlalchemy.engine import make_url  # late: see `sqlite_uri`
+    from sqlalchemy.engine import make_url  # late: it takes 0.3 s, and most runs do without it
     from sqlalchemy.exc import ArgumentError
 
     try:

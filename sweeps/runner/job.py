@@ -126,13 +126,16 @@ class _EndReport:
             state=state,
             message=message,
             reason=reason,
+            attempt=self.lease.token if self.lease else 0,
             pid=os.getpid(),
             pid_started=process_start(os.getpid()),
             host=socket.gethostname(),
             updated=time.time(),
             attempt=self.lease.token if self.lease else 0,
         )
-        write_atomically(self._run_dir / STATUS_FILE, json.dumps(end.to_dict()))
+        assert self.lease is not None  # it owned the directory
+        content = json.dumps(end.to_dict())
+        write_atomically(self._run_dir / STATUS_FILE, content, self.lease.check_newest)
 
 
 def _rank() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from simvtp.errors import DataError
+from simvtp.errors import DamagedFile, DataError
 from simvtp.evaluation import metrics
 from simvtp.evaluation.answers import accuracy, answer_ranks, top_k
 from simvtp.evaluation.items import (
@@ -137,7 +137,7 @@ def test_runs_without_the_file_have_no_items_and_a_damaged_one_is_reported(tmp_p
         gzip.compress(b"["),
     ):
         path.write_bytes(broken)
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DamagedFile, match="damaged: "):
             read_items(path)
 
 

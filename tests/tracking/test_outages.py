@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from simvtp import tracking
+from simvtp.__main__ import main
 from simvtp.errors import UserError
 from simvtp.tracking import (
     BackgroundMirror,
@@ -220,3 +221,21 @@ def test_a_damaged_run_directory_does_not_keep_others_from_being_replayed(
     whole.train(0, 2)
     reports = {report.run_dir: report for report in tracking.sync_all(tmp_path, uri)}
     assert "damaged: " in str(reports[broken.dir]) and reports[whole.dir].points == 2 * len(METRICS)
+
+
+def test_sync_exits_with_an_error_if_a_run_was_not_stored(
+    tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, complete = Run(tmp_path, uri, seed=40), Run(tmp_path, uri, seed=41)
+    complete.train(0, 2)
+    assert main(["sync", str(tmp_path), "--tracking-uri", uri]) == 0
+    (broken.dir / "status.json").write_text("")
+    (tmp_path / "sweeps" / "a-1").mkdir(parents=True)
+    (tmp_path / "sweeps" / "a-1" / "plan.json").write_text("{}")
+    complete.train(2, 4)
+    assert main(["sync", str(tmp_path), "--tracking-uri", uri]) == 1
+    printed = capsys.readouterr().out
+    assert "damaged: " in printed and "status.json" in printed and "plan.json" in printed
+    assert printed.count("could not be stored") == 1
+    steps = [row[1] for row in rows(uri, complete.experiment.fingerprint)]
+    assert sorted(set(steps)) == [0, 1, 2, 3]

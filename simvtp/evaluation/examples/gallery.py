@@ -27,9 +27,10 @@ from simvtp.evaluation.examples.clip_previews import Previews, make_previews
 from simvtp.evaluation.examples.example_cards import GOOD_OVERLAP, example_order
 from simvtp.evaluation.items import STAGES, Items, find_items, items_path, read_items
 from simvtp.evaluation.temporal_spans import reaches
-from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.metric_names import LOWER_IS_BETTER
 from simvtp.runs.results import Result, direction_name
+from simvtp.runs.rundir import load_stage_results
 
 PAGE_BYTES = 2_000_000  # of the pictures of a page
 TEMPLATES = Path(__file__).parent / "templates"
@@ -149,7 +150,7 @@ def redraw_examples(
         if scored.exists() and not stored.exists():
             say(f"{scored} was written by a version that kept no items: no example page of it.")
         if scored.exists() and stored.exists():
-            results = [Result.from_dict(values) for values in read_json(scored)["results"]]
+            results = load_stage_results(scored)
             items = read_items(stored)
             paths += draw_examples(run_dir, stage, results, items, dataset, experiment, samples)
     return paths
