@@ -126,7 +126,6 @@ class _EndReport:
             state=state,
             message=message,
             reason=reason,
-            attempt=self.lease.token if self.lease else 0,
             pid=os.getpid(),
             pid_started=process_start(os.getpid()),
             host=socket.gethostname(),
