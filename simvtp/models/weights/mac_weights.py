@@ -16,11 +16,12 @@ from torch import Tensor
 
 from simvtp.config.model_config import MACConfig
 from simvtp.errors import CheckpointError
-from simvtp.models.common.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from simvtp.models.mac.mac_model import MAC
 from simvtp.models.weights.conversion import UNUSED, ConversionReport, Naming, Rule, convert, load
+from simvtp.models.weights.pixel_normalization import with_our_normalization
 from simvtp.models.weights.state_dict_maps import NATIVE
 
+PATCHES = "video_tower.embedding.proj"
 NO_KEY_BIAS = "shifts all scores of a query alike, which softmax does not see"
 TEMPORAL, SPATIAL = "video_tower.embedding.temporal", "video_tower.embedding.spatial"
 
@@ -87,7 +88,7 @@ def import_mac_state(
     elif "patch_embed.proj.weight" in state and "pos_embed" in state:
         naming, state = (
             _naming("image ViT of timm", _VIT, model, "video_tower."),
-            _image_model(state, model.config, settings, where),
+            _image_model(state, model.config, where),
         )
     elif any(key.endswith("attention.q_lin.weight") for key in state):
         naming = _naming("DistilBERT", _DISTILBERT, model, "text_tower.")
@@ -103,6 +104,8 @@ def import_mac_state(
             "model.method=mac."
         )
     conversion = convert(state, model, naming, where)
+    if naming is not NATIVE:
+        conversion = with_our_normalization(conversion, PATCHES, settings, where)
     load(model, conversion)
     return conversion
 
@@ -115,12 +118,10 @@ def _naming(kind: str, rules: tuple[Rule, ...], model: MAC, tower: str) -> Namin
     )
 
 
-def _image_model(
-    state: Mapping[str, Tensor], config: MACConfig, settings: Mapping[str, Any], where: str
-) -> dict[str, Tensor]:
+def _image_model(state: Mapping[str, Tensor], config: MACConfig, where: str) -> dict[str, Tensor]:
     """Prepares timm's names and shapes for `_VIT`.
 
-    The fused bias becomes three, CLS gets its position, and the pixel normalisation is ours.
+    The fused bias becomes three, and CLS gets its position.
     """
     ready: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -145,21 +146,8 @@ def _image_model(
     ready["cls"] = state["cls_token"][0] + positions[:1]
     ready["spatial"] = _resized(positions[1:], config.grid[1:], where)
     kernel = state["patch_embed.proj.weight"]  # [D, 3, p, p]
-    about = settings.get("pretrained_cfg") or {}
-    ours = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float64)
-    theirs = torch.tensor(
-        [about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD)], dtype=torch.float64
-    )
-    # theirs(x) = (ours(x) * our std + our mean - their mean) / their std, folded into the linear
-    # layer
-    scale, shift = ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1]
-    exact = kernel.to(torch.float64)
-    ready["patch.weight"] = (
-        (exact * scale[:, None, None]).permute(0, 2, 3, 1).flatten(1).to(kernel.dtype)
-    )
-    ready["patch.bias"] = (
-        state["patch_embed.proj.bias"].to(torch.float64) + (exact.sum(dim=(2, 3)) @ shift)
-    ).to(kernel.dtype)
+    ready["patch.weight"] = kernel.permute(0, 2, 3, 1).flatten(1)
+    ready["patch.bias"] = state["patch_embed.proj.bias"]
     return ready
 
 

@@ -24,23 +24,27 @@ from simvtp.models.mac.mac_model import MAC
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.models.weights.conversion import ConversionReport, convert, load
 from simvtp.models.weights.mac_weights import import_mac_state
+from simvtp.models.weights.pixel_normalization import PREPROCESSOR, with_our_normalization
 from simvtp.models.weights.released_naming import to_released
 from simvtp.models.weights.state_dict_maps import (
     BERT,
     NATIVE,
     NATIVE_PARTIAL,
+    RELEASED,
     RELEASED_DUAL,
     detect,
 )
 from simvtp.runs.atomic_files import write_atomically
 
 FORMAT = 1  # of the config.json of an export
+PREPROCESSOR_FILE = f"{PREPROCESSOR}.json"  # of transformers: the normalisation of pixels
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+TUBES = "video_embedding.proj"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 WRAPPERS = (
     "model",
@@ -123,6 +127,9 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     settings_file = folder / "config.json"
     settings = read_config(settings_file) if settings_file.is_file() else {}
+    preprocessor = folder / PREPROCESSOR_FILE
+    if preprocessor.is_file():
+        settings[PREPROCESSOR] = read_config(preprocessor)
     found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
         raise CheckpointError(
@@ -163,11 +170,10 @@ def _download(name: str) -> Path:
     except ImportError as error:
         raise CheckpointError(f"{help_text} (huggingface_hub is not installed).") from error
     try:
-        for weights in (
-            "*.safetensors*",
-            "pytorch_model*",
-        ):  # the second only where the first does not exist
-            folder = Path(snapshot_download(name, allow_patterns=["config.json", weights]))
+        # the second only where the first does not exist
+        for weights in ("*.safetensors*", "pytorch_model*"):
+            patterns = ["config.json", PREPROCESSOR_FILE, weights]
+            folder = Path(snapshot_download(name, allow_patterns=patterns))
             if any((folder / file).is_file() for file in WEIGHT_FILES):
                 break
     except (OSError, HfHubHTTPError, HFValidationError) as error:
@@ -226,6 +232,8 @@ def import_state(
     if naming not in (NATIVE, NATIVE_PARTIAL, BERT):
         _check_settings(config_of(model), settings or {}, where)
     conversion = convert(state, model, naming, where)
+    if naming not in (NATIVE, NATIVE_PARTIAL, RELEASED, RELEASED_DUAL, BERT):
+        conversion = with_our_normalization(conversion, TUBES, settings or {}, where)
     load(model, conversion)
     return conversion
 
