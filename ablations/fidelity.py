@@ -13,8 +13,8 @@ other dropout), windows of frames * stride frames, the best epoch by R@1 after e
 clipping, fp32. A defect that the base experiment has as
 well is no rung. Left out: choosing the best epoch on the test split, whose results share no column
 with others (`finetune.selection=test`), and what ends a run rather than changes it. On one rank
-local and global negatives (and the means of MLM) coincide: that rung then shows nothing but noise, and the small grid
-leaves it out.
+local and global negatives (and the means of MLM) coincide: that rung then shows nothing but noise,
+and the small grid leaves it out.
 
 Command: `python sweeps/run.py fidelity` (the ladder), `--full-grid` (and each repair alone).
 Cost: a run of the recipe for each rung and seed.

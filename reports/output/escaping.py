@@ -1,4 +1,4 @@
-"""Escapes text that comes from plans, runs and users for the formats that reports are written in."""
+"""Escapes text of plans, runs and users for the formats of the reports."""
 
 from __future__ import annotations
 

@@ -27,21 +27,8 @@ from simvtp.training.losses import (
 def test_released_recipe_does_a_step_at_full_size(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = released()
     config = recipe.model
-    assert (
-        config.dim,
-        config.depth,
-        config.frames,
-        config.image_size,
-        config.text_length,
-        config.vocab_size,
-    ) == (
-        768,
-        12,
-        16,
-        224,
-        32,
-        30522,
-    )
+    sizes = config.dim, config.depth, config.frames, config.image_size
+    assert (*sizes, config.text_length, config.vocab_size) == (768, 12, 16, 224, 32, 30522)
     g = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (2, 16, 224, 224, 3), dtype=torch.uint8, generator=g)
     places = torch.arange(32)
@@ -82,9 +69,6 @@ def test_released_recipe_does_a_step_at_full_size(capsys: pytest.CaptureFixture[
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert not torch.equal(before, model.encoder.blocks[0].mlp.fc1.weight)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    shown = ", ".join(f"{name} {value.item():.4f}" for name, value in losses.items())
     with capsys.disabled():
-        print(
-            "\n"
-            + ", ".join(f"{name} {value.item():.4f}" for name, value in losses.items())
-            + f"; peak memory {peak:.2f} GiB"
-        )
+        print(f"\n{shown}; peak memory {peak:.2f} GiB")

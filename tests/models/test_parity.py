@@ -167,26 +167,29 @@ def test_a_size_that_is_no_whole_number_is_one_sentence(tmp_path: Path, value: o
         check_reference_file(path)
 
 
+OTHER_SIZES = SimVTPConfig(
+    image_size=24,
+    frames=6,
+    patch_size=12,
+    tubelet_size=3,
+    dim=40,
+    depth=1,
+    heads=5,
+    mlp_ratio=2.5,
+    decoder_dim=32,
+    decoder_depth=3,
+    decoder_heads=4,
+    vocab_size=61,
+    text_length=20,
+    max_text_positions=20,
+    text_dropout=0.0,
+    pooling="with_pads",
+)
+
+
 def test_sizes_come_from_the_file(tmp_path: Path) -> None:
     """A file of quite other sizes, written from our own model in float64, is read and holds."""
-    config = SimVTPConfig(
-        image_size=24,
-        frames=6,
-        patch_size=12,
-        tubelet_size=3,
-        dim=40,
-        depth=1,
-        heads=5,
-        mlp_ratio=2.5,
-        decoder_dim=32,
-        decoder_depth=3,
-        decoder_heads=4,
-        vocab_size=61,
-        text_length=20,
-        max_text_positions=20,
-        text_dropout=0.0,
-        pooling="with_pads",
-    )
+    config = OTHER_SIZES
     batch = random_batch(config, size=5)
     masks = masks_for(batch, config)
     labels = torch.where(masks.input_ids != batch.input_ids, batch.input_ids, -100)
@@ -225,24 +228,10 @@ def test_sizes_come_from_the_file(tmp_path: Path) -> None:
         "out/losses_mvm_mlm_vtc_vtm": losses,
         "grad_norm/text_cls.weight": norm[None],
     }
-    names = {"embed_dim": "dim", "temperature": None} | {
-        key: key
-        for key in (
-            *(
-                "image_size",
-                "frames",
-                "patch_size",
-                "tubelet_size",
-                "depth",
-                "heads",
-                "decoder_dim",
-                "decoder_depth",
-                "decoder_heads",
-            ),
-            *("vocab_size", "max_text_positions"),
-        )
-    }
-    sizes = {key: 0.2 if name is None else getattr(config, name) for key, name in names.items()}
+    same = "image_size frames patch_size tubelet_size depth heads vocab_size max_text_positions"
+    names = [*same.split(), "decoder_dim", "decoder_depth", "decoder_heads"]
+    sizes = {name: getattr(config, name) for name in names}
+    sizes |= {"embed_dim": config.dim, "temperature": 0.2}
     path = write(
         tmp_path / "other.safetensors",
         {name: value.detach().contiguous() for name, value in tensors.items()},

@@ -31,27 +31,47 @@ from tests.tracking.run_dirs import (
     make_sweep,
 )
 
+Swept = tuple[list[Run], dict[str, Any], str]  # runs, plan, parent run
 
-def test_a_sweep_is_one_parent_with_its_children_and_figures(tmp_path: Path, uri: str) -> None:
+
+def stored_metrics(uri: str, run_id: str) -> list[tuple[str, int, float]]:
+    """Returns (key, step, value) of a run, in the order of writing."""
+    query = "select key, step, value from metrics where run_uuid = ? order by key, timestamp, step"
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        return database.execute(query, (run_id,)).fetchall()
+
+
+def stored_pairs(uri: str, table: str, run_id: str) -> dict[str, str]:
+    """Returns the tags or parameters of a run."""
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        query = f"select key, value from {table} where run_uuid = ?"
+        return dict(database.execute(query, (run_id,)).fetchall())
+
+
+def stored_status(uri: str, run_id: str) -> str:
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        query = "select status from runs where run_uuid = ?"
+        [(status,)] = database.execute(query, (run_id,)).fetchall()
+    return status
+
+
+def course(stored: list[tuple[str, int, float]], key: str) -> list[tuple[int, float]]:
+    return [(step, value) for name, step, value in stored if name == key]
+
+
+@pytest.fixture
+def swept(tmp_path: Path, uri: str) -> Swept:
+    """Four finished points of a sweep, its plan and its parent run."""
     runs = make_sweep(tmp_path, uri, 100)
     plan, where = make_plan(runs), runs[0].experiment.runtime
     parent = tracking.start_sweep(plan, where)
     assert parent and tracking.start_sweep(plan, where) == parent
-    [record] = [
-        record
-        for record in tracking.list_sweeps(uri, "mask_ratio")
-        if record.sweep_id == plan["sweep_id"]
-    ]
-    assert (record.plan, record.run_id, record.ablation) == (plan, parent, "mask_ratio")
-    assert tracking.list_sweeps(uri, "another ablation") == []
-
     for number, (run, value) in enumerate(zip(runs, (10.0, 20.0, 40.0, 30.0), strict=True)):
-        cell = {"masks.video_ratio": run.experiment.masks.video_ratio}
         link = {
             "sweep_id": plan["sweep_id"],
             "ablation": "mask_ratio",
             "parent_run_id": parent,
-            "cell": cell,
+            "cell": {"masks.video_ratio": run.experiment.masks.video_ratio},
         }
         write_atomically(run.dir / "sweep.json", json.dumps(link))
         run.finish(make_result(seed=run.experiment.seed, r1=value))
@@ -62,56 +82,39 @@ def test_a_sweep_is_one_parent_with_its_children_and_figures(tmp_path: Path, uri
     tracking.finish_sweep(plan, where)
     tracking.finish_sweep(plan, where)
     assert counts(uri)["metrics"] == before["metrics"]
+    return runs, plan, parent
 
+
+def test_a_sweep_is_one_parent_with_its_children(swept: Swept, uri: str) -> None:
+    runs, plan, parent = swept
+    records = tracking.list_sweeps(uri, "mask_ratio")
+    [record] = [record for record in records if record.sweep_id == plan["sweep_id"]]
+    assert (record.plan, record.run_id, record.ablation) == (plan, parent, "mask_ratio")
+    assert tracking.list_sweeps(uri, "another ablation") == []
     children = tracking.read_runs(uri, [run.experiment.fingerprint for run in runs])
     assert [child.tags["mlflow.parentRunId"] for child in children] == [parent] * 4
-    assert (
-        children[0].tags["mlflow.runName"]
-        == f"0.5 s100 (video_ratio seed, tiny {runs[0].experiment.fingerprint[:8]})"
-    )
+    name = f"0.5 s100 (video_ratio seed, tiny {runs[0].experiment.fingerprint[:8]})"
+    assert children[0].tags["mlflow.runName"] == name
     assert [child.tags["cell.video_ratio"] for child in children] == ["0.5", "0.5", "0.9", "0.9"]
-    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
-        stored = database.execute(
-            "select key, step, value from metrics where run_uuid = ? order by key, timestamp, step",
-            (parent,),
-        ).fetchall()
-        [(status,)] = database.execute(
-            "select status from runs where run_uuid = ?", (parent,)
-        ).fetchall()
-        [(note,)] = database.execute(
-            "select value from tags where run_uuid = ? and key = 'mlflow.note.content'", (parent,)
-        ).fetchall()
+
+
+def test_the_parent_of_a_sweep_has_its_figures(swept: Swept, uri: str) -> None:
+    _, plan, parent = swept
+    note = stored_pairs(uri, "tags", parent)["mlflow.note.content"]
     assert "](" not in note, "there is no report yet, so no link"
-    assert (
-        plan["question"] in note
-        and f"python reports/build.py mask_ratio --sweep {plan['sweep_id']}" in note
-    )
-    assert status == "FINISHED"
-    assert [(step, value) for key, step, value in stored if key == "progress/best"] == [
-        (1, 10),
-        (2, 20),
-        (3, 40),
-        (4, 40),
-    ]
-    assert [(step, value) for key, step, value in stored if key == "progress/finished"] == [
-        (1, 1),
-        (2, 2),
-        (3, 3),
-        (4, 4),
-    ]
+    assert plan["question"] in note
+    assert f"python reports/build.py mask_ratio --sweep {plan['sweep_id']}" in note
+    assert stored_status(uri, parent) == "FINISHED"
+    stored = stored_metrics(uri, parent)
+    assert course(stored, "progress/best") == [(1, 10), (2, 20), (3, 40), (4, 40)]
+    assert course(stored, "progress/finished") == [(1, 1), (2, 2), (3, 3), (4, 4)]
     latest = {key: value for key, _, value in stored}
-    assert (
-        latest["cell/video_ratio 0.5 text_ratio 0.75"] == 15
-        and latest["cell/video_ratio 0.9 text_ratio 0.75"] == 35
-    )
+    assert latest["cell/video_ratio 0.5 text_ratio 0.75"] == 15
+    assert latest["cell/video_ratio 0.9 text_ratio 0.75"] == 35
     assert latest["mean by video_ratio/0.9"] == 35 and latest["mean by text_ratio/0.75"] == 25
     assert latest["best/test/finetuned/t2v/R1"] == 35 and latest["best/video_ratio"] == 0.9
-    assert (
-        latest["points/planned"],
-        latest["points/finished"],
-        latest["points/failed"],
-        latest["cost/cpu_hours"],
-    ) == (4, 4, 0, 2.0)
+    assert latest["points/planned"] == latest["points/finished"] == 4
+    assert latest["points/failed"] == 0 and latest["cost/cpu_hours"] == 2.0
 
 
 def test_a_sweep_that_ran_offline_gets_its_parent_by_sync(
@@ -145,10 +148,7 @@ def test_a_sweep_that_ran_offline_gets_its_parent_by_sync(
     children = tracking.read_runs(uri, [run.experiment.fingerprint for run in runs])
     assert {child.tags["mlflow.parentRunId"] for child in children} == {record.run_id}
     assert [child.status for child in children] == ["FINISHED"] * 3 + ["FAILED"]
-    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
-        assert database.execute(
-            "select status from runs where run_uuid = ?", (record.run_id,)
-        ).fetchall() == [("FAILED",)]
+    assert stored_status(uri, record.run_id) == "FAILED"
 
 
 def make_search(runs: list[Run], **changes: Any) -> dict[str, Any]:
@@ -190,9 +190,9 @@ def make_search(runs: list[Run], **changes: Any) -> dict[str, Any]:
     )
 
 
-def test_a_search_has_its_best_its_front_and_its_pruned_trials_and_no_means(
-    tmp_path: Path, uri: str
-) -> None:
+@pytest.fixture
+def searched(tmp_path: Path, uri: str) -> Swept:
+    """A search of three finished trials, a pruned one and a cancelled one."""
     masks = get_recipe("tiny").masks
     runs = [
         Run(tmp_path, uri, seed=0, masks=dataclasses.replace(masks, video_ratio=0.5 + n / 100))
@@ -200,21 +200,15 @@ def test_a_search_has_its_best_its_front_and_its_pruned_trials_and_no_means(
     ]
     plan, where = make_search(runs), runs[0].experiment.runtime
     parent = tracking.start_sweep(make_search(runs[:2]), where)  # it has proposed two so far
-    for number, (run, value, hours) in enumerate(
-        zip(runs, (10.0, 30.0, 20.0, None, None), (1.0, 3.0, 4.0, 0.1, 0.0), strict=True)
-    ):
-        write_atomically(
-            run.dir / "sweep.json",
-            json.dumps({"sweep_id": plan["sweep_id"], "ablation": "search", "cell": {}}),
-        )
+    assert parent
+    outcomes = zip(runs, (10.0, 30.0, 20.0, None, None), (1.0, 3.0, 4.0, 0.1, 0.0), strict=True)
+    for number, (run, value, hours) in enumerate(outcomes):
+        link = {"sweep_id": plan["sweep_id"], "ablation": "search", "cell": {}}
+        write_atomically(run.dir / "sweep.json", json.dumps(link))
         run.status("running", host="another-machine")
         if value is not None:
-            run.journal.write(
-                "metrics",
-                stage="finetune",
-                step=4,
-                metrics={"val/mean_recall": value, "val/t2v/R1": value},
-            )
+            metrics = {"val/mean_recall": value, "val/t2v/R1": value}
+            run.journal.write("metrics", stage="finetune", step=4, metrics=metrics)
             run.finish(make_result(r1=99.0))
             run.status("finished", updated=1000.0 + number, cpu_hours=hours)
         if number < 4:
@@ -227,56 +221,36 @@ def test_a_search_has_its_best_its_front_and_its_pruned_trials_and_no_means(
     before = counts(uri)
     tracking.finish_sweep(plan, where)
     assert counts(uri) == before
+    return runs, plan, parent
 
-    [record] = [
-        record
-        for record in tracking.list_sweeps(uri, "search")
-        if record.sweep_id == plan["sweep_id"]
-    ]
+
+def test_a_search_knows_its_pruned_and_cancelled_trials(searched: Swept, uri: str) -> None:
+    runs, plan, parent = searched
+    records = tracking.list_sweeps(uri, "search")
+    [record] = [record for record in records if record.sweep_id == plan["sweep_id"]]
     assert (record.run_id, record.plan) == (parent, plan)
     assert record.states == {
         runs[3].experiment.fingerprint: "pruned",
         runs[4].experiment.fingerprint: "cancelled",
     }
     children = tracking.read_runs(uri, [run.experiment.fingerprint for run in runs])
-    assert [(child.status, child.state) for child in children] == [("FINISHED", "finished")] * 3 + [
-        ("KILLED", "pruned")
-    ]
-    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
-        stored = database.execute(
-            "select key, step, value from metrics where run_uuid = ? order by step", (parent,)
-        ).fetchall()
-        params = dict(
-            database.execute(
-                "select key, value from params where run_uuid = ?", (parent,)
-            ).fetchall()
-        )
-        [(status,)] = database.execute(
-            "select status from runs where run_uuid = ?", (parent,)
-        ).fetchall()
-    assert status == "KILLED"
+    expected = [("FINISHED", "finished")] * 3 + [("KILLED", "pruned")]
+    assert [(child.status, child.state) for child in children] == expected
+    assert stored_status(uri, parent) == "KILLED"
+
+
+def test_a_search_has_its_best_and_its_front_and_no_means(searched: Swept, uri: str) -> None:
+    _, _, parent = searched
+    stored, params = stored_metrics(uri, parent), stored_pairs(uri, "params", parent)
+    assert course(stored, "progress/best") == [(1, 10.0), (2, 30.0), (3, 30.0)]
     latest = {key: value for key, _, value in stored}
-    assert [(step, value) for key, step, value in stored if key == "progress/best"] == [
-        (1, 10.0),
-        (2, 30.0),
-        (3, 30.0),
-    ]
-    assert (
-        latest["best/val/t2v/R1"] == 30.0
-        and latest["best/video_ratio"] == 0.51
-        and latest["pareto/size"] == 2
-    )
-    assert (
-        latest["points/planned"],
-        latest["points/finished"],
-        latest["points/pruned"],
-        latest["points/cancelled"],
-    ) == (9, 3, 1, 1)
+    assert latest["best/val/t2v/R1"] == 30.0 and latest["best/video_ratio"] == 0.51
+    assert latest["pareto/size"] == 2
+    names = ("planned", "finished", "pruned", "cancelled")
+    assert [latest[f"points/{name}"] for name in names] == [9, 3, 1, 1]
     assert not [key for key in latest if key.startswith(("cell/", "mean by"))]
-    assert (
-        params["space.masks.video_ratio"] == "0.5:0.9"
-        and params["space.masks.text_ratio"] == "[0.5, 0.75]"
-    )
+    assert params["space.masks.video_ratio"] == "0.5:0.9"
+    assert params["space.masks.text_ratio"] == "[0.5, 0.75]"
     assert "axis.masks.video_ratio" not in params
 
 
