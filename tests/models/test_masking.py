@@ -15,8 +15,7 @@ from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.model_config import MaskConfig, SimVTPConfig
 from simvtp.models.common.masking import UNUSED, draw_masks, word_slots, words_to_hide
-from simvtp.models.common.philox import philox
-from tests.reference.masks import full_view, index_mask, uniform
+from tests.reference.masks import full_view, index_mask
 
 MASK_ID = 4
 PROPERTY = settings(max_examples=120, deadline=None, derandomize=True)
@@ -31,9 +30,8 @@ def make_model(*, grid: tuple[int, int] = (4, 4), length: int = 16) -> SimVTPCon
 
 
 def make_batch(words: list[int], *, length: int = 16, pieces: int = 1, seed: int = 0) -> Batch:
-    """Captions of `words` words of `pieces` pieces each, cut to the length, with [CLS], [SEP] and
-    padding (clips are not looked at).
-    """
+    # Captions of `words` words of `pieces` pieces each, cut to the length, with [CLS], [SEP] and
+    # padding (clips are not looked at).
     word_ids = torch.full((len(words), length), -1)
     attention = torch.zeros(len(words), length, dtype=torch.bool)
     for row, count in enumerate(words):
@@ -69,74 +67,6 @@ def draw(
 
 def hidden_pieces(batch: Batch, masks: Masks) -> torch.Tensor:
     return (masks.input_ids == MASK_ID) & (batch.input_ids != MASK_ID)
-
-
-# ---- the generator -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        (
-            "00000000 00000000 00000000 00000000",
-            "00000000 00000000",
-            "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
-        ),
-        (
-            "ffffffff ffffffff ffffffff ffffffff",
-            "ffffffff ffffffff",
-            "408f276d 41c83b0e a20bc7c6 6d5451fd",
-        ),
-        (
-            "243f6a88 85a308d3 13198a2e 03707344",
-            "a4093822 299f31d0",
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
-        ),
-    ],
-)
-def test_philox_gives_the_known_answers_of_random123(counter: str, key: str, expected: str) -> None:
-    words = philox(
-        [torch.tensor([int(w, 16)]) for w in counter.split()], (int(key[:8], 16), int(key[9:], 16))
-    )
-    assert " ".join(f"{int(w):08x}" for w in words) == expected
-
-
-def test_uniform_noise_is_uniform() -> None:
-    noise = uniform(200, 250, seed=1, step=2, stream=0, first_sample=0)
-    assert noise.dtype == torch.float32 and noise.min() >= 0 and noise.max() < 1
-    counts = torch.histc(noise, bins=100, min=0, max=1)
-    chi_square = float(((counts - 500) ** 2 / 500).sum())
-    assert 50 < chi_square < 160  # 99 degrees of freedom: mean 99, standard deviation 14
-    assert (
-        abs(
-            float(
-                torch.corrcoef(torch.stack([noise[:, :-1].flatten(), noise[:, 1:].flatten()]))[0, 1]
-            )
-        )
-        < 0.02
-    )
-
-
-def test_each_coordinate_changes_the_noise() -> None:
-    def noise(seed: int = 1, step: int = 2, stream: int = 0, first_sample: int = 0) -> torch.Tensor:
-        return uniform(3, 40, seed=seed, step=step, stream=stream, first_sample=first_sample)
-
-    others = [
-        noise(seed=0),
-        noise(seed=1 + 2**32),
-        noise(seed=-1),
-        noise(step=3),
-        noise(stream=1),
-        noise(first_sample=3),
-    ]
-    assert torch.equal(noise(), noise())
-    assert all(float((noise() == other).float().mean()) < 0.01 for other in others)
-    assert torch.equal(noise()[1:], noise(first_sample=1)[:2]), (
-        "a sample's noise belongs to its number"
-    )
-    assert torch.equal(uniform(3, 10, seed=1, step=2, stream=0, first_sample=0), noise()[:, :10]), (
-        "and not to how much is drawn"
-    )
 
 
 # ---- video ---------------------------------------------------------------------------------------
@@ -211,8 +141,8 @@ def test_each_frame_hides_places_of_its_own() -> None:
 
 
 def test_blocks_lie_together_and_move() -> None:
-    """A hidden place has more hidden neighbours than places drawn one by one would, every place is
-    hidden now and then, and no frame is like another sample's."""
+    # A hidden place has more hidden neighbours than places drawn one by one would, every place is
+    # hidden now and then, and no frame is like another sample's.
     model, rows = make_model(grid=(2, 8)), 300
     neighbours = {}
     for kind in ("block", "tube"):
@@ -220,10 +150,10 @@ def test_blocks_lie_together_and_move() -> None:
         hidden = index_mask(
             draw(make_batch([1] * rows, length=3), model, masks).masked, model.tubes
         ).view(rows, 2, 8, 8)[:, 0]
-        beside = (hidden[:, :, 1:] & hidden[:, :, :-1]).sum() + (
+        adjacent = (hidden[:, :, 1:] & hidden[:, :, :-1]).sum() + (
             hidden[:, 1:] & hidden[:, :-1]
         ).sum()
-        neighbours[kind] = float(beside) / rows
+        neighbours[kind] = float(adjacent) / rows
         assert len(torch.unique(hidden.flatten(1), dim=0)) > 0.95 * rows
         assert (
             float(hidden.float().mean(dim=0).min()) > 0.05
@@ -421,8 +351,9 @@ def test_a_gpu_draws_the_same_masks_without_waiting(masks: MaskConfig) -> None:
 
 
 def test_drawing_never_reads_values_on_the_host() -> None:
-    """On the meta device there are no values: any `.item()`, `nonzero` or data-dependent shape
-    would raise.
+    """On the meta device there are no values.
+
+    Any `.item()`, `nonzero` or data-dependent shape would raise.
     """
     batch = make_batch([3, 5]).to("meta")
     for masks in (EXACT, WORDS, replace(EXACT, video_kind="frame", text_kind="word")):
