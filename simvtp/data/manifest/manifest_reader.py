@@ -104,7 +104,8 @@ class _Collected:
         first = self.places.setdefault(name, here)
         if first != here:
             self.conflicts.setdefault(name, _difference(first, here))
-        self.first_lines.setdefault(name, line)
+        if len(self.first_lines) < SEARCHED:  # of millions of videos, one is named at most
+            self.first_lines.setdefault(name, line)
         listed = self.captions.setdefault(name, [])
         if not caption:
             self.empty += 1
@@ -172,7 +173,8 @@ class _Collected:
             first = clips[0]
             raise DataError(
                 f"{self.name}: no video of its column `path` exists; the first is {first.path} "
-                f"({self.unit} {self.first_lines[first.id]}). Paths are relative to its folder."
+                f"({self.unit} {self.first_lines.get(first.id, '?')}). "
+                "Paths are relative to its folder."
             )
 
 
