@@ -56,11 +56,13 @@ def test_unknown_recipe(capsys) -> None:
         ("videoid,path\n1,1.mp4\n", "caption"),
         ("", "empty"),
         ("videoid,path,caption,split\n1,1.mp4,x,train\n2,2.mp4,y,val\n", "the test split of"),
+        ("videoid,path,caption\n3,3.mp4,x\n", "no video of its column `path` exists"),
     ],
 )
 def test_manifests(capsys, tmp_path: Path, shapes_cache: Path, content: str, words: str) -> None:
     manifest = tmp_path / "clips.csv"
     manifest.write_text(content)
+    (tmp_path / "1.mp4").touch()
     settings = small_settings(
         tmp_path / "runs", shapes_cache, "data.dataset=manifest", f"data.manifest={manifest}"
     )
