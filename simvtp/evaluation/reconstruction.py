@@ -41,7 +41,7 @@ HIDDEN_COLOUR = (0.86, 0.88, 0.905)  # a light grey, unlike natural pictures
 STD_EPSILON = 1e-6  # as in the loss
 
 
-class Decoder(Protocol):
+class PieceDecoder(Protocol):
     """The part of a tokenizer that is needed here."""
 
     def decode(self, ids: list[int]) -> str: ...
@@ -51,7 +51,7 @@ def draw_reconstructions(
     model: nn.Module,
     batch: Batch,
     masks: Masks,
-    tokenizer: Decoder,
+    tokenizer: PieceDecoder,
     out_dir: Path,
     mvm_target: Literal["normalized", "raw"],
 ) -> list[Path]:
@@ -228,7 +228,7 @@ def _footnote(rebuilt: bool, filled: bool, target: Literal["normalized", "raw"])
 
 
 def _caption_lines(
-    batch: Batch, masks: Masks, row: int, logits: Tensor | None, tokenizer: Decoder
+    batch: Batch, masks: Masks, row: int, logits: Tensor | None, tokenizer: PieceDecoder
 ) -> tuple[tuple[SheetLine, ...], str]:
     """Returns the lines of one sample, and a phrase on how many word pieces are hidden.
 
@@ -262,12 +262,12 @@ def _caption_lines(
     return tuple(lines), phrase
 
 
-def _piece(tokenizer: Decoder, piece: int) -> str:
+def _piece(tokenizer: PieceDecoder, piece: int) -> str:
     """Returns the text of one WordPiece, with its ## if it continues a word."""
     return tokenizer.decode([piece]).strip() or f"[{piece}]"
 
 
-def _word(tokenizer: Decoder, piece: int) -> Word:
+def _word(tokenizer: PieceDecoder, piece: int) -> Word:
     """Returns one WordPiece of the true caption; a continuation is glued to the piece before it."""
     text = _piece(tokenizer, piece)
     glued = text.startswith("##") and len(text) > 2

@@ -37,13 +37,13 @@ from simvtp.data.video.readers import get_reader, probe
 from simvtp.errors import DataError
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Queries, SpanPredictions
+from simvtp.evaluation.span_guessing import grounding_result
 from simvtp.evaluation.temporal_spans import (
     AP_DEPTH,
     Numbers,
     Prediction,
     Spans,
     cover,
-    grounding_result,
     overlap,
     suppress,
 )

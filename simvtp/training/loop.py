@@ -60,15 +60,13 @@ def train(
             world samples each.
         draw: draws the masks of a micro-batch; None: the model is called with masks None.
         journal: rank 0 writes a line each `log_every` steps and each evaluation; others pass None.
-        evaluate: rank 0 calls it after the steps `stage.evaluate_at`, with the moving average of
-            the weights if there is one. If it raises Stopped, the state is saved, and the next call
-            begins with this evaluation.
+        evaluate: rank 0 calls it after the steps `stage.evaluate_at`, with averaged weights if any.
+            If it raises Stopped, the state is saved; the next call begins with it.
         on_log: rank 0 calls it with {"stage", "step", "total_steps", "metrics", "cpu_hours",
             "gpu_hours"} at each log line.
         measure: the loader's counters, added to each log line.
         stop: read between steps; once set (on any rank), the state is saved and training stops.
-        check_ownership: called on rank 0 right before each file takes its name; raises if another
-            attempt has taken the run over.
+        check_ownership: called on rank 0 before a file takes its name; raises if it lost the run.
         on_first_batch: called on each rank when its first batch has arrived.
 
     Raises:

@@ -23,7 +23,7 @@ from simvtp.evaluation.examples.predictions import (
 )
 from simvtp.evaluation.items import Items
 from simvtp.evaluation.retrieval_evaluation import Embedded, score
-from simvtp.evaluation.temporal_spans import grounding_result
+from simvtp.evaluation.span_guessing import grounding_result
 from simvtp.runs.results import Protocol, Result
 
 PROTOCOL = Protocol(

@@ -13,18 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.errors import DataError, TrainingDiverged
-from simvtp.evaluation.temporal_spans import (
-    DEPTHS,
-    OVERLAPS,
-    chance,
-    grounding_metrics,
-    grounding_result,
-    overlap,
-    prior,
-    prior_spans,
-    relative,
-    suppress,
-)
+from simvtp.evaluation.span_guessing import chance, grounding_result, prior, prior_spans, relative
+from simvtp.evaluation.temporal_spans import DEPTHS, OVERLAPS, grounding_metrics, overlap, suppress
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.results import Protocol, Result
 from simvtp.tracking.address import mlflow_name
