@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reports.analysis.comparisons import comparisons_frame
+from reports.analysis.effects import effects_frame
 from reports.figures.costs import cost_plots, costs_frame
 from reports.figures.reconstructions import reconstruction_figures
 from reports.figures.style import ReportFigure, draw_figures
@@ -36,7 +37,11 @@ from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
 
-SECTION_FRAMES = {"comparisons": comparisons_frame, "costs": costs_frame}
+SECTION_FRAMES = {
+    "comparisons": comparisons_frame,
+    "effects": effects_frame,
+    "costs": costs_frame,
+}
 EXAMPLES = """\
 examples:
   python reports/build.py            the newest sweep of every ablation in the tracker
@@ -194,6 +199,7 @@ def write_report(sweep: SweepResults, folder: Path) -> None:
     more = kind.more(sweep, len(sweep.plan.seeds) > 1)
     sections = {
         "comparisons": kind.comparisons(sweep),
+        "effects": kind.effects(sweep),
         "published": kind.published(sweep),
         "costs": kind.costs(sweep),
     }

@@ -1,29 +1,41 @@
 """Compares each cell with the baseline cell.
 
-Two questions, two tests. Welch's test over the seeds: would another training give the same order?
-The paired bootstrap over the test items: would the same trained models give the same order on other
-test items? Only the first says something about a setting, so it alone decides between "better",
-"worse" and "not distinguishable"; with one seed nothing is decided. P-values are corrected by
-Holm's method over the rows of the table, for each test separately.
+Two questions, two tests. Over the seeds: would another training give the same order? All cells are
+compared in one model with simultaneous intervals (`cell_model`). The paired bootstrap over the test
+items (p-values by Holm's method): would the same trained models give the same order on other test
+items? Only the first says something about a setting, so it alone decides. A cell differs from the
+baseline if the interval excludes zero, is equivalent if it lies within the margin of the metric,
+and is undecided otherwise; with one seed nothing is decided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from reports.analysis.cell_model import (
+    POWER,
+    CellModel,
+    detectable,
+    fit,
+    seeds_needed,
+    simultaneous,
+)
 from reports.analysis.paired_bootstrap import paired, why_unpaired
-from reports.analysis.seed_statistics import Difference, SeedSummary, difference, holm
+from reports.analysis.seed_statistics import Difference, SeedSummary, holm
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import Metric, capital, metric_of
 from reports.study.report_plan import SEARCH, CellValues
-from reports.study.sweep_results import SweepResults
+from reports.study.sweep_results import MeasuredRun, SweepResults
 
-LEVEL = 0.05
-BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "not distinguishable", "no test"
+BETTER, WORSE = "different: better", "different: worse"
+EQUIVALENT, UNDECIDED, NO_TEST = "equivalent", "undecided", "no test"
+IDENTICAL = "identical runs"
 
 
 @dataclass(frozen=True)
@@ -31,11 +43,12 @@ class Comparison:
     """One cell against the baseline.
 
     Attributes:
-        seeds, p_seeds: difference of the means with Welch's interval; its p-value after Holm's
-            correction.
-        items, p_items: the same by the paired bootstrap over test items; None without items.
-        outcome: BETTER, WORSE or EQUAL by p_seeds; UNDECIDED if a side has a single seed or the
-            seeds do not differ.
+        seeds: difference of the means with its simultaneous interval and adjusted p-value.
+        items, p_items: difference by the paired bootstrap over test items, and its p-value by
+            Holm's method; None without items.
+        outcome: BETTER, WORSE, EQUIVALENT or UNDECIDED by the interval over seeds; NO_TEST if there
+            is none; IDENTICAL if the runs have the same results as those of another cell.
+        same_as: the cell with the same results, which is counted once.
     """
 
     cell: CellValues
@@ -43,10 +56,62 @@ class Comparison:
     summary: SeedSummary
     other: SeedSummary
     seeds: Difference
-    p_seeds: float | None
     items: Difference | None
     p_items: float | None
     outcome: str
+    same_as: CellValues | None = None
+
+
+@dataclass(frozen=True)
+class SweepModel:
+    """The model of a sweep's measured cells.
+
+    Attributes:
+        cells: measured cells, those with identical runs once.
+        same_as: {cell: the earlier cell with identical runs}.
+        model: None if there is no error to be estimated.
+    """
+
+    cells: tuple[CellValues, ...]
+    same_as: Mapping[CellValues, CellValues]
+    model: CellModel | None
+
+    def index(self, cell: CellValues) -> int:
+        """Returns the position of a cell in the model."""
+        return self.cells.index(self.same_as.get(cell, cell))
+
+
+def sweep_model(sweep: SweepResults) -> SweepModel:
+    """Fits the model of the plan's metric; the baseline is the first of identical cells."""
+    if "model" not in sweep.cache:
+        sweep.cache["model"] = _sweep_model(sweep)
+    found: SweepModel = sweep.cache["model"]
+    return found
+
+
+def _sweep_model(sweep: SweepResults) -> SweepModel:
+    first = baseline_of(sweep)
+    measured = [cell for cell in sweep.plan.cells if sweep.values(cell, *sweep.plan.column)]
+    same_as: dict[CellValues, CellValues] = {}
+    seen: dict[Any, CellValues] = {}
+    for cell in sorted(measured, key=lambda cell: cell != first):
+        runs = sweep.by_cell[cell]
+        results = tuple((run.point.seed, _digest(run)) for run in runs)
+        if results in seen:
+            same_as[cell] = seen[results]
+        elif all(digest for _, digest in results):
+            seen[results] = cell
+    cells = tuple(cell for cell in measured if cell not in same_as)
+    model = fit([sweep.values(cell, *sweep.plan.column) for cell in cells])
+    return SweepModel(cells, same_as, model)
+
+
+def _digest(run: MeasuredRun) -> tuple[tuple[str, str, tuple[float, ...]], ...]:
+    """Returns what identical runs have in common: weights and values of every result."""
+    return tuple(
+        (key, result.protocol.checkpoint, tuple(result.metrics.values()))
+        for key, result in sorted(run.results.items())
+    )
 
 
 def baseline_of(sweep: SweepResults) -> CellValues | None:
@@ -81,34 +146,56 @@ def _compare(sweep: SweepResults) -> tuple[Comparison, ...]:
         cell: summary for cell in plan.cells if (summary := sweep.summary(cell, key, name))
     }
     cells = [cell for cell in summaries if cell != baseline]
-    values = {cell: list(sweep.values(cell, key, name).values()) for cell in summaries}
-    seeds = [difference(values[cell], values[baseline]) for cell in cells]
+    fitted = sweep_model(sweep)
+    tested = [cell for cell in cells if fitted.same_as.get(cell, cell) != baseline]
+    seeds = dict(zip(tested, against(sweep, tested, baseline), strict=True))
     items = [paired(sweep, cell, baseline, key, name) for cell in cells]
-    p_seeds = holm([found.p_value for found in seeds])
     p_items = holm([found.p_value if found else None for found in items])
-    better = metric_of(name).higher_is_better
+    none = Difference(0.0, None, None)
     return tuple(
         Comparison(
             cell,
             baseline,
             summaries[cell],
             summaries[baseline],
-            seeds[number],
-            p_seeds[number],
+            seeds.get(cell, none),
             items[number],
             p_items[number],
-            _outcome(seeds[number], p_seeds[number], better),
+            IDENTICAL if cell not in seeds else _outcome(seeds[cell], metric_of(name)),
+            fitted.same_as.get(cell),
         )
         for number, cell in enumerate(cells)
     )
 
 
-def _outcome(found: Difference, p_value: float | None, higher_is_better: bool) -> str:
-    if p_value is None:
-        return UNDECIDED
-    if p_value >= LEVEL:
-        return EQUAL
-    return BETTER if (found.mean > 0) == higher_is_better else WORSE
+def against(
+    sweep: SweepResults, cells: Sequence[CellValues], baseline: CellValues
+) -> list[Difference]:
+    """Returns each cell minus the baseline, identical cells counted once."""
+    fitted = sweep_model(sweep)
+    distinct = list(dict.fromkeys(fitted.index(cell) for cell in cells))
+    if fitted.model is None or not distinct:
+        means = {
+            cell: fmean(sweep.values(cell, *sweep.plan.column).values())
+            for cell in (*cells, baseline)
+        }
+        return [Difference(means[cell] - means[baseline], None, None) for cell in cells]
+    weights = np.zeros((len(distinct), len(fitted.cells)))
+    weights[np.arange(len(distinct)), distinct] = 1.0
+    weights[:, fitted.index(baseline)] = -1.0
+    found = dict(zip(distinct, simultaneous(fitted.model, weights), strict=True))
+    return [found[fitted.index(cell)] for cell in cells]
+
+
+def _outcome(found: Difference, metric: Metric) -> str:
+    if found.interval is None:
+        return NO_TEST
+    low, high = found.interval
+    if low > 0 or high < 0:
+        return BETTER if (found.mean > 0) == metric.higher_is_better else WORSE
+    if metric.margin is not None and -metric.margin < low and high < metric.margin:
+        return EQUIVALENT
+    return UNDECIDED
 
 
 # ---- sentences -----------------------------------------------------------------------------------
@@ -130,24 +217,29 @@ def sentence(sweep: SweepResults, found: Comparison) -> str:
     metric = metric_of(sweep.plan.column[1])
     first, second = names(sweep, found.cell, found.baseline)
     gap = f"{signed(metric, found.seeds.mean)} {metric.label}"
-    if found.outcome == UNDECIDED:
-        return f"{first} against {second}: {gap}, {_why_undecided(found)}."
+    if found.outcome == IDENTICAL:
+        return f"{first} and {second} have identical runs."
+    if found.outcome == NO_TEST:
+        return f"{first} against {second}: {gap}, {_why_no_test(found)}."
     low, high = found.seeds.interval or (0.0, 0.0)
-    turned = found.outcome != EQUAL and found.seeds.mean < 0
+    turned = found.outcome in (BETTER, WORSE) and found.seeds.mean < 0
     ends = (-high, -low) if turned else (low, high)
     interval = f"95 % CI {interval_text(metric, ends)}, {_seeds(found)}"
-    if found.outcome == EQUAL:
-        return f"{first} and {second} are not distinguishable: {gap}, {interval}."
+    if found.outcome == EQUIVALENT:
+        margin = f"±{metric.text(metric.margin or 0.0)} {metric.label}"
+        return f"{first} and {second} are equivalent within {margin}: {gap}, {interval}."
+    if found.outcome == UNDECIDED:
+        return f"{first} against {second} is undecided: {gap}, {interval}."
     verb = "beats" if found.outcome == BETTER else "loses to"
     lower = "" if metric.higher_is_better else " (lower is better)"
     size = f"{metric.text(abs(found.seeds.mean))} {metric.label}{lower}"
     return f"{first} {verb} {second} by {size}, {interval}."
 
 
-def _why_undecided(found: Comparison) -> str:
+def _why_no_test(found: Comparison) -> str:
     if min(found.summary.n, found.other.n) == 1:
         return "one seed, so nothing can be said of noise between seeds"
-    return "the seeds do not differ at all, so there is no test"
+    return "the runs leave no error between seeds, so there is no test"
 
 
 def _seeds(found: Comparison) -> str:
@@ -167,15 +259,17 @@ def verdict_lines(sweep: SweepResults, most: int = 4) -> list[str]:
     Without a test (one seed, which the verdict says elsewhere) there are none.
     """
     found = compare(sweep)
-    tested = [one for one in found if one.outcome != UNDECIDED]
+    tested = [one for one in found if one.outcome not in (NO_TEST, IDENTICAL)]
     if not tested:
         return []
     if len(found) <= most:
         return [capital(sentence(sweep, one)) for one in found]
-    counts = {name: sum(one.outcome == name for one in tested) for name in (BETTER, WORSE, EQUAL)}
+    outcomes = (BETTER, WORSE, EQUIVALENT, UNDECIDED)
+    counts = {name: sum(one.outcome == name for one in tested) for name in outcomes}
     parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    clearest = min(tested, key=lambda one: (one.p_seeds or 0.0, -abs(one.seeds.mean)))
-    more = [capital(sentence(sweep, clearest))] if clearest.outcome != EQUAL else []
+    clearest = min(tested, key=lambda one: (one.seeds.p_value or 0.0, -abs(one.seeds.mean)))
+    decided = clearest.outcome in (BETTER, WORSE)
+    more = [capital(sentence(sweep, clearest))] if decided else []
     baseline = sweep.plan.describe(found[0].baseline)
     return [f"Of {len(tested)} cells against {baseline}: {parts}.", *more]
 
@@ -189,46 +283,79 @@ def comparison_tables(sweep: SweepResults) -> tuple[Table, ...]:
     if not found:
         return ()
     plan, metric = sweep.plan, metric_of(sweep.plan.column[1])
-    groups = ("over seeds (Welch)", "over test items (bootstrap)")
+    groups = {"over seeds": "p (adjusted)", "over test items (bootstrap)": "p (Holm)"}
     columns = [
         *(Column(axis.label, is_label=True) for axis in plan.axes),
         Column("n"),
         Column("mean"),
         Column("95 % CI"),
     ]
-    for group in groups:
-        columns += [Column(head, group) for head in ("difference", "95 % CI", "p (Holm)")]
+    for group, p_value in groups.items():
+        columns += [Column(head, group) for head in ("difference", "95 % CI", p_value)]
     columns.append(Column("verdict", is_label=True))
     baseline = [Cell("baseline"), *[Cell()] * 5]
     rows = [_row(sweep, metric, found[0].baseline, found[0].other, baseline, "")]
     for one in found:
         differences = _differences(metric, one)
-        rows.append(_row(sweep, metric, one.cell, one.summary, differences, one.outcome))
+        rows.append(_row(sweep, metric, one.cell, one.summary, differences, _verdict(metric, one)))
     caption = f"{plan.title}: {plan.metric_label}, each cell against the baseline."
     notes = tuple(_notes(sweep, metric, found))
     return (Table(f"{plan.ablation}_comparisons", caption, tuple(columns), tuple(rows), notes),)
 
 
+def _verdict(metric: Metric, one: Comparison) -> str:
+    if one.outcome == EQUIVALENT:
+        return f"{EQUIVALENT} within ±{metric.text(metric.margin or 0.0)}"
+    return one.outcome
+
+
+def model_notes(sweep: SweepResults) -> list[str]:
+    """Returns the method over seeds, the rule of the verdict and the detectable difference."""
+    metric, fitted = metric_of(sweep.plan.column[1]), sweep_model(sweep)
+    if fitted.model is None:
+        return ["Over seeds: no test."]
+    model = fitted.model
+    within = ""
+    if metric.margin is not None:
+        within = f", equivalent if it lies within ±{metric.text(metric.margin)} {metric.label}"
+    notes = [
+        f"Over seeds: {model.method}.",
+        f"Verdict: different if the interval over seeds excludes 0{within}, otherwise undecided.",
+    ]
+    others = len(model.means) - 1
+    if not model.equal_variances or others < 1:
+        return notes
+    weights = np.hstack([-np.ones((others, 1)), np.eye(others)])
+    size = metric.text(detectable(model, weights))
+    text = f"Detectable with probability {100 * POWER:.0f} %: {size} {metric.label}."
+    if metric.margin is not None:
+        needed = seeds_needed(model, metric.margin)
+        count = f"{needed} seeds a cell" if needed else "more than 200 seeds a cell"
+        text += f" {capital(count)} would detect {metric.text(metric.margin)}."
+    return [*notes, text]
+
+
 def _notes(sweep: SweepResults, metric: Metric, found: Sequence[Comparison]) -> list[str]:
     plan, baseline = sweep.plan, found[0].baseline
     notes = [
-        f"Difference of the means to the baseline ({plan.describe(baseline)}) in {metric.label}; "
-        "95 % intervals of one difference.",
-        "Mean: Student's t-interval over the seeds. p-values are corrected by Holm's method over "
-        "the rows, for each test by itself.",
-        "Verdict: by the corrected p-value of Welch's test over seeds, "
-        f"at {LEVEL:g}; with one seed there is none.",
-        "Over test items: these trained models on other test items; "
-        "it says nothing about another training.",
+        f"Difference of the means to the baseline ({plan.describe(baseline)}) in {metric.label}. "
+        "Mean: Student's t-interval over the seeds of the cell.",
+        *model_notes(sweep),
+        "Over test items: these trained models on other test items, 95 % interval of one "
+        "difference, p-values by Holm's method; it says nothing about another training.",
     ]
+    copies = [one for one in found if one.same_as is not None]
+    for one in copies:
+        same = plan.describe(one.same_as or one.cell)
+        notes.append(f"{plan.describe(one.cell)}: identical runs to {same}, counted once.")
     unpaired = [one.cell for one in found if one.items is None]
     if unpaired:
         reason = why_unpaired(sweep, *plan.column, [baseline, *unpaired])
         notes.append(f"{MISSING} over test items: {reason}.")
-    if any(one.p_seeds is None for one in found):
+    if any(one.outcome == NO_TEST for one in found):
         notes.append(
             f"{MISSING} over seeds: no test, because a cell has a single seed "
-            "or its seeds do not differ."
+            "or the runs leave no error between seeds."
         )
     return notes
 
@@ -253,7 +380,7 @@ def _row(
 
 def _differences(metric: Metric, one: Comparison) -> list[Cell]:
     cells = []
-    for found, p in ((one.seeds, one.p_seeds), (one.items, one.p_items)):
+    for found, p in ((one.seeds, one.seeds.p_value), (one.items, one.p_items)):
         cells.append(Cell(signed(metric, found.mean) if found else MISSING))
         cells.append(Cell(interval_text(metric, found.interval if found else None)))
         cells.append(Cell(MISSING if p is None else p_text(p)))
@@ -289,13 +416,14 @@ def as_numbers(one: Comparison) -> dict[str, Any]:
         "mean": one.summary.mean,
         "baseline_mean": one.other.mean,
     }
-    for name, found, p in (("seeds", one.seeds, one.p_seeds), ("items", one.items, one.p_items)):
+    for name, found in (("seeds", one.seeds), ("items", one.items)):
         low, high = found.interval if found and found.interval else (None, None)
+        p_value = found.p_value if found else None
         values |= {
             f"{name}_difference": found.mean if found else None,
             f"{name}_low": low,
             f"{name}_high": high,
-            f"{name}_p": found.p_value if found else None,
-            f"{name}_p_holm": p,
+            f"{name}_p_adjusted" if name == "seeds" else f"{name}_p": p_value,
         }
+    values["items_p_holm"] = one.p_items
     return values | {"outcome": one.outcome}

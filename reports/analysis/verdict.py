@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from reports.analysis.comparisons import verdict_lines
+from reports.analysis.cell_model import any_pair
+from reports.analysis.comparisons import sweep_model, verdict_lines
 from reports.analysis.seed_statistics import (
     SeedSummary,
     competition_ranks,
@@ -113,7 +114,12 @@ def _noise(sweep: SweepResults, a: CellValues, b: CellValues | None, metric: Met
     if min(len(x), len(y)) == 1:
         error = _sampling_error(sweep, a, metric)
         return [f"One seed: differences of this size may be noise.{error}"]
-    found = difference(x, y)
+    fitted = sweep_model(sweep)
+    if fitted.model is None:
+        return ["The runs leave no error between seeds, so no interval can be given."]
+    if fitted.index(a) == fitted.index(b):
+        return ["The two cells have identical runs."]
+    found = any_pair(fitted.model, fitted.index(a), fitted.index(b))
     if found.interval is None:
         return ["The seeds do not differ at all, so no interval can be given."]
     low, high = sorted(value if metric.higher_is_better else -value for value in found.interval)
@@ -123,9 +129,9 @@ def _noise(sweep: SweepResults, a: CellValues, b: CellValues | None, metric: Met
     else:
         meaning = "it does not contain 0"
     return [
-        f"95 % interval of this difference: {interval} (Welch, {len(x)} and {len(y)} seeds); "
-        f"{meaning}. The best cell was picked after the fact, "
-        "which makes any such interval too favourable."
+        f"95 % interval of this difference: {interval} ({len(x)} and {len(y)} seeds; "
+        f"it holds for any two cells, also for a best one that was picked after the fact); "
+        f"{meaning}."
     ]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.analysis.comparisons import comparison_tables
+from reports.analysis.effects import effect_tables
 from reports.analysis.verdict import sentences
 from reports.figures.costs import cost_tables
 from reports.figures.curves import curve_plots
@@ -41,6 +42,8 @@ class ReportType:
         more: below, and in all.md and all.tex; called with `by_direction`: a table for each
             direction, for narrow pages.
         comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
+        effects: by the design of the sweep: a grid's effects, trends, rungs; in effects.md,
+            effects.tex.
         published: the paper's value for each cell, mostly a dash; in published.md, published.tex.
         costs: cost of each cell; in costs.md, costs.tex.
         plots: figures before that of score against cost, which every type but a search has.
@@ -54,6 +57,7 @@ class ReportType:
     tables: Callable[[SweepResults], tuple[Table, ...]] = headline
     more: Callable[[SweepResults, bool], tuple[Table, ...]] = all_metrics
     comparisons: Callable[[SweepResults], tuple[Table, ...]] = comparison_tables
+    effects: Callable[[SweepResults], tuple[Table, ...]] = effect_tables
     published: Callable[[SweepResults], tuple[Table, ...]] = published_table
     costs: Callable[[SweepResults], tuple[Table, ...]] = cost_tables
     plots: Callable[[SweepResults], list[Plot]] = grid_plots

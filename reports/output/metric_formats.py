@@ -26,6 +26,11 @@ class Metric:
     higher_is_better: bool
     is_fraction: bool = False
 
+    @property
+    def margin(self) -> float | None:
+        """Largest difference that counts as none: 2 points of metrics in per cent."""
+        return 2.0 if self.unit == "%" else None
+
     def text(self, value: float) -> str:
         """Returns a value with the decimals of this metric."""
         return f"{value:.{self.decimals}f}"

@@ -1,6 +1,7 @@
 """Each cell against the baseline: both tests, their correction, and the words for what came out."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from reports.analysis.comparisons import (
     BETTER,
-    EQUAL,
+    EQUIVALENT,
+    IDENTICAL,
+    NO_TEST,
     UNDECIDED,
     WORSE,
     baseline_of,
@@ -61,20 +64,18 @@ def sweep_results(
 SHARES = {(0.5, 0.15): 0.30, (0.5, 0.75): 0.42, (0.9, 0.15): 0.305, (0.9, 0.75): 0.18}
 
 
-def test_better_worse_and_not_distinguishable() -> None:
+def test_better_equivalent_and_worse() -> None:
     found = compare(sweep_results(SHARES, published_optimum=None))
     assert [one.cell for one in found] == [(0.5, 0.75), (0.9, 0.15), (0.9, 0.75)]
-    assert [one.outcome for one in found] == [BETTER, EQUAL, WORSE]
+    assert [one.outcome for one in found] == [BETTER, EQUIVALENT, WORSE]
     assert all(one.baseline == (0.5, 0.15) for one in found)
     for one in found:
         assert one.items is not None and one.items.mean == pytest.approx(
             one.seeds.mean
         )  # the same difference, by items and by seeds
-        assert (
-            one.p_seeds is not None
-            and one.seeds.p_value is not None
-            and one.p_seeds >= one.seeds.p_value
-        )
+        assert one.seeds.interval is not None and one.seeds.p_value is not None
+        low, high = one.seeds.interval
+        assert (one.seeds.p_value < 0.05) == (low > 0 or high < 0)  # one method for both
 
 
 def test_the_sentence_of_a_comparison() -> None:
@@ -86,9 +87,8 @@ def test_the_sentence_of_a_comparison() -> None:
         better == f"text mask ratio 0.75 beats 0.15 by {gap.mean:.1f} R@1, "
         f"95 % CI [{low:.1f}, {high:.1f}], 5 seeds."
     )
-    assert equal.startswith(
-        "video mask ratio 0.9 and 0.5 are not distinguishable: "
-    ) and equal.endswith("5 seeds.")
+    assert equal.startswith("video mask ratio 0.9 and 0.5 are equivalent within ±2.0 R@1: ")
+    assert equal.endswith("5 seeds.")
     assert worse.startswith(
         "video mask ratio 0.9, text mask ratio 0.75 loses to "
         "video mask ratio 0.5, text mask ratio 0.15 by "
@@ -99,7 +99,7 @@ def test_the_sentence_of_a_comparison() -> None:
 
 def test_a_lower_rank_is_better() -> None:
     made = sweep_results(SHARES, published_optimum=None, metric=f"{KEY}/MnR", metric_label="MnR")
-    assert [one.outcome for one in compare(made)] == [BETTER, EQUAL, WORSE]
+    assert [one.outcome for one in compare(made)] == [BETTER, UNDECIDED, WORSE]
     assert "(lower is better)" in sentence(made, compare(made)[0])
 
 
@@ -112,8 +112,8 @@ def test_the_baseline_is_the_plan_s_then_the_published_optimum_then_the_first() 
 def test_with_one_seed_nothing_is_decided_but_the_items_are_compared() -> None:
     made = sweep_results(SHARES, seeds=(0,))
     found = compare(made)
-    assert {one.outcome for one in found} == {UNDECIDED} and all(
-        one.p_seeds is None and one.p_items is not None for one in found
+    assert {one.outcome for one in found} == {NO_TEST} and all(
+        one.seeds.p_value is None and one.p_items is not None for one in found
     )
     assert "one seed, so nothing can be said of noise between seeds" in sentence(made, found[0])
     assert verdict_lines(made) == []
@@ -121,15 +121,63 @@ def test_with_one_seed_nothing_is_decided_but_the_items_are_compared() -> None:
     assert any("has a single seed" in note for note in table.notes)
 
 
+def noise(*parts: float) -> float:
+    """Returns a standard normal number that depends on the parts alone."""
+    return float(np.random.default_rng([round(1000 * part) for part in parts]).normal())
+
+
+def test_a_narrow_interval_around_zero_is_equivalence() -> None:
+    made = made_up.plan(seeds=tuple(range(8)), text=(0.15,), published_optimum=None)
+    sweep = made_up.sweep_results(made, lambda cell, seed: 10 + 0.3 * noise(cell[VIDEO], seed))
+    (found,) = compare(sweep)
+    assert found.outcome == EQUIVALENT
+    assert "are equivalent within ±2.0 R@1" in sentence(sweep, found)
+    (table,) = comparison_tables(sweep)
+    assert table.rows[1][-1].text == "equivalent within ±2.0"
+
+
+def test_the_table_says_what_it_could_have_detected() -> None:
+    (table,) = comparison_tables(sweep_results(SHARES, published_optimum=None))
+    notes = " ".join(table.notes)
+    assert re.search(r"Detectable with probability 80 %: \d+\.\d R@1\.", notes)
+    assert re.search(r"\d+ seeds a cell would detect 2\.0\.", notes)
+    assert "seeds as blocks, pooled error with 12 degrees of freedom" in notes
+
+
+def test_identical_runs_are_counted_once() -> None:
+    shares = SHARES | {(0.9, 0.15): 0.30}
+    made = sweep_results(shares, published_optimum=None)
+    again = replace(
+        made,
+        runs=tuple(
+            replace(run, results=made.by_cell[0.5, 0.15][run.point.seed].results)
+            if run.point.cell == (0.9, 0.15)
+            else run
+            for run in made.runs
+        ),
+    )
+    found = {one.cell: one for one in compare(again)}
+    copy = found[0.9, 0.15]
+    assert copy.outcome == IDENTICAL and copy.same_as == (0.5, 0.15)
+    three = compare(made)  # the others are two comparisons now, no longer three
+    before = {one.cell: one.seeds for one in three}
+    assert found[0.5, 0.75].seeds.mean == pytest.approx(before[0.5, 0.75].mean)
+    (table,) = comparison_tables(again)
+    assert any("identical runs to" in note and "counted once" in note for note in table.notes)
+
+
 def test_a_large_table_tells_how_many_and_the_clearest() -> None:
     made = made_up.plan(video=(0.5, 0.6, 0.7), seeds=(0, 1, 2), published_optimum=None)
     values = {0.5: 10.0, 0.6: 10.1, 0.7: 20.0}
     lines = verdict_lines(
-        made_up.sweep_results(made, lambda cell, seed: values[cell[VIDEO]] + 0.3 * seed)
+        made_up.sweep_results(
+            made,
+            lambda cell, seed: values[cell[VIDEO]] + 0.3 * noise(cell[TEXT], cell[VIDEO], seed),
+        )
     )
     assert (
         lines[0] == "Of 5 cells against video mask ratio 0.5, text mask ratio 0.15: "
-        "2 better, 3 not distinguishable."
+        "2 different: better, 3 equivalent."
     )
     assert "beats" in lines[1]
 
@@ -222,12 +270,12 @@ def test_the_report_has_the_comparisons_in_all_its_forms(tmp_path: Path) -> None
     write_report(made, tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "Differences to the baseline" in page and "beats 0.15 by" in page
-    assert "not distinguishable" in (tmp_path / "comparisons.md").read_text()
+    assert "equivalent within" in (tmp_path / "comparisons.md").read_text()
     assert r"\begin{tabular}" in (tmp_path / "comparisons.tex").read_text()
     assert len((tmp_path / "comparisons.csv").read_text().splitlines()) == 4
     record = json.loads((tmp_path / "provenance.json").read_text())
     assert record["baseline"] == {VIDEO: 0.5, TEXT: 0.15} and [
         one["outcome"] for one in record["comparisons"]
-    ] == [BETTER, EQUAL, WORSE]
+    ] == [BETTER, EQUIVALENT, WORSE]
     low, high = record["cells"][0]["interval"]
     assert low < record["cells"][0]["mean"] < high
