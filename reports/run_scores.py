@@ -90,7 +90,7 @@ def _gap(a: RunSide, b: RunSide, key: str, name: str) -> tuple[Difference | None
         return None, "no mean over the items"
     if left.ids != right.ids or runs[0].test_set != runs[1].test_set:
         return None, "other test items"
-    return paired_bootstrap(right.values, left.values), ""
+    return paired_bootstrap(right.values, left.values, left.clips), ""
 
 
 def wins(a: RunSide, b: RunSide) -> tuple[Wins, ...]:

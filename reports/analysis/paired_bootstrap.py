@@ -32,6 +32,11 @@ class ItemValues:
     ids: tuple[str, ...]
     values: NDArray[np.float64]
 
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """The clip of each item: its name up to `#`, after which captions are numbered."""
+        return tuple(name.partition("#")[0] for name in self.ids)
+
 
 def item_values(run: MeasuredRun, key: str, metric: str) -> ItemValues | None:
     """Returns the items behind one value of a run.
@@ -68,7 +73,7 @@ def paired(
     if len(tested) != 1:
         return None
     first, second = (np.stack([found.values for _, found in side]) for side in sides)
-    return paired_bootstrap(first, second)
+    return paired_bootstrap(first, second, sides[0][0][1].clips)
 
 
 def _cell_items(

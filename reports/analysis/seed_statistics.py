@@ -108,7 +108,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, confidence: float = 0.95, draws: int = 10_000
+    a: np.ndarray,
+    b: np.ndarray,
+    clips: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    draws: int = 10_000,
 ) -> Difference:
     """Compares two sets of models on the same test items by a bootstrap over the items.
 
@@ -118,6 +122,8 @@ def paired_bootstrap(
 
     Args:
         a, b: float [models, items] each; the numbers of models may differ, the items may not.
+        clips: of each item; items of one clip are drawn together, because they are not independent.
+            Default: every item is a clip of its own.
         confidence: of the percentile interval.
         draws: number of bootstrap samples.
 
@@ -129,14 +135,17 @@ def paired_bootstrap(
     mean = float(gap.mean())
     if gap.size < 2 or not np.any(gap != gap[0]):
         return Difference(mean, None, None)
+    names = np.arange(gap.size) if clips is None else np.unique(list(clips), return_inverse=True)[1]
+    count = int(names.max()) + 1
+    if count < 2:
+        return Difference(mean, None, None)
+    sums, sizes = np.bincount(names, gap, count), np.bincount(names, minlength=count)
     random = np.random.Generator(np.random.PCG64(0))
-    size = max(1, BOOTSTRAP_BLOCK // gap.size)
-    means = np.concatenate(
-        [
-            gap[random.integers(gap.size, size=(min(size, draws - start), gap.size))].mean(axis=1)
-            for start in range(0, draws, size)
-        ]
-    )
+    block = max(1, BOOTSTRAP_BLOCK // count)
+    means = np.empty(draws)
+    for start in range(0, draws, block):
+        drawn = random.integers(count, size=(min(block, draws - start), count))
+        means[start : start + len(drawn)] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
     return Difference(mean, (float(low), float(high)), min(1.0, 2 * (1 + beyond) / (draws + 1)))

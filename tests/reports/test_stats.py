@@ -160,3 +160,23 @@ def test_coverage_of_the_paired_bootstrap() -> None:
         ).interval or (0.0, 0.0)
         covered += low <= 100 * (0.1 - 0.1**2 / 2) <= high  # clipping at 1 takes 0.005
     assert 0.912 < covered / 400 < 0.988
+
+
+def test_items_of_one_clip_are_drawn_together() -> None:
+    """Of 150 pairs of equal models, 30 clips with 10 captions each that resemble each other."""
+    random = np.random.default_rng(12)
+    clips = [str(number // 10) for number in range(300)]
+    wrong = {"clips": 0, "captions": 0}
+    for _ in range(150):
+        gap = np.repeat(random.normal(0, 1, 30), 10) + random.normal(0, 1, 300)
+        for name, units in (("clips", clips), ("captions", None)):
+            found = seed_statistics.paired_bootstrap(gap, np.zeros(300), units, draws=500)
+            assert found.interval is not None
+            wrong[name] += not found.interval[0] <= 0 <= found.interval[1]
+    assert wrong["clips"] / 150 <= 0.06 + 3 * math.sqrt(0.06 * 0.94 / 150)
+    assert wrong["captions"] / 150 > 0.3
+
+
+def test_one_clip_gives_no_interval() -> None:
+    values = np.array([1.0, 2.0, 3.0])
+    assert seed_statistics.paired_bootstrap(values, np.zeros(3), ["a"] * 3).interval is None
