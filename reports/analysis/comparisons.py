@@ -10,28 +10,21 @@ and is undecided otherwise; with one seed nothing is decided.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.cell_model import (
-    POWER,
-    CellModel,
-    detectable,
-    fit,
-    seeds_needed,
-    simultaneous,
-)
+from reports.analysis.cell_model import POWER, detectable, seeds_needed
 from reports.analysis.paired_bootstrap import paired, why_unpaired
 from reports.analysis.seed_statistics import Difference, SeedSummary, holm
+from reports.analysis.sweep_model import against, baseline_of, sweep_model
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import Metric, capital, metric_of
 from reports.study.report_plan import SEARCH, CellValues
-from reports.study.sweep_results import MeasuredRun, SweepResults
+from reports.study.sweep_results import SweepResults
 
 BETTER, WORSE = "different: better", "different: worse"
 EQUIVALENT, UNDECIDED, NO_TEST = "equivalent", "undecided", "no test"
@@ -60,70 +53,6 @@ class Comparison:
     p_items: float | None
     outcome: str
     same_as: CellValues | None = None
-
-
-@dataclass(frozen=True)
-class SweepModel:
-    """The model of a sweep's measured cells.
-
-    Attributes:
-        cells: measured cells, those with identical runs once.
-        same_as: {cell: the earlier cell with identical runs}.
-        model: None if there is no error to be estimated.
-    """
-
-    cells: tuple[CellValues, ...]
-    same_as: Mapping[CellValues, CellValues]
-    model: CellModel | None
-
-    def index(self, cell: CellValues) -> int:
-        """Returns the position of a cell in the model."""
-        return self.cells.index(self.same_as.get(cell, cell))
-
-
-def sweep_model(sweep: SweepResults) -> SweepModel:
-    """Fits the model of the plan's metric; the baseline is the first of identical cells."""
-    if "model" not in sweep.cache:
-        sweep.cache["model"] = _sweep_model(sweep)
-    found: SweepModel = sweep.cache["model"]
-    return found
-
-
-def _sweep_model(sweep: SweepResults) -> SweepModel:
-    first = baseline_of(sweep)
-    measured = [cell for cell in sweep.plan.cells if sweep.values(cell, *sweep.plan.column)]
-    same_as: dict[CellValues, CellValues] = {}
-    seen: dict[Any, CellValues] = {}
-    for cell in sorted(measured, key=lambda cell: cell != first):
-        runs = sweep.by_cell[cell]
-        results = tuple((run.point.seed, _digest(run)) for run in runs)
-        if results in seen:
-            same_as[cell] = seen[results]
-        elif all(digest for _, digest in results):
-            seen[results] = cell
-    cells = tuple(cell for cell in measured if cell not in same_as)
-    model = fit([sweep.values(cell, *sweep.plan.column) for cell in cells])
-    return SweepModel(cells, same_as, model)
-
-
-def _digest(run: MeasuredRun) -> tuple[tuple[str, str, tuple[float, ...]], ...]:
-    """Returns what identical runs have in common: weights and values of every result."""
-    return tuple(
-        (key, result.protocol.checkpoint, tuple(result.metrics.values()))
-        for key, result in sorted(run.results.items())
-    )
-
-
-def baseline_of(sweep: SweepResults) -> CellValues | None:
-    """Returns the cell that the others are compared with.
-
-    That is the first measured one of: the plan's baseline, the published optimum, the first cell.
-    """
-    plan = sweep.plan
-    wanted = (plan.baseline, plan.published_optimum, *plan.cells)
-    return next(
-        (cell for cell in wanted if cell is not None and sweep.values(cell, *plan.column)), None
-    )
 
 
 def compare(sweep: SweepResults) -> tuple[Comparison, ...]:
@@ -166,25 +95,6 @@ def _compare(sweep: SweepResults) -> tuple[Comparison, ...]:
         )
         for number, cell in enumerate(cells)
     )
-
-
-def against(
-    sweep: SweepResults, cells: Sequence[CellValues], baseline: CellValues
-) -> list[Difference]:
-    """Returns each cell minus the baseline, identical cells counted once."""
-    fitted = sweep_model(sweep)
-    distinct = list(dict.fromkeys(fitted.index(cell) for cell in cells))
-    if fitted.model is None or not distinct:
-        means = {
-            cell: fmean(sweep.values(cell, *sweep.plan.column).values())
-            for cell in (*cells, baseline)
-        }
-        return [Difference(means[cell] - means[baseline], None, None) for cell in cells]
-    weights = np.zeros((len(distinct), len(fitted.cells)))
-    weights[np.arange(len(distinct)), distinct] = 1.0
-    weights[:, fitted.index(baseline)] = -1.0
-    found = dict(zip(distinct, simultaneous(fitted.model, weights), strict=True))
-    return [found[fitted.index(cell)] for cell in cells]
 
 
 def _outcome(found: Difference, metric: Metric) -> str:

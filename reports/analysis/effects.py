@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis.cell_model import CellModel, Floats, f_test, simultaneous
-from reports.analysis.comparisons import interval_text, model_notes, p_text, signed, sweep_model
+from reports.analysis.comparisons import interval_text, model_notes, p_text, signed
 from reports.analysis.seed_statistics import Difference
+from reports.analysis.sweep_model import sweep_model
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
 from reports.study.report_plan import SEARCH, CellValues, PlannedAxis

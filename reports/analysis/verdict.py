@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 
 from reports.analysis.cell_model import any_pair
-from reports.analysis.comparisons import sweep_model, verdict_lines
+from reports.analysis.comparisons import verdict_lines
 from reports.analysis.seed_statistics import (
     SeedSummary,
     competition_ranks,
     difference,
     rounded,
 )
+from reports.analysis.sweep_model import sweep_model
 from reports.output.metric_formats import Metric, baseline_name, metric_of, range_text
 from reports.study.protocols import task_words
 from reports.study.report_plan import CellValues

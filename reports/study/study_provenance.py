@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from reports.analysis.comparisons import as_numbers, baseline_of, compare
+from reports.analysis.comparisons import as_numbers, compare
 from reports.analysis.seed_statistics import is_number
+from reports.analysis.sweep_model import baseline_of
 from reports.study.protocols import IGNORED_FIELDS, protocol_text
 from reports.study.report_plan import SEARCH, CellValues
 from reports.study.sweep_results import ExcludedRun, MeasuredRun, SweepResults

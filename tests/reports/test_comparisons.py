@@ -15,13 +15,13 @@ from reports.analysis.comparisons import (
     NO_TEST,
     UNDECIDED,
     WORSE,
-    baseline_of,
     compare,
     comparison_tables,
     sentence,
     verdict_lines,
 )
 from reports.analysis.paired_bootstrap import item_values
+from reports.analysis.sweep_model import baseline_of
 from reports.analysis.verdict import sentences
 from reports.build import write_report
 from reports.study.collect import gather
