@@ -18,7 +18,7 @@ from simvtp.runs.journal import Journal, read_journal
 from simvtp.runs.lease import Fenced, hold
 from simvtp.runs.process_identity import process_start
 from simvtp.runs.run_records import RunState, read_status
-from simvtp.runs.rundir import StatusWriter
+from simvtp.runs.rundir import StatusWriter, require_writable
 
 # Holds the directory and writes a journal line now and then, as a run does; says "held" first and
 # "fenced" if it was replaced.
@@ -270,7 +270,7 @@ def test_an_owner_elsewhere_is_refused_once_its_heartbeat_is_seen(tmp_path: Path
 
 
 def test_a_process_of_another_container_is_not_taken_for_dead(tmp_path: Path) -> None:
-    """The same host name and an unknown process id: another namespace, or before a boot."""
+    """Its host name is ours, its process id means nothing here: another namespace or boot."""
     with hold(tmp_path):
         content = json.loads((tmp_path / "lease" / "00000001.json").read_text())
     changed = {**content, "token": 2, "machine": "another boot", "pid": 2**22 - 1}
@@ -284,7 +284,7 @@ FREEZES_BEFORE_THE_RENAME = """
 import os, signal, sys
 from pathlib import Path
 from simvtp.runs.lease import hold
-from simvtp.runs.rundir import StatusWriter
+from simvtp.runs.rundir import StatusWriter, require_writable
 real = os.fsync
 def freeze(fd):
     real(fd)
@@ -338,3 +338,7 @@ def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path, root
     sentence = pytest.raises(UserError, match="cannot write .*; choose another runtime.root")
     with sentence, hold(directory):
         pass
+    with sentence:
+        require_writable(tmp_path / root)
+    require_writable(tmp_path / "not" / "there" / "yet")
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]

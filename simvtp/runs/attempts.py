@@ -158,6 +158,6 @@ def release_dead(directory: Path) -> bool:
 def _files(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
     try:
         entries = list((directory / LEASE_FOLDER).iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(path for path in entries if pattern.fullmatch(path.name))

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import socket
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from simvtp.config.fingerprint import SCHEMA_VERSION
 from simvtp.config.tree import to_dict
 from simvtp.errors import DamagedFile, RankLost, Stopped, StopReason, UserError
 from simvtp.runs import provenance
-from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.atomic_files import cannot_write, read_json, write_atomically
 from simvtp.runs.lease import Fenced, Lease
 from simvtp.runs.process_identity import process_start
 from simvtp.runs.results import Result
@@ -32,6 +33,21 @@ from simvtp.runs.run_records import STATUS_FILE, RunState, RunStatus, read_statu
 
 IDENTITY_FILE = "experiment.json"
 RESULTS_FILE = "results.json"
+
+
+def require_writable(root: Path) -> None:
+    """Raises UserError if nothing can be created under `root`, which need not exist yet.
+
+    A folder is created in its nearest existing parent and removed again: permissions alone say
+    nothing about read-only file systems, and nothing at all to the superuser.
+    """
+    root = root.expanduser().absolute()
+    try:
+        nearest = next(path for path in (root, *root.parents) if path.exists())
+        os.rmdir(tempfile.mkdtemp(prefix=".writable-", dir=nearest))
+    except OSError as error:
+        raise cannot_write(root, error) from error
+
 
 # ---- what others may read ------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from ablations.design import Ablation
 from ablations.search import Search
@@ -21,6 +22,7 @@ from simvtp.errors import UserError
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.provenance import without_credentials
 from simvtp.runs.run_records import RunState
+from simvtp.runs.rundir import require_writable
 from sweeps.cli.dry_run import dry_run
 from sweeps.cli.options import make_comparison, make_options, selected_points
 from sweeps.cli.script_parser import columns
@@ -57,6 +59,7 @@ def main(sweep: SweepScript, arguments: Sequence[str] | None = None, entry: str 
         options = make_options(args, entry)
         comparison.sweep_id  # noqa: B018  (refuses impossible points before anything is done)
         selected = selected_points(comparison, getattr(args, "only", []))
+        require_writable(Path(comparison.base.runtime.root))
         if args.dry_run:
             return dry_run(comparison, selected, args, options)
         require_executor(options)  # before anything is written

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from simvtp.config.experiment_config import differences, from_dict
 from simvtp.errors import CheckpointError, ConfigError, UserError
-from simvtp.runs.atomic_files import write_atomically
+from simvtp.runs.atomic_files import TRANSIENT, cannot_read, retry_io, write_atomically
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ def write_state(
         UserError: the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+
+    def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save(state, file)
@@ -92,6 +93,9 @@ def write_state(
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    try:
+        retry_io(write, path)
     except UserError:
         temporary.unlink(missing_ok=True)
         raise
@@ -114,11 +118,16 @@ def read_state(path: Path) -> State:
     Raises:
         CheckpointError: the file is truncated or of another kind.
     """
-    try:
+
+    def read() -> State:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
             if (bad := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {bad}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    try:
+        state = retry_io(read, path)
         if state["format"] != FORMAT:
             raise CheckpointError(
                 f"the checkpoint {path} has format {state['format']}, "
@@ -126,6 +135,8 @@ def read_state(path: Path) -> State:
             )
         return state
     except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            raise cannot_read(path, error) from error  # the file itself may well be intact
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"the checkpoint {path} cannot be read ({reason}): it is truncated or not a checkpoint."
