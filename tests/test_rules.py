@@ -4,8 +4,14 @@ import pytest
 
 from tests.rules import SourceFile, offences, source_files
 
-# Rooms that are not clean yet; the list ends empty. `python -m tests.rules PATH` lists the rest.
-NOT_YET = ("simvtp/", "ablations/", "reports/", "tests/")
+# Files that do not keep every rule yet; the list ends empty.
+NOT_YET = (
+    "simvtp/evaluation/reconstruction.py",
+    "simvtp/evaluation/temporal_spans.py",
+    "simvtp/models/common/decoders.py",
+    "simvtp/training/loop.py",
+    "tests/evaluation/test_spans.py",
+)
 
 
 def rules_broken(source: str, *others: SourceFile, path: str = "simvtp/some/file.py") -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,12 @@ from simvtp.experiment import run
 from simvtp.methods import build_model
 from simvtp.models.weights.pretrained import import_weights
 from simvtp.resolve import finalise
-from simvtp.runs.journal import read_journal
 from simvtp.runs.results import Result
 from simvtp.tasks import TASKS, open_task, open_zero_shot
 from simvtp.tasks.imagetext import ImageText
 from simvtp.tasks.published_choice import SimilarityChoice, published_choices
 from simvtp.tasks.retrieval import Retrieval
-from tests.small import small_experiment, small_mac_settings, small_settings
+from tests.small import small_experiment, small_mac_settings
 from tests.tasks.annotated import (
     clips_of,
     halves,
@@ -380,30 +378,3 @@ def test_choices_with_fewer_sentences(pretrained: Experiment, choices: Path) -> 
     scores[torch.arange(8), few.right] = 1
     scores[0, 3] = 9  # is not there
     assert answer_ranks(scores, few.right, few.present).tolist() == [1] * 8
-
-
-# ---- the best epoch ------------------------------------------------------------------------------
-
-
-def test_released_scores_every_epoch_and_chooses_by_r1(tmp_path: Path, shapes_cache: Path) -> None:
-    """3 epochs of 3 steps; the first epoch with the highest t2v R@1 of the journal is chosen."""
-    settings = small_settings(
-        tmp_path,
-        shapes_cache,
-        "finetune.evaluations=0",
-        "finetune.task.select_by=R1",
-        "finetune.train.max_steps=9",
-        "evaluate.zero_shot=false",
-        "pretrain.max_steps=1",
-    )
-    experiment = override(get_recipe("tiny"), settings)
-    run(finalise(experiment), say=silent)
-    values = {
-        line["step"]: line["metrics"]["val/t2v/R1"]
-        for _, line in read_journal(experiment.run_dir / "journal.jsonl")
-        if line["kind"] == "metrics" and "val/t2v/R1" in line["metrics"]
-    }
-    assert list(values) == [3, 6, 9]
-    best = next(step for step, value in values.items() if value == max(values.values()))
-    ended = json.loads((experiment.run_dir / "checkpoints" / "finetune.json").read_text())
-    assert (ended["selected_step"], ended["best"]) == (best, values[best])
