@@ -16,6 +16,7 @@ from simvtp.errors import DamagedFile
 from simvtp.runs.atomic_files import read_json
 from simvtp.runs.journal import read_journal
 from simvtp.runs.results import Result
+from simvtp.runs.rundir import load_results
 
 Curve = list[tuple[int, float]]  # (step, value)
 
@@ -67,20 +68,20 @@ def read_side(folder: Path) -> RunSide:
     """Reads a run directory; files that the run has not written yet count as empty.
 
     Raises:
-        ReportError: it is no run directory, or a file is damaged.
+        ReportError: it is no run directory.
+        DamagedFile: a file is damaged.
     """
     if not (folder / "experiment.json").exists():
         raise ReportError(f"'{folder}' is not a run directory: it has no experiment.json.")
     try:
-        identity = read_json(folder / "experiment.json")
-        results = [Result.from_dict(values) for values in _optional(folder / "results.json") or []]
+        identity = read_json(folder / "experiment.json", dict)
         config = flatten_mapping(identity["experiment"])
         name = identity["fingerprint"][:12]
-    except (DamagedFile, ValueError, KeyError, TypeError) as error:
-        raise ReportError(
-            f"the files of '{folder}' cannot be read ({type(error).__name__}: {error}): "
-            "they were damaged."
-        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        advice = "run the same experiment again, which writes it."
+        reason = f"no record of an experiment: {error!r}"
+        raise DamagedFile(folder / "experiment.json", reason, advice) from error
+    results = load_results(folder) if (folder / "results.json").exists() else []
     patch = folder / "diff.patch"
     return RunSide(
         folder=folder,
@@ -103,11 +104,15 @@ def _curves(path: Path) -> dict[str, Curve]:
     found: dict[str, dict[int, float]] = {}
     if not path.exists():
         return {}
-    for _, line in read_journal(path, 0):
-        if line["kind"] != "metrics":
-            continue
-        for name, value in line["metrics"].items():
-            if name.startswith(("loss/", "val/")) and value is not None and is_number(value):
-                steps = found.setdefault(f"{line['stage']}/{name}", {})
-                steps[int(line["step"])] = float(value)
+    try:
+        for _, line in read_journal(path, 0):
+            if line["kind"] != "metrics":
+                continue
+            for name, value in line["metrics"].items():
+                if name.startswith(("loss/", "val/")) and value is not None and is_number(value):
+                    steps = found.setdefault(f"{line['stage']}/{name}", {})
+                    steps[int(line["step"])] = float(value)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        advice = "run `python sweeps/doctor.py` to repair it."
+        raise DamagedFile(path, f"not a journal: {error!r}", advice) from error
     return {name: sorted(points.items()) for name, points in found.items()}

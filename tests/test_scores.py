@@ -125,3 +125,13 @@ def test_a_run_directory_of_schema_1_is_reported_and_not_resumed(
         )
         assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
         assert "written by another version of simvtp" in done.stderr
+
+
+def test_a_damaged_line_of_the_journal_is_left_out(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write("metrics", stage="finetune", step=1, metrics={"val/t2v/R1": 1.0})
+    with open(journal.path, "ab") as file:
+        file.write(b'\0\0{"metrics": {"val/t2v/R1"\n\xff\n')
+    journal.write("metrics", stage="finetune", step=2, metrics={"val/t2v/R1": 2.0})
+    journal.close()
+    assert read_curve(tmp_path, "val/t2v/R1") == [(1, 1.0), (2, 2.0)]

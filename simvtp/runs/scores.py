@@ -9,6 +9,7 @@ Only the run directory is read, without torch, so that it is cheap to ask often.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -90,9 +91,10 @@ def _evaluations(run_dir: Path, metric: str) -> list[tuple[int, dict[str, float]
                 # most lines are no evaluations: not worth parsing
                 if needle not in raw or not raw.endswith(b"\n"):
                     continue
-                line = json.loads(raw)
-                if line.get("kind") == "metrics" and metric in line["metrics"]:
-                    found[int(line["step"])] = line["metrics"]
+                with contextlib.suppress(ValueError):  # a damaged line: the doctor reports it
+                    line = json.loads(raw)
+                    if line.get("kind") == "metrics" and metric in line["metrics"]:
+                        found[int(line["step"])] = line["metrics"]
     except OSError:
         return []
     return sorted(found.items())
