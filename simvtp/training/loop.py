@@ -49,9 +49,7 @@ def train(
     check_ownership: Callable[[], None] = always_owned,
     on_first_batch: Callable[[], None] = lambda: None,
 ) -> StageOutcome:
-    """Trains `model` to the end of the stage, from its newest readable checkpoint on.
-
-    The model then holds the final weights.
+    """Trains `model` to its final weights, from the newest readable checkpoint on.
 
     Args:
         model: called as model(micro-batch, masks, options) -> named outputs. It is moved to the

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from simvtp.compat.fused_adamw import UnwrappedAdamW
 from simvtp.config.train_config import TrainConfig
-from simvtp.models.common.decoders import Decoder
+from simvtp.models.common.decoders import TokenDecoder
 from simvtp.models.common.embeddings import InputEmbedding
 from simvtp.models.common.layers import TransformerBlock
 from simvtp.training.parallel.dtensor import is_dtensor
@@ -40,7 +40,7 @@ class _Stack:
 
 def _encoder_stacks(model: nn.Module) -> list[_Stack]:
     """Returns the stacks of blocks of `model` that are in no decoder."""
-    decoders = [path for path, module in model.named_modules() if isinstance(module, Decoder)]
+    decoders = [path for path, module in model.named_modules() if isinstance(module, TokenDecoder)]
     stacks = []
     for path, module in model.named_modules():
         inside = any(path.startswith(f"{decoder}.") for decoder in decoders)

@@ -18,11 +18,11 @@ from simvtp.models.common.layers import (
 )
 
 
-class Decoder(nn.Module):
+class TokenDecoder(nn.Module):
     """Base class of the decoders: their blocks are none of the encoder's, under layer decay."""
 
 
-class VideoDecoder(Decoder):
+class VideoDecoder(TokenDecoder):
     """Predicts the pixels of the masked tubes from the video part of the pair pass.
 
     Text reaches it only through the encoder.
@@ -59,7 +59,7 @@ class VideoDecoder(Decoder):
         return self.head(self.norm(x))
 
 
-class TextDecoder(Decoder):
+class TextDecoder(TokenDecoder):
     """Predicts words at the masked positions.
 
     Depth 0 is the released linear head, untied. Above 0 (ours: the paper draws a text decoder and
