@@ -173,8 +173,10 @@ def test_recall_at_an_overlap_agrees_with_fractions(
 
 
 def qvhighlights_precision(overlaps: list[float], threshold: float) -> float:
-    """Average precision of one query by the steps of QVHighlights' evaluation: greedy matching of
-    the predictions in their order, then the interpolated area under precision and recall.
+    """Average precision of one query by the steps of QVHighlights' evaluation.
+
+    Predictions are matched greedily in their order; then the interpolated area under precision and
+    recall is taken.
     """
     overlaps, found = overlaps[:10], False
     tp = np.zeros(len(overlaps))
@@ -201,7 +203,8 @@ def test_mean_average_precision_is_that_of_qvhighlights(queries: list) -> None: 
         for p, truth in queries
     ]
     levels = [0.5 + 0.05 * i for i in range(10)]
-    table = np.array([[qvhighlights_precision(row, level) for level in levels] for row in ranked])
+    rows = [[qvhighlights_precision(row, level) for level in levels] for row in ranked]
+    table = np.array(rows)
     found, _ = grounding_metrics(
         [arrays(prediction) for prediction, _ in queries], np.array([truth for _, truth in queries])
     )
