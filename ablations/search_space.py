@@ -83,7 +83,7 @@ class SearchParameter:
         """Returns True if the value may be proposed."""
         if self.kind == "choice":
             return value in self.choices
-        return self.low <= value <= self.high
+        return bool(self.low <= value <= self.high)
 
     def plan(self) -> dict[str, Any]:
         """Returns the entry of the parameter in plan.json."""

@@ -260,7 +260,7 @@ def seeds_needed(model: CellModel, margin: float) -> int | None:
     def enough(seeds: int) -> bool:
         df = (cells - 1) * (seeds - 1) if model.blocked else cells * (seeds - 1)
         critical = critical_value(correlation, df)
-        return model.sigma * np.sqrt(2 / seeds) * _noncentrality(critical, df) <= margin
+        return bool(model.sigma * np.sqrt(2 / seeds) * _noncentrality(critical, df) <= margin)
 
     low, high = 1, MAX_SEEDS
     if not enough(high):
