@@ -32,7 +32,6 @@ from simvtp.runs.scores import read_metric
 ALIVE = (RunState.RUNNING, RunState.STARTING)
 GIVEN_UP = (RunState.FAILED, RunState.CANCELLED)  # not started again unless the user asks for it
 DONE = (RunState.FINISHED, RunState.PRUNED)
-RECORDED_PATHS = ("stdout", "stderr", "launch", "code")  # fields of job.json
 RANK_FAILURE = "rank_failure.json"
 SETUP_FAILED = "setup command failed"  # beginning of the line that names it, in the job's log
 BY_HAND = "by hand"  # executor of an experiment that was started without a sweep
@@ -99,8 +98,13 @@ def read_job(run_dir: Path) -> JobRecord | None:
         job = JobRecord.from_dict({"executor": "", "job_id": "", **values})
     except (KeyError, TypeError, ValueError):
         return None
-    paths = {name: _present_path(getattr(job, name), run_dir) for name in RECORDED_PATHS}
-    return dataclasses.replace(job, **paths)
+    return dataclasses.replace(
+        job,
+        stdout=_present_path(job.stdout, run_dir),
+        stderr=_present_path(job.stderr, run_dir),
+        launch=_present_path(job.launch, run_dir),
+        code=_present_path(job.code, run_dir),
+    )
 
 
 def _present_path(recorded: str, run_dir: Path) -> str:
