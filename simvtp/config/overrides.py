@@ -142,7 +142,7 @@ def _hint(experiment: Experiment, key: str) -> str:
         return f": it is a group; its settings are {', '.join(inside)}"
     owners = _owners(today)
     if owners:
-        now = f", and now called '{today}'" if today != key else ""
+        now = f" and is now called '{today}'" if today != key else ""
         return f" here: it belongs to {' or '.join(owners)}{now}."
     return f": did you mean '{difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]}'?"
 
