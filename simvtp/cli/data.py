@@ -109,7 +109,7 @@ def _register_shard(data: Commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from simvtp.data.benchmarks.check_benchmark import table
+    from simvtp.data.prepare.check_benchmark import table
 
     print("\n".join(table()))
     return 0
@@ -117,7 +117,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from simvtp.data.benchmarks import BENCHMARKS
-    from simvtp.data.benchmarks.check_benchmark import check_benchmark
+    from simvtp.data.prepare.check_benchmark import check_benchmark
     from simvtp.data.prepare.check_manifest import check_manifest
 
     decoding = {"reader": options.reader, "timeout": options.timeout, "workers": options.workers}

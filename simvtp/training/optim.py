@@ -143,13 +143,3 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     if limit > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
-
-
-@torch.no_grad()
-def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Sets average <- decay * average + (1 - decay) * model; buffers are copied."""
-    averaged: list[Tensor] = list(average.parameters())
-    current: list[Tensor] = list(model.parameters())
-    torch._foreach_lerp_(averaged, current, 1 - decay)
-    for copy, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        copy.copy_(buffer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.encode import encode_h264
 from simvtp.data.video.readers import get_reader, read_frames
 from simvtp.errors import DataError, UserError
 from tests.data.helpers import moving_square

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from simvtp.data.clips import Clip
-from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.encode import encode_h264
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.video_reader import VideoInfo
 

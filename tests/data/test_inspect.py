@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simvtp.data.prepare.check_manifest import check_manifest
-from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.encode import encode_h264
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips, moving_square
 

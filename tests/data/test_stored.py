@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from simvtp.data.clips import Clip
+from simvtp.data.prepare.encode import H264Writer, encode_h264
 from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.video import decord_compatible
 from simvtp.data.video.decord_compatible import FastReader
-from simvtp.data.video.encode import H264Writer, encode_h264
 from simvtp.data.video.h264_store import stored_clip
 from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.data.video.tar_member import member_bytes

@@ -22,11 +22,11 @@ from simvtp.data.datasets import open_dataset
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.prepare.check_manifest import check_manifest
+from simvtp.data.prepare.encode import encode_h264
 from simvtp.data.prepare.transcode import TranscodeTarget
 from simvtp.data.prepare.write_shards import parse_target, write_shards
 from simvtp.data.shards import read_shards
 from simvtp.data.text.tokenizer import load_tokenizer
-from simvtp.data.video.encode import encode_h264
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.readers import get_reader, probe, read_frames
 from simvtp.data.video.tar_member import file_of, raw_clip

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.loading.transforms import (
+from simvtp.data.video.transforms import (
     CROP_UNIFORMS,
     SCALES,
     center_box,

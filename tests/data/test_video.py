@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.encode import encode_h264
 from simvtp.data.video.readers import fit_short_side, get_reader, probe, read_frames
 from simvtp.errors import ConfigError, DataError
 from tests.data.compared_readers import READERS

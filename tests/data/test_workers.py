@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from simvtp.data.loading.decode_workers import (
+from simvtp.data.prepare.encode import encode_h264
+from simvtp.data.video.decode_workers import (
     DecodeWatchdog,
     DecodeWorker,
     SharedTexts,
     WorkerDied,
     map_in_workers,
 )
-from simvtp.data.video.encode import encode_h264
 from simvtp.errors import ConfigError, DataError, UserError
 from tests.data.helpers import moving_square
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import signal, sys
 from tests.data.test_workers import report_pid
-from simvtp.data.loading.decode_workers import DecodeWorker
+from simvtp.data.video.decode_workers import DecodeWorker
 if sys.argv[1:] == ["stay"]:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)

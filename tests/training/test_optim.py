@@ -22,8 +22,8 @@ from simvtp.training.optim import (
     decays,
     parameter_groups,
     set_rate,
-    update_ema,
 )
+from simvtp.training.parallel.parallel_model import update_ema
 from tests.training.training_runs import MODEL, make_model
 
 

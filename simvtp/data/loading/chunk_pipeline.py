@@ -16,7 +16,7 @@ import numpy as np
 
 from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
-from simvtp.data.loading.decode_workers import IDLE, DecodeWatchdog, DecodeWorker, WorkerDied
+from simvtp.data.video.decode_workers import IDLE, DecodeWatchdog, DecodeWorker, WorkerDied
 from simvtp.errors import ConfigError, UserError
 
 CHUNK = 16  # samples that a worker makes at a time

@@ -18,10 +18,10 @@ from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
 from simvtp.data.datasets import cache_dir
-from simvtp.data.loading.decode_workers import DecodeWatchdog, SharedTexts
 from simvtp.data.loading.frame_cache.build_cache import open_cache
 from simvtp.data.loading.frame_cache.decoded_cache import DecodedCache
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
+from simvtp.data.video.decode_workers import DecodeWatchdog, SharedTexts
 from simvtp.data.video.readers import fit_short_side, get_reader, part_range, probe, read_frames
 from simvtp.data.video.video_reader import Reader, VideoInfo
 

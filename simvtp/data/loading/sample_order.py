@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simvtp.data.loading.transforms import CROP_UNIFORMS
+from simvtp.data.video.transforms import CROP_UNIFORMS
 
 
 def _philox(seed: int, purpose: str, number: int) -> np.random.Philox:

@@ -14,7 +14,6 @@ from simvtp.config.data_config import DataConfig
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip
-from simvtp.data.loading import transforms
 from simvtp.data.loading.chunk_pipeline import (
     CHUNK,
     ChunkJob,
@@ -26,10 +25,11 @@ from simvtp.data.loading.chunk_pipeline import (
 )
 from simvtp.data.loading.clip_source import ClipSource, open_source, processes_for
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counters
-from simvtp.data.loading.decode_workers import DecodeWatchdog
 from simvtp.data.loading.sampling import eval_indices
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer, encode_captions
+from simvtp.data.video import transforms
+from simvtp.data.video.decode_workers import DecodeWatchdog
 from simvtp.data.video.video_reader import Reader
 from simvtp.errors import DataError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from simvtp.data.clips import Clip, Manifest, TableRows
-from simvtp.data.loading.decode_workers import DecodeWatchdog, WorkerDied, map_in_workers
 from simvtp.data.manifest import files_in_several_splits, read_manifest
 from simvtp.data.manifest.manifest_reader import MAX_PLACEHOLDER_RATIO
 from simvtp.data.manifest.splits import file_key
+from simvtp.data.video.decode_workers import DecodeWatchdog, WorkerDied, map_in_workers
 from simvtp.data.video.frame_folder import video_exists
 from simvtp.data.video.readers import (
     fit_short_side,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.data.clips import Clip
-from simvtp.data.loading.decode_workers import DecodeWatchdog
 from simvtp.data.prepare.transcode import Steps, Transcoded, TranscodeTarget, UnusableVideo
 from simvtp.data.shards import FORMAT, RAW_ENDING
+from simvtp.data.video.decode_workers import DecodeWatchdog
 from simvtp.runs.atomic_files import write_atomically
 
 Encode = Callable[[Path, TranscodeTarget, float | None, float | None], Steps]

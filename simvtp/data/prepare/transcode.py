@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from simvtp.data.prepare.encode import H264Writer
 from simvtp.data.video.container.frame_table import (
     UNKNOWN_RATE,
     WITHOUT_CLOCK,
@@ -26,7 +27,6 @@ from simvtp.data.video.container.frame_table import (
     part_of,
     shortest_distance,
 )
-from simvtp.data.video.encode import H264Writer
 from simvtp.data.video.frame_folder import FrameFolderReader, is_frame_folder, video_exists
 from simvtp.data.video.pyav_reader import PyavReader, upright
 from simvtp.data.video.readers import fit_short_side

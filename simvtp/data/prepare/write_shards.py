@@ -22,12 +22,12 @@ from typing import Any, Literal, cast
 
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.clips import BenchmarkOrigin, Manifest
-from simvtp.data.loading.decode_workers import WorkerDied, map_in_workers
 from simvtp.data.manifest import read_manifest
 from simvtp.data.prepare.shard_writer import Encode, PlannedShard, ShardJob, ShardWriter
 from simvtp.data.prepare.transcode import FASTEST, KINDS, TranscodeTarget, transcode
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
 from simvtp.data.shards import FAILURES, FORMAT, PLAN, SUMMARY
+from simvtp.data.video.decode_workers import WorkerDied, map_in_workers
 from simvtp.errors import ConfigError, DataError, UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 

@@ -38,7 +38,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from simvtp.config.data_config import SHAPES_VERSION, ShapesConfig
-from simvtp.data.loading.decode_workers import main_script_hidden, stop_signals_blocked
+from simvtp.data.prepare.encode import encode_h264
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
 from simvtp.data.shapes.annotation_tables import TABLES, tables
 from simvtp.data.shapes.checksums import (
@@ -50,7 +50,7 @@ from simvtp.data.shapes.checksums import (
 from simvtp.data.shapes.plan_clips import PlannedClip, Purpose, clip_path, plan
 from simvtp.data.shapes.render_scene import render
 from simvtp.data.shapes.scene import FPS, SPLITS, Draw
-from simvtp.data.video.encode import encode_h264
+from simvtp.data.video.decode_workers import main_script_hidden, stop_signals_blocked
 from simvtp.errors import ConfigError, DataError
 
 CHUNK = 16  # clips that a worker makes between two reports

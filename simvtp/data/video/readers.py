@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from simvtp.data.loading.transforms import resize
 from simvtp.data.video.container.frame_table import WITHOUT_CLOCK, part_of
 from simvtp.data.video.frame_folder import FrameFolderReader, is_frame_folder
 from simvtp.data.video.pyav_reader import PyavReader
 from simvtp.data.video.tar_member import raw_clip
+from simvtp.data.video.transforms import resize
 from simvtp.data.video.video_reader import Reader, TimedReader, VideoInfo
 from simvtp.errors import ConfigError, DataError, UserError
 

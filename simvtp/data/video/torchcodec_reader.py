@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from simvtp.data.loading.transforms import resize
 from simvtp.data.video.container.frame_table import FrameTable
 from simvtp.data.video.decord_compatible import FastReader
 from simvtp.data.video.tar_member import file_of, member_bytes
+from simvtp.data.video.transforms import resize
 from simvtp.data.video.video_reader import VideoInfo
 from simvtp.errors import UserError
 

@@ -25,7 +25,6 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from simvtp.config.train_config import TrainConfig
 from simvtp.models.common.layers import TransformerBlock
-from simvtp.training.optim import update_ema
 from simvtp.training.parallel import distributed
 from simvtp.training.parallel.dtensor import is_dtensor
 
@@ -214,3 +213,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
     for number, values in state["state"].items():
         shards[number] = {name: local(value, parameters[number]) for name, value in values.items()}
     optimizer.load_state_dict({**state, "state": shards})
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Sets average <- decay * average + (1 - decay) * model; buffers are copied."""
+    averaged: list[Tensor] = list(average.parameters())
+    current: list[Tensor] = list(model.parameters())
+    torch._foreach_lerp_(averaged, current, 1 - decay)
+    for target, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        target.copy_(buffer)

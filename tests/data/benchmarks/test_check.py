@@ -14,8 +14,8 @@ from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
 from simvtp.data.benchmarks import BENCHMARKS, annotation_digest
-from simvtp.data.benchmarks.check_benchmark import check_benchmark
 from simvtp.data.datasets import open_dataset, require_captions
+from simvtp.data.prepare.check_benchmark import check_benchmark
 from simvtp.errors import ConfigError, DataError
 from simvtp.resolve import finalise
 from tests.data.benchmarks.made import MADE, msrvtt, msvd, tgif_qa

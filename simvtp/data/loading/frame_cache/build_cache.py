@@ -30,14 +30,9 @@ from typing import Any
 import numpy as np
 
 from simvtp.config.data_config import SAME_FRAMES
-from simvtp.data.loading.decode_workers import (
-    DecodeWatchdog,
-    SharedTexts,
-    WorkerDied,
-    map_in_workers,
-)
 from simvtp.data.loading.frame_cache.decoded_cache import ClipState, DecodedCache, write_frames
 from simvtp.data.progress import CancelCheck, never_cancelled, wait_for_lock
+from simvtp.data.video.decode_workers import DecodeWatchdog, SharedTexts, WorkerDied, map_in_workers
 from simvtp.data.video.readers import fit_short_side, probe, read_frames
 from simvtp.data.video.tar_member import file_of
 from simvtp.data.video.video_reader import Reader, VideoInfo

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simvtp.data.loading.decode_workers import SharedTexts
+from simvtp.data.video.decode_workers import SharedTexts
 from simvtp.data.video.readers import read_frames
 from simvtp.data.video.video_reader import Reader
 from simvtp.errors import DataError
