@@ -16,7 +16,7 @@ from simvtp.errors import UserError
 from simvtp.runs.attempts import attempts, owner
 from simvtp.runs.journal import Journal, read_journal
 from simvtp.runs.lease import Fenced, hold
-from simvtp.runs.process_identity import process_start
+from simvtp.runs.process_identity import is_frozen, process_start
 from simvtp.runs.run_records import RunState, read_status
 from simvtp.runs.rundir import StatusWriter, require_writable
 
@@ -66,6 +66,14 @@ def expect(process: subprocess.Popen[str], word: str) -> None:
     assert word in line, f"expected {word}, got {line!r}"
 
 
+def expect_frozen(process: subprocess.Popen[str]) -> None:
+    """Waits until the process is stopped: a signal takes effect some time after it is sent."""
+    deadline = time.monotonic() + 20
+    while not is_frozen(process.pid):
+        assert time.monotonic() < deadline, "the process was not stopped"
+        time.sleep(0.01)
+
+
 def lines_of(folder: Path) -> list[tuple[str, int]]:
     return [(line["message"], line["number"]) for _, line in read_journal(folder / "journal.jsonl")]
 
@@ -95,6 +103,7 @@ def test_an_attempt_that_slept_through_the_takeover_changes_nothing_when_it_wake
     expect(old, "held")
     time.sleep(0.3)
     old.send_signal(signal.SIGSTOP)
+    expect_frozen(old)
     new = writer(tmp_path, "new", 3, job="7", restart=1)
     expect(new, "held")
     assert new.wait(10) == 0
@@ -307,6 +316,7 @@ def test_an_attempt_that_thaws_does_not_overwrite_the_status_of_its_successor(
         text=True,
     )
     expect(frozen, "frozen")
+    expect_frozen(frozen)
     with (
         hold(tmp_path, silent_s=1.0, say=lambda line: None) as lease,
         StatusWriter(tmp_path, writes=True, lease=lease),

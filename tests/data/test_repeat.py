@@ -130,6 +130,6 @@ def test_impossible_repeats_are_refused(repeat: int) -> None:
         check(Experiment(data=DataConfig(repeat=repeat)))
 
 
-def test_at_its_default_no_fingerprint_changes() -> None:
-    assert "repeat" not in identity(Experiment())["data"]
+def test_repeated_clips_are_another_experiment() -> None:
+    assert identity(Experiment())["data"]["repeat"] == 1
     assert identity(Experiment(data=DataConfig(repeat=2)))["data"]["repeat"] == 2

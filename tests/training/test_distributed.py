@@ -289,7 +289,7 @@ def test_a_rank_that_meets_nobody_says_so_within_the_limit(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(free_port()),
     )
-    monkeypatch.setattr(distributed, "JOIN", timedelta(seconds=2))
+    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=2))
     began = time.monotonic()
     sentence = (
         f"rank {rank} of 2 on .* cannot meet the others at 127.0.0.1:.*did all processes start"
@@ -297,7 +297,7 @@ def test_a_rank_that_meets_nobody_says_so_within_the_limit(
     with pytest.raises(UserError, match=sentence), distributed.distributed(torch.device("cpu")):
         pytest.fail("the group must not come up")
     assert time.monotonic() - began < 30
-    assert distributed.JOIN < distributed.PATIENCE
+    assert distributed.RENDEZVOUS_TIMEOUT < distributed.COLLECTIVE_TIMEOUT
 
 
 def test_a_missing_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_two_nodes_with_two_gpus_each(monkeypatch: pytest.MonkeyPatch) -> None:
         assert distributed.choose_device("auto", launch) == torch.device(device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(
-        UserError, match="process 3 of 4 on this node has no GPU of its own, as only 2 are seen"
+        UserError, match="process 3 of 4 on this node has no GPU, as only 2 are visible"
     ):
         distributed.choose_device("cuda", distributed.Launch(2, 4, 2, 4))
 
