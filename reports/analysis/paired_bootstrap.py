@@ -8,6 +8,7 @@ no paired test, and the table says so.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from reports.analysis.seed_statistics import Difference, paired_bootstrap
 from reports.study.report_plan import CellValues
 from reports.study.sweep_results import MeasuredRun, SweepResults
-from simvtp.errors import DataError
+from simvtp.errors import DamagedFile, DataError
 from simvtp.evaluation.items import Items, find_items, run_items
 from simvtp.runs.results import Result
 
@@ -107,7 +108,8 @@ def _stored(run: MeasuredRun, result: Result) -> Items | None:
         return None
     try:
         return find_items(run_items(Path(run.run_dir)), result.protocol)
-    except DataError:  # a damaged file: the tracked ranks are used
+    except DamagedFile as error:
+        warnings.warn(f"{error} Until then the tracked ranks are used.", stacklevel=2)
         return None
 
 

@@ -258,6 +258,19 @@ def test_items_are_found_after_the_folder_of_the_runs_was_moved(tmp_path: Path) 
     assert not old.exists()
 
 
+def test_a_damaged_file_of_items_is_named_and_the_tracked_ranks_stand_in(tmp_path: Path) -> None:
+    made = made_up.plan(text=(0.15,), published_optimum=None)
+    (tmp_path / "stages").mkdir()
+    items_path(tmp_path, "evaluate").write_bytes(b"not really items")
+    runs = [
+        made_up.run(point, ranked(share, 0), run_dir=str(tmp_path))
+        for point, share in zip(made["points"], (0.3, 0.4), strict=True)
+    ]
+    with pytest.warns(UserWarning, match=r"damaged: .*items_evaluate.* tracked ranks"):
+        (one,) = compare(gather(made, runs))
+    assert one.items is not None
+
+
 def test_a_search_compares_nothing() -> None:
     made = made_up_search.search_results(
         made_up_search.search_plan(made_up_search.search_cells(6)), made_up_search.bumpy
