@@ -108,7 +108,7 @@ def test_nothing_stays_open(video: tuple[Path, np.ndarray], name: str) -> None:
 ENCODE_SOME = """
 import hashlib, sys, numpy as np
 from pathlib import Path
-from simvtp.data.video.encode import encode_h264
+from simvtp.data.prepare.encode import encode_h264
 from tests.data.helpers import moving_square
 for number, (height, width) in enumerate([(64, 64), (48, 64), (96, 96), (34, 50)]):
     noise = np.random.default_rng(number).integers(0, 40, (16, height, width, 3), dtype=np.uint8)
