@@ -6,25 +6,19 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 
-from simvtp.config.data_config import DataConfig
-from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.clips import Clip
-from simvtp.data.loading.train_loader import TrainLoader
-from simvtp.data.loading.view_loader import GREY, ViewLoader, text_batches
+from simvtp.data.loading.view_loader import GREY, text_batches
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import DataError
 from tests.data.helpers import damage, make_clips
+from tests.data.small_loaders import DATA, HERE, MODEL, train_loader, view_loader
 
-MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
-DATA = DataConfig(stride=2, max_corrupt_ratio=0.5)
-HERE = RuntimeConfig(workers=0, device="cpu")
 many = settings(max_examples=100, deadline=None, derandomize=True)
 
 
@@ -41,30 +35,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 @pytest.fixture
 def own_clips(tmp_path: Path) -> list[Clip]:
     return make_clips(tmp_path, 14)
-
-
-def train_loader(clips: list[Clip], tokenizer: Tokenizer, **changes: Any) -> TrainLoader:
-    values: dict[str, Any] = {
-        "data": DATA,
-        "model": MODEL,
-        "runtime": HERE,
-        "batch_size": 4,
-        "seed": 5,
-        "flip": 0.5,
-    }
-    return TrainLoader(clips, tokenizer, **{**values, **changes})
-
-
-def view_loader(clips: list[Clip], **changes: Any) -> ViewLoader:
-    values: dict[str, Any] = {
-        "data": DATA,
-        "model": MODEL,
-        "runtime": HERE,
-        "segments": 2,
-        "crops": 3,
-        "batch_size": 8,
-    }
-    return ViewLoader(clips, **{**values, **changes})
 
 
 def collected(
