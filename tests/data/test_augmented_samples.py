@@ -27,7 +27,7 @@ from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.tasks.task import Context
 from tests.data.helpers import make_clips
-from tests.data.test_loader import DATA, MODEL
+from tests.data.small_loaders import DATA, MODEL
 
 many = settings(max_examples=60, deadline=None, derandomize=True)
 ALWAYS = Augment(operations=4, erasing=1.0)
