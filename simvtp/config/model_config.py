@@ -124,13 +124,47 @@ class MACConfig(ModelConfig):
     cls_counts: Literal["per_frame", "once"] = setting(
         "per_frame", "how often CLS counts itself in attention over space; once = Frozen's"
     )
-    more_frames: Literal["zero", "interpolate"] = setting(
-        "zero", "positions in time of weights that were trained on fewer frames"
+    more_frames: Literal["zero", "interpolate", "nearest", "bilinear"] = setting(
+        "zero",
+        "positions in time of weights that were trained on fewer frames; zero, nearest, bilinear = "
+        "Frozen's zeros, interp, bilinear; interpolate keeps the first and the last in place",
+    )
+    text_dim: int = added(0, "width of the text tower; 0 = dim")
+    text_heads: int = added(0, "attention heads of a block of the text tower; 0 = heads")
+    text_mlp_ratio: float = added(0.0, "mlp_ratio of the text tower; 0 = that of the video tower")
+    text_block_dropout: float = added(
+        0.0, "dropout in attention and MLP of the text tower; DistilBERT's, and Frozen's: 0.1"
+    )
+    text_projection: Literal["linear", "relu"] = added(
+        "linear", "of the text feature; relu = Frozen's: a ReLU, then a linear layer"
+    )
+    time_init: Literal["zero_output", "zero_qkv"] = added(
+        "zero_output",
+        "attention over time starts without effect: its output projection is 0, or (Frozen's) its "
+        "queries, keys and values are 0 and its output projection is all ones",
+    )
+    projection_init: Literal["xavier", "torch"] = added(
+        "xavier", "start of the two projections; torch = Frozen's: torch's default, biases included"
     )
 
     @property
     def tubelet_size(self) -> int:
         return 1
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tower."""
+        return self.text_dim or self.dim
+
+    @property
+    def text_head_count(self) -> int:
+        """Attention heads of a block of the text tower."""
+        return self.text_heads or self.heads
+
+    @property
+    def text_hidden(self) -> int:
+        """Width of an MLP of the text tower."""
+        return round(self.text_width * (self.text_mlp_ratio or self.mlp_ratio))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,6 +215,11 @@ def check_mac(experiment: Experiment, model: MACConfig) -> None:
         ConfigError: they contradict each other.
     """
     _require_all(model, "model", ("text_depth", "projection"), least=1)
+    _require_all(model, "model", ("text_dim", "text_heads", "text_mlp_ratio"))
+    _require_ratios(model, "model", ("text_block_dropout",))
+    width, heads = model.text_width, model.text_head_count
+    whole = f"a multiple of the {heads} heads of the text tower"
+    _require(width % heads == 0, "model.text_dim", width, whole)
     masks = experiment.masks
     if not isinstance(masks, MACMaskConfig):
         raise ConfigError("model.method=mac needs masks of its own: choose the method by its name.")
@@ -365,18 +370,12 @@ def _check_task(experiment: Experiment) -> None:
 
 
 def _check_grounding(task: GroundingTask, model: ModelConfig) -> None:
-    _require(
-        2 <= task.segments <= MOST_SEGMENTS,
-        "finetune.task.segments",
-        task.segments,
-        f"from 2 to {MOST_SEGMENTS}",
-    )
-    _require(
-        task.segment_frames >= 1 and task.segment_frames % model.tubelet_size == 0,
-        "finetune.task.segment_frames",
-        task.segment_frames,
-        f"a multiple of model.tubelet_size={model.tubelet_size}",
-    )
+    segments, frames = task.segments, task.segment_frames
+    limits = f"from 2 to {MOST_SEGMENTS}"
+    _require(2 <= segments <= MOST_SEGMENTS, "finetune.task.segments", segments, limits)
+    whole = frames >= 1 and frames % model.tubelet_size == 0
+    multiple = f"a multiple of model.tubelet_size={model.tubelet_size}"
+    _require(whole, "finetune.task.segment_frames", frames, multiple)
 
 
 def _check_evaluation(experiment: Experiment) -> None:

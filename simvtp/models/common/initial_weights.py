@@ -22,9 +22,31 @@ def initialise(model: nn.Module, seed: int) -> None:
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             full_name = f"{path}.{name}" if path else name
-            digest = hashlib.sha256(f"{seed}/{full_name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            generator = _generator(seed, full_name)
             parameter.copy_(_initial_values(module, name, parameter.shape, generator))
+
+
+@torch.no_grad()
+def draw_default_linear(layer: nn.Module, path: str, seed: int) -> None:
+    """Fills weight and bias of a linear layer as torch does by default, by seed and name.
+
+    Both are uniform in ±1 / sqrt(inputs).
+
+    Args:
+        path: of the layer in its model.
+    """
+    assert isinstance(layer, nn.Linear)
+    limit = layer.in_features**-0.5
+    for name, parameter in layer.named_parameters():
+        drawn = torch.empty(parameter.shape)
+        nn.init.uniform_(drawn, -limit, limit, generator=_generator(seed, f"{path}.{name}"))
+        parameter.copy_(drawn)
+
+
+def _generator(seed: int, full_name: str) -> torch.Generator:
+    """Returns the generator of a parameter."""
+    digest = hashlib.sha256(f"{seed}/{full_name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _initial_values(

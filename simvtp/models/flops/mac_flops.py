@@ -59,17 +59,18 @@ def mac_forward_flops(
         else cls + patches * _attention(1, slots + 1, dim)
     )
     mlp = 2 * _linear(tokens, dim, hidden)
+    width = config.text_width
     text = (
-        _linear(length, dim, 4 * dim)
-        + _attention(length, length, dim)
-        + 2 * _linear(length, dim, hidden)
+        _linear(length, width, 4 * width)
+        + _attention(length, length, width)
+        + 2 * _linear(length, width, config.text_hidden)
     )
     return {
         "patch embedding": _linear(patches, config.tube_values, dim),
         "video tower, space and MLP": config.depth * (space + mlp),
         "video tower, time": config.depth * (_linear(tokens, dim, 4 * dim) + over_time),
         "text tower": config.text_depth * text,
-        "projections": 2 * _linear(1, dim, config.projection),
+        "projections": _linear(1, dim + width, config.projection),
     }
 
 

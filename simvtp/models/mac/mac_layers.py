@@ -25,7 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.models.common.embeddings import TEXT_NORM_EPS
-from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
+from simvtp.models.common.forward_options import (
+    DEFAULT_OPTIONS,
+    ForwardOptions,
+    per_sample_uniform,
+)
 from simvtp.models.common.layers import (
     BLOCK_NORM_EPS,
     Attention,
@@ -205,27 +209,59 @@ class DividedBlocks(nn.ModuleList):
         return x
 
 
-class PostNormBlock(TransformerBlock):
-    """Attention and MLP in BERT's order: each norm comes after its residual, with BERT's eps."""
+class TextAttention(Attention):
+    """Self-attention with dropout of its weights, as DistilBERT has it."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    def forward_dropped(self, x: Tensor, key_mask: Tensor, keep: Tensor) -> Tensor:
+        """Returns x [B, L, D] after attention whose weights are scaled by `keep` [B, heads, L, L].
+
+        key_mask is bool [B, 1, 1, L].
+        """
+        q, k, v = self.project(x)
+        scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+        weights = scores.masked_fill(~key_mask, -math.inf).softmax(dim=-1)
+        return self.proj(merge_heads((weights * keep.to(weights.dtype)) @ v))
+
+
+class PostNormBlock(TransformerBlock):
+    """Attention and MLP in BERT's order: each norm comes after its residual, with BERT's eps.
+
+    Dropout is where DistilBERT has it: on the weights of attention and after the MLP.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=TEXT_NORM_EPS)
-        self.attn = Attention(width, heads)
+        self.attn = TextAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=TEXT_NORM_EPS)
-        self.mlp = Mlp(width, round(width * mlp_ratio))
+        self.mlp = Mlp(width, hidden)
 
-    def forward(self, x: Tensor, key_mask: Tensor | None) -> Tensor:
-        """Returns x [B, L, D]; key_mask bool [B, 1, 1, L]."""
-        x = self.norm1(x + self.attn(x, key_mask))
-        return self.norm2(x + self.mlp(x))
+    def forward(self, x: Tensor, key_mask: Tensor, scales: KeepScales = (None, None)) -> Tensor:
+        """Returns x [B, L, D].
+
+        Args:
+            key_mask: bool [B, 1, 1, L].
+            scales: of the weights of attention [B, heads, L, L] and of the MLP's output [B, L, D],
+                drawn by dropout; None stands for 1 everywhere.
+        """
+        weights, output = scales
+        if weights is None:
+            attended = self.attn(x, key_mask)
+        else:
+            attended = self.attn.forward_dropped(x, key_mask, weights)
+        x = self.norm1(x + attended)
+        changed = self.mlp(x)
+        return self.norm2(x + (changed if output is None else changed * output.to(changed.dtype)))
 
 
 class PostNormBlocks(nn.ModuleList):
-    """`depth` post-norm blocks in sequence."""
+    """`depth` post-norm blocks in sequence, with MLPs of width `hidden`."""
 
-    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float) -> None:
-        super().__init__([PostNormBlock(width, heads, mlp_ratio) for _ in range(depth)])
+    def __init__(
+        self, width: int, depth: int, heads: int, hidden: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__([PostNormBlock(width, heads, hidden) for _ in range(depth)])
+        self.heads, self.dropout = heads, dropout
 
     def forward(
         self, x: Tensor, attention_mask: Tensor, options: ForwardOptions = DEFAULT_OPTIONS
@@ -233,5 +269,21 @@ class PostNormBlocks(nn.ModuleList):
         """Returns x [B, L, D]; attention_mask bool [B, L], False at padding."""
         key_mask = attention_mask[:, None, None, :]
         for block in cast(Iterator[PostNormBlock], iter(self)):
-            x = run_block(block, options, x, key_mask)
+            x = run_block(block, options, x, key_mask, self._draw(x, options))
         return x
+
+    def _draw(self, x: Tensor, options: ForwardOptions) -> KeepScales:
+        """Returns the scales of a block by dropout.
+
+        They are drawn outside of it, so that a recomputation in the backward pass has the same.
+        """
+        if self.dropout == 0 or not self.training:
+            return None, None
+        batch, length, width = x.shape
+        shapes = (self.heads, length, length), (length, width)
+        weights, output = (
+            (per_sample_uniform(batch, shape, options.batch_slice, x.device) >= self.dropout)
+            / (1 - self.dropout)
+            for shape in shapes
+        )
+        return weights, output

@@ -7,8 +7,9 @@ r"""MAC: masked contrastive pre-training of two towers (arXiv 2212.00986; method
 No code of MAC was ever published. From the abstract and the figures: the two towers, the CLS
 features, the contrastive loss as the only one, visible patches only, masks that differ from frame
 to frame. Our reading: the sizes, Frozen-in-Time's divided attention, DistilBERT's text tower,
-linear projections, the temperature, the ratios. With all masks off it is the Frozen-in-Time
-baseline (recipe `frozen`). Legend: see simvtp/batch.py; a tube is one patch of one frame here.
+linear projections, the temperature, the ratios. With all masks off it is MAC's own baseline (recipe
+`mac_unmasked`); with the settings of recipe `frozen` it is Frozen-in-Time as published
+(arXiv 2104.00650). Legend: see simvtp/batch.py; a tube is one patch of one frame here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
@@ -30,7 +32,7 @@ from simvtp.models.common.embeddings import (
     require_vocabulary,
 )
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
-from simvtp.models.common.initial_weights import initialise
+from simvtp.models.common.initial_weights import draw_default_linear, initialise
 from simvtp.models.common.layers import BLOCK_NORM_EPS, gather_tokens
 from simvtp.models.mac.mac_layers import DividedBlocks, PostNormBlocks, nearest_partners
 from simvtp.models.mac.mac_masks import FrameMasks
@@ -134,9 +136,10 @@ class WordEmbedding(InputEmbedding):
 
     def __init__(self, config: MACConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD_ID)
-        self.position = nn.Embedding(config.max_text_positions, config.dim)
-        self.norm = nn.LayerNorm(config.dim, eps=TEXT_NORM_EPS)
+        width = config.text_width
+        self.word = nn.Embedding(config.vocab_size, width, padding_idx=PAD_ID)
+        self.position = nn.Embedding(config.max_text_positions, width)
+        self.norm = nn.LayerNorm(width, eps=TEXT_NORM_EPS)
         self.dropout = config.text_dropout
 
     def forward(
@@ -156,15 +159,18 @@ class WordEmbedding(InputEmbedding):
 
 
 class TextTower(nn.Module):
-    """DistilBERT's encoder.
-
-    Ours: dropout in the embedding only, where DistilBERT has it in the blocks as well.
-    """
+    """DistilBERT's encoder; dropout in the blocks only where `text_block_dropout` says so."""
 
     def __init__(self, config: MACConfig) -> None:
         super().__init__()
         self.embedding = WordEmbedding(config)
-        self.blocks = PostNormBlocks(config.dim, config.text_depth, config.heads, config.mlp_ratio)
+        self.blocks = PostNormBlocks(
+            config.text_width,
+            config.text_depth,
+            config.text_head_count,
+            config.text_hidden,
+            config.text_block_dropout,
+        )
 
     def forward(
         self,
@@ -193,18 +199,26 @@ class MAC(nn.Module):
         self.video_tower = VideoTower(config)
         self.text_tower = TextTower(config)
         self.video_projection = nn.Linear(config.dim, config.projection)
-        self.text_projection = nn.Linear(config.dim, config.projection)
+        self.text_projection = nn.Linear(config.text_width, config.projection)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         """Draws initial weights as `initial_weights.initialise` does.
 
-        Attention over time and positions in time begin with no effect (Frozen's inflation).
+        Attention over time and positions in time begin with no effect (Frozen's inflation): of
+        attention by `model.time_init`. The projections begin by `model.projection_init`.
         """
         initialise(self, seed)
         self.video_tower.embedding.temporal.zero_()
         for block in self.video_tower.blocks.divided_blocks():
-            block.time_attn.proj.weight.zero_()
+            if self.config.time_init == "zero_qkv":
+                block.time_attn.qkv.weight.zero_()
+                block.time_attn.proj.weight.fill_(1.0)
+            else:
+                block.time_attn.proj.weight.zero_()
+        if self.config.projection_init == "torch":
+            for name in ("video_projection", "text_projection"):
+                draw_default_linear(self.get_submodule(name), name, seed)
 
     def forward(
         self, batch: Batch, masks: Masks | None, options: ForwardOptions = DEFAULT_OPTIONS
@@ -224,8 +238,13 @@ class MAC(nn.Module):
         text = self.text_tower(input_ids, attention_mask, positions, options)
         return {
             "video_feature": self.video_projection(video),
-            "text_feature": self.text_projection(text[:, 0]),
+            "text_feature": self._project_text(text),
         }
+
+    def _project_text(self, tokens: Tensor) -> Tensor:
+        """Returns the feature [B, projection] of all tokens [B, L, D]: of CLS."""
+        cls = tokens[:, 0]
+        return self.text_projection(F.relu(cls) if self.config.text_projection == "relu" else cls)
 
     def embed_video(self, clips: Tensor) -> Tensor:
         """Returns features [B, projection], not normalised, of uint8 clips [B, T, H, W, 3].
@@ -236,4 +255,4 @@ class MAC(nn.Module):
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Returns features [B, projection], not normalised, of word pieces [B, L]."""
-        return self.text_projection(self.text_tower(input_ids, attention_mask)[:, 0])
+        return self._project_text(self.text_tower(input_ids, attention_mask))

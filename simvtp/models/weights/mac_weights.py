@@ -1,4 +1,4 @@
-"""Weights for MAC's towers: an image ViT of timm, DistilBERT of transformers, our own exports.
+"""Weights for MAC's towers: a ViT of timm, DistilBERT, Frozen-in-Time, our own exports.
 
 Inflation is Frozen-in-Time's: the parameters of the image model are taken as they are, attention
 over time and positions in time keep their initial values, which have no effect. So at first a video
@@ -18,11 +18,11 @@ from simvtp.config.model_config import MACConfig
 from simvtp.errors import CheckpointError
 from simvtp.models.mac.mac_model import MAC
 from simvtp.models.weights.conversion import UNUSED, ConversionReport, Naming, Rule, convert, load
+from simvtp.models.weights.frozen_naming import FROZEN_ONLY, NO_KEY_BIAS, is_frozen, split_towers
 from simvtp.models.weights.pixel_normalization import with_our_normalization
 from simvtp.models.weights.state_dict_maps import NATIVE
 
 PATCHES = "video_tower.embedding.proj"
-NO_KEY_BIAS = "shifts all scores of a query alike, which softmax does not see"
 TEMPORAL, SPATIAL = "video_tower.embedding.temporal", "video_tower.embedding.spatial"
 
 _VIT = (
@@ -69,11 +69,13 @@ _DISTILBERT = (
     ),
 )
 
+FROZEN = Naming("Frozen-in-Time, published naming", (*_VIT, *_DISTILBERT, *FROZEN_ONLY), ("",))
+
 
 def import_mac_state(
     model: MAC, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any]
 ) -> ConversionReport:
-    """Loads a timm ViT, a DistilBERT or an export of this project into `model`.
+    """Loads a timm ViT, a DistilBERT, a Frozen-in-Time or an export of this project into `model`.
 
     The kind is found by its keys.
 
@@ -85,6 +87,9 @@ def import_mac_state(
     """
     if any(key.startswith("video_tower.") for key in state):
         naming, state = NATIVE, _with_frames(state, model)
+    elif is_frozen(state):
+        naming = FROZEN
+        state = _image_model(_with_published_frames(state, model.config), model.config, where)
     elif "patch_embed.proj.weight" in state and "pos_embed" in state:
         naming, state = (
             _naming("image ViT of timm", _VIT, model, "video_tower."),
@@ -100,11 +105,11 @@ def import_mac_state(
     else:
         some = ", ".join(list(state)[:4])
         raise CheckpointError(
-            f"{where}: the keys ({some}, ...) are no ViT of timm, no DistilBERT and no export of "
-            "model.method=mac."
+            f"{where}: the keys ({some}, ...) are no ViT of timm, no DistilBERT, no Frozen-in-Time "
+            "and no export of model.method=mac."
         )
     conversion = convert(state, model, naming, where)
-    if naming is not NATIVE:
+    if naming not in (NATIVE, FROZEN):  # Frozen's pixels are normalised as ours are
         conversion = with_our_normalization(conversion, PATCHES, settings, where)
     load(model, conversion)
     return conversion
@@ -123,26 +128,22 @@ def _image_model(state: Mapping[str, Tensor], config: MACConfig, where: str) -> 
 
     The fused bias becomes three, and CLS gets its position.
     """
+    needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise CheckpointError(
+            f"{where}: this ViT has no {' and no '.join(missing)}, which model.method=mac needs."
+        )
     ready: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key.endswith("attn.qkv.bias"):
+        if key.endswith("attn.qkv.bias"):  # of attention over space or, of Frozen, over time
             stem = key.removesuffix("qkv.bias")
             ready |= {
                 f"{stem}{name}_bias": part for name, part in zip("qkv", value.chunk(3), strict=True)
             }
-        elif key not in (
-            "cls_token",
-            "pos_embed",
-            "patch_embed.proj.weight",
-            "patch_embed.proj.bias",
-        ):
+        elif key not in needed:
             ready[key] = value
     positions = state["pos_embed"][0]
-    if "cls_token" not in state or "patch_embed.proj.bias" not in state:
-        raise CheckpointError(
-            f"{where}: this ViT has no CLS token or no bias in its patch embedding, which "
-            "model.method=mac needs."
-        )
     ready["cls"] = state["cls_token"][0] + positions[:1]
     ready["spatial"] = _resized(positions[1:], config.grid[1:], where)
     kernel = state["patch_embed.proj.weight"]  # [D, 3, p, p]
@@ -177,16 +178,30 @@ def _with_frames(state: Mapping[str, Tensor], model: MAC) -> dict[str, Tensor]:
     return ready
 
 
+def _with_published_frames(state: Mapping[str, Tensor], config: MACConfig) -> dict[str, Tensor]:
+    """Returns Frozen's state dict for the rules of `FROZEN`, with the model's frames."""
+    ready = split_towers(state)
+    ready["temporal_embed"] = expand_frames(
+        ready["temporal_embed"], config.grid[0], config.more_frames
+    )
+    return ready
+
+
 def expand_frames(table: Tensor, frames: int, how: str) -> Tensor:
     """Returns positions in time [T, D] for another number of frames.
 
-    Fewer: the first ones. More: `zero` appends zeros, `interpolate` stretches the table linearly
-    (both are Frozen-in-Time's).
+    Fewer: the first ones. More: `zero` appends zeros, `nearest` repeats rows, `bilinear` stretches
+    the table linearly with its rows as middles of equal parts (these three are Frozen-in-Time's),
+    and `interpolate` with its first and last row in place.
     """
     if frames <= len(table):
         return table[:frames]
     if how == "zero":
         return torch.cat([table, table.new_zeros(frames - len(table), table.shape[1])])
-    return F.interpolate(table.T[None].float(), size=frames, mode="linear", align_corners=True)[
-        0
-    ].T.to(table.dtype)
+    rows = table.T[None].double()
+    if how == "nearest":
+        wide = F.interpolate(rows, size=frames, mode="nearest")
+    else:
+        ends = how == "interpolate"
+        wide = F.interpolate(rows, size=frames, mode="linear", align_corners=ends)
+    return wide[0].T.to(table.dtype)
