@@ -78,6 +78,11 @@ class SimVTPConfig(ModelConfig):
     decoder_keep_ratio: float = setting(
         1.0, "of the masked tubes, chosen in running cells, that the decoder rebuilds in training"
     )
+    decoder_cells: Literal["fixed", "turned"] = added(
+        "fixed",
+        "running cells begin at the same place of the ring; turned = at a random one, so that every "
+        "masked tube is rebuilt equally often, also with fewer than four time slots",
+    )
     text_decoder_depth: int = setting(0, "blocks of the text decoder; 0 = released: linear")
     text_decoder_dim: int = setting(0, "width of a text decoder with blocks; 0 = decoder_dim")
     pooling: Pooling = setting("content", POOLING)

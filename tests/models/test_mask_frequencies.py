@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvtp.config.model_config import MaskConfig, SimVTPConfig
+from simvtp.models.common.decoder_masking import decoded_count, select_decoded_tubes
 from simvtp.models.common.masking import words_to_hide
 from tests.models.test_masking import draw, hidden_pieces, make_batch, make_model
 from tests.reference.masks import index_mask
@@ -57,6 +59,56 @@ def hidden_words(words: int, masks: MaskConfig, samples: int, step: int = 0) -> 
 def masked_tubes(model: SimVTPConfig, masks: MaskConfig, samples: int) -> torch.Tensor:
     """Returns the masked tubes int64 [samples, M]."""
     return draw_many(1, 3, model, masks, samples)[0]
+
+
+# grids, ratios of masked and of decoded tubes
+DECODED_CELLS = {
+    "slots": st.integers(1, 5),
+    "side": st.integers(1, 6),
+    "ratio": st.floats(0.1, 0.95),
+    "keep": st.floats(0.01, 0.99),
+    "kind": st.sampled_from(["tube", "random", "frame", "per_frame", "block"]),
+}
+
+
+@given(**DECODED_CELLS)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_each_place_of_the_circle_decodes_every_masked_tube_equally_often(
+    slots: int, side: int, ratio: float, keep: float, kind: str
+) -> None:
+    """Exact: the M possible starts together decode each of the M masked tubes K times."""
+    model = replace(make_model(grid=(slots, side)), decoder_keep_ratio=keep)
+    masks = MaskConfig(video_kind=kind, video_ratio=ratio)  # type: ignore[arg-type]
+    masked = draw(make_batch([1], length=3), model, masks).masked
+    total = masked.shape[1]
+    starts = (torch.arange(total)[:, None] + 0.5) / max(1, total)
+    chosen = select_decoded_tubes(masked.expand(total, -1), model, starts)
+    times = torch.bincount(chosen.flatten(), minlength=model.tubes)
+    expected = torch.zeros_like(times).index_fill(0, masked[0], decoded_count(total, keep))
+    assert torch.equal(times, expected if total else torch.zeros_like(times))
+    assert bool((chosen.diff(dim=1) > 0).all()), "ascending, none twice"
+
+
+@given(**DECODED_CELLS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_every_masked_tube_is_decoded_equally_often_over_steps(
+    slots: int, side: int, ratio: float, keep: float, kind: str
+) -> None:
+    sizes = make_model(grid=(slots, side))
+    model = replace(sizes, decoder_keep_ratio=keep, decoder_cells="turned")
+    masks = MaskConfig(video_kind=kind, video_ratio=ratio)  # type: ignore[arg-type]
+    batch = make_batch([1] * CHUNK, length=3)
+    drawn = [draw(batch, model, masks, step=step, first_sample=0) for step in range(10)]
+    masked = torch.cat([part.masked for part in drawn])
+    if not masked.shape[1]:
+        return
+    decoded = torch.cat([part.decoded for part in drawn if part.decoded is not None])
+    hidden = torch.bincount(masked.flatten(), minlength=model.tubes).double()
+    rebuilt = torch.bincount(decoded.flatten(), minlength=model.tubes).double()
+    share = decoded.shape[1] / masked.shape[1]
+    assert decoded.shape == (len(masked), decoded_count(masked.shape[1], keep))
+    spread = (hidden * share * (1 - share)).sqrt().clamp(min=1e-9)
+    assert float(((rebuilt - hidden * share).abs() / spread)[hidden > 0].max()) < LIMIT
 
 
 @given(

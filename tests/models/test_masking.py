@@ -255,20 +255,22 @@ def test_every_word_is_hidden_equally_often(rule: str, kind: str) -> None:
 
 # ---- on what masks depend ------------------------------------------------------------------------
 
+DRAWN = ("visible", "masked", "input_ids", "word_positions", "word_labels", "decoded")
 EXACT = MaskConfig()
 WORDS = MaskConfig(text_kind="word", text_rule="bernoulli", video_kind="random", video_ratio=0.5)
 
 
+def half_decoded() -> SimVTPConfig:
+    return replace(make_model(), decoder_keep_ratio=0.5, decoder_cells="turned")
+
+
 def same(left: Masks, right: Masks) -> bool:
-    return all(
-        torch.equal(getattr(left, f), getattr(right, f))
-        for f in ("visible", "masked", "input_ids", "word_positions", "word_labels")
-    )
+    return all(torch.equal(getattr(left, f), getattr(right, f)) for f in DRAWN)
 
 
 @pytest.mark.parametrize("masks", [EXACT, WORDS], ids=["exact", "words"])
 def test_masks_depend_on_seed_step_and_sample_only(masks: MaskConfig) -> None:
-    model, batch = make_model(), make_batch([10] * 4, pieces=1)
+    model, batch = half_decoded(), make_batch([10] * 4, pieces=1)
     first = draw(batch, model, masks)
     again = draw(batch, model, masks)
     assert same(first, again) and torch.equal(first.negative_noise, again.negative_noise)
@@ -287,13 +289,13 @@ def test_masks_depend_on_seed_step_and_sample_only(masks: MaskConfig) -> None:
 def test_masks_do_not_depend_on_how_the_batch_is_cut(
     masks: MaskConfig, cuts: tuple[int, ...]
 ) -> None:
-    model, batch = make_model(), make_batch([1, 4, 0, 9, 14, 7], pieces=2)
+    model, batch = half_decoded(), make_batch([1, 4, 0, 9, 14, 7], pieces=2)
     whole = draw(batch, model, masks, first_sample=20)
     parts = [
         draw(batch.part(a, b), model, masks, first_sample=20 + a)
         for a, b in itertools.pairwise(cuts)
     ]
-    for name in ("visible", "masked", "input_ids", "word_positions", "word_labels"):
+    for name in DRAWN:
         assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts]))
     for part, start in zip(parts, cuts, strict=False):  # the columns are the part's own samples
         width = part.negative_noise.shape[0]
@@ -338,7 +340,7 @@ def test_full_view_hides_nothing() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("masks", [EXACT, WORDS], ids=["exact", "words"])
 def test_a_gpu_draws_the_same_masks_without_waiting(masks: MaskConfig) -> None:
-    model, batch = make_model(), make_batch([1, 4, 0, 9, 14, 7], pieces=2)
+    model, batch = half_decoded(), make_batch([1, 4, 0, 9, 14, 7], pieces=2)
     on_gpu = batch.to("cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -346,7 +348,7 @@ def test_a_gpu_draws_the_same_masks_without_waiting(masks: MaskConfig) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     expected = draw(batch, model, masks)
-    for name in ("visible", "masked", "input_ids", "word_positions", "word_labels"):
+    for name in DRAWN:
         assert torch.equal(getattr(drawn, name).cpu(), getattr(expected, name))
 
 
@@ -357,5 +359,5 @@ def test_drawing_never_reads_values_on_the_host() -> None:
     """
     batch = make_batch([3, 5]).to("meta")
     for masks in (EXACT, WORDS, replace(EXACT, video_kind="frame", text_kind="word")):
-        drawn = draw(batch, make_model(), masks)
+        drawn = draw(batch, half_decoded(), masks)
         assert drawn.word_positions.shape == (2, word_slots(make_model().text_length, masks))

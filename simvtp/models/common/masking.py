@@ -17,14 +17,15 @@ from torch import Tensor
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import hidden_per_slot, mask_units
-from simvtp.config.model_config import MaskConfig, ModelConfig
+from simvtp.config.model_config import MaskConfig, ModelConfig, SimVTPConfig
+from simvtp.models.common.decoder_masking import select_decoded_tubes, turns_cells
 from simvtp.models.common.philox import stream_uniforms
 from simvtp.models.common.span_masking import ring_positions, run_noise
 
 UNUSED = -100  # label of a word slot that holds no word; the value that cross-entropy ignores
 RECTANGLES = 16  # drawn for a sample by the kind `block`; as many as needed are used
 SMALL_SIDE, LARGE_SIDE = 0.25, 0.6  # of the frame: shortest and longest side of a rectangle
-VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM = 0, 1, 2
+VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM, DECODER_STREAM = 0, 1, 2, 3
 
 
 # ---- counts --------------------------------------------------------------------------------------
@@ -75,6 +76,8 @@ def draw_masks(
     """
     b, length = batch.input_ids.shape
     columns = {VIDEO_STREAM: _video_noise(model, masks), TEXT_STREAM: length, NEGATIVE_STREAM: b}
+    if turns_cells(model):
+        columns[DECODER_STREAM] = 1
     noise = stream_uniforms(
         b,
         columns,
@@ -84,6 +87,9 @@ def draw_masks(
         device=batch.input_ids.device,
     )
     visible, masked = _video_masks(noise[VIDEO_STREAM], model, masks)
+    decoded = None
+    if isinstance(model, SimVTPConfig) and DECODER_STREAM in noise:
+        decoded = select_decoded_tubes(masked, model, noise[DECODER_STREAM])
     hidden = _hidden_words(noise[TEXT_STREAM], batch.word_ids, masks)
     positions, labels = _word_slots(hidden, batch.input_ids, word_slots(length, masks))
     return Masks(
@@ -93,6 +99,7 @@ def draw_masks(
         word_positions=positions,
         word_labels=labels,
         negative_noise=_gumbel(noise[NEGATIVE_STREAM]),
+        decoded=decoded,
     )
 
 

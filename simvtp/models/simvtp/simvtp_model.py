@@ -144,7 +144,8 @@ class SimVTP(nn.Module):
     ) -> dict[str, Tensor]:
         pair, masked = encoded[EncoderPass.PAIR], masks.masked
         if self.training and self.config.decoder_keep_ratio < 1:
-            masked = select_decoded_tubes(masked, self.config)
+            given = masks.decoded
+            masked = select_decoded_tubes(masked, self.config) if given is None else given
         video = unmerge(pair.tokens[:, : pair.text_start], inputs.pair_video.groups)
         return {
             "video_prediction": self.video_decoder(video, masks.visible, masked, options),
