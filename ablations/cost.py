@@ -112,7 +112,8 @@ def _simvtp_sample(experiment: Experiment, model: SimVTPConfig, visible: int, ma
     if "vtc" in wanted or ("vtm" in wanted and model.vtm_negatives == "hard"):
         work += _encoder(model, seen) + _text(model)
     if "vtm" in wanted:
-        work += (1 if shared else 2) * _encoder(model, seen + model.text_length)
+        pairs = (1 if shared else 2) + (model.vtm_directions == "both")
+        work += pairs * _encoder(model, seen + model.text_length)
     if "mvm" in wanted:
         built, width = masked * model.decoder_keep_ratio, model.decoder_dim
         work += model.decoder_depth * _block(width, model.mlp_ratio, visible + built)

@@ -11,9 +11,13 @@ CPU, leave `local` out, as the small grid does; its cells would repeat the value
 temperature is learned from `losses.temperature` on, in the pre-training only. Cells are called
 `VTC+VTM+temperature`.
 
-Command: `python sweeps/run.py negatives` (recipe `tiny`: four cells), `--full-grid` (eight; several
+The full grid has one cell more: VTM with wrong texts for the clips as well as wrong clips for the
+texts (`model.vtm_directions` = both), with global and hard negatives and a fixed temperature.
+
+Command: `python sweeps/run.py negatives` (recipe `tiny`: four cells), `--full-grid` (nine; several
 ranks needed).
-Cost: a run of the recipe for each cell and seed; hard negatives cost nothing more.
+Cost: a run of the recipe for each cell and seed; hard negatives cost nothing more, wrong texts one
+encoder pass of the pairs.
 """
 
 from __future__ import annotations
@@ -31,6 +35,12 @@ CELLS = {
     for temperature in ("fixed", "learned")
 }
 ON_ONE_RANK = tuple(name for name in CELLS if name.startswith("global"))
+BOTH_DIRECTIONS = {
+    "global+hard, both directions+fixed": {
+        **CELLS["global+hard+fixed"],
+        "model.vtm_directions": "both",
+    }
+}
 
 STUDY = Variants(
     name="negatives",
@@ -39,7 +49,7 @@ STUDY = Variants(
     paper_says="Negatives of the same GPU, random ones for matching, temperature 0.05 fixed. "
     "No figure for others is known.",
     label="negatives (VTC+VTM+temperature)",
-    cells=CELLS,
+    cells=CELLS | BOTH_DIRECTIONS,
     small=ON_ONE_RANK,
     short="negatives",
 )

@@ -83,6 +83,9 @@ class Masks:
         negative_noise: float32 [B, B], standard Gumbel noise that picks the VTM negatives.
         negative_index: int64 [B] or None; a given choice of negatives (parity files), which
             overrides the noise.
+        text_negative_noise: float32 [B, B], that picks the wrong texts of the clips (rows: clips),
+            with `model.vtm_directions` = both.
+        text_negative_index: int64 [B] or None; a given choice of them.
         decoded: int64 [B, K'], the masked tubes that the decoder rebuilds in training, ascending,
             where they are drawn (`model.decoder_cells`); None where they follow from `masked`.
     """
@@ -94,4 +97,6 @@ class Masks:
     word_labels: Tensor
     negative_noise: Tensor
     negative_index: Tensor | None = None
+    text_negative_noise: Tensor | None = None
+    text_negative_index: Tensor | None = None
     decoded: Tensor | None = None

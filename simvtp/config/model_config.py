@@ -80,8 +80,8 @@ class SimVTPConfig(ModelConfig):
     )
     decoder_cells: Literal["fixed", "turned"] = added(
         "fixed",
-        "running cells begin at the same place of the ring; turned = at a random one, so that every "
-        "masked tube is rebuilt equally often, also with fewer than four time slots",
+        "where the running cells begin: always at the same tube; turned = at a random one, so that "
+        "each masked tube is rebuilt equally often, also with fewer than four time slots",
     )
     text_decoder_depth: int = setting(0, "blocks of the text decoder; 0 = released: linear")
     text_decoder_dim: int = setting(0, "width of a text decoder with blocks; 0 = decoder_dim")
@@ -97,6 +97,11 @@ class SimVTPConfig(ModelConfig):
     )
     vtm_negatives: Literal["random", "hard"] = setting(
         "random", "texts of VTM's negative pairs; random = released"
+    )
+    vtm_directions: Literal["text", "both"] = added(
+        "text",
+        "text = released: VTM has a wrong clip for each text; both = also a wrong text for each "
+        "clip; true pairs always count half",
     )
     learned_temperature: bool = setting(
         False, "VTC learns its temperature, from losses.temperature on; false = released"

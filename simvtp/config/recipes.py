@@ -69,6 +69,7 @@ def released() -> Experiment:
             contrastive_text="masked",
             reuse_pair_pass=False,
             vtm_negatives="random",
+            vtm_directions="text",
             text_padding="longest",
         ),
         masks=MaskConfig(text_rule="bernoulli"),

@@ -182,9 +182,35 @@ def matching_labels(match_logits: Tensor) -> Tensor:
     return (torch.arange(2 * count, device=match_logits.device) < count).long()
 
 
-def matching_loss(match_logits: Tensor) -> Tensor:
-    """Returns the loss of VTM: two-way cross-entropy of logits [2B, 2].
+def matching_loss(match_logits: Tensor, wrong_text_logits: Tensor | None = None) -> Tensor:
+    """Returns the loss of VTM: two-way cross-entropy.
 
-    B true pairs come first (class 1), then B false ones (class 0).
+    True pairs count half and false ones half, however many directions have false ones. So the loss
+    of a head that knows nothing, and the prior that the head learns, are the same for one direction
+    and for two.
+
+    Args:
+        match_logits: [2B, 2]: B true pairs (class 1), then B texts with wrong clips (class 0).
+        wrong_text_logits: [B, 2], clips with wrong texts (class 0), if there are any.
     """
-    return F.cross_entropy(as_full(match_logits), matching_labels(match_logits))
+    pairs, labels = as_full(match_logits), matching_labels(match_logits)
+    if wrong_text_logits is None:
+        return F.cross_entropy(pairs, labels)
+    by_pair = F.cross_entropy(pairs, labels, reduction="none")
+    logits = as_full(wrong_text_logits)
+    wrong = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+    return _balanced(by_pair, wrong)
+
+
+def matching_accuracy(match_logits: Tensor, wrong_text_logits: Tensor | None = None) -> Tensor:
+    """Returns the fraction of right answers of VTM; true and false pairs count half each."""
+    hits = (match_logits.argmax(dim=-1) == matching_labels(match_logits)).float()
+    if wrong_text_logits is None:
+        return hits.mean()
+    return _balanced(hits, (wrong_text_logits.argmax(dim=-1) == 0).float().mean())
+
+
+def _balanced(by_pair: Tensor, wrong_texts: Tensor) -> Tensor:
+    """Returns 1/2 true pairs + 1/4 wrong clips + 1/4 wrong texts, each the mean of its pairs."""
+    true, wrong_clips = by_pair.unflatten(0, (2, -1)).mean(dim=1)
+    return true / 2 + (wrong_clips + wrong_texts) / 4

@@ -22,7 +22,7 @@ from simvtp.training.chunked_losses import chunked_pixel_loss, chunked_word_loss
 from simvtp.training.losses import (
     IGNORED,
     contrastive_logits,
-    matching_labels,
+    matching_accuracy,
     matching_loss,
     tokens_per_rank,
 )
@@ -127,10 +127,9 @@ class PretrainObjective:
                 outputs, temperature, self.config.vtc_negatives
             )
         if "vtm" in wanted:
-            logits = outputs["match_logits"]
-            plain["vtm"] = matching_loss(logits)
-            hits = logits.detach().argmax(dim=-1) == matching_labels(logits)
-            report["acc/vtm"] = hits.float().mean()
+            logits = outputs["match_logits"], outputs.get("wrong_text_logits")
+            plain["vtm"] = matching_loss(*logits)
+            report["acc/vtm"] = matching_accuracy(*logits)
         plain = {name: plain[name] for name in wanted}
         report |= {f"loss/{name}": loss.detach() for name, loss in plain.items()}
         weights = self.config.weights

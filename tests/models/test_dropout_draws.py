@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from simvtp.batch import Batch
+from simvtp.models.common.decoders import Negatives
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS
 from simvtp.models.simvtp.encoder_passes import EncoderPass, plan_passes
 from simvtp.models.simvtp.pass_inputs import CaptionEmbedder, PassInputs, VideoTokens
@@ -24,7 +25,7 @@ def texts_of_passes(reuse: bool) -> dict[str, torch.Tensor]:
     captions = CaptionEmbedder(model.text_embedding, batch, masks, DEFAULT_OPTIONS)
     inputs = PassInputs(video, video, captions, batch.attention_mask, config)
     plan = plan_passes(config, OBJECTIVES)
-    negatives = torch.arange(len(batch)).roll(1)
+    negatives = Negatives(torch.arange(len(batch)).roll(1))
     found = {
         name.name: inputs.sequence(name, plan, negatives).tokens[:, -config.text_length :]
         for name in (EncoderPass.PAIR, EncoderPass.TEXT, EncoderPass.MATCH)

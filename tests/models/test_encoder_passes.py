@@ -55,6 +55,9 @@ def test_all_combinations_run_each_pass_once_and_no_other() -> None:
         }
         assert sorted(plan.passes) == sorted(name for name in EncoderPass if expected[name]), case
         assert (plan.pair_gives_positives, plan.scores_negatives) == (shared, hard), case
+        both = plan_of(objectives, {**options, "vtm_directions": "both"}, *case[2:])
+        assert (plan.match_pairs, both.match_pairs) == ((1, 2) if shared else (2, 3)), case
+        assert (both.groups, both.pair_gives_positives) == (plan.groups, shared), case
 
 
 def test_hard_negatives_are_chosen_after_the_features_are_there() -> None:

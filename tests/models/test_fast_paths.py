@@ -129,6 +129,7 @@ def test_the_fast_part_equals_the_plain_one(size: str, part: str, kind: type[nn.
         {"contrastive_video": "clean"},
         {"reuse_pair_pass": False, "pooling": "with_pads"},
         {"vtm_negatives": "hard"},
+        {"vtm_directions": "both"},
         {"pooling": "cls"},
         {"token_merge_ratio": 0.4},
         {"token_merge_ratio": 0.4, "reuse_pair_pass": False, "vtm_negatives": "hard"},

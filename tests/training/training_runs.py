@@ -95,6 +95,7 @@ def draw_with_negatives_of(group: int) -> Callable[[Batch, int, int], Masks]:
         return replace(
             draw(batch, step, first_sample),
             negative_index=index // group * group + (index + 1) % group,
+            text_negative_index=index // group * group + (index + group - 1) % group,
         )
 
     return drawn

@@ -5,6 +5,8 @@ Method notes 1.4.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -99,8 +101,22 @@ class TextDecoder(TokenDecoder):
         return self.head(self.norm(gather_tokens(x, positions)))
 
 
+class Negatives(NamedTuple):
+    """False pairs of VTM.
+
+    Attributes:
+        clips: int64 [B], the wrong clip of each text.
+        texts: int64 [B], the wrong text of each clip; None where texts alone have negatives.
+    """
+
+    clips: Tensor
+    texts: Tensor | None = None
+
+
 def choose_negatives(scores: Tensor | None, noise: Tensor, given: Tensor | None) -> Tensor:
     """Chooses for each text b the clip of its VTM negative, never b itself: int64 [B].
+
+    In the same way it chooses the text of each clip, with clips for rows and texts for columns.
 
     Args:
         scores: [B, B], texts x clips; the Gumbel-max rule draws clip j with probability

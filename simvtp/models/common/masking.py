@@ -25,7 +25,7 @@ from simvtp.models.common.span_masking import ring_positions, run_noise
 UNUSED = -100  # label of a word slot that holds no word; the value that cross-entropy ignores
 RECTANGLES = 16  # drawn for a sample by the kind `block`; as many as needed are used
 SMALL_SIDE, LARGE_SIDE = 0.25, 0.6  # of the frame: shortest and longest side of a rectangle
-VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM, DECODER_STREAM = 0, 1, 2, 3
+VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM, DECODER_STREAM, TEXT_NEGATIVE_STREAM = range(5)
 
 
 # ---- counts --------------------------------------------------------------------------------------
@@ -72,12 +72,15 @@ def draw_masks(
         seed: of the masks.
         step: training step, from 0.
         first_sample: index of the batch's first sample within the global batch of this step. Only
-            the columns of `negative_noise` are local: negatives come from this batch.
+            the columns of the noise of negatives are local: negatives come from this batch.
     """
     b, length = batch.input_ids.shape
     columns = {VIDEO_STREAM: _video_noise(model, masks), TEXT_STREAM: length, NEGATIVE_STREAM: b}
     if turns_cells(model):
         columns[DECODER_STREAM] = 1
+    both = isinstance(model, SimVTPConfig) and model.vtm_directions == "both"
+    if both:
+        columns[TEXT_NEGATIVE_STREAM] = b
     noise = stream_uniforms(
         b,
         columns,
@@ -99,6 +102,7 @@ def draw_masks(
         word_positions=positions,
         word_labels=labels,
         negative_noise=_gumbel(noise[NEGATIVE_STREAM]),
+        text_negative_noise=_gumbel(noise[TEXT_NEGATIVE_STREAM]) if both else None,
         decoded=decoded,
     )
 

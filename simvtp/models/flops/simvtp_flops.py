@@ -91,7 +91,8 @@ def forward_flops(
     if "mlm" in objectives:
         counts["text decoder"] = _text_decoder_flops(config, word_slots(config.text_length, masks))
     if EncoderPass.MATCH in plan.passes:
-        counts["match head"] = 2 * _linear(1, config.dim, 2)
+        pairs = plan.match_pairs + plan.pair_gives_positives
+        counts["match head"] = pairs * _linear(1, config.dim, 2)
         counts["negative scores"] = plan.scores_negatives * _linear(1, config.dim, batch)
     return {name: count for name, count in counts.items() if count}
 
@@ -112,8 +113,7 @@ def _encoder_flops(config: SimVTPConfig, plan: PassPlan, visible: int) -> dict[s
         EncoderPass.PAIR: _pair(config, encoded, length),
         EncoderPass.VIDEO: _encoder(config, contrasted),
         EncoderPass.TEXT: _encoder(config, length),
-        EncoderPass.MATCH: (1 if plan.pair_gives_positives else 2)
-        * _pair(config, contrasted, length),
+        EncoderPass.MATCH: plan.match_pairs * _pair(config, contrasted, length),
     }
     for name, part in _PASS_NAMES.items():
         counts[part] = cost[name] if name in plan.passes else 0

@@ -16,7 +16,8 @@ class EncoderPass(StrEnum):
             they see the same (see `pair_gives_positives`).
         VIDEO: tubes alone, for VTC.
         TEXT: the caption alone, for VTC.
-        MATCH: the other pairs of VTM: the negatives, or positives and negatives.
+        MATCH: the other pairs of VTM: the negatives of one or both directions, or positives and
+            negatives.
     """
 
     PAIR = "pair"
@@ -46,11 +47,13 @@ class PassPlan:
         groups: in the order in which they run. Dropout is drawn in this order.
         pair_gives_positives: the pair pass gives the positives of VTM too.
         scores_negatives: the negatives of VTM are chosen by the features of VIDEO and TEXT.
+        match_pairs: pairs of the pass MATCH for each sample.
     """
 
     groups: tuple[PassGroup, ...]
     pair_gives_positives: bool
     scores_negatives: bool
+    match_pairs: int
 
     @property
     def passes(self) -> tuple[EncoderPass, ...]:
@@ -112,4 +115,5 @@ def plan_passes(
             PassGroup(merged),
             *(group for group in groups if group.passes[0] not in merged),
         ]
-    return PassPlan(tuple(groups), shared, scores_negatives)
+    negatives = 2 if config.vtm_directions == "both" else 1
+    return PassPlan(tuple(groups), shared, scores_negatives, negatives if shared else negatives + 1)

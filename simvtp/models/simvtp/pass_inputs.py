@@ -9,6 +9,7 @@ from torch import Tensor
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.model_config import SimVTPConfig
+from simvtp.models.common.decoders import Negatives
 from simvtp.models.common.embeddings import TextEmbedding, TubeEmbedding
 from simvtp.models.common.encoder import TokenSequence, pair_sequence
 from simvtp.models.common.forward_options import ForwardOptions
@@ -110,9 +111,13 @@ class PassInputs:
         self._reuse = config.reuse_pair_pass
 
     def sequence(
-        self, name: EncoderPass, plan: PassPlan, negative_index: Tensor | None
+        self, name: EncoderPass, plan: PassPlan, negatives: Negatives | None
     ) -> TokenSequence:
-        """Returns the tokens of one pass; MATCH needs `negative_index` int64 [B]."""
+        """Returns the tokens of one pass; MATCH needs `negatives`.
+
+        MATCH holds the positives, unless the pair pass gives them, the texts with their wrong
+        clips, and the clips with their wrong texts, where there are any.
+        """
         mask, own = self.attention_mask, self.contrast_video.tokens
         if name is EncoderPass.PAIR:
             return pair_sequence(self.pair_video.tokens, self._captions.embed(clean=False), mask)
@@ -120,11 +125,14 @@ class PassInputs:
             return TokenSequence(own)
         if name is EncoderPass.TEXT:
             return TokenSequence(self._captions.embed(self._clean), mask)
-        assert negative_index is not None
-        other = own.index_select(0, negative_index)
+        assert negatives is not None
         embed = self._captions.embed if self._reuse else self._captions.embed_again
-        if plan.pair_gives_positives:
-            return pair_sequence(other, embed(self._clean), mask)
-        texts = embed(self._clean), embed(self._clean)  # positives, negatives
-        videos, masks = (own, other), (mask, mask)
-        return pair_sequence(torch.cat(videos), torch.cat(texts), torch.cat(masks))
+        other = own.index_select(0, negatives.clips)
+        pairs = [] if plan.pair_gives_positives else [(own, embed(self._clean), mask)]
+        pairs.append((other, embed(self._clean), mask))
+        if negatives.texts is not None:
+            texts = embed(self._clean).index_select(0, negatives.texts)
+            pairs.append((own, texts, mask.index_select(0, negatives.texts)))
+        if len(pairs) == 1:
+            return pair_sequence(*pairs[0])
+        return pair_sequence(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))

@@ -19,7 +19,12 @@ from simvtp.batch import Batch, Masks
 from simvtp.config.model_config import SimVTPConfig
 from simvtp.errors import ConfigError
 from simvtp.models.common.decoder_masking import select_decoded_tubes
-from simvtp.models.common.decoders import TextDecoder, VideoDecoder, choose_negatives
+from simvtp.models.common.decoders import (
+    Negatives,
+    TextDecoder,
+    VideoDecoder,
+    choose_negatives,
+)
 from simvtp.models.common.embeddings import (
     TextEmbedding,
     TubeEmbedding,
@@ -88,7 +93,8 @@ class SimVTP(nn.Module):
         mlm: word_logits [B, K, W], word_labels [B, K]
         vtc: video_feature [B, D], text_feature [B, D] (pooled, not normalised); temperature_bias
             [1] if it is learned
-        vtm: match_logits [2B, 2] (positives first, class 1 = a true pair), negative_index [B]
+        vtm: match_logits [2B, 2] (positives first, class 1 = a true pair), negative_index [B];
+            with vtm_directions=both also wrong_text_logits [B, 2], wrong_text_index [B]
         """
         plan = self._plan(masks, options)
         tubes = cut_tubes(batch.clips, self.config)  # uint8 [B, N, P]
@@ -99,11 +105,11 @@ class SimVTP(nn.Module):
         inputs = PassInputs(pair_video, contrast_video, captions, batch.attention_mask, self.config)
 
         encoded: Encoded = {}
-        negative_index: Tensor | None = None
+        negatives: Negatives | None = None
         for group in plan.groups:
             if EncoderPass.MATCH in group.passes:
-                negative_index = self._negatives(encoded, inputs, masks, plan)
-            sequences = [inputs.sequence(name, plan, negative_index) for name in group.passes]
+                negatives = self._negatives(encoded, inputs, masks, plan)
+            sequences = [inputs.sequence(name, plan, negatives) for name in group.passes]
             with torch.set_grad_enabled(torch.is_grad_enabled() and group.needs_grad):
                 results = self.encoder.forward_many(sequences, options)
             for name, sequence, tokens in zip(group.passes, sequences, results, strict=True):
@@ -118,20 +124,20 @@ class SimVTP(nn.Module):
             outputs["video_feature"], outputs["text_feature"] = self._features(encoded, inputs)
             if self.config.learned_temperature:
                 outputs["temperature_bias"] = self.temperature_bias
-        if "vtm" in self.objectives and negative_index is not None:
-            features = self._match_features(encoded, inputs, negative_index, plan)
-            outputs["negative_index"] = negative_index
-            outputs["match_logits"] = self.match_head(features)
+        if "vtm" in self.objectives and negatives is not None:
+            outputs |= self._match(encoded, inputs, negatives, plan)
         return outputs
 
     def _plan(self, masks: Masks, options: ForwardOptions) -> PassPlan:
         # with drop path, other calls would draw other numbers
+        both = self.config.vtm_directions == "both"
+        given = masks.negative_index is not None
         mergeable = isinstance(self.encoder, Encoder) and not self.encoder.draws_drop_path
         return plan_passes(
             self.config,
             self.objectives,
             merge=options.merge_passes and mergeable,
-            negatives_given=masks.negative_index is not None,
+            negatives_given=given and not (both and masks.text_negative_index is None),
         )
 
     def _predict_pixels(
@@ -168,35 +174,52 @@ class SimVTP(nn.Module):
 
     def _negatives(
         self, encoded: Encoded, inputs: PassInputs, masks: Masks, plan: PassPlan
-    ) -> Tensor:
-        """Returns the clip that is each text's negative, int64 [B]."""
+    ) -> Negatives:
+        """Returns the clip that is each text's negative, and the text that is each clip's."""
         if inputs.attention_mask.shape[0] < 2:
             raise ConfigError(
                 "losses.vtm needs another clip as negative, but this batch has one sample: "
                 "raise the batch size or set losses.vtm=0."
             )
-        scores = None
+        scores, transposed = None, None
         if plan.scores_negatives:
             with torch.no_grad():
                 features = self._features(encoded, inputs)
                 video, text = (F.normalize(feature, dim=-1) for feature in features)
                 scores = (text @ video.T) / HARD_NEGATIVE_TEMPERATURE  # [texts, clips]
-        return choose_negatives(scores, masks.negative_noise, masks.negative_index)
+                transposed = scores.T
+        clips = choose_negatives(scores, masks.negative_noise, masks.negative_index)
+        if self.config.vtm_directions == "text":
+            return Negatives(clips)
+        noise, given = masks.text_negative_noise, masks.text_negative_index
+        if noise is None:
+            raise ValueError("vtm_directions=both, but these masks have no text_negative_noise")
+        return Negatives(clips, choose_negatives(transposed, noise, given))
 
-    def _match_features(
-        self, encoded: Encoded, inputs: PassInputs, negative_index: Tensor, plan: PassPlan
-    ) -> Tensor:
-        """Returns the pooled pairs [2B, D]: B positives, then B negatives.
+    def _match(
+        self, encoded: Encoded, inputs: PassInputs, negatives: Negatives, plan: PassPlan
+    ) -> dict[str, Tensor]:
+        """Returns the outputs of VTM.
 
-        A negative is the same text with another clip under that clip's own mask.
+        A negative is the same text with another clip under that clip's own mask, or the same clip
+        with another text.
         """
         own, match = inputs.contrast_video.groups, encoded[EncoderPass.MATCH]
-        other = None if own is None else own.index_select(0, negative_index)
+        groups = None
+        if own is not None:
+            other = own.index_select(0, negatives.clips)
+            parts = [] if plan.pair_gives_positives else [own]
+            groups = torch.cat([*parts, other, *([] if negatives.texts is None else [own])])
+        features = self._pool_pairs(match, groups)
         if plan.pair_gives_positives:
             positives = self._pool_pairs(encoded[EncoderPass.PAIR], own)
-            return torch.cat([positives, self._pool_pairs(match, other)])
-        both = None if own is None or other is None else torch.cat([own, other])
-        return self._pool_pairs(match, both)
+            features = torch.cat([positives, features])
+        logits, count = self.match_head(features), 2 * negatives.clips.shape[0]
+        outputs = {"negative_index": negatives.clips, "match_logits": logits[:count]}
+        if negatives.texts is not None:
+            outputs["wrong_text_index"] = negatives.texts
+            outputs["wrong_text_logits"] = logits[count:]
+        return outputs
 
     def _pool_pairs(self, pairs: TokenSequence, groups: Tensor | None) -> Tensor:
         """Returns encoded pairs pooled [B, D]; each tube counts, merged or not."""
