@@ -101,6 +101,7 @@ def pretraining_sample(experiment: Experiment) -> float:
 
 def _simvtp_sample(experiment: Experiment, model: SimVTPConfig, visible: int, masked: int) -> float:
     wanted = experiment.losses.wanted
+    visible = visible if model.mlm_video == "visible" else 0
     encoded = visible * (1 - model.token_merge_ratio)
     embedded, seen = (
         (visible, encoded) if model.contrastive_video == "masked" else (model.tubes, model.tubes)

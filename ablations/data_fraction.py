@@ -13,7 +13,8 @@ Which of the two the paper did is not known.
 
 If pre-training and fine-tuning have one data set (the embedded one), fine-tuning shows all of its
 pairs even to the smallest cell: differences are then smaller than with a pre-training set of its
-own.
+own. A row of its own, `no pre-training`, fine-tunes the initial weights: only what lies
+above it was gained by pre-training.
 
 Command: `python sweeps/run.py data_fraction` (recipe `tiny`: 10, 50 and 100 %), `python
 sweeps/run.py data_fraction --full-grid` (all six).
@@ -25,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablations.command_line import AxisOption, CommandLine
-from ablations.design import Ablation, Axis, retrieval_metric
+from ablations.design import Ablation, Axis, null_arm, retrieval_metric
 from simvtp.config.experiment_config import Experiment
 
 KEY = "data.fraction"
@@ -63,6 +64,7 @@ def build(
         metric=retrieval_metric(base),
         metric_label="text-to-video R@1 (%)",
         baseline={KEY: max(values)},
+        controls=null_arm(base),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from simvtp.config.data_config import MANIFEST_DATASETS
 from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import INITIAL
 from simvtp.config.overrides import CHOOSERS, replace_keys
 from simvtp.config.tree import flatten
 from simvtp.config.validation import check
@@ -24,6 +25,7 @@ from simvtp.errors import ConfigError
 from simvtp.resolve import finalise
 
 Cell = Mapping[str, Any]  # {"masks.video_ratio": 0.9, "masks.text_ratio": 0.75}
+NO_PRETRAINING = "no pre-training"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Ablation:
         baseline: the cell that the report compares the others with; None, or not in the grid: the
             published optimum, else the first cell.
         extra_points: cells outside the product, with a value for each axis.
+        controls: rows outside the grid, such as no pre-training: {name: settings}. In the cell of a
+            control the first axis has its name and the others None.
         dataset: name of the data in the report; empty: that of the base experiment.
     """
 
@@ -122,6 +126,7 @@ class Ablation:
     published_optimum: Cell | None = None
     baseline: Cell | None = None
     extra_points: tuple[Cell, ...] = ()
+    controls: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dataset: str = ""
 
     def __post_init__(self) -> None:
@@ -149,11 +154,13 @@ class Ablation:
                     )
 
     def cells(self) -> tuple[dict[str, Any], ...]:
-        """Returns the product of the axes, then the extra points, without repeats."""
+        """Returns the product of the axes, the extra points and the controls, without repeats."""
         keys = [axis.key for axis in self.axes]
         product = itertools.product(*(axis.values for axis in self.axes))
         extra = (tuple(cell[key] for key in keys) for cell in self.extra_points)
-        once = dict.fromkeys((*product, *extra))
+        others = (None,) * (len(keys) - 1)
+        controls = ((name, *others) for name in self.controls)
+        once = dict.fromkeys((*product, *extra, *controls))
         return tuple(dict(zip(keys, values, strict=True)) for values in once)
 
     def points(self) -> tuple[Point, ...]:
@@ -179,9 +186,7 @@ class Ablation:
     def _point(self, base: Experiment, cell: Cell, seed: int) -> Point:
         name = self.point_name(cell, seed)
         try:
-            changes: dict[str, Any] = {}
-            for axis in self.axes:
-                changes |= axis.settings_of(cell[axis.key])
+            changes = self._settings(cell)
             experiment = replace_keys(dataclasses.replace(base, seed=seed), changes)
             if experiment.data == base.data:
                 check(experiment)
@@ -192,17 +197,40 @@ class Ablation:
                 f"the point '{name}' of the ablation '{self.name}' is impossible: {error}"
             ) from None
         resolved = flatten(experiment)
+        control = self._control(cell) is not None
         shown = {
             axis.key: cell[axis.key]
-            if axis.settings
+            if control or axis.settings
             else resolved[CHOOSERS.get(axis.key, axis.key)]
             for axis in self.axes
         }
         return Point(shown, seed, experiment, name)
 
+    def _control(self, cell: Cell) -> str | None:
+        """Returns the name of the control that a cell is; None for a cell of the grid."""
+        first = cell[self.axes[0].key]
+        return first if isinstance(first, str) and first in self.controls else None
+
+    def _settings(self, cell: Cell) -> dict[str, Any]:
+        control = self._control(cell)
+        if control is not None:
+            return dict(self.controls[control])
+        changes: dict[str, Any] = {}
+        for axis in self.axes:
+            changes |= axis.settings_of(cell[axis.key])
+        return changes
+
+    @property
+    def varied_keys(self) -> frozenset[str]:
+        """Settings that a user cannot give by `key=value`, because the cells differ in them."""
+        ours = {key for settings in self.controls.values() for key in settings}
+        return frozenset(ours.union(*((axis.key, *axis.keys) for axis in self.axes)))
+
     def point_name(self, cell: Cell, seed: int) -> str:
         """Returns `video 0.90 text 0.75`, with the seed if there are several."""
+        control = self._control(cell)
         parts = [f"{axis.name} {_number(cell[axis.key])}" for axis in self.axes]
+        parts = parts if control is None else [control]
         return " ".join(parts + ([f"seed {seed}"] if len(self.seeds) > 1 else []))
 
     @cached_property
@@ -225,6 +253,7 @@ class Ablation:
                 {"key": axis.key, "label": axis.label, "values": list(axis.values)}
                 for axis in self.axes
             ],
+            "controls": list(self.controls),
             "seeds": list(dict.fromkeys(self.seeds)),
             "metric": self.metric,
             "metric_label": self.metric_label,
@@ -247,6 +276,17 @@ def dataset_name(experiment: Experiment) -> str:
     """
     data = experiment.data
     return Path(data.manifest).stem if data.dataset in MANIFEST_DATASETS else data.dataset
+
+
+def null_arm(base: Experiment) -> dict[str, dict[str, Any]]:
+    """Returns the control `no pre-training`: the initial weights, fine-tuned as every cell is.
+
+    Without fine-tuning, or with a re-ranking by a matching head that initial weights lack, there is
+    no such arm.
+    """
+    if not base.finetune.enabled or base.evaluate.rerank:
+        return {}
+    return {NO_PRETRAINING: {"finetune.init": INITIAL}}
 
 
 def retrieval_metric(experiment: Experiment, metric: str = "R1", direction: str = "t2v") -> str:

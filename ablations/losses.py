@@ -17,13 +17,20 @@ and answer nothing that these do not; `--subsets MVM+VTC` runs them all the same
 allowed: it needs a wrong clip for each text, which is drawn at random, not by VTC similarity. At
 least one objective must be on.
 
+Three controls answer what no subset can. `none`: no pre-training, the initial weights fine-tuned as
+in every row; a subset below it does harm. `text only`: MLM with the video never shown
+(`model.mlm_video=none`); what MLM gains over it comes from the clips. `shuffled pairs`: all
+objectives, each clip with the caption of another one (`data.pairing=shuffled`); what all four gain
+over it comes from the right pairs.
+
 An objective that is off costs nothing: its decoder or head is not built. The table has retrieval
 after fine-tuning, which trains the features of every cell with the same contrastive loss; without
 VTC the zero-shot values are those of features that were never trained to be compared, and are no
 measure of the pre-training.
 
-Command: `python sweeps/run.py losses` (recipe `tiny`: the four subsets of the paper's claim),
-`--full-grid` (eleven), `--weights vtc=0.5,1,2 --subsets MVM+MLM+VTC+VTM`.
+Command: `python sweeps/run.py losses` (recipe `tiny`: the controls, each objective alone, the two
+pairs and all four), `--full-grid` (eleven subsets), `--subsets "none,MLM,text only"`, `--weights
+vtc=0.5,1,2 --subsets MVM+MLM+VTC+VTM`.
 Cost: at most a run of the recipe for each cell and seed.
 """
 
@@ -31,17 +38,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ablations.command_line import AxisOption, CommandLine
 from ablations.design import Ablation, Axis, retrieval_metric
 from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import INITIAL
 from simvtp.errors import ConfigError
 
 OBJECTIVES = ("MVM", "MLM", "VTC", "VTM")
 ALL = "MVM+MLM+VTC+VTM"
-SMALL = ("MVM+MLM", "MVM+MLM+VTC", "MVM+MLM+VTM", ALL)
+NONE, TEXT_ONLY, SHUFFLED = "none", "text only", "shuffled pairs"
+CONTROLS = (NONE, TEXT_ONLY, SHUFFLED)
+SMALL = (*CONTROLS, *OBJECTIVES, "VTC+VTM", "MVM+MLM", ALL)
 ALL_BUT_ONE = ("MVM+MLM+VTC", "MVM+MLM+VTM", "MVM+VTC+VTM", "MLM+VTC+VTM")
-SENSIBLE = (*OBJECTIVES, "MVM+MLM", "VTC+VTM", *ALL_BUT_ONE, ALL)
+SENSIBLE = (*CONTROLS, *OBJECTIVES, "MVM+MLM", "VTC+VTM", *ALL_BUT_ONE, ALL)
 
 
 def build(
@@ -55,26 +66,28 @@ def build(
 
     Args:
         base: the experiment that every cell changes.
-        subsets: names such as `MVM+MLM`, in any order of the parts; default: four for the recipe
-            `tiny` (unless `full`), else eleven.
+        subsets: controls, and names such as `MVM+MLM`, in any order of the parts; default: `SMALL`
+            for the recipe `tiny` (unless `full`), else `SENSIBLE`.
         weights: `vtc=0.5,1,2`, with commas also between objectives; the weights of several
             objectives are combined.
         seeds: each cell is run once per seed.
-        full: all eleven subsets by default.
+        full: `SENSIBLE` by default.
 
     Raises:
         ConfigError: a subset or a weight has another form.
     """
     small = base.name == "tiny" and not full
-    wanted = [read_subset(name) for name in subsets or (SMALL if small else SENSIBLE)]
     variants = read_weights(weights)
-    settings = {}
-    for subset in wanted:
-        for values in itertools.product(*(variants.get(name, (1.0,)) for name in subset)):
+    settings: dict[str, dict[str, Any]] = {}
+    for name in subsets or (SMALL if small else SENSIBLE):
+        control = name.strip().lower()
+        if control in CONTROLS:
+            settings[control] = control_settings(control)
+            continue
+        subset = read_subset(name)
+        for values in itertools.product(*(variants.get(one, (1.0,)) for one in subset)):
             on = dict(zip(subset, values, strict=True))
-            settings[cell_name(on)] = {
-                f"losses.{name.lower()}": on.get(name, 0.0) for name in OBJECTIVES
-            }
+            settings[cell_name(on)] = switched_on(on)
     return Ablation(
         name="losses",
         title="Objectives of the pre-training",
@@ -89,6 +102,20 @@ def build(
         metric_label="text-to-video R@1 (%)",
         published_optimum={"losses": ALL},
     )
+
+
+def switched_on(weights: Mapping[str, float]) -> dict[str, Any]:
+    """Returns the settings of these weights; every other objective is off."""
+    return {f"losses.{name.lower()}": weights.get(name, 0.0) for name in OBJECTIVES}
+
+
+def control_settings(name: str) -> dict[str, Any]:
+    """Returns the settings of a control: see the head of the file."""
+    if name == NONE:
+        return {"finetune.init": INITIAL}
+    if name == TEXT_ONLY:
+        return {**switched_on({"MLM": 1.0}), "model.mlm_video": "none"}
+    return {**switched_on(dict.fromkeys(OBJECTIVES, 1.0)), "data.pairing": "shuffled"}
 
 
 def cell_name(weights: Mapping[str, float]) -> str:
@@ -107,7 +134,7 @@ def read_subset(text: str) -> tuple[str, ...]:
         if part not in OBJECTIVES:
             raise ConfigError(
                 f"'{text}' is not a set of objectives: write some of {', '.join(OBJECTIVES)} "
-                f"with + between, such as {SMALL[1]}."
+                f"with + between, such as {ALL_BUT_ONE[0]}, or one of {', '.join(CONTROLS)}."
             )
     return tuple(name for name in OBJECTIVES if name in parts)
 
@@ -139,8 +166,8 @@ COMMAND_LINE = CommandLine(
         AxisOption(
             "--subsets",
             "subsets",
-            f"sets of objectives (default: {', '.join(SMALL)} for tiny, "
-            "else all eleven sensible ones)",
+            f"sets of objectives and controls (default: {', '.join(SMALL)} for tiny, "
+            "else all eleven sensible sets)",
             str,
         ),
         AxisOption(

@@ -7,9 +7,12 @@ Expected: text-to-video R@1 rises from (0.50, 0.15) towards (0.90, 0.75). Our re
 hidden words can be guessed from the other words without looking at the video. On a small data set
 with a small model the optimum may lie elsewhere; results are reported as they come out.
 
+A row outside the grid, `no pre-training`, fine-tunes the initial weights: only what lies above it
+was gained by pre-training.
+
 Command: `python sweeps/mask_ratio.py` (recipe `tiny`: the four corners that hold BERT's ratio and
-the published optimum), `python sweeps/mask_ratio.py --recipe base --full-grid --data webvid.csv
---executor slurm` (all 48 cells).
+the published optimum, and no pre-training), `python sweeps/mask_ratio.py --recipe base --full-grid
+--data webvid.csv --executor slurm` (all 48 cells).
 Cost: `tiny` is meant for a laptop (minutes a point on 2 cores). The full grid of `base` is 48
 pre-trainings of ViT-B, not measured.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ablations.design import Ablation, Axis, retrieval_metric
+from ablations.design import Ablation, Axis, null_arm, retrieval_metric
 from simvtp.config.experiment_config import Experiment
 
 VIDEO_KEY, TEXT_KEY = "masks.video_ratio", "masks.text_ratio"
@@ -65,4 +68,5 @@ def build(
         metric=retrieval_metric(base),
         metric_label="text-to-video R@1 (%)",
         published_optimum=PUBLISHED_OPTIMUM,
+        controls=null_arm(base),
     )

@@ -124,6 +124,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
             "not divisible by model.decoder_heads",
         ),
         (["model.learned_temperature=true", "losses.vtc=0"], "is for the contrastive loss"),
+        (["model.mlm_video=none"], "MLM must be the only objective"),
     ],
 )
 def test_impossible_experiments_are_refused(assignments: list[str], words: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.analysis.cell_model import POWER, detectable, seeds_needed
+from reports.analysis.cell_model import POWER, CellModel, detectable, seeds_needed
 from reports.analysis.paired_bootstrap import paired, why_unpaired
 from reports.analysis.seed_statistics import Difference, SeedSummary, holm
 from reports.analysis.sweep_model import against, baseline_of, sweep_model
@@ -113,7 +113,9 @@ def _outcome(found: Difference, metric: Metric) -> str:
 
 def names(sweep: SweepResults, cell: CellValues, other: CellValues) -> tuple[str, str]:
     """Returns both cells by the settings that differ: `text mask ratio 0.75` and `0.15`."""
-    axes = sweep.plan.axes
+    axes, plan = sweep.plan.axes, sweep.plan
+    if plan.is_control(cell) or plan.is_control(other):
+        return plan.describe(cell), plan.describe(other)
     differing = [(axis, a, b) for axis, a, b in zip(axes, cell, other, strict=True) if a != b]
     first = ", ".join(f"{axis.label} {axis.text(a)}" for axis, a, _ in differing)
     if len(differing) == 1:
@@ -219,17 +221,22 @@ def _verdict(metric: Metric, one: Comparison) -> str:
     return one.outcome
 
 
+def method_note(model: CellModel | None) -> str:
+    """Names the test over seeds."""
+    return f"Over seeds: {model.method if model else 'no test'}."
+
+
 def model_notes(sweep: SweepResults) -> list[str]:
     """Returns the method over seeds, the rule of the verdict and the detectable difference."""
     metric, fitted = metric_of(sweep.plan.column[1]), sweep_model(sweep)
-    if fitted.model is None:
-        return ["Over seeds: no test."]
     model = fitted.model
+    if model is None:
+        return [method_note(model)]
     within = ""
     if metric.margin is not None:
         within = f", equivalent if it lies within ±{metric.text(metric.margin)} {metric.label}"
     notes = [
-        f"Over seeds: {model.method}.",
+        method_note(model),
         f"Verdict: different if the interval over seeds excludes 0{within}, otherwise undecided.",
     ]
     others = len(model.means) - 1
@@ -278,7 +285,7 @@ def _row(
     middle: list[Cell],
     verdict: str,
 ) -> tuple[Cell, ...]:
-    labels = [Cell(axis.text(value)) for axis, value in zip(sweep.plan.axes, cell, strict=True)]
+    labels = [Cell(text) for text in sweep.plan.labels(cell)]
     spread = "" if summary.std is None else metric.text(summary.std)
     values = [
         Cell(str(summary.n)),

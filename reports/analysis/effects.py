@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis.cell_model import CellModel, Floats, f_test, simultaneous
-from reports.analysis.comparisons import interval_text, model_notes, p_text, signed
+from reports.analysis.comparisons import interval_text, method_note, p_text, signed
 from reports.analysis.seed_statistics import Difference
-from reports.analysis.sweep_model import sweep_model
+from reports.analysis.sweep_model import grid_model
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
 from reports.study.report_plan import SEARCH, CellValues, PlannedAxis
@@ -51,7 +51,7 @@ def effects(sweep: SweepResults) -> tuple[Effect, ...]:
     """Returns the analysis of the plan's metric; nothing without a model or for a search."""
     if sweep.plan.kind == SEARCH:
         return ()
-    fitted = sweep_model(sweep)
+    fitted = grid_model(sweep)
     model = fitted.model
     if model is None or not model.equal_variances:
         return ()
@@ -228,7 +228,7 @@ def effect_tables(sweep: SweepResults) -> tuple[Table, ...]:
     notes = [
         f"Differences in {metric.label}. Intervals and p-values hold simultaneously for the "
         "contrasts of one group: the values of one axis, or the rungs of a ladder.",
-        model_notes(sweep)[0],
+        method_note(grid_model(sweep).model),
     ]
     if any(one.test for one in found):
         notes.append("F tests: one for each effect, not corrected for their number.")

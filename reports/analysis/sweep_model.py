@@ -42,6 +42,16 @@ def sweep_model(sweep: SweepResults) -> SweepModel:
     return found
 
 
+def grid_model(sweep: SweepResults) -> SweepModel:
+    """Fits the model of the cells of the grid alone, without the rows outside it."""
+    fitted = sweep_model(sweep)
+    cells = tuple(cell for cell in fitted.cells if not sweep.plan.is_control(cell))
+    if len(cells) == len(fitted.cells):
+        return fitted
+    model = fit([sweep.values(cell, *sweep.plan.column) for cell in cells])
+    return SweepModel(cells, fitted.same_as, model)
+
+
 def _sweep_model(sweep: SweepResults) -> SweepModel:
     first = baseline_of(sweep)
     measured = [cell for cell in sweep.plan.cells if sweep.values(cell, *sweep.plan.column)]

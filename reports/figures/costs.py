@@ -118,7 +118,7 @@ def cost_tables(sweep: SweepResults) -> tuple[Table, ...]:
     rows = []
     for cell in plan.cells:
         summary = sweep.summary(cell, key, name)
-        labels = [Cell(axis.text(value)) for axis, value in zip(plan.axes, cell, strict=True)]
+        labels = [Cell(text) for text in plan.labels(cell)]
         score = Cell(metric.text(summary.mean) if summary else MISSING)
         count = Cell(str(len(sweep.by_cell[cell])))
         rows.append((*labels, count, score, *_cost_cells(sweep.by_cell[cell])))
@@ -203,8 +203,7 @@ def draw(sweep: SweepResults) -> Figure:
     named = len(points) <= len(MARKERS)
     labels = []
     for point in points:
-        texts = (axis.text(value) for axis, value in zip(plan.axes, point.cell, strict=True))
-        labels.append(", ".join(texts))
+        labels.append(", ".join(filter(None, plan.labels(point.cell))))
     # A legend of long names at the side would leave the axes no room.
     below = named and any(len(label) > LONG_LABEL for label in labels)
     height = max(2.6, 1.2 + 0.17 * len(points) * named)

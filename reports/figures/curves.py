@@ -31,7 +31,7 @@ from reports.figures.style import (
 )
 from reports.output.escaping import file_stem
 from reports.output.metric_formats import Metric, metric_of
-from reports.output.tables import baselines_text, chance_text
+from reports.output.tables import chance_text, levels_text
 from reports.study.report_plan import PlannedAxis
 from reports.study.sweep_results import SweepResults
 
@@ -68,7 +68,8 @@ def curve_plots(sweep: SweepResults) -> list[Plot]:
     plots = []
     for number, along in enumerate(plan.axes if len(plan.axes) <= 2 else ()):
         lines = plan.axes[1 - number] if len(plan.axes) == 2 else None
-        measured = {cell[number] for cell in plan.cells if sweep.values(cell, *plan.column)}
+        gridded = (cell for cell in plan.cells if not plan.is_control(cell))
+        measured = {cell[number] for cell in gridded if sweep.values(cell, *plan.column)}
         plots += [_curve_plot(sweep, along, lines)] if len(measured) > 1 else []
     return plots
 
@@ -79,7 +80,7 @@ def _curve_plot(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | No
     chance = chance_text(sweep)
     if chance:
         chance = f"Dashed: chance ({chance}); the legend says if it lies outside the axis."
-    others = f"Dash-dotted: {'; '.join(baselines_text(sweep))}." if baselines_text(sweep) else ""
+    others = f"Dash-dotted: {'; '.join(levels_text(sweep))}." if levels_text(sweep) else ""
     optimum = _optimum_on(sweep, along)
     dotted = (
         f"Dotted: {along.label} of the published optimum ({along.text(optimum)})."
@@ -108,7 +109,7 @@ def curve(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None) ->
     """
     made = [line for line in lines_of(sweep, along, lines) if any(line.summaries)]
     figure = Figure(
-        figsize=(WIDTH, _height(along, len(made), len(sweep.baselines(*sweep.plan.column)))),
+        figsize=(WIDTH, _height(along, len(made), len(sweep.levels(*sweep.plan.column)))),
         layout="constrained",
     )
     axes = figure.subplots()
@@ -236,7 +237,7 @@ def _guess_lines(sweep: SweepResults, axes: Axes, values: list[float]) -> list[L
 
 def _baseline_values(sweep: SweepResults) -> list[float]:
     return [
-        value for cells in sweep.baselines(*sweep.plan.column).values() for value in cells.values()
+        value for cells in sweep.levels(*sweep.plan.column).values() for value in cells.values()
     ]
 
 

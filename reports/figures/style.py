@@ -191,7 +191,7 @@ def baseline_lines(
     band: Callable[..., object],
     between: str = "\n",
 ) -> list[Line2D]:
-    """Draws the level of each baseline of the plan's metric, dash-dotted.
+    """Draws the level of each baseline and control of the plan's metric, dash-dotted.
 
     If the level differs between cells, a band is drawn between the lowest and the highest.
 
@@ -205,7 +205,7 @@ def baseline_lines(
         The entries of the legend.
     """
     metric, handles = metric_of(sweep.plan.column[1]), []
-    baselines = sweep.baselines(*sweep.plan.column).items()
+    baselines = sweep.levels(*sweep.plan.column).items()
     for (name, cells), color in zip(baselines, itertools.cycle(BASELINE_COLORS), strict=False):
         low, high = min(cells.values()), max(cells.values())
         style: dict[str, Any] = {"linestyle": (0, (6, 2, 1, 2)), "color": color, "linewidth": 1.1}

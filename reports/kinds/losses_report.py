@@ -33,8 +33,14 @@ PART = re.compile(
 )
 
 
+# Rows without a set of losses, or with more than the set.
+CONTROLS = ("none", "text only", "shuffled pairs")
+
+
 def parts(name: str) -> dict[str, str] | None:
     """Returns {loss: tick or weight} of `MVM+MLM+0.5 VTC`; None for a name of another form."""
+    if name in CONTROLS:
+        return {}
     found: dict[str, str] = {}
     for part in name.split("+"):
         match = PART.fullmatch(part.strip())
@@ -48,10 +54,12 @@ def tables(sweep: SweepResults) -> tuple[Table, ...]:
     """Lays out a column for each loss; other names, or several axes, get the table of a grid."""
     plan = sweep.plan
     weights = {cell: parts(_name(sweep, cell)) for cell in plan.cells}
-    if len(plan.axes) != 1 or not all(weights.values()):
+    if len(plan.axes) != 1 or None in weights.values() or not any(weights.values()):
         return headline(sweep)
     names = list(dict.fromkeys(loss for on in weights.values() for loss in on or ()))
+    controls = [cell for cell in plan.cells if not weights[cell]]
     columns = [
+        *([Column("control", is_label=True)] if controls else []),
         *(Column(name, is_label=True) for name in names),
         Column(plan.metric_label),
         Column("n"),
@@ -60,6 +68,8 @@ def tables(sweep: SweepResults) -> tuple[Table, ...]:
     rows = []
     for cell, value in zip(plan.cells, made, strict=True):
         ticks = [Cell((weights[cell] or {}).get(name, "")) for name in names]
+        if controls:
+            ticks.insert(0, Cell(_name(sweep, cell) if cell in controls else ""))
         count = seed_count(sweep, cell, len(sweep.values(cell, *plan.column)))
         rows.append((*ticks, value, count))
     return (headline_table(sweep, columns, rows),)

@@ -6,7 +6,7 @@ report type (`reports.kinds`) decides which tables a report has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,12 +27,13 @@ def grid(sweep: SweepResults) -> tuple[Table, ...]:
     """Lays out the first axis down and the second across.
 
     Planned cells outside the product of the axes get a row or column of their own; cells of the
-    frame that were not planned stay empty.
+    frame that were not planned stay empty. Controls have a table of their own.
     """
     plan = sweep.plan
     down, across = plan.axes
-    rows_of = _in_order([*down.values, *(cell[0] for cell in plan.cells)], down)
-    columns_of = _in_order([*across.values, *(cell[1] for cell in plan.cells)], across)
+    gridded = [cell for cell in plan.cells if not plan.is_control(cell)]
+    rows_of = _in_order([*down.values, *(cell[0] for cell in gridded)], down)
+    columns_of = _in_order([*across.values, *(cell[1] for cell in gridded)], across)
     frame = [(row, column) for row in rows_of for column in columns_of]
     made = dict(zip(frame, value_cells(sweep, frame, *plan.column), strict=True))
     columns = [
@@ -42,7 +43,22 @@ def grid(sweep: SweepResults) -> tuple[Table, ...]:
     rows = [
         (Cell(down.text(row)), *(made[row, column] for column in columns_of)) for row in rows_of
     ]
-    return (headline_table(sweep, columns, rows),)
+    return (headline_table(sweep, columns, rows), *_control_table(sweep))
+
+
+def _control_table(sweep: SweepResults) -> tuple[Table, ...]:
+    """Lays out the rows outside a grid, which are not ranked with its cells."""
+    plan = sweep.plan
+    if not plan.control_cells:
+        return ()
+    columns = (Column("outside the grid", is_label=True), Column(plan.metric_label), Column("n"))
+    rows = []
+    made = value_cells(sweep, plan.control_cells, *plan.column)
+    for cell, value in zip(plan.control_cells, made, strict=True):
+        count = seed_count(sweep, cell, len(sweep.values(cell, *plan.column)))
+        rows.append((Cell(plan.describe(cell)), replace(value, rank=0), count))
+    caption = f"{plan.title}: {plan.metric_label} outside the grid, under the same protocol."
+    return (Table(f"{plan.ablation}_controls", caption, columns, tuple(rows), ()),)
 
 
 def _in_order(values: Sequence[Any], axis: PlannedAxis) -> list[Any]:
@@ -128,7 +144,7 @@ def seed_count(sweep: SweepResults, cell: CellValues, number: int) -> Cell:
 
 def cell_labels(sweep: SweepResults, cell: CellValues) -> tuple[Cell, ...]:
     """Returns the values of a cell as labels, the published optimum marked."""
-    made = [Cell(axis.text(value)) for axis, value in zip(sweep.plan.axes, cell, strict=True)]
+    made = [Cell(text) for text in sweep.plan.labels(cell)]
     if cell == sweep.plan.published_optimum:
         made[-1] = replace(made[-1], marks=(DAGGER,))
     return tuple(made)
@@ -149,11 +165,21 @@ def chance_text(sweep: SweepResults) -> str:
 
 def baselines_text(sweep: SweepResults) -> tuple[str, ...]:
     """Returns `prior: accuracy 31.00 %` for each baseline of the plan's metric."""
+    return _levels_text(sweep, sweep.baselines(*sweep.plan.column))
+
+
+def levels_text(sweep: SweepResults) -> tuple[str, ...]:
+    """Returns the same of the baselines and of the rows outside a grid."""
+    return _levels_text(sweep, sweep.levels(*sweep.plan.column))
+
+
+def _levels_text(
+    sweep: SweepResults, levels: Mapping[str, Mapping[CellValues, float]]
+) -> tuple[str, ...]:
     metric = metric_of(sweep.plan.column[1])
-    found = sweep.baselines(*sweep.plan.column)
     return tuple(
         f"{name}: {metric.label} {range_text(metric, values.values())}"
-        for name, values in found.items()
+        for name, values in levels.items()
     )
 
 

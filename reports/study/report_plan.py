@@ -110,6 +110,8 @@ class StudyPlan:
         objectives: of a search; a grid has none. So are `sampler`, `pruner` and `trials`.
         trials: number of trials that were asked for.
         baseline: the cell that others are compared with, or None.
+        controls: names of the rows outside the grid; the first value of such a cell is its name,
+            the others are None.
     """
 
     sweep_id: str
@@ -131,6 +133,7 @@ class StudyPlan:
     pruner: str = ""
     trials: int = 0
     baseline: CellValues | None = None  # the cell that others are compared with
+    controls: tuple[str, ...] = ()
 
     @staticmethod
     def from_dict(values: Mapping[str, Any], make_axis: MakeAxis | None = None) -> StudyPlan:
@@ -179,20 +182,32 @@ class StudyPlan:
             pruner=_named(values.get("pruner")),
             trials=int(values.get("trials", 0)),
             baseline=_cell(values.get("baseline"), axes),
+            controls=tuple(values.get("controls", ())),
         )
 
     @cached_property
     def cells(self) -> tuple[CellValues, ...]:
         """The planned cells, each once, in the order of the axes' values.
 
-        The cells of a search come in the order in which they were proposed.
+        Controls come first. The cells of a search come in the order in which they were proposed.
         """
         planned = dict.fromkeys(point.cell for point in self.points)
         if self.kind == SEARCH:
             return tuple(planned)
         return tuple(sorted(planned, key=self._order))
 
+    @property
+    def control_cells(self) -> tuple[CellValues, ...]:
+        """The planned rows outside the grid."""
+        return tuple(cell for cell in self.cells if self.is_control(cell))
+
+    def is_control(self, cell: CellValues) -> bool:
+        """Returns True for a row outside the grid."""
+        return bool(cell) and cell[0] in self.controls
+
     def _order(self, cell: CellValues) -> list[int]:
+        if self.is_control(cell):
+            return [-1, self.controls.index(cell[0])]
         return [axis.values.index(value) for axis, value in zip(self.axes, cell, strict=True)]
 
     @property
@@ -202,12 +217,20 @@ class StudyPlan:
         return name.key, name.metric
 
     def describe(self, cell: CellValues) -> str:
-        """Returns `video mask ratio 0.90, text mask ratio 0.75`."""
+        """Returns `video mask ratio 0.90, text mask ratio 0.75`, or the name of a control."""
+        if self.is_control(cell):
+            return str(cell[0])
         return ", ".join(
             f"{axis.label} {axis.text(value)}"
             for axis, value in zip(self.axes, cell, strict=True)
             if value is not None
         )
+
+    def labels(self, cell: CellValues) -> tuple[str, ...]:
+        """Returns the values of a cell in words; a control has its name in place of the first."""
+        if self.is_control(cell):
+            return (str(cell[0]), *("" for _ in cell[1:]))
+        return tuple(axis.text(value) for axis, value in zip(self.axes, cell, strict=True))
 
     def settings(self, cell: CellValues) -> dict[str, Any]:
         """Returns a cell as {key of the axis: value}."""
@@ -227,8 +250,10 @@ def hashable(value: Any) -> Any:
 def _axes(plan: Mapping[str, Any], make: MakeAxis) -> tuple[PlannedAxis, ...]:
     """Returns the axes, each with the values of the grid and those that only extra points have."""
     made = []
+    controls = plan.get("controls", ())
     for entry in plan["axes"]:
         used = [point["cell"].get(entry["key"]) for point in plan["points"]]
+        used = [value for value in used if not (isinstance(value, str) and value in controls)]
         made.append(_with_used(make(entry, plan), used))
     return tuple(made)
 

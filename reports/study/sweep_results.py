@@ -146,6 +146,15 @@ class SweepResults:
             for name, cells in found.items()
         }
 
+    def levels(self, key: str, metric: str) -> dict[str, dict[CellValues, float]]:
+        """Returns the baselines, and each row outside the grid as a level of its own mean."""
+        found = self.baselines(key, metric)
+        for cell in self.plan.control_cells:
+            values = self.values(cell, key, metric).values()
+            if values:
+                found[self.plan.describe(cell)] = {cell: fmean(values)}
+        return found
+
     def example(self, key: str) -> Result:
         """Returns any result of this column; within a column the protocol is the same.
 

@@ -59,6 +59,11 @@ class DataConfig:
         "nested part of the training videos that pre-training sees, by hash of the id; the "
         "number of steps is that of all videos",
     )
+    pairing: Literal["own", "shuffled"] = added(
+        "own",
+        "captions in pre-training; shuffled = of another training clip each, a fixed choice by the "
+        "seed (a control)",
+    )
     stride: int = setting(4, "frames between two sampled frames")
     frame_window: Literal["tight", "whole"] = added(
         "tight",

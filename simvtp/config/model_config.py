@@ -92,6 +92,9 @@ class SimVTPConfig(ModelConfig):
     contrastive_video: Literal["masked", "clean"] = setting(
         "masked", "the tubes that VTC and VTM see; clean = all; masked = released"
     )
+    mlm_video: Literal["visible", "none"] = added(
+        "visible", "the tubes that MLM sees; none = text alone (a control, with MLM as sole loss)"
+    )
     reuse_pair_pass: bool = setting(
         True, "VTM positives come from the MVM/MLM pass; false = released: from a second pass"
     )

@@ -14,8 +14,7 @@ from simvtp.config.experiment_config import (
     method_configs,
     task_config,
 )
-from simvtp.config.tree import SettingsTree, field_types, flatten, setting_types
-from simvtp.config.validation import read_value
+from simvtp.config.tree import SettingsTree, field_types, flatten, read_value, setting_types
 from simvtp.errors import ConfigError
 
 C = TypeVar("C", bound=SettingsTree)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import field
-from typing import Any, Protocol, TypeGuard, TypeVar
+from typing import Any, Literal, Protocol, TypeGuard, TypeVar
 
 from simvtp.errors import ConfigError
 
 T = TypeVar("T")
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class SettingsTree(Protocol):
@@ -124,6 +126,32 @@ def setting_types(config: SettingsTree, prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + name] = hint
     return found
+
+
+def read_value(key: str, value: Any, hint: Any) -> Any:
+    """Returns the value of a setting from text, by the type that the setting has.
+
+    Raises:
+        ConfigError: the text is no value of that type.
+    """
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(
+                f"{key}={value}: must be one of {', '.join(map(str, typing.get_args(hint)))}."
+            )
+        return value
+    if hint is bool:
+        if str(value).lower() not in _BOOLEANS:
+            raise ConfigError(f"{key}={value}: must be true or false.")
+        return _BOOLEANS[str(value).lower()]
+    try:
+        read = hint(value) if not isinstance(value, hint) or isinstance(value, bool) else value
+    except (TypeError, ValueError, OverflowError):
+        what = {int: "a whole number", float: "a number"}.get(hint, hint.__name__)
+        raise ConfigError(f"{key}={value}: must be {what}.") from None
+    if isinstance(read, float) and not math.isfinite(read):
+        raise ConfigError(f"{key}={value}: must be a finite number.")
+    return read
 
 
 def build(

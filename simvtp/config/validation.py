@@ -25,39 +25,12 @@ from simvtp.config.finetune_config import (
 from simvtp.config.mask_counts import frame_curriculum, hidden_per_slot, mask_units
 from simvtp.config.model_config import MACConfig, MACMaskConfig, ModelConfig, SimVTPConfig
 from simvtp.config.train_config import TrainConfig
-from simvtp.config.tree import flatten, setting_types
+from simvtp.config.tree import flatten, read_value, setting_types
 from simvtp.errors import ConfigError
 
 MOST_SEGMENTS = 64  # of a video in grounding: 2,080 candidates
 LARGEST_SEED = 2**63 - 1
 _SIZES = ("image_size", "frames", "patch_size", "dim", "depth", "heads")
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-def read_value(key: str, value: Any, hint: Any) -> Any:
-    """Returns the value of a setting from text, by the type that the setting has.
-
-    Raises:
-        ConfigError: the text is no value of that type.
-    """
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise ConfigError(
-                f"{key}={value}: must be one of {', '.join(map(str, typing.get_args(hint)))}."
-            )
-        return value
-    if hint is bool:
-        if str(value).lower() not in _BOOLEANS:
-            raise ConfigError(f"{key}={value}: must be true or false.")
-        return _BOOLEANS[str(value).lower()]
-    try:
-        read = hint(value) if not isinstance(value, hint) or isinstance(value, bool) else value
-    except (TypeError, ValueError, OverflowError):
-        what = {int: "a whole number", float: "a number"}.get(hint, hint.__name__)
-        raise ConfigError(f"{key}={value}: must be {what}.") from None
-    if isinstance(read, float) and not math.isfinite(read):
-        raise ConfigError(f"{key}={value}: must be a finite number.")
-    return read
 
 
 def check(experiment: Experiment) -> None:
@@ -147,6 +120,11 @@ def _check_method(experiment: Experiment) -> None:
             _check_simvtp(model)
             if model.encoders == "two":
                 _check_two_encoders(experiment, model)
+            if model.mlm_video == "none" and experiment.losses.wanted != ("mlm",):
+                raise ConfigError(
+                    "model.mlm_video=none shows text alone, so MLM must be the only objective: "
+                    "set losses.mvm=0 losses.vtc=0 losses.vtm=0."
+                )
             if model.learned_temperature and "vtc" not in experiment.losses.wanted:
                 raise ConfigError(
                     "model.learned_temperature=true is for the contrastive loss, but losses.vtc=0: "

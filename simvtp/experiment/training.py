@@ -5,16 +5,19 @@ A task may be trained a second time as its text-only baseline.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
 from simvtp.batch import Batch, Masks
+from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import INITIAL
 from simvtp.config.train_config import TrainConfig
 from simvtp.config.tree import to_dict
-from simvtp.data.loading.sample_order import SampleOrder
+from simvtp.data.clips import Clip
+from simvtp.data.loading.sample_order import SampleOrder, partners
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.errors import ConfigError, Stopped, StopReason
@@ -61,7 +64,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
         )
     loader = together(
         lambda: TrainLoader(
-            take_fraction(clips, experiment.data.fraction),
+            pretraining_clips(clips, experiment),
             context.tokenizer,
             data=experiment.data,
             model=experiment.model,
@@ -88,6 +91,21 @@ def pretrain(context: ExperimentContext) -> list[Result]:
         context.draw_masks,
     )
     return []
+
+
+def pretraining_clips(clips: Sequence[Clip], experiment: Experiment) -> tuple[Clip, ...]:
+    """Returns the training clips that pre-training sees, with the captions that it sees.
+
+    With `data.pairing=shuffled` each has the captions of another one of them.
+    """
+    chosen = take_fraction(clips, experiment.data.fraction)
+    if experiment.data.pairing == "own":
+        return chosen
+    others = partners(len(chosen), experiment.seed)
+    return tuple(
+        replace(clip, captions=chosen[other].captions)
+        for clip, other in zip(chosen, others.tolist(), strict=True)
+    )
 
 
 def _initialise(context: ExperimentContext, model: nn.Module) -> list[ConversionReport]:

@@ -142,7 +142,7 @@ class GridComparison(_Named):
 
     @property
     def varied_keys(self) -> frozenset[str]:
-        return frozenset(key for axis in self._grid.axes for key in (axis.key, *axis.keys))
+        return self._grid.varied_keys
 
     @property
     def axis_keys(self) -> dict[str, str]:

@@ -74,7 +74,7 @@ def test_the_points_are_possible_and_differ_only_in_what_is_compared(
         == 2 * len(ablation.cells())
         == 2 * len(cells)
     ), "no cell is another one"
-    varied = {key for axis in ablation.axes for key in axis.keys}
+    varied = ablation.varied_keys
     start = finalise(base)
     for point in points:
         assert finalise(point.experiment) == point.experiment

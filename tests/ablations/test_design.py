@@ -8,19 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations import mask_ratio
+from ablations import data_fraction, losses, mask_ratio, schedule
 from ablations.design import Ablation, Axis, retrieval_metric
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
 from simvtp.errors import ConfigError
+from tests.sweeps import ratio_grid
 
+NULL = "no pre-training"
 RATIOS = st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), min_size=1, max_size=4)
 
 
 def test_the_demo_grid_is_small_and_holds_the_published_optimum_and_berts_ratio() -> None:
-    ablation = mask_ratio.build(tiny())
+    ablation = ratio_grid.build(tiny())
     cells = [dict(point.cell) for point in ablation.points()]
     assert len(cells) <= 5
     assert mask_ratio.PUBLISHED_OPTIMUM in cells
@@ -28,7 +30,7 @@ def test_the_demo_grid_is_small_and_holds_the_published_optimum_and_berts_ratio(
 
 
 def test_the_full_grid_holds_all_published_ratios() -> None:
-    ablation = mask_ratio.build(tiny(), full=True)
+    ablation = ratio_grid.build(tiny(), full=True)
     assert len(ablation.points()) == 8 * 6
     assert {p.cell["masks.video_ratio"] for p in ablation.points()} == {
         0.50,
@@ -48,7 +50,7 @@ def test_the_full_grid_holds_all_published_ratios() -> None:
         0.75,
         0.90,
     }
-    assert len(mask_ratio.build(base_recipe()).cells()) == 48
+    assert len(ratio_grid.build(base_recipe()).cells()) == 48
 
 
 @settings(derandomize=True, deadline=None, max_examples=25)
@@ -56,7 +58,7 @@ def test_the_full_grid_holds_all_published_ratios() -> None:
 def test_points_are_the_product_without_repeats(
     video: list[float], text: list[float], seeds: list[int]
 ) -> None:
-    ablation = mask_ratio.build(tiny(), video, text, seeds)
+    ablation = ratio_grid.build(tiny(), video, text, seeds)
     points = ablation.points()
     assert len(points) == len(set(video)) * len(set(text)) * len(set(seeds))
     assert len({point.fingerprint for point in points}) == len(points)
@@ -64,14 +66,14 @@ def test_points_are_the_product_without_repeats(
         assert point.experiment.masks.video_ratio == point.cell["masks.video_ratio"]
         assert point.experiment.masks.text_ratio == point.cell["masks.text_ratio"]
         assert point.experiment.seed == point.seed
-    shuffled = mask_ratio.build(tiny(), video[::-1], text[::-1], seeds[::-1])
+    shuffled = ratio_grid.build(tiny(), video[::-1], text[::-1], seeds[::-1])
     assert shuffled.sweep_id == ablation.sweep_id, (
         "the same grid in another order is the same sweep"
     )
 
 
 def test_points_that_come_to_the_same_experiment_are_listed_once() -> None:
-    plain = mask_ratio.build(tiny())
+    plain = ratio_grid.build(tiny())
     again = replace(
         plain,
         extra_points=(
@@ -89,15 +91,15 @@ def test_points_that_come_to_the_same_experiment_are_listed_once() -> None:
 
 def test_where_the_runs_lie_does_not_change_the_sweep() -> None:
     elsewhere = override(tiny(), ["runtime.root=/somewhere/else", "runtime.workers=7"])
-    assert mask_ratio.build(elsewhere).sweep_id == mask_ratio.build(tiny()).sweep_id
+    assert ratio_grid.build(elsewhere).sweep_id == ratio_grid.build(tiny()).sweep_id
     assert (
-        mask_ratio.build(override(tiny(), ["model.depth=2"])).sweep_id
-        != mask_ratio.build(tiny()).sweep_id
+        ratio_grid.build(override(tiny(), ["model.depth=2"])).sweep_id
+        != ratio_grid.build(tiny()).sweep_id
     )
 
 
 def test_seeds_of_a_cell_share_the_cell_fingerprint_and_come_after_each_other() -> None:
-    ablation = mask_ratio.build(tiny(), [0.9], [0.15, 0.75], [3, 4])
+    ablation = ratio_grid.build(tiny(), [0.9], [0.15, 0.75], [3, 4])
     points = ablation.points()
     assert [point.seed for point in points] == [3, 3, 4, 4]
     assert (
@@ -113,9 +115,9 @@ def test_an_impossible_point_is_named() -> None:
         ConfigError,
         match=r"point 'video 1\.20 text 0\.75'.*masks\.video_ratio=1\.2: must be in \[0, 1\)",
     ):
-        mask_ratio.build(tiny(), [0.9, 1.2], [0.75]).points()
+        ratio_grid.build(tiny(), [0.9, 1.2], [0.75]).points()
     with pytest.raises(ConfigError, match=r"text 0\.00'.*losses\.mlm needs masked words"):
-        mask_ratio.build(tiny(), [0.9], [0.75, 0.0]).points()
+        ratio_grid.build(tiny(), [0.9], [0.75, 0.0]).points()
     with pytest.raises(ConfigError, match=r"did you mean 'masks\.video_ratio'"):
         Ablation(
             "x", "", "", "", tiny(), (Axis("masks.video_rate", "v", (0.5,)),), (0,), "m", "m"
@@ -124,15 +126,15 @@ def test_an_impossible_point_is_named() -> None:
 
 def test_an_ablation_without_seed_value_or_whole_extra_point_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no seed"):
-        mask_ratio.build(tiny(), seeds=())
+        ratio_grid.build(tiny(), seeds=())
     with pytest.raises(ConfigError, match=r"masks\.video_ratio .* has no value"):
-        replace(mask_ratio.build(tiny()), axes=(Axis("masks.video_ratio", "v", ()),))
+        replace(ratio_grid.build(tiny()), axes=(Axis("masks.video_ratio", "v", ()),))
     with pytest.raises(ConfigError, match="must give a value for each of"):
-        replace(mask_ratio.build(tiny()), extra_points=({"masks.video_ratio": 0.9},))
+        replace(ratio_grid.build(tiny()), extra_points=({"masks.video_ratio": 0.9},))
 
 
 def test_the_plan_is_json_and_complete() -> None:
-    ablation = mask_ratio.build(tiny(), seeds=(0, 1))
+    ablation = ratio_grid.build(tiny(), seeds=(0, 1))
     plan = json.loads(json.dumps(ablation.plan()))
     assert plan == ablation.plan()
     assert (
@@ -152,15 +154,32 @@ def test_the_plan_is_json_and_complete() -> None:
         }
 
 
+def test_no_pre_training_is_a_row_outside_the_grid() -> None:
+    ablation = mask_ratio.build(tiny(), seeds=(0, 1))
+    (first, second) = (point for point in ablation.points() if NULL in point.cell.values())
+    assert dict(first.cell) == {"masks.video_ratio": NULL, "masks.text_ratio": None}
+    assert first.experiment.finetune.init == "initial"
+    assert first.experiment.cell_fingerprint == second.experiment.cell_fingerprint
+    assert (first.name, second.name) == (f"{NULL} seed 0", f"{NULL} seed 1")
+    assert ablation.plan()["controls"] == [NULL]
+    assert "finetune.init" in ablation.varied_keys
+    for build in (data_fraction.build, losses.build, schedule.STUDY.build):
+        others = {point.fingerprint for point in build(tiny()).points()}
+        assert first.fingerprint in others, "one run serves the null arm of every ablation"
+    no_tuning = override(tiny(), ["finetune.enabled=false"])
+    assert not mask_ratio.build(no_tuning).controls, "untrained features, and nothing to tune"
+    assert not mask_ratio.build(override(tiny(), ["evaluate.rerank=8"])).controls
+
+
 def test_the_data_set_is_named_without_the_path_of_this_machine(tmp_path: Path) -> None:
     manifest = tmp_path / "clips" / "captions.csv"
     manifest.parent.mkdir()
     manifest.write_text("videoid,path,caption\na,a.mp4,a dog\n")
     base = override(tiny(), ["data.dataset=manifest", f"data.manifest={manifest}"])
-    first = mask_ratio.build(base)
+    first = ratio_grid.build(base)
     assert first.plan()["dataset"] == "captions"
     manifest.write_text("videoid,path,caption\na,a.mp4,a cat\n")
-    assert mask_ratio.build(base).sweep_id != first.sweep_id, "other captions, other sweep"
+    assert ratio_grid.build(base).sweep_id != first.sweep_id, "other captions, other sweep"
 
 
 @pytest.mark.parametrize(
@@ -175,4 +194,4 @@ def test_the_data_set_is_named_without_the_path_of_this_machine(tmp_path: Path) 
 def test_the_metric_follows_the_protocol(settings: tuple[str, ...], metric: str) -> None:
     base: Experiment = override(tiny(), settings)
     assert retrieval_metric(base) == metric
-    assert mask_ratio.build(base).metric == metric
+    assert ratio_grid.build(base).metric == metric

@@ -8,6 +8,7 @@ import pytest
 
 from ablations import losses
 from ablations.design import Ablation, Axis
+from simvtp.config.experiment_config import differences
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
@@ -47,8 +48,21 @@ def test_the_default_grids() -> None:
         losses.build(override(base_recipe(), ["data.dataset=shapes"])),
     ):
         names = [point.cell["losses"] for point in grid.points()]
-        assert len(names) == len(set(names)) == 11
+        assert len(names) == len(set(names)) == 14
         assert {"MVM", "MVM+MLM", "VTC+VTM", "MLM+VTC+VTM", losses.ALL} <= set(names)
+        assert set(losses.CONTROLS) <= set(names)
+
+
+def test_the_controls() -> None:
+    points = {point.cell["losses"]: point.experiment for point in losses.build(tiny()).points()}
+    assert {"MVM", "MLM", "VTC", "VTM", "VTC+VTM", "MVM+MLM", losses.ALL} < set(points)
+    assert points["none"].finetune.init == "initial"
+    text_only, mlm = points["text only"], points["MLM"]
+    assert set(differences(text_only, mlm)) == {"model.mlm_video"}, "a twin of MLM alone"
+    shuffled, every = points["shuffled pairs"], points[losses.ALL]
+    assert set(differences(shuffled, every)) == {"data.pairing"}, "a twin of all objectives"
+    chosen = losses.build(tiny(), ["none", "MLM", "Text only"]).points()
+    assert [point.cell["losses"] for point in chosen] == ["none", "MLM", "text only"]
 
 
 def test_weights_make_cells_of_their_own() -> None:

@@ -39,6 +39,7 @@ CASES = [
     (OBJECTIVES, {"contrastive_text": "clean", "vtm_negatives": "hard"}),
     (("mvm",), {}),
     (("mlm",), {"text_decoder_depth": 0}),
+    (("mlm",), {"mlm_video": "none"}),
     (("vtc",), {}),
     (("vtm",), {}),
     (("vtm",), {"vtm_negatives": "hard"}),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from reports.build import main
 from simvtp import tracking
 from simvtp.config.experiment_config import Experiment, RuntimeConfig
@@ -25,6 +24,7 @@ from simvtp.runs.journal import Journal
 from simvtp.tracking import Mirror
 from tests.reports.made_up import all_results
 from tests.reports.test_report_files import report_of
+from tests.sweeps import ratio_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.75): 15.0}  # (0.9, 0.15) failed
@@ -83,9 +83,9 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
         get_recipe("tiny"),
         [f"runtime.root={root}", f"runtime.tracking_uri=sqlite:///{root}/mlflow.db"],
     )
-    older = mask_ratio.build(base, seeds=(7,))
+    older = ratio_grid.build(base, seeds=(7,))
     tracking.start_sweep(older.plan(), older.base.runtime)
-    ablation = mask_ratio.build(base)
+    ablation = ratio_grid.build(base)
     tracking.start_sweep(ablation.plan(), ablation.base.runtime)
     for point in ablation.points():
         value = VALUES.get(tuple(point.cell.values()))
@@ -150,7 +150,7 @@ def test_the_page_is_put_to_the_sweep_in_the_tracker_once_and_not_at_all_where_i
     tmp_path: Path,
 ) -> None:
     """Of a sweep that has not begun: what is in the page does not matter here."""
-    ablation = mask_ratio.build(override(get_recipe("tiny"), [f"runtime.root={tmp_path}"]))
+    ablation = ratio_grid.build(override(get_recipe("tiny"), [f"runtime.root={tmp_path}"]))
     run_id = tracking.start_sweep(ablation.plan(), ablation.base.runtime)
     words = ["--root", str(tmp_path), "--out", str(tmp_path / "out")]
 

@@ -50,6 +50,20 @@ def test_a_tick_for_each_loss_that_is_on() -> None:
     assert escape("✓") == r"$\surd$"
 
 
+def test_controls_have_a_column_of_their_own() -> None:
+    sweep = named(("none", "text only", "MLM", "MVM+MLM"))
+    (table,) = REPORT_TYPES["losses"].tables(sweep)
+    assert [column.head for column in table.columns][:3] == ["control", "MLM", "MVM"]
+    assert [[cell.text for cell in row[:3]] for row in table.rows] == [
+        ["none", "", ""],
+        ["text only", "", ""],
+        ["", "✓", ""],
+        ["", "✓", "✓"],
+    ]
+    plain = named(("MVM", "MVM+MLM"))
+    assert REPORT_TYPES["losses"].tables(plain)[0].columns[0].head == "MVM"
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from simvtp.runs.atomic_files import write_atomically
 from sweeps.cli.command import main
-from sweeps.mask_ratio import SWEEP
 from sweeps.runner import slurm
+from tests.sweeps.ratio_grid import SWEEP
 
 
 def write_or_die(path: Path, content: str) -> None:

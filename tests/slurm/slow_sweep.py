@@ -3,7 +3,7 @@
 import sys
 
 from sweeps.cli.command import main
-from sweeps.mask_ratio import SWEEP
+from tests.sweeps.ratio_grid import SWEEP
 
 if __name__ == "__main__":
     sys.exit(main(SWEEP, entry="tests.slurm.slurm_jobs:run"))

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from safetensors.torch import load_file
 
-from ablations import mask_ratio
 from ablations.design import Point
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
@@ -25,10 +24,11 @@ from sweeps.runner.point import REQUEUE_FOR_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
 from tests.small import small_settings
+from tests.sweeps import ratio_grid
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
-REAL, SLOW = ("sweeps/mask_ratio.py",), ("-m", "tests.slurm.slow_sweep")
+REAL, SLOW = ("-m", "tests.sweeps.ratio_grid"), ("-m", "tests.slurm.slow_sweep")
 STEPS = 60  # of pre-training
 TRAINING = (f"pretrain.max_steps={STEPS}", "runtime.log_every=1", "runtime.checkpoint_every=5")
 NOT_COMPARED = (
@@ -134,7 +134,7 @@ class User:
     @property
     def points(self) -> tuple[Point, ...]:
         """One point a seed."""
-        return mask_ratio.build(self.experiment(), (0.5,), (0.5,), seeds=self.seeds).points()
+        return ratio_grid.build(self.experiment(), (0.5,), (0.5,), seeds=self.seeds).points()
 
     def sweep(
         self,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
+from tests.sweeps import ratio_grid
 from tests.sweeps.jobs import HOLD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def base(tmp_path: Path) -> Experiment:
 @pytest.fixture
 def grid(base: Experiment) -> Ablation:
     """Returns four points: two video ratios, two text ratios."""
-    return mask_ratio.build(base)
+    return ratio_grid.build(base)
 
 
 def change(ablation: Ablation, *settings: str) -> Ablation:

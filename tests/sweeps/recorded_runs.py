@@ -28,7 +28,7 @@ from tests.sweeps.conftest import ROOT
 COMMAND = """
 import sys
 from sweeps.cli.command import main
-from sweeps.mask_ratio import SWEEP
+from tests.sweeps.ratio_grid import SWEEP
 sys.exit(main(SWEEP, sys.argv[1:], "tests.sweeps.jobs:run"))
 """
 LOCK = """

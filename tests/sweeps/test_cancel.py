@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.experiment_config import Experiment
 from simvtp.runs.atomic_files import read_json, write_atomically
@@ -21,6 +20,7 @@ from sweeps import cancel, status
 from sweeps.monitor.overview import find_sweeps, survey
 from sweeps.runner.liveness import state_of
 from sweeps.runner.slurm_queue import SlurmQueue
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import held_jobs, wait_for
 from tests.sweeps.recorded_runs import (
     digest,
@@ -40,7 +40,7 @@ def test_a_cancelled_sweep_stays_cancelled_until_it_is_retried(
     base: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["--parallel", "2", "pretrain.max_steps=10"]
-    grid = mask_ratio.build(base)
+    grid = ratio_grid.build(base)
     waiting = grid.points()[2].run_dir
     with held_jobs(base):
         process = start_sweep(base, *settings)
@@ -79,7 +79,7 @@ def test_a_cancelled_sweep_stays_cancelled_until_it_is_retried(
 
 def test_stopped_points_are_continued_by_the_same_command(base: Experiment) -> None:
     settings = ["--parallel", "2", "--video-ratios", "0.9", "pretrain.max_steps=10"]
-    grid = mask_ratio.build(base, (0.9,))
+    grid = ratio_grid.build(base, (0.9,))
     with held_jobs(base):
         process = start_sweep(base, *settings)
         wait_for(lambda: states(grid) == ["running", "running"])
@@ -224,14 +224,14 @@ def test_jobs_of_slurm_are_shown_and_cancelled_in_one_call(
 def test_obsolete_points_are_cancelled_and_those_of_current_plans_are_not(
     base: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = mask_ratio.build(base)
+    grid = ratio_grid.build(base)
     with held_jobs(base):
         process = start_sweep(base, "--parallel", "4", "pretrain.max_steps=10")
         try:
             wait_for(lambda: states(grid) == ["running"] * 4)
             process.kill()  # the jobs go on; the grid is made smaller
             process.communicate()
-            smaller = mask_ratio.build(grid.base, (0.9,))
+            smaller = ratio_grid.build(grid.base, (0.9,))
             write_plan(smaller)
             assert cancel.main(["mask_ratio", "--obsolete", "--yes", *root_of(grid)]) == 0
             assert "2 point(s) cancelled" in capsys.readouterr().out

@@ -10,10 +10,10 @@ from simvtp.errors import ConfigError
 from sweeps.cli.command import main
 from sweeps.cli.options import make_options
 from sweeps.cli.sweep_parser import read_arguments
-from sweeps.mask_ratio import SWEEP
 from sweeps.runner import JobOptions
 from sweeps.runner.slurm import slurm_parameters
 from tests.sweeps.conftest import ROOT
+from tests.sweeps.ratio_grid import SWEEP
 
 
 def profile(tmp_path: Path, text: str) -> str:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.experiment_config import Experiment
 from simvtp.runs.attempts import attempts
@@ -18,6 +17,7 @@ from sweeps.monitor.point_state import read_job
 from sweeps.runner import JobOptions
 from sweeps.runner.code_snapshot import take_snapshot
 from sweeps.runner.start_job import refusal
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import ENTRY, ROOT
 
 LOCAL = JobOptions(entry=ENTRY, parallel=2)
@@ -143,7 +143,7 @@ def test_a_submission_is_loaded_only_if_it_belongs_to_the_user(tmp_path: Path) -
 
 
 def test_submissions_of_a_sweep_are_writable_by_their_owner_alone(base: Experiment) -> None:
-    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    grid = ratio_grid.build(base, (0.9,), (0.75,))
     before = os.umask(0)
     try:
         done = run_sweep(grid, LOCAL, poll_s=0.02)

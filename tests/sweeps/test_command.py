@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
 from sweeps.cli.command import main
 from sweeps.cli.options import make_comparison, make_options
 from sweeps.cli.sweep_parser import make_parser
-from sweeps.mask_ratio import SWEEP
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import ENTRY, ROOT
 from tests.sweeps.jobs import result, status
+from tests.sweeps.ratio_grid import SWEEP
 
 QUIET = ["--tracking-uri", "off", "--no-report"]
 
@@ -111,7 +111,7 @@ def test_options_reach_the_experiments(tmp_path: Path) -> None:
     } == {(2, 3.0, str(tmp_path))}
     assert (
         ablation.sweep_id
-        == mask_ratio.build(
+        == ratio_grid.build(
             override(tiny(), ["model.depth=2", "pretrain.epochs=3"]), (0.9,), seeds=(1, 2)
         ).sweep_id
     )
@@ -196,5 +196,5 @@ def test_the_script_runs_from_the_repository_root() -> None:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        assert "8 points" in done.stdout
+        assert "10 points" in done.stdout, "four cells and no pre-training, twice"
     assert time.time() - begun < 30, "a dry run must not load torch"

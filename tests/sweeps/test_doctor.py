@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.overrides import override
 from simvtp.runs.atomic_files import read_json, write_atomically
@@ -24,6 +23,7 @@ from sweeps.monitor.overview import find_sweeps
 from sweeps.monitor.repair.rebuild import open_recorded
 from sweeps.runner.liveness import state_of
 from sweeps.runner.slurm_queue import SlurmQueue
+from tests.sweeps import ratio_grid
 from tests.sweeps.recorded_runs import (
     digest,
     ended_process,
@@ -324,7 +324,7 @@ def test_a_tracker_that_does_not_answer_is_said_and_nothing_is_lost(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-    away = mask_ratio.build(override(grid.base, [f"runtime.tracking_uri={address}"]))
+    away = ratio_grid.build(override(grid.base, [f"runtime.tracking_uri={address}"]))
     write_plan(away)
     make_run(away, away.points()[0])
     code, out = run_doctor(capsys, away, "--yes")

@@ -15,7 +15,6 @@ import psutil
 import pytest
 from submitit.slurm.slurm import _make_sbatch_string
 
-from ablations import mask_ratio
 from ablations.design import Ablation, Point
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
@@ -31,6 +30,7 @@ from sweeps.runner.point import PointJob
 from sweeps.runner.slurm import slurm_parameters
 from sweeps.runner.slurm_queue import SlurmQueue
 from sweeps.study import GridStudy
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import ENTRY, ROOT, change, held_jobs, release_when, wait_for
 from tests.sweeps.recorded_runs import locked
 
@@ -38,12 +38,12 @@ LOCAL = JobOptions(entry=ENTRY, parallel=2)
 
 CONTROLLER = """
 import sys
-from ablations import mask_ratio
+from tests.sweeps import ratio_grid
 from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
 from sweeps.engine.sweep_engine import run_sweep
 from sweeps.runner import JobOptions
-grid = mask_ratio.build(override(tiny(), sys.argv[1:]))
+grid = ratio_grid.build(override(tiny(), sys.argv[1:]))
 run_sweep(grid, JobOptions(entry="tests.sweeps.jobs:run", parallel=2), every_s=0.5)
 """
 
@@ -115,7 +115,7 @@ def sweep_log(grid: Ablation) -> str:
 
 
 def test_a_controller_that_is_killed_loses_nothing_and_runs_nothing_twice(base: Experiment) -> None:
-    grid = mask_ratio.build(base)
+    grid = ratio_grid.build(base)
     points = grid.points()
     with held_jobs(base) as hold:
         first = start_controller(base, "pretrain.max_steps=10")
@@ -138,7 +138,7 @@ def test_a_controller_that_is_killed_loses_nothing_and_runs_nothing_twice(base: 
 def test_jobs_that_are_killed_with_their_controller_continue_from_their_checkpoint(
     base: Experiment,
 ) -> None:
-    grid = mask_ratio.build(base)
+    grid = ratio_grid.build(base)
     points = grid.points()
     with held_jobs(base):
         first = start_controller(base, "pretrain.max_steps=10")
@@ -164,7 +164,7 @@ def test_jobs_that_are_killed_with_their_controller_continue_from_their_checkpoi
 
 
 def test_ctrl_c_lets_the_jobs_save_and_the_same_command_continues(base: Experiment) -> None:
-    grid = mask_ratio.build(base, (0.9,), (0.15, 0.75))
+    grid = ratio_grid.build(base, (0.9,), (0.15, 0.75))
     program = CONTROLLER.replace(
         "override(tiny(), sys.argv[1:])", "override(tiny(), sys.argv[1:]), (0.9,), (0.15, 0.75)"
     )
@@ -194,7 +194,7 @@ def test_a_failing_point_is_reported_and_the_others_go_on(
     grid: Ablation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing = change(grid, "finetune.enabled=false")
-    mixed = mask_ratio.build(failing.base, (0.9,), (0.15, 0.75))
+    mixed = ratio_grid.build(failing.base, (0.9,), (0.15, 0.75))
     mixed_done = sweep(mixed)
     assert states(mixed_done) == ["failed", "failed"] and not mixed_done.interrupted
     out = capsys.readouterr().out
@@ -209,7 +209,7 @@ def test_a_failing_point_is_reported_and_the_others_go_on(
 
 
 def test_a_defect_shows_its_traceback(grid: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
-    one = mask_ratio.build(grid.base, (0.9,), (0.75,))
+    one = ratio_grid.build(grid.base, (0.9,), (0.75,))
     done = run_sweep(one, JobOptions(entry="tests.sweeps.jobs:crash"), poll_s=0.02)
     assert done.outcomes[0].reason == "ZeroDivisionError: a defect"
     out = capsys.readouterr().out
@@ -219,7 +219,7 @@ def test_a_defect_shows_its_traceback(grid: Ablation, capsys: pytest.CaptureFixt
 def test_one_point_killed_from_outside_does_not_stop_the_others(
     base: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = mask_ratio.build(override(base, ["losses.mvm=2"]), (0.9,), (0.15, 0.75))
+    grid = ratio_grid.build(override(base, ["losses.mvm=2"]), (0.9,), (0.15, 0.75))
     finished = grid.points()[1]
     finished.run_dir.mkdir(parents=True)
     (finished.run_dir / "checkpoint.json").write_text(
@@ -234,7 +234,7 @@ def test_two_jobs_for_one_experiment_wait_for_each_other(base: Experiment) -> No
 
     It must not write at the same time as the first.
     """
-    grid = mask_ratio.build(override(base, ["pretrain.max_steps=20"]), (0.9,), (0.75,))
+    grid = ratio_grid.build(override(base, ["pretrain.max_steps=20"]), (0.9,), (0.75,))
     point = grid.points()[0]
     executor = LocalJobs(LOCAL, sweep_folder(grid), 2, SlurmQueue())
     jobs = executor.submit([point, point])
@@ -243,7 +243,7 @@ def test_two_jobs_for_one_experiment_wait_for_each_other(base: Experiment) -> No
 
 
 def test_a_process_that_lost_its_parent_is_still_watched(base: Experiment) -> None:
-    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    grid = ratio_grid.build(base, (0.9,), (0.75,))
     point = grid.points()[0]
     executor = LocalJobs(LOCAL, sweep_folder(grid), 1, SlurmQueue())
     with held_jobs(base) as hold:
@@ -261,7 +261,7 @@ def test_a_process_that_lost_its_parent_is_still_watched(base: Experiment) -> No
 def test_setup_commands_run_before_the_job_and_their_failure_is_shown(
     base: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    grid = ratio_grid.build(base, (0.9,), (0.75,))
     broken = JobOptions(entry=ENTRY, setup=("echo preparing", "no-such-command"))
     done = run_sweep(grid, broken, poll_s=0.02)
     assert states(done) == ["killed"] and "no-such-command" in capsys.readouterr().out
@@ -302,16 +302,16 @@ def test_a_second_controller_is_sent_away(grid: Ablation) -> None:
 
 BY_HAND = """
 import sys
-from ablations import mask_ratio
+from tests.sweeps import ratio_grid
 from simvtp.config.overrides import override
 from simvtp.config.recipes import tiny
 from tests.sweeps.jobs import run
-run(mask_ratio.build(override(tiny(), sys.argv[1:]), (0.9,), (0.75,)).points()[0].experiment)
+run(ratio_grid.build(override(tiny(), sys.argv[1:]), (0.9,), (0.75,)).points()[0].experiment)
 """
 
 
 def test_an_experiment_that_runs_by_hand_is_watched_and_not_started_again(base: Experiment) -> None:
-    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    grid = ratio_grid.build(base, (0.9,), (0.75,))
     point, log = grid.points()[0], sweep_folder(grid) / "sweep.log"
     given = [f"runtime.root={base.runtime.root}", "pretrain.max_steps=10"]
     with held_jobs(base) as hold:
@@ -323,7 +323,7 @@ def test_an_experiment_that_runs_by_hand_is_watched_and_not_started_again(base: 
 
 
 def test_debug_runs_in_this_process(grid: Ablation) -> None:
-    one = mask_ratio.build(grid.base, (0.9,), (0.15, 0.75))
+    one = ratio_grid.build(grid.base, (0.9,), (0.15, 0.75))
     done = run_sweep(one, JobOptions(executor="debug", entry=ENTRY), poll_s=0.0)
     assert states(done) == ["finished", "finished"]
     assert Counter(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from simvtp.config.experiment_config import Experiment
 from simvtp.errors import UserError
 from simvtp.runs.attempts import attempts
@@ -20,6 +19,7 @@ from sweeps.monitor.text_streams import tolerate_encodings
 from sweeps.runner import JobOptions
 from sweeps.runner.local import LocalJobs, torch_devices, visible_gpus
 from sweeps.runner.slurm_queue import SlurmQueue
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import ENTRY, ROOT
 from tests.sweeps.recorded_runs import COMMAND, QUIET
 
@@ -75,7 +75,7 @@ def test_a_run_without_a_gpu_is_billed_none(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(UserError, match="no GPU is visible"):
         LocalJobs(JobOptions(gpus=1), tmp_path, 1, SlurmQueue())
-    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    grid = ratio_grid.build(base, (0.9,), (0.75,))
     done = run_sweep(grid, JobOptions(entry=ENTRY), poll_s=0.02)
     run_dir = done.outcomes[0].point.run_dir
     job = read_job(run_dir)

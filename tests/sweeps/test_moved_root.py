@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ablations import mask_ratio
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from sweeps.engine.sweep_engine import run_sweep
@@ -16,6 +15,7 @@ from sweeps.monitor.point_state import read_job
 from sweeps.monitor.repair.rebuild import rebuild_study
 from sweeps.runner import JobOptions
 from sweeps.runner.slurm_queue import SlurmQueue
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import ENTRY, ROOT
 
 LOCAL = JobOptions(entry=ENTRY, parallel=2)
@@ -23,8 +23,8 @@ LOCAL = JobOptions(entry=ENTRY, parallel=2)
 
 def test_a_moved_folder_of_runs_is_complete(base: Experiment, tmp_path: Path) -> None:
     failing = override(base, ["finetune.enabled=false"])
-    run_sweep(mask_ratio.build(base, (0.9,)), LOCAL, poll_s=0.02)
-    run_sweep(mask_ratio.build(failing, (0.9,)), LOCAL, poll_s=0.02)
+    run_sweep(ratio_grid.build(base, (0.9,)), LOCAL, poll_s=0.02)
+    run_sweep(ratio_grid.build(failing, (0.9,)), LOCAL, poll_s=0.02)
     old, new = Path(base.runtime.root), tmp_path / "elsewhere" / "new"
     new.parent.mkdir()
     old.rename(new)
@@ -40,7 +40,7 @@ def test_a_moved_folder_of_runs_is_complete(base: Experiment, tmp_path: Path) ->
 
     moved = override(base, [f"runtime.root={new}"])
     starts = [path.read_text() for path in sorted(new.glob("*/starts.txt"))]
-    again = run_sweep(mask_ratio.build(moved, (0.9,)), LOCAL, poll_s=0.02)
+    again = run_sweep(ratio_grid.build(moved, (0.9,)), LOCAL, poll_s=0.02)
     assert not again.unfinished and again.sweep_dir.is_relative_to(new)
     assert [path.read_text() for path in sorted(new.glob("*/starts.txt"))] == starts
     for sweep in find_sweeps(new):

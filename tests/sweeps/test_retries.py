@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
@@ -25,6 +24,7 @@ from sweeps.monitor.point_state import RANK_FAILURE, PointState, gpu_hours, read
 from sweeps.runner import JobOptions
 from sweeps.runner.job import run_job
 from sweeps.runner.job_end import from_accounting, from_controller
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import ENTRY, change
 
 LOCAL = JobOptions(entry=ENTRY, parallel=2)
@@ -143,7 +143,7 @@ def test_a_rank_whose_fellow_has_gone_ends_as_a_lost_job(
 
 
 def test_a_killed_point_is_continued_in_the_same_call(base: Experiment) -> None:
-    dies = mask_ratio.build(
+    dies = ratio_grid.build(
         override(base, ["losses.mvm=2"]), video_ratios=(0.5,), text_ratios=(0.5,)
     )
     done = run_sweep(dies, JobOptions(entry=ENTRY, continuations=2), poll_s=0.02)
@@ -175,7 +175,7 @@ def test_a_rank_that_fails_leaves_its_reason_and_ends_with_an_error(
     from simvtp.config.tree import to_dict
 
     fails = change(
-        mask_ratio.build(base, video_ratios=(0.5,), text_ratios=(0.5,)), "finetune.enabled=false"
+        ratio_grid.build(base, video_ratios=(0.5,), text_ratios=(0.5,)), "finetune.enabled=false"
     ).points()[0]
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(UserError, match="NaN at step"):

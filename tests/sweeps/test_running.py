@@ -83,7 +83,7 @@ def test_a_search_with_two_objectives_stores_both(base: Experiment) -> None:
 DETACHED = """
 import sys
 from sweeps.cli import command
-from sweeps.mask_ratio import SWEEP
+from tests.sweeps.ratio_grid import SWEEP
 command.BACKGROUND_S = float(sys.argv.pop(1))
 sys.exit(command.main(SWEEP, entry="tests.sweeps.jobs:run"))
 """

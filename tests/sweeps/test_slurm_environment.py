@@ -10,13 +10,13 @@ import pytest
 
 from ablations.design import Ablation
 from sweeps.cli.command import main
-from sweeps.mask_ratio import SWEEP
 from sweeps.runner import JobOptions
 from sweeps.runner.job_end import find_ends
 from sweeps.runner.point import requeue
 from sweeps.runner.slurm import SlurmJobs
 from sweeps.runner.slurm_environment import describe_dropped, dropped_variables, slurm_environment
 from sweeps.runner.slurm_queue import SlurmQueue, cancel_jobs
+from tests.sweeps.ratio_grid import SWEEP
 from tests.sweeps.recorded_runs import fake_programs
 
 SHELL = {

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError, UserError
 from sweeps.cli.command import main
@@ -17,12 +16,13 @@ from sweeps.cli.slurm_values import gpus, memory, minutes, one_line, sbatch_opti
 from sweeps.cli.sweep_parser import join_values, read_arguments
 from sweeps.engine.retry_policy import RetryPolicy
 from sweeps.engine.sweep_engine import run_sweep
-from sweeps.mask_ratio import SWEEP
 from sweeps.runner import JobOptions
 from sweeps.runner.local import LocalJobs
 from sweeps.runner.slurm import SlurmJobs
 from sweeps.runner.slurm_queue import SlurmQueue
+from tests.sweeps import ratio_grid
 from tests.sweeps.conftest import ENTRY
+from tests.sweeps.ratio_grid import SWEEP
 from tests.sweeps.recorded_runs import fake_programs
 
 
@@ -184,7 +184,7 @@ def test_bad_values_end_with_one_sentence(capsys: pytest.CaptureFixture[str]) ->
 def test_a_failing_setup_line_ends_the_job_and_is_named(
     base: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = mask_ratio.build(base, (0.9,), (0.75,))
+    grid = ratio_grid.build(base, (0.9,), (0.75,))
     setup = ("echo preparing", "nosuchmodule load cuda", "echo never")
     options = JobOptions(entry=ENTRY, setup=setup, continuations=3)
     (outcome,) = run_sweep(grid, options, poll_s=0.02).outcomes

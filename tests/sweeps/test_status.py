@@ -17,14 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from ablations import mask_ratio
 from ablations.design import Ablation
 from simvtp.config.experiment_config import Experiment
 from simvtp.runs.atomic_files import read_json, write_atomically
 from sweeps import status
 from sweeps.monitor.overview import find_sweeps, survey
 from sweeps.runner.slurm_queue import SlurmQueue
-from tests.sweeps import jobs
+from tests.sweeps import jobs, ratio_grid
 from tests.sweeps.conftest import ROOT, held_jobs, wait_for
 from tests.sweeps.recorded_runs import (
     kill_quietly,
@@ -211,7 +210,7 @@ def test_two_thousand_points_are_answered_from_few_files_and_the_ends_of_journal
 def test_a_running_sweep_is_seen_with_its_steps_jobs_and_controller(
     base: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = mask_ratio.build(base)
+    grid = ratio_grid.build(base)
     with held_jobs(base):
         process = start_sweep(base, "--parallel", "2", "pretrain.max_steps=10")
         try:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from ablations import mask_ratio
 from ablations.design import Ablation, Point
 from simvtp.config.experiment_config import Experiment
 from sweeps.study import GridStudy, repair_journal
+from tests.sweeps import ratio_grid
 
 
 def always(point: Point, last: object) -> bool:
@@ -73,7 +73,7 @@ def test_the_same_grid_in_another_order_continues_the_study(tmp_path: Path, grid
     study = open_study(tmp_path, grid)
     study.plan(missing)
     study.ask()
-    turned = mask_ratio.build(grid.base, (0.9, 0.5), (0.75, 0.15))
+    turned = ratio_grid.build(grid.base, (0.9, 0.5), (0.75, 0.15))
     again = GridStudy(tmp_path / "study.journal", turned.sweep_id, turned.points())
     again.plan(missing)
     assert again.counts() == {"RUNNING": 1, "WAITING": 3}
@@ -250,7 +250,7 @@ def test_whatever_dies_every_point_is_completed_exactly_once(
 def test_a_point_costs_a_handful_of_lines_and_one_append_a_call(
     tmp_path: Path, base: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = mask_ratio.build(base, [0.5, 0.9], [0.15, 0.75], seeds=range(25))
+    many = ratio_grid.build(base, [0.5, 0.9], [0.15, 0.75], seeds=range(25))
     study, appends = open_study(tmp_path, many), []
     path = tmp_path / "study.journal"
     before = len(path.read_bytes().splitlines())

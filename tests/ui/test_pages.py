@@ -21,13 +21,13 @@ from typing import Any
 
 import pytest
 
-from ablations import mask_ratio
 from reports.build import main as build_report
 from simvtp import tracking
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
 from simvtp.runs.atomic_files import write_atomically
 from sweeps.study import open_study
+from tests.sweeps import ratio_grid
 from tests.tracking.run_dirs import ROOT, Run, ended, make_plan, make_result, make_sweep
 
 CHROMIUM = next(
@@ -235,7 +235,7 @@ def test_optuna_dashboard_opens_the_study_of_a_sweep(page: Any, tmp_path: Path) 
     pytest.importorskip(
         "optuna_dashboard", reason="optuna-dashboard is not installed (requirements-dev.txt)"
     )
-    ablation = mask_ratio.build(override(get_recipe("tiny"), [f"runtime.root={tmp_path}"]))
+    ablation = ratio_grid.build(override(get_recipe("tiny"), [f"runtime.root={tmp_path}"]))
     study = open_study(tmp_path / "study.journal", ablation)
     study.plan(lambda point, state: state is None)
     for value in (10.0, 12.5):

@@ -40,6 +40,17 @@ def epoch_order(n: int, seed: int, epoch: int, stage: str = "") -> np.ndarray:
     return np.argsort(_philox(seed, f"order {stage}", epoch).random_raw(n), kind="stable")
 
 
+def partners(n: int, seed: int) -> np.ndarray:
+    """Returns another clip for each of n clips, int64 [n]: one random cycle through all of them.
+
+    So each clip is the partner of one other, and none is its own unless it is the only one.
+    """
+    order = np.argsort(_philox(seed, "partners", 0).random_raw(n), kind="stable")
+    found = np.empty(n, np.int64)
+    found[order] = np.roll(order, -1)
+    return found
+
+
 def uniforms(seed: int, stage: str, number: int, count: int, purpose: str = "sample") -> np.ndarray:
     """Returns random numbers of sample `number`, float64 [count] in [0, 1).
 

@@ -85,7 +85,8 @@ def forward_flops(
     t, h, w = config.grid
     masked = hidden_per_slot(config, masks) * {"random": 1, "frame": h * w}.get(masks.video_kind, t)
     plan = plan_passes(config, objectives)
-    counts = _encoder_flops(config, plan, config.tubes - masked)
+    seen = config.tubes - masked if config.mlm_video == "visible" else 0
+    counts = _encoder_flops(config, plan, seen)
     if "mvm" in objectives:
         counts |= _video_decoder_flops(config, masked)
     if "mlm" in objectives:

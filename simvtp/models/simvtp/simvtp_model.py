@@ -36,7 +36,7 @@ from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.initial_weights import initialise
 from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.token_merging import unmerge
-from simvtp.models.common.two_encoders import build_encoder
+from simvtp.models.common.two_encoders import build_encoder, modality_encoder
 from simvtp.models.simvtp.encoder_passes import EncoderPass, PassPlan, plan_passes
 from simvtp.models.simvtp.pass_inputs import CaptionEmbedder, PassInputs, embed_video_inputs
 
@@ -67,6 +67,10 @@ class SimVTP(nn.Module):
         self.video_embedding = TubeEmbedding(config)
         self.text_embedding = TextEmbedding(config)
         self.encoder = build_encoder(config)
+        if config.mlm_video == "none":  # no gradient reaches these
+            self.video_embedding.requires_grad_(False)
+            if config.encoders == "two":
+                modality_encoder(self.encoder, "video").requires_grad_(False)
         if "mvm" in objectives:
             self.video_decoder = VideoDecoder(config)
         if "mlm" in objectives:
@@ -98,8 +102,10 @@ class SimVTP(nn.Module):
         """
         plan = self._plan(masks, options)
         tubes = cut_tubes(batch.clips, self.config)  # uint8 [B, N, P]
+        # without tubes the pair pass of MLM, which is then the only one, is the caption alone
+        seen = masks.visible if self.config.mlm_video == "visible" else masks.visible[:, :0]
         pair_video, contrast_video = embed_video_inputs(
-            self.video_embedding, tubes, masks.visible, self.config, plan
+            self.video_embedding, tubes, seen, self.config, plan
         )
         captions = CaptionEmbedder(self.text_embedding, batch, masks, options)
         inputs = PassInputs(pair_video, contrast_video, captions, batch.attention_mask, self.config)
