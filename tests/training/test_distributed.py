@@ -373,3 +373,20 @@ def fail_on(rank: int, kind: type[Exception]) -> None:
 @pytest.mark.parametrize(("rank", "kind"), [(0, UserError), (0, ValueError), (1, UserError)])
 def test_what_one_rank_meets_ends_all(rank: int, kind: type[Exception]) -> None:
     on_ranks(2, fail_on, rank, kind)
+
+
+def count_worker_threads() -> None:
+    def workers() -> int:
+        tasks = Path("/proc/self/task").glob("*/comm")
+        return sum("gloo_runloop" in task.read_text() for task in tasks)
+
+    distributed.barrier()  # a thread has its name once it has run
+    assert workers() == 1
+    vote = distributed.Vote()
+    assert not vote.agree(False) and not vote.collect()
+    assert workers() == 2
+
+
+def test_a_gloo_group_has_one_thread() -> None:
+    """With two, torch frees memory twice now and then (see simvtp/compat/gloo_threads.py)."""
+    on_ranks(2, count_worker_threads)

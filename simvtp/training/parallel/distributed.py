@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from simvtp.compat.gloo_threads import single_threaded_gloo
 from simvtp.errors import RankLost, UserError
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[
     if launch.world == 1 or dist.is_initialized():
         yield launch
         return
-    _join("nccl" if device.type == "cuda" else "gloo", launch)
+    _join("nccl" if device.type == "cuda" else single_threaded_gloo(), launch)
     try:
         yield launch
     finally:
@@ -314,7 +315,7 @@ class Vote:
     """
 
     def __init__(self) -> None:
-        self._group: Any = dist.new_group(backend="gloo") if world() > 1 else None
+        self._group: Any = dist.new_group(backend=single_threaded_gloo()) if world() > 1 else None
         self._pending: tuple[Any, Tensor] | None = None
 
     def agree(self, wish: bool) -> bool:
