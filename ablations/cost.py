@@ -22,7 +22,8 @@ from simvtp.config.mask_counts import hidden_per_slot
 from simvtp.config.model_config import ModelConfig, SimVTPConfig
 from simvtp.config.train_config import TrainConfig
 
-STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
+STAGES = ("pretrain", "use", "zero_shot", "finetune", "evaluate")
+USE_PASSES = 12  # of a sample, at all evaluation masks, in forward passes of the training
 BACKWARD = 3  # a training step is about three forward passes
 # Samples for each clip of the embedded data set; 1 for the other tasks.
 PER_CLIP = {"qa": 5.0, "grounding": 1.7, "action": 0.55}
@@ -44,6 +45,9 @@ def stage_work(experiment: Experiment) -> dict[str, float]:
         work["pretrain"] = (
             BACKWARD * pretraining_sample(experiment) * _samples(experiment.pretrain, shapes.train)
         )
+    if evaluate.modality_use and not tuning.init:
+        passes = USE_PASSES * min(scored, evaluate.use_clips)
+        work["use"] = passes * pretraining_sample(experiment)
     if evaluate.zero_shot:
         work["zero_shot"] = scored * (
             views * _encoder(experiment.model, experiment.model.tubes) + _text(experiment.model)

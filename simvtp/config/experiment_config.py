@@ -80,6 +80,19 @@ class EvaluateConfig:
     dual_softmax: bool = setting(
         False, "also score after dual-softmax, which looks at all queries at once"
     )
+    modality_use: bool = added(
+        False,
+        "measure what the pre-trained model uses of the other modality, at fixed masks "
+        "(docs/modality_use.md)",
+    )
+    use_clips: int = added(96, "modality_use: clips that are measured, the first of the split")
+    use_points: int = added(
+        0, "modality_use: times that pre-training measures it on the val split, evenly spread"
+    )
+    frame_orders: bool = added(
+        False,
+        "score text-to-video retrieval with frames shuffled, reversed and the middle one repeated",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

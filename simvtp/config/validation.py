@@ -359,16 +359,19 @@ def _check_grounding(task: GroundingTask, model: ModelConfig) -> None:
 def _check_evaluation(experiment: Experiment) -> None:
     evaluate, tuning = experiment.evaluate, experiment.finetune
     _require_all(evaluate, "evaluate", ("segments", "crops", "batch_size"), least=1)
-    _require_all(evaluate, "evaluate", ("rerank",))
+    _require_all(evaluate, "evaluate", ("rerank", "use_points"))
+    _require_all(evaluate, "evaluate", ("use_clips",), least=2)
+    points, possible = evaluate.use_points, evaluate.modality_use or not evaluate.use_points
+    _require(possible, "evaluate.use_points", points, "0 without evaluate.modality_use=true")
     if evaluate.rerank and "vtm" not in experiment.losses.wanted:
         raise ConfigError(
             f"evaluate.rerank={evaluate.rerank} needs the matching head, but losses.vtm=0: set it "
             "above 0, or set evaluate.rerank=0."
         )
     retrieves = evaluate.zero_shot or tuning.ranks
-    for key, value in (("rerank", evaluate.rerank), ("dual_softmax", evaluate.dual_softmax)):
-        if value and not retrieves:
+    for key in ("rerank", "dual_softmax", "frame_orders"):
+        if getattr(evaluate, key) and not retrieves:
             raise ConfigError(
-                f"evaluate.{key}={value} is for retrieval, which this experiment does not measure: "
+                f"evaluate.{key} is for retrieval, which this experiment does not measure: "
                 "set evaluate.zero_shot=true or finetune.task=retrieval."
             )

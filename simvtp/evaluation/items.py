@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +26,9 @@ from simvtp.errors import DamagedFile, DataError
 from simvtp.evaluation.temporal_spans import reaches
 from simvtp.runs.atomic_files import write_atomically
 from simvtp.runs.metric_names import slug
-from simvtp.runs.results import Protocol, Result
+from simvtp.runs.results import USE, Protocol, Result
 
-STAGES = ("zero_shot", "evaluate")  # that measure figures
+STAGES = ("use", "zero_shot", "evaluate")  # that measure figures
 
 Values = NDArray[np.float64]
 
@@ -43,7 +44,8 @@ class Items:
             on the same data have the same names in the same order.
         values: column -> a number for each item. `rank`: of the right candidate, from 1.
             `IoU-top<n>`: best overlap among the first n spans, 0 to 1. Or a metric itself, whose
-            mean over the items is the figure.
+            mean over the items is the figure; of `use` the mean with the weights in the column
+            that `weight_column` names.
         groups: category of each item, where the figure has one metric a category
             (`accuracy-<category>`); else empty.
         baseline: empty, or the name (as in `Result.baselines`) of the trained baseline whose items
@@ -100,9 +102,17 @@ class Items:
         Args:
             chosen: numbers of the items, repeats counted; None: all.
         """
-        values = self.outcomes(metric)
-        values = values if chosen is None else values[chosen]
+        values, weights = self.outcomes(metric), self._weights(metric)
+        if chosen is not None:
+            values, weights = values[chosen], None if weights is None else weights[chosen]
+        if weights is not None:
+            total = weights.sum()
+            return float((weights * values).sum() / total) if total else math.nan
         return float(np.nanmedian(values) if metric == "MdR" else np.nanmean(values))
+
+    def _weights(self, metric: str) -> Values | None:
+        column = weight_column(metric) if self.protocol.task == USE else ""
+        return self._column(column) if column in self.values else None
 
     def _column(self, name: str) -> Values:
         return np.array(self.values[name], dtype=np.float64)
@@ -130,6 +140,16 @@ _DERIVED: dict[str, Callable[..., Values]] = {
         100.0 * reaches(items._column(f"IoU-top{depth}"), float(level)).astype(np.float64)
     ),
 }
+
+
+def weight_column(metric: str) -> str:
+    """Returns the column that weighs the items of a metric of the task `use`; "" for none.
+
+    Figures of words are means over words, and clips differ in their number.
+    """
+    if metric.endswith("_motion"):
+        return "motion_captions"
+    return {"mlm": "words", "content": "content_words"}.get(metric.partition("_")[0], "")
 
 
 def items_of(result: Result, ids: Sequence[str], **more: Any) -> Items:

@@ -119,10 +119,10 @@ def tube_statistics(tubes: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean and unbiased standard deviation of each tube and colour channel.
 
     Args:
-        tubes: [n, P].
+        tubes: [..., P].
 
     Returns:
-        Two tensors [n, 1, 3].
+        Two tensors [..., 1, 3].
     """
     values = tubes.unflatten(-1, (-1, 3))
     deviation, mean = torch.std_mean(values, dim=-2, correction=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The two stages that measure: zero-shot retrieval, and the test of what was fine-tuned.
+"""The stages that measure: use of the modalities, zero-shot retrieval, the fine-tuned model.
 
 Each is measured once; its results are kept in `stages/<name>.json`.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from simvtp.evaluation.examples.example_cards import Scored, add_baseline, items_of_scored
 from simvtp.evaluation.examples.gallery import draw_examples
 from simvtp.evaluation.items import items_path, write_items
 from simvtp.experiment.context import BLIND, ExperimentContext
+from simvtp.experiment.measuring_use import measures_use, score_use
 from simvtp.experiment.pictures import draw_pictures
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.atomic_files import read_json_or_none, write_atomically
@@ -23,6 +25,13 @@ from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
 from simvtp.training.meters import CostMeter
 from simvtp.training.parallel.distributed import on_main
+
+
+def use(context: ExperimentContext) -> list[Result]:
+    """Measures what the pre-trained model uses of the other modality (`evaluate.modality_use`)."""
+    if not measures_use(context):
+        return []
+    return _measure_stage(context, "use", "pretrain", functools.partial(score_use, context))
 
 
 def zero_shot(context: ExperimentContext) -> list[Result]:
@@ -128,6 +137,7 @@ def _measure_once(
     if stored is None and path.exists():
         context.say(f"damaged: {path} is not JSON; the stage is measured again.")
     if stored is not None and stored.get("checkpoint") == outcome.sha256:
+        _keep_journal(context, trained, int(stored.get("journal_length", 0)))
         return _stored_results(context, name, stored)
     assert context.journal is not None
     context.status.update(stage=name, step=0, total_steps=0)
@@ -138,7 +148,8 @@ def _measure_once(
     results = [one.result for one in scored]
     for result in results:
         context.journal.write("result", result=result.to_dict())
-        context.say(f"{result.line}  ({baseline_text(result)})")
+        compared = baseline_text(result)
+        context.say(f"{result.line}  ({compared})" if compared else result.line)
     items = items_of_scored(scored)
     del scored  # as large as the test set
     write_items(items_path(context.directory, name), items, context.check_ownership)
@@ -147,8 +158,10 @@ def _measure_once(
     spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}
     context.status.spent[name] = spent["cpu_hours"], spent["gpu_hours"]
     records = [result.to_dict() for result in results]
-    content = json.dumps({"checkpoint": outcome.sha256, "results": records, **spent})
-    write_atomically(path, content, context.check_ownership)
+    length = context.journal.length()
+    content = {"checkpoint": outcome.sha256, "results": records, "journal_length": length, **spent}
+    write_atomically(path, json.dumps(content), context.check_ownership)
+    _keep_journal(context, trained, length)
     draw_examples(
         context.directory,
         name,
@@ -160,6 +173,13 @@ def _measure_once(
         context.check_ownership,
     )
     return results
+
+
+def _keep_journal(context: ExperimentContext, trained: str, length: int) -> None:
+    """Keeps the lines of a stage when the next one on the same weights drops what follows them."""
+    outcome = context.outcomes[trained]
+    longest = max(length, outcome.journal_length)
+    context.outcomes[trained] = replace(outcome, journal_length=longest)
 
 
 def _stored_results(context: ExperimentContext, name: str, stored: dict[str, Any]) -> list[Result]:

@@ -25,6 +25,7 @@ from simvtp.errors import ConfigError, UserError
 from simvtp.experiment.context import ExperimentContext, open_experiment, until_signal
 from simvtp.experiment.final_weights import load_final_weights
 from simvtp.experiment.measuring import score_finetuned, score_zero_shot
+from simvtp.experiment.measuring_use import score_use
 from simvtp.experiment.training import load_initial_weights
 from simvtp.methods import build_model
 from simvtp.resolve import finalise
@@ -80,7 +81,8 @@ def reevaluate(
             experiment, run_dir, device, launch, say, stop, writer, always_owned
         )
         _load_models(context)
-        scored = score_zero_shot(context, context.outcomes["pretrain"].sha256)
+        pretrained = context.outcomes["pretrain"].sha256
+        scored = [*score_use(context, pretrained), *score_zero_shot(context, pretrained)]
         if context.tasks:
             scored += score_finetuned(context, context.outcomes["finetune"].sha256)
     results = [one.result for one in scored]

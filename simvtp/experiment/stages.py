@@ -15,7 +15,7 @@ from simvtp.config.experiment_config import Experiment
 from simvtp.data.progress import LogFn
 from simvtp.errors import StopReason
 from simvtp.experiment.context import ExperimentContext, open_experiment, until_signal
-from simvtp.experiment.measuring import evaluate, zero_shot
+from simvtp.experiment.measuring import evaluate, use, zero_shot
 from simvtp.experiment.startup_timing import DATA, IMPORTED, record_timestamp
 from simvtp.experiment.training import finetune, pretrain
 from simvtp.resolve import finalise
@@ -40,7 +40,7 @@ from simvtp.training.parallel.distributed import (
     threads_per_rank,
 )
 
-STAGES = ("pretrain", "zero_shot", "finetune", "evaluate")
+STAGES = ("pretrain", "use", "zero_shot", "finetune", "evaluate")
 
 
 def run(
@@ -137,6 +137,7 @@ def _run_stages(
 
 RUN_STAGE: dict[str, Callable[[ExperimentContext], list[Result]]] = {
     "pretrain": pretrain,
+    "use": use,
     "zero_shot": zero_shot,
     "finetune": finetune,
     "evaluate": evaluate,

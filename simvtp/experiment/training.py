@@ -22,6 +22,7 @@ from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.errors import ConfigError, Stopped, StopReason
 from simvtp.experiment.context import BLIND, ExperimentContext
+from simvtp.experiment.measuring_use import use_on_the_way
 from simvtp.experiment.startup_timing import FIRST_STEP, MODEL, record_timestamp
 from simvtp.methods import build_model, method_of
 from simvtp.models.flops.model_size import model_size
@@ -89,6 +90,8 @@ def pretrain(context: ExperimentContext) -> list[Result]:
         PretrainObjective(experiment.losses),
         loader,
         context.draw_masks,
+        use_on_the_way(context),
+        experiment.evaluate.use_points,
     )
     return []
 
@@ -220,7 +223,7 @@ def _train(
         objective: losses of a batch.
         loader: batches of this rank.
         draw: returns the masks of a micro-batch; None without masks.
-        score: returns the metrics by which weights are selected.
+        score: returns metrics on the way, those by which weights are selected among them.
         evaluations: how often `score` is called, evenly spread; 0: after every epoch.
         selection: name of the metric that selects the weights; empty: the last ones.
 

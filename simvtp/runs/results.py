@@ -7,6 +7,7 @@ from typing import Any
 
 from simvtp.runs.metric_names import MetricName, result_key
 
+USE = "use"  # `Protocol.task` of what a model uses of the other modality
 # Directions of retrieval, by `Protocol.direction`.
 DIRECTIONS = {
     "t2v": "text to video",
@@ -28,11 +29,13 @@ class Protocol:
     Two scores may share a column only if all but `seed` and `checkpoint` agree.
 
     Attributes:
-        task: retrieval, image_text, choice, qa, grounding or action.
+        task: retrieval, image_text, choice, qa, grounding or action; use: what a pre-trained model
+            uses of the other modality (docs/modality_use.md).
         dataset: name of the data.
         split: name of the split.
-        setting: zero-shot; finetuned; finetuned, selected on test; after a comma what was done to
-            the scores: re-ranked top 16, dual-softmax.
+        setting: pre-trained; zero-shot; finetuned; finetuned, selected on test; after a comma what
+            was done to the scores (re-ranked top 16, dual-softmax) or to the frames (frames
+            shuffled).
         direction: t2v or v2t, for images t2i or i2t; empty where a task has none.
         frames: frames per view.
         segments: views in time.
@@ -41,7 +44,7 @@ class Protocol:
         seed: seed of the run.
         checkpoint: sha256 of the weights that were scored.
         variant: of the benchmark or the measure, where there are several: 1k-A, open-ended, count,
-            NMS 0.5.
+            NMS 0.5; of `use`, the evaluation masks or `pairs`.
         merging: of the views of a clip in a classification: softmax or logits; empty for one view
             and where features or spans are scored.
     """
@@ -81,6 +84,8 @@ class Result:
             frequent answer of the training split.
         seconds: of re-ranked results, wall-clock seconds per query: `first_stage_s`,
             `second_stage_s` (see simvtp/evaluation/rerank.py).
+        intervals: 95 % intervals of metrics over the test items, {metric: (low, high)}, where they
+            were computed with the result.
     """
 
     protocol: Protocol
@@ -92,19 +97,27 @@ class Result:
     scores: tuple[float, ...] = ()
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON values; `seconds` only where there are some, as older records have it."""
+        """Returns JSON values; `seconds` and `intervals` only where there are some.
+
+        So records of results without them are what they were before.
+        """
         values = asdict(self) | {"ranks": list(self.ranks), "scores": list(self.scores)}
-        if not self.seconds:
-            del values["seconds"]
+        values["intervals"] = {name: list(ends) for name, ends in self.intervals.items()}
+        for name in ("seconds", "intervals"):
+            if not values[name]:
+                del values[name]
         return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Result:
         """Returns the result; also of records from before `variant`, `scores` and `baselines`."""
         lists = {name: tuple(values.get(name, ())) for name in ("ranks", "scores")}
-        return Result(**{**values, **lists, "protocol": Protocol(**values["protocol"])})
+        intervals = {name: tuple(ends) for name, ends in values.get("intervals", {}).items()}
+        protocol = Protocol(**values["protocol"])
+        return Result(**{**values, **lists, "intervals": intervals, "protocol": protocol})
 
     @property
     def key(self) -> str:
@@ -126,7 +139,11 @@ class Result:
     @property
     def line(self) -> str:
         """Returns `test/finetuned/t2v: R1 21.5  R5 53.5 ...`."""
-        figures = "  ".join(f"{name} {value:.1f}" for name, value in self.metrics.items())
+        if self.protocol.task == USE:  # gains are small numbers, and there are many levels
+            gains = {n: v for n, v in self.metrics.items() if "gain" in n or "acc_motion" in n}
+            figures = "  ".join(f"{name} {value:.3g}" for name, value in gains.items())
+        else:
+            figures = "  ".join(f"{name} {value:.1f}" for name, value in self.metrics.items())
         return f"{self.key}: {figures}"
 
 

@@ -17,6 +17,12 @@ from simvtp.data.loading.view_loader import text_batches
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Captions, with_retrieval_predictions
 from simvtp.evaluation.metrics import TIES
+from simvtp.evaluation.modality.temporal_order import (
+    FrameOrder,
+    OrderedFrames,
+    score_orders,
+    split_orders,
+)
 from simvtp.evaluation.retrieval_evaluation import DIRECTIONS, Embedded, embed_test_set, score
 from simvtp.methods import method_of
 from simvtp.runs.results import Protocol, Result
@@ -86,16 +92,28 @@ class Retrieval:
     def report(
         self, model: nn.Module, split: str, setting: str, checkpoint: str, matcher: Matcher | None
     ) -> list[Scored]:
-        """Returns the figures of `score`, then those of dual-softmax and re-ranking.
+        """Returns the figures of `score`, then those of other rankings and other frame orders.
 
-        `evaluate.dual_softmax` and `evaluate.rerank` ask for them; see twostage.py.
+        `evaluate.dual_softmax`, `evaluate.rerank` (twostage.py) and `evaluate.frame_orders` ask for
+        them.
         """
-        embedded, protocol = self._embed(model, split), self._protocol(split, setting, checkpoint)
+        protocol = self._protocol(split, setting, checkpoint)
+        orders: dict[FrameOrder, Embedded] = {}
+        if self._orders_frames():
+            embedded, orders = split_orders(self._embed(OrderedFrames(model), split))
+        else:
+            embedded = self._embed(model, split)
         further = further_figures(
             self.second_stage, embedded, self.clips[split], self._captions(split), protocol, matcher
         )
-        results = [*score(embedded, protocol), *further]
+        results = [*score(embedded, protocol), *further, *score_orders(orders, protocol)]
         return with_retrieval_predictions(results, embedded, self._names_and_captions(split))
+
+    def _orders_frames(self) -> bool:
+        """Returns whether frames are put into other orders: asked for, and it is no picture."""
+        experiment = self.context.experiment
+        moving = self.kind == "retrieval" and experiment.model.frames > 1
+        return experiment.evaluate.frame_orders and moving
 
     def _names_and_captions(self, split: str) -> Captions:
         return Captions([clip.id for clip in self.clips[split]], self._captions(split))

@@ -38,7 +38,13 @@ from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.token_merging import unmerge
 from simvtp.models.common.two_encoders import build_encoder, modality_encoder
 from simvtp.models.simvtp.encoder_passes import EncoderPass, PassPlan, plan_passes
-from simvtp.models.simvtp.pass_inputs import CaptionEmbedder, PassInputs, embed_video_inputs
+from simvtp.models.simvtp.pass_inputs import (
+    CaptionEmbedder,
+    PassInputs,
+    VideoTokens,
+    embed_video_inputs,
+    embed_visible,
+)
 
 OBJECTIVES = ("mvm", "mlm", "vtc", "vtm")
 # the published contrastive temperature, here only the sharpness of the draw of negatives
@@ -123,9 +129,13 @@ class SimVTP(nn.Module):
 
         outputs: dict[str, Tensor] = {}
         if "mvm" in self.objectives:
-            outputs |= self._predict_pixels(encoded, inputs, tubes, masks, options)
+            pair, groups = encoded[EncoderPass.PAIR], inputs.pair_video.groups
+            video = VideoTokens(pair.tokens[:, : pair.text_start], groups)
+            outputs |= self._predict_pixels(video, tubes, masks, options)
         if "mlm" in self.objectives:
-            outputs |= self._predict_words(encoded, batch, masks, options)
+            pair = encoded[EncoderPass.PAIR]
+            text = pair.tokens[:, pair.text_start :]
+            outputs |= self._predict_words(text, batch, masks, options)
         if "vtc" in self.objectives:
             outputs["video_feature"], outputs["text_feature"] = self._features(encoded, inputs)
             if self.config.learned_temperature:
@@ -147,28 +157,23 @@ class SimVTP(nn.Module):
         )
 
     def _predict_pixels(
-        self,
-        encoded: Encoded,
-        inputs: PassInputs,
-        tubes: Tensor,
-        masks: Masks,
-        options: ForwardOptions,
+        self, video: VideoTokens, tubes: Tensor, masks: Masks, options: ForwardOptions
     ) -> dict[str, Tensor]:
-        pair, masked = encoded[EncoderPass.PAIR], masks.masked
+        """Returns the outputs of MVM from the encoded video part of the pair pass."""
+        masked = masks.masked
         if self.training and self.config.decoder_keep_ratio < 1:
             given = masks.decoded
             masked = select_decoded_tubes(masked, self.config) if given is None else given
-        video = unmerge(pair.tokens[:, : pair.text_start], inputs.pair_video.groups)
+        tokens = unmerge(video.tokens, video.groups)
         return {
-            "video_prediction": self.video_decoder(video, masks.visible, masked, options),
+            "video_prediction": self.video_decoder(tokens, masks.visible, masked, options),
             "video_pixels": gather_tokens(tubes, masked),
         }
 
     def _predict_words(
-        self, encoded: Encoded, batch: Batch, masks: Masks, options: ForwardOptions
+        self, text: Tensor, batch: Batch, masks: Masks, options: ForwardOptions
     ) -> dict[str, Tensor]:
-        pair = encoded[EncoderPass.PAIR]
-        text = pair.tokens[:, pair.text_start :]
+        """Returns the outputs of MLM from the encoded text part [B, L, D] of the pair pass."""
         logits = self.text_decoder(text, batch.attention_mask, masks.word_positions, options)
         return {"word_logits": logits, "word_labels": masks.word_labels}
 
@@ -237,6 +242,44 @@ class SimVTP(nn.Module):
             mask = torch.cat([mask.new_ones(groups.shape), mask[:, text_start:]], dim=1)
             text_start = groups.shape[1]
         return pool(tokens, mask, self.config.pooling, text_start)
+
+    def reconstruct(
+        self,
+        batch: Batch,
+        masks: Masks,
+        wanted: tuple[str, ...] = ("mvm", "mlm"),
+        *,
+        video: bool = True,
+        text: bool = True,
+    ) -> dict[str, Tensor]:
+        """Returns the outputs of MVM and MLM as `forward` names them, of one encoder pass.
+
+        Args:
+            wanted: objectives whose outputs are returned; those without a head give none.
+            video: False: the encoder sees the masked caption alone, which gives no pixels; always
+                so with `mlm_video=none`.
+            text: False: the encoder sees the visible tubes alone, which gives no words.
+        """
+        outputs: dict[str, Tensor] = {}
+        video = video and self.config.mlm_video == "visible"
+        tubes = cut_tubes(batch.clips, self.config)
+        sequence = TokenSequence(tubes.new_zeros(0))
+        groups, count = None, 0
+        if video:
+            seen = embed_visible(self.video_embedding, tubes, masks.visible, self.config)
+            sequence, groups, count = TokenSequence(seen.tokens), seen.groups, seen.tokens.shape[1]
+        if text:
+            words, mask = self.text_embedding(masks.input_ids), batch.attention_mask
+            sequence = (
+                pair_sequence(sequence.tokens, words, mask) if video else TokenSequence(words, mask)
+            )
+        tokens = self.encoder(*sequence)
+        if video and "mvm" in wanted and "mvm" in self.objectives:
+            encoded = VideoTokens(tokens[:, :count], groups)
+            outputs |= self._predict_pixels(encoded, tubes, masks, DEFAULT_OPTIONS)
+        if text and "mlm" in wanted and "mlm" in self.objectives:
+            outputs |= self._predict_words(tokens[:, count:], batch, masks, DEFAULT_OPTIONS)
+        return outputs
 
     # ---- clips and captions, nothing masked ------------------------------------------------------
 
