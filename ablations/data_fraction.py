@@ -26,7 +26,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablations.command_line import AxisOption, CommandLine
-from ablations.design import Ablation, Axis, null_arm, retrieval_metric
+from ablations.design import Ablation, Axis, null_arm
+from ablations.headline import headline
 from simvtp.config.experiment_config import Experiment
 
 KEY = "data.fraction"
@@ -61,8 +62,8 @@ def build(
         base=base,
         axes=(Axis(KEY, "fraction of the pre-training data", values, short="data"),),
         seeds=tuple(seeds),
-        metric=retrieval_metric(base),
-        metric_label="text-to-video R@1 (%)",
+        metric=headline(base).metric,
+        metric_label=headline(base).label,
         baseline={KEY: max(values)},
         controls=null_arm(base),
     )

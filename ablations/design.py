@@ -289,15 +289,5 @@ def null_arm(base: Experiment) -> dict[str, dict[str, Any]]:
     return {NO_PRETRAINING: {"finetune.init": INITIAL}}
 
 
-def retrieval_metric(experiment: Experiment, metric: str = "R1", direction: str = "t2v") -> str:
-    """Returns the tracked name of a retrieval metric of a finished experiment."""
-    setting = "zero-shot"
-    if experiment.finetune.enabled:
-        setting = (
-            "finetuned-selected-on-test" if experiment.finetune.selection == "test" else "finetuned"
-        )
-    return f"{experiment.evaluate.split}/{setting}/{direction}/{metric}"
-
-
 def _number(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) and round(value, 2) == value else str(value)

@@ -41,7 +41,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.command_line import AxisOption, CommandLine
-from ablations.design import Ablation, Axis, retrieval_metric
+from ablations.design import Ablation, Axis
+from ablations.headline import headline
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import INITIAL
 from simvtp.errors import ConfigError
@@ -98,8 +99,8 @@ def build(
         base=base,
         axes=(Axis("losses", "objectives", tuple(settings), settings=settings),),
         seeds=tuple(seeds),
-        metric=retrieval_metric(base),
-        metric_label="text-to-video R@1 (%)",
+        metric=headline(base).metric,
+        metric_label=headline(base).label,
         published_optimum={"losses": ALL},
     )
 

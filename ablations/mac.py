@@ -137,6 +137,7 @@ STUDY = Variants(
     cells=cells,
     small=SMALL,
     short="mac",
+    retrieval_only=True,
 )
 
 

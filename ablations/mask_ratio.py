@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ablations.design import Ablation, Axis, null_arm, retrieval_metric
+from ablations.design import Ablation, Axis, null_arm
+from ablations.headline import headline
 from simvtp.config.experiment_config import Experiment
 
 VIDEO_KEY, TEXT_KEY = "masks.video_ratio", "masks.text_ratio"
@@ -65,8 +66,8 @@ def build(
             Axis(TEXT_KEY, "text mask ratio", text, short="text"),
         ),
         seeds=tuple(seeds),
-        metric=retrieval_metric(base),
-        metric_label="text-to-video R@1 (%)",
+        metric=headline(base).metric,
+        metric_label=headline(base).label,
         published_optimum=PUBLISHED_OPTIMUM,
         controls=null_arm(base),
     )

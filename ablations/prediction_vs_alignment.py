@@ -8,6 +8,11 @@ Expected: alignment at or above prediction for the same samples, and clearly abo
 operations. Retrieval is itself an alignment, which favours arms that were pre-trained to align; the
 same fine-tuning follows in each arm.
 
+Like for like, on one encoder (SimVTP's) with the same masks, frames, view of the text, batches and
+number of samples, so that the objective is all that differs: `align only: VTC`, `align only:
+VTC+VTM`, `prediction, same samples` (MVM+MLM), `both: MVM+MLM+VTC+VTM`. What MAC's encoder, masks
+and frames add shows against them. `none, MAC` and `none, SimVTP` are not pre-trained at all.
+
 Arms: `alignment` (MAC), `no mask` (Frozen: alignment without masks), `prediction` (SimVTP: MVM +
 MLM), `prediction + contrast` (with VTC). Each of the last three twice: `same samples` takes the
 steps and batches of `alignment`; `same compute` as many steps as cost the forward operations of
@@ -15,7 +20,7 @@ steps and batches of `alignment`; `same compute` as many steps as cost the forwa
 the ratio holds for training). Arms of SimVTP are as in recipe `tiny`: tubes of two frames, as many
 time slots and tokens as MAC has frames and patches, 90 % and 75 % hidden.
 
-Command: `python sweeps/run.py prediction_vs_alignment --recipe tiny_mac --seeds 0,1,2` (seven
+Command: `python sweeps/run.py prediction_vs_alignment --recipe tiny_mac --seeds 0,1,2` (twelve
 cells).
 Cost: at most a run of the recipe for each cell and seed; `no mask` costs about twice that in its
 pre-training.
@@ -25,9 +30,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ablations.design import null_arm
 from ablations.mac import as_mac
 from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import INITIAL
 from simvtp.config.model_config import ModelConfig, SimVTPConfig
 from simvtp.config.overrides import replace_key, replace_keys
 from simvtp.config.recipes import base, huge, large
@@ -35,14 +42,19 @@ from simvtp.config.tiny_recipes import tiny
 from simvtp.config.tree import narrow
 
 ALIGNMENT = "alignment"
+OBJECTIVES = ("mvm", "mlm", "vtc", "vtm")
 SIZES = (tiny, base, large, huge)
 VOCABULARY = 30522  # of BERT's tokenizer, which is not loaded here
 
 
-def as_simvtp(base: Experiment, contrast: bool) -> dict[str, Any]:
+def as_simvtp(base: Experiment, *objectives: str) -> dict[str, Any]:
     """Returns the settings that turn `base` into SimVTP with the published masks.
 
     A tube of two frames for each time slot, the same window.
+
+    Args:
+        base: of MAC or of SimVTP.
+        objectives: those that are on, with weight 1: mvm, mlm, vtc, vtm.
     """
     model = base.model
     settings: dict[str, Any] = {
@@ -51,10 +63,7 @@ def as_simvtp(base: Experiment, contrast: bool) -> dict[str, Any]:
         "masks.text_ratio": 0.75,
         "masks.text_kind": "token",
         "masks.text_rule": "exact",
-        "losses.mvm": 1.0,
-        "losses.mlm": 1.0,
-        "losses.vtm": 0.0,
-        "losses.vtc": float(contrast),
+        **{f"losses.{name}": float(name in objectives) for name in OBJECTIVES},
     }
     if model.method != "mac":
         return settings
@@ -104,8 +113,8 @@ def cells(base: Experiment) -> Cells:
     start = as_mac(base)
     arms = {
         "no mask": {**start, "masks.video_ratio": 0.0, "masks.text_ratio": 0.0},
-        "prediction": as_simvtp(base, contrast=False),
-        "prediction + contrast": as_simvtp(base, contrast=True),
+        "prediction": as_simvtp(base, "mvm", "mlm"),
+        "prediction + contrast": as_simvtp(base, "mvm", "mlm", "vtc"),
     }
     budget = operations(replace_keys(base, start))
     found: dict[str, dict[str, Any]] = {ALIGNMENT: start}
@@ -119,7 +128,30 @@ def cells(base: Experiment) -> Cells:
         )
         found[f"{name}, same samples"] = settings
         found[f"{name}, same compute"] = {**settings, **length}
-    return found
+    return found | like_for_like(base) | no_pretraining(base)
+
+
+def like_for_like(base: Experiment) -> Cells:
+    """Returns the arms on SimVTP's encoder that differ in their objectives alone.
+
+    The one that only predicts is `prediction, same samples`.
+    """
+    return {
+        "align only: VTC": as_simvtp(base, "vtc"),
+        "align only: VTC+VTM": as_simvtp(base, "vtc", "vtm"),
+        "both: MVM+MLM+VTC+VTM": as_simvtp(base, *OBJECTIVES),
+    }
+
+
+def no_pretraining(base: Experiment) -> Cells:
+    """Returns the initial weights of either method, fine-tuned as every arm is."""
+    if not null_arm(base):
+        return {}
+    start = {"finetune.init": INITIAL}
+    return {
+        "none, MAC": {**as_mac(base), **start},
+        "none, SimVTP": {**as_simvtp(base, *OBJECTIVES), **start},
+    }
 
 
 STUDY = Variants(
@@ -132,5 +164,6 @@ STUDY = Variants(
     label="arm and budget",
     cells=cells,
     short="arm",
+    retrieval_only=True,
 )
 build = STUDY.build

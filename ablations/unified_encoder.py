@@ -48,5 +48,6 @@ STUDY = Variants(
     cells=cells,
     small=(ONE, TWO, LATE),
     short="encoders",
+    retrieval_only=True,
 )
 build = STUDY.build

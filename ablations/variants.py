@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.design import Ablation, Axis, retrieval_metric
+from ablations.design import Ablation, Axis
+from ablations.headline import headline
 from simvtp.config.experiment_config import Experiment
 from simvtp.errors import ConfigError
 
@@ -30,6 +31,7 @@ class Variants:
         small: the cells that the recipe `tiny` runs by default; None: all of them.
         short: name of the axis in progress lines.
         baseline: the cell that the others are compared with; None: the first of `cells`.
+        retrieval_only: a cell is a model that no other task can be built on.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Variants:
     small: Sequence[str] | Callable[[Experiment], Sequence[str]] | None = None
     short: str = ""
     baseline: Callable[[Experiment], str] | None = None
+    retrieval_only: bool = False
 
     def build(
         self,
@@ -59,8 +62,14 @@ class Variants:
             full: all cells by default, for the recipe `tiny` as well.
 
         Raises:
-            ConfigError: there is no such cell.
+            ConfigError: there is no such cell, or the base's task does not go with the cells.
         """
+        task = base.finetune.task.name
+        if self.retrieval_only and base.finetune.enabled and task != "retrieval":
+            raise ConfigError(
+                f"the ablation '{self.name}' has models that finetune.task={task} cannot be built "
+                "on: choose a recipe that is fine-tuned for retrieval."
+            )
         settings = self.cells(base) if callable(self.cells) else self.cells
         wanted = cells or tuple(settings)
         if not cells and self.small is not None and base.name == "tiny" and not full:
@@ -87,8 +96,8 @@ class Variants:
             base=base,
             axes=(axis,),
             seeds=tuple(seeds),
-            metric=retrieval_metric(base),
-            metric_label="text-to-video R@1 (%)",
+            metric=headline(base).metric,
+            metric_label=headline(base).label,
             baseline={self.name: first},
         )
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablations import data_fraction, losses, mask_ratio, schedule
-from ablations.design import Ablation, Axis, retrieval_metric
+from ablations.design import Ablation, Axis
+from ablations.headline import headline
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
@@ -193,5 +194,5 @@ def test_the_data_set_is_named_without_the_path_of_this_machine(tmp_path: Path) 
 )
 def test_the_metric_follows_the_protocol(settings: tuple[str, ...], metric: str) -> None:
     base: Experiment = override(tiny(), settings)
-    assert retrieval_metric(base) == metric
+    assert headline(base).metric == metric
     assert ratio_grid.build(base).metric == metric
