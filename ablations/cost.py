@@ -129,7 +129,8 @@ def _simvtp_sample(experiment: Experiment, model: SimVTPConfig, visible: int, ma
 
 
 def _word_decoder(experiment: Experiment, model: SimVTPConfig) -> float:
-    words = max(1.0, experiment.masks.text_ratio * (model.text_length - 2))
+    masks = experiment.masks
+    words = max(1.0, masks.text_predicted * masks.text_ratio * (model.text_length - 2))
     width = model.dim
     if model.text_decoder_depth:
         width = model.text_decoder_dim or model.decoder_dim

@@ -76,9 +76,10 @@ class Masks:
     Attributes:
         visible: int64 [B, V], indices of the visible tubes in (t, h, w) order, ascending.
         masked: int64 [B, M], indices of the masked tubes, ascending; V + M = N.
-        input_ids: int64 [B, L], the caption with `[MASK]` at the masked words.
-        word_positions: int64 [B, K], positions in the caption of the masked words; 0 in unused
-            slots.
+        input_ids: int64 [B, L], the caption with `[MASK]` at the masked words (or as
+            `masks.text_corruption` says).
+        word_positions: int64 [B, K], positions in the caption of the masked words that MLM is asked
+            for; 0 in unused slots.
         word_labels: int64 [B, K], the original ids at these positions; -100 in unused slots.
         negative_noise: float32 [B, B], standard Gumbel noise that picks the VTM negatives.
         negative_index: int64 [B] or None; a given choice of negatives (parity files), which

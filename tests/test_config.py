@@ -124,6 +124,8 @@ def test_a_wrong_setting_is_refused_in_one_sentence(assignment: str, words: str)
             "not divisible by model.decoder_heads",
         ),
         (["model.learned_temperature=true", "losses.vtc=0"], "is for the contrastive loss"),
+        (["masks.text_predicted=0"], "must be in (0, 1]"),
+        (["model=mac", "masks.text_predicted=0.5"], "leave them as they are"),
         (["model.mlm_video=none"], "MLM must be the only objective"),
     ],
 )

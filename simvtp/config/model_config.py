@@ -196,6 +196,12 @@ class MaskConfig:
         "exact", "exact hides round(ratio * words), at least one; bernoulli = released"
     )
     text_span: int = setting(3, "words of a run, where text_kind is span")
+    text_predicted: float = added(
+        1.0, "of the hidden words of a caption, that MLM is asked for (at least one)"
+    )
+    text_corruption: Literal["mask", "bert"] = added(
+        "mask", "hidden words become [MASK]; bert = of ten, eight do, one is random, one is kept"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

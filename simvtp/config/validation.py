@@ -219,6 +219,13 @@ def _check_masks(experiment: Experiment) -> None:
     model, masks = experiment.model, experiment.masks
     _require_ratios(masks, "masks", ("video_ratio", "text_ratio"))
     _require_all(masks, "masks", ("text_span",), least=1)
+    asked = masks.text_predicted
+    _require(0 < asked <= 1, "masks.text_predicted", asked, "in (0, 1]")
+    if isinstance(masks, MACMaskConfig) and (asked != 1 or masks.text_corruption != "mask"):
+        raise ConfigError(
+            "masks.text_predicted and masks.text_corruption are for the words that MLM predicts, "
+            "which model.method=mac does not: leave them as they are."
+        )
     units, hidden = mask_units(model, masks), hidden_per_slot(model, masks)
     if hidden >= units:
         raise ConfigError(

@@ -26,6 +26,8 @@ UNUSED = -100  # label of a word slot that holds no word; the value that cross-e
 RECTANGLES = 16  # drawn for a sample by the kind `block`; as many as needed are used
 SMALL_SIDE, LARGE_SIDE = 0.25, 0.6  # of the frame: shortest and longest side of a rectangle
 VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM, DECODER_STREAM, TEXT_NEGATIVE_STREAM = range(5)
+PREDICTED_STREAM, CORRUPTION_STREAM = 5, 6
+RANDOM_WORDS, KEPT_WORDS = 0.1, 0.1  # of the hidden words, as BERT has it
 
 
 # ---- counts --------------------------------------------------------------------------------------
@@ -44,12 +46,13 @@ def word_slots(length: int, masks: MaskConfig) -> int:
 
     A caption of `length` positions has at most L - 2 words ([CLS] and [SEP] take two). Single
     tokens under the exact rule need round(ratio * (L - 2)); the Bernoulli rule can hide all, and
-    whole words can have more pieces than the ratio implies.
+    whole words can have more pieces than the ratio implies. Of these, `text_predicted` are asked
+    for.
     """
     positions = max(1, length - 2)
     if masks.text_rule == "exact" and masks.text_kind == "token":
-        return max(1, words_to_hide(masks.text_ratio, positions))
-    return positions
+        positions = max(1, words_to_hide(masks.text_ratio, positions))
+    return max(1, words_to_hide(masks.text_predicted, positions))
 
 
 # ---- masks ---------------------------------------------------------------------------------------
@@ -81,6 +84,7 @@ def draw_masks(
     both = isinstance(model, SimVTPConfig) and model.vtm_directions == "both"
     if both:
         columns[TEXT_NEGATIVE_STREAM] = b
+    columns |= _word_columns(length, masks)
     noise = stream_uniforms(
         b,
         columns,
@@ -93,12 +97,11 @@ def draw_masks(
     decoded = None
     if isinstance(model, SimVTPConfig) and DECODER_STREAM in noise:
         decoded = select_decoded_tubes(masked, model, noise[DECODER_STREAM])
-    hidden = _hidden_words(noise[TEXT_STREAM], batch.word_ids, masks)
-    positions, labels = _word_slots(hidden, batch.input_ids, word_slots(length, masks))
+    shown, positions, labels = _word_masks(noise, batch, model, masks, mask_id)
     return Masks(
         visible=visible,
         masked=masked,
-        input_ids=torch.where(hidden, mask_id, batch.input_ids),
+        input_ids=shown,
         word_positions=positions,
         word_labels=labels,
         negative_noise=_gumbel(noise[NEGATIVE_STREAM]),
@@ -200,12 +203,58 @@ def _hidden_units(noise: Tensor, present: Tensor, masks: MaskConfig) -> Tensor:
     """Returns bool [B, U], True at the units to hide among those present."""
     if masks.text_rule == "bernoulli":
         return (noise < masks.text_ratio) & present
+    return _least(noise, present, masks.text_ratio)
+
+
+def _least(noise: Tensor, present: Tensor, ratio: float) -> Tensor:
+    """Returns bool [B, U], True at those present with the least noise, by the exact rule."""
     units = present.sum(dim=1, keepdim=True)
     # The same float64 arithmetic as `words_to_hide`, so that K slots always suffice.
-    count = (units.to(torch.float64) * masks.text_ratio + 0.5).floor().to(torch.int64)
-    count = count.clamp(min=1 if masks.text_ratio > 0 else 0)
+    count = (units.to(torch.float64) * ratio + 0.5).floor().to(torch.int64)
+    count = count.clamp(min=1 if ratio > 0 else 0)
     rank = torch.where(present, noise, 2.0).argsort(dim=1, stable=True).argsort(dim=1)
     return (rank < count) & present
+
+
+def _word_columns(length: int, masks: MaskConfig) -> dict[int, int]:
+    """Returns the random numbers that a caption of L positions takes for what MLM is asked."""
+    columns = {}
+    if masks.text_predicted < 1:
+        columns[PREDICTED_STREAM] = length
+    if masks.text_corruption == "bert":
+        columns[CORRUPTION_STREAM] = 2 * length
+    return columns
+
+
+def _word_masks(
+    noise: dict[int, Tensor], batch: Batch, model: ModelConfig, masks: MaskConfig, mask_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the caption as it is shown [B, L], and positions and labels [B, K] of the words."""
+    ids = batch.input_ids
+    hidden = _hidden_words(noise[TEXT_STREAM], batch.word_ids, masks)
+    asked, shown = hidden, torch.where(hidden, mask_id, ids)
+    if PREDICTED_STREAM in noise:
+        asked = _least(noise[PREDICTED_STREAM], hidden, masks.text_predicted) & hidden
+    if CORRUPTION_STREAM in noise:
+        shown = _corrupt(noise[CORRUPTION_STREAM], ids, shown, hidden, model.vocab_size)
+    return shown, *_word_slots(asked, ids, word_slots(ids.shape[1], masks))
+
+
+def _corrupt(
+    noise: Tensor, input_ids: Tensor, masked_ids: Tensor, hidden: Tensor, vocab_size: int
+) -> Tensor:
+    """Returns ids [B, L] in which some hidden pieces are random ones, or themselves.
+
+    Args:
+        noise: float32 [B, 2 * L]: the kind of each piece, and which random one; any piece of the
+            vocabulary is as likely, as in BERT.
+        masked_ids: the caption with [MASK] at the hidden pieces.
+    """
+    kind, which = noise.chunk(2, dim=1)
+    word = (which.to(torch.float64) * vocab_size).to(torch.int64)
+    shown = torch.where(hidden & (kind < RANDOM_WORDS), word, masked_ids)
+    kept = hidden & (kind >= 1 - KEPT_WORDS)
+    return torch.where(kept, input_ids, shown)
 
 
 def _word_slots(hidden: Tensor, input_ids: Tensor, slots: int) -> tuple[Tensor, Tensor]:
