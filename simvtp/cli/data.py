@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,17 @@ def register(commands: Commands) -> None:
         help="list the benchmarks that are supported, with tasks and protocols",
     )
     listing.set_defaults(handle=_list)
+    describing = data.add_parser(
+        "describe",
+        help="what each level of the embedded data set asks: R@1 of oracles, redundancy",
+    )
+    describing.add_argument("what", choices=("shapes",))
+    describing.add_argument("--test", type=int, default=256, help="test clips of a level")
+    describing.add_argument(
+        "--size", type=int, default=64, help="side of a frame, in pixels; a patch is an eighth"
+    )
+    describing.add_argument("--levels", default="", help="with commas; default: all")
+    describing.set_defaults(handle=_describe)
     check = data.add_parser(
         "check",
         help="report videos of a manifest or benchmark that are missing, corrupt, too short or "
@@ -112,6 +124,30 @@ def _list(options: argparse.Namespace) -> int:
     from simvtp.data.prepare.check_benchmark import table
 
     print("\n".join(table()))
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    """Prints what the levels of the embedded data set ask."""
+    from simvtp.config.data_config import ShapesConfig
+    from simvtp.data.shapes.description.describe_levels import (
+        describe_level,
+        description_lines,
+        level_names,
+    )
+
+    names = tuple(filter(None, options.levels.split(","))) or level_names()
+    for name in names:
+        if name not in level_names():
+            raise UserError(f"--levels={name}: must be one of {', '.join(level_names())}.")
+    if options.test < 1 or options.size < 32 or options.size % 8:
+        raise UserError("--test must be at least 1, --size a multiple of 8 and at least 32.")
+    found = []
+    for name in names:
+        config = ShapesConfig(level=name, test=options.test, image_size=options.size)
+        found.append(describe_level(config))
+        print(f"measured {name}", file=sys.stderr)
+    print("\n".join(description_lines(found, options.test)))
     return 0
 
 

@@ -33,6 +33,11 @@ class ShapesConfig:
         0.5, "0 = plain background and full captions; 1 = busy background, sparse captions"
     )
     seed: int = setting(0, "of the generator")
+    level: Literal["object", "pair", "motion", "natural", "scenes"] = added(
+        "scenes",
+        "what the scenes contain, from one flat object to many textured ones with events; "
+        "difficulty counts in `scenes` alone",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,6 +117,11 @@ class SimVTPConfig(ModelConfig):
         "encoders=two: the last blocks in which the two sides of a pair attend to one another; "
         "0 = all",
     )
+    tube_positions: Literal["sequence", "axes"] = added(
+        "sequence",
+        "fixed positions of the tubes: of their running number (released), or of time, row and "
+        "column apart",
+    )
     token_merge_ratio: float = setting(
         0.0,
         "of the visible tubes, that share a token with a similar one while pre-training; "

@@ -64,6 +64,8 @@ def shapes_folder(config: ShapesConfig, cache: Path) -> Path:
     Another configuration or version has another folder.
     """
     tree = {**asdict(config), "difficulty": float(config.difficulty), "version": SHAPES_VERSION}
+    if config.level == "scenes":  # older than the levels: its folders keep their names
+        del tree["level"]
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
     return Path(cache) / f"shapes-v{SHAPES_VERSION}-{digest[:12]}"
 

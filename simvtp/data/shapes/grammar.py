@@ -202,10 +202,11 @@ class Wording:
     def _behind(self, kind: str, colour: str) -> str:
         what = (
             f"a {self._word(colour)} background"
-            if kind == "plain"
+            if kind in ("plain", "soft")
             else f"{self._word(colour)} {kind}"
         )
-        return self._choose(BEHIND).format(with_article(what[2:]) if kind == "plain" else what)
+        article = kind in ("plain", "soft")
+        return self._choose(BEHIND).format(with_article(what[2:]) if article else what)
 
     def _word(self, value: str) -> str:
         return self._choose(ADJECTIVES[value]) if value else ""

@@ -7,11 +7,12 @@ it, with which it must not be confused; more clips of a split therefore never ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from simvtp.config.data_config import ShapesConfig
 from simvtp.data.shapes.grammar import Statement, draw_caption, satisfies
+from simvtp.data.shapes.levels import LEVELS, draw_level_scene, level_caption, without_motion
 from simvtp.data.shapes.scene import SPLITS, Draw, Scene, draw_scene, place
 from simvtp.errors import ConfigError
 
@@ -86,6 +87,8 @@ def _plan_clip(
     config: ShapesConfig, split: str, index: int, earlier: Sequence[PlannedClip]
 ) -> PlannedClip | None:
     """Returns the clip of the first attempt that fits its split, or None."""
+    if config.level != "scenes":
+        return _plan_level_clip(config, split, index, earlier)
     for attempt in range(MAX_ATTEMPTS):
         draw = Draw(config.seed, split, index, attempt, Purpose.SCENE)
         scene = draw_scene(draw, config)
@@ -107,6 +110,45 @@ def _plan_clip(
             captions=tuple(caption for _, caption in captions),
         )
     return None
+
+
+def _plan_level_clip(
+    config: ShapesConfig, split: str, index: int, earlier: Sequence[PlannedClip]
+) -> PlannedClip | None:
+    """Returns the clip of a level below `scenes`, or None if no attempt fits its split.
+
+    Where clips come in groups, the objects decide the split, so that all motions of a group lie in
+    it.
+    """
+    size = LEVELS[config.level].group if split != "train" else 1
+    group = earlier[index - index % size :]  # those that show the same objects
+    for attempt in range(MAX_ATTEMPTS):
+        draw = Draw(config.seed, split, index, attempt, Purpose.SCENE)
+        scene = draw_level_scene(config, draw, draw)
+        if group:
+            scene = _with_motions(group[0].scene, scene)
+        statement, caption = level_caption(config, scene)
+        deciding = without_motion(statement) if LEVELS[config.level].group > 1 else statement
+        if deciding.split != split or (split != "train" and _confused(statement, scene, earlier)):
+            continue
+        placed = place(Draw(config.seed, split, index, attempt, Purpose.LAYOUT), scene)
+        return PlannedClip(
+            id=f"{split}_{index:06d}",
+            split=split,
+            index=index,
+            scene=placed,
+            statements=(statement,),
+            captions=(caption,),
+        )
+    return None
+
+
+def _with_motions(shown: Scene, other: Scene) -> Scene:
+    """Returns the objects and the ground of `shown` with the motions of `other`."""
+    pairs = zip(shown.things, other.things, strict=True)
+    return replace(
+        shown, things=tuple(replace(thing, motion=given.motion) for thing, given in pairs)
+    )
 
 
 def _confused(statement: Statement, scene: Scene, earlier: Sequence[PlannedClip]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ def _background(
 
     It is one large picture, seen through a window that drifts with sub-pixel steps.
     """
+    if background.kind in SPECTRA:
+        return _spectral_ground(background, SPECTRA[background.kind], frames, size, draw)
     drift_x, drift_y = background.drift_x * size, background.drift_y * size
     margin = math.ceil(max(abs(drift_x), abs(drift_y)) * frames) + 2
     pattern = _pattern(background.kind, size + 2 * margin, size, draw)
@@ -96,6 +99,53 @@ def _pattern(kind: str, side: int, size: int, draw: Draw) -> Array:
         )
         total += np.sin(fast * (x * math.cos(turn) + y * math.sin(turn)) + shift) / fast**0.7
     return np.tanh(0.8 * total)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Spectrum of a ground's luminance.
+
+    Attributes:
+        lowest: lowest frequency, in cycles a frame side.
+        octaves: number of frequencies, each 1.6 times the one before.
+        falloff: amplitude falls as 1 / frequency ** falloff.
+        contrast: standard deviation, in grey levels.
+    """
+
+    lowest: float
+    octaves: int
+    falloff: float
+    contrast: float
+
+
+SPECTRA = {
+    "soft": Spectrum(lowest=0.4, octaves=4, falloff=2.0, contrast=45.0),
+    "rough": Spectrum(lowest=0.4, octaves=8, falloff=1.0, contrast=45.0),
+}
+WAVES = 2  # of each frequency
+
+
+def _spectral_ground(
+    background: Background, spectrum: Spectrum, frames: int, size: int, draw: Draw
+) -> Array:
+    """Returns float32 [F, S, S, 3]: one colour, brighter and darker by a sum of plane waves."""
+    y, x = np.indices((size, size)).astype(np.float32) / size
+    light: Array = np.zeros((frames, size, size), dtype=np.float32)
+    power = 0.0
+    for octave in range(spectrum.octaves):
+        frequency = spectrum.lowest * 1.6**octave
+        amplitude = (spectrum.lowest / frequency) ** spectrum.falloff
+        for _ in range(WAVES):
+            turn, phase = draw.between(0, 2 * math.pi), draw.between(0, 2 * math.pi)
+            along = frequency * (math.cos(turn) * x + math.sin(turn) * y)
+            step = frequency * (
+                math.cos(turn) * background.drift_x + math.sin(turn) * background.drift_y
+            )
+            for f in range(frames):
+                light[f] += amplitude * np.sin(2 * math.pi * (along + step * f) + phase)
+            power += amplitude**2 / 2
+    colour = np.array(BACKGROUND_COLOURS[background.colour], dtype=np.float32)
+    return colour + (spectrum.contrast / math.sqrt(power)) * light[..., None]
 
 
 def _grain(side: int, draw: Draw) -> Array:

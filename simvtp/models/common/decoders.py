@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.config.model_config import SimVTPConfig
+from simvtp.models.common.embeddings import tube_positions
 from simvtp.models.common.forward_options import DEFAULT_OPTIONS, ForwardOptions
 from simvtp.models.common.layers import (
     BLOCK_NORM_EPS,
     Blocks,
     gather_tokens,
-    sine_cosine_table,
 )
 
 
@@ -40,7 +40,7 @@ class VideoDecoder(TokenDecoder):
         self.blocks = Blocks(width, config.decoder_depth, config.decoder_heads, config.mlp_ratio)
         self.norm = nn.LayerNorm(width, eps=BLOCK_NORM_EPS)
         self.head = nn.Linear(width, config.tube_values)
-        position = sine_cosine_table(config.tubes, width)
+        position = tube_positions(config, width)
         self.register_buffer("position", position, persistent=False)  # [N, width]
 
     def forward(

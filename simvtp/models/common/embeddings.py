@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simvtp.config.model_config import ModelConfig
+from simvtp.config.model_config import ModelConfig, SimVTPConfig
 from simvtp.errors import ConfigError
 from simvtp.models.common.forward_options import (
     DEFAULT_OPTIONS,
     ForwardOptions,
     per_sample_uniform,
 )
-from simvtp.models.common.layers import gather_tokens, sine_cosine_table
+from simvtp.models.common.layers import gather_tokens, separable_table, sine_cosine_table
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -95,7 +95,7 @@ class TubeEmbedding(InputEmbedding):
         super().__init__()
         self.proj = nn.Linear(config.tube_values, config.dim)
         scale, shift = pixel_normalization(config)
-        position = sine_cosine_table(config.tubes, config.dim)
+        position = tube_positions(config, config.dim)
         self.register_buffer("scale", scale, persistent=False)  # [P]
         self.register_buffer("shift", shift, persistent=False)  # [P]
         self.register_buffer("position", position, persistent=False)  # [N, D]
@@ -118,6 +118,13 @@ class TubeEmbedding(InputEmbedding):
             # the gradient of values above 100 overflows and would cost updates
             values, scale = values / BYTE_CENTRE, scale * BYTE_CENTRE
         return F.linear(values, weight * scale, bias) + position
+
+
+def tube_positions(config: ModelConfig, width: int) -> Tensor:
+    """Returns the fixed positions [N, width] of the tubes, by `model.tube_positions`."""
+    if isinstance(config, SimVTPConfig) and config.tube_positions == "axes":
+        return separable_table(config.grid, width)
+    return sine_cosine_table(config.tubes, width)
 
 
 def embedding_dropout(

@@ -34,9 +34,32 @@ def sine_cosine_table(positions: int, width: int) -> Tensor:
     angle = position / 10000^(2 * floor(j / 2) / width), sine at even j, cosine at odd j. Computed
     in float64 and rounded once.
     """
+    return _sine_cosine(positions, width, 10000.0)
+
+
+def separable_table(grid: tuple[int, int, int], width: int) -> Tensor:
+    """Returns fixed positions [T * H * W, width] in (t, h, w) order, float32 (ours).
+
+    A third of the width (rounded down to an even number) for each of h and w, the rest for t; each
+    part is a sine-cosine table of its axis. In the 1-D table of all tubes, the tube above is no
+    nearer than any other tube a row away; here neighbours along each axis have similar positions.
+    The longest period is about sixty times the longest axis, in place of 10000 * 2 pi.
+    """
+    across = width // 3 // 2 * 2
+    widths = (width - 2 * across, across, across)
+    base = 10.0 * max(grid)
+    parts = []
+    for axis, (length, part) in enumerate(zip(grid, widths, strict=True)):
+        shape = [1, 1, 1, part]
+        shape[axis] = length
+        parts.append(_sine_cosine(length, part, base).view(shape).expand(*grid, part))
+    return torch.cat(parts, dim=-1).flatten(0, 2)
+
+
+def _sine_cosine(positions: int, width: int, base: float) -> Tensor:
     j = torch.arange(width, dtype=torch.float64, device="cpu")
     position = torch.arange(positions, dtype=torch.float64, device="cpu")
-    angle = position[:, None] / 10000 ** (2 * (j // 2) / width)
+    angle = position[:, None] / base ** (2 * (j // 2) / width)
     return torch.where(j % 2 == 0, angle.sin(), angle.cos()).float()
 
 

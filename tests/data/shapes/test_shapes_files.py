@@ -86,6 +86,7 @@ def test_configurations_do_not_collide(tmp_path: Path) -> None:
         "image_size": 96,
         "frames": 24,
         "difficulty": 0.25,
+        "level": "pair",
         "seed": 1,
     }
     assert set(changed) == {field.name for field in dataclasses.fields(ShapesConfig)}
