@@ -18,6 +18,7 @@ from reports.analysis.effects import effects_frame
 from reports.figures.costs import cost_plots, costs_frame
 from reports.figures.reconstructions import reconstruction_figures
 from reports.figures.style import ReportFigure, draw_figures
+from reports.figures.use_curves import use_plots
 from reports.kinds.registry import report_type_of
 from reports.output import render
 from reports.output.dataframes import metrics_frame
@@ -200,6 +201,7 @@ def write_report(sweep: SweepResults, folder: Path) -> None:
     sections = {
         "comparisons": kind.comparisons(sweep),
         "effects": kind.effects(sweep),
+        "use": kind.use(sweep),
         "published": kind.published(sweep),
         "costs": kind.costs(sweep),
     }
@@ -207,7 +209,9 @@ def write_report(sweep: SweepResults, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures: tuple[ReportFigure, ...] = ()
     if sweep.runs:
-        figures = draw_figures(sweep, [*kind.plots(sweep), *cost_plots(sweep)], folder)
+        figures = draw_figures(
+            sweep, [*kind.plots(sweep), *use_plots(sweep), *cost_plots(sweep)], folder
+        )
     reconstructions = reconstruction_figures(sweep, folder)
     drawn = _names([*figures, *reconstructions], folder)
     _remove_figures(folder, keep=drawn)

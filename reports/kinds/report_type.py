@@ -21,6 +21,7 @@ from reports.output.all_metrics import all_metrics
 from reports.output.dataframes import cells_frame, points_frame
 from reports.output.layout import Table
 from reports.output.tables import headline
+from reports.output.use_tables import use_tables
 from reports.papers.published import published_table
 from reports.study.report_plan import MakeAxis, plain_axis
 from reports.study.sweep_results import SweepResults
@@ -44,6 +45,7 @@ class ReportType:
         comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
         effects: by the design of the sweep: a grid's effects, trends, rungs; in effects.md,
             effects.tex.
+        use: what each model uses, by manipulation checks; in use.md, use.tex.
         published: the paper's value for each cell, mostly a dash; in published.md, published.tex.
         costs: cost of each cell; in costs.md, costs.tex.
         plots: figures before that of score against cost, which every type but a search has.
@@ -58,6 +60,7 @@ class ReportType:
     more: Callable[[SweepResults, bool], tuple[Table, ...]] = all_metrics
     comparisons: Callable[[SweepResults], tuple[Table, ...]] = comparison_tables
     effects: Callable[[SweepResults], tuple[Table, ...]] = effect_tables
+    use: Callable[[SweepResults], tuple[Table, ...]] = use_tables
     published: Callable[[SweepResults], tuple[Table, ...]] = published_table
     costs: Callable[[SweepResults], tuple[Table, ...]] = cost_tables
     plots: Callable[[SweepResults], list[Plot]] = grid_plots

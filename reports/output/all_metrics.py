@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from reports.output.layout import Cell, Column, Table
 from reports.output.metric_formats import OF_CATEGORY, baseline_name, capital, ends, metric_of
 from reports.output.tables import cell_labels, reading_notes, seed_count, seeds_text, value_cells
-from reports.study.protocols import protocol_text, task_words
+from reports.study.protocols import is_check, protocol_text, task_words
 from reports.study.sweep_results import SweepResults
 from simvtp.runs.results import Result, direction_name
 
@@ -22,6 +22,8 @@ MAX_CATEGORIES = 6  # of questions with a column of their own; with more the tab
 def all_metrics(sweep: SweepResults, by_direction: bool = False) -> tuple[Table, ...]:
     """Lays out a row for each cell; a table for each task and setting, which share no column.
 
+    Manipulation checks are left out: see `use_tables`.
+
     Args:
         sweep: the results.
         by_direction: a table for each direction, for narrow pages; otherwise both directions are
@@ -29,6 +31,8 @@ def all_metrics(sweep: SweepResults, by_direction: bool = False) -> tuple[Table,
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for key in sweep.keys:
+        if is_check(sweep.example(key)):
+            continue
         protocol = sweep.example(key).protocol
         direction = protocol.direction if by_direction else ""
         group = (protocol.split, protocol.setting, direction, protocol.task, protocol.variant)

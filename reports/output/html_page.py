@@ -41,7 +41,7 @@ class ReportContent:
 
     Attributes:
         tables: at the top.
-        sections: comparisons, effects, published, costs.
+        sections: comparisons, effects, use, published, costs.
         more_tables: all metrics, below.
         reconstructions: sheets of reconstructed clips.
         files: names of the files of the report, which the page links to.

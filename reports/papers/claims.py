@@ -11,13 +11,20 @@ from typing import Any
 from reports.analysis.seed_statistics import Difference, difference, holm
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import Metric, metric_of
+from reports.papers.claim_conditions import (
+    ClaimNeed,
+    is_control,
+    missing_neighbours,
+    unmet_need,
+)
 from reports.study.archive import CellRecord, ReportRecord
 from reports.study.report_plan import ReportError
 from simvtp.runs.atomic_files import read_json
 
 FILE = Path(__file__).resolve().parents[2] / "ablations" / "claims.toml"
 BENCHMARKS = Path(__file__).resolve().parents[2] / "results" / "benchmarks.json"
-SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = "supported", "not supported", "not testable at this scale"
+SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = "supported", "not supported", "not testable here"
+BY_CONSTRUCTION = "by construction"
 LEAST_SEEDS = 3
 CLEAR_OF_CHANCE = 2.0  # multiple of chance
 CEILING = 95.0  # per cent
@@ -26,7 +33,7 @@ TESTS = {  # kind of test -> keys that a claim needs
     "better": ("ablation", "cell", "than"),
     "best": ("ablation", "cell"),
     "benchmark": ("unit",),
-    "scale": ("needs",),
+    "scale": ("lacks",),
 }
 RULE = (
     f"A cell is better than another if both have at least {LEAST_SEEDS} seeds, the better of the "
@@ -34,7 +41,11 @@ RULE = (
     f"{CEILING:g} %, and Welch's test over the seeds (corrected by Holm's method where there are "
     f"several others) gives p < {LEVEL:g} in the claim's direction: then the claim is supported. "
     "If the cells were measured so and that is not the outcome, it is not supported, which is less "
-    "than refuted. In all other cases it is not testable at this scale. "
+    "than refuted. A cell is the best of a sweep only if values on both sides of each of its "
+    "settings were measured. A claim that rests on something learnt names figures that the "
+    "compared cells must reach (a level, with a 95 % interval above 0) before their scores are "
+    "compared. A figure that follows from how the experiment was set up is by construction. In "
+    "all other cases the claim is not testable here. "
     "Supported means: at this scale, on this data; the papers speak of far larger models and data."
 )
 
@@ -46,7 +57,7 @@ class ClaimFinding:
     Attributes:
         how: the test in words.
         scale: recipe, data and sweep that it was measured with.
-        verdict: SUPPORTED, NOT_SUPPORTED or NOT_TESTABLE.
+        verdict: SUPPORTED, NOT_SUPPORTED, BY_CONSTRUCTION or NOT_TESTABLE.
     """
 
     id: str
@@ -72,6 +83,7 @@ def read_claims(path: Path = FILE) -> list[dict[str, Any]]:
         if missing or claim["test"] not in TESTS:
             problem = ", ".join(missing) or "a known test"
             raise ReportError(f"{path}: the claim {claim.get('id', '?')} lacks {problem}.")
+        ClaimNeed.read(claim)
     return claims
 
 
@@ -93,7 +105,7 @@ def judge(
     for claim in read_claims() if claims is None else claims:
         if claim["test"] == "scale":
             how = "a figure on data that is not at hand"
-            found.append(_finding(claim, how, MISSING, f"needs {claim['needs']}", NOT_TESTABLE))
+            found.append(_finding(claim, how, MISSING, f"lacks {claim['lacks']}", NOT_TESTABLE))
         elif claim["test"] == "benchmark":
             found.append(_benchmark(claim, measured.get(claim["id"])))
         else:
@@ -119,8 +131,15 @@ def _benchmark(claim: Mapping[str, Any], found: Mapping[str, Any] | None) -> Cla
     value = float(found["value"])
     holds = value <= claim["at_most"] if at_most else value >= claim["at_least"]
     known = (str(found[name]) for name in ("command", "hardware", "commit") if found.get(name))
-    text = f"{value:.2f} {claim['unit']}"
-    return _finding(claim, how, text, "; ".join(known), SUPPORTED if holds else NOT_SUPPORTED)
+    text, scale = f"{value:.2f} {claim['unit']}", "; ".join(known)
+    device = claim.get("device", "")
+    if device and found.get("device") != device:
+        measured = found.get("device") or "a device that is not recorded"
+        text = f"{text}; measured on {measured}, and the claim is about {device}"
+        return _finding(claim, how, text, scale, NOT_TESTABLE)
+    if holds and "construction" in claim:
+        return _finding(claim, how, f"{text}; {claim['construction']}", scale, BY_CONSTRUCTION)
+    return _finding(claim, how, text, scale, SUPPORTED if holds else NOT_SUPPORTED)
 
 
 # ---- cells of a sweep ----------------------------------------------------------------------------
@@ -145,6 +164,11 @@ def _cells(claim: Mapping[str, Any], record: ReportRecord | None) -> ClaimFindin
     metric = metric_of(record.column[1])
     words = _words(metric, ours, others)
     obstacle = _obstacle(record, metric, ours, others)
+    if not obstacle and claim["test"] == "best":
+        obstacle = missing_neighbours(ours, record.cells)
+    if not obstacle:
+        arms = [cell for cell in others if not is_control(cell, ours)]
+        obstacle = unmet_need(ClaimNeed.read(claim), ours, arms)
     if obstacle:
         return _finding(claim, how, f"{words}{obstacle}", scale, NOT_TESTABLE)
     gaps = [difference(_values(ours), _values(cell)) for cell in others]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,13 @@ class ProtocolRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run of a report; `results`: {key of the result: {metric: value}}, None if not finite."""
+    """A run of a report.
+
+    Attributes:
+        results: {key of the result: {metric: value}}, None if not finite.
+        intervals: {key of the result: {metric: (low, high)}} over the test items, where a run has
+            recorded them.
+    """
 
     run_id: str
     cell_fingerprint: str
@@ -53,6 +59,7 @@ class RunRecord:
     cpu_hours: float
     gpu_hours: float
     results: Mapping[str, Mapping[str, float | None]]
+    intervals: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RunRecord:
@@ -64,6 +71,7 @@ class RunRecord:
             values["cpu_hours"],
             values["gpu_hours"],
             {key: result["metrics"] for key, result in values["results"].items()},
+            {key: result.get("intervals", {}) for key, result in values["results"].items()},
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simvtp.runs.results import Result, direction_name
+from simvtp.runs.results import FRAME_ORDERS, USE, Result, direction_name
 
 # Fields of a protocol that may differ within a column.
 IGNORED_FIELDS = ("seed", "checkpoint")
@@ -28,6 +28,7 @@ TASKS: Mapping[str, TaskWords] = {  # by `Protocol.task`
     "qa": TaskWords("question answering", "questions", "candidates"),
     "choice": TaskWords("video-text multiple choice", "clips", "captions each"),
     "action": TaskWords("action recognition", "videos", "classes"),
+    "use": TaskWords("use of the other modality", "clips", ""),
     "grounding": TaskWords("temporal grounding", "sentences", "candidates"),
 }
 
@@ -64,6 +65,21 @@ def identify_test_set(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...
         name for name in settings if name.startswith("data.shapes.") and name not in NO_TEST_ITEMS
     )
     return tuple((name, str(settings.get(name, ""))) for name in (*named, *drawn))
+
+
+def frame_order(result: Result) -> str:
+    """Returns the order that the frames of the clips were put into; "" for their own."""
+    order = result.protocol.setting.rpartition(", ")[2]
+    return order if order in FRAME_ORDERS else ""
+
+
+def is_check(result: Result) -> bool:
+    """Returns True for figures of a manipulation check, which have tables of their own.
+
+    They say what a model uses (`use`, or retrieval with frames in another order), not how good it
+    is.
+    """
+    return result.protocol.task == USE or bool(frame_order(result))
 
 
 def protocol_text(*results: Result) -> str:

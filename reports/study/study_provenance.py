@@ -129,6 +129,8 @@ def _run(sweep: SweepResults, run: MeasuredRun) -> dict[str, Any]:
     for key, result in run.results.items():
         values = {name: sweep.values(cell, key, name).get(seed) for name in result.metrics}
         results[key] = {"metrics": values, "checkpoint": result.protocol.checkpoint}
+        if result.intervals:
+            results[key]["intervals"] = {n: list(ends) for n, ends in result.intervals.items()}
         if result.baselines:
             results[key]["baselines"] = {
                 name: {metric: _finite(value) for metric, value in metrics.items()}

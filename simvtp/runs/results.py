@@ -8,6 +8,8 @@ from typing import Any
 from simvtp.runs.metric_names import MetricName, result_key
 
 USE = "use"  # `Protocol.task` of what a model uses of the other modality
+# Parts of a setting that say that frames of the clips were in another order
+FRAME_ORDERS = ("frames shuffled", "frames reversed", "middle frame repeated")
 # Directions of retrieval, by `Protocol.direction`.
 DIRECTIONS = {
     "t2v": "text to video",

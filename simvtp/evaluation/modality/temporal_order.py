@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.evaluation.retrieval_evaluation import Embedded, score
-from simvtp.runs.results import Protocol, Result
+from simvtp.runs.results import FRAME_ORDERS, Protocol, Result
 
 SHUFFLE_SEED = 2022
 
@@ -22,9 +22,7 @@ SHUFFLE_SEED = 2022
 class FrameOrder(StrEnum):
     """An order of the frames of a clip; the value is what a protocol says of it."""
 
-    SHUFFLED = "frames shuffled"
-    REVERSED = "frames reversed"
-    MIDDLE = "middle frame repeated"
+    SHUFFLED, REVERSED, MIDDLE = FRAME_ORDERS
 
     def numbers(self, frames: int) -> Tensor:
         """Returns which frame stands at each place: int64 [frames].

@@ -1,0 +1,91 @@
+"""Draws how the use of the other modality grows while the models are pre-trained."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from reports.figures.style import MARKERS, WIDTH, Plot, palette
+from reports.output.use_tables import UseValue, mask_words, mean_curve
+from reports.study.report_plan import SEARCH, CellValues
+from reports.study.sweep_results import SweepResults
+from simvtp.runs.results import USE
+from simvtp.runs.scores import read_curve
+
+MASK = "text0.75_video0.5"  # half of the video is seen, and most words must be read off it
+PANELS = {  # metric -> label of its axis
+    "mlm_gain_other": "words: gain over another clip (nat)",
+    "mvm_gain_flat": "tubes: loss below flat tubes",
+}
+MOST_CELLS = 12
+
+Curve = list[tuple[int, UseValue]]
+
+
+def use_plots(sweep: SweepResults) -> list[Plot]:
+    """Returns the figure of the gains over the steps; none where no run measured any.
+
+    Values are those on the validation split, read from the journals in the run directories.
+    """
+    if sweep.plan.kind == SEARCH:
+        return []
+    found = {metric: _curves(sweep, metric) for metric in PANELS}
+    drawn = {metric: curves for metric, curves in found.items() if curves}
+    if not drawn:
+        return []
+    reading = (
+        "Means over the seeds; bars are 95 % intervals over the seeds.",
+        "0: the model makes no use of the clip, or predicts no more than the mean of each tube.",
+        f"Validation split, {mask_words(MASK)}.",
+    )
+    title = "Use of the other modality over the steps of the pre-training."
+    return [Plot("use_over_training", title, reading, partial(_draw, curves=drawn))]
+
+
+def _curves(sweep: SweepResults, metric: str) -> dict[CellValues, Curve]:
+    """Returns the curve of each cell that has one, of the first cells."""
+    name, found = f"{USE}/{MASK}/{metric}", {}
+    for cell in sweep.plan.cells:
+        runs = [run for run in sweep.by_cell[cell] if run.run_dir]
+        curves = [curve for run in runs if (curve := read_curve(Path(run.run_dir), name))]
+        if curves and len(found) < MOST_CELLS:
+            found[cell] = mean_curve(curves)
+    return found
+
+
+def _draw(sweep: SweepResults, curves: dict[str, dict[CellValues, Curve]]) -> Figure:
+    """Draws a panel for each metric, with a line for each cell."""
+    cells = list(dict.fromkeys(cell for each in curves.values() for cell in each))
+    colors = dict(zip(cells, palette(len(cells)), strict=True))
+    height = 2.6 + 0.2 * len(cells)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    handles = {}
+    for axes, (metric, each) in zip(panels, curves.items(), strict=True):
+        for number, cell in enumerate(cells):
+            if cell not in each:
+                continue
+            steps = [step for step, _ in each[cell]]
+            means = [value.mean for _, value in each[cell]]
+            ends = [value.interval or (value.mean, value.mean) for _, value in each[cell]]
+            bars = [
+                [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
+                [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
+            ]
+            handles[cell] = axes.errorbar(
+                steps,
+                means,
+                yerr=bars,
+                color=colors[cell],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=4,
+                linewidth=1.2,
+                capsize=2,
+            )
+        axes.axhline(0, color="#777777", linewidth=0.8, zorder=0)
+        axes.set(xlabel="step of the pre-training", ylabel=PANELS[metric])
+    names = [sweep.plan.describe(cell) for cell in handles]
+    figure.legend(handles.values(), names, loc="outside lower left", frameon=False)
+    return figure
