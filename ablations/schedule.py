@@ -29,25 +29,27 @@ MULTIPLES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 
 def cells(base: Experiment) -> Cells:
     """Returns no pre-training, then each multiple of the base's length."""
-    lengths = {_name(base, factor): _length(base, factor) for factor in MULTIPLES}
+    lengths = {length_name(base, factor): length(base, factor) for factor in MULTIPLES}
     return {NONE: {"finetune.init": INITIAL}} | lengths
 
 
 def small(base: Experiment) -> Sequence[str]:
     """Returns no pre-training, half, once and twice the base's length."""
-    return [NONE, *(_name(base, factor) for factor in (1 / 2, 1, 2))]
+    return [NONE, *(length_name(base, factor) for factor in (1 / 2, 1, 2))]
 
 
-def _length(base: Experiment, factor: float) -> Mapping[str, Any]:
+def length(base: Experiment, factor: float) -> Mapping[str, Any]:
+    """Returns the settings of a multiple of the base's length."""
     if base.pretrain.max_steps:
         return {"pretrain.max_steps": max(1, round(factor * base.pretrain.max_steps))}
     return {"pretrain.epochs": factor * base.pretrain.epochs}
 
 
-def _name(base: Experiment, factor: float) -> str:
-    (key, length), *_ = _length(base, factor).items()
-    unit = "steps" if key.endswith("steps") else "epochs" if length != 1 else "epoch"
-    return f"{length:g} {unit}"
+def length_name(base: Experiment, factor: float) -> str:
+    """Returns `6 epochs`, or `100 steps`."""
+    (key, count), *_ = length(base, factor).items()
+    unit = "steps" if key.endswith("steps") else "epochs" if count != 1 else "epoch"
+    return f"{count:g} {unit}"
 
 
 STUDY = Variants(

@@ -8,6 +8,10 @@ from typing import Literal
 from simvtp.config.tree import added, setting
 
 Pooling = Literal["content", "with_pads", "cls"]
+RATIO_STEPS = (
+    "uniform:A:B = drawn for each step; linear:A:B = from A in the first step to B in the last; "
+    "last:F:B = B in the last fraction F of the steps"
+)
 POOLING = (
     "of text features: content = mean over words; with_pads = released, padding counts in the "
     "mean; cls = [CLS] alone"
@@ -201,6 +205,8 @@ class MaskConfig:
         "exact", "exact hides round(ratio * words), at least one; bernoulli = released"
     )
     text_span: int = setting(3, "words of a run, where text_kind is span")
+    video_ratio_steps: str = added("", f"video_ratio by step: {RATIO_STEPS}; empty = constant")
+    text_ratio_steps: str = added("", f"text_ratio by step: {RATIO_STEPS}; empty = constant")
     text_predicted: float = added(
         1.0, "of the hidden words of a caption, that MLM is asked for (at least one)"
     )

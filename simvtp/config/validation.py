@@ -22,8 +22,13 @@ from simvtp.config.finetune_config import (
     RankingTask,
     RetrievalTask,
 )
-from simvtp.config.mask_counts import frame_curriculum, hidden_per_slot, mask_units
-from simvtp.config.model_config import MACConfig, MACMaskConfig, ModelConfig, SimVTPConfig
+from simvtp.config.mask_counts import check_ratios, frame_curriculum
+from simvtp.config.model_config import (
+    MACConfig,
+    MACMaskConfig,
+    ModelConfig,
+    SimVTPConfig,
+)
 from simvtp.config.train_config import TrainConfig
 from simvtp.config.tree import flatten, read_value, setting_types
 from simvtp.errors import ConfigError
@@ -216,7 +221,7 @@ def check_mac(experiment: Experiment, model: MACConfig) -> None:
 
 
 def _check_masks(experiment: Experiment) -> None:
-    model, masks = experiment.model, experiment.masks
+    masks = experiment.masks
     _require_ratios(masks, "masks", ("video_ratio", "text_ratio"))
     _require_all(masks, "masks", ("text_span",), least=1)
     asked = masks.text_predicted
@@ -226,22 +231,7 @@ def _check_masks(experiment: Experiment) -> None:
             "masks.text_predicted and masks.text_corruption are for the words that MLM predicts, "
             "which model.method=mac does not: leave them as they are."
         )
-    units, hidden = mask_units(model, masks), hidden_per_slot(model, masks)
-    if hidden >= units:
-        raise ConfigError(
-            f"masks.video_ratio={masks.video_ratio} leaves no visible tube of {units}: lower it."
-        )
-    if "mvm" in experiment.losses.wanted and hidden == 0:
-        raise ConfigError(
-            f"losses.mvm={experiment.losses.weights['mvm']} needs masked tubes, but "
-            f"masks.video_ratio={masks.video_ratio} hides none of {units}: raise the ratio or set "
-            "losses.mvm=0."
-        )
-    if "mlm" in experiment.losses.wanted and masks.text_ratio == 0:
-        raise ConfigError(
-            "losses.mlm needs masked words, but masks.text_ratio=0: raise the ratio or set "
-            "losses.mlm=0."
-        )
+    check_ratios(experiment)
 
 
 # ---- training ------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from simvtp.data.progress import LogFn
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError
 from simvtp.methods import method_of
+from simvtp.models.common.masking import masks_at_step
 from simvtp.runs.journal import Journal
 from simvtp.runs.results import rate_text
 from simvtp.runs.rundir import StatusWriter
@@ -116,13 +117,21 @@ class ExperimentContext:
             until_stopped=self.until_stopped,
         )
 
-    def draw_masks(self, batch: Batch, step: int, first_sample: int) -> Masks:
-        """Returns the pre-training masks of a batch."""
-        experiment = self.experiment
+    def draw_masks(
+        self, batch: Batch, step: int, first_sample: int, total_steps: int | None = None
+    ) -> Masks:
+        """Returns the pre-training masks of a batch.
+
+        With `total_steps` those of a step of the training, whose ratios may change; without it,
+        those of the constant ratios.
+        """
+        experiment, masks = self.experiment, self.experiment.masks
+        if total_steps is not None:
+            masks = masks_at_step(masks, seed=experiment.seed, step=step, total_steps=total_steps)
         return method_of(experiment.model).draw(
             batch,
             experiment.model,
-            experiment.masks,
+            masks,
             mask_id=self.tokenizer.mask_id,
             seed=experiment.seed,
             step=step,

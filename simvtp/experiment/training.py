@@ -89,7 +89,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
         model,
         PretrainObjective(experiment.losses),
         loader,
-        context.draw_masks,
+        partial(context.draw_masks, total_steps=_total_steps(settings, len(clips))),
         use_on_the_way(context),
         experiment.evaluate.use_points,
     )
@@ -229,8 +229,7 @@ def _train(
 
     Raises Stopped once the process was asked to stop and the state is saved.
     """
-    epoch = SampleOrder(samples, settings.batch_size, context.experiment.seed).steps_per_epoch
-    total = stage_steps(settings, epoch)
+    epoch, total = _steps_per_epoch(settings, samples), _total_steps(settings, samples)
     on_main(lambda: context.status.update(stage=name, step=0, total_steps=total))
     on_main(lambda: record_timestamp(context.status, MODEL))
     evaluate_at = _evaluation_steps(total, epoch, evaluations) if score else ()
@@ -257,6 +256,14 @@ def _train(
             context.stop.cause or StopReason.OTHER_RANK,
         )
     context.models[name], context.outcomes[name] = model.eval(), outcome
+
+
+def _steps_per_epoch(settings: TrainConfig, samples: int) -> int:
+    return SampleOrder(samples, settings.batch_size, seed=0).steps_per_epoch
+
+
+def _total_steps(settings: TrainConfig, samples: int) -> int:
+    return stage_steps(settings, _steps_per_epoch(settings, samples))
 
 
 def _stage(

@@ -4,19 +4,20 @@ Every mask is a pure function of (seed, step, index of the sample in the global 
 `philox`. So masks do not depend on how the global batch is split over ranks and micro-batches.
 
 Kinds and rules: method notes 1.2 (tube masking and Bernoulli text masking are the released
-behaviour; the exact text rule and whole words are ours). Shapes are constant from step to step; see
-`simvtp.batch` for the legend of sizes.
+behaviour; the exact text rule and whole words are ours). Shapes are constant from step to step, but
+for ratios that change (`masks_at_step`); see `simvtp.batch` for the legend of sizes.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.mask_counts import hidden_per_slot, mask_units
+from simvtp.config.mask_counts import hidden_per_slot, mask_units, ratio_steps
 from simvtp.config.model_config import MaskConfig, ModelConfig, SimVTPConfig
 from simvtp.models.common.decoder_masking import select_decoded_tubes, turns_cells
 from simvtp.models.common.philox import stream_uniforms
@@ -26,7 +27,7 @@ UNUSED = -100  # label of a word slot that holds no word; the value that cross-e
 RECTANGLES = 16  # drawn for a sample by the kind `block`; as many as needed are used
 SMALL_SIDE, LARGE_SIDE = 0.25, 0.6  # of the frame: shortest and longest side of a rectangle
 VIDEO_STREAM, TEXT_STREAM, NEGATIVE_STREAM, DECODER_STREAM, TEXT_NEGATIVE_STREAM = range(5)
-PREDICTED_STREAM, CORRUPTION_STREAM = 5, 6
+PREDICTED_STREAM, CORRUPTION_STREAM, RATIO_STREAM = 5, 6, 7
 RANDOM_WORDS, KEPT_WORDS = 0.1, 0.1  # of the hidden words, as BERT has it
 
 
@@ -53,6 +54,31 @@ def word_slots(length: int, masks: MaskConfig) -> int:
     if masks.text_rule == "exact" and masks.text_kind == "token":
         positions = max(1, words_to_hide(masks.text_ratio, positions))
     return max(1, words_to_hide(masks.text_predicted, positions))
+
+
+def masks_at_step(masks: MaskConfig, *, seed: int, step: int, total_steps: int) -> MaskConfig:
+    """Returns the settings of one step of the pre-training, with the ratios that hold in it.
+
+    A pure function of its arguments, the same on all ranks. Within a step all samples have one
+    ratio, so shapes differ between steps only.
+    """
+    video = ratio_steps("masks.video_ratio_steps", masks.video_ratio_steps)
+    text = ratio_steps("masks.text_ratio_steps", masks.text_ratio_steps)
+    if video is None and text is None:
+        return masks
+    drawn = stream_uniforms(1, {RATIO_STREAM: 2}, seed=seed, step=step, first_sample=0)
+    of_video, of_text = drawn[RATIO_STREAM][0].tolist()  # on the host: no device waits for it
+    return replace(
+        masks,
+        video_ratio=video.at(step, total_steps, masks.video_ratio, of_video)
+        if video
+        else masks.video_ratio,
+        text_ratio=text.at(step, total_steps, masks.text_ratio, of_text)
+        if text
+        else masks.text_ratio,
+        video_ratio_steps="",
+        text_ratio_steps="",
+    )
 
 
 # ---- masks ---------------------------------------------------------------------------------------
