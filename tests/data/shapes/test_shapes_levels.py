@@ -11,10 +11,7 @@ import pytest
 from simvtp.__main__ import main
 from simvtp.config.data_config import ShapesConfig
 from simvtp.data.shapes.description.describe_levels import level_names
-from simvtp.data.shapes.grammar import satisfies
-from simvtp.data.shapes.levels import LEVELS, without_motion
 from simvtp.data.shapes.description.oracles import ORACLES, Oracle, oracle_recall
-from simvtp.data.shapes.plan_clips import Purpose, plan
 from simvtp.data.shapes.description.redundancy import (
     REAL_CORRELATION,
     REAL_INPAINTING,
@@ -22,6 +19,9 @@ from simvtp.data.shapes.description.redundancy import (
     measure_redundancy,
     patch_correlation,
 )
+from simvtp.data.shapes.grammar import satisfies
+from simvtp.data.shapes.levels import LEVELS, without_motion
+from simvtp.data.shapes.plan_clips import Purpose, plan
 from simvtp.data.shapes.render_scene import render
 from simvtp.data.shapes.scene import Draw
 
@@ -146,7 +146,7 @@ def test_an_unknown_level_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_committed_description_is_that_of_the_code(level: str) -> None:
     lines = Path("results/levels/levels.txt").read_text().splitlines()
     column = lines[0].split().index(level) - len(lines[0].split())
-    test = [c for c in plan(ShapesConfig(train=0, val=0, test=256, level=level))]  # type: ignore[arg-type]
+    test = list(plan(ShapesConfig(train=0, val=0, test=256, level=level)))  # type: ignore[arg-type]
     for oracle in ORACLES:
         line = next(line for line in lines if line.startswith(f"  {oracle.name} "))
         assert line.split()[column] == f"{oracle_recall(test, oracle):.1f}"

@@ -8,7 +8,6 @@ from typing import get_args, get_type_hints
 
 from simvtp.config.data_config import ShapesConfig
 from simvtp.data.shapes.description.oracles import ORACLES, oracle_recall
-from simvtp.data.shapes.plan_clips import PlannedClip, Purpose, plan
 from simvtp.data.shapes.description.redundancy import (
     RATIOS,
     REAL_CORRELATION,
@@ -17,6 +16,7 @@ from simvtp.data.shapes.description.redundancy import (
     Redundancy,
     measure_redundancy,
 )
+from simvtp.data.shapes.plan_clips import PlannedClip, Purpose, plan
 from simvtp.data.shapes.render_scene import render
 from simvtp.data.shapes.scene import Draw
 
