@@ -26,12 +26,21 @@ def register(commands: Commands) -> None:
     command = add(
         commands,
         "convert",
-        "released-style or VideoMAE weights to a folder of this project (safetensors + config)",
+        "foreign weights, or those of a run, to a folder of this project (safetensors + config)",
     )
-    command.add_argument("source", help="a .safetensors or .pth file, or a folder")
+    command.add_argument(
+        "source", help="a file or a folder of weights, a name on the hub, or a run directory"
+    )
     command.add_argument("target", type=Path)
     command.add_argument(
-        "--recipe", default="released", help="the recipe whose model has these sizes"
+        "--recipe",
+        default="",
+        help="of foreign weights: the recipe whose model has these sizes (default: released)",
+    )
+    command.add_argument(
+        "--training",
+        default="",
+        help="of a run: pretrain, finetune or finetune_blind (default: the last that has ended)",
     )
     command.add_argument("overrides", nargs="*", metavar="key=value")
     command.set_defaults(handle=_convert)
@@ -55,18 +64,27 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from simvtp.config.model_config import SimVTPConfig
     from simvtp.config.overrides import override
     from simvtp.config.recipes import get_recipe
-    from simvtp.config.tree import narrow
-    from simvtp.methods.exported_model import save_pretrained
-    from simvtp.models.simvtp.simvtp_model import SimVTP
-    from simvtp.models.weights.pretrained import import_weights
+    from simvtp.methods.exported_model import (
+        convert_foreign,
+        from_pretrained,
+        is_own,
+        save_pretrained,
+    )
 
-    config = override(get_recipe(options.recipe), options.overrides).model
-    model = SimVTP(narrow(config, SimVTPConfig))
-    model.initialise(seed=0)
-    print(import_weights(model, options.source))
+    if is_own(options.source):
+        if options.recipe or options.overrides:
+            raise UserError(
+                f"{options.source} has settings of its own: leave --recipe and key=value out."
+            )
+        model = from_pretrained(options.source, options.training)
+    else:
+        if options.training:
+            raise UserError(f"--training is for run directories, and {options.source} is none.")
+        recipe = get_recipe(options.recipe or "released")
+        model, report = convert_foreign(options.source, override(recipe, options.overrides).model)
+        print(report)
     save_pretrained(model, options.target)
     print(f"written to {options.target} (safetensors and config)")
     return 0

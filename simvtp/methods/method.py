@@ -16,7 +16,7 @@ from simvtp.config.model_config import MaskConfig, ModelConfig, SimVTPConfig
 from simvtp.config.tree import narrow
 from simvtp.models.common.masking import draw_masks
 from simvtp.models.downstream.retrieval_encoders import Sides, retrieval_encoder
-from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
 from simvtp.models.weights.conversion import ConversionReport
 from simvtp.models.weights.pretrained import initialise_from
 
@@ -27,9 +27,11 @@ class Method(Protocol):
     Attributes:
         pair: True if its model has a pair encoder (`encode_pair`, `match`); tasks that need one
             refuse the others.
+        objectives: all that its model can have.
     """
 
     pair: bool
+    objectives: tuple[str, ...]
 
     def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> nn.Module:
         """Returns the model for the wanted objectives, with initial weights by `seed`."""
@@ -79,6 +81,7 @@ class SimVTPMethod:
     """Masked video-text pre-training with one encoder (see `models.simvtp`)."""
 
     pair = True
+    objectives = OBJECTIVES
 
     def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> SimVTP:
         model = SimVTP(narrow(config, SimVTPConfig), wanted)

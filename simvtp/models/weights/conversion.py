@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from simvtp.errors import CheckpointError
+from simvtp.models.weights.architecture_checks import check_finite
 
 UNUSED = ""  # a rule's target for keys that are known and not loaded
 
@@ -72,6 +73,17 @@ class ConversionReport:
     kept: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
 
+    def __str__(self) -> str:
+        """Returns what was loaded, what was not, and why: one line each."""
+        lines = [f"{self.kind}: {len(self.names)} keys loaded"]
+        for why in dict.fromkeys(self.unused.values()):
+            keys = [key for key, reason in self.unused.items() if reason == why]
+            lines.append(f"  {len(keys)} keys not loaded ({why}): {_some(keys)}")
+        if self.kept:
+            kept = list(self.kept)
+            lines.append(f"  {len(kept)} parameters keep their values: {_some(kept)}")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
 
 def convert(
     state: Mapping[str, Tensor], model: nn.Module, naming: Naming, where: str
@@ -82,7 +94,8 @@ def convert(
     unused.
 
     Raises:
-        CheckpointError: a key has no rule, a required parameter is missing, or a shape differs.
+        CheckpointError: a key has no rule, a required parameter is missing, a shape differs, or a
+            value is no number.
     """
     wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     parts = {name.split(".")[0] for name in wanted}
@@ -127,6 +140,7 @@ def convert(
     for target, value in values.items():
         if value.shape != wanted[target]:
             raise _shape_error(target, value, wanted[target], where)
+    check_finite(values, where)
     return ConversionReport(naming.kind, values, names, unused, tuple(kept), tuple(notes))
 
 
@@ -194,6 +208,7 @@ def _shape_error(name: str, value: Tensor, shape: torch.Size, where: str) -> Che
         "(data.tokenizer)",
         ".position.weight": "set model.max_text_positions to at most the positions of the "
         "checkpoint",
+        ".token_type.weight": "BERT has two token types, RoBERTa one: use BERT",
         "text_decoder.head.": "the released text decoder is a linear head: "
         "model.text_decoder_depth must be 0, and the vocabulary the same",
     }

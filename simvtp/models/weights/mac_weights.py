@@ -1,4 +1,4 @@
-"""Weights for MAC's towers: a ViT of timm, DistilBERT, Frozen-in-Time, our own exports.
+"""Weights for MAC's towers: an image ViT, DistilBERT, Frozen-in-Time, our own exports.
 
 Inflation is Frozen-in-Time's: the parameters of the image model are taken as they are, attention
 over time and positions in time keep their initial values, which have no effect. So at first a video
@@ -8,6 +8,7 @@ of identical frames has the features of the image model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,10 +18,18 @@ from torch import Tensor
 from simvtp.config.model_config import MACConfig
 from simvtp.errors import CheckpointError
 from simvtp.models.mac.mac_model import MAC
+from simvtp.models.weights.architecture_checks import (
+    DISTILBERT_TOWER,
+    IMAGE_VIT,
+    check_architecture,
+    check_sizes,
+    check_timm,
+)
 from simvtp.models.weights.conversion import UNUSED, ConversionReport, Naming, Rule, convert, load
 from simvtp.models.weights.frozen_naming import FROZEN_ONLY, NO_KEY_BIAS, is_frozen, split_towers
 from simvtp.models.weights.pixel_normalization import with_our_normalization
 from simvtp.models.weights.state_dict_maps import NATIVE
+from simvtp.models.weights.timm_naming import is_transformers_vit, timm_names
 
 PATCHES = "video_tower.embedding.proj"
 TEMPORAL, SPATIAL = "video_tower.embedding.temporal", "video_tower.embedding.spatial"
@@ -36,7 +45,9 @@ _VIT = (
     Rule(r"(blocks\.\d+\.attn\.[qv]_bias)", r"video_tower.\1"),
     Rule(r"(norm\.(?:weight|bias))", r"video_tower.\1"),
     Rule(
-        r"(?:head|pre_logits|fc_norm|head_dist)\..+|dist_token", UNUSED, why="head of a classifier"
+        r"(?:head|pre_logits|fc_norm|head_dist|pooler|classifier|decoder)\..+|(?:dist|mask)_token",
+        UNUSED,
+        why="head of the image model",
     ),
 )
 _LAYER = r"(?:distilbert\.)?transformer\.layer\.(\d+)\."
@@ -75,9 +86,9 @@ FROZEN = Naming("Frozen-in-Time, published naming", (*_VIT, *_DISTILBERT, *FROZE
 def import_mac_state(
     model: MAC, state: Mapping[str, Tensor], where: str, settings: Mapping[str, Any]
 ) -> ConversionReport:
-    """Loads a timm ViT, a DistilBERT, a Frozen-in-Time or an export of this project into `model`.
+    """Loads foreign weights or an export of this project into `model`; their keys tell the kind.
 
-    The kind is found by its keys.
+    Kinds: an image ViT of timm or of transformers, DistilBERT, Frozen-in-Time.
 
     Args:
         settings: the config.json of the weights.
@@ -85,34 +96,41 @@ def import_mac_state(
     Raises:
         CheckpointError: it does not fit; nothing is changed then.
     """
+    config, notes = model.config, tuple[str, ...]()
     if any(key.startswith("video_tower.") for key in state):
         naming, state = NATIVE, _with_frames(state, model)
     elif is_frozen(state):
         naming = FROZEN
-        state = _image_model(_with_published_frames(state, model.config), model.config, where)
+        state = _image_model(_with_published_frames(state, config), config, where)
     elif "patch_embed.proj.weight" in state and "pos_embed" in state:
-        naming, state = (
-            _naming("image ViT of timm", _VIT, model, "video_tower."),
-            _image_model(state, model.config, where),
-        )
+        check_timm(settings, where)
+        naming = _naming("image ViT of timm", _VIT, model, "video_tower.")
+        state = _image_model(state, config, where)
+    elif is_transformers_vit(state):
+        check_sizes(settings, config, where)
+        notes = check_architecture(settings, IMAGE_VIT, where)
+        naming = _naming("image ViT of transformers", _VIT, model, "video_tower.")
+        state = _image_model(timm_names(state), config, where)
     elif any(key.endswith("attention.q_lin.weight") for key in state):
+        check_sizes(settings, config, where)
+        notes = check_architecture(settings, DISTILBERT_TOWER, where)
         naming = _naming("DistilBERT", _DISTILBERT, model, "text_tower.")
-        if settings.get("n_heads", model.config.heads) != model.config.heads:
-            raise CheckpointError(
-                f"{where}: n_heads={settings['n_heads']} in its config.json, "
-                f"but model.heads={model.config.heads}."
-            )
     else:
-        some = ", ".join(list(state)[:4])
         raise CheckpointError(
-            f"{where}: the keys ({some}, ...) are no ViT of timm, no DistilBERT, no Frozen-in-Time "
-            "and no export of model.method=mac."
+            f"{where}: the keys ({', '.join(list(state)[:4])}, ...) are no ViT of timm or of "
+            "transformers, no DistilBERT, no Frozen-in-Time and no export of model.method=mac"
+            f"{_other_kind(settings)}."
         )
     conversion = convert(state, model, naming, where)
     if naming not in (NATIVE, FROZEN):  # Frozen's pixels are normalised as ours are
         conversion = with_our_normalization(conversion, PATCHES, settings, where)
     load(model, conversion)
-    return conversion
+    return replace(conversion, notes=(*conversion.notes, *notes))
+
+
+def _other_kind(settings: Mapping[str, Any]) -> str:
+    kind = settings.get("model_type")
+    return f" (model_type={kind} in its config.json)" if kind else ""
 
 
 def _naming(kind: str, rules: tuple[Rule, ...], model: MAC, tower: str) -> Naming:

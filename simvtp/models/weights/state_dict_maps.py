@@ -8,11 +8,12 @@ image ViTs in timm's and in transformers' naming, and BERT, of which only the em
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from simvtp.errors import CheckpointError
+from simvtp.models.weights.architecture_checks import ROBERTA
 from simvtp.models.weights.conversion import UNUSED, Naming, Rule
 
 
@@ -27,6 +28,9 @@ def _bert_embeddings(prefix: str, target: str) -> tuple[Rule, ...]:
     )
 
 
+_FIXED = "the fixed sine-cosine table, which is computed here"
+_CLASSIFIER = "head of a classifier, with its norm"
+
 _VIDEOMAE_ORIGINAL = (
     Rule(r"encoder\.patch_embed\.proj\.weight", "video_embedding.proj.weight", "conv"),
     Rule(r"encoder\.patch_embed\.proj\.bias", "video_embedding.proj.bias"),
@@ -34,6 +38,7 @@ _VIDEOMAE_ORIGINAL = (
     Rule(r"encoder_to_decoder\.weight", "video_decoder.bridge.weight"),
     Rule(r"mask_token", "video_decoder.mask_token", "vector"),
     Rule(r"decoder\.((?:blocks|norm|head)\..+)", r"video_decoder.\1"),
+    Rule(r"(?:encoder\.|decoder\.)?pos_embed", UNUSED, why=_FIXED),
 )
 
 _VIDEO_PARTS = ("video_embedding.", "encoder.blocks.")
@@ -43,6 +48,20 @@ VIDEOMAE_ORIGINAL = Naming(
     _VIDEOMAE_ORIGINAL,
     (*_VIDEO_PARTS, "encoder.norm."),
     ("video_decoder.",),
+)
+
+# fine-tuned: without the final norm, if it averages the tokens and then has `fc_norm`
+VIDEOMAE_ENCODER = Naming(
+    "VideoMAE, original naming, encoder alone",
+    (
+        Rule(r"patch_embed\.proj\.weight", "video_embedding.proj.weight", "conv"),
+        Rule(r"patch_embed\.proj\.bias", "video_embedding.proj.bias"),
+        Rule(r"(blocks\..+|norm\.(?:weight|bias))", r"encoder.\1"),
+        Rule(r"pos_embed", UNUSED, why=_FIXED),
+        Rule(r"(?:fc_norm|head)\.(?:weight|bias)", UNUSED, why=_CLASSIFIER),
+    ),
+    _VIDEO_PARTS,
+    ("encoder.norm.",),
 )
 
 RELEASED = Naming(
@@ -103,6 +122,27 @@ def _transformers_blocks(prefix: str, target: str) -> tuple[Rule, ...]:
     )
 
 
+def _newer_transformers_blocks(prefix: str, target: str) -> tuple[Rule, ...]:
+    """Returns the rules for blocks of a ViT as transformers 5 names its modules, not its files."""
+    own, new = rf"{prefix}\.(\d+)\.", rf"{target}.blocks.\1."
+    return (
+        *(
+            Rule(rf"{own}attention\.{name}_proj\.weight", f"{new}attn.qkv.weight", name)
+            for name in "qkv"
+        ),
+        *(Rule(rf"{own}attention\.{name}_proj\.bias", f"{new}attn.{name}_bias") for name in "qv"),
+        Rule(
+            rf"{own}attention\.k_proj\.bias",
+            UNUSED,
+            why="shifts all scores of a query alike, which softmax does not see",
+        ),
+        Rule(rf"{own}attention\.o_proj\.(weight|bias)", rf"{new}attn.proj.\2"),
+        Rule(rf"{own}mlp\.fc([12])\.(weight|bias)", rf"{new}mlp.fc\2.\3"),
+        Rule(rf"{own}layernorm_before\.(weight|bias)", rf"{new}norm1.\2"),
+        Rule(rf"{own}layernorm_after\.(weight|bias)", rf"{new}norm2.\2"),
+    )
+
+
 VIDEOMAE_TRANSFORMERS = Naming(
     "VideoMAE, transformers naming",
     (
@@ -121,7 +161,8 @@ VIDEOMAE_TRANSFORMERS = Naming(
         Rule(r"mask_token", "video_decoder.mask_token", "vector"),
         *_transformers_blocks(r"decoder\.decoder_layers", "video_decoder"),
         Rule(r"decoder\.(norm|head)\.(weight|bias)", r"video_decoder.\1.\2"),
-        Rule(r"(?:fc_norm|classifier)\.(?:weight|bias)", UNUSED, why="head of a classifier"),
+        Rule(r"(?:fc_norm|classifier)\.(?:weight|bias)", UNUSED, why=_CLASSIFIER),
+        Rule(r"(?:videomae\.)?(?:embeddings\.)?position_embeddings", UNUSED, why=_FIXED),
     ),
     _VIDEO_PARTS,
     (
@@ -149,6 +190,7 @@ IMAGE_TRANSFORMERS = Naming(
             why=_IMAGE_ONLY,
         ),
         *_transformers_blocks(r"(?:vit\.)?encoder\.layer", "encoder"),
+        *_newer_transformers_blocks(r"(?:vit\.)?layers", "encoder"),
         Rule(r"(?:vit\.)?layernorm\.(weight|bias)", r"encoder.norm.\1"),
         Rule(
             r"(?:vit\.)?(?:pooler\.dense|classifier|decoder\..+)\.(?:weight|bias)",
@@ -202,6 +244,24 @@ NATIVE_PARTIAL = Naming(  # for another pre-training to start from
 )
 
 
+# kind -> tables of positions that must be the fixed one
+FIXED_POSITIONS = {
+    VIDEOMAE_ORIGINAL.kind: ("pos_embed", "encoder.pos_embed", "decoder.pos_embed"),
+    RELEASED.kind: ("pos_embed", "encoder.pos_embed", "decoder.pos_embed"),
+    VIDEOMAE_ENCODER.kind: ("pos_embed",),
+    VIDEOMAE_TRANSFORMERS.kind: (
+        "position_embeddings",
+        "embeddings.position_embeddings",
+        "videomae.embeddings.position_embeddings",
+    ),
+}
+
+
+def is_released_dual(keys: Iterable[str]) -> bool:
+    """Returns whether the keys are those of the released dual encoder."""
+    return any(key.startswith("video_encoder.patch_embed.") for key in keys)
+
+
 def detect(keys: Mapping[str, Tensor], where: str) -> Naming:
     """Returns the naming of a checkpoint, found by its keys.
 
@@ -221,12 +281,14 @@ def detect(keys: Mapping[str, Tensor], where: str) -> Naming:
     )
     if patches:
         return VIDEOMAE_TRANSFORMERS if keys[patches].dim() == 5 else IMAGE_TRANSFORMERS
-    if "patch_embed.proj.weight" in keys and keys["patch_embed.proj.weight"].dim() == 4:
-        return IMAGE_TIMM
+    if "patch_embed.proj.weight" in keys:
+        return VIDEOMAE_ENCODER if keys["patch_embed.proj.weight"].dim() == 5 else IMAGE_TIMM
+    if any(key.startswith("roberta.") for key in keys):
+        raise CheckpointError(f"{where}: this is RoBERTa: {ROBERTA}.")
     if any(key.endswith("embeddings.word_embeddings.weight") for key in keys):
         return BERT
     some = ", ".join(list(keys)[:4])
     raise CheckpointError(
         f"{where}: the keys ({some}, ...) are of no known kind: use a SimVTP, VideoMAE "
-        "(pre-training), image ViT or BERT checkpoint."
+        "image ViT or BERT checkpoint."
     )
