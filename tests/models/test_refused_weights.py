@@ -53,7 +53,7 @@ def test_a_videomae_of_another_architecture(
     import_weights(build_model(FIXTURE), tmp_path)
     change_config(tmp_path, **values)
     model = build_model(FIXTURE)
-    for source in (tmp_path, tmp_path / "model.safetensors"):  # the config beside the file counts
+    for source in (tmp_path, tmp_path / "model.safetensors"):  # the config in its folder counts
         with pytest.raises(CheckpointError, match=message):
             import_weights(model, source)
     assert equal(model, build_model(FIXTURE))

@@ -68,7 +68,7 @@ def as_the_run_had_it(experiment: Experiment, training: str) -> nn.Module:
 
 @torch.no_grad()
 def features(model: nn.Module) -> list[Tensor]:
-    """What the model computes of clips and captions of its own sizes."""
+    """Returns what the model computes of clips and captions of its own sizes."""
     config = (model.pair if isinstance(model, PairModel | GroundingModel) else model).config
     generator = torch.Generator().manual_seed(0)
     frames = config.frames * (model.segments if isinstance(model, GroundingModel) else 1)

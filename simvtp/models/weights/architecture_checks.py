@@ -38,7 +38,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a naming stands for.
+    """Properties of the model that a naming stands for.
 
     Attributes:
         model_types: `model_type` of transformers' configs.

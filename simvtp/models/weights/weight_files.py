@@ -65,7 +65,7 @@ _RECORDS: tuple[tuple[type, str], ...] = tuple(
 
 
 class Weights(NamedTuple):
-    """What was read of a source.
+    """Content of a source of weights.
 
     Attributes:
         state: the state dict, without prefixes that wrappers put before names.
