@@ -70,12 +70,16 @@ class DataConfig:
         "seed (a control)",
     )
     stride: int = setting(4, "frames between two sampled frames")
-    frame_window: Literal["tight", "whole"] = added(
+    frame_window: Literal["tight", "whole", "parts"] = added(
         "tight",
         "from the first to the last sampled frame; whole = released: frames * stride frames, over "
-        "which fine-tuning spreads its frames evenly",
+        "which fine-tuning spreads its frames evenly; parts = Frozen's: no window, a random frame "
+        "of each of model.frames equal parts of the clip, in tests the middle one",
     )
     train_crop: Crop = setting("multiscale", "of pre-training; multiscale = released")
+    crop_area: float = added(
+        0.08, "random_resized: smallest box, of the area of a frame; Frozen's: 0.5"
+    )
     flip: float = setting(0.0, "probability of a mirrored clip in pre-training")
     reader: Literal["fast", "decord", "pyav", "torchcodec"] = setting(
         "fast", "decoder; fast gives the frames of decord, bit for bit"

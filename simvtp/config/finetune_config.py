@@ -139,6 +139,7 @@ class FinetuneConfig:
     )
     drop_path: float = setting(0.1, "stochastic depth of the last block; linear from 0")
     train_crop: Crop = setting("random_resized", "of fine-tuning")
+    crop_area: float = added(0.08, "as data.crop_area, of fine-tuning")
     flip: float = setting(0.5, "probability of a mirrored clip")
     rand_augment: int = setting(
         0,

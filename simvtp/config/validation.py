@@ -307,6 +307,7 @@ def _check_data(experiment: Experiment) -> None:
     _require(0 < data.fraction <= 1, "data.fraction", data.fraction, "in (0, 1]")
     _require_all(data, "data", ("stride",), least=1)
     _require(1 <= data.repeat <= 16, "data.repeat", data.repeat, "from 1 to 16")
+    _require(0 < data.crop_area <= 1, "data.crop_area", data.crop_area, "in (0, 1]")
     _require_ratios(data, "data", ("flip", "max_corrupt_ratio"), one=True)
     _require_ratios(data.shapes, "data.shapes", ("difficulty",), one=True)
     sizes = ("train", "val", "test", "image_size", "frames")
@@ -318,7 +319,8 @@ def _check_finetuning(tuning: FinetuneConfig) -> None:
     _require_ratios(tuning, "finetune", ("drop_path",))
     _require_ratios(tuning, "finetune", ("flip", "random_erasing"), one=True)
     _require_all(tuning, "finetune", ("rand_augment", "rand_spread"))
-    magnitude = tuning.rand_magnitude
+    area, magnitude = tuning.crop_area, tuning.rand_magnitude
+    _require(0 < area <= 1, "finetune.crop_area", area, "in (0, 1]")
     _require(0 <= magnitude <= 10, "finetune.rand_magnitude", magnitude, "in [0, 10]")
 
 

@@ -97,6 +97,7 @@ class Context:
             rank=self.rank,
             world=self.world,
             train_crop=tuning.train_crop,
+            crop_area=tuning.crop_area,
             flip=tuning.flip,
             augment=Augment(
                 tuning.rand_augment,

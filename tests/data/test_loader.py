@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from simvtp.data.clips import Clip
 from simvtp.data.loading.sample_order import SampleOrder, epoch_order, uniforms
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
+from simvtp.data.video.video_reader import VideoInfo
 from simvtp.errors import DataError
 from tests.data.helpers import TrickReader, damage, make_clips
-from tests.data.small_loaders import DATA, HERE, train_loader
+from tests.data.small_loaders import DATA, HERE, train_loader, view_loader
 
 many = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -315,3 +317,55 @@ def test_ending_a_loader_ends_its_workers(clips: list[Clip], tokenizer: Tokenize
     ):
         assert time.monotonic() < deadline, "workers are still running"
         time.sleep(0.05)
+
+
+class NumberedReader:
+    """Frames whose pixels hold their number, their row and their column."""
+
+    name = "numbered"
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+
+    def probe(self, path: Path) -> VideoInfo:
+        return VideoInfo(self.frames, 25.0, 40, 40)
+
+    def read(self, path: Path, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        height, width = size or (40, 40)
+        number, row, column = np.meshgrid(
+            np.array(indices), np.arange(height), np.arange(width), indexing="ij"
+        )
+        return np.stack([number, row, column], axis=-1).astype(np.uint8)
+
+
+def test_loaders_follow_equal_parts_and_the_smallest_area(
+    own_clips: list[Clip], tokenizer: Tokenizer
+) -> None:
+    data = replace(DATA, frame_window="parts", train_crop="random_resized", crop_area=0.5)
+    reader = NumberedReader(42)
+    samples = take(train_loader(own_clips, tokenizer, data=data, reader=reader), 0, 60)
+    seen = torch.cat([batch.clips[:, :, 0, 0, 0] for batch in samples]).T
+    # 42 frames in 4 parts begin at 0, 10, 21 and 31
+    assert [sorted(set(part.tolist())) for part in seen] == [
+        list(range(first, last)) for first, last in ((0, 9), (10, 20), (21, 30), (31, 41))
+    ]
+    assert smallest_area(samples) > 0.8 * 0.5
+    wide = replace(data, crop_area=0.08)
+    assert (
+        smallest_area(take(train_loader(own_clips, tokenizer, data=wide, reader=reader), 0, 60))
+        < 0.3
+    )
+    views = torch.cat(
+        [clips for clips, _ in view_loader(own_clips, data=data, reader=reader).batches()]
+    )
+    assert {tuple(view[:, 0, 0, 0].tolist()) for view in views} == {
+        (2, 12, 23, 33),
+        (6, 17, 27, 38),
+    }
+
+
+def smallest_area(batches: list[Batch]) -> float:
+    """The smallest part of a frame that a sample shows, from its rows and columns."""
+    places = torch.cat([batch.clips[:, 0, :, :, 1:] for batch in batches]).flatten(1, 2).int()
+    sides = places.amax(dim=1) - places.amin(dim=1) + 1
+    return float(sides.prod(dim=1).min()) / 40**2

@@ -1,11 +1,21 @@
 """Frame indices: inside the clip, in order, evenly spaced."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvtp.data.loading.sampling import STILL, Window, eval_indices, train_indices, window_length
+from simvtp.data.loading.sampling import (
+    STILL,
+    Window,
+    eval_indices,
+    middle_indices,
+    part_indices,
+    train_indices,
+    window_length,
+)
 
 sizes = {"n": st.integers(1, 300), "frames": st.integers(1, 32), "stride": st.integers(1, 8)}
 many = settings(max_examples=150, deadline=None, derandomize=True)
@@ -93,3 +103,38 @@ def test_clips_shorter_than_the_window_are_stretched_in_every_kind() -> None:
         assert rows[0] == rows[1] == rows[2] and max(rows[0]) == n - 1
     assert train_indices(62, 16, 4, 0.99).tolist() == list(range(1, 62, 4))
     assert train_indices(62, 16, 4, 0.99, "whole").tolist()[-1] == 61, "62 frames hold no window"
+
+
+# ---- equal parts, as Frozen-in-Time --------------------------------------------------------------
+
+
+def published_parts(n_frames: int, frames: int) -> list[tuple[int, int]]:
+    """First and last frame of each part, by Frozen's rule."""
+    borders = [int(n_frames * i / frames) for i in range(frames + 1)]
+    return [(first, after - 1) for first, after in itertools.pairwise(borders)]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 7])
+@pytest.mark.parametrize("n", [14, 15, 64, 101])
+def test_each_part_gives_one_frame_and_all_of_its_frames_equally_often(n: int, frames: int) -> None:
+    parts = published_parts(n, frames)
+    draws = np.random.default_rng(0).random((4000, frames))
+    chosen = np.stack([part_indices(n, row) for row in draws])
+    for column, (first, last) in zip(chosen.T, parts, strict=True):
+        allowed = list(range(first, last))  # never the last one, as published
+        values, counts = np.unique(column, return_counts=True)
+        assert values.tolist() == allowed
+        expected = 4000 / len(allowed)
+        assert float(((counts - expected) ** 2 / expected).sum()) < 2 * len(allowed) + 30
+    middle = [(first + last) // 2 for first, last in parts]
+    assert middle_indices(n, frames, 0, 1).tolist() == middle
+
+
+@pytest.mark.parametrize("n", range(1, 12))
+def test_parts_of_short_clips_stay_inside(n: int) -> None:
+    for frames in (1, 3, 8):
+        rows = [part_indices(n, np.full(frames, u)) for u in (0.0, 0.5, 0.999)]
+        rows += [middle_indices(n, frames, segment, 3) for segment in range(3)]
+        for row in rows:
+            assert len(row) == frames and row.min() >= 0 and row.max() < n
+            assert (np.diff(row) >= 0).all()

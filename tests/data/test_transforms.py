@@ -76,6 +76,26 @@ def test_random_resized_has_the_published_area_and_aspect() -> None:
     assert aspect.min() > 0.73 and aspect.max() < 1.36
 
 
+@pytest.mark.parametrize("smallest", [0.5, 0.2, 1.0])
+def test_random_resized_keeps_to_its_smallest_area(smallest: float) -> None:
+    """Square frames, as torchvision's RandomResizedCrop(scale=(smallest, 1)) draws them."""
+    uniform = np.random.default_rng(1).random((4000, CROP_UNIFORMS))
+    boxes = np.array([train_box("random_resized", 400, 400, row, smallest) for row in uniform])
+    area = boxes[:, 2] * boxes[:, 3] / 400**2
+    assert area.min() >= smallest - 0.005 and area.max() <= 1
+    expected = [u for row in uniform for u in area_of_first_fit(row, smallest)]
+    assert area.mean() == pytest.approx(np.mean(expected), abs=0.003)
+
+
+def area_of_first_fit(uniform: np.ndarray, smallest: float) -> list[float]:
+    """The area that is drawn first with an aspect that fits into a square; 1 without any."""
+    for u_area, u_aspect in uniform[2:22].reshape(-1, 2):
+        area, aspect = smallest + (1 - smallest) * u_area, 0.75 * (16 / 9) ** u_aspect
+        if area * max(aspect, 1 / aspect) <= 1:
+            return [area]
+    return [1.0]
+
+
 def test_resizing_keeps_the_mean_and_flipping_twice_changes_nothing() -> None:
     clip = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
     small = resize(clip, 20, 30)

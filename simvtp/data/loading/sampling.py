@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-Window = Literal["tight", "whole", "spread"]
+Window = Literal["tight", "whole", "spread", "parts"]
 
 # A stride: of every clip its middle frame, again and again; an image is a clip of one frame.
 STILL = 0
@@ -65,6 +65,38 @@ def eval_indices(
         return _stretched(n_frames, frames)
     start = room // 2 if segments == 1 else round(segment * room / (segments - 1))
     return start + stride * np.arange(frames)
+
+
+def part_indices(n_frames: int, uniforms: np.ndarray) -> np.ndarray:
+    """Returns a frame of each of T equal parts of a clip, int64 [T] (Frozen-in-Time's sampling).
+
+    The last frame of a part is never taken unless it is its only one, as in the published code. A
+    clip of fewer than T frames repeats some (ours; published: the rest of the frames is grey).
+
+    Args:
+        uniforms: [T] in [0, 1), chooses the frame of each part.
+    """
+    first, length = _parts(n_frames, len(uniforms))
+    chosen = first + (uniforms * np.maximum(1, length - 1)).astype(np.int64)
+    return np.minimum(chosen, n_frames - 1)
+
+
+def middle_indices(n_frames: int, frames: int, segment: int, segments: int) -> np.ndarray:
+    """Returns the middle frame of each of `frames` equal parts of a clip, int64 [frames].
+
+    With several segments, number `segment` of as many evenly spread places in each part.
+    """
+    first, length = _parts(n_frames, frames)
+    chosen = first + (2 * segment + 1) * np.maximum(0, length - 1) // (2 * segments)
+    return np.minimum(chosen, n_frames - 1)
+
+
+def _parts(n_frames: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns first frame and length of `count` equal parts, int64 [count] each."""
+    if n_frames < 1:
+        raise ValueError("a clip without frames cannot be sampled")
+    borders = np.linspace(0, n_frames, count + 1).astype(np.int64)
+    return borders[:-1], np.diff(borders)
 
 
 def _stretched(n_frames: int, frames: int) -> np.ndarray:

@@ -36,7 +36,7 @@ from simvtp.data.loading.chunk_pipeline import (
 from simvtp.data.loading.clip_source import ClipSource, open_source, processes_for
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counters
 from simvtp.data.loading.sample_order import SampleOrder, epoch_order, sample_draws, uniforms
-from simvtp.data.loading.sampling import Window, train_indices
+from simvtp.data.loading.sampling import STILL, Window, part_indices, train_indices
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer, encode_captions
 from simvtp.data.video import transforms
@@ -62,6 +62,7 @@ class TrainChunks:
 
     Attributes:
         crop: as `data.train_crop`.
+        crop_area: as `data.crop_area`.
         flip: probability of a horizontal flip.
     """
 
@@ -70,6 +71,7 @@ class TrainChunks:
     model: ModelConfig
     stride: int
     crop: str
+    crop_area: float
     flip: float
     augment: Augment
     window: Window = "tight"
@@ -103,7 +105,6 @@ class TrainChunks:
         if self._epoch != epoch:
             self._epoch = epoch
             self._clips = epoch_order(self.order.clips, self.order.seed, epoch, self.order.stage)
-        uniform = sample_draws(self.order.seed, self.order.stage, number).window
         tries = min(TRIES, self.order.clips)
         for attempt in range(tries):
             clip = int(self._clips[(position + attempt) % self.order.clips])
@@ -113,9 +114,7 @@ class TrainChunks:
             try:
                 frames = self.source.read(
                     clip,
-                    lambda n: train_indices(
-                        n, self.model.frames, self.stride, uniform, self.window
-                    ),
+                    lambda n: self._indices(n, number),
                     watchdog,
                 )
             except DataError as error:
@@ -128,6 +127,14 @@ class TrainChunks:
         last = result.failures[-1].reason or self.source.path(clip)
         raise DataError(f"{tries} clips in a row do not decode; the last: {last}")
 
+    def _indices(self, n_frames: int, number: int) -> np.ndarray:
+        """Returns the frames of sample `number` of a clip with `n_frames`."""
+        seed, stage, frames = self.order.seed, self.order.stage, self.model.frames
+        if self.window == "parts" and self.stride != STILL:
+            return part_indices(n_frames, uniforms(seed, stage, number, frames, "parts"))
+        uniform = sample_draws(seed, stage, number).window
+        return train_indices(n_frames, frames, self.stride, uniform, self.window)
+
     def _view(self, frames: np.ndarray, number: int) -> np.ndarray:
         """Returns the frames as sample `number` shows them."""
         seed, stage = self.order.seed, self.order.stage
@@ -137,7 +144,8 @@ class TrainChunks:
             return uniforms(seed, stage, number, count, purpose)
 
         frames = self.augment.before_crop(frames, draw)
-        box = transforms.train_box(self.crop, frames.shape[1], frames.shape[2], draws.crop)
+        height, width = frames.shape[1:3]
+        box = transforms.train_box(self.crop, height, width, draws.crop, self.crop_area)
         frames = transforms.crop_and_resize(frames, box, self.model.image_size)
         if draws.flip < self.flip:
             frames = transforms.flip(frames)
@@ -157,7 +165,7 @@ class TrainLoader:
         clips: the training clips.
         batch_size: global; rank r of `world` gets samples [r * batch_size / world, (r + 1) *
             batch_size / world) of each batch.
-        train_crop, flip: empty and None take those of `data`.
+        train_crop, crop_area, flip: empty and None take those of `data`.
         augment: RandAugment and random erasing; None: neither.
         stage: part of the random key, so that two stages do not see the same order.
         reader: decoder to use in place of `data.reader`.
@@ -182,6 +190,7 @@ class TrainLoader:
         rank: int = 0,
         world: int = 1,
         train_crop: str = "",
+        crop_area: float | None = None,
         flip: float | None = None,
         augment: Augment | None = None,
         stage: str = "",
@@ -205,6 +214,7 @@ class TrainLoader:
             model=model,
             stride=data.stride,
             crop=crop,
+            crop_area=data.crop_area if crop_area is None else crop_area,
             flip=data.flip if flip is None else flip,
             augment=augment or Augment(),
             window=_window(data, stage),
@@ -315,8 +325,8 @@ class TrainLoader:
 
 def _window(data: DataConfig, stage: str) -> Window:
     """Returns how the frames of a stage are sampled, by `data.frame_window`."""
-    if data.frame_window == "tight":
-        return "tight"
+    if data.frame_window != "whole":
+        return data.frame_window
     return "whole" if stage == "pretrain" else "spread"
 
 

@@ -25,7 +25,7 @@ from simvtp.data.loading.chunk_pipeline import (
 )
 from simvtp.data.loading.clip_source import ClipSource, open_source, processes_for
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counters
-from simvtp.data.loading.sampling import eval_indices
+from simvtp.data.loading.sampling import STILL, eval_indices, middle_indices
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer, encode_captions
 from simvtp.data.video import transforms
@@ -38,13 +38,17 @@ GREY = 128  # pixels that are scored in place of a clip that does not decode
 
 @dataclass(frozen=True)
 class ViewChunks:
-    """Task of a worker: makes all views of some clips; the numbers of a job are those of clips."""
+    """Task of a worker: makes all views of some clips; the numbers of a job are those of clips.
+
+    With `parts` the frames are chosen as `data.frame_window` = parts says.
+    """
 
     source: ClipSource
     model: ModelConfig
     stride: int
     segments: int
     crops: int
+    parts: bool = False
 
     def __call__(self, job: ChunkJob, buffer: Any, watchdog: DecodeWatchdog) -> ChunkResult:
         views = self.segments * self.crops
@@ -70,11 +74,14 @@ class ViewChunks:
         frames, size = self.model.frames, self.model.image_size
 
         def choose(length: int) -> np.ndarray:
-            windows = [
-                eval_indices(length, frames, self.stride, segment, self.segments)
-                for segment in range(self.segments)
-            ]
-            return np.concatenate(windows)
+            return np.concatenate(
+                [
+                    middle_indices(length, frames, segment, self.segments)
+                    if self.parts and self.stride != STILL
+                    else eval_indices(length, frames, self.stride, segment, self.segments)
+                    for segment in range(self.segments)
+                ]
+            )
 
         pixels = self.source.read(clip, choose, watchdog)
         for crop in range(self.crops):
@@ -117,7 +124,12 @@ class ViewLoader:
         side = transforms.read_side(model.image_size, "center")
         source = open_source(clips, data, runtime, side, reader, say, check)
         self._chunks = ViewChunks(
-            source=source, model=model, stride=data.stride, segments=segments, crops=crops
+            source=source,
+            model=model,
+            stride=data.stride,
+            segments=segments,
+            crops=crops,
+            parts=data.frame_window == "parts",
         )
         self._corrupt = CorruptClips(clips, data, min(JUDGED_FROM, len(clips)))
         self._workers = processes_for(runtime, source, model)

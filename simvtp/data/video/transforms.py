@@ -17,6 +17,7 @@ from simvtp.errors import ConfigError
 
 SCALES = (1.0, 0.875, 0.75, 0.66)  # method notes 1.1
 ATTEMPTS = 10  # of random_resized, before it falls back to the centre
+SMALLEST_AREA = 0.08  # of random_resized, published for fine-tuning
 CROP_UNIFORMS = 3 + ATTEMPTS * 2  # uniform numbers that `train_box` may use
 ENLARGE_FOR_CROPS = 8 / 7  # frames are read at 256 px for crops that end at 224
 
@@ -88,15 +89,18 @@ def multiscale_box(height: int, width: int, uniform: np.ndarray) -> Box:
     return y * (height - h) // 4, x * (width - w) // 4, h, w
 
 
-def random_resized_box(height: int, width: int, uniform: np.ndarray) -> Box:
-    """Returns a box of area 0.08 to 1 of the frame, aspect 3/4 to 4/3 (method notes 1.8).
+def random_resized_box(
+    height: int, width: int, uniform: np.ndarray, smallest: float = SMALLEST_AREA
+) -> Box:
+    """Returns a box of area `smallest` to 1 of the frame, aspect 3/4 to 4/3 (method notes 1.8).
 
     Args:
         uniform: the first 2 + 2 * ATTEMPTS numbers are used.
+        smallest: above 0, at most 1.
     """
     for attempt in range(ATTEMPTS):
         u_area, u_aspect = uniform[2 + 2 * attempt : 4 + 2 * attempt]
-        area = (0.08 + 0.92 * u_area) * height * width
+        area = (smallest + (1 - smallest) * u_area) * height * width
         aspect = math.exp(math.log(3 / 4) + u_aspect * math.log(16 / 9))
         h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < h <= height and 0 < w <= width:
@@ -104,11 +108,14 @@ def random_resized_box(height: int, width: int, uniform: np.ndarray) -> Box:
     return center_box(height, width)
 
 
-def train_box(kind: str, height: int, width: int, uniform: np.ndarray) -> Box:
+def train_box(
+    kind: str, height: int, width: int, uniform: np.ndarray, smallest: float = SMALLEST_AREA
+) -> Box:
     """Returns the box of `data.train_crop`.
 
     Args:
         uniform: CROP_UNIFORMS numbers in [0, 1).
+        smallest: of random_resized, see there.
 
     Raises:
         ConfigError: there is no such crop.
@@ -118,7 +125,7 @@ def train_box(kind: str, height: int, width: int, uniform: np.ndarray) -> Box:
     if kind == "multiscale":
         return multiscale_box(height, width, uniform)
     if kind == "random_resized":
-        return random_resized_box(height, width, uniform)
+        return random_resized_box(height, width, uniform, smallest)
     raise ConfigError(f"train_crop={kind}: choose from multiscale, center, random_resized.")
 
 
