@@ -1,10 +1,11 @@
-"""Compares our models with reference files of the released implementation.
+"""Compares our models with reference files of the published implementations.
 
 A reference file (`.safetensors`) holds weights `state/*` in the released naming, inputs `in/*`,
 outputs `out/*`, gradient norms `grad_norm/*` (and gradients `grad/*` in full, where it has them)
 and its sizes as JSON in the metadata key `config`.
-There are two kinds, recognised by their content: of the pre-training model and of the dual encoder.
-Of the former, the losses of the whole pipeline of the recipe `released` are compared as well.
+There are three kinds, recognised by their content: of the pre-training model, of the dual encoder,
+and of Frozen-in-Time (`frozen_parity`). Of the first, the losses of the whole pipeline of the
+recipe `released` are compared as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from simvtp.config.recipes import released
 from simvtp.config.tree import narrow
 from simvtp.data.text.tokenizer import TokenBatch, trim_padding
 from simvtp.errors import CheckpointError
-from simvtp.experiment.reference_file import Deviation, Reference, compare, ratio, read_reference
+from simvtp.experiment.references.frozen_parity import check_frozen, is_frozen_reference
+from simvtp.experiment.references.reference_file import (
+    NEGLIGIBLE,
+    Deviation,
+    Reference,
+    compare,
+    ratio,
+    read_reference,
+)
 from simvtp.models.common.embeddings import PAD_ID
 from simvtp.models.common.layers import BLOCK_NORM_EPS
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
@@ -42,8 +51,6 @@ from simvtp.training.losses import (
 from simvtp.training.objectives import PretrainObjective
 
 GRADIENT_LIMIT = 1e-4  # gradient norms
-# smaller gradient norms, relative to the file's largest, count as this: rounding noise has no ratio
-NEGLIGIBLE = 1e-9
 
 
 def check_reference_file(
@@ -54,11 +61,12 @@ def check_reference_file(
     The name of a deviation begins with its dtype.
     """
     reference = read_reference(path)
-    check = (
-        _check_dual
-        if any(name.startswith("state/video_encoder.") for name in reference.tensors)
-        else _check_pretraining
-    )
+    if is_frozen_reference(reference):
+        check = check_frozen
+    elif any(name.startswith("state/video_encoder.") for name in reference.tensors):
+        check = _check_dual
+    else:
+        check = _check_pretraining
     return [
         Deviation(f"{str(dtype).removeprefix('torch.')} {found.name}", found.relative, found.limit)
         for dtype in dtypes
@@ -82,7 +90,7 @@ def main(path: str | Path) -> int:
     return 1 if failed else 0
 
 
-# ---- the two kinds -------------------------------------------------------------------------------
+# ---- the kinds of the released implementation ---------------------------------------------------
 
 
 def _build_pretraining(reference: Reference, dtype: torch.dtype) -> tuple[SimVTP, dict[str, str]]:

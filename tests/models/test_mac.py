@@ -1,4 +1,4 @@
-"""MAC and Frozen: attention over space and time, masks, weights from elsewhere, cost."""
+"""MAC: attention over space and time, masks, weights from elsewhere (Frozen: test_frozen.py)."""
 
 from __future__ import annotations
 
@@ -176,12 +176,12 @@ def test_hidden_patches_and_hidden_words_have_no_effect() -> None:
     )
 
 
-# ---- Frozen --------------------------------------------------------------------------------------
+# ---- without masks -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["rank", "nearest"])
 def test_without_masks_it_is_the_full_view(kind: str) -> None:
-    # What `frozen` trains on is what the tests see; and both readings of time are then Frozen's,
+    # What `mac_unmasked` trains on is what the tests see; both readings of time are Frozen's,
     # patch by patch.
     batch, model = random_batch(CONFIG), made(time_attention=kind)
     masks = drawn(batch, OFF)
@@ -198,8 +198,8 @@ def test_without_masks_it_is_the_full_view(kind: str) -> None:
     )
 
 
-def test_recipes_are_possible_and_frozen_differs_by_its_masks_only() -> None:
-    for name in ("mac", "frozen"):
+def test_recipes_are_possible_and_macs_baseline_differs_by_its_masks_only() -> None:
+    for name in ("mac", "mac_unmasked"):
         check(replace(get_recipe(name), data=get_recipe("tiny").data))
         check(get_recipe(f"tiny_{name}"))
         one, other = (
@@ -208,7 +208,8 @@ def test_recipes_are_possible_and_frozen_differs_by_its_masks_only() -> None:
         assert one == replace(get_recipe("mac"), masks=MASKS, name="") and other == replace(
             get_recipe("tiny_mac"), masks=MASKS, name=""
         )
-    assert get_recipe("frozen").masks.video_ratio == get_recipe("frozen").masks.text_ratio == 0
+    masks = get_recipe("mac_unmasked").masks
+    assert masks.video_ratio == masks.text_ratio == 0
 
 
 # ---- weights from elsewhere ----------------------------------------------------------------------

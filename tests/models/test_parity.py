@@ -19,7 +19,7 @@ from simvtp.config.recipes import get_recipe
 from simvtp.errors import CheckpointError
 from simvtp.experiment import parity
 from simvtp.experiment.parity import check_reference_file, main, pretraining_loss
-from simvtp.experiment.reference_file import read_reference
+from simvtp.experiment.references.reference_file import read_reference
 from simvtp.methods import build_model
 from simvtp.models.weights.pretrained import export_released
 from simvtp.training.losses import (

@@ -15,6 +15,8 @@ from torch import Tensor
 from simvtp.errors import CheckpointError
 
 TENSOR_LIMIT = 1e-5  # outputs and losses
+# smaller gradient norms, relative to the file's largest, count as this: rounding noise has no ratio
+NEGLIGIBLE = 1e-9
 
 
 @dataclass(frozen=True)
