@@ -11,9 +11,10 @@ stay on while fine-tuning below the full view.
 
 Cells are changes of the first one, `as recipe` (video 0.6 per frame, text 0.15 by [MASK], all
 frames): `video 0.75`, `text 0.5`, `video 0.9 text 0.5` (of the joint grid), `tube`, `block`, `words
-dropped`, `2 frames`, `1 then all frames`, `data 0.1`, `masks while tuning`, `no mask` (Frozen),
-`time rank|nearest|all` (which patches attend to each other over time). The base may be a recipe of
-MAC or of SimVTP; the latter is turned into MAC of the same width, with a frame for each tube.
+dropped`, `2 frames`, `1 then all frames`, `data 0.1`, `masks while tuning`, `no mask` (recipe
+`mac_unmasked`), `time rank|nearest|all` (which patches attend to each other over time). The base
+may be a recipe of MAC or of SimVTP; the latter is turned into MAC of the same width, with a frame
+for each tube.
 
 Command: `python sweeps/run.py mac --recipe tiny_mac --seeds 0,1,2` (ten cells), `--full-grid`
 (all), `--cells "tube,block"`; the joint grid at its finest is `python sweeps/mask_ratio.py --recipe
@@ -32,6 +33,7 @@ from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import MACConfig
 from simvtp.config.recipes import mac as published
+from simvtp.config.recipes import mac_unmasked
 from simvtp.config.train_config import TrainConfig
 from simvtp.config.tree import narrow
 
@@ -81,6 +83,15 @@ def as_mac(base: Experiment) -> dict[str, Any]:
     return settings
 
 
+def without_masks() -> dict[str, Any]:
+    """Returns the settings of MAC's own baseline: recipe `mac_unmasked`, not Frozen as published.
+
+    Nothing but the masks differs from MAC, so that an effect is theirs.
+    """
+    masks = mac_unmasked().masks
+    return {"masks.video_ratio": masks.video_ratio, "masks.text_ratio": masks.text_ratio}
+
+
 def frame_stages(base: Experiment, frames: int) -> str:
     """Returns a schedule of one frame for the first half of the pre-training, then all frames."""
     return f"1:{max(1, pretraining_steps(base) // 2)}" if frames > 1 else ""
@@ -99,7 +110,7 @@ def cells(base: Experiment) -> Cells:
     stride = start.get("data.stride", base.data.stride)
     changes: dict[str, dict[str, Any]] = {
         RECIPE: {},
-        "no mask": {"masks.video_ratio": 0.0, "masks.text_ratio": 0.0},
+        "no mask": without_masks(),
     }
     changes |= {f"video {ratio:g}": {"masks.video_ratio": ratio} for ratio in VIDEO}
     changes |= {f"text {ratio:g}": {"masks.text_ratio": ratio} for ratio in TEXT}

@@ -13,12 +13,12 @@ number of samples, so that the objective is all that differs: `align only: VTC`,
 VTC+VTM`, `prediction, same samples` (MVM+MLM), `both: MVM+MLM+VTC+VTM`. What MAC's encoder, masks
 and frames add shows against them. `none, MAC` and `none, SimVTP` are not pre-trained at all.
 
-Arms: `alignment` (MAC), `no mask` (Frozen: alignment without masks), `prediction` (SimVTP: MVM +
-MLM), `prediction + contrast` (with VTC). Each of the last three twice: `same samples` takes the
-steps and batches of `alignment`; `same compute` as many steps as cost the forward operations of
-`alignment` (simvtp/models/flops; a backward pass costs each arm about twice its forward pass, so
-the ratio holds for training). Arms of SimVTP are as in recipe `tiny`: tubes of two frames, as many
-time slots and tokens as MAC has frames and patches, 90 % and 75 % hidden.
+Arms: `alignment` (MAC), `no mask` (recipe `mac_unmasked`: alignment without masks), `prediction`
+(SimVTP: MVM + MLM), `prediction + contrast` (with VTC). Each of the last three twice: `same
+samples` takes the steps and batches of `alignment`; `same compute` as many steps as cost the
+forward operations of `alignment` (simvtp/models/flops; a backward pass costs each arm about twice
+its forward pass, so the ratio holds for training). Arms of SimVTP are as in recipe `tiny`: tubes of
+two frames, as many time slots and tokens as MAC has frames and patches, 90 % and 75 % hidden.
 
 Command: `python sweeps/run.py prediction_vs_alignment --recipe tiny_mac --seeds 0,1,2` (twelve
 cells).
@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import Any
 
 from ablations.design import null_arm
-from ablations.mac import as_mac
+from ablations.mac import as_mac, without_masks
 from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import INITIAL
@@ -112,7 +112,7 @@ def cells(base: Experiment) -> Cells:
     """Returns alignment, then each other arm for the same samples and for the same compute."""
     start = as_mac(base)
     arms = {
-        "no mask": {**start, "masks.video_ratio": 0.0, "masks.text_ratio": 0.0},
+        "no mask": {**start, **without_masks()},
         "prediction": as_simvtp(base, "mvm", "mlm"),
         "prediction + contrast": as_simvtp(base, "mvm", "mlm", "vtc"),
     }

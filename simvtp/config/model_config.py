@@ -7,6 +7,7 @@ from typing import Literal
 
 from simvtp.config.tree import added, setting
 
+MoreFrames = Literal["zero", "interpolate", "nearest", "bilinear"]
 Pooling = Literal["content", "with_pads", "cls"]
 RATIO_STEPS = (
     "uniform:A:B = drawn for each step; linear:A:B = from A in the first step to B in the last; "
@@ -146,7 +147,7 @@ class MACConfig(ModelConfig):
     cls_counts: Literal["per_frame", "once"] = setting(
         "per_frame", "how often CLS counts itself in attention over space; once = Frozen's"
     )
-    more_frames: Literal["zero", "interpolate", "nearest", "bilinear"] = setting(
+    more_frames: MoreFrames = setting(
         "zero",
         "positions in time of weights that were trained on fewer frames; zero, nearest, bilinear = "
         "Frozen's zeros, interp, bilinear; interpolate keeps the first and the last in place",

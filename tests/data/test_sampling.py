@@ -114,17 +114,17 @@ def published_parts(n_frames: int, frames: int) -> list[tuple[int, int]]:
     return [(first, after - 1) for first, after in itertools.pairwise(borders)]
 
 
-@pytest.mark.parametrize("frames", [1, 2, 4, 7])
-@pytest.mark.parametrize("n", [14, 15, 64, 101])
+@pytest.mark.parametrize("frames", [1, 4, 7])
+@pytest.mark.parametrize("n", [14, 64, 101])
 def test_each_part_gives_one_frame_and_all_of_its_frames_equally_often(n: int, frames: int) -> None:
     parts = published_parts(n, frames)
-    draws = np.random.default_rng(0).random((4000, frames))
+    draws = np.random.default_rng(0).random((1500, frames))
     chosen = np.stack([part_indices(n, row) for row in draws])
     for column, (first, last) in zip(chosen.T, parts, strict=True):
         allowed = list(range(first, last))  # never the last one, as published
         values, counts = np.unique(column, return_counts=True)
         assert values.tolist() == allowed
-        expected = 4000 / len(allowed)
+        expected = 1500 / len(allowed)
         assert float(((counts - expected) ** 2 / expected).sum()) < 2 * len(allowed) + 30
     middle = [(first + last) // 2 for first, last in parts]
     assert middle_indices(n, frames, 0, 1).tolist() == middle

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simvtp.batch import Batch
-from simvtp.config.model_config import MACConfig
+from simvtp.config.model_config import MACConfig, MoreFrames
 from simvtp.config.recipes import frozen
 from simvtp.config.tree import narrow
 from simvtp.errors import CheckpointError
@@ -42,7 +42,7 @@ from simvtp.models.weights.mac_weights import import_mac_state
 from simvtp.training.losses import contrastive_loss
 
 # the published names of the ways to fill positions in time that the weights lack
-MORE_FRAMES = {"zeros": "zero", "interp": "nearest", "bilinear": "bilinear"}
+MORE_FRAMES: dict[str, MoreFrames] = {"zeros": "zero", "interp": "nearest", "bilinear": "bilinear"}
 
 
 def is_frozen_reference(reference: Reference) -> bool:
@@ -170,7 +170,7 @@ def _blocks(state: dict[str, Tensor], pattern: str) -> int:
     return 1 + max(int(match[1]) for match in matches if match)
 
 
-def _filling(reference: Reference) -> str:
+def _filling(reference: Reference) -> MoreFrames:
     published = reference.config.get("load_temporal_fix", "zeros")
     if published not in MORE_FRAMES:
         raise CheckpointError(
