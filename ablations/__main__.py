@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations import ABLATIONS
+from ablations.base_recipe import DEFAULT_RECIPE, SMALL_GRID_RECIPES
 from ablations.cost import cpu_minutes
 from ablations.design import Ablation
 from ablations.search import Search
@@ -34,9 +35,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--recipe",
-        default="tiny",
+        default=DEFAULT_RECIPE,
         metavar="NAME",
-        help="the base experiment whose grids are shown (default: tiny)",
+        help=f"the base experiment whose grids are shown (default: {DEFAULT_RECIPE})",
     )
     parser.add_argument(
         "--root",
@@ -72,7 +73,7 @@ def describe(name: str, base: Experiment, sweeps: Sequence[AblationProgress]) ->
     comparison = ABLATIONS[name](base)
     progress = [f"  {sweep.line}" for sweep in sweeps] or ["  not run yet"]
     noun = "space" if isinstance(comparison, Search) else "grid"
-    recipe = "" if base.name == "tiny" else f" --recipe {base.name}"
+    recipe = "" if base.name == DEFAULT_RECIPE else f" --recipe {base.name}"
     return "\n".join(
         [
             f"{name}: {comparison.title}",
@@ -90,7 +91,7 @@ def _size(comparison: Ablation | Search) -> str:
     sizes = " x ".join(
         f"{axis.label} ({', '.join(map(str, axis.values))})" for axis in comparison.axes
     )
-    if comparison.base.name != "tiny":
+    if comparison.base.name not in SMALL_GRID_RECIPES:
         return f"{sizes}, {len(comparison.cells())} cells"
     points = comparison.points()
     minutes = sum(cpu_minutes(point.experiment) for point in points)

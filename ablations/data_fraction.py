@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ablations.base_recipe import SMALL_GRID_RECIPES
 from ablations.command_line import AxisOption, CommandLine
 from ablations.design import Ablation, Axis, null_arm
 from ablations.headline import headline
@@ -49,7 +50,7 @@ def build(
         seeds: each cell is run once per seed.
         full: all six by default.
     """
-    small = base.name == "tiny" and not full
+    small = base.name in SMALL_GRID_RECIPES and not full
     values = tuple(dict.fromkeys(fractions or (SMALL if small else FULL)))
     return Ablation(
         name="data_fraction",

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.base_recipe import SMALL_GRID_RECIPES
 from ablations.design import Ablation
 from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
@@ -122,5 +123,8 @@ def build(
 ) -> Ablation:
     """Makes the ladder; with `full` each repair alone as well."""
     return STUDY.build(
-        base, cells or (None if full or base.name == "tiny" else ladder(base)), seeds, full
+        base,
+        cells or (None if full or base.name in SMALL_GRID_RECIPES else ladder(base)),
+        seeds,
+        full,
     )

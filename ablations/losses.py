@@ -40,6 +40,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.base_recipe import SMALL_GRID_RECIPES, own_weights
 from ablations.command_line import AxisOption, CommandLine
 from ablations.design import Ablation, Axis
 from ablations.headline import headline
@@ -77,18 +78,18 @@ def build(
     Raises:
         ConfigError: a subset or a weight has another form.
     """
-    small = base.name == "tiny" and not full
+    small = base.name in SMALL_GRID_RECIPES and not full
     variants = read_weights(weights)
     settings: dict[str, dict[str, Any]] = {}
     for name in subsets or (SMALL if small else SENSIBLE):
         control = name.strip().lower()
         if control in CONTROLS:
-            settings[control] = control_settings(control)
+            settings[control] = control_settings(control, base)
             continue
         subset = read_subset(name)
         for values in itertools.product(*(variants.get(one, (1.0,)) for one in subset)):
             on = dict(zip(subset, values, strict=True))
-            settings[cell_name(on)] = switched_on(on)
+            settings[cell_name(on)] = switched_on(on, base)
     return Ablation(
         name="losses",
         title="Objectives of the pre-training",
@@ -105,18 +106,24 @@ def build(
     )
 
 
-def switched_on(weights: Mapping[str, float]) -> dict[str, Any]:
-    """Returns the settings of these weights; every other objective is off."""
-    return {f"losses.{name.lower()}": weights.get(name, 0.0) for name in OBJECTIVES}
+def switched_on(weights: Mapping[str, float], base: Experiment) -> dict[str, Any]:
+    """Returns the settings of these weights; every other objective is off.
+
+    A weight is relative to that of the recipe, which evens out the sizes of the losses.
+    """
+    own = own_weights(base)
+    return {
+        f"losses.{name.lower()}": weights.get(name, 0.0) * own[name.lower()] for name in OBJECTIVES
+    }
 
 
-def control_settings(name: str) -> dict[str, Any]:
+def control_settings(name: str, base: Experiment) -> dict[str, Any]:
     """Returns the settings of a control: see the head of the file."""
     if name == NONE:
         return {"finetune.init": INITIAL}
     if name == TEXT_ONLY:
-        return {**switched_on({"MLM": 1.0}), "model.mlm_video": "none"}
-    return {**switched_on(dict.fromkeys(OBJECTIVES, 1.0)), "data.pairing": "shuffled"}
+        return {**switched_on({"MLM": 1.0}, base), "model.mlm_video": "none"}
+    return {**switched_on(dict.fromkeys(OBJECTIVES, 1.0), base), "data.pairing": "shuffled"}
 
 
 def cell_name(weights: Mapping[str, float]) -> str:

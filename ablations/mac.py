@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ablations.base_recipe import SMALL_GRID_RECIPES
 from ablations.design import Ablation
 from ablations.variants import Cells, Variants
 from simvtp.config.experiment_config import Experiment
@@ -159,7 +160,7 @@ def build(
     full: bool = False,
 ) -> Ablation:
     """Makes the ablation, see `Variants.build`; `tiny_mac` has the small choice as well."""
-    small = not full and base.name in ("tiny", "tiny_mac")
+    small = not full and base.name in (*SMALL_GRID_RECIPES, "tiny_mac")
     return replace(STUDY, small=None).build(
         base, cells or (SMALL if small else None), seeds, full=True
     )

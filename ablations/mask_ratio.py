@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ablations.base_recipe import SMALL_GRID_RECIPES
 from ablations.design import Ablation, Axis, null_arm
 from ablations.headline import headline
 from simvtp.config.experiment_config import Experiment
@@ -50,7 +51,7 @@ def build(
         seeds: each cell is run once per seed.
         full: the whole grid by default.
     """
-    small = base.name == "tiny" and not full
+    small = base.name in SMALL_GRID_RECIPES and not full
     video = tuple(dict.fromkeys(video_ratios or (SMALL_VIDEO if small else FULL_VIDEO)))
     text = tuple(dict.fromkeys(text_ratios or (SMALL_TEXT if small else FULL_TEXT)))
     return Ablation(

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ablations.base_recipe import own_weights
 from ablations.design import null_arm
 from ablations.mac import as_mac, without_masks
 from ablations.variants import Cells, Variants
@@ -54,16 +55,16 @@ def as_simvtp(base: Experiment, *objectives: str) -> dict[str, Any]:
 
     Args:
         base: of MAC or of SimVTP.
-        objectives: those that are on, with weight 1: mvm, mlm, vtc, vtm.
+        objectives: those that are on, with the recipe's weights: mvm, mlm, vtc, vtm.
     """
-    model = base.model
+    model, own = base.model, own_weights(base)
     settings: dict[str, Any] = {
         "masks.video_ratio": 0.9,
         "masks.video_kind": "tube",
         "masks.text_ratio": 0.75,
         "masks.text_kind": "token",
         "masks.text_rule": "exact",
-        **{f"losses.{name}": float(name in objectives) for name in OBJECTIVES},
+        **{f"losses.{name}": own[name] * (name in objectives) for name in OBJECTIVES},
     }
     if model.method != "mac":
         return settings

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from ablations.base_recipe import SMALL_GRID_RECIPES
 from ablations.design import Point, dataset_name, sweep_id
 from ablations.search_space import SearchParameter, default_space, joined, read_space
 from simvtp.config.experiment_config import Experiment
@@ -294,7 +295,9 @@ def build(
             "the cheapest settings alone are those that learn nothing."
         )
     words.sort(key=lambda word: word != "quality")  # tables and progress lines show the first
-    cost = CPU_HOURS if base.name == "tiny" or base.runtime.device == "cpu" else GPU_HOURS
+    cost = (
+        CPU_HOURS if base.name in SMALL_GRID_RECIPES or base.runtime.device == "cpu" else GPU_HOURS
+    )
     named = {"quality": QUALITY, "cost": cost, "gpu_hours": GPU_HOURS, "cpu_hours": CPU_HOURS}
     return Search(
         name="search",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ablations.base_recipe import own_weights
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import SimVTPConfig
 from simvtp.config.overrides import replace_key
@@ -94,17 +95,23 @@ class SearchParameter:
 def default_space(base: Experiment) -> tuple[SearchParameter, ...]:
     """Returns the default space: ranges around the base.
 
-    Learning rate 1/10 to 3 times, decoder half to twice, weights around 1; leaving an objective out
+    Learning rate 1/10 to 3 times, decoder half to twice, weights around; leaving an objective out
     is the question of the ablation `losses`. Settings that the base does not use are not searched:
     the weight of an objective that is off, a mask that hides nothing, the decoder without MVM.
     """
-    lr = base.pretrain.base_lr
+    lr, own = base.pretrain.base_lr, own_weights(base)
     found = [
         SearchParameter("masks.video_ratio", "video mask ratio", "float", 0.3, 0.95, short="video"),
         SearchParameter("masks.text_ratio", "text mask ratio", "float", 0.1, 0.9, short="text"),
         *(
             SearchParameter(
-                f"losses.{name}", f"{name.upper()} weight", "float", 0.1, 4.0, log=True, short=name
+                f"losses.{name}",
+                f"{name.upper()} weight",
+                "float",
+                _digits(0.1 * own[name]),
+                _digits(4 * own[name]),
+                log=True,
+                short=name,
             )
             for name in WEIGHTS
         ),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.base_recipe import SMALL_GRID_RECIPES
 from ablations.design import Ablation, Axis
 from ablations.headline import headline
 from simvtp.config.experiment_config import Experiment
@@ -72,7 +73,7 @@ class Variants:
             )
         settings = self.cells(base) if callable(self.cells) else self.cells
         wanted = cells or tuple(settings)
-        if not cells and self.small is not None and base.name == "tiny" and not full:
+        if not cells and self.small is not None and base.name in SMALL_GRID_RECIPES and not full:
             wanted = self.small(base) if callable(self.small) else self.small
         for name in wanted:
             if name not in settings:

@@ -14,13 +14,14 @@ SWEEP = SweepScript(
         AxisOption(
             "--video-ratios",
             "video_ratios",
-            "ratios of video tubes to mask, in [0, 1) (default: 0.5,0.9 for tiny, "
+            "ratios of video tubes to mask, in [0, 1) (default: 0.5,0.9 for the tiny recipes, "
             "else the full grid)",
         ),
         AxisOption(
             "--text-ratios",
             "text_ratios",
-            "ratios of words to mask, in [0, 1) (default: 0.15,0.75 for tiny, else the full grid)",
+            "ratios of words to mask, in [0, 1) (default: 0.15,0.75 for the tiny recipes, "
+            "else the full grid)",
         ),
     ),
     description="A grid over the video and the text mask ratio. "

@@ -22,7 +22,7 @@ from sweeps.monitor.text_streams import tolerate_encodings
 CELLS = AxisOption(
     "--cells",
     "cells",
-    "names of the cells to compare, with commas (default: all; for tiny a selection)",
+    "names of the cells to compare, with commas (default: all; for the tiny recipes a selection)",
     str,
 )
 WEIGHTS = AxisOption(

@@ -63,7 +63,7 @@ def tiny() -> Experiment:
             clip_norm=1.0,
         ),
         finetune=FinetuneConfig(
-            train=_tuning(epochs=3),
+            train=tuning_stage(epochs=3),
             drop_path=0.0,
             train_crop="center",
             flip=0.0,
@@ -86,7 +86,7 @@ def tiny_action() -> Experiment:
     class of training 15.9 %, chance 12.5 %).
     """
     start = tiny()
-    train = _tuning(epochs=12, base_lr=8e-3, layer_decay=0.9)
+    train = tuning_stage(epochs=12, base_lr=8e-3, layer_decay=0.9)
     return replace(
         start,
         name="tiny_action",
@@ -131,7 +131,7 @@ def tiny_qa() -> Experiment:
     36.2 %, text only 34.7 ± 2.1 %, chance 2.2 %).
     """
     start = tiny()
-    train = _tuning(epochs=5, batch_size=64, weight_decay=0.1)
+    train = tuning_stage(epochs=5, batch_size=64, weight_decay=0.1)
     task = QATask(drop_tubes=0.75, baseline=True)
     tuning = replace(start.finetune, task=task, train=train, evaluations=5)
     return replace(start, name="tiny_qa", finetune=tuning)
@@ -151,7 +151,7 @@ def tiny_qa_choice() -> Experiment:
     31.8 %).
     """
     start = tiny()
-    train = _tuning(epochs=1, weight_decay=0.1)
+    train = tuning_stage(epochs=1, weight_decay=0.1)
     task = QATask(questions="choice", drop_tubes=0.75, baseline=True)
     tuning = replace(start.finetune, task=task, train=train, evaluations=2)
     return replace(start, name="tiny_qa_choice", finetune=tuning)
@@ -170,7 +170,7 @@ def tiny_count() -> Experiment:
     each kind of question 60.7 % and 0.482, chance 25.0 % and 2.58).
     """
     start = tiny()
-    train = _tuning(epochs=4, batch_size=64, weight_decay=0.1)
+    train = tuning_stage(epochs=4, batch_size=64, weight_decay=0.1)
     task = QATask(questions="count", drop_tubes=0.75, baseline=True)
     tuning = replace(start.finetune, task=task, train=train, evaluations=2)
     return replace(start, name="tiny_count", finetune=tuning)
@@ -190,7 +190,7 @@ def tiny_grounding() -> Experiment:
     place of coverage, which was chosen on val, 52.0): docs/tasks.md.
     """
     start = tiny()
-    train = _tuning(epochs=6, base_lr=8e-3, weight_decay=0.1)
+    train = tuning_stage(epochs=6, base_lr=8e-3, weight_decay=0.1)
     task = GroundingTask(segments=8, spans="coverage", drop_tubes=0.75, baseline=True)
     tuning = replace(start.finetune, task=task, train=train, evaluations=3)
     return replace(start, name="tiny_grounding", finetune=tuning)
@@ -329,7 +329,7 @@ def as_frozen(unmasked: Experiment) -> Experiment:
     )
 
 
-def _tuning(
+def tuning_stage(
     epochs: float,
     batch_size: int = 32,
     base_lr: float = 4e-3,

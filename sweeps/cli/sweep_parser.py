@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.base_recipe import DEFAULT_RECIPE
 from ablations.command_line import AxisOption
 from ablations.design import Ablation
 from ablations.search import Search
@@ -135,7 +136,7 @@ def _add_comparison(group: Group, sweep: SweepScript) -> None:
         group.add_argument(
             "--full-grid",
             action="store_true",
-            help="the paper's complete grid, also for the recipe tiny",
+            help="the paper's complete grid, also for a tiny recipe",
         )
         group.add_argument(
             "--seeds",
@@ -146,9 +147,9 @@ def _add_comparison(group: Group, sweep: SweepScript) -> None:
         )
     group.add_argument(
         "--recipe",
-        default="tiny",
+        default=DEFAULT_RECIPE,
         metavar="NAME",
-        help=f"the base experiment: {', '.join(RECIPES)} (default: tiny)",
+        help=f"the base experiment: {', '.join(RECIPES)} (default: {DEFAULT_RECIPE})",
     )
     group.add_argument(
         "--data",
@@ -311,7 +312,7 @@ def _epilog(sweep: SweepScript) -> str:
     program = sweep.program
     return f"""\
 examples:
-  {program}                              the demo: recipe tiny, embedded data, this machine
+  {program}                              the demo: {DEFAULT_RECIPE}, embedded data, this machine
   {program} --dry-run                    what would be run, and what exists already
   {program} --data clips.csv --seeds 0,1,2      your own clips, three seeds
   {program} --recipe base --executor slurm --partition gpu --gpus 8 --time 2-00

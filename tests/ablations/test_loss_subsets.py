@@ -11,8 +11,9 @@ from ablations.design import Ablation, Axis
 from simvtp.config.experiment_config import differences
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
-from simvtp.config.recipes import tiny
-from simvtp.config.tree import flatten
+from simvtp.config.recipes import tiny, tiny_pair
+from simvtp.config.train_config import LossConfig
+from simvtp.config.tree import flatten, narrow
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
 
@@ -144,3 +145,11 @@ def test_names_that_mean_the_same_are_one_point_and_unknown_names_are_refused() 
         replace(grid, axes=(replace(twice, values=("a", "c")),))
     with pytest.raises(ConfigError, match="has no settings for its value 'c'"):
         replace(grid, extra_points=({"size": "c"},))
+
+
+def test_weights_are_relative_to_those_of_the_recipe() -> None:
+    base = override(tiny_pair(), ["losses.mvm=60", "losses.vtm=0"])
+    points = losses.build(base, ["MVM+VTM", "MLM"]).points()
+    weights = [narrow(p.experiment.losses, LossConfig).weights for p in points]
+    assert weights[0] == {"mvm": 60.0, "mlm": 0.0, "vtc": 0.0, "vtm": 1.0}  # off there: 1
+    assert weights[1] == {"mvm": 0.0, "mlm": 1.0, "vtc": 0.0, "vtm": 0.0}

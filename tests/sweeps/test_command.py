@@ -10,7 +10,7 @@ import pytest
 
 from ablations.design import Ablation
 from simvtp.config.overrides import override
-from simvtp.config.recipes import tiny
+from simvtp.config.recipes import tiny_pair
 from sweeps.cli.command import main
 from sweeps.cli.options import make_comparison, make_options
 from sweeps.cli.sweep_parser import make_parser
@@ -112,7 +112,7 @@ def test_options_reach_the_experiments(tmp_path: Path) -> None:
     assert (
         ablation.sweep_id
         == ratio_grid.build(
-            override(tiny(), ["model.depth=2", "pretrain.epochs=3"]), (0.9,), seeds=(1, 2)
+            override(tiny_pair(), ["model.depth=2", "pretrain.epochs=3"]), (0.9,), seeds=(1, 2)
         ).sweep_id
     )
     assert len(parse("--full-grid").points()) == 48

@@ -146,7 +146,7 @@ def test_an_unknown_level_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_committed_description_is_that_of_the_code(level: str) -> None:
     lines = Path("results/levels/levels.txt").read_text().splitlines()
     column = lines[0].split().index(level) - len(lines[0].split())
-    test = list(plan(ShapesConfig(train=0, val=0, test=256, level=level)))  # type: ignore[arg-type]
+    test = plan(replace(ShapesConfig(train=0, val=0, test=256), level=level))
     for oracle in ORACLES:
         line = next(line for line in lines if line.startswith(f"  {oracle.name} "))
         assert line.split()[column] == f"{oracle_recall(test, oracle):.1f}"
