@@ -16,8 +16,8 @@ from simvtp.runs.scores import read_curve
 
 MASK = "text0.75_video0.5"  # half of the video is seen, and most words must be read off it
 PANELS = {  # metric -> label of its axis
-    "mlm_gain_other": "words: gain over another clip (nat)",
-    "mvm_gain_flat": "tubes: loss below flat tubes",
+    "mlm_gain_other": "gain of words (nat)",
+    "mvm_gain_flat": "tubes, loss below flat",
 }
 MOST_CELLS = 12
 
@@ -36,6 +36,7 @@ def use_plots(sweep: SweepResults) -> list[Plot]:
     if not drawn:
         return []
     reading = (
+        "Gain of words: loss of the masked words with another clip minus that with the own one.",
         "Means over the seeds; bars are 95 % intervals over the seeds.",
         "0: the model makes no use of the clip, or predicts no more than the mean of each tube.",
         f"Validation split, {mask_words(MASK)}.",

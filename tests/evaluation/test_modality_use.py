@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from simvtp.config.data_config import ShapesConfig
 from simvtp.config.model_config import SimVTPConfig
 from simvtp.data.shapes.motion_negatives import motion_negative
+from simvtp.data.shapes.plan_clips import plan
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.evaluation.items import Items
 from simvtp.evaluation.modality.content_words import content_pieces
@@ -274,6 +277,19 @@ def test_a_motion_negative_changes_one_motion_and_nothing_else(caption: str, cha
     before, _, after = caption.partition(changed)
     assert negative.startswith(before) and negative.endswith(after)
     assert changed not in negative
+
+
+@pytest.mark.parametrize("level", typing.get_args(typing.get_type_hints(ShapesConfig)["level"]))
+def test_no_clip_of_any_level_shows_its_motion_negative(level: str) -> None:
+    """It is true of no scene with the caption's words, and no look-alike motion is put in."""
+    clips = plan(ShapesConfig(level=level, train=1, val=1, test=40))
+    for caption in (caption for clip in clips for caption in clip.captions):
+        negative = motion_negative(caption)
+        if negative is None:
+            assert level == "scenes"  # which leaves motions out
+            continue
+        words, other = set(caption.split()), set(negative.split())
+        assert not {"still", "spins"} <= (words ^ other)
 
 
 def test_a_caption_without_motion_has_no_motion_negative() -> None:

@@ -9,6 +9,8 @@ import re
 from simvtp.data.shapes.grammar import inflect
 from simvtp.data.shapes.wordings import MOTION_VERBS
 
+ALIKE = {"still", "spin"}  # nobody sees whether a flat ring spins
+
 
 def motion_negative(caption: str) -> str | None:
     """Returns the caption with one motion replaced by another one; None if it names no motion.
@@ -22,7 +24,7 @@ def motion_negative(caption: str) -> str | None:
     if found is None:
         return None
     motion, gerund = phrases[found[0]]
-    others = [name for name in MOTION_VERBS if name != motion]
+    others = [name for name in MOTION_VERBS if name != motion and {name, motion} != ALIKE]
     number = int.from_bytes(hashlib.sha256(caption.encode()).digest()[:4], "big") % len(others)
     changed = inflect(MOTION_VERBS[others[number]][0], gerund)
     return f"{caption[: found.start()]}{changed}{caption[found.end() :]}"
