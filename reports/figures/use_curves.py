@@ -47,7 +47,8 @@ def use_plots(sweep: SweepResults) -> list[Plot]:
 
 def _curves(sweep: SweepResults, metric: str) -> dict[CellValues, Curve]:
     """Returns the curve of each cell that has one, of the first cells."""
-    name, found = f"{USE}/{MASK}/{metric}", {}
+    name = f"{USE}/{MASK}/{metric}"
+    found: dict[CellValues, Curve] = {}
     for cell in sweep.plan.cells:
         runs = [run for run in sweep.by_cell[cell] if run.run_dir]
         curves = [curve for run in runs if (curve := read_curve(Path(run.run_dir), name))]
