@@ -178,7 +178,8 @@ def test_every_setting_that_matters_changes_the_fingerprint(of: tuple[str, str])
         new = value + 1 if isinstance(value, (int, float)) else f"{value}x"
     changed = replace_key(experiment, key, new)
     assert changed.fingerprint != experiment.fingerprint
-    assert (changed.cell_fingerprint == experiment.cell_fingerprint) == (key == "seed")
+    of_seed = key == "seed" or key.startswith("seeds.")
+    assert (changed.cell_fingerprint == experiment.cell_fingerprint) == of_seed
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.kinds import data_fraction_report, losses_report, methods_report, search_report
+from reports.kinds import (
+    data_fraction_report,
+    losses_report,
+    methods_report,
+    search_report,
+    seed_variance_report,
+)
 from reports.kinds.report_type import ReportType
 from reports.study.report_plan import ReportError, StudyPlan
 
@@ -15,6 +21,7 @@ REPORT_TYPES: dict[str, ReportType] = {
     "search": search_report.REPORT_TYPE,
     "losses": losses_report.REPORT_TYPE,
     "data_fraction": data_fraction_report.REPORT_TYPE,
+    "seed_variance": seed_variance_report.REPORT_TYPE,
     "prediction_vs_alignment": methods_report.REPORT_TYPE,
 }
 

@@ -69,6 +69,10 @@ class DataConfig:
         "captions in pre-training; shuffled = of another training clip each, a fixed choice by the "
         "seed (a control)",
     )
+    subset: Literal["nested", "drawn"] = added(
+        "nested",
+        "how data.fraction chooses: nested = by the ids alone; drawn = by the seed as well",
+    )
     stride: int = setting(4, "frames between two sampled frames")
     frame_window: Literal["tight", "whole", "parts"] = added(
         "tight",

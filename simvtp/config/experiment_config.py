@@ -36,6 +36,8 @@ from simvtp.config.train_config import ContrastiveLossConfig, LossConfig, TrainC
 from simvtp.config.tree import added, build, flatten, setting
 from simvtp.errors import ConfigError
 
+SeedSource = Literal["init", "order", "masks", "data", "finetune"]
+
 
 @dataclass(frozen=True)
 class MethodConfigs:
@@ -142,11 +144,23 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeedConfig:
+    """Seeds of the single sources of chance, to vary one and hold the others; -1 = `seed`."""
+
+    init: int = added(-1, "of the initial weights; -1 = seed")
+    order: int = added(-1, "of order, crops, captions and dropout of pre-training; -1 = seed")
+    masks: int = added(-1, "of masks and negatives of pre-training; -1 = seed")
+    data: int = added(-1, "of a drawn data.subset, and of shuffled pairs; -1 = seed")
+    finetune: int = added(-1, "of fine-tuning: new layers, order, crops, dropout; -1 = seed")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything that one experiment needs: pre-train, zero-shot, fine-tune, evaluate."""
 
     name: str = setting("experiment", "for people; no part of the fingerprint")
     seed: int = setting(0, "of weights, order, crops, captions, masks and dropout")
+    seeds: SeedConfig = field(default_factory=SeedConfig, metadata={"added": True})
     model: ModelConfig = field(default_factory=SimVTPConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     losses: ContrastiveLossConfig = field(default_factory=LossConfig)
@@ -163,8 +177,13 @@ class Experiment:
 
     @property
     def cell_fingerprint(self) -> str:
-        """The fingerprint without the seed: runs that differ only by seed share it."""
-        return digest({k: v for k, v in identity(self).items() if k != "seed"})
+        """The fingerprint without seeds: runs that differ only by seed share it."""
+        return digest({k: v for k, v in identity(self).items() if k not in ("seed", "seeds")})
+
+    def seed_of(self, source: SeedSource) -> int:
+        """Returns the seed of one source of chance."""
+        own: int = getattr(self.seeds, source)
+        return self.seed if own < 0 else own
 
     @property
     def run_dir(self) -> Path:

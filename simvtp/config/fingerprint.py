@@ -20,12 +20,17 @@ SCHEMA_VERSION = 2
 
 
 def identifying(config: SettingsTree) -> dict[str, Any]:
-    """Returns the nested dictionary without `added` settings that have their default value."""
+    """Returns the nested dictionary without `added` settings that have their default value.
+
+    A group that was added as a whole is left out while it has none to show.
+    """
     tree: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if is_group(value):
-            tree[f.name] = identifying(value)
+            group = identifying(value)
+            if group or not f.metadata.get("added"):
+                tree[f.name] = group
         elif not is_default_added(f, value):
             tree[f.name] = value
     return tree

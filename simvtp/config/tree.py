@@ -171,7 +171,11 @@ def build(
     """
     known = field_types(kind)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
-    young = {name: f.default for name, f in fields.items() if f.metadata.get("added")}
+    added_fields = {name: f for name, f in fields.items() if f.metadata.get("added")}
+    young = {
+        name: {} if f.default is dataclasses.MISSING else f.default
+        for name, f in added_fields.items()
+    }
     values = {**young, **values}
     unknown, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
     if unknown or missing:

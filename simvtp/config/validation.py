@@ -46,6 +46,9 @@ def check(experiment: Experiment) -> None:
     """
     _check_types(experiment)
     _require(0 <= experiment.seed <= LARGEST_SEED, "seed", experiment.seed, "from 0 to 2^63 - 1")
+    _require_all(
+        experiment.seeds, "seeds", ("init", "order", "masks", "data", "finetune"), least=-1
+    )
     _check_model(experiment.model)
     _check_method(experiment)
     _check_masks(experiment)

@@ -126,14 +126,15 @@ class ExperimentContext:
         those of the constant ratios.
         """
         experiment, masks = self.experiment, self.experiment.masks
+        seed = experiment.seed_of("masks")
         if total_steps is not None:
-            masks = masks_at_step(masks, seed=experiment.seed, step=step, total_steps=total_steps)
+            masks = masks_at_step(masks, seed=seed, step=step, total_steps=total_steps)
         return method_of(experiment.model).draw(
             batch,
             experiment.model,
             masks,
             mask_id=self.tokenizer.mask_id,
-            seed=experiment.seed,
+            seed=seed,
             step=step,
             first_sample=first_sample,
         )
@@ -143,7 +144,9 @@ class ExperimentContext:
         masks = self.experiment.masks
         if isinstance(masks, MACMaskConfig):
             masks = replace(masks, frame_schedule="")
-        of_all_frames = replace(self, experiment=replace(self.experiment, masks=masks))
+        seeds = replace(self.experiment.seeds, masks=self.experiment.seed_of("finetune"))
+        changed = replace(self.experiment, masks=masks, seeds=seeds)
+        of_all_frames = replace(self, experiment=changed)
         return of_all_frames.draw_masks(batch, step, first_sample)
 
     def until_stopped(self, items: Iterator[Item]) -> Iterator[Item]:

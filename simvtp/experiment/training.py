@@ -42,7 +42,7 @@ from simvtp.training.stage import Stage, StageOutcome
 def pretrain(context: ExperimentContext) -> list[Result]:
     """Pre-trains the model, or loads the weights of `finetune.init` in its place."""
     experiment = context.experiment
-    model = build_model(experiment.model, experiment.losses.wanted, experiment.seed)
+    model = build_model(experiment.model, experiment.losses.wanted, experiment.seed_of("init"))
     if experiment.finetune.init:
         return load_initial_weights(context, model)
     context.status.update(
@@ -71,7 +71,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
             model=experiment.model,
             runtime=experiment.runtime,
             batch_size=settings.batch_size,
-            seed=experiment.seed,
+            seed=experiment.seed_of("order"),
             rank=context.launch.rank,
             world=context.launch.world,
             stage="pretrain",
@@ -101,10 +101,11 @@ def pretraining_clips(clips: Sequence[Clip], experiment: Experiment) -> tuple[Cl
 
     With `data.pairing=shuffled` each has the captions of another one of them.
     """
-    chosen = take_fraction(clips, experiment.data.fraction)
-    if experiment.data.pairing == "own":
+    data, seed = experiment.data, experiment.seed_of("data")
+    chosen = take_fraction(clips, data.fraction, seed if data.subset == "drawn" else None)
+    if data.pairing == "own":
         return chosen
-    others = partners(len(chosen), experiment.seed)
+    others = partners(len(chosen), seed)
     return tuple(
         replace(clip, captions=chosen[other].captions)
         for clip, other in zip(chosen, others.tolist(), strict=True)
@@ -280,7 +281,7 @@ def _stage(
         name=name,
         train=settings,
         total_steps=total,
-        seed=experiment.seed,
+        seed=experiment.seed_of("order" if name == "pretrain" else "finetune"),
         directory=context.directory,
         fingerprint=experiment.fingerprint,
         config=to_dict(experiment),

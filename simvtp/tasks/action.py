@@ -68,7 +68,7 @@ class ActionRecognition:
             unified,
             narrow(experiment.model, SimVTPConfig),
             len(self.labels),
-            experiment.seed,
+            experiment.seed_of("finetune"),
             probe=self.settings.probe,
             drop_path=tuning.drop_path,
         )

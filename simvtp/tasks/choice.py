@@ -73,7 +73,7 @@ class CaptionChoice:
             unified,
             narrow(experiment.model, SimVTPConfig),
             1,
-            experiment.seed,
+            experiment.seed_of("finetune"),
             kind="match",
             drop_path=experiment.finetune.drop_path,
             blind=self.context.blind,
@@ -84,7 +84,8 @@ class CaptionChoice:
         return Classification()
 
     def loader(self, settings: TrainConfig, stage: str) -> TrainLoader:
-        clips, seed = self.clips["train"], self.context.experiment.seed
+        clips = self.clips["train"]
+        seed = self.context.experiment.seed_of("finetune")
 
         def annotate(numbers: Sequence[int], chosen: Sequence[int]) -> tuple[TokenBatch, Tensor]:
             texts: list[str] = []

@@ -117,7 +117,7 @@ class Grounding:
             narrow(self.context.experiment.model, SimVTPConfig),
             self.segments,
             self.segment_frames,
-            self.context.experiment.seed,
+            self.context.experiment.seed_of("finetune"),
             drop_path=tuning.drop_path,
             blind=self.context.blind,
             drop_tubes=self.settings.drop_tubes,

@@ -110,7 +110,7 @@ class QuestionAnswering:
             unified,
             narrow(experiment.model, SimVTPConfig),
             outputs,
-            experiment.seed,
+            experiment.seed_of("finetune"),
             drop_path=tuning.drop_path,
             blind=self.context.blind,
             drop_tubes=self.settings.drop_tubes,

@@ -93,7 +93,7 @@ class Context:
             model=experiment.model,
             runtime=experiment.runtime,
             batch_size=settings.batch_size,
-            seed=experiment.seed,
+            seed=experiment.seed_of("finetune"),
             rank=self.rank,
             world=self.world,
             train_crop=tuning.train_crop,
