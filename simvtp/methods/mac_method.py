@@ -21,7 +21,7 @@ class MACMethod:
     """Masked-then-alignment. It has no pair encoder."""
 
     pair = False
-    objectives = ("vtc",)
+    objectives: tuple[str, ...] = ("vtc",)
 
     def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> MAC:
         if tuple(wanted) != ("vtc",):

@@ -81,7 +81,7 @@ class SimVTPMethod:
     """Masked video-text pre-training with one encoder (see `models.simvtp`)."""
 
     pair = True
-    objectives = OBJECTIVES
+    objectives: tuple[str, ...] = OBJECTIVES
 
     def build(self, config: ModelConfig, wanted: tuple[str, ...], seed: int) -> SimVTP:
         model = SimVTP(narrow(config, SimVTPConfig), wanted)

@@ -17,7 +17,8 @@ from simvtp.config.finetune_config import (
     PairTask,
     RankingTask,
 )
-from simvtp.config.model_config import ModelConfig
+from simvtp.config.model_config import ModelConfig, SimVTPConfig
+from simvtp.config.tree import narrow
 from simvtp.errors import CheckpointError
 from simvtp.methods.model_kinds import (
     CLASSIFIER,
@@ -103,7 +104,7 @@ def _of_task(
         if config.method == "mac":
             return PRETRAINED["mac"], config, _objectives(experiment)
         kind = SHARED if task.encoder == "shared" else DUAL
-        return kind, replace(config, **{"pooling": task.pooling}), {}
+        return kind, replace(narrow(config, SimVTPConfig), pooling=task.pooling), {}
     if isinstance(task, ActionTask):
         rate = 0.0 if task.probe != "none" else tuning.drop_path
         return CLASSIFIER, replace(config, drop_path=rate), {"probe": task.probe}

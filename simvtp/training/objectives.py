@@ -127,9 +127,9 @@ class PretrainObjective:
                 outputs, temperature, self.config.vtc_negatives
             )
         if "vtm" in wanted:
-            logits = outputs["match_logits"], outputs.get("wrong_text_logits")
-            plain["vtm"] = matching_loss(*logits)
-            report["acc/vtm"] = matching_accuracy(*logits)
+            pairs, wrong_texts = outputs["match_logits"], outputs.get("wrong_text_logits")
+            plain["vtm"] = matching_loss(pairs, wrong_texts)
+            report["acc/vtm"] = matching_accuracy(pairs, wrong_texts)
         plain = {name: plain[name] for name in wanted}
         report |= {f"loss/{name}": loss.detach() for name, loss in plain.items()}
         weights = self.config.weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,18 @@ from simvtp.config.recipes import get_recipe
 from simvtp.errors import CheckpointError, UserError
 from simvtp.experiment import run
 from simvtp.experiment.final_weights import load_final_weights
-from simvtp.methods import build_model
+from simvtp.methods import build_model, method_of
 from simvtp.methods.exported_model import from_pretrained
+from simvtp.methods.model_kinds import settings_of
 from simvtp.models.downstream.action_model import VideoClassifier
 from simvtp.models.downstream.cross_encoder import PairModel
 from simvtp.models.downstream.grounding_model import GroundingModel
 from simvtp.models.downstream.retrieval_encoders import DualEncoder, SharedEncoder
 from simvtp.models.mac.mac_model import MAC
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.runs.rundir import write_identity
 from simvtp.tasks import open_task
-from tests.small import small_experiment, small_mac_settings
+from tests.small import small_experiment, small_mac_settings, small_settings
 from tests.tasks.task_helpers import context_of, silent
 
 SHORT = ("pretrain.max_steps=1", "finetune.train.max_steps=1", "finetune.evaluations=1")
@@ -117,6 +120,29 @@ def test_every_training_of_a_run_is_opened_and_converted(
         chosen = [] if training == "finetune" else ["--training", training]
         assert main(["convert", str(folder), str(target), *chosen]) == 0
         assert_same(from_pretrained(target), expected)
+
+
+@pytest.mark.parametrize("method", ["simvtp", "mac"])
+def test_models_of_pictures_take_clips_of_one_token_in_time(
+    method: str, tmp_path: Path, shapes_cache: Path
+) -> None:
+    """A run directory of image-text retrieval, with weights that were not trained."""
+    recipe, sizes = (
+        ("tiny_mac", small_mac_settings) if method == "mac" else ("tiny", small_settings)
+    )
+    settings = sizes(tmp_path, shapes_cache, "finetune.task=imagetext", "model.vocab_size=0")
+    experiment = override(get_recipe(recipe), settings)
+    config = replace(experiment.model, vocab_size=60)
+    unified = build_model(config, experiment.losses.wanted, 1)
+    pictures = replace(config, frames=config.tubelet_size)
+    model = method_of(config).retrieval(unified, pictures, drop_path=0.0, pooling="content").eval()
+    write_identity(experiment, experiment.run_dir)
+    (experiment.run_dir / "checkpoints").mkdir()
+    weights = experiment.run_dir / "checkpoints" / "finetune.safetensors"
+    safetensors.torch.save_file(model.state_dict(), weights)
+    found = from_pretrained(experiment.run_dir)
+    assert settings_of(found).frames == config.tubelet_size
+    assert_same(found, model)
 
 
 def test_what_a_run_does_not_have_is_said(
