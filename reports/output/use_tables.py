@@ -37,6 +37,7 @@ MASKED = (
     UseColumn("over text-only twin", WORDS, "", 3),
     UseColumn("loss below flat", TUBES, "mvm_gain_flat", 3),
     UseColumn("PSNR above flat (dB)", TUBES, "psnr_gain", 2),
+    UseColumn("PSNR above the mean colour (dB)", TUBES, "psnr_gain_mean_colour", 2),
     UseColumn("gain over another caption", TUBES, "mvm_gain_other", 3),
 )
 UNMASKED = (

@@ -137,6 +137,19 @@ def test_the_flat_prediction_has_the_variance_of_the_target_as_its_loss(target: 
     assert found["mvm_loss_flat"] == pytest.approx(expected.numpy(), rel=0.05)
 
 
+def test_the_mean_colour_of_the_visible_tubes_is_the_trivial_level_of_raw_pixels() -> None:
+    held = samples()
+    noise = gains(model_of(), held, target="raw")
+    # noise has the same mean everywhere, so what is left is the variance of its pixels
+    expected = (held.clips / 255).var(dim=(1, 2, 3), correction=0).mean(dim=-1)
+    assert noise["mvm_loss_mean_colour"] == pytest.approx(expected.numpy(), rel=0.1)
+    held.clips[:] = torch.arange(3, dtype=torch.uint8) * 60  # one colour everywhere
+    plain = gains(model_of(), held, target="raw")
+    assert np.abs(plain["mvm_loss_mean_colour"]).max() < 1e-9
+    assert (plain["psnr_gain_mean_colour"] < 0).all()  # an untrained model is worse
+    assert "psnr_mean_colour" not in gains(model_of(), held, target="normalized")
+
+
 def test_a_model_that_predicts_nothing_is_as_good_as_flat_tubes() -> None:
     model = model_of()
     nn.init.zeros_(model.video_decoder.head.weight)

@@ -22,6 +22,8 @@ from simvtp.config.model_config import MaskConfig, ModelConfig
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.reconstruction import STD_EPSILON, tube_statistics
+from simvtp.models.common.embeddings import cut_tubes
+from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.masking import draw_masks
 from simvtp.models.simvtp.simvtp_model import SimVTP
 
@@ -107,8 +109,9 @@ def measure_use(
     `mlm_loss_own`, `_other`, `_none` (nat a word, with the clip of another sample, with none),
     `mlm_acc_*` (per cent), both also as `content_*`, with the counts `words` and `content_words`;
     `mvm_loss_own`, `_other`, `_none`, `mvm_loss_flat` and `psnr_model`, `psnr_flat` (dB over the
-    masked pixels; for normalised targets with the true statistics of the tubes). A model without a
-    word head or a decoder has none of its columns, and one with neither has none at all.
+    masked pixels; for normalised targets with the true statistics of the tubes); for raw targets
+    also `mvm_loss_mean_colour` and `psnr_mean_colour`, of the visible tubes. A model without a word
+    head or a decoder has none of its columns, and one with neither has none at all.
 
     Args:
         mask: its ratios; tubes and single pieces are masked, by the exact rule.
@@ -169,6 +172,8 @@ class _Pass:
         if "video_prediction" in outputs:
             hidden = _HiddenPixels(outputs["video_pixels"], target)
             found |= hidden.columns(outputs["video_prediction"])
+            if target == "raw":
+                found |= hidden.mean_colour_columns(self._mean_colour())
             pixels = {
                 "other": self._outputs(own, other, ("mvm",)),
                 "none": self._outputs(own, own, ("mvm",), text=False),
@@ -201,6 +206,13 @@ class _Pass:
         )
         batch = self._samples.batch(clips, captions).to(self._device)
         return self._model.reconstruct(batch, masks, wanted, video=video, text=text)
+
+    def _mean_colour(self) -> Tensor:
+        """Returns the mean colour of the visible tubes of each sample, [b, 3] in [0, 1]."""
+        batch = self._samples.batch(self._numbers, self._numbers)
+        tubes = cut_tubes(batch.clips, self._model.config)
+        seen = gather_tokens(tubes, self._masks.visible[self._numbers]).float() / 255
+        return seen.unflatten(-1, (-1, 3)).mean(dim=(1, 2)).to(self._device)
 
     def _words(self, name: str, outputs: dict[str, Tensor]) -> Columns:
         """Returns loss and hits (per cent) of each caption, means over its masked words."""
@@ -252,6 +264,18 @@ class _HiddenPixels:
             "mvm_loss_flat": self.error(torch.zeros_like(flat) if self._normalised else flat),
             "psnr_model": _decibel(picture, self._truth),
             "psnr_flat": _decibel(flat, self._truth),
+        }
+
+    def mean_colour_columns(self, colour: Tensor) -> Columns:
+        """Returns loss and PSNR, for raw targets, of tubes of one colour [b, 3] of each sample.
+
+        The colour is the mean of what is visible: the best that needs no place and nothing hidden.
+        """
+        shape = self._truth.unflatten(-1, (-1, 3)).shape
+        picture = colour[:, None, None, :].expand(shape).flatten(-2)
+        return {
+            "mvm_loss_mean_colour": self.error(picture),
+            "psnr_mean_colour": _decibel(picture, self._truth),
         }
 
 

@@ -31,6 +31,8 @@ GAINS: dict[str, tuple[str, str]] = {
     },
     "mvm_gain_flat": ("mvm_loss_flat", "mvm_loss_own"),
     "psnr_gain": ("psnr_model", "psnr_flat"),
+    "mvm_gain_mean_colour": ("mvm_loss_mean_colour", "mvm_loss_own"),
+    "psnr_gain_mean_colour": ("psnr_model", "psnr_mean_colour"),
 }
 
 Values = NDArray[np.float64]
