@@ -274,8 +274,9 @@ def tiny_frozen() -> Experiment:
     starts from random weights. No flip: captions of the embedded data name left and right.
 
     Command: `python -m simvtp run tiny_frozen`
-    Cost: not measured.
-    Expected: not measured.
+    Cost: 340 CPU seconds (once, on a loaded server).
+    Expected: measured once: test text-to-video R@1 of 11.3 % after fine-tuning, 1.6 % zero-shot
+    (seed 0, settings of commit eaf3d1b, 256 videos, chance 0.4).
     """
     start = as_frozen(tiny_mac_unmasked())
     return replace(
