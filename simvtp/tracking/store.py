@@ -32,6 +32,7 @@ from simvtp.tracking.address import (
     require_answer,
     sqlite_uri,
 )
+from simvtp.tracking.moved_store import follow_move
 
 _BATCH = 500  # metrics in one call; mlflow allows 1000
 _FEW = 90  # params or tags in one call; mlflow allows 100
@@ -185,6 +186,7 @@ def _translated(uri: str) -> Iterator[None]:
             "requests",
             "urllib3",
             "alembic",
+            "sqlite3",
         ):
             raise
         reason = hide_in(" ".join(str(error).split()), uri)[:300]
@@ -222,6 +224,9 @@ class Store:
             )
         require_answer(uri)
         prepare_store(uri)
+        if path is not None:
+            with _translated(uri):
+                follow_move(path, _artifact_root(path))
         self.uri = uri
         self.heartbeat: Callable[[], None] = lambda: None
         with _translated(uri):
