@@ -36,7 +36,7 @@ def pyav(reader: str) -> Any:
         oldest = ".".join(str(part) for part in OLDEST_PYAV)
         raise UserError(
             f"data.reader={reader} needs PyAV {oldest} or newer, not {av.__version__}: "
-            "update av or set data.reader=decord."
+            "install a newer av or set data.reader=decord."
         )
     return av
 
