@@ -55,7 +55,7 @@ def _markdown(table: Table) -> str:
             body,
             "",
             *(f"{note}  " for note in notes[:-1]),
-            notes[-1],
+            *notes[-1:],
             "",
         ]
     )

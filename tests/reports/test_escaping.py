@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ def test_a_row_of_markdown_stays_one_row_with_its_columns() -> None:
     text = "\n".join(lines)
     assert "<img" not in text and "](http" not in text and "\x1b" not in text
     assert r"\x1b[31m" in text and r"\u202e" in text
+
+
+def test_a_table_without_notes_is_written() -> None:
+    """That of a sweep of which nothing has run yet."""
+    bare = replace(table("x"), notes=())
+    assert "**x**" in render.markdown([bare]) and "tab:" in render.latex([bare], [])
 
 
 def test_the_backslash_before_a_pipe_does_not_free_it() -> None:
