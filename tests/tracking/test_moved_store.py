@@ -20,12 +20,12 @@ def test_artifacts_are_found_and_written_after_a_move(
     tmp_path: Path, copied: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     old, new = tmp_path / "old runs", tmp_path / "elsewhere" / "new runs"
-    beside = tmp_path / "old runs 2"  # its name begins as that of the moved folder
+    other_folder = tmp_path / "old runs 2"  # its name begins as that of the moved folder
     store = Store(_uri(old))
     experiment = store.experiment("tests")
     run = store.create(experiment, "one", 0, {})
     store.upload_text(run.run_id, "[1]", "before.json")
-    outside = store._client.create_experiment("outside", artifact_location=beside.as_uri())
+    outside = store._client.create_experiment("outside", artifact_location=other_folder.as_uri())
     apart = store.create(outside, "two", 0, {})
     store.upload_text(apart.run_id, "[2]", "apart.json")
 
