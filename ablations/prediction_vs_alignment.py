@@ -129,7 +129,7 @@ def cells(base: Experiment) -> Cells:
         )
         found[f"{name}, same samples"] = settings
         found[f"{name}, same compute"] = {**settings, **length}
-    return found | like_for_like(base) | no_pretraining(base)
+    return {**found, **like_for_like(base), **no_pretraining(base)}
 
 
 def like_for_like(base: Experiment) -> Cells:

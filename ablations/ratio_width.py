@@ -29,7 +29,7 @@ FACTORS = (1, 2, 2 / 3, 4 / 3)  # of the number of heads
 
 def widths(base: Experiment) -> dict[str, Mapping[str, Any]]:
     """Returns the settings of each width, `width 96`."""
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     size = base.model.dim // base.model.heads
     for factor in FACTORS:
         heads = max(1, round(factor * base.model.heads))

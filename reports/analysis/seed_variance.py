@@ -44,11 +44,8 @@ class VarianceComponent:
 
 def variance_components(sweep: SweepResults) -> tuple[VarianceComponent, ...]:
     """Returns the measured cells in the order of the plan."""
-    samples = {
-        cell: list(values.values())
-        for cell in sweep.plan.cells
-        if (values := sweep.values(cell, *sweep.plan.column))
-    }
+    measured = {cell: sweep.values(cell, *sweep.plan.column) for cell in sweep.plan.cells}
+    samples = {cell: list(by_seed.values()) for cell, by_seed in measured.items() if by_seed}
     total = samples.get((ALL,), [])
     whole = variance(total) if len(total) > 1 else 0.0
     found = []

@@ -136,17 +136,17 @@ def _describe(options: argparse.Namespace) -> int:
         level_names,
     )
 
-    names = tuple(filter(None, options.levels.split(","))) or level_names()
-    for name in names:
+    asked = tuple(filter(None, options.levels.split(",")))
+    for name in asked:
         if name not in level_names():
             raise UserError(f"--levels={name}: must be one of {', '.join(level_names())}.")
     if options.test < 1 or options.size < 32 or options.size % 8:
         raise UserError("--test must be at least 1, --size a multiple of 8 and at least 32.")
     found = []
-    for name in names:
-        config = ShapesConfig(level=name, test=options.test, image_size=options.size)
+    for level in (name for name in level_names() if not asked or name in asked):
+        config = ShapesConfig(level=level, test=options.test, image_size=options.size)
         found.append(describe_level(config))
-        print(f"measured {name}", file=sys.stderr)
+        print(f"measured {level}", file=sys.stderr)
     print("\n".join(description_lines(found, options.test)))
     return 0
 

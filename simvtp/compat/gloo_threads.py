@@ -3,8 +3,7 @@
 Each of the two writes the name of the collective that it has finished into the same string, without
 a lock (`c10d::ProcessGroupGloo::runLoop`). The name of the collective that gathers shards
 (ALLGATHER_COALESCED) is longer than the string's own buffer. When both threads finish at once, its
-memory is freed twice, and the process dies: "malloc(): unaligned tcache chunk detected". On a busy
-machine that happened to one run in some tens.
+memory is freed twice, and the process dies: "malloc(): unaligned tcache chunk detected".
 
 Remove when torch writes that name under a lock (torch 2.14 does not).
 """

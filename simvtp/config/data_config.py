@@ -20,6 +20,9 @@ SAME_FRAMES = {"fast": "decord"}
 Crop = Literal["multiscale", "center", "random_resized"]
 
 
+Level = Literal["object", "pair", "motion", "natural", "scenes"]  # by difficulty
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShapesConfig:
     """Settings of the embedded data set: moving textured objects, encoded as H.264."""
@@ -33,7 +36,7 @@ class ShapesConfig:
         0.5, "0 = plain background and full captions; 1 = busy background, sparse captions"
     )
     seed: int = setting(0, "of the generator")
-    level: Literal["object", "pair", "motion", "natural", "scenes"] = added(
+    level: Level = added(
         "scenes",
         "what the scenes contain, from one flat object to many textured ones with events; "
         "difficulty counts in `scenes` alone",

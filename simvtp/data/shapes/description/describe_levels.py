@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import get_args, get_type_hints
+from typing import get_args
 
-from simvtp.config.data_config import ShapesConfig
+from simvtp.config.data_config import Level, ShapesConfig
 from simvtp.data.shapes.description.oracles import ORACLES, oracle_recall
 from simvtp.data.shapes.description.redundancy import (
     RATIOS,
@@ -44,9 +44,9 @@ class LevelDescription:
     example: str
 
 
-def level_names() -> tuple[str, ...]:
+def level_names() -> tuple[Level, ...]:
     """Returns the levels in order of difficulty."""
-    return get_args(get_type_hints(ShapesConfig)["level"])
+    return get_args(Level)
 
 
 def describe_level(config: ShapesConfig) -> LevelDescription:
