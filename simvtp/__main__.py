@@ -10,10 +10,11 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from simvtp.cli import bench, data, experiments, tools
+from simvtp import __version__
+from simvtp.cli import bench, data, experiments, search, tools
 from simvtp.errors import UserError
 
-GROUPS = (experiments, data, bench, tools)
+GROUPS = (experiments, search, data, bench, tools)
 
 EXAMPLES = """\
 examples:
@@ -28,6 +29,10 @@ examples:
   python -m simvtp describe base
   # reconstructions and example pages of a run
   python -m simvtp visualize runs/0123456789ab
+  # features of films; an index of a folder; the films that are closest to a sentence
+  python -m simvtp embed a.mp4 b.webm --model runs/0123456789ab --out features.npz
+  python -m simvtp index videos --model runs/0123456789ab --out videos.idx
+  python -m simvtp search "a red star rises" --index videos.idx --html found.html
   # the benchmarks that are supported; a check of clips, or of a benchmark's files
   python -m simvtp data list
   python -m simvtp data check clips.csv
@@ -49,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"simvtp {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in GROUPS:
         group.register(commands)

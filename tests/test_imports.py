@@ -27,6 +27,7 @@ ORDER = (
     ("simvtp.tasks", "simvtp.bench"),
     ("simvtp.resolve",),
     ("simvtp.experiment",),
+    ("simvtp.library",),
     ("simvtp.cli",),
     ("simvtp.__main__",),
     ("ablations",),

@@ -73,17 +73,20 @@ def embed_test_set(
     videos = len(video_names) or int(owners.max()) + 1
     with evaluating(model):
         began = time.perf_counter()
-        video_features = _video_features(model, views, videos, video_names, device)
+        videos_seen = video_features(model, views, videos, video_names, device)
         between = time.perf_counter()
-        text_features = _text_features(model, texts, device)
+        captions_read = text_features(model, texts, device)
         ended = time.perf_counter()
-    return Embedded(text_features, video_features, owners.cpu(), ended - between, between - began)
+    return Embedded(captions_read, videos_seen, owners.cpu(), ended - between, between - began)
 
 
-def _text_features(
+def text_features(
     model: nn.Module, texts: Iterable[tuple[Tensor, Tensor]], device: torch.device | str
 ) -> Tensor:
-    """Returns the feature of each caption, float32 [C, D] on the CPU."""
+    """Returns the feature of each caption, float32 [C, D] on the CPU.
+
+    Call it inside `evaluating(model)`; the arguments are those of `embed_test_set`.
+    """
     embed: Callable[[Tensor, Tensor], Tensor] = model.embed_text  # type: ignore[assignment]
     return torch.cat([embed(ids.to(device), mask.to(device)).float().cpu() for ids, mask in texts])
 
@@ -137,14 +140,25 @@ def results_of(
     )
 
 
-def _video_features(
+def video_features(
     model: nn.Module,
     views: Iterable[tuple[Tensor, Tensor]],
     videos: int,
     names: Sequence[str],
     device: torch.device | str,
 ) -> Tensor:
-    """Returns the mean feature of each video over its views, float64 [videos, D] on the CPU."""
+    """Returns the mean feature of each video over its views, float64 [videos, D] on the CPU.
+
+    Call it inside `evaluating(model)`.
+
+    Args:
+        model: see `embed_test_set`, as `views` and `device`.
+        videos: number of videos.
+        names: of the videos, for messages; may be empty.
+
+    Raises:
+        DataError: a video got no view.
+    """
     total: Tensor | None = None
     seen = torch.zeros(videos, dtype=torch.int64)
     embed: Callable[[Tensor], Tensor] = model.embed_video  # type: ignore[assignment]

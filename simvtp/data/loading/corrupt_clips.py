@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +58,11 @@ class CorruptClips:
         self._reasons: dict[int, str] = {}
         self._seen = np.zeros(len(self.clips), bool)
 
+    @property
+    def reasons(self) -> Mapping[int, str]:
+        """Reasons why clips cannot be used, by their number."""
+        return self._reasons
+
     def record(self, seen: np.ndarray, failures: Sequence[ClipFailure]) -> None:
         """Records clips that were read and those that do not decode.
 
@@ -75,7 +80,7 @@ class CorruptClips:
                 )
             self._reasons[failure.clip] = failure.reason
             self.counters.corrupt += 1
-            log.warning("clip %s is replaced: %s", self.clips[failure.clip].id, failure.reason)
+            log.warning("clip %s cannot be used: %s", self.clips[failure.clip].id, failure.reason)
         seen_count, corrupt = int(self._seen.sum()), len(self._reasons)
         # A quotient of whole numbers is rounded like the limit, so 29 of 100 do not exceed 0.29.
         exceeds = seen_count > 0 and corrupt / seen_count > self.data.max_corrupt_ratio

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,10 +135,19 @@ class ViewLoader:
         self._workers = processes_for(runtime, source, model)
         self._timeout_s = runtime.decode_timeout_s
 
+    def __len__(self) -> int:
+        """Returns the number of clips."""
+        return len(self._clips)
+
     @property
     def counters(self) -> Counters:
         """Counters of this process."""
         return self._corrupt.counters
+
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """Reasons why clips do not decode, by their number; of those that were read so far."""
+        return self._corrupt.reasons
 
     def batches(self) -> Generator[tuple[Tensor, Tensor]]:
         """Yields (clips uint8 [b, T, H, W, 3], number of the video int64 [b]), b <= batch_size.

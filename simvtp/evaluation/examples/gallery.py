@@ -170,7 +170,7 @@ def example_page(made: Sequence[ExampleSection], previews: Previews, run: str) -
     """Returns the HTML of the figures of one task of a run of that name."""
     protocol = made[0].result.protocol
     return (
-        _environment()
+        page_environment()
         .get_template("gallery.html")
         .render(
             title=TITLES[protocol.task],
@@ -235,7 +235,8 @@ def figures_table(result: Result) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Returns the environment of the templates of this package."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -1,0 +1,163 @@
+"""Opens the model of a run, or an exported one, for search."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import ImageTextTask, RankingTask
+from simvtp.data.loading.sampling import STILL
+from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
+from simvtp.errors import CheckpointError, UserError
+from simvtp.library.video_text_model import VideoTextModel
+from simvtp.methods.exported_model import from_pretrained, is_own
+from simvtp.methods.model_kinds import settings_of
+from simvtp.methods.run_weights import FOLDER, run_of
+from simvtp.runs.run_records import RunState, read_status
+from simvtp.runs.rundir import load_experiment
+from simvtp.training.parallel.distributed import choose_device
+
+log = logging.getLogger(__name__)
+
+RUNS = Path("runs")  # where the name of a run is looked for
+TOKENIZERS = ("builtin", "bert-base-uncased")  # tried for exports, in this order
+
+
+def load(
+    source: str | Path, *, training: str = "", device: str = "auto", tokenizer: str = ""
+) -> VideoTextModel:
+    """Returns the model of a run or of an exported folder, ready to embed videos and texts.
+
+    Of a run that was fine-tuned for retrieval these are the fine-tuned encoders, of any other run
+    the pre-trained one; the model's `training` and its text say which.
+
+    Args:
+        source: a run directory; the name of one in `runs/`, or the beginning of its name; the final
+            weights of a training in one; or a folder that `save_pretrained` wrote, whose clips are
+            taken with the default settings of data and evaluation.
+        training: of a run: `pretrain` or `finetune`; empty: see above.
+        device: auto, cpu, cuda or cuda:N.
+        tokenizer: of an exported folder: builtin, a folder, or a name on the hub; empty: the known
+            one that has as many word pieces as the model.
+
+    Raises:
+        CheckpointError: there is no such run or folder, or its weights are damaged.
+        UserError: the run is not finished and no training was named; the model gives no features;
+            no tokenizer is known.
+
+    Example:
+        >>> model = simvtp.load("runs/demo")
+        >>> model.training, model.dimension
+        ('finetune', 32)
+    """
+    path = _found(source)
+    run = run_of(path)
+    if run is not None:
+        run_dir, named = run
+        return _of_run(run_dir, training or named, device)
+    module = from_pretrained(path)
+    _require_features(module, f"{path}, a {type(module).__name__},")
+    config = replace(settings_of(module), init_video="", init_text="")
+    words = _tokenizer_of(config.vocab_size, tokenizer, path)
+    experiment = Experiment(model=config)
+    experiment = replace(experiment, data=replace(experiment.data, tokenizer=words.name))
+    log.info("%s has no settings of data: clips are taken with the defaults", path)
+    return _ready(path, training, module, experiment, words, device)
+
+
+def _found(source: str | Path) -> Path:
+    """Returns the path of a source, which may be the beginning of the name of a run."""
+    path = Path(source).expanduser()
+    if not path.exists() and len(path.parts) == 1:
+        named = [found for found in sorted(RUNS.glob(f"{path}*")) if run_of(found)]
+        if len(named) > 1:
+            names = ", ".join(found.name for found in named)
+            raise CheckpointError(f"'{source}' may be any of the runs {names}: write more of it.")
+        if named:
+            return named[0]
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no run or exported model '{source}': give the path of a run directory, or "
+            f"the name of one in {RUNS.absolute()}."
+        )
+    if not is_own(path):
+        raise CheckpointError(
+            f"'{source}' is neither a run directory nor an exported model: make one of foreign "
+            "weights with `python -m simvtp convert`."
+        )
+    return path
+
+
+def _of_run(run_dir: Path, training: str, device: str) -> VideoTextModel:
+    experiment = load_experiment(run_dir)
+    ranks = isinstance(experiment.finetune.task, RankingTask)
+    if training not in ("", "pretrain") and not (ranks and training == "finetune"):
+        raise UserError(
+            f"{run_dir}: the weights of '{training}' (finetune.task="
+            f"{experiment.finetune.task.name}) give no features of videos and texts apart; open "
+            "the pre-trained encoder with training='pretrain'."
+        )
+    if not training:
+        _require_finished(run_dir)
+        tuned = ranks and (run_dir / FOLDER / "finetune.safetensors").is_file()
+        training = "finetune" if tuned else "pretrain"
+    module = from_pretrained(run_dir, training)
+    _require_features(module, f"the model of {run_dir}")
+    if training == "finetune" and isinstance(experiment.finetune.task, ImageTextTask):
+        experiment = replace(
+            experiment,
+            model=replace(experiment.model, frames=experiment.model.tubelet_size),
+            data=replace(experiment.data, stride=STILL),
+            evaluate=replace(experiment.evaluate, segments=1),
+        )
+    words = load_tokenizer(experiment.data.tokenizer)
+    return _ready(run_dir, training, module, experiment, words, device)
+
+
+def _require_finished(run_dir: Path) -> None:
+    status = read_status(run_dir)
+    if status is not None and status.state == RunState.FINISHED:
+        return
+    ended = sorted(path.stem for path in (run_dir / FOLDER).glob("*.safetensors"))
+    state = "its state is not known" if status is None else f"it is {status.state}"
+    remedy = f", or open what has ended with training='{ended[-1]}'" if ended else ""
+    raise UserError(
+        f"{run_dir} is not finished ({state}): finish it with `python -m simvtp evaluate "
+        f"{run_dir}`{remedy}."
+    )
+
+
+def _require_features(module: nn.Module, name: str) -> None:
+    if not (hasattr(module, "embed_video") and hasattr(module, "embed_text")):
+        raise UserError(f"{name} gives no features of videos and texts apart: it cannot search.")
+
+
+def _tokenizer_of(size: int, name: str, path: Path) -> Tokenizer:
+    for known in (name,) if name else TOKENIZERS:
+        if not name and known != "builtin" and size != 30522:
+            continue
+        words = load_tokenizer(known)
+        if words.vocab_size == size:
+            return words
+    raise UserError(
+        f"{path} has {size} word pieces, and no tokenizer of that size is known: name the one that "
+        "it was trained with by tokenizer=."
+    )
+
+
+def _ready(
+    source: Path,
+    training: str,
+    module: nn.Module,
+    experiment: Experiment,
+    words: Tokenizer,
+    device: str,
+) -> VideoTextModel:
+    chosen = choose_device(device)
+    model = VideoTextModel(source, training, module.to(chosen).eval(), experiment, words, chosen)
+    log.info("opened %r", model)
+    return model
