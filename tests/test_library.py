@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,10 +79,10 @@ def _inside(library: Library, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 # ---- import --------------------------------------------------------------------------------------
 
 
-def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def python(code: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, *([str(code)] if isinstance(code, Path) else ["-c", code])],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -316,6 +317,28 @@ def test_a_damaged_index_is_refused_and_made_again(library: Library, tmp_path: P
         assert simvtp.load_index(file).films == index.films
 
 
+def test_an_index_goes_on_after_a_kill(library: Library, tmp_path: Path) -> None:
+    """40 films are two blocks; the first is kept when SIGKILL ends the process."""
+    films = sorted(library.test[0].path.parents[1].rglob("*.mp4"))
+    assert len(films) == 40
+    listed = tmp_path / "films.json"
+    listed.write_text(json.dumps([str(film) for film in films]))
+    code = f"""
+import json, os, signal, simvtp, simvtp.library.build_index as build
+build.throttled_progress = lambda say: lambda *report: os.kill(os.getpid(), signal.SIGKILL)
+films = json.load(open({str(listed)!r}))
+simvtp.load("runs/demo").index(films, save={str(tmp_path / "i")!r})
+"""
+    done = python(code, library.folder)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "i").exists()
+    model, lines = simvtp.load("runs/demo"), []
+    resumed = model.index(films, save=tmp_path / "i", say=lines.append)
+    assert lines[0] == "32 of 40 films are in the index already"
+    assert torch.equal(resumed.features, model.index(films, say=str).features)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["films.json", "i"]
+
+
 # ---- commands and scripts ------------------------------------------------------------------------
 
 
@@ -352,3 +375,21 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.suppress(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"simvtp {simvtp.__version__}\n"
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_runs_once(library: Library, shapes_cache: Path) -> None:
+    """Training and indexing, both with worker processes."""
+    settings = small_settings(library.folder / "script", shapes_cache, "runtime.workers=1")
+    short = ("pretrain.max_steps=1", "finetune.train.max_steps=1", "finetune.evaluations=1")
+    script = library.folder / "script.py"
+    script.write_text(
+        "from pathlib import Path\nimport simvtp\nprint('begins')\n"
+        f"results = simvtp.run('tiny', *{[*settings, *short]!r}, say=str)\n"
+        "print(type(results[-1]).__name__, len(results))\n"
+        "[folder] = [path.parent for path in Path('script').glob('*/results.json')]\n"
+        "print(len(simvtp.load(folder).index('videos', say=str)))\n"
+    )
+    done = python(script, library.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "begins\nResult 4\n8\n"
