@@ -183,5 +183,5 @@ def joined(
 def _digest(content: str, features: Tensor) -> str:
     found = hashlib.sha256(content.encode())
     found.update(str(list(features.shape)).encode())
-    found.update(features.contiguous().numpy())
+    found.update(features.contiguous().numpy().tobytes())
     return found.hexdigest()
