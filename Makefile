@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python sweeps/mask_ratio.py --recipe tiny
+	$(BIN)/python sweeps/mask_ratio.py
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
