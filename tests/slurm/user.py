@@ -154,7 +154,8 @@ class User:
             ",".join(map(str, self.seeds)),
         )
         where = ("--executor", executor) if executor else ()
-        words = [sys.executable, *program, *where, *grid, "--no-report", *options, *self.given]
+        recipe = ("--recipe", "tiny", "--no-report")
+        words = [sys.executable, *program, *where, *grid, *recipe, *options, *self.given]
         variables = {
             "PYTHONPATH": str(self.code),
             "OMP_NUM_THREADS": "1",

@@ -42,6 +42,7 @@ time.sleep(60)
 """
 
 QUIET = ["--tracking-uri", "off", "--no-report"]
+RECIPE = ["--recipe", "tiny"]  # that of the fixture `base`
 
 
 def folder_of(grid: Ablation) -> Path:
@@ -107,7 +108,16 @@ def digest(folder: Path) -> str:
 
 
 def start_sweep(base: Experiment, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", COMMAND, "--root", base.runtime.root, *QUIET, *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND,
+        *RECIPE,
+        "--root",
+        base.runtime.root,
+        *QUIET,
+        *arguments,
+    ]
     return subprocess.Popen(
         command,
         cwd=ROOT,
