@@ -237,8 +237,9 @@ def tiny_pair() -> Experiment:
     weight lifts their small errors to the size of the other losses.
 
     Command: `python -m simvtp run tiny_pair`
-    Cost: —
-    Expected: —
+    Cost: 284 CPU seconds (seed 0, commit a50b7ee, 2 busy cores of a shared server).
+    Expected: test text-to-video R@1 of 13.3 % after fine-tuning, 6.1 % zero-shot (measured once,
+    same run; 512 videos, chance 0.2): results/studies/2026-11-30-objectives-of-tiny-pair.
     """
     model = SimVTPConfig(
         image_size=32,
