@@ -147,6 +147,8 @@ def test_the_mean_colour_of_the_visible_tubes_is_the_trivial_level_of_raw_pixels
     plain = gains(model_of(), held, target="raw")
     assert np.abs(plain["mvm_loss_mean_colour"]).max() < 1e-9
     assert (plain["psnr_gain_mean_colour"] < 0).all()  # an untrained model is worse
+    expected_gain = 1 - noise["mvm_loss_own"] / noise["mvm_loss_mean_colour"]
+    assert noise["mvm_gain_trivial"] == pytest.approx(expected_gain)
     assert "psnr_mean_colour" not in gains(model_of(), held, target="normalized")
 
 
@@ -155,6 +157,7 @@ def test_a_model_that_predicts_nothing_is_as_good_as_flat_tubes() -> None:
     nn.init.zeros_(model.video_decoder.head.weight)
     nn.init.zeros_(model.video_decoder.head.bias)
     found = gains(model, samples())
+    assert np.abs(found["mvm_gain_trivial"]).max() < 1e-5
     assert np.abs(found["mvm_gain_flat"]).max() < 1e-6 and np.abs(found["psnr_gain"]).max() < 1e-4
 
 

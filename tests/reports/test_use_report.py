@@ -45,6 +45,7 @@ def masked(seed: int, gain: float, flat: float, own: float = 2.0) -> Result:
         mlm_gain_other=gain,
         mlm_gain_none=2 * gain,
         mvm_gain_flat=flat,
+        mvm_gain_trivial=flat,
         mvm_gain_other=0.0,
         psnr_gain=1.5,
     )
@@ -166,7 +167,7 @@ def test_a_claim_holds_only_where_the_models_use_what_it_is_about() -> None:
         (ratios(gain=None), "the gain of masked words from the clip (nat) was not measured"),
         (ratios(gain=0.004, spread=0.001), "the clip (nat) is 0.004, 95 % CI [0.002, 0.006]"),
         (ratios(gain=0.2, spread=0.3), "above 0.05 with an interval above 0 is needed"),
-        (ratios(flat=0.001, spread=0.0001), "masked tubes below flat ones is 0.001"),
+        (ratios(flat=0.001, spread=0.0001), "masked tubes that is gone is 0.001"),
     ):
         found, measured = verdict(sweep)
         assert found == NOT_TESTABLE and why in measured

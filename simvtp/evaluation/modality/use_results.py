@@ -43,6 +43,8 @@ def with_gains(columns: Columns) -> dict[str, Values]:
 
     Gains are positive where the model makes use of what it was shown: of losses (nat, mean squared
     error) other minus own, of accuracies (points) and PSNR (dB) own minus other.
+    `mvm_gain_trivial` is the part of the loss of the trivial answer that the model takes away: of
+    flat tubes for normalised targets, of the mean colour for raw ones.
     """
     values = {name: column.numpy().astype(np.float64) for name, column in columns.items()}
     gains = {
@@ -50,6 +52,13 @@ def with_gains(columns: Columns) -> dict[str, Values]:
         for gain, (larger, smaller) in GAINS.items()
         if larger in values and smaller in values
     }
+    trivial = values.get("mvm_loss_mean_colour", values.get("mvm_loss_flat"))
+    if trivial is not None and "mvm_loss_own" in values:
+        # a clip of one colour leaves nothing to predict
+        left = np.divide(
+            values["mvm_loss_own"], trivial, out=np.ones_like(trivial), where=trivial > 0
+        )
+        gains["mvm_gain_trivial"] = 1 - left
     return values | gains
 
 
