@@ -26,6 +26,7 @@ from simvtp.config.recipes import released
 from simvtp.config.tree import narrow
 from simvtp.data.text.tokenizer import TokenBatch, trim_padding
 from simvtp.errors import CheckpointError
+from simvtp.experiment.references.feature_comparison import compare_features
 from simvtp.experiment.references.frozen_parity import check_frozen, is_frozen_reference
 from simvtp.experiment.references.reference_file import (
     NEGLIGIBLE,
@@ -217,17 +218,7 @@ def _check_dual(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation]
     names = import_state(model, reference.group("state/"), reference.path).names
     model.text_encoder.embedding.word.padding_idx = reference.config.get("pad_id", PAD_ID)
     outputs = model(_batch(reference, "in/input_ids"))
-    video, text = outputs["video_feature"], outputs["text_feature"]
-    loss = contrastive_loss(video, text, reference.size("temperature"))
-    loss.backward()
-    ours = {
-        "out/video_embedding": video,
-        "out/text_embedding": text,
-        "out/similarity": F.normalize(text, dim=-1) @ F.normalize(video, dim=-1).T,
-    }
-    for name, value in ours.items():
-        yield compare(name, value, reference.tensor(name))
-    yield compare("loss", loss, reference.tensor("out/loss").squeeze())
+    yield from compare_features(reference, outputs)
     yield from _gradients(reference, model, names)
 
 

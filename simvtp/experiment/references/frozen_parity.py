@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from simvtp.batch import Batch
@@ -21,6 +20,7 @@ from simvtp.config.model_config import MACConfig, MoreFrames
 from simvtp.config.recipes import frozen
 from simvtp.config.tree import narrow
 from simvtp.errors import CheckpointError
+from simvtp.experiment.references.feature_comparison import compare_features
 from simvtp.experiment.references.reference_file import (
     NEGLIGIBLE,
     TENSOR_LIMIT,
@@ -39,7 +39,6 @@ from simvtp.models.weights.frozen_naming import (
     without_parallel,
 )
 from simvtp.models.weights.mac_weights import import_mac_state
-from simvtp.training.losses import contrastive_loss
 
 # the published names of the ways to fill positions in time that the weights lack
 MORE_FRAMES: dict[str, MoreFrames] = {"zeros": "zero", "interp": "nearest", "bilinear": "bilinear"}
@@ -61,17 +60,7 @@ def check_frozen(reference: Reference, dtype: torch.dtype) -> Iterator[Deviation
     import_mac_state(model, reference.group("state/"), reference.path, {})
     model.text_tower.embedding.word.padding_idx = reference.config.get("pad_id", PAD_ID)
     outputs = model(_batch(reference, config), None)
-    video, text = outputs["video_feature"], outputs["text_feature"]
-    loss = contrastive_loss(video, text, reference.size("temperature"))
-    loss.backward()
-    ours = {
-        "out/video_embedding": video,
-        "out/text_embedding": text,
-        "out/similarity": F.normalize(text, dim=-1) @ F.normalize(video, dim=-1).T,
-    }
-    for name, value in ours.items():
-        yield compare(name, value, reference.tensor(name))
-    yield compare("loss", loss, reference.tensor("out/loss").squeeze())
+    yield from compare_features(reference, outputs)
     yield from _gradients(reference, model)
 
 
