@@ -18,15 +18,12 @@ from simvtp.data.loading.augment import (
     BOX_UNIFORMS,
     ERASED_AREA,
     ERASED_ASPECT,
-    GREY,
-    OPERATIONS,
     PER_OPERATION,
     Augment,
-    Chosen,
     DrawUniforms,
-    apply,
     erased_box,
 )
+from simvtp.data.loading.frame_operations import GREY, OPERATIONS, Chosen, apply
 from simvtp.data.loading.sample_order import uniforms
 from simvtp.errors import ConfigError
 

@@ -18,13 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
 
-STRONGEST = 10.0  # magnitudes go from 0 to here
+if TYPE_CHECKING:
+    from simvtp.data.loading.frame_operations import Chosen
+
 PROBABILITY = 0.5  # that a drawn operation is done
-GREY = (128, 128, 128)  # outside of a moved frame
 PER_OPERATION = 5  # uniform numbers: which, whether, two for the magnitude, sign
 
 ERASED_AREA = (0.02, 1 / 3)  # fractions of the frame
@@ -38,64 +39,6 @@ NOISE_STD = np.array((58.395, 57.12, 57.375))
 
 # (how many, purpose) -> float64 in [0, 1), the same at each call.
 DrawUniforms = Callable[[int, str], np.ndarray]
-# (frame, strength in [0, 1], -1 or 1) -> frame.
-Operation = Callable[[Image.Image, float, float], Image.Image]
-
-
-def _moved(frame: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    return frame.transform(
-        frame.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=GREY
-    )
-
-
-def _solarize_add(frame: Image.Image, strength: float, sign: float) -> Image.Image:
-    """Raises dark values by up to 110."""
-    add = int(strength * 110)
-    return frame.point(
-        [min(255, value + add) if value < 128 else value for value in range(256)] * 3
-    )
-
-
-OPERATIONS: dict[str, Operation] = {
-    "autocontrast": lambda frame, strength, sign: ImageOps.autocontrast(frame),
-    "equalize": lambda frame, strength, sign: ImageOps.equalize(frame),
-    "invert": lambda frame, strength, sign: ImageOps.invert(frame),
-    "rotate": lambda frame, strength, sign: frame.rotate(
-        sign * strength * 30, Image.Resampling.BICUBIC, fillcolor=GREY
-    ),
-    "posterize": lambda frame, strength, sign: ImageOps.posterize(frame, 4 - int(strength * 4)),
-    "solarize": lambda frame, strength, sign: ImageOps.solarize(frame, 256 - int(strength * 256)),
-    "solarize_add": _solarize_add,
-    "color": lambda frame, strength, sign: ImageEnhance.Color(frame).enhance(
-        1 + sign * strength * 0.9
-    ),
-    "contrast": lambda frame, strength, sign: ImageEnhance.Contrast(frame).enhance(
-        1 + sign * strength * 0.9
-    ),
-    "brightness": lambda frame, strength, sign: ImageEnhance.Brightness(frame).enhance(
-        1 + sign * strength * 0.9
-    ),
-    "sharpness": lambda frame, strength, sign: ImageEnhance.Sharpness(frame).enhance(
-        1 + sign * strength * 0.9
-    ),
-    "shear_x": lambda frame, strength, sign: _moved(frame, (1, sign * strength * 0.3, 0, 0, 1, 0)),
-    "shear_y": lambda frame, strength, sign: _moved(frame, (1, 0, 0, sign * strength * 0.3, 1, 0)),
-    "translate_x": lambda frame, strength, sign: _moved(
-        frame, (1, 0, sign * strength * 0.45 * frame.width, 0, 1, 0)
-    ),
-    "translate_y": lambda frame, strength, sign: _moved(
-        frame, (1, 0, 0, 0, 1, sign * strength * 0.45 * frame.height)
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """An operation that is done to a clip."""
-
-    name: str  # of OPERATIONS
-    magnitude: float  # 0 to STRONGEST
-    sign: float  # -1 or 1, for those that have a direction
 
 
 @dataclass(frozen=True)
@@ -119,6 +62,8 @@ class Augment:
         """Applies RandAugment to whole frames. Returns its argument if nothing is done."""
         if not self.operations:
             return clip
+        from simvtp.data.loading.frame_operations import apply  # it needs Pillow, as few runs do
+
         return apply(clip, self.choose(draw(self.operations * PER_OPERATION, "rand_augment")))
 
     def after_crop(self, clip: np.ndarray, draw: DrawUniforms) -> np.ndarray:
@@ -144,6 +89,8 @@ class Augment:
         Args:
             uniform: PER_OPERATION numbers for each operation.
         """
+        from simvtp.data.loading.frame_operations import OPERATIONS, STRONGEST, Chosen
+
         names = list(OPERATIONS)
         chosen = []
         for numbers in uniform.reshape(self.operations, PER_OPERATION):
@@ -154,21 +101,6 @@ class Augment:
                 name = names[int(numbers[0] * len(names))]
                 chosen.append(Chosen(name, magnitude, 1.0 if numbers[4] < 0.5 else -1.0))
         return chosen
-
-
-def apply(clip: np.ndarray, chosen: list[Chosen]) -> np.ndarray:
-    """Applies all operations to each frame. Returns its argument if there are none."""
-    if not chosen:
-        return clip
-    out = np.empty_like(clip)
-    for number, frame in enumerate(clip):
-        image = Image.fromarray(np.ascontiguousarray(frame))
-        for operation in chosen:
-            image = OPERATIONS[operation.name](
-                image, operation.magnitude / STRONGEST, operation.sign
-            )
-        out[number] = np.asarray(image)
-    return out
 
 
 def erased_box(
