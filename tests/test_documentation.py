@@ -10,7 +10,7 @@ from simvtp.config.recipes import RECIPES, get_recipe
 from simvtp.config.tree import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PATH = re.compile(r"`((?:simvtp|ablations|sweeps|reports|tests|results|docs)/[\w./-]*)`")
 
 
