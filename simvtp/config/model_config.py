@@ -9,6 +9,8 @@ from simvtp.config.tree import added, setting
 
 MoreFrames = Literal["zero", "interpolate", "nearest", "bilinear"]
 Pooling = Literal["content", "with_pads", "cls"]
+WEIGHTED_KINDS = ("rare", "frequent")  # of masks.text_kind: pieces are preferred by their weight
+PIECE_KINDS = ("token", *WEIGHTED_KINDS)  # that hide single pieces
 RATIO_STEPS = (
     "uniform:A:B = drawn for each step; linear:A:B = from A in the first step to B in the last; "
     "last:F:B = B in the last fraction F of the steps"
@@ -199,8 +201,10 @@ class MaskConfig:
         "tube", "positions of all time slots, tubes, time slots, positions of each slot, or boxes"
     )
     text_ratio: float = setting(0.75, "of the words, that are hidden")
-    text_kind: Literal["token", "word", "span"] = setting(
-        "token", "word pieces, whole words, or runs of text_span whole words"
+    text_kind: Literal["token", "word", "span", "rare", "frequent"] = setting(
+        "token",
+        "word pieces, whole words, or runs of text_span whole words; rare and frequent: word "
+        "pieces, those first that the training captions hold seldom, or often",
     )
     text_rule: Literal["exact", "bernoulli"] = setting(
         "exact", "exact hides round(ratio * words), at least one; bernoulli = released"

@@ -24,6 +24,8 @@ from simvtp.config.finetune_config import (
 )
 from simvtp.config.mask_counts import check_ratios, frame_curriculum
 from simvtp.config.model_config import (
+    PIECE_KINDS,
+    WEIGHTED_KINDS,
     MACConfig,
     MACMaskConfig,
     ModelConfig,
@@ -216,10 +218,11 @@ def check_mac(experiment: Experiment, model: MACConfig) -> None:
             masks.frame_schedule,
             f"of at most model.frames={model.frames} frames",
         )
-    if masks.text_mask == "drop" and (masks.text_rule, masks.text_kind) != ("exact", "token"):
+    counts = masks.text_rule == "exact" and masks.text_kind in PIECE_KINDS
+    if masks.text_mask == "drop" and not counts:
         raise ConfigError(
             "masks.text_mask=drop needs to know how many words remain: set masks.text_rule=exact "
-            "masks.text_kind=token."
+            f"and masks.text_kind to one of {', '.join(PIECE_KINDS)}."
         )
 
 
@@ -227,6 +230,11 @@ def _check_masks(experiment: Experiment) -> None:
     masks = experiment.masks
     _require_ratios(masks, "masks", ("video_ratio", "text_ratio"))
     _require_all(masks, "masks", ("text_span",), least=1)
+    if masks.text_kind in WEIGHTED_KINDS and masks.text_rule != "exact":
+        raise ConfigError(
+            f"masks.text_kind={masks.text_kind} draws the exact number of pieces, one after "
+            f"another: masks.text_rule={masks.text_rule} must be exact."
+        )
     asked = masks.text_predicted
     _require(0 < asked <= 1, "masks.text_predicted", asked, "in (0, 1]")
     if isinstance(masks, MACMaskConfig) and (asked != 1 or masks.text_corruption != "mask"):

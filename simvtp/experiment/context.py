@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.experiment_config import Experiment
-from simvtp.config.model_config import MACMaskConfig
+from simvtp.config.model_config import WEIGHTED_KINDS, MACMaskConfig
 from simvtp.data.datasets import Dataset, open_dataset, require_captions
 from simvtp.data.progress import LogFn
+from simvtp.data.text.piece_weights import counted_captions, piece_weights
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import ConfigError
 from simvtp.methods import method_of
@@ -80,6 +81,7 @@ class ExperimentContext:
         journal: of the run; None on ranks that do not write.
         dataset: clips of all splits.
         tokenizer: of the captions.
+        piece_weights: see `masking.draw_masks`; None where the kind of word masks needs none.
         zero_shot: test of the pre-trained model; None if there is none.
         tasks: task of each training, by the name of the training.
         models: final model of each training.
@@ -97,6 +99,7 @@ class ExperimentContext:
     journal: Journal | None
     dataset: Dataset
     tokenizer: Tokenizer
+    piece_weights: Tensor | None = None
     zero_shot: Retrieval | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
     models: dict[str, nn.Module] = field(default_factory=dict)
@@ -137,6 +140,7 @@ class ExperimentContext:
             seed=seed,
             step=step,
             first_sample=first_sample,
+            piece_weights=self.piece_weights,
         )
 
     def draw_finetuning_masks(self, batch: Batch, step: int, first_sample: int) -> Masks:
@@ -222,6 +226,8 @@ def open_experiment(
         dataset=dataset,
         tokenizer=tokenizer,
     )
+    if experiment.masks.text_kind in WEIGHTED_KINDS:
+        context.piece_weights = _piece_weights(context)
     # Opened before the pre-training, so that what a task lacks is reported at once.
     if experiment.evaluate.zero_shot:
         context.zero_shot = together(lambda: open_zero_shot(context.task_context()))
@@ -232,3 +238,14 @@ def open_experiment(
                 functools.partial(open_task, context.task_context(hidden))
             )
     return context
+
+
+def _piece_weights(context: ExperimentContext) -> Tensor:
+    """Returns the weights of the pieces for the kind of word masks, on the device.
+
+    They are those of the whole training split, whatever part of it is trained on.
+    """
+    model, clips = context.experiment.model, context.dataset.splits["train"]
+    counted = counted_captions(clips, context.tokenizer, model)
+    weights = piece_weights(counted, model.vocab_size, context.experiment.masks.text_kind)
+    return weights.to(context.device)

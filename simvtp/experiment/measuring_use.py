@@ -12,6 +12,7 @@ from torch import nn
 from simvtp.config.train_config import LossConfig
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.shapes.motion_negatives import motion_negative
+from simvtp.data.text.piece_weights import counted_captions
 from simvtp.data.text.tokenizer import encode_captions
 from simvtp.errors import ConfigError
 from simvtp.evaluation.examples.example_cards import Scored
@@ -27,8 +28,6 @@ from simvtp.experiment.context import ExperimentContext
 from simvtp.runs.results import USE
 
 SETTING = "pre-trained"
-CONTENT_CAPTIONS = 20_000  # training captions, the first, that say which words are content words
-CAPTIONS_PER_BATCH = 1000
 
 
 def measures_use(context: ExperimentContext) -> bool:
@@ -142,14 +141,8 @@ def _motion_negative(context: ExperimentContext, caption: str) -> str | None:
 
 
 def _content(context: ExperimentContext) -> torch.Tensor:
-    train = context.dataset.splits["train"]
-    captions = [caption for clip in train for caption in clip.captions][:CONTENT_CAPTIONS]
-    starts = range(0, len(captions), CAPTIONS_PER_BATCH)
-    model = context.experiment.model
-    batches = [
-        encode_captions(context.tokenizer, captions[start : start + CAPTIONS_PER_BATCH], model)
-        for start in starts
-    ]
+    model, clips = context.experiment.model, context.dataset.splits["train"]
+    batches = list(counted_captions(clips, context.tokenizer, model))
     return content_pieces(
         [batch.input_ids for batch in batches],
         [batch.word_ids for batch in batches],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.model_config import MACConfig, MACMaskConfig, MaskConfig, ModelConfig
@@ -45,6 +45,7 @@ class MACMethod:
         seed: int,
         step: int,
         first_sample: int,
+        piece_weights: Tensor | None = None,
     ) -> Masks:
         return draw_frame_masks(
             batch,
@@ -54,6 +55,7 @@ class MACMethod:
             seed=seed,
             step=step,
             first_sample=first_sample,
+            piece_weights=piece_weights,
         )
 
     def retrieval(

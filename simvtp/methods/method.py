@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.model_config import MaskConfig, ModelConfig, SimVTPConfig
@@ -55,6 +55,7 @@ class Method(Protocol):
         seed: int,
         step: int,
         first_sample: int,
+        piece_weights: Tensor | None = None,
     ) -> Masks:
         """Draws the masks of a batch; see `masking.draw_masks`."""
         ...
@@ -101,9 +102,17 @@ class SimVTPMethod:
         seed: int,
         step: int,
         first_sample: int,
+        piece_weights: Tensor | None = None,
     ) -> Masks:
         return draw_masks(
-            batch, config, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
+            batch,
+            config,
+            masks,
+            mask_id=mask_id,
+            seed=seed,
+            step=step,
+            first_sample=first_sample,
+            piece_weights=piece_weights,
         )
 
     def retrieval(

@@ -333,7 +333,7 @@ def test_a_dry_run_says_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 SMOKE = {
     "unified_encoder": ["two", "late fusion"],
-    "mask_strategy": ["tube+span", "frame+word"],
+    "mask_strategy": ["tube+rare", "frame+word"],
     "decoder_masking": ["all masked tubes", "half in running cells"],
 }
 

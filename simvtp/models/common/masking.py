@@ -18,7 +18,13 @@ from torch import Tensor
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.mask_counts import hidden_per_slot, mask_units, ratio_steps
-from simvtp.config.model_config import MaskConfig, ModelConfig, SimVTPConfig
+from simvtp.config.model_config import (
+    PIECE_KINDS,
+    WEIGHTED_KINDS,
+    MaskConfig,
+    ModelConfig,
+    SimVTPConfig,
+)
 from simvtp.models.common.decoder_masking import select_decoded_tubes, turns_cells
 from simvtp.models.common.philox import stream_uniforms
 from simvtp.models.common.span_masking import ring_positions, run_noise
@@ -51,7 +57,7 @@ def word_slots(length: int, masks: MaskConfig) -> int:
     for.
     """
     positions = max(1, length - 2)
-    if masks.text_rule == "exact" and masks.text_kind == "token":
+    if masks.text_rule == "exact" and masks.text_kind in PIECE_KINDS:
         positions = max(1, words_to_hide(masks.text_ratio, positions))
     return max(1, words_to_hide(masks.text_predicted, positions))
 
@@ -93,6 +99,7 @@ def draw_masks(
     seed: int,
     step: int,
     first_sample: int,
+    piece_weights: Tensor | None = None,
 ) -> Masks:
     """Draws the masks of one batch (or of a part of one) on the batch's device.
 
@@ -102,6 +109,8 @@ def draw_masks(
         step: training step, from 0.
         first_sample: index of the batch's first sample within the global batch of this step. Only
             the columns of the noise of negatives are local: negatives come from this batch.
+        piece_weights: float64 [W] on that device, above 0: how much each piece is preferred; needed
+            by the kinds of words `rare` and `frequent`, of no effect on others.
     """
     b, length = batch.input_ids.shape
     columns = {VIDEO_STREAM: _video_noise(model, masks), TEXT_STREAM: length, NEGATIVE_STREAM: b}
@@ -123,6 +132,10 @@ def draw_masks(
     decoded = None
     if isinstance(model, SimVTPConfig) and DECODER_STREAM in noise:
         decoded = select_decoded_tubes(masked, model, noise[DECODER_STREAM])
+    if masks.text_kind in WEIGHTED_KINDS:
+        if piece_weights is None:
+            raise ValueError(f"masks.text_kind={masks.text_kind} needs the weights of the pieces")
+        noise[TEXT_STREAM] = _race(noise[TEXT_STREAM], piece_weights[batch.input_ids])
     shown, positions, labels = _word_masks(noise, batch, model, masks, mask_id)
     return Masks(
         visible=visible,
@@ -205,13 +218,27 @@ def _tubes_of(units: Tensor, model: ModelConfig, masks: MaskConfig) -> Tensor:
     return units
 
 
+def _race(noise: Tensor, weights: Tensor) -> Tensor:
+    """Returns float64 [B, L] by which pieces are drawn by weight, one after another.
+
+    Each is the time of an event with rate `weight`, so the first k are k draws without replacement,
+    each by the weights of those that are left (Efraimidis and Spirakis 2006). Equal weights keep
+    the order of the noise.
+
+    Args:
+        noise: float32 [B, L] in [0, 1).
+        weights: float64 [B, L], above 0.
+    """
+    return -torch.log1p(-noise.double()) / weights
+
+
 def _hidden_words(noise: Tensor, word_ids: Tensor, masks: MaskConfig) -> Tensor:
     """Returns bool [B, L], True at the pieces to hide.
 
-    `noise` is float32 [B, L], one number per unit (piece or word).
+    `noise` is [B, L], one number per unit (piece or word).
     """
     maskable = word_ids >= 0
-    if masks.text_kind == "token":
+    if masks.text_kind in PIECE_KINDS:
         return _hidden_units(noise, maskable, masks)
     numbers = torch.arange(word_ids.shape[1], device=word_ids.device)
     # [B, L]: the caption has a word of that number
@@ -238,7 +265,7 @@ def _least(noise: Tensor, present: Tensor, ratio: float) -> Tensor:
     # The same float64 arithmetic as `words_to_hide`, so that K slots always suffice.
     count = (units.to(torch.float64) * ratio + 0.5).floor().to(torch.int64)
     count = count.clamp(min=1 if ratio > 0 else 0)
-    rank = torch.where(present, noise, 2.0).argsort(dim=1, stable=True).argsort(dim=1)
+    rank = torch.where(present, noise, float("inf")).argsort(dim=1, stable=True).argsort(dim=1)
     return (rank < count) & present
 
 

@@ -55,13 +55,21 @@ def draw_frame_masks(
     seed: int,
     step: int,
     first_sample: int,
+    piece_weights: Tensor | None = None,
 ) -> FrameMasks:
     """Draws masks as `masking.draw_masks` does, for the frames that this step sees.
 
     Of T frames, a step that sees fewer takes every (T / fewer)-th from the first on.
     """
     drawn = draw_masks(
-        batch, model, masks, mask_id=mask_id, seed=seed, step=step, first_sample=first_sample
+        batch,
+        model,
+        masks,
+        mask_id=mask_id,
+        seed=seed,
+        step=step,
+        first_sample=first_sample,
+        piece_weights=piece_weights,
     )
     total = model.grid[0]
     slots = slots_at(step, total, masks.frame_schedule)
