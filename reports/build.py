@@ -30,6 +30,7 @@ from reports.papers.paper_tables import write_papers
 from reports.report_parser import ReportParser
 from reports.study.collect import gather
 from reports.study.report_plan import ReportError
+from reports.study.stored_study import read_record, stored_study
 from reports.study.study_provenance import NAME as PROVENANCE
 from reports.study.study_provenance import provenance_record, to_json
 from reports.study.sweep_results import SweepResults
@@ -82,6 +83,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="this sweep (default: the newest of each ablation)",
     )
     parser.add_argument(
+        "--study",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="build from these provenance files (such as results/studies/*/*provenance.json) and "
+        "not from the tracker; values of test items and pictures are not in them",
+    )
+    parser.add_argument(
         "--root",
         default=RuntimeConfig.root,
         metavar="DIR",
@@ -119,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.study:
+        return _rebuild(args.study, args.out)
     uri = resolve_uri(RuntimeConfig(root=args.root, tracking_uri=args.source))
     if uri is None:
         raise ReportError(
@@ -143,6 +155,28 @@ def _run(args: argparse.Namespace) -> int:
             _upload(uri, recorded, folder / "index.html")
         _print_summary(sweep, folder)
     return status
+
+
+def _rebuild(files: Sequence[Path], out: Path) -> int:
+    """Builds reports from provenance files."""
+    records = [read_record(file) for file in files]
+    twice = {
+        r["ablation"]
+        for r in records
+        if [one["ablation"] for one in records].count(r["ablation"]) > 1
+    }
+    if twice:
+        raise ReportError(
+            f"two of these files are of the ablation {min(twice)}, whose reports share a folder: "
+            "build one at a time, each with its own --out."
+        )
+    for record in records:
+        sweep = stored_study(record, report_type_of(record).make_axis)
+        folder = out / sweep.plan.ablation
+        write_report(sweep, folder)
+        write_index(out)
+        _print_summary(sweep, folder)
+    return 0
 
 
 def _upload(uri: str, recorded: SweepRecord, page: Path) -> None:

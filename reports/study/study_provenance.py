@@ -13,6 +13,7 @@ from reports.analysis.sweep_model import baseline_of
 from reports.study.protocols import IGNORED_FIELDS, protocol_text
 from reports.study.report_plan import SEARCH, CellValues
 from reports.study.sweep_results import ExcludedRun, MeasuredRun, SweepResults
+from simvtp.runs.results import Result
 
 NAME = "provenance.json"
 
@@ -41,6 +42,13 @@ def provenance_record(
         "dataset": plan.dataset,
         "recipe": plan.recipe,
         "metric": plan.metric,
+        "metric_label": plan.metric_label,
+        "paper_says": plan.paper_says,
+        "axes": [
+            {"key": axis.key, "label": axis.label, "values": list(axis.values)}
+            for axis in plan.axes
+        ],
+        "controls": list(plan.controls),
         **_search(sweep),
         "seeds": list(plan.seeds),
         "published_optimum": plan.settings(optimum) if optimum else None,
@@ -129,6 +137,8 @@ def _run(sweep: SweepResults, run: MeasuredRun) -> dict[str, Any]:
     for key, result in run.results.items():
         values = {name: sweep.values(cell, key, name).get(seed) for name in result.metrics}
         results[key] = {"metrics": values, "checkpoint": result.protocol.checkpoint}
+        if other := _own_protocol(sweep, key, result):
+            results[key]["protocol"] = other
         if result.intervals:
             results[key]["intervals"] = {n: list(ends) for n, ends in result.intervals.items()}
         if result.baselines:
@@ -145,8 +155,21 @@ def _run(sweep: SweepResults, run: MeasuredRun) -> dict[str, Any]:
         "dirty": run.dirty,
         "hardware": run.hardware,
         **cost([run]),
+        "samples": dict(run.samples),
+        "parameters": run.parameters,
+        "forward_flops": run.forward_flops,
         "scores": {name: _finite(value) for name, value in run.scores.items()},
         "results": results,
+    }
+
+
+def _own_protocol(sweep: SweepResults, key: str, result: Result) -> dict[str, Any]:
+    """Returns what differs from the protocol of the column: fields that the sweep itself varies."""
+    common = vars(sweep.example(key).protocol)
+    return {
+        name: value
+        for name, value in vars(result.protocol).items()
+        if name not in IGNORED_FIELDS and value != common[name]
     }
 
 
