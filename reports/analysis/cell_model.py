@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 from statsmodels.regression.linear_model import OLS
 
+from ablations.evidence.power import ManyAgainstOne
 from reports.analysis.seed_statistics import Difference
 
 CONFIDENCE = 0.95
 POWER = 0.8
-MAX_SEEDS = 200  # that are ever proposed
 VARIANCE_LEVEL = 0.01  # of the test on equal variances
 
 Floats = NDArray[np.float64]
@@ -251,24 +251,10 @@ def seeds_needed(model: CellModel, margin: float) -> int | None:
     """Returns the seeds a cell with which many-against-one finds `margin` with probability POWER.
 
     Returns:
-        None if more than MAX_SEEDS would be needed.
+        None if more than `ablations.evidence.power.MAX_SEEDS` would be needed.
     """
-    cells = len(model.means)
-    correlation = np.full((cells - 1, cells - 1), 0.5)
-    np.fill_diagonal(correlation, 1.0)
-
-    def enough(seeds: int) -> bool:
-        df = (cells - 1) * (seeds - 1) if model.blocked else cells * (seeds - 1)
-        critical = critical_value(correlation, df)
-        return bool(model.sigma * np.sqrt(2 / seeds) * _noncentrality(critical, df) <= margin)
-
-    low, high = 1, MAX_SEEDS
-    if not enough(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    design = ManyAgainstOne(len(model.means) - 1, model.blocked)
+    return design.seeds_to_find(model.sigma, margin, POWER)
 
 
 def _noncentrality(critical: float, df: float) -> float:

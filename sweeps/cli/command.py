@@ -59,6 +59,8 @@ def main(sweep: SweepScript, arguments: Sequence[str] | None = None, entry: str 
         options = make_options(args, entry)
         comparison.sweep_id  # noqa: B018  (refuses impossible points before anything is done)
         selected = selected_points(comparison, getattr(args, "only", []))
+        if getattr(args, "plan_power", None) is not None:
+            return _plan_power(comparison, args)
         require_writable(Path(comparison.base.runtime.root))
         if args.dry_run:
             return dry_run(comparison, selected, args, options)
@@ -73,6 +75,13 @@ def main(sweep: SweepScript, arguments: Sequence[str] | None = None, entry: str 
     except KeyboardInterrupt:
         print("stopped; the same command continues.", file=sys.stderr)
         return 130
+
+
+def _plan_power(comparison: SweepComparison, args: argparse.Namespace) -> int:
+    # imported late: scipy.stats takes a second, and no other call needs it
+    from sweeps.cli.power_plan import plan_power
+
+    return plan_power(comparison, args)
 
 
 # ---- running -------------------------------------------------------------------------------------

@@ -41,6 +41,17 @@ def hours(text: str) -> float:
     return value
 
 
+def positive_number(text: str) -> float:
+    """Returns a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
 def positive_int(text: str) -> int:
     """Returns a whole number above 0."""
     if not text.isdigit() or int(text) < 1:

@@ -14,7 +14,7 @@ from ablations.design import Ablation
 from ablations.search import Search
 from simvtp.config.recipes import RECIPES
 from sweeps.cli.cluster_profile import CLUSTERS, apply_profile
-from sweeps.cli.option_types import hours, list_of, natural_int, positive_int
+from sweeps.cli.option_types import hours, list_of, natural_int, positive_int, positive_number
 from sweeps.cli.script_parser import ScriptParser
 from sweeps.cli.slurm_values import gpus, memory, minutes, one_line, sbatch_option
 from sweeps.runner import EXECUTORS
@@ -94,6 +94,8 @@ def make_parser(sweep: SweepScript) -> argparse.ArgumentParser:
     parser.prog = sweep.program
     _add_comparison(parser.add_argument_group("what is compared"), sweep)
     _add_selection(parser.add_argument_group("which of the points"), sweep)
+    if not sweep.search:
+        _add_evidence(parser.add_argument_group("how many seeds"))
     running = parser.add_argument_group("how they are run")
     _add_running(running)
     _add_resources(running)
@@ -189,6 +191,22 @@ def _add_selection(group: Group, sweep: SweepScript) -> None:
         "--dry-run",
         action="store_true",
         help="print points, fingerprints, states, cost and submission; run nothing",
+    )
+
+
+def _add_evidence(group: Group) -> None:
+    group.add_argument(
+        "--plan-power",
+        type=positive_number,
+        metavar="MARGIN",
+        help="print the seeds that find a difference of MARGIN points of the table's metric, from "
+        "the spread of finished runs of the recipe; run nothing",
+    )
+    group.add_argument(
+        "--pilot-sd",
+        type=positive_number,
+        metavar="SD",
+        help="standard deviation between seeds for --plan-power (default: from finished runs)",
     )
 
 
