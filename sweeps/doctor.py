@@ -34,10 +34,8 @@ works on is reported but left alone.
 Exit status: 0 no problem or all repaired, 1 something is left, 2 bad input."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns the exit status."""
-    tolerate_encodings()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+def make_parser() -> ScriptParser:
+    """Returns the parser of the options."""
     parser = ScriptParser(
         "doctor", "Find problems of runs and sweeps, report the remedy, and repair them.", EXAMPLES
     )
@@ -50,7 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="rebuild studies and MLflow store; the old ones are kept as NAME.old-TIME",
     )
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns the exit status."""
+    tolerate_encodings()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    args = make_parser().parse_args(arguments)
     try:
         if args.rebuild:
             return _rebuild(args.root, args.yes, args.dry_run)
