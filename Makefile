@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and demo start many processes on few cores: one torch thread each is fastest.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-slow test-slurm bench lint types clean
+.PHONY: install demo test test-slow test-slurm bench lint types site clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,11 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# The documentation as pages that open from disk: build/site/index.html.
+site: install
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements-docs.txt
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -49,7 +49,7 @@ def load(
         UserError: the run is not finished and no training was named; the model gives no features;
             no tokenizer is known.
 
-    Example:
+    Examples:
         >>> model = simvtp.load("runs/demo")
         >>> model.training, model.dimension
         ('finetune', 32)

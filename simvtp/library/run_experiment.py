@@ -34,7 +34,7 @@ def run(
         UserError: see its subclasses; nothing that was saved is lost.
         Stopped: a signal asked for it; the same call continues.
 
-    Example:
+    Examples:
         >>> results = simvtp.run("tiny", *settings, "masks.video_ratio=0.75", say=str)
         >>> results[-1].protocol.direction, sorted(results[-1].metrics)
         ('v2t', ['MdR', 'MnR', 'R1', 'R10', 'R5', 'R50'])

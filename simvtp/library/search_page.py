@@ -23,7 +23,7 @@ def write_search_page(
     Raises:
         UserError: the page cannot be written.
 
-    Example:
+    Examples:
         >>> model = simvtp.load("runs/demo")
         >>> hits = model.search("a red star", model.index("videos", say=str), k=2)
         >>> simvtp.write_search_page(model, "a red star", hits, "found.html")

@@ -133,7 +133,7 @@ def load_index(path: str | Path) -> VideoIndex:
         UserError: there is no such file.
         DamagedFile: it is no index, or its content does not have its digest.
 
-    Example:
+    Examples:
         >>> index = simvtp.load("runs/demo").index("videos", save="videos.idx", say=str)
         >>> len(simvtp.load_index("videos.idx"))
         8

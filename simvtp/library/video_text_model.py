@@ -97,7 +97,7 @@ class VideoTextModel:
         Raises:
             DataError: a film does not decode, or an array is no uint8 [T, H, W, 3].
 
-        Example:
+        Examples:
             >>> model = simvtp.load("runs/demo")
             >>> clip = numpy.zeros((20, 48, 64, 3), dtype="uint8")
             >>> model.encode_video([films[0], films[1], clip]).shape
@@ -127,7 +127,7 @@ class VideoTextModel:
         Args:
             texts: words beyond the model's longest text are cut off.
 
-        Example:
+        Examples:
             >>> simvtp.load("runs/demo").encode_text(["a red star rises"]).shape
             torch.Size([1, 32])
         """
@@ -169,7 +169,7 @@ class VideoTextModel:
             DataError: there is no film, or none decodes.
             UserError: the file cannot be written.
 
-        Example:
+        Examples:
             >>> index = simvtp.load("runs/demo").index("videos", save="videos.idx", say=str)
             >>> len(index), index.unreadable
             (8, {})
@@ -190,7 +190,7 @@ class VideoTextModel:
             UserError: the index was made by another model, or k is below 1.
             DamagedFile: the file is not what `index` wrote.
 
-        Example:
+        Examples:
             >>> model = simvtp.load("runs/demo")
             >>> hits = model.search("a red star rises", model.index("videos", say=str), k=3)
             >>> [hit.rank for hit in hits]
