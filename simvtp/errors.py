@@ -50,6 +50,10 @@ class RankLost(UserError):
     """Another process of a run that several processes share has ended; the run can be continued."""
 
 
+class DeviceMemoryExhausted(UserError):
+    """The memory of a GPU does not suffice for a training step."""
+
+
 class StopReason(StrEnum):
     """Reason why a process stopped before the end of its work; a field of status.json."""
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from time import perf_counter
 
 import safetensors.torch
+import torch
 from torch import nn
 
 from simvtp.batch import Batch
@@ -28,6 +29,7 @@ from simvtp.training.checkpointing.preemption import StopFlag
 from simvtp.training.meters import Speed
 from simvtp.training.objectives import Objective
 from simvtp.training.parallel import distributed
+from simvtp.training.parallel.device_memory import memory_exhausted
 from simvtp.training.stage import Batches, Draw, Evaluate, Measure, OnLog, Stage, StageOutcome
 from simvtp.training.stage_run import StageRun
 
@@ -72,6 +74,7 @@ def train(
             the last checkpoint stays.
         CheckpointError: the checkpoint belongs to another configuration, or cannot be read.
         ConfigError: the batch cannot be split over that many ranks.
+        DeviceMemoryExhausted: a step does not fit into the memory of the GPU.
         UserError: the disk is full. An error of rank 0 is raised on all ranks.
     """
     finished = distributed.on_main(lambda: _finished(stage))
@@ -113,7 +116,16 @@ def _run_steps(
             if not started:
                 started = True
                 on_first_batch()
-            run.step(batch)
+            try:
+                run.step(batch)
+            except torch.OutOfMemoryError as error:
+                raise memory_exhausted(
+                    stage.name,
+                    progress.done + 1,
+                    run.split,
+                    run.device,
+                    stage.gradient_checkpointing,
+                ) from error
             progress.unscored = evaluate is not None and progress.done in stage.evaluate_at
             # A failed write counts as a wish to stop: all ranks then come to `save`, which raises
             # its error.
