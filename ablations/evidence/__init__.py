@@ -1,1 +1,6 @@
-"""Evidence that a comparison needs: `power` computes the seeds of a sweep before it is run."""
+"""Evidence that a comparison needs: power before a sweep, a stopping rule while it runs.
+
+`power` computes the seeds that a fixed sweep needs, `stopping_rule` decides comparisons while seeds
+are added, `sequential_levels` computes the levels of its tests, `sequential_simulation` measures
+its error rates.
+"""
