@@ -196,7 +196,7 @@ def test_every_setting_that_matters_changes_the_fingerprint(of: tuple[str, str])
             ["data.dataset=manifest", "data.manifest_digest=ab"],
             "dad35ff6dea3399067f6f1e10d7028bd7f21db4336147bcdd3d932ac8327434a",
         ),
-        ("tiny_pair", [], "62f567e76a3ec561397d2302440168ad033764ebbb342def046d32e415e07c3a"),
+        ("tiny_pair", [], "00775bfbf6557df8e3307f3fa17ae3b3e712dc4c20249f3baa33f251e67f774a"),
         ("tiny_grounding", [], "9f070ffb031d5ce7f1a6c727cc91dfd98a0ddbc62e837f4b05b652ee05375707"),
         ("released", [], "521ae90bc99425be8cc00671966601ae1d38326c1cc6dc72909fb7de760f06f8"),
         ("tiny_mac", [], "df1f5615d59ddfb5abc0d84317c75521c41c3c57f4ab7feae0efe92560215bf6"),

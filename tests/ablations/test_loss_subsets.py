@@ -152,4 +152,4 @@ def test_weights_are_relative_to_those_of_the_recipe() -> None:
     points = losses.build(base, ["MVM+VTM", "MLM"]).points()
     weights = [narrow(p.experiment.losses, LossConfig).weights for p in points]
     assert weights[0] == {"mvm": 60.0, "mlm": 0.0, "vtc": 0.0, "vtm": 1.0}  # off there: 1
-    assert weights[1] == {"mvm": 0.0, "mlm": 1.0, "vtc": 0.0, "vtm": 0.0}
+    assert weights[1] == {"mvm": 0.0, "mlm": 12.0, "vtc": 0.0, "vtm": 0.0}
