@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simvtp.library.open_model import load
     from simvtp.library.run_experiment import run
     from simvtp.library.search_page import write_search_page
+    from simvtp.library.search_picture import write_search_picture
     from simvtp.library.video_index import SearchHit, VideoIndex, load_index
     from simvtp.library.video_text_model import VideoTextModel
     from simvtp.methods.exported_model import from_pretrained, save_pretrained
@@ -50,6 +51,7 @@ __all__ = [
     "run",
     "save_pretrained",
     "write_search_page",
+    "write_search_picture",
 ]
 
 _MODULES = {
@@ -60,6 +62,7 @@ _MODULES = {
     "simvtp.library.open_model": ("load",),
     "simvtp.library.run_experiment": ("run",),
     "simvtp.library.search_page": ("write_search_page",),
+    "simvtp.library.search_picture": ("write_search_picture",),
     "simvtp.library.video_index": ("SearchHit", "VideoIndex", "load_index"),
     "simvtp.library.video_text_model": ("VideoTextModel",),
     "simvtp.methods.exported_model": ("from_pretrained", "save_pretrained"),

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 import simvtp
 from simvtp.__main__ import main
@@ -36,7 +37,8 @@ from simvtp.runs.results import Result
 from tests.import_graph import ROOT
 from tests.small import small_experiment, small_settings
 
-MODULES = ("open_model", "run_experiment", "search_page", "video_index", "video_text_model")
+PICTURES = ("search_page", "search_picture")
+MODULES = ("open_model", "run_experiment", *PICTURES, "video_index", "video_text_model")
 TEXT = "a red star rises"
 
 
@@ -72,7 +74,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, shapes_cache: Path) -> Lib
 def _inside(library: Library, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(library.folder)
     yield
-    for kept in ("videos.idx", "features.npz", "found.html"):
+    for kept in ("videos.idx", "features.npz", "found.html", "found.gif"):
         Path(kept).unlink(missing_ok=True)
 
 
@@ -360,10 +362,13 @@ def test_the_commands_embed_index_and_search(
     hits = json.loads(capsys.readouterr().out)
     expected = simvtp.load("runs/demo").search(TEXT, "videos.idx", k=3)
     assert hits == [vars(hit) for hit in expected]
-    assert main(["search", TEXT, "--index", "videos.idx", "-k", "3", "--html", "found.html"]) == 0
+    pictures = ["--html", "found.html", "--gif", "found.gif"]
+    assert main(["search", TEXT, "--index", "videos.idx", "-k", "3", *pictures]) == 0
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[:3]] == [
         hit.path for hit in expected
     ]
+    with Image.open("found.gif") as picture:
+        assert picture.n_frames > 1 and picture.info["loop"] == 0, "the films move"
     page = Path("found.html").read_text()
     assert re.findall(r'data-video="(.*?)"', page) == [hit.path for hit in expected]
     assert page.count("data:image/gif") == 3 and not re.search(r'(src|href)="http', page)

@@ -52,6 +52,7 @@ def register(commands: Commands) -> None:
     command.add_argument("-k", type=int, default=5, help="films that are shown (default 5)")
     command.add_argument("--json", action="store_true", help="print a JSON list")
     command.add_argument("--html", type=Path, help="also write a page with moving previews")
+    command.add_argument("--gif", type=Path, help="also write the films found as a moving picture")
     _add_choices(command)
     command.set_defaults(handle=_search)
 
@@ -125,4 +126,10 @@ def _search(options: argparse.Namespace) -> int:
         write_search_page(model, options.text, hits, options.html)
         if not options.json:
             print(f"page written to {options.html}")
+    if options.gif:
+        from simvtp.library.search_picture import write_search_picture
+
+        write_search_picture(model, {options.text: hits}, options.gif)
+        if not options.json:
+            print(f"picture written to {options.gif}")
     return 0

@@ -246,8 +246,8 @@ def test_lines_without_a_word_head_or_hidden_words() -> None:
 @PROPERTY
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=40), max_size=30), st.integers(60, 400))
 def test_wrapped_text_keeps_its_words_and_its_width(words: list[str], width: int) -> None:
-    font = sheets._font(13)
-    lines = sheets._wrap(" ".join(words), font, width)
+    font = sheets.sheet_font(13)
+    lines = sheets.wrap_text(" ".join(words), font, width)
     assert "".join(lines).replace(" ", "") == "".join(words)
     assert all(font.getlength(line) <= width for line in lines)
 
@@ -265,7 +265,7 @@ def test_wrapped_text_keeps_its_words_and_its_width(words: list[str], width: int
     )
 )
 def test_words_do_not_overlap(words: list[Word]) -> None:
-    font, width = sheets._font(15), 500
+    font, width = sheets.sheet_font(15), 500
     placed = list(sheets._flow_words(tuple(words), font, width))
     assert [word for _, _, word in placed] == words
     for (x, line, word), (next_x, next_line, following) in itertools.pairwise(placed):

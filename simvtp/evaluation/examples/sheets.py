@@ -70,7 +70,7 @@ class Sheet:
 
 
 @cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def sheet_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Returns DejaVu Sans, which matplotlib ships: pictures look alike on every machine."""
     import matplotlib
 
@@ -100,7 +100,7 @@ def chosen_frames(count: int) -> list[int]:
 # ---- text ----------------------------------------------------------------------------------------
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Returns lines of `text` no wider than `width`; a single word that is too wide is broken."""
     lines, line = [], ""
     for word in text.split():
@@ -122,7 +122,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Returns the lines of `_wrap`, keeping the line breaks of `text`."""
-    return [line for part in text.split("\n") for line in _wrap(part, font, width)]
+    return [line for part in text.split("\n") for line in wrap_text(part, font, width)]
 
 
 def _flow_words(
@@ -176,8 +176,8 @@ class _Canvas:
         left: int = MARGIN,
     ) -> None:
         """Draws a paragraph from `left` to the right margin."""
-        font = _font(size, bold)
-        for line in _wrap(text, font, self.width - MARGIN - left):
+        font = sheet_font(size, bold)
+        for line in wrap_text(text, font, self.width - MARGIN - left):
             self.draw.text((left, self.y), line, fill=colour, font=font)
             self.y += round(size * 1.45)
         self.y += after
@@ -189,8 +189,8 @@ class _Canvas:
 
     def line(self, line: SheetLine, left: int) -> None:
         """Draws a labelled line of words, the words from `left` on."""
-        font, step, top = _font(15), 27, self.y
-        self.draw.text((MARGIN, top), line.label, fill=INK, font=_font(14, bold=True))
+        font, step, top = sheet_font(15), 27, self.y
+        self.draw.text((MARGIN, top), line.label, fill=INK, font=sheet_font(14, bold=True))
         rows = 0
         for x, row, word in _flow_words(line.words, font, self.width - MARGIN - left):
             colour, background = _STYLES[word.style]
@@ -235,7 +235,11 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
         for number, i in enumerate(columns):
             centre = left + number * (cell_width + GAP) + cell_width / 2
             page.draw.text(
-                (centre, page.y), sheet.frame_numbers[i], fill=GREY, font=_font(12), anchor="ma"
+                (centre, page.y),
+                sheet.frame_numbers[i],
+                fill=GREY,
+                font=sheet_font(12),
+                anchor="ma",
             )
         page.y += 22
         for panel, row in zip(sheet.panels, cells, strict=True):
@@ -259,9 +263,9 @@ def _label(page: _Canvas, panel: Panel, max_height: int) -> int:
     Returns:
         The height of the row.
     """
-    title, note = _font(14, bold=True), _font(12)
+    title, note = sheet_font(14, bold=True), sheet_font(12)
     width = LABEL_WIDTH - 18
-    titles, notes = _wrap(panel.title, title, width), _lines(panel.note, note, width)
+    titles, notes = wrap_text(panel.title, title, width), _lines(panel.note, note, width)
     height = 20 * len(titles) + 17 * len(notes)
     y = page.y + max(0, (max_height - height) // 2)
     _paragraph(page, (MARGIN, y), titles, title, INK, 20)
@@ -287,8 +291,8 @@ def draw_animation(sheet: Sheet) -> list[Image.Image]:
     width, height = first[0].size
     gap = 2 * GAP
     left = [MARGIN + number * (width + gap) for number in range(len(first))]
-    title, note = _font(13, bold=True), _font(11)
-    titles = [_wrap(panel.title, title, width) for panel in sheet.panels]
+    title, note = sheet_font(13, bold=True), sheet_font(11)
+    titles = [wrap_text(panel.title, title, width) for panel in sheet.panels]
     notes = [_lines(panel.note, note, width) for panel in sheet.panels]
     top = 0
 
