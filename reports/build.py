@@ -35,6 +35,7 @@ from reports.study.study_provenance import NAME as PROVENANCE
 from reports.study.study_provenance import provenance_record, to_json
 from reports.study.sweep_results import SweepResults
 from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.console import log_to_terminal
 from simvtp.errors import UserError
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
@@ -114,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_terminal(logging.WARNING, "%(message)s")
     args = make_parser().parse_args(arguments)
     try:
         return _run(args)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from simvtp import __version__
 from simvtp.cli import bench, data, experiments, search, tools
+from simvtp.console import log_to_terminal
 from simvtp.errors import UserError
 
 GROUPS = (experiments, search, data, bench, tools)
@@ -80,7 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_to_terminal(logging.INFO, "%(levelname)s %(name)s: %(message)s")
     try:
         status: int = options.handle(options)
         return status

@@ -11,9 +11,17 @@ import signal
 from enum import StrEnum
 from pathlib import Path
 
+from simvtp.console import printable
+
 
 class UserError(Exception):
-    """Base class of errors that the user can correct; the message is written for the user."""
+    """Base class of errors that the user can correct; the message is written for the user.
+
+    Names of files and rows in it are printed as they are, without control characters.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(UserError):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from simvtp.console import log_to_terminal
 from simvtp.errors import UserError
 from sweeps.cli.script_parser import ScriptParser, confirmed
 from sweeps.monitor.controller_lock import controller, only_controller
@@ -54,7 +55,7 @@ def make_parser() -> ScriptParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
     tolerate_encodings()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_terminal(logging.WARNING, "%(message)s")
     args = make_parser().parse_args(arguments)
     try:
         if args.rebuild:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simvtp.cli import add
+from simvtp.console import printable
 from simvtp.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _embed(options: argparse.Namespace) -> int:
 def _index(options: argparse.Namespace) -> int:
     index = _model(options, options.model).index(options.folder, save=options.out)
     for path, reason in index.unreadable.items():
-        print(f"not read: {path}: {reason}")
+        print(printable(f"not read: {path}: {reason}"))
     print(f"{len(index)} films indexed, {len(index.unreadable)} not read: {options.out}")
     return 0
 
@@ -119,7 +120,7 @@ def _search(options: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=1))
     else:
         for hit in hits:
-            print(f"{hit.rank:>3}  {hit.score:6.3f}  {hit.path}")
+            print(printable(f"{hit.rank:>3}  {hit.score:6.3f}  {hit.path}"))
     if options.html:
         from simvtp.library.search_page import write_search_page
 

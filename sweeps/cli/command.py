@@ -18,6 +18,7 @@ from pathlib import Path
 from ablations.design import Ablation
 from ablations.search import Search
 from simvtp import tracking
+from simvtp.console import log_to_terminal
 from simvtp.errors import UserError
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.provenance import without_credentials
@@ -51,7 +52,7 @@ def main(sweep: SweepScript, arguments: Sequence[str] | None = None, entry: str 
         entry: what runs one experiment inside a job, `module:function`.
     """
     tolerate_encodings()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_terminal(logging.WARNING, "%(message)s")
     try:
         args = read_arguments(sweep, arguments)
         definition = make_comparison(sweep, args)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from simvtp.config.experiment_config import RuntimeConfig
+from simvtp.console import printable
 from simvtp.errors import UserError
 
 
@@ -45,6 +46,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
         rows: the rows, all of one length.
         right: positions of right-aligned columns.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:

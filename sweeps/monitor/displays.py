@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from simvtp.console import printable
 from simvtp.runs.run_records import RunState
 from sweeps.monitor.point_state import ALIVE
 from sweeps.monitor.point_view import (
@@ -88,7 +89,7 @@ class PlainDisplay:
         return None
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
         self.console.file.flush()
 
     def show(self, view: SweepView, now: bool = False) -> None:
@@ -125,7 +126,7 @@ class LiveTable:
         self._live.__exit__(kind, error, trace)
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(printable(text), markup=False, highlight=False)
 
     def show(self, view: SweepView, now: bool = False) -> None:
         self._live.update(sweep_table(view, max(4, self.console.size.height - 8)), refresh=True)
@@ -225,13 +226,13 @@ def _table(points: Sequence[PointView], title: str, caption: str) -> Table:
     drawn.add_column("", overflow="ellipsis", no_wrap=True)
     for point in points:
         drawn.add_row(
-            point.name,
+            printable(point.name),
             point.state,
             *([point.node] if nodes else []),
             point.stage,
             *number_columns(point),
             *([point.job] if jobs else []),
-            point.note,
+            printable(point.note),
             style=STYLES.get(point.state, "bold"),
         )
     return drawn

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from simvtp.console import printable
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark, resolve_protocol
 from simvtp.data.benchmarks.records import Benchmark
 from simvtp.data.prepare.check_manifest import decode_all
@@ -125,7 +126,7 @@ def check_benchmark(
         decoded=decode,
     )
     for line in report.lines():
-        say(line)
+        say(printable(line))
     return report
 
 

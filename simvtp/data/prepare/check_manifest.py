@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simvtp.console import printable
 from simvtp.data.clips import Clip, Manifest, TableRows
 from simvtp.data.manifest import files_in_several_splits, read_manifest
 from simvtp.data.manifest.manifest_reader import MAX_PLACEHOLDER_RATIO
@@ -228,7 +229,7 @@ def check_manifest(
         same_content=_same_content(contents),
     )
     for line in report.lines():
-        say(line)
+        say(printable(line))
     return report
 
 

@@ -1,0 +1,44 @@
+"""Text for terminals: what comes from files and tables of others is printed, never obeyed."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+
+# A terminal obeys control characters (moves the cursor, hides lines, changes its title), and
+# characters that turn the direction of text make a line read as something else.
+_OBEYED = ("Cc", "Cf", "Zl", "Zp", "Cs")
+_HARMLESS = "\n\t\u200c\u200d\u00ad"  # line feed, tab, joiners of scripts and emoji, soft hyphen
+
+
+def printable(text: str) -> str:
+    """Returns the text with control and direction characters as escapes, for example `\\x1b`.
+
+    Line feeds and tabs stay. Text that was escaped before is not changed again.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character in _HARMLESS or unicodedata.category(character) not in _OBEYED:
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def log_to_terminal(level: int, form: str) -> None:
+    """Sends log lines to standard error, with control characters as escapes.
+
+    Args:
+        level: of the lines that are shown.
+        form: format string of `logging`.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler])
