@@ -1,0 +1,1 @@
+"""A campaign of random faults: `python -m tests.faults --minutes 30`."""
