@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
@@ -64,6 +65,22 @@ def test_use_of_the_modalities_is_measured_on_the_way_and_changes_no_training(
 def test_a_run_that_does_not_pretrain_measures_no_use(tmp_path: Path, shapes_cache: Path) -> None:
     experiment = small_experiment(tmp_path, shapes_cache, *USE[:1], "finetune.init=initial")
     assert not any("/use/" in one.key for one in run(experiment, say=silent))
+
+
+@pytest.mark.parametrize("target", ["hog", "difference"])
+def test_targets_that_are_no_pixels_have_a_trivial_level_and_no_picture(
+    tmp_path: Path, shapes_cache: Path, target: str
+) -> None:
+    settings = (f"losses.mvm_target={target}", "finetune.enabled=false")
+    experiment = small_experiment(tmp_path, shapes_cache, *USE[:1], *settings)
+    results = {one.key: one.metrics for one in run(experiment, say=silent)}
+    found = results["test/pre-trained/use/text0.75_video0.5"]
+    assert found["mvm_loss_own"] > found["mvm_loss_constant"] > 0, "six steps teach nothing"
+    assert found["mvm_gain_trivial"] < 0
+    assert not any(name.startswith("psnr") for name in found)
+    first, *_ = sorted((experiment.run_dir / "figures").glob("reconstruction_*.png"))
+    with Image.open(first) as sheet:  # two rows of frames in place of four
+        assert sheet.height < 700
 
 
 def test_mac_has_the_figures_of_pairs_alone(tmp_path: Path) -> None:

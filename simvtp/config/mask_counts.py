@@ -1,4 +1,4 @@
-"""Counts that follow from the mask settings: how many units a ratio hides, and frames by step."""
+"""Counts that follow from the settings: units that a ratio hides, frames by step, cells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import MaskConfig, ModelConfig
+from simvtp.config.train_config import HOG_BINS, LossConfig
 from simvtp.errors import ConfigError
 
 
@@ -25,6 +26,14 @@ def hidden_per_slot(model: ModelConfig, masks: MaskConfig) -> int:
     It is int(ratio * units), as released: 0.9 of 196 is 176.
     """
     return int(masks.video_ratio * mask_units(model, masks))
+
+
+def hog_cell(model: ModelConfig) -> int:
+    """Returns the side of a cell of gradients, in pixels: the largest that patches hold, up to 8.
+
+    MaskFeat has cells of 8 pixels in patches of 16.
+    """
+    return max(side for side in range(1, 9) if model.patch_size % side == 0)
 
 
 @dataclass(frozen=True)
@@ -149,4 +158,26 @@ def _check_video_ratio(experiment: Experiment, masks: MaskConfig) -> None:
             f"losses.mvm={experiment.losses.weights['mvm']} needs masked tubes, but "
             f"masks.video_ratio={masks.video_ratio} hides none of {units}: raise the ratio or set "
             "losses.mvm=0."
+        )
+
+
+def check_target(experiment: Experiment) -> None:
+    """Checks that the tubes have the values that MVM predicts.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    losses, model = experiment.losses, experiment.model
+    if not isinstance(losses, LossConfig) or "mvm" not in losses.wanted:
+        return
+    if losses.mvm_target == "difference" and model.tubelet_size < 2:
+        raise ConfigError(
+            "losses.mvm_target=difference is that of a tube's frames, but model.tubelet_size="
+            f"{model.tubelet_size}: make it 2 or more."
+        )
+    values = (model.patch_size // hog_cell(model)) ** 2 * 3 * HOG_BINS
+    if losses.mvm_target == "hog" and values > model.tube_values:
+        raise ConfigError(
+            f"losses.mvm_target=hog has {values} values a tube, more than the {model.tube_values} "
+            f"of its pixels with model.patch_size={model.patch_size}: raise the patch size."
         )

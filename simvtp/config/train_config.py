@@ -7,6 +7,9 @@ from typing import Literal
 
 from simvtp.config.tree import added, setting
 
+FeatureTarget = Literal["hog", "difference"]
+MVMTarget = Literal["normalized", "raw", "hog", "difference"]
+HOG_BINS = 9  # orientations of a histogram
 Negatives = Literal["global", "local"]
 NEGATIVES = "clips that VTC contrasts with: of all ranks, or (released) of the own rank"
 
@@ -70,7 +73,11 @@ class LossConfig(ContrastiveLossConfig):
         "MLM is a mean over all masked words of a step; ranks = released: over those of each "
         "micro-batch, then over these means",
     )
-    mvm_target: Literal["normalized", "raw"] = setting("normalized", "pixels that MVM predicts")
+    mvm_target: MVMTarget = setting(
+        "normalized",
+        "of a masked tube, that MVM predicts: its pixels, normalised (released) or raw; hog = "
+        "gradients of its first frame (MaskFeat); difference = of its frames",
+    )
 
     @property
     def wanted(self) -> tuple[str, ...]:

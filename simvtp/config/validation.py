@@ -22,7 +22,7 @@ from simvtp.config.finetune_config import (
     RankingTask,
     RetrievalTask,
 )
-from simvtp.config.mask_counts import check_ratios, frame_curriculum
+from simvtp.config.mask_counts import check_ratios, check_target, frame_curriculum
 from simvtp.config.model_config import (
     PIECE_KINDS,
     WEIGHTED_KINDS,
@@ -257,6 +257,7 @@ def _check_losses(experiment: Experiment) -> None:
         raise ConfigError(
             f"{them} {'0' if names[1:] else 'is 0'}: nothing would be learnt; set one above 0."
         )
+    check_target(experiment)
     _require(losses.temperature > 0, "losses.temperature", losses.temperature, "above 0")
     micro = experiment.pretrain.batch_size // max(1, experiment.runtime.accumulate)
     if "vtm" in losses.wanted and micro < 2:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.model_config import ModelConfig
+from simvtp.config.train_config import MVMTarget
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.examples.sheets import (
     Panel,
@@ -39,6 +40,11 @@ from simvtp.models.common.embeddings import cut_tubes
 
 HIDDEN_COLOUR = (0.86, 0.88, 0.905)  # a light grey, unlike natural pictures
 STD_EPSILON = 1e-6  # as in the loss
+# targets from which no picture follows
+NO_PIXELS: dict[MVMTarget, str] = {
+    "hog": "histograms of gradients",
+    "difference": "the change from frame to frame",
+}
 
 
 class PieceDecoder(Protocol):
@@ -53,7 +59,7 @@ def draw_reconstructions(
     masks: Masks,
     tokenizer: PieceDecoder,
     out_dir: Path,
-    mvm_target: Literal["normalized", "raw"],
+    mvm_target: MVMTarget,
 ) -> list[Path]:
     """Draws the reconstructions of `model`: a PNG and an animated GIF for each sample.
 
@@ -66,7 +72,8 @@ def draw_reconstructions(
         tokenizer: turns ids into text.
         out_dir: created if needed; files are `reconstruction_<number>_<sample id>.png` and `.gif`.
         mvm_target: target that the model was trained on. With "raw" it predicts pixels, and there
-            is one reconstructed row.
+            is one reconstructed row; with targets that are no pixels there is none, and the
+            footnote says so.
 
     Returns:
         The files, sample by sample, PNG first.
@@ -152,7 +159,7 @@ def _panels(
     hidden: Tensor,
     prediction: Tensor | None,
     config: ModelConfig,
-    target: Literal["normalized", "raw"],
+    target: MVMTarget,
 ) -> tuple[Panel, ...]:
     """Returns the original, masked and reconstructed versions of one clip.
 
@@ -170,7 +177,7 @@ def _panels(
     truth = tubes[hidden]
     grey = torch.tensor(HIDDEN_COLOUR).repeat(config.tube_values // 3).expand(len(hidden), -1)
     panels = [panel("Original", "", None), panel("Masked", "what the model sees", grey)]
-    if prediction is None or not len(hidden):
+    if prediction is None or not len(hidden) or target in NO_PIXELS:
         return tuple(panels)
     if target == "raw":
         note = f"pixels as the model gives them\n{_quality(prediction, truth)}"
@@ -205,8 +212,14 @@ def _quality(content: Tensor, truth: Tensor) -> str:
     return f"PSNR {_decibel(content, truth)}"
 
 
-def _footnote(rebuilt: bool, filled: bool, target: Literal["normalized", "raw"]) -> str:
+def _footnote(predicted: bool, filled: bool, target: MVMTarget) -> str:
     parts = []
+    rebuilt = predicted and target not in NO_PIXELS
+    if predicted and not rebuilt:
+        parts.append(
+            f"No rebuilt frames: this model predicts {NO_PIXELS[target]} "
+            f"(losses.mvm_target={target}), from which no pixels follow."
+        )
     if rebuilt:
         parts.append(
             "Visible tubes are copied from the original. PSNR is taken over the hidden tubes."

@@ -87,7 +87,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
         settings,
         len(clips),
         model,
-        PretrainObjective(experiment.losses),
+        PretrainObjective(experiment.losses, experiment.model),
         loader,
         partial(context.draw_masks, total_steps=_total_steps(settings, len(clips))),
         use_on_the_way(context),

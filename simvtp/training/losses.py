@@ -71,7 +71,8 @@ def masked_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
     Every rank has the same B and M.
     """
-    return F.mse_loss(as_full(prediction), as_full(target))
+    full = as_full(prediction)
+    return F.mse_loss(full, target.to(full.dtype))
 
 
 # ---- MLM -----------------------------------------------------------------------------------------

@@ -17,11 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simvtp.batch import Masks
-from simvtp.config.train_config import ContrastiveLossConfig, LossConfig
+from simvtp.config.model_config import ModelConfig
+from simvtp.config.train_config import ContrastiveLossConfig, LossConfig, MVMTarget
+from simvtp.models.simvtp.video_targets import feature_target
 from simvtp.training.chunked_losses import chunked_pixel_loss, chunked_word_loss
 from simvtp.training.losses import (
     IGNORED,
     contrastive_logits,
+    masked_pixel_loss,
     matching_accuracy,
     matching_loss,
     tokens_per_rank,
@@ -83,9 +86,14 @@ class PretrainObjective:
     """MVM + MLM + VTC + VTM with the weights of `config`.
 
     A weight of 0 leaves its objective out at no cost.
+
+    Attributes:
+        config: weights and kinds of the losses.
+        sizes: of the tubes; targets of MVM that are not pixels need them.
     """
 
     config: ContrastiveLossConfig
+    sizes: ModelConfig | None = None
 
     def loss_normalizers(self, masks: Sequence[Masks | None]) -> Normalizers:
         labels = [part.word_labels for part in masks if part is not None]
@@ -110,9 +118,7 @@ class PretrainObjective:
         wanted = self.config.wanted
         if "mvm" in wanted:
             assert isinstance(self.config, LossConfig)
-            normalised = self.config.mvm_target == "normalized"
-            prediction, pixels = outputs["video_prediction"], outputs["video_pixels"]
-            plain["mvm"] = chunked_pixel_loss(prediction, pixels, normalised)
+            plain["mvm"] = self._mvm(outputs, self.config.mvm_target)
         if "mlm" in wanted:
             logits, labels = outputs["word_logits"], outputs["word_labels"]
             if self._means_of_ranks:
@@ -134,6 +140,16 @@ class PretrainObjective:
         report |= {f"loss/{name}": loss.detach() for name, loss in plain.items()}
         weights = self.config.weights
         return {name: loss * weights[name] for name, loss in plain.items()}, report
+
+    def _mvm(self, outputs: dict[str, Tensor], target: MVMTarget) -> Tensor:
+        prediction = outputs["video_prediction"]
+        if target == "normalized" or target == "raw":
+            return chunked_pixel_loss(prediction, outputs["video_pixels"], target == "normalized")
+        if self.sizes is None:
+            raise ValueError(f"losses.mvm_target={target} needs the sizes of the tubes")
+        tubes, masked = outputs["video_tubes"], outputs["masked_tubes"]
+        wanted = feature_target(target, tubes, masked, self.sizes)
+        return masked_pixel_loss(prediction[..., : wanted.shape[-1]], wanted)
 
     def _temperature(self, outputs: dict[str, Tensor], report: Report) -> float | Tensor:
         """Returns the temperature, and adds it to the report if it is learned."""

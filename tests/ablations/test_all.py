@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from ablations import ABLATIONS, fidelity, initialisation, schedule
+from ablations import ABLATIONS, fidelity, initialisation, schedule, target
 from ablations.__main__ import main as list_main
 from ablations.cost import STAGES, cpu_minutes, fraction_done, stage_work
 from ablations.design import Ablation
@@ -23,6 +23,7 @@ from simvtp.config.experiment_config import Experiment, differences
 from simvtp.config.overrides import override
 from simvtp.config.recipes import base as base_recipe
 from simvtp.config.recipes import tiny
+from simvtp.config.train_config import LossConfig
 from simvtp.config.tree import flatten
 from simvtp.errors import ConfigError
 from simvtp.methods import build_model
@@ -198,6 +199,19 @@ def test_the_schedule_has_multiples_and_none() -> None:
     assert steps["50 steps"] == {"pretrain.max_steps": 50}
 
 
+@pytest.mark.parametrize("settings", [[], ["losses.mvm=60", "losses.mvm_target=raw"]])
+def test_the_trivial_answers_of_all_targets_cost_the_same(settings: list[str]) -> None:
+    base = override(tiny(), settings)
+    costs = {}
+    for point in grid("target", base).points():
+        losses = point.experiment.losses
+        assert isinstance(losses, LossConfig)
+        costs[losses.mvm_target] = losses.mvm * target.LEVELS[losses.mvm_target]
+        if losses.mvm_target == base.losses.mvm_target:  # type: ignore[attr-defined]
+            assert point.fingerprint == finalise(base).fingerprint, "the run of the base recipe"
+    assert len(costs) == 4 and max(costs.values()) == pytest.approx(min(costs.values()), rel=0.01)
+
+
 def test_initial_weights_are_named_by_the_user_or_by_the_recipe(tmp_path: Path) -> None:
     assert [p.cell["initialisation"] for p in initialisation.build(tiny()).points()] == ["scratch"]
     named = initialisation.build(tiny(), weights=["video=a.safetensors", "text=b.safetensors"])
@@ -264,7 +278,7 @@ def test_the_list_shows_every_ablation_with_its_state(
             point.run_dir / "results.json", json.dumps([result(point.experiment).to_dict()])
         )
     progress = read_progress(tmp_path)["target"]
-    assert [(s.points, s.finished) for s in progress] == [(4, 3)] and list(
+    assert [(s.points, s.finished) for s in progress] == [(8, 3)] and list(
         read_progress(tmp_path)
     ) == ["target"]
     assert list_main(["list", "--root", str(tmp_path)]) == 0
@@ -274,7 +288,7 @@ def test_the_list_shows_every_ablation_with_its_state(
             f"{name}: {ABLATIONS[name](tiny()).title}" in out
             and f"python sweeps/run.py {name}" in out
         )
-    assert f"{ablation.sweep_id} (tiny on shapes): 3 of 4 points finished, best target " in out
+    assert f"{ablation.sweep_id} (tiny on shapes): 3 of 8 points finished, best target " in out
     assert out.count("not run yet") == len(ABLATIONS) - 1
     assert (
         list_main(["list", "nothing"]) == 2

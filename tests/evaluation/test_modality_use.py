@@ -33,6 +33,7 @@ from simvtp.evaluation.modality.use_results import (
 from simvtp.methods import build_model
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES, SimVTP
+from simvtp.models.simvtp.video_targets import feature_target
 from simvtp.runs.results import Protocol, Result
 from simvtp.training.losses import normalise_tubes
 from tests.models.small_models import masks_for, random_batch, small
@@ -159,6 +160,24 @@ def test_a_model_that_predicts_nothing_is_as_good_as_flat_tubes() -> None:
     found = gains(model, samples())
     assert np.abs(found["mvm_gain_trivial"]).max() < 1e-5
     assert np.abs(found["mvm_gain_flat"]).max() < 1e-6 and np.abs(found["psnr_gain"]).max() < 1e-4
+
+
+@pytest.mark.parametrize("target", ["hog", "difference"])
+def test_the_trivial_answer_of_features_is_the_best_constant(target: str) -> None:
+    held, model = samples(), model_of()
+    tubes = cut_tubes(held.clips, CONFIG)
+    every = torch.arange(CONFIG.tubes).expand(len(held), -1)
+    features = feature_target(target, tubes, every, CONFIG)
+    nn.init.zeros_(model.video_decoder.head.weight)
+    with torch.no_grad():  # a model that has learnt the constant and nothing else
+        model.video_decoder.head.bias[: features.shape[-1]] = features.mean(dim=(0, 1))
+    found = gains(model, held, target=target)
+    assert np.abs(found["mvm_gain_trivial"]).max() < 1e-4
+    assert found["mvm_loss_own"] == pytest.approx(found["mvm_loss_constant"], abs=1e-6)
+    # noise: the masked tubes are a sample of all
+    expected = features.square().mean(dim=(1, 2)).numpy()
+    assert found["mvm_loss_flat"] == pytest.approx(expected, rel=0.15)
+    assert not any(name.startswith("psnr") or "colour" in name for name in found)
 
 
 def test_own_figures_are_those_of_a_training_step() -> None:

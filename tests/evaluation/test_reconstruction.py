@@ -18,6 +18,7 @@ from PIL import Image
 
 from simvtp.batch import Batch
 from simvtp.config.model_config import MaskConfig, SimVTPConfig
+from simvtp.config.train_config import MVMTarget
 from simvtp.evaluation import reconstruction
 from simvtp.evaluation.examples import sheets
 from simvtp.evaluation.examples.sheets import Word
@@ -311,16 +312,26 @@ def test_a_page_is_as_high_as_its_text_and_keeps_its_margins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objectives", "rows"), [(("mvm", "mlm", "vtc", "vtm"), 4), (("mlm",), 2), (("mvm",), 4)]
+    ("objectives", "target", "rows"),
+    [
+        (("mvm", "mlm", "vtc", "vtm"), "normalized", 4),
+        (("mlm",), "normalized", 2),
+        (("mvm",), "normalized", 4),
+        (("mvm",), "raw", 3),
+        (("mvm", "mlm"), "hog", 2),
+        (("mvm",), "difference", 2),
+    ],
 )
-def test_files_of_a_real_model(objectives: tuple[str, ...], rows: int, tmp_path: Path) -> None:
+def test_files_of_a_real_model(
+    objectives: tuple[str, ...], target: MVMTarget, rows: int, tmp_path: Path
+) -> None:
     config = make_config()
     model = SimVTP(config, objectives)
     model.initialise(0)
     model.train()
     batch = make_batch(config)
     paths = reconstruction.draw_reconstructions(
-        model, batch, hide(batch, config), Vocabulary(), tmp_path / "figures", "normalized"
+        model, batch, hide(batch, config), Vocabulary(), tmp_path / "figures", target
     )
     assert [p.relative_to(tmp_path / "figures").as_posix() for p in paths] == [
         "reconstruction_00_..-video-1.png",
@@ -331,7 +342,7 @@ def test_files_of_a_real_model(objectives: tuple[str, ...], rows: int, tmp_path:
     assert model.training
     for png, gif in zip(paths[::2], paths[1::2], strict=True):
         with Image.open(png) as image:
-            assert image.height > rows * 144 and image.width >= 640
+            assert rows * 144 < image.height < rows * 144 + 600 and image.width >= 640
         with Image.open(gif) as image:
             assert image.n_frames == config.frames and image.info["loop"] == 0
             assert image.width >= rows * 192

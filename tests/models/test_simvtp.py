@@ -23,7 +23,7 @@ from tests.reference.masks import full_view
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(OBJECTIVES, size)]
 OUTPUTS = {
-    "mvm": {"video_prediction", "video_pixels"},
+    "mvm": {"video_prediction", "video_pixels", "video_tubes", "masked_tubes"},
     "mlm": {"word_logits", "word_labels"},
     "vtc": {"video_feature", "text_feature"},
     "vtm": {"match_logits", "negative_index"},
@@ -46,6 +46,8 @@ def test_output_shapes() -> None:
     assert {name: tuple(value.shape) for name, value in out.items()} == {
         "video_prediction": (b, m, 384),
         "video_pixels": (b, m, 384),
+        "video_tubes": (b, 8, 384),
+        "masked_tubes": (b, m),
         "word_logits": (b, k, 50),
         "word_labels": (b, k),
         "video_feature": (b, 24),
@@ -164,7 +166,10 @@ def test_masked_pixels_do_not_reach_the_model() -> None:
     )
     changed = replace(batch, clips=torch.where(pixels, 255 - batch.clips, batch.clips))
     a, b = model(batch, masks), model(changed, masks)
-    assert {name for name in a if not torch.equal(a[name], b[name])} == {"video_pixels"}
+    assert {name for name in a if not torch.equal(a[name], b[name])} == {
+        "video_pixels",
+        "video_tubes",
+    }
 
 
 def test_negatives_keep_their_own_mask() -> None:

@@ -11,7 +11,6 @@ All figures are columns with a value for each clip; `use_results` makes figures 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +18,23 @@ from torch import Tensor, nn
 
 from simvtp.batch import Batch, Masks
 from simvtp.config.model_config import MaskConfig, ModelConfig
+from simvtp.config.train_config import MVMTarget
 from simvtp.data.text.tokenizer import TokenBatch
 from simvtp.evaluation.eval_mode import evaluating
-from simvtp.evaluation.reconstruction import STD_EPSILON, tube_statistics
+from simvtp.evaluation.modality.hidden_tubes import (
+    Columns,
+    HiddenFeatures,
+    HiddenPixels,
+    constant_feature,
+)
 from simvtp.models.common.embeddings import cut_tubes
 from simvtp.models.common.layers import gather_tokens
 from simvtp.models.common.masking import draw_masks
 from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.models.simvtp.video_targets import feature_target
 
 MASK_SEED = 20_231_117  # of the evaluation masks, whatever the seed of the run
 WORD_PARTS = ("mlm", "content")  # all masked words, and the content words among them
-
-Columns = dict[str, Tensor]  # metric -> float64 [clips]
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def measure_use(
     mask: UseMask,
     *,
     mask_id: int,
-    target: Literal["normalized", "raw"],
+    target: MVMTarget,
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> Columns:
@@ -110,8 +114,9 @@ def measure_use(
     `mlm_acc_*` (per cent), both also as `content_*`, with the counts `words` and `content_words`;
     `mvm_loss_own`, `_other`, `_none`, `mvm_loss_flat` and `psnr_model`, `psnr_flat` (dB over the
     masked pixels; for normalised targets with the true statistics of the tubes); for raw targets
-    also `mvm_loss_mean_colour` and `psnr_mean_colour`, of the visible tubes. A model without a word
-    head or a decoder has none of its columns, and one with neither has none at all.
+    also `mvm_loss_mean_colour` and `psnr_mean_colour`, of the visible tubes; for targets that are
+    no pixels `mvm_loss_constant`, and no PSNR. A model without a word head or a decoder has none of
+    its columns, and one with neither has none at all.
 
     Args:
         mask: its ratios; tubes and single pieces are masked, by the exact rule.
@@ -134,8 +139,11 @@ def measure_use(
             step=0,
             first_sample=0,
         )
+        constant = None
+        if "mvm" in model.objectives and (target == "hog" or target == "difference"):
+            constant = constant_feature(samples.clips, target, config, batch_size).to(device)
         parts = [
-            _Pass(model, samples, masks, numbers, device).columns(target)
+            _Pass(model, samples, masks, numbers, device).columns(target, constant)
             for numbers in everything.split(batch_size)
         ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -156,8 +164,8 @@ class _Pass:
         self._numbers, self._device = numbers, device
         self._content = samples.content.to(device)
 
-    def columns(self, target: Literal["normalized", "raw"]) -> Columns:
-        """Returns the columns of these samples."""
+    def columns(self, target: MVMTarget, constant: Tensor | None) -> Columns:
+        """Returns the columns of these samples; `constant` as of `HiddenFeatures`."""
         own, other = self._numbers, self._samples.others[self._numbers]
         outputs = self._outputs(own, own)
         found: Columns = {}
@@ -170,10 +178,8 @@ class _Pass:
             for name, each in words.items():
                 found |= self._words(name, each)
         if "video_prediction" in outputs:
-            hidden = _HiddenPixels(outputs["video_pixels"], target)
+            hidden = self._hidden(outputs, target, constant)
             found |= hidden.columns(outputs["video_prediction"])
-            if target == "raw":
-                found |= hidden.mean_colour_columns(self._mean_colour())
             pixels = {
                 "other": self._outputs(own, other, ("mvm",)),
                 "none": self._outputs(own, own, ("mvm",), text=False),
@@ -181,6 +187,17 @@ class _Pass:
             for name, each in pixels.items():
                 found[f"mvm_loss_{name}"] = hidden.error(each["video_prediction"])
         return {name: column.double().cpu() for name, column in found.items()}
+
+    def _hidden(
+        self, outputs: dict[str, Tensor], target: MVMTarget, constant: Tensor | None
+    ) -> HiddenPixels | HiddenFeatures:
+        if target == "normalized" or target == "raw":
+            colour = self._mean_colour() if target == "raw" else None
+            return HiddenPixels(outputs["video_pixels"], colour)
+        assert constant is not None
+        tubes, masked = outputs["video_tubes"], outputs["masked_tubes"]
+        wanted = feature_target(target, tubes, masked, self._model.config)
+        return HiddenFeatures(wanted, constant)
 
     def _outputs(
         self,
@@ -228,61 +245,6 @@ class _Pass:
                 total = (values * scored).sum(dim=1, dtype=torch.float64)
                 found[f"{part}_{metric}_{name}"] = total / count
         return found
-
-
-class _HiddenPixels:
-    """Pixels of the masked tubes, to which predictions of these tubes are compared.
-
-    Args:
-        pixels: uint8 [b, M, P].
-        target: what MVM was trained on.
-    """
-
-    def __init__(self, pixels: Tensor, target: Literal["normalized", "raw"]) -> None:
-        self._truth = pixels.float().div_(255)
-        self._normalised = target == "normalized"
-        values = self._truth.unflatten(-1, (-1, 3))
-        self._mean, self._deviation = tube_statistics(self._truth)  # [b, M, 1, 3]
-        self._deviation = self._deviation + STD_EPSILON
-        self._target = self._truth
-        if self._normalised:
-            self._target = ((values - self._mean) / self._deviation).flatten(-2)
-
-    def error(self, prediction: Tensor) -> Tensor:
-        """Returns the loss of MVM of each sample [b], of a prediction [b, M, P]."""
-        return (prediction.float() - self._target).square().mean(dim=(1, 2), dtype=torch.float64)
-
-    def columns(self, prediction: Tensor) -> Columns:
-        """Returns loss and PSNR of a prediction and of flat tubes, for each sample."""
-        flat = self._mean.expand_as(self._truth.unflatten(-1, (-1, 3))).flatten(-2)
-        picture = prediction.float()
-        if self._normalised:
-            values = picture.unflatten(-1, (-1, 3))
-            picture = (values * self._deviation + self._mean).flatten(-2)
-        return {
-            "mvm_loss_own": self.error(prediction),
-            "mvm_loss_flat": self.error(torch.zeros_like(flat) if self._normalised else flat),
-            "psnr_model": _decibel(picture, self._truth),
-            "psnr_flat": _decibel(flat, self._truth),
-        }
-
-    def mean_colour_columns(self, colour: Tensor) -> Columns:
-        """Returns loss and PSNR, for raw targets, of tubes of one colour [b, 3] of each sample.
-
-        The colour is the mean of what is visible: the best that needs no place and nothing hidden.
-        """
-        shape = self._truth.unflatten(-1, (-1, 3)).shape
-        picture = colour[:, None, None, :].expand(shape).flatten(-2)
-        return {
-            "mvm_loss_mean_colour": self.error(picture),
-            "psnr_mean_colour": _decibel(picture, self._truth),
-        }
-
-
-def _decibel(picture: Tensor, truth: Tensor) -> Tensor:
-    """Returns the peak signal-to-noise ratio [b] of pictures [b, M, P]."""
-    error = (picture.clamp(0, 1) - truth).square().mean(dim=(1, 2), dtype=torch.float64)
-    return -10 * error.clamp(min=1e-10).log10()
 
 
 # ---- pairs, nothing masked -----------------------------------------------------------------------

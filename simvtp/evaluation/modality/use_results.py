@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.items import Items, weight_column
-from simvtp.evaluation.modality.modality_use import Columns
+from simvtp.evaluation.modality.hidden_tubes import Columns
 from simvtp.runs.results import Protocol, Result
 
 PAIRS = "pairs"  # variant of the figures that need no mask
@@ -33,7 +33,10 @@ GAINS: dict[str, tuple[str, str]] = {
     "psnr_gain": ("psnr_model", "psnr_flat"),
     "mvm_gain_mean_colour": ("mvm_loss_mean_colour", "mvm_loss_own"),
     "psnr_gain_mean_colour": ("psnr_model", "psnr_mean_colour"),
+    "mvm_gain_constant": ("mvm_loss_constant", "mvm_loss_own"),
 }
+# losses of the trivial answer of a target; a model has the first of them that it has at all
+TRIVIAL = ("mvm_loss_mean_colour", "mvm_loss_constant", "mvm_loss_flat")
 
 Values = NDArray[np.float64]
 
@@ -44,7 +47,7 @@ def with_gains(columns: Columns) -> dict[str, Values]:
     Gains are positive where the model makes use of what it was shown: of losses (nat, mean squared
     error) other minus own, of accuracies (points) and PSNR (dB) own minus other.
     `mvm_gain_trivial` is the part of the loss of the trivial answer that the model takes away: of
-    flat tubes for normalised targets, of the mean colour for raw ones.
+    flat tubes for normalised targets, of the mean colour for raw ones, of a constant for others.
     """
     values = {name: column.numpy().astype(np.float64) for name, column in columns.items()}
     gains = {
@@ -52,7 +55,7 @@ def with_gains(columns: Columns) -> dict[str, Values]:
         for gain, (larger, smaller) in GAINS.items()
         if larger in values and smaller in values
     }
-    trivial = values.get("mvm_loss_mean_colour", values.get("mvm_loss_flat"))
+    trivial = next((values[name] for name in TRIVIAL if name in values), None)
     if trivial is not None and "mvm_loss_own" in values:
         # a clip of one colour leaves nothing to predict
         left = np.divide(

@@ -99,7 +99,8 @@ class SimVTP(nn.Module):
         """Returns the outputs of the wanted objectives.
 
         mvm: video_prediction [B, M, P] and video_pixels uint8 [B, M, P] (the objective normalises
-            them); in training, of round(decoder_keep_ratio * M) masked tubes
+            them); in training, of round(decoder_keep_ratio * M) masked tubes; their numbers
+            masked_tubes int64 [B, M] and all tubes, video_tubes uint8 [B, N, P], for other targets
         mlm: word_logits [B, K, W], word_labels [B, K]
         vtc: video_feature [B, D], text_feature [B, D] (pooled, not normalised); temperature_bias
             [1] if it is learned
@@ -168,6 +169,8 @@ class SimVTP(nn.Module):
         return {
             "video_prediction": self.video_decoder(tokens, masks.visible, masked, options),
             "video_pixels": gather_tokens(tubes, masked),
+            "video_tubes": tubes,
+            "masked_tubes": masked,
         }
 
     def _predict_words(
