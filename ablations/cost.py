@@ -9,6 +9,7 @@ matrix products, so minutes are right within a factor of two; ratios between cel
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import (
@@ -19,7 +20,7 @@ from simvtp.config.finetune_config import (
     QATask,
 )
 from simvtp.config.mask_counts import hidden_per_slot
-from simvtp.config.model_config import ModelConfig, SimVTPConfig
+from simvtp.config.model_config import MACConfig, ModelConfig, SimVTPConfig
 from simvtp.config.train_config import TrainConfig
 
 STAGES = ("pretrain", "use", "zero_shot", "finetune", "evaluate")
@@ -93,39 +94,84 @@ def cpu_minutes(experiment: Experiment) -> float:
 
 def pretraining_sample(experiment: Experiment) -> float:
     """Returns the multiply-adds of a forward pass of the objectives that are on."""
-    model, masks = experiment.model, experiment.masks
-    slots, height, width = model.grid
-    units = {"random": 1, "frame": height * width}.get(masks.video_kind, slots)
-    masked = hidden_per_slot(model, masks) * units
-    visible = model.tubes - masked
+    model = experiment.model
+    visible, masked = _tubes(experiment)
     if isinstance(model, SimVTPConfig):
         return _simvtp_sample(experiment, model, visible, masked)
     return _encoder(model, visible) + _text(model) + visible * model.tube_values * model.dim
 
 
+def _tubes(experiment: Experiment) -> tuple[int, int]:
+    """Returns how many tubes of a clip are visible, and how many are masked."""
+    model, masks = experiment.model, experiment.masks
+    slots, height, width = model.grid
+    units = {"random": 1, "frame": height * width}.get(masks.video_kind, slots)
+    masked = hidden_per_slot(model, masks) * units
+    return model.tubes - masked, masked
+
+
 def _simvtp_sample(experiment: Experiment, model: SimVTPConfig, visible: int, masked: int) -> float:
-    wanted = experiment.losses.wanted
+    wanted, runs = experiment.losses.wanted, _simvtp_runs(experiment, model, visible, masked)
     visible = visible if model.mlm_video == "visible" else 0
-    encoded = visible * (1 - model.token_merge_ratio)
-    embedded, seen = (
-        (visible, encoded) if model.contrastive_video == "masked" else (model.tubes, model.tubes)
-    )
-    shared = model.reuse_pair_pass and model.contrastive_text == model.contrastive_video == "masked"
+    embedded = visible if model.contrastive_video == "masked" else model.tubes
     work: float = embedded * model.tube_values * model.dim
-    if {"mvm", "mlm"} & set(wanted) or ("vtm" in wanted and shared):
-        work += _encoder(model, encoded + model.text_length)
-    if "vtc" in wanted or ("vtm" in wanted and model.vtm_negatives == "hard"):
-        work += _encoder(model, seen) + _text(model)
-    if "vtm" in wanted:
-        pairs = (1 if shared else 2) + (model.vtm_directions == "both")
-        work += pairs * _encoder(model, seen + model.text_length)
+    work += sum(run.depth * _block(run.width, model.mlp_ratio, run.tokens) for run in runs)
     if "mvm" in wanted:
         built, width = masked * model.decoder_keep_ratio, model.decoder_dim
-        work += model.decoder_depth * _block(width, model.mlp_ratio, visible + built)
         work += built * width * model.tube_values + visible * model.dim * width
     if "mlm" in wanted:
         work += _word_decoder(experiment, model)
     return work
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """Tokens of a sample that go through `depth` blocks of a width, in one pass of a step."""
+
+    depth: int
+    width: int
+    tokens: float
+
+
+def _simvtp_runs(
+    experiment: Experiment, model: SimVTPConfig, visible: int, masked: int
+) -> list[BlockRun]:
+    """Returns the passes through the encoder, and that through the video decoder."""
+    wanted = experiment.losses.wanted
+    visible = visible if model.mlm_video == "visible" else 0
+    encoded = visible * (1 - model.token_merge_ratio)
+    seen = encoded if model.contrastive_video == "masked" else model.tubes
+    shared = model.reuse_pair_pass and model.contrastive_text == model.contrastive_video == "masked"
+    lengths: list[float] = []
+    if {"mvm", "mlm"} & set(wanted) or ("vtm" in wanted and shared):
+        lengths.append(encoded + model.text_length)
+    if "vtc" in wanted or ("vtm" in wanted and model.vtm_negatives == "hard"):
+        lengths += [seen, model.text_length]
+    if "vtm" in wanted:
+        pairs = (1 if shared else 2) + (model.vtm_directions == "both")
+        lengths += pairs * [seen + model.text_length]
+    runs = [BlockRun(model.depth, model.dim, tokens) for tokens in lengths]
+    if "mvm" in wanted:
+        built = visible + masked * model.decoder_keep_ratio
+        runs.append(BlockRun(model.decoder_depth, model.decoder_dim, built))
+    return runs
+
+
+def kept_values(experiment: Experiment) -> float:
+    """Returns tokens x width x blocks over all passes of a sample of the pre-training.
+
+    The memory of a step is in proportion to it and to the batch: every block keeps the same number
+    of values of a token and a channel for the backward pass, and attention keeps no table.
+    """
+    model = experiment.model
+    visible, masked = _tubes(experiment)
+    runs = [BlockRun(model.depth, model.dim, visible)]
+    match model:
+        case SimVTPConfig():
+            runs = _simvtp_runs(experiment, model, visible, masked)
+        case MACConfig():
+            runs.append(BlockRun(model.text_depth, model.text_width, model.text_length))
+    return sum(run.depth * run.width * run.tokens for run in runs)
 
 
 def _word_decoder(experiment: Experiment, model: SimVTPConfig) -> float:
