@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from simvtp.config.data_config import MANIFEST_DATASETS, OWN_DATASETS, DataConfig
-from simvtp.config.experiment_config import Experiment
+from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.finetune_config import INITIAL, FinetuneConfig
 from simvtp.config.validation import check
 from simvtp.errors import CheckpointError, ConfigError
@@ -25,7 +25,7 @@ def finalise(experiment: Experiment) -> Experiment:
     """
     data = experiment.data
     if data.dataset in MANIFEST_DATASETS:
-        data = _with_manifest(data)
+        data = _with_manifest(data, experiment.runtime)
     elif data.dataset not in OWN_DATASETS:
         data = _with_annotations(data)
     finetune = _with_weights(experiment.finetune)
@@ -34,7 +34,7 @@ def finalise(experiment: Experiment) -> Experiment:
     return experiment
 
 
-def _with_manifest(data: DataConfig) -> DataConfig:
+def _with_manifest(data: DataConfig, runtime: RuntimeConfig) -> DataConfig:
     """Returns the settings with the absolute path and the digest of the manifest."""
     if not data.manifest:
         raise ConfigError(
@@ -55,7 +55,10 @@ def _with_manifest(data: DataConfig) -> DataConfig:
             )
     if not path.is_file():
         raise ConfigError(f"data.manifest={data.manifest}: there is no such file.")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    # Late for start-up time, as above.
+    from simvtp.data.manifest.content_digest import content_digest
+
+    digest = content_digest(path, Path(runtime.cache).expanduser() if runtime.cache else None)
     return dataclasses.replace(data, manifest=str(path.resolve()), manifest_digest=digest)
 
 

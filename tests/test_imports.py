@@ -49,6 +49,7 @@ OWNERS = {
     "submitit": ("sweeps.runner", "sweeps.compat"),
     "decord": ("simvtp.data.video.decord_reader",),
     "av": ("simvtp.data.video", "simvtp.data.prepare", "simvtp.bench.data_path"),
+    "pyarrow": ("simvtp.data.clips", "simvtp.data.manifest"),
     "torchcodec": ("simvtp.data.video",),
     "transformers": (
         *("simvtp.data.text.tokenizer", "simvtp.models.weights.pretrained"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,14 @@ from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.data.benchmarks import BENCHMARKS, open_benchmark
 from simvtp.data.benchmarks.records import Action, Benchmark, Moment, Question
 from simvtp.data.clips import Clip, Manifest
-from simvtp.data.manifest import SPLITS, assign_splits, files_in_several_splits, read_manifest
+from simvtp.data.manifest import (
+    assign_splits,
+    by_split,
+    default_cache,
+    files_in_several_splits,
+    read_manifest,
+    shared_note,
+)
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
 from simvtp.data.shards import index_foreign_shards, is_foreign, read_shards
 from simvtp.errors import ConfigError, DataError
@@ -34,7 +40,7 @@ class Dataset:
     """
 
     name: str
-    splits: dict[str, tuple[Clip, ...]]
+    splits: Mapping[str, Sequence[Clip]]
     variant: str = ""
     notes: tuple[str, ...] = ()
 
@@ -44,9 +50,7 @@ def cache_dir(runtime: RuntimeConfig) -> Path:
 
     It is `runtime.cache`, else $SIMVTP_CACHE, else the user's cache folder.
     """
-    if runtime.cache or os.environ.get("SIMVTP_CACHE"):
-        return Path(runtime.cache or os.environ["SIMVTP_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "simvtp"
+    return Path(runtime.cache).expanduser() if runtime.cache else default_cache()
 
 
 def _shapes(
@@ -74,7 +78,13 @@ def _manifest(
             "data.dataset=manifest needs data.manifest=PATH, a CSV or Parquet file with videoid, "
             "path, caption."
         )
-    manifest = read_manifest(data.manifest, max_placeholder_ratio=data.max_placeholder_ratio)
+    manifest = read_manifest(
+        data.manifest,
+        max_placeholder_ratio=data.max_placeholder_ratio,
+        cache=cache_dir(runtime),
+        say=say,
+        check=check,
+    )
     return Path(data.manifest).stem, manifest
 
 
@@ -135,7 +145,7 @@ def open_dataset(
     clips = (
         manifest.clips if manifest.has_splits else assign_splits(manifest.clips, split_ratios(data))
     )
-    splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
+    splits = by_split(clips)
     for split, members in splits.items():
         if not members:
             remedy = (
@@ -145,7 +155,9 @@ def open_dataset(
                 "change the ratios, add videos, or add a column `split`"
             )
             raise DataError(f"the {split} split of {manifest.path} is empty: {remedy}.")
-    shared = _shared_files(clips) if manifest.has_splits else ()
+    shared: tuple[str, ...] = ()
+    if manifest.has_splits:
+        shared = _shared_files(clips) if manifest.shared is None else manifest.shared
     if say:
         for note in shared:
             say(f"{manifest.path}: {note}")
@@ -178,9 +190,7 @@ def _shared_files(clips: Sequence[Clip]) -> tuple[str, ...]:
     if not shared:
         return ()
     file, splits = next(iter(shared.items()))
-    return (
-        f"{len(shared)} files are in several splits, the first is {file} ({', '.join(splits)})",
-    )
+    return (shared_note(len(shared), f"{file} ({', '.join(splits)})"),)
 
 
 def _open_benchmark(data: DataConfig, say: LogFn | None) -> Dataset:
@@ -201,7 +211,7 @@ def _open_benchmark(data: DataConfig, say: LogFn | None) -> Dataset:
             "experiment was started with."
         )
     clips = (*benchmark.clips, *_uncaptioned(benchmark))
-    splits = {split: tuple(clip for clip in clips if clip.split == split) for split in SPLITS}
+    splits = by_split(clips)
     empty = [split for split, members in splits.items() if not members]
     if empty and benchmark.clips:  # whether a task has what it needs is seen by the task
         raise DataError(f"the {empty[0]} split of {data.dataset} below {data.root} is empty.")

@@ -38,7 +38,7 @@ def throttled_progress(
 ) -> Callable[[str, int, int], None]:
     """Returns report(what, done, total), which logs now and then, and at the end.
 
-    Each report also calls `check`.
+    Each report also calls `check`. A total of 0 is unknown.
     """
     last = time.monotonic()
 
@@ -47,6 +47,6 @@ def throttled_progress(
         check()
         if done == total or time.monotonic() - last > LOG_EVERY_S:
             last = time.monotonic()
-            log(f"{what}: {done} of {total}")
+            log(f"{what}: {done} of {total}" if total else f"{what}: {done}")
 
     return report

@@ -16,7 +16,7 @@ from simvtp.config.experiment_config import Experiment
 from simvtp.config.finetune_config import INITIAL
 from simvtp.config.train_config import TrainConfig
 from simvtp.config.tree import to_dict
-from simvtp.data.clips import Clip
+from simvtp.data.clips import Clip, ClipView
 from simvtp.data.loading.sample_order import SampleOrder, partners
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
@@ -96,7 +96,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
     return []
 
 
-def pretraining_clips(clips: Sequence[Clip], experiment: Experiment) -> tuple[Clip, ...]:
+def pretraining_clips(clips: Sequence[Clip], experiment: Experiment) -> Sequence[Clip]:
     """Returns the training clips that pre-training sees, with the captions that it sees.
 
     With `data.pairing=shuffled` each has the captions of another one of them.
@@ -106,6 +106,8 @@ def pretraining_clips(clips: Sequence[Clip], experiment: Experiment) -> tuple[Cl
     if data.pairing == "own":
         return chosen
     others = partners(len(chosen), seed)
+    if isinstance(chosen, ClipView):
+        return chosen.with_captions_of(others)
     return tuple(
         replace(clip, captions=chosen[other].captions)
         for clip, other in zip(chosen, others.tolist(), strict=True)

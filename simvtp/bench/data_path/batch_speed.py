@@ -17,7 +17,7 @@ from simvtp.config.data_config import DataConfig
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.model_config import ModelConfig
 from simvtp.data.loading.train_loader import TrainLoader
-from simvtp.data.manifest import read_manifest
+from simvtp.data.manifest import by_split, read_manifest
 from simvtp.data.shards import is_shards
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -171,8 +171,9 @@ def _loader(
     copies: int,
 ) -> TrainLoader:
     manifest = read_manifest(source.path)
-    clips = [clip for clip in manifest.clips if not manifest.has_splits or clip.split == "train"]
-    clips *= copies if is_shards(Path(source.path)) else 1
+    clips = by_split(manifest.clips)["train"] if manifest.has_splits else manifest.clips
+    if copies > 1 and is_shards(Path(source.path)):
+        clips = [*clips] * copies
     runtime = RuntimeConfig(workers=workers, device="cpu")
     return TrainLoader(
         clips,

@@ -16,6 +16,12 @@ from simvtp.runs.provenance import capture, without_credentials
 
 def conditions(device: torch.device) -> list[str]:
     """Returns a Markdown table of command, commit, machine and date."""
+    rows = condition_rows(device)
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
+
+
+def condition_rows(device: torch.device) -> dict[str, str]:
+    """Returns command, commit, machine and date."""
     known = capture()
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -23,21 +29,18 @@ def conditions(device: torch.device) -> list[str]:
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     commit = (known.commit or known.note) + (" with uncommitted changes" if known.dirty else "")
     transformers = known.packages.get("transformers", "—")
-    rows = [
-        ("command", f"`python -m simvtp {without_credentials(' '.join(sys.argv[1:]))}`"),
-        ("commit", commit),
-        (
-            "machine",
-            f"{gpu}{cores}; {torch.get_num_threads()} torch threads, OMP_NUM_THREADS {threads}",
+    return {
+        "command": f"`python -m simvtp {without_credentials(' '.join(sys.argv[1:]))}`",
+        "commit": commit,
+        "machine": (
+            f"{gpu}{cores}; {torch.get_num_threads()} torch threads, OMP_NUM_THREADS {threads}"
         ),
-        ("load average at the end (1, 5, 15 minutes)", load),
-        (
-            "software",
-            f"Python {known.python}, torch {torch.__version__}, transformers {transformers}",
+        "load average at the end (1, 5, 15 minutes)": load,
+        "software": (
+            f"Python {known.python}, torch {torch.__version__}, transformers {transformers}"
         ),
-        ("date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
-    ]
-    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
 
 
 def step_page(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,11 +30,13 @@ class ChunkJob:
     Attributes:
         numbers: numbers of the samples, consecutive.
         buffer: number of the buffer that receives their pixels.
+        candidates: numbers of clips, see `ChunkPipeline`.
         quarantined: clips that must not be decoded any more, because they have ended a worker.
     """
 
     numbers: range
     buffer: int
+    candidates: np.ndarray
     quarantined: frozenset[int]
 
 
@@ -89,6 +91,11 @@ class _BufferedTask:
         return self.task(job, self.buffers[job.buffer], watchdog)
 
 
+def _themselves(numbers: range) -> np.ndarray:
+    """Returns samples that are the numbers of their clips."""
+    return np.array(numbers)
+
+
 class ChunkPipeline:
     """Fills buffers ahead of time, in order, in worker processes, and survives workers that die.
 
@@ -99,6 +106,7 @@ class ChunkPipeline:
         buffer_bytes: size of a chunk's pixels.
         workers: number of processes; 0 works in this one, without a time-out.
         timeout_s: limit of one decode.
+        candidates: returns the clips of some samples, int64, in the order in which they are tried.
 
     Attributes:
         quarantined: {clip: reason} of clips that have ended a worker.
@@ -107,11 +115,18 @@ class ChunkPipeline:
         ConfigError: `workers` is negative.
     """
 
-    def __init__(self, task: ChunkTask, buffer_bytes: int, workers: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        task: ChunkTask,
+        buffer_bytes: int,
+        workers: int,
+        timeout_s: float,
+        candidates: Callable[[range], np.ndarray] = _themselves,
+    ) -> None:
         if workers < 0:
             raise ConfigError(f"workers={workers}: must be 0 (decode in this process) or more.")
         self.quarantined: dict[int, str] = {}
-        self._timeout_s = timeout_s
+        self._timeout_s, self._candidates = timeout_s, candidates
         self._count = workers
         if workers == 0:
             self._buffers: list[Any] = [np.empty(buffer_bytes, np.uint8)]
@@ -169,7 +184,12 @@ class ChunkPipeline:
         workers[position % self._count].send(self._job(position, numbers))
 
     def _job(self, position: int, numbers: range) -> ChunkJob:
-        return ChunkJob(numbers, position % len(self._buffers), frozenset(self.quarantined))
+        return ChunkJob(
+            numbers,
+            position % len(self._buffers),
+            self._candidates(numbers),
+            frozenset(self.quarantined),
+        )
 
     def _receive(self, workers: list[DecodeWorker], sent: deque[tuple[int, range]]) -> ChunkResult:
         """Returns the answer to the oldest job; replaces its worker as often as clips end it."""

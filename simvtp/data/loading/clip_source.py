@@ -6,6 +6,7 @@ Both give the same bytes.
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,12 @@ import numpy as np
 from simvtp.config.data_config import DataConfig
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.model_config import ModelConfig
-from simvtp.data.clips import Clip
+from simvtp.data.clips import Clip, ClipView, shared_columns
 from simvtp.data.datasets import cache_dir
 from simvtp.data.loading.frame_cache.build_cache import open_cache
 from simvtp.data.loading.frame_cache.decoded_cache import DecodedCache
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
-from simvtp.data.video.decode_workers import DecodeWatchdog, SharedTexts
+from simvtp.data.video.decode_workers import DecodeWatchdog
 from simvtp.data.video.readers import fit_short_side, get_reader, part_range, probe, read_frames
 from simvtp.data.video.video_reader import Reader, VideoInfo
 
@@ -31,6 +32,8 @@ CACHE_FROM = 64  # clips; fewer are decoded each time, and leave no cache behind
 # pixels (frames x size x size) up to which a cached sample costs less than handing it between
 # processes
 SMALL_CLIP = 250_000
+# sizes of films that a process keeps; a film that it meets again later is opened again
+KEPT_INFOS = 1024
 
 
 @dataclass
@@ -38,28 +41,23 @@ class ClipSource:
     """Reads frames of clips. Picklable: workers receive a copy.
 
     Attributes:
-        paths: of the clips.
+        clips: paths, parts and measures, which all processes share.
         side: short side at which frames are read; smaller videos are not enlarged.
-        parts: float64 [clips, 2], start and end in seconds, NaN = the video's own; None = whole
-            videos.
-        measured: float64 [clips, 4]: frames, frames per second, height, width; None = each file is
-            opened to learn them.
     """
 
-    paths: SharedTexts
+    clips: ClipView
     reader: Reader
     side: int
     cache: DecodedCache | None = None
-    parts: np.ndarray | None = None
-    measured: np.ndarray | None = None
-    _infos: dict[int, VideoInfo] = field(default_factory=dict, repr=False)  # of this process
+    # of the films that this process met last
+    _infos: OrderedDict[int, VideoInfo] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_infos": {}}
+        return {**self.__dict__, "_infos": OrderedDict()}
 
     def path(self, clip: int) -> Path:
         """Returns the path of a clip."""
-        return Path(self.paths[clip])
+        return self.clips.path(clip)
 
     def read(
         self,
@@ -91,19 +89,22 @@ class ClipSource:
             )
 
     def _info(self, clip: int, watchdog: DecodeWatchdog) -> VideoInfo:
-        if self.measured is not None:
-            frames, fps, height, width = self.measured[clip].tolist()
-            return VideoInfo(int(frames), fps, int(height), int(width))
-        if clip not in self._infos:
+        measured = self.clips.measured(clip)
+        if measured is not None:
+            return VideoInfo(*measured)
+        info = self._infos.get(clip)
+        if info is None:
             with watchdog.decoding(clip):
-                self._infos[clip] = probe(self.path(clip), self.reader)
-        return self._infos[clip]
+                info = self._infos[clip] = probe(self.path(clip), self.reader)
+            if len(self._infos) > KEPT_INFOS:
+                self._infos.popitem(last=False)
+        return info
 
     def _part(self, clip: int, info: VideoInfo) -> tuple[int, int]:
         """Returns the first frame of the clip, and the one after its last."""
-        if self.parts is None:
+        start, end = self.clips.part(clip)
+        if start is None and end is None:
             return 0, info.frames
-        start, end = (None if np.isnan(s) else float(s) for s in self.parts[clip])
         return part_range(self.path(clip), self.reader, info, start, end)
 
 
@@ -122,27 +123,24 @@ def open_source(
     CACHE_FROM clips or more.
     """
     reader = reader or get_reader(data.reader)
+    places = clips.places() if isinstance(clips, ClipView) else ClipView(shared_columns(clips))
     cache = None
-    parts = _parts_of(clips)
     # The cache holds whole videos.
-    if runtime.decoded_cache and len(clips) >= CACHE_FROM and parts is None:
+    if runtime.decoded_cache and len(clips) >= CACHE_FROM and not has_parts(places):
         folder = cache_dir(runtime) / "decoded"
         progress = throttled_progress(say or log.info, check)
-        paths = [clip.path for clip in clips]
+        paths = [places.path(number) for number in range(len(places))]
         cache = open_cache(
             paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check
         )
-    known = [clip.measured for clip in clips if clip.measured is not None]
-    measured = np.array(known, np.float64) if len(known) == len(clips) else None
-    return ClipSource(
-        SharedTexts([str(clip.path) for clip in clips]), reader, side, cache, parts, measured
+    return ClipSource(places, reader, side, cache)
+
+
+def has_parts(clips: ClipView) -> bool:
+    """Returns whether any clip is a part of its video."""
+    return clips.columns.has_parts and any(
+        clips.part(number) != (None, None) for number in range(len(clips))
     )
-
-
-def _parts_of(clips: Sequence[Clip]) -> np.ndarray | None:
-    if all(clip.start_s is None and clip.end_s is None for clip in clips):
-        return None
-    return np.array([(clip.start_s, clip.end_s) for clip in clips], np.float64)  # None becomes NaN
 
 
 def processes_for(runtime: RuntimeConfig, source: ClipSource, model: ModelConfig) -> int:

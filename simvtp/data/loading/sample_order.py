@@ -16,6 +16,7 @@ samples stays.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -120,3 +121,41 @@ class SampleOrder:
         step, within = divmod(number, self.batch_size)
         epoch, batch = divmod(step // self.repeat, self.steps_per_epoch)
         return epoch, batch * self.batch_size + within
+
+
+class ClipTurns:
+    """Clips whose turn it is at a sample number, and those that stand in for them.
+
+    The order of an epoch takes 4 bytes a clip. It lies in the main process alone, which says with
+    each job which clips are meant, so that workers keep nothing for each clip.
+
+    Args:
+        order: of the samples.
+        tries: clips that a sample may have to try.
+    """
+
+    KEPT = 2  # epochs: workers are ahead of the batch that is asked for
+
+    def __init__(self, order: SampleOrder, tries: int) -> None:
+        self._order, self._tries = order, min(tries, order.clips)
+        self._epochs: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def candidates(self, numbers: range) -> np.ndarray:
+        """Returns int64 [len(numbers) + tries - 1] for consecutive samples of one step.
+
+        Sample i tries entries i, i + 1, ..., i + tries - 1.
+        """
+        epoch, position = self._order.epoch_position(numbers[0])
+        places = position + np.arange(len(numbers) + self._tries - 1)
+        return self._clips(epoch)[places % self._order.clips].astype(np.int64)
+
+    def _clips(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            while len(self._epochs) >= self.KEPT:
+                self._epochs.popitem(last=False)
+            order = self._order
+            kind = np.int32 if order.clips < 2**31 else np.int64
+            self._epochs[epoch] = epoch_order(order.clips, order.seed, epoch, order.stage).astype(
+                kind
+            )
+        return self._epochs[epoch]

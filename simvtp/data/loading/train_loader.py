@@ -35,7 +35,7 @@ from simvtp.data.loading.chunk_pipeline import (
 )
 from simvtp.data.loading.clip_source import ClipSource, open_source, processes_for
 from simvtp.data.loading.corrupt_clips import JUDGED_FROM, CorruptClips, Counters
-from simvtp.data.loading.sample_order import SampleOrder, epoch_order, sample_draws, uniforms
+from simvtp.data.loading.sample_order import ClipTurns, SampleOrder, sample_draws, uniforms
 from simvtp.data.loading.sampling import STILL, Window, part_indices, train_indices
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer, encode_captions
@@ -53,7 +53,7 @@ TRIES = 50  # clips in a row that may fail before a sample is given up
 Annotate = Callable[[Sequence[int], Sequence[int]], tuple[TokenBatch, Tensor | None]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainChunks:
     """Task of a worker: makes some samples of a step and their repeats in the next ones.
 
@@ -76,38 +76,33 @@ class TrainChunks:
     augment: Augment
     window: Window = "tight"
 
-    def __post_init__(self) -> None:
-        self._epoch = -1
-        self._clips = np.empty(0, np.int64)  # in the order of that epoch
-
     def __call__(self, job: ChunkJob, buffer: Any, watchdog: DecodeWatchdog) -> ChunkResult:
         repeat = self.order.repeat
         pixels = clips_view(buffer, len(job.numbers) * repeat, self.model)
         result = ChunkResult(np.empty(len(job.numbers), np.int64))
         for row, number in enumerate(job.numbers):
             samples = pixels[row * repeat : (row + 1) * repeat]
-            result.clips[row] = self._fill(samples, number, job.quarantined, result, watchdog)
+            clips = job.candidates[row : row + min(TRIES, self.order.clips)].tolist()
+            result.clips[row] = self._fill(
+                samples, number, clips, job.quarantined, result, watchdog
+            )
         return result
 
     def _fill(
         self,
         samples: np.ndarray,
         number: int,
+        clips: Sequence[int],
         quarantined: frozenset[int],
         result: ChunkResult,
         watchdog: DecodeWatchdog,
     ) -> int:
         """Fills in a sample with its repeats and returns its clip.
 
-        It is the clip whose turn it is, or the next one in the epoch's order that decodes.
+        It is the clip whose turn it is, or the next one in the epoch's order that decodes: the
+        first of `clips` that does.
         """
-        epoch, position = self.order.epoch_position(number)
-        if self._epoch != epoch:
-            self._epoch = epoch
-            self._clips = epoch_order(self.order.clips, self.order.seed, epoch, self.order.stage)
-        tries = min(TRIES, self.order.clips)
-        for attempt in range(tries):
-            clip = int(self._clips[(position + attempt) % self.order.clips])
+        for attempt, clip in enumerate(clips):
             if clip in quarantined:
                 result.failures.append(ClipFailure(clip, ""))
                 continue
@@ -125,7 +120,7 @@ class TrainChunks:
             result.replaced += len(samples) if attempt else 0
             return clip
         last = result.failures[-1].reason or self.source.path(clip)
-        raise DataError(f"{tries} clips in a row do not decode; the last: {last}")
+        raise DataError(f"{len(clips)} clips in a row do not decode; the last: {last}")
 
     def _indices(self, n_frames: int, number: int) -> np.ndarray:
         """Returns the frames of sample `number` of a clip with `n_frames`."""
@@ -205,6 +200,7 @@ class TrainLoader:
         self._model = model
         self._annotate = annotate or self._draw_captions
         self._order = SampleOrder(len(clips), batch_size, seed, stage, rank, world, data.repeat)
+        self._turns = ClipTurns(self._order, TRIES)
         crop = train_crop or data.train_crop
         side = transforms.read_side(model.image_size, crop)
         source = open_source(clips, data, runtime, side, reader, say, check)
@@ -246,6 +242,7 @@ class TrainLoader:
             length * repeat * clip_bytes(self._model),
             self._workers,
             self._timeout_s,
+            self._turns.candidates,
         )
         # The first of the steps that share their clips with this one.
         group_start = start_step - start_step % repeat

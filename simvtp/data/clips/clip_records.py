@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,20 +62,23 @@ class Manifest:
     """The content of a manifest.
 
     Attributes:
-        clips: captioned videos only, in the order in which their ids first appear.
+        clips: captioned videos only, in the order in which their ids first appear; of a table a
+            view of columns in a file (`ClipView`).
         has_splits: it says itself which clip is in which split.
         empty_captions: rows that were left out because their caption is empty.
         uncaptioned: ids of the videos that were left out because no caption was left.
         conflicts: ids that stand for several paths or splits, where they are collected.
         source: of shards that were made from a benchmark, and of a benchmark itself.
         rows: of the table that was read, if it is one.
+        shared: notes on files that are in several splits, where they were looked for.
     """
 
     path: Path
-    clips: tuple[Clip, ...]
+    clips: Sequence[Clip]
     has_splits: bool
     empty_captions: int
     uncaptioned: tuple[str, ...]
     conflicts: tuple[str, ...] = ()
     source: BenchmarkOrigin | None = None
     rows: TableRows | None = None
+    shared: tuple[str, ...] | None = None
