@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,11 +18,14 @@ from simvtp.errors import UserError
 from simvtp.runs.run_records import RunState
 from sweeps.cli.script_parser import ScriptParser, columns
 from sweeps.monitor.displays import sweep_table
-from sweeps.monitor.overview import Overview, StatusRow, find_sweeps, survey
+from sweeps.monitor.overview import Overview, StatusRow, SweepFolder, find_sweeps, survey
 from sweeps.monitor.point_state import failure_log
 from sweeps.monitor.point_view import WAITING, number_columns
 from sweeps.monitor.text_streams import tolerate_encodings
 from sweeps.runner.slurm_queue import SlurmQueue
+
+if TYPE_CHECKING:
+    from sweeps.monitor.comparison_state import RecordedComparisons
 
 EXAMPLES = """\
 examples:
@@ -32,6 +35,7 @@ examples:
   python sweeps/status.py --watch              drawn again every 5 seconds; Ctrl-C leaves
   python sweeps/status.py --json | jq '.sweeps[].points[] | select(.state == "failed") | .log'
 
+Of a sweep that adds seeds until its comparisons are decided, it shows which ones are.
 The column `best` shows the value of the sweep's table for a finished point, and the best validation
 value so far (val) for a running one.
 Exit status: 0 (whatever the state of the sweeps), 2 bad input."""
@@ -98,8 +102,14 @@ def _overviews(args: argparse.Namespace, queue: SlurmQueue) -> list[Overview]:
     found = [survey(sweep, queue) for sweep in find_sweeps(args.root, args.sweeps)]
     if args.sweeps or args.all:
         return found
-    unfinished = [some for some in found if not some.finished or some.controller]
+    unfinished = [some for some in found if not _is_finished(some) or some.controller]
     return unfinished or found[-1:]
+
+
+def _is_finished(overview: Overview) -> bool:
+    """Returns whether nothing is left to run and nothing to decide."""
+    comparisons = _comparisons(overview.sweep) if overview.finished else None
+    return overview.finished and not (comparisons and comparisons.is_open)
 
 
 def _page(args: argparse.Namespace, queue: SlurmQueue) -> str:
@@ -142,7 +152,18 @@ def _text(overview: Overview, every_failure: bool) -> str:
             f"... and {len(failed) - len(shown)} more failed points: --all shows the end of each "
             "log."
         )
-    return "\n".join([*parts, overview.summary()])
+    comparisons = _comparisons(overview.sweep)
+    return "\n".join([*parts, *(comparisons.lines if comparisons else ()), overview.summary()])
+
+
+def _comparisons(sweep: SweepFolder) -> RecordedComparisons | None:
+    """Returns the comparisons of a sweep that adds seeds until they are decided; else None."""
+    if not sweep.plan.values.get("until_decided"):
+        return None
+    # imported late: a sweep without the rule needs no scipy
+    from sweeps.monitor.comparison_state import recorded_comparisons
+
+    return recorded_comparisons(sweep)
 
 
 def _cells(row: StatusRow, kind: str) -> dict[str, str]:
@@ -178,7 +199,8 @@ def _failure(row: StatusRow) -> str:
 
 def _as_json(overview: Overview) -> dict[str, Any]:
     sweep = overview.sweep
-    return {
+    comparisons = _comparisons(sweep)
+    facts = {
         "sweep_id": sweep.sweep_id,
         "ablation": sweep.ablation,
         "folder": str(sweep.folder),
@@ -189,6 +211,7 @@ def _as_json(overview: Overview) -> dict[str, Any]:
         "cpu_hours": overview.cpu_hours,
         "points": [_point_as_json(row) for row in overview.rows],
     }
+    return facts | ({"until_decided": comparisons.to_dict()} if comparisons else {})
 
 
 def _point_as_json(row: StatusRow) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -58,6 +58,8 @@ def sequential_p_value(looks: Sequence[int], p_values: Sequence[float]) -> float
         looks: all looks of the plan.
         p_values: of the t test at the first looks, as far as they were made.
     """
+    from scipy import optimize  # late: a sweep needs no p-value, and starts sooner without it
+
     found = np.asarray(p_values, dtype=float)
 
     def rejects(log_error: float) -> bool:

@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablations.design import Ablation
-from ablations.search import Search
 from simvtp import tracking
 from simvtp.console import log_to_terminal
 from simvtp.errors import UserError
@@ -34,7 +32,7 @@ from sweeps.monitor.point_state import ALIVE, GIVEN_UP, last_lines
 from sweeps.monitor.text_streams import tolerate_encodings
 from sweeps.runner import JobOptions, require_executor
 from sweeps.runner.job import ENTRY
-from sweeps.study import SweepComparison, comparison_of, sweep_folder
+from sweeps.study import Definition, SweepComparison, comparison_of, sweep_folder
 
 TRACK_EVERY_S = 20.0  # how often the parent run is updated while points end
 BACKGROUND_S = 4.0  # a controller in the background that has not failed by then counts as running
@@ -89,7 +87,7 @@ def _plan_power(comparison: SweepComparison, args: argparse.Namespace) -> int:
 
 
 def _run(
-    definition: Ablation | Search,
+    definition: Definition,
     comparison: SweepComparison,
     selected: set[str] | None,
     args: argparse.Namespace,
@@ -200,6 +198,9 @@ def _print_summary(comparison: SweepComparison, done: SweepSummary) -> None:
         state = str(outcome.state.state)
         rows.append((outcome.point.name, *_value_cells(outcome, is_error), state))
     print(f"\n{comparison.title}\n{columns(rows, right=(1, 2, 3))}")
+    notes = comparison.notes()
+    if notes:
+        print("\n" + "\n".join(notes))
     failed = [
         outcome
         for outcome in done.unfinished

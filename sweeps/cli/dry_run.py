@@ -39,9 +39,7 @@ def dry_run(
     states = {point.fingerprint: state_of(point.run_dir, queue) for point in points}
     chosen = [p for p in points if selected is None or p.fingerprint in selected]
     waiting = [p for p in chosen if _would_start(states[p.fingerprint], args.retry)]
-    starts = len(waiting)
-    if comparison.proposes:
-        starts += max(0, comparison.size - len(points))
+    starts = len(waiting) + comparison.unknown_points(len(points))
     print(comparison.heading(len(points)))
     dataset = comparison.recorded_plan()["dataset"]
     print(
@@ -49,6 +47,9 @@ def dry_run(
         f"sweep directory {sweep_folder(comparison)}\n"
     )
     print(_table(points, states, {point.fingerprint for point in chosen}))
+    notes = comparison.notes()
+    if notes:
+        print("\n" + "\n".join(notes))
     counts = Counter(str(state.state) for state in states.values())
     found = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
     print(

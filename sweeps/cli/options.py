@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from ablations.design import Ablation, Point
-from ablations.search import Search
+from ablations.evidence.stopping_rule import seeds_of_rule
+from ablations.evidence.until_decided import UntilDecided
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override, replace_key
 from simvtp.config.recipes import get_recipe
 from simvtp.errors import ConfigError
-from sweeps.cli.sweep_parser import SweepScript
+from sweeps.cli.sweep_parser import MOST_SEEDS, SweepScript
 from sweeps.monitor.overview import same_value
 from sweeps.runner import JobOptions
 from sweeps.runner.job import ENTRY
-from sweeps.study import SweepComparison, comparison_of
+from sweeps.study import Definition, SweepComparison, comparison_of
 
 CONTINUATIONS = {"slurm": 3, "local": 0, "debug": 0}  # default of --continue
 
 
-def make_comparison(sweep: SweepScript, args: argparse.Namespace) -> Ablation | Search:
-    """Returns the grid or search that the options describe.
+def make_comparison(sweep: SweepScript, args: argparse.Namespace) -> Definition:
+    """Returns the grid, with or without a stopping rule, or the search of the options.
 
     Raises:
         ConfigError: the options make no sense.
@@ -38,9 +39,36 @@ def make_comparison(sweep: SweepScript, args: argparse.Namespace) -> Ablation | 
     values = {argument: value for argument, value in given.items() if value}
     if not sweep.search:
         values["full"] = args.full_grid
-    definition = sweep.build(base, seeds=args.seeds, **values)
+    margin = None if sweep.search else _margin(args)
+    seeds = args.seeds
+    if margin is not None:
+        seeds = seeds_of_rule(args.seeds, args.max_seeds or MOST_SEEDS)
+    definition = sweep.build(base, seeds=seeds, **values)
     _check_settings(sweep, args.settings, comparison_of(definition).varied_keys)
+    if margin is not None and isinstance(definition, Ablation):
+        first = len(dict.fromkeys(args.seeds))
+        return UntilDecided(definition, margin, first, args.seed_block or 1)
     return definition
+
+
+def _margin(args: argparse.Namespace) -> float | None:
+    """Returns the margin of --until-decided; None without that option.
+
+    Raises:
+        ConfigError: options that do not go with it, or that need it.
+    """
+    margin: float | None = args.until_decided
+    for flag, given in (("--max-seeds", args.max_seeds), ("--seed-block", args.seed_block)):
+        if given is not None and margin is None:
+            raise ConfigError(f"{flag} belongs to --until-decided MARGIN: give both or neither.")
+    if margin is not None and args.only:
+        raise ConfigError(
+            "--only does not go with --until-decided, whose error rate is that of all cells: "
+            "choose the cells by the options of the axes."
+        )
+    if args.pilot_sd is not None and args.plan_power is None:
+        raise ConfigError("--pilot-sd belongs to --plan-power MARGIN: give both or neither.")
+    return margin
 
 
 def _check_settings(sweep: SweepScript, settings: Sequence[str], varied: frozenset[str]) -> None:

@@ -24,6 +24,7 @@ PROFILED = (
     "executor", "parallel", "gpus", "tasks", "cpus", "time", "continuations", "setup",
     "partition", "account", "qos", "constraint", "nodes", "mem", "signal", "srun", "sbatch",
 )  # fmt: skip
+MOST_SEEDS = 20  # default of --max-seeds
 DASHED_VALUES = ("--srun", "--sbatch")
 SLURM_NAMES = (
     ("partition", "partition"),
@@ -195,7 +196,28 @@ def _add_selection(group: Group, sweep: SweepScript) -> None:
 
 
 def _add_evidence(group: Group) -> None:
+    how = group.add_mutually_exclusive_group()
+    how.add_argument(
+        "--until-decided",
+        type=positive_number,
+        metavar="MARGIN",
+        help="add seeds, after those of --seeds (at least 3), only to cells that are neither "
+        "different from the baseline nor equivalent to it within MARGIN points of the table's "
+        "metric; the error rate of 5 %% holds whenever a cell stops (docs/seeds.md)",
+    )
     group.add_argument(
+        "--max-seeds",
+        type=positive_int,
+        metavar="N",
+        help=f"most seeds of a cell with --until-decided (default: {MOST_SEEDS})",
+    )
+    group.add_argument(
+        "--seed-block",
+        type=positive_int,
+        metavar="N",
+        help="seeds that are added at a time with --until-decided (default: 1)",
+    )
+    how.add_argument(
         "--plan-power",
         type=positive_number,
         metavar="MARGIN",

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ablations.design import Ablation
-from ablations.search import Search
 from simvtp.runs.atomic_files import read_json
 from sweeps.engine.budget import Budget
 from sweeps.engine.reconciler import Reconciler
@@ -27,7 +25,7 @@ from sweeps.monitor.displays import make_display
 from sweeps.runner import JobOptions, make_executor
 from sweeps.runner.code_snapshot import take_snapshot
 from sweeps.runner.slurm_queue import SlurmQueue
-from sweeps.study import comparison_of, sweep_folder
+from sweeps.study import Definition, comparison_of, sweep_folder
 from sweeps.study.comparison import PLAN, SweepComparison
 
 
@@ -36,7 +34,7 @@ def _nothing() -> None:
 
 
 def run_sweep(
-    definition: Ablation | Search,
+    definition: Definition,
     options: JobOptions,
     *,
     retry: bool = False,
@@ -52,7 +50,7 @@ def run_sweep(
     """Runs a sweep: a grid until every selected point has finished, a search until it is complete.
 
     Args:
-        definition: the grid or search.
+        definition: the grid, with or without a stopping rule, or the search.
         options: how its jobs are run.
         retry: also run points again that failed or were cancelled earlier. (Stopped and killed ones
             always continue.)

@@ -16,14 +16,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.design import Ablation
-from ablations.search import Search
-from sweeps.study.comparison import Study, SweepComparison, comparison_of, sweep_folder
+from sweeps.study.comparison import (
+    Definition,
+    Study,
+    SweepComparison,
+    comparison_of,
+    sweep_folder,
+)
 from sweeps.study.grid import GridStudy
 from sweeps.study.journal_file import repair_journal
 from sweeps.study.search_study import SearchStudy
 
 __all__ = [
+    "Definition",
     "GridStudy",
     "SearchStudy",
     "Study",
@@ -36,9 +41,9 @@ __all__ = [
 
 
 def open_study(
-    path: Path, definition: Ablation | Search, recorded: Sequence[Mapping[str, Any]] = ()
+    path: Path, definition: Definition, recorded: Sequence[Mapping[str, Any]] = ()
 ) -> Study:
-    """Opens or creates the study of a grid or of a search.
+    """Opens or creates the study of a sweep.
 
     Args:
         path: its journal.

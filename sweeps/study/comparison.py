@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ablations.design import Ablation, Point
+from ablations.evidence.until_decided import UntilDecided
 from ablations.search import Search
 from simvtp.config.experiment_config import Experiment
 from simvtp.runs.atomic_files import read_json
+from sweeps.monitor.comparison_state import comparison_lines, read_comparisons, read_outcome
 from sweeps.study.grid import GridStudy
 from sweeps.study.search_study import SearchStudy
+from sweeps.study.sequential_study import SequentialStudy
 from sweeps.study.trials import Trials
 
 PLAN = "plan.json"
 CONCURRENT_PROPOSALS = 8  # points of a search on a cluster, if --parallel is not given
 
 Study = Trials[Point]
+Definition = Ablation | UntilDecided | Search
 
 
 class SweepComparison(Protocol):
-    """A comparison of experiments whose points are given (grid) or proposed (search).
+    """A comparison of experiments whose points are given (grid) or become known one by one.
+
+    They become known in a search, and in a grid whose seeds are added until it is decided.
 
     Attributes:
         name: of the ablation.
@@ -32,7 +38,7 @@ class SweepComparison(Protocol):
         metric: tracked name of the main value.
         metric_label: its name for people.
         metrics: tracked names of all values that the study needs of a finished point.
-        proposes: points are proposed one after the other.
+        proposes: points become known while it runs.
         prunes: running points may be pruned.
     """
 
@@ -57,7 +63,7 @@ class SweepComparison(Protocol):
 
     @property
     def size(self) -> int:
-        """Number of points in the end."""
+        """Number of points in the end, or at most."""
 
     @property
     def varied_keys(self) -> frozenset[str]:
@@ -85,8 +91,14 @@ class SweepComparison(Protocol):
     def heading(self, known: int) -> str:
         """Returns the first line of a dry run, given how many points are known."""
 
+    def unknown_points(self, known: int) -> int:
+        """Returns how many points more will certainly be run, given how many are known."""
 
-def sweep_folder(comparison: SweepComparison | Ablation | Search) -> Path:
+    def notes(self) -> tuple[str, ...]:
+        """Returns what else people should know of its state, a line each."""
+
+
+def sweep_folder(comparison: SweepComparison | Definition) -> Path:
     """Returns `<runtime.root>/sweeps/<sweep id>`."""
     return Path(comparison.base.runtime.root) / "sweeps" / comparison.sweep_id
 
@@ -169,6 +181,52 @@ class GridComparison(_Named):
         seeds = ", ".join(map(str, self._grid.seeds))
         return f"{self.sweep_id}: {self.title}, {sizes} cells, seeds {seeds}"
 
+    def unknown_points(self, known: int) -> int:
+        return 0
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+
+class SequentialComparison(GridComparison):
+    """A grid whose seeds are added until each comparison is decided."""
+
+    proposes = True
+
+    def __init__(self, definition: UntilDecided) -> None:
+        super().__init__(definition.grid)
+        self._sequential = definition
+
+    @property
+    def sweep_id(self) -> str:
+        return self._sequential.sweep_id
+
+    def open_study(self, path: Path, recorded: Sequence[Mapping[str, Any]] = ()) -> Study:
+        return SequentialStudy(path, self._sequential, recorded)
+
+    def plan(self, points: Sequence[Point]) -> dict[str, Any]:
+        return self._sequential.plan(points)
+
+    def known_points(self) -> tuple[Point, ...]:
+        """Returns the points that the finished runs ask for now."""
+        made = self._sequential
+        return made.wanted(made.decisions(lambda point: read_outcome(point, self.metric)))
+
+    def recorded_plan(self) -> dict[str, Any]:
+        """Returns plan.json with the points planned so far, else a plan with those of now."""
+        path = sweep_folder(self) / PLAN
+        return dict(read_json(path)) if path.exists() else self.plan(self.known_points())
+
+    def heading(self, known: int) -> str:
+        cells = len(self._sequential.cells)
+        return f"{self.sweep_id}: {self.title}, {cells} cells, {known} of at most {self.size} runs"
+
+    def notes(self) -> tuple[str, ...]:
+        rule = self._sequential.rule
+        return tuple(
+            comparison_lines(rule, read_comparisons(rule, self._grid.points(), self.metric))
+        )
+
 
 class SearchComparison(_Named):
     """A search: points are proposed until there are `trials` of them."""
@@ -221,16 +279,27 @@ class SearchComparison(_Named):
     def heading(self, known: int) -> str:
         return f"{self.sweep_id}: {self.title}, {self.size} points, {known} proposed so far"
 
+    def unknown_points(self, known: int) -> int:
+        return max(0, self.size - known)
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
 
 @singledispatch
-def comparison_of(definition: Ablation | Search) -> SweepComparison:
-    """Returns the comparison of a grid or a search."""
+def comparison_of(definition: Definition) -> SweepComparison:
+    """Returns the comparison of a grid, a grid with a stopping rule, or a search."""
     raise TypeError(f"neither a grid nor a search: {definition!r}")
 
 
 @comparison_of.register
 def _(definition: Ablation) -> SweepComparison:
     return GridComparison(definition)
+
+
+@comparison_of.register
+def _(definition: UntilDecided) -> SweepComparison:
+    return SequentialComparison(definition)
 
 
 @comparison_of.register

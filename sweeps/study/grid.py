@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,28 @@ class GridStudy(Trials[P]):
     """Study of a grid: each given point is run once."""
 
     def __init__(
-        self, path: Path, sweep_id: str, points: Sequence[P], label: str = "figure"
+        self,
+        path: Path,
+        sweep_id: str,
+        points: Sequence[P],
+        label: str = "figure",
+        known: Collection[str] | None = None,
     ) -> None:
-        """Opens or creates the study at `path`; enqueues nothing yet."""
+        """Opens or creates the study; enqueues nothing yet.
+
+        Args:
+            path: its journal.
+            sweep_id: its name.
+            points: all that the grid may have.
+            label: name of the metric.
+            known: fingerprints of the points that are to be run as far as is known; None = all.
+        """
         super().__init__(path, sweep_id, ["maximize"], [label], optuna.pruners.NopPruner())
-        self._points = {point.fingerprint: point for point in points}
+        self._points = {
+            point.fingerprint: point
+            for point in points
+            if known is None or point.fingerprint in known
+        }
         self._distributions = _grid_distributions([self._params(point) for point in points])
         self._load_trials()
 
