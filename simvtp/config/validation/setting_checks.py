@@ -33,6 +33,7 @@ from simvtp.config.model_config import (
 )
 from simvtp.config.train_config import TrainConfig
 from simvtp.config.tree import flatten, read_value, setting_types
+from simvtp.config.validation.setting_ranges import check_ranges
 from simvtp.errors import ConfigError
 
 MOST_SEGMENTS = 64  # of a video in grounding: 2,080 candidates
@@ -62,6 +63,7 @@ def check(experiment: Experiment) -> None:
     _check_evaluation(experiment)
     _check_losses(experiment)
     _check_runtime(experiment)
+    check_ranges(experiment)
 
 
 def _check_types(experiment: Experiment) -> None:
