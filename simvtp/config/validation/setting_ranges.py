@@ -69,5 +69,7 @@ def check_ranges(experiment: Experiment) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             least, most = range_of(key)
             if not least <= value <= most:
-                ends = [f"{end:,}" if isinstance(value, int) else f"{end:g}" for end in (least, most)]
+                ends = [
+                    f"{end:,}" if isinstance(value, int) else f"{end:g}" for end in (least, most)
+                ]
                 raise ConfigError(f"{key}={value}: must be from {ends[0]} to {ends[1]}.")
