@@ -19,11 +19,13 @@ from reports.figures.costs import cost_plots, costs_frame
 from reports.figures.reconstructions import reconstruction_figures
 from reports.figures.style import ReportFigure, draw_figures
 from reports.figures.use_curves import use_plots
+from reports.figures.venue import ARTICLE, VENUES, Venue
 from reports.kinds.registry import report_type_of
 from reports.output import render
 from reports.output.dataframes import metrics_frame
 from reports.output.escaping import visible
 from reports.output.html_page import ReportContent, report_page, without_links
+from reports.output.latex import LatexPage, latex
 from reports.output.layout import Table
 from reports.output.report_index import write_report_index
 from reports.papers.paper_tables import write_papers
@@ -106,6 +108,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="where to write (default: %(default)s)",
     )
     parser.add_argument(
+        "--venue",
+        choices=tuple(VENUES),
+        default=ARTICLE.name,
+        help="width, font and size of figures and tables, for inclusion without scaling "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--no-upload",
         action="store_true",
         help="do not write to the tracker (default: the page is uploaded to the sweep's run)",
@@ -130,8 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    venue = VENUES[args.venue]
+    if venue.font_note():
+        print(f"note: {venue.font_note()}", file=sys.stderr)
     if args.study:
-        return _rebuild(args.study, args.out)
+        return _rebuild(args.study, args.out, venue)
     uri = resolve_uri(RuntimeConfig(root=args.root, tracking_uri=args.source))
     if uri is None:
         raise ReportError(
@@ -150,15 +162,15 @@ def _run(args: argparse.Namespace) -> int:
             status = 2
             continue
         folder = args.out / sweep.plan.ablation
-        write_report(sweep, folder)
-        write_index(args.out)
+        write_report(sweep, folder, venue)
+        write_index(args.out, venue)
         if not args.no_upload:
             _upload(uri, recorded, folder / "index.html")
         _print_summary(sweep, folder)
     return status
 
 
-def _rebuild(files: Sequence[Path], out: Path) -> int:
+def _rebuild(files: Sequence[Path], out: Path, venue: Venue) -> int:
     """Builds reports from provenance files."""
     records = [read_record(file) for file in files]
     twice = {
@@ -174,8 +186,8 @@ def _rebuild(files: Sequence[Path], out: Path) -> int:
     for record in records:
         sweep = stored_study(record, report_type_of(record).make_axis)
         folder = out / sweep.plan.ablation
-        write_report(sweep, folder)
-        write_index(out)
+        write_report(sweep, folder, venue)
+        write_index(out, venue)
         _print_summary(sweep, folder)
     return 0
 
@@ -227,7 +239,7 @@ def choose(
     return [newest[name] for name in (dict.fromkeys(ablations) if ablations else sorted(newest))]
 
 
-def write_report(sweep: SweepResults, folder: Path) -> None:
+def write_report(sweep: SweepResults, folder: Path, venue: Venue = ARTICLE) -> None:
     """Writes all files of one ablation's report."""
     kind = report_type_of(sweep.plan)
     verdict, tables = kind.verdict(sweep), kind.tables(sweep)
@@ -240,12 +252,12 @@ def write_report(sweep: SweepResults, folder: Path) -> None:
         "published": kind.published(sweep),
         "costs": kind.costs(sweep),
     }
-    files = _tables(sweep, tables, more, sections)
+    files = _tables(sweep, tables, more, sections, LatexPage(venue.column, venue.page))
     folder.mkdir(parents=True, exist_ok=True)
     figures: tuple[ReportFigure, ...] = ()
     if sweep.runs:
         figures = draw_figures(
-            sweep, [*kind.plots(sweep), *use_plots(sweep), *cost_plots(sweep)], folder
+            sweep, [*kind.plots(sweep), *use_plots(sweep), *cost_plots(sweep)], folder, venue
         )
     reconstructions = reconstruction_figures(sweep, folder)
     drawn = _names([*figures, *reconstructions], folder)
@@ -263,22 +275,23 @@ def _tables(
     tables: Sequence[Table],
     more: Sequence[Table],
     sections: Mapping[str, Sequence[Table]],
+    page: LatexPage,
 ) -> dict[str, str]:
     """Returns {name of the file: text} of all tables."""
     kind = report_type_of(sweep.plan)
     comments = [f"sweep {sweep.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
     files = {
         "table.md": render.markdown(tables),
-        "table.tex": render.latex(tables, comments),
+        "table.tex": latex(tables, comments, page),
         "table.csv": render.csv(kind.points(sweep)),
         "all.md": render.markdown(more),
-        "all.tex": render.latex(kind.more(sweep, True), comments),
+        "all.tex": latex(kind.more(sweep, True), comments, page),
         "all.csv": render.csv(kind.cells(sweep)),
     }
     for name, made in sections.items():
         if made:
             files[f"{name}.md"] = render.markdown(made)
-            files[f"{name}.tex"] = render.latex(made, comments)
+            files[f"{name}.tex"] = latex(made, comments, page)
             if name in SECTION_FRAMES:
                 files[f"{name}.csv"] = render.csv(SECTION_FRAMES[name](sweep))
     files["values.csv"] = render.csv(metrics_frame(sweep))
@@ -300,9 +313,9 @@ def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def write_index(out: Path) -> None:
+def write_index(out: Path, venue: Venue = ARTICLE) -> None:
     """Writes the page of the papers and the page that links all reports under `out`."""
-    write_papers(out)
+    write_papers(out, venue)
     write_report_index(out)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from reports.figures.style import WIDTH, ReportFigure, report_style, save_figure
+from reports.figures.style import ReportFigure, letters, line_width, report_style, save_figure
 from reports.output.escaping import visible
 from reports.output.html_page import compare_page
 from reports.output.layout import MISSING
@@ -167,7 +167,7 @@ def write_comparison(made: RunComparison, out: Path) -> None:
 def draw_curves(a: RunSide, b: RunSide, names: Sequence[str]) -> Figure:
     """Draws a panel for each series, two in a row."""
     rows = (len(names) + 1) // 2
-    figure = Figure(figsize=(WIDTH, 0.5 + 1.7 * rows), layout="constrained")
+    figure = Figure(figsize=(line_width(), 0.5 + 1.7 * rows), layout="constrained")
     panels = list(figure.subplots(rows, 2, squeeze=False).flat)
     colors = sns.color_palette("colorblind")
     for axes, name in zip(panels, names, strict=False):
@@ -182,7 +182,7 @@ def draw_curves(a: RunSide, b: RunSide, names: Sequence[str]) -> Figure:
                 marker="o" if len(steps) < 3 else None,
                 label=side.name,
             )
-        axes.set_title(name, fontsize=8.5)
+        axes.set_title(name, fontsize=letters(0.5))
         axes.grid(color="#e6e6e6", linewidth=0.6)
     for axes in panels[len(names) :]:
         axes.set_axis_off()

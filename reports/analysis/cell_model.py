@@ -231,9 +231,31 @@ def any_pair(model: CellModel, a: int, b: int) -> Difference:
     if not model.equal_variances:
         return _welch(model, np.repeat(row[None], cells * (cells - 1) // 2, axis=0))[0]
     error = float(np.sqrt(row @ model.covariance @ row) / np.sqrt(2))
-    half = float(stats.studentized_range.ppf(CONFIDENCE, cells, model.df)) * error
+    half = _studentized(cells, model.df) * error
     p_value = float(stats.studentized_range.sf(abs(effect) / error, cells, model.df))
     return Difference(effect, (effect - half, effect + half), p_value)
+
+
+@functools.lru_cache(maxsize=256)
+def _studentized(cells: int, df: float) -> float:
+    """Returns the critical value of the studentized range."""
+    return float(stats.studentized_range.ppf(CONFIDENCE, cells, df))
+
+
+def least_difference(model: CellModel) -> float | None:
+    """Returns the smallest difference of two cells that Tukey's interval tells from 0.
+
+    Of cells with unequal numbers of seeds the mean over all pairs.
+
+    Returns:
+        None if the variances differ, so that there is no common size.
+    """
+    if not model.equal_variances:
+        return None
+    count, spread = len(model.means), model.covariance
+    pairs = [(a, b) for a in range(count) for b in range(a)]
+    errors = [np.sqrt(spread[a, a] + spread[b, b] - 2 * spread[a, b]) for a, b in pairs]
+    return _studentized(count, model.df) * float(np.mean(errors)) / float(np.sqrt(2))
 
 
 # ---- power ---------------------------------------------------------------------------------------

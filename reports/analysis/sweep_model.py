@@ -36,9 +36,19 @@ class SweepModel:
 
 def sweep_model(sweep: SweepResults) -> SweepModel:
     """Fits the model of the plan's metric; the baseline is the first of identical cells."""
-    if "model" not in sweep.cache:
-        sweep.cache["model"] = _sweep_model(sweep)
-    found: SweepModel = sweep.cache["model"]
+    return column_model(sweep, *sweep.plan.column)
+
+
+def column_model(sweep: SweepResults, key: str, name: str) -> SweepModel:
+    """Fits the model of any metric."""
+    place = f"model of {key}/{name}"
+    if place not in sweep.cache:
+        same_as = _same_as(sweep)
+        measured = (cell for cell in sweep.plan.cells if sweep.values(cell, key, name))
+        cells = tuple(cell for cell in measured if cell not in same_as)
+        model = fit([sweep.values(cell, key, name) for cell in cells])
+        sweep.cache[place] = SweepModel(cells, same_as, model)
+    found: SweepModel = sweep.cache[place]
     return found
 
 
@@ -52,21 +62,22 @@ def grid_model(sweep: SweepResults) -> SweepModel:
     return SweepModel(cells, fitted.same_as, model)
 
 
-def _sweep_model(sweep: SweepResults) -> SweepModel:
-    first = baseline_of(sweep)
-    measured = [cell for cell in sweep.plan.cells if sweep.values(cell, *sweep.plan.column)]
-    same_as: dict[CellValues, CellValues] = {}
-    seen: dict[Any, CellValues] = {}
-    for cell in sorted(measured, key=lambda cell: cell != first):
-        runs = sweep.by_cell[cell]
-        results = tuple((run.point.seed, _digest(run)) for run in runs)
-        if results in seen:
-            same_as[cell] = seen[results]
-        elif all(digest for _, digest in results):
-            seen[results] = cell
-    cells = tuple(cell for cell in measured if cell not in same_as)
-    model = fit([sweep.values(cell, *sweep.plan.column) for cell in cells])
-    return SweepModel(cells, same_as, model)
+def _same_as(sweep: SweepResults) -> dict[CellValues, CellValues]:
+    """Returns {cell: the earlier cell with identical runs}; the baseline comes first."""
+    if "same_as" not in sweep.cache:
+        first = baseline_of(sweep)
+        measured = [cell for cell in sweep.plan.cells if sweep.by_cell[cell]]
+        found: dict[CellValues, CellValues] = {}
+        seen: dict[Any, CellValues] = {}
+        for cell in sorted(measured, key=lambda cell: cell != first):
+            results = tuple((run.point.seed, _digest(run)) for run in sweep.by_cell[cell])
+            if results in seen:
+                found[cell] = seen[results]
+            elif all(digest for _, digest in results):
+                seen[results] = cell
+        sweep.cache["same_as"] = found
+    same_as: dict[CellValues, CellValues] = sweep.cache["same_as"]
+    return same_as
 
 
 def _digest(run: MeasuredRun) -> tuple[tuple[str, str, tuple[float, ...]], ...]:

@@ -12,11 +12,22 @@ from typing import Any
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports.analysis.seed_statistics import SeedSummary, summarise
-from reports.figures.style import MARKERS, WIDTH, Plot, palette, spread_words
+from reports.figures.style import (
+    MARKERS,
+    Plot,
+    add_legend,
+    is_narrow,
+    legend_height,
+    letters,
+    line_width,
+    palette,
+    spread_words,
+)
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
 from reports.study.report_plan import SEARCH, CellValues
@@ -170,11 +181,15 @@ def costs_frame(sweep: SweepResults) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """A cell with the hours of its runs and its score."""
+    """A cell with (hours, score) of each of its runs."""
 
     cell: CellValues
-    hours: SeedSummary
-    score: SeedSummary
+    runs: tuple[tuple[float, float], ...]
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Mean hours and mean score."""
+        return fmean(hours for hours, _ in self.runs), fmean(score for _, score in self.runs)
 
 
 def cost_plots(sweep: SweepResults) -> list[Plot]:
@@ -183,58 +198,64 @@ def cost_plots(sweep: SweepResults) -> list[Plot]:
         return []
     unit = hours_unit(sweep)
     title = f"{sweep.plan.metric_label} against the cost of a run in {unit}{spread_words(sweep)}."
-    reading = ("Hours over all stages and restarts; up and to the left is better.",)
+    better = "up" if metric_of(sweep.plan.column[1]).higher_is_better else "down"
+    reading = (
+        "Outlined marker: the mean; small point: a single run.",
+        f"Hours over all stages and restarts; {better} and to the left is better.",
+    )
     return [Plot("score_against_cost", title, reading, draw)]
 
 
 def _cost_points(sweep: SweepResults) -> list[CostPoint]:
     found = []
     for cell in sweep.plan.cells:
-        score = sweep.summary(cell, *sweep.plan.column)
-        spent = summarise(hours(run) for run in sweep.by_cell[cell])
-        if score is not None and spent is not None and spent.mean > 0:
-            found.append(CostPoint(cell, spent, score))
+        scores = sweep.values(cell, *sweep.plan.column)
+        runs = [(hours(run), run.point.seed) for run in sweep.by_cell[cell]]
+        both = tuple((spent, scores[seed]) for spent, seed in runs if seed in scores)
+        if any(spent > 0 for spent, _ in both):
+            found.append(CostPoint(cell, both))
     return found
 
 
 def draw(sweep: SweepResults) -> Figure:
-    """Draws a marker for each cell, with one standard deviation each way."""
+    """Draws a marker for each cell and a small point for each run.
+
+    Markers are outlines, so one that lies on another hides nothing.
+    """
     plan, points = sweep.plan, _cost_points(sweep)
     named = len(points) <= len(MARKERS)
-    labels = []
-    for point in points:
-        labels.append(", ".join(filter(None, plan.labels(point.cell))))
+    labels = [", ".join(filter(None, plan.labels(point.cell))) for point in points]
     # A legend of long names at the side would leave the axes no room.
-    below = named and any(len(label) > LONG_LABEL for label in labels)
-    height = max(2.6, 1.2 + 0.17 * len(points) * named)
-    if below:
-        height = 2.4 + 0.19 * (len(points) + 1)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    below = is_narrow() or any(len(label) > LONG_LABEL for label in labels)
+    figure = Figure(layout="constrained")
     axes = figure.subplots()
-    colors = palette(len(points))
-    for number, (point, label, color) in enumerate(zip(points, labels, colors, strict=True)):
-        axes.errorbar(
-            point.hours.mean,
-            point.score.mean,
-            xerr=point.hours.std,
-            yerr=point.score.std,
-            fmt=MARKERS[number % len(MARKERS)],
-            color=color,
-            markersize=6,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            elinewidth=0.9,
-            capsize=2.0,
-            label=label,
-        )
+    handles: list[Artist] = []
+    for number, (point, label, color) in enumerate(
+        zip(points, labels, palette(len(points)), strict=True)
+    ):
+        style: dict[str, Any] = {"linestyle": "none", "color": color}
+        if len(point.runs) > 1:
+            axes.plot(*zip(*point.runs, strict=True), "o", markersize=2.4, alpha=0.7, **style)
+        outline: dict[str, Any] = {
+            "marker": MARKERS[number % len(MARKERS)],
+            "markersize": 6.5,
+            "markerfacecolor": "none",
+            "markeredgewidth": 1.3,
+        }
+        spent, score = point.mean
+        axes.plot([spent], [score], **style, **outline)
+        handles.append(Line2D([], [], label=label, **style, **outline))
     axes.set(xlabel=f"{hours_unit(sweep)} of a run", ylabel=plan.metric_label)
+    title = ", ".join(axis.label for axis in plan.axes)
+    height = 2.4
     if named:
-        title = ", ".join(axis.label for axis in plan.axes)
-        where: Any = "outside lower center" if below else "outside right upper"
-        figure.legend(title=title, loc=where, frameon=False, alignment="left")
+        add_legend(figure, handles, title, below)
+        rows = 1.5 * letters(0.5) / 72 * (len(labels) + 1)
+        height = 2.2 + legend_height(labels, title) if below else max(2.6, 1.0 + rows)
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(5 if below else 3))
     axes.margins(0.1)
     sns.despine(ax=axes)
+    figure.set_size_inches(line_width(), height)
     return figure

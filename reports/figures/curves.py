@@ -12,18 +12,32 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from reports.analysis.seed_statistics import SeedSummary
+from reports.figures.dots import dot_plot
+from reports.figures.marks import (
+    CellMark,
+    Dodge,
+    baseline_line,
+    cell_marks,
+    draw_cell,
+    interval_words,
+    lowest_end,
+)
 from reports.figures.style import (
     INK,
     MARKERS,
-    WIDTH,
     Plot,
+    add_legend,
     baseline_lines,
+    is_narrow,
+    legend_height,
+    letters,
+    line_width,
     palette,
     spread_words,
     text_width,
@@ -49,22 +63,27 @@ class CurveLine:
 
     Attributes:
         positions: of the planned cells on the axis.
-        summaries: of each position; None if a planned cell has no value.
+        marks: of each position; None if a planned cell has no value.
     """
 
     label: str
     positions: tuple[float, ...]
-    summaries: tuple[SeedSummary | None, ...]
+    marks: tuple[CellMark | None, ...]
 
     @property
     def means(self) -> list[float]:
         """The means; NaN for a missing cell, where matplotlib interrupts the line."""
-        return [summary.mean if summary else np.nan for summary in self.summaries]
+        return [mark.mean if mark else np.nan for mark in self.marks]
 
 
 def curve_plots(sweep: SweepResults) -> list[Plot]:
-    """Returns a curve along each axis with two or more measured values, for up to two axes."""
+    """Returns a curve along each axis with two or more measured values, for up to two axes.
+
+    Of a single axis of names the cells are drawn one below the other.
+    """
     plan = sweep.plan
+    if len(plan.axes) == 1 and not plan.axes[0].numeric:
+        return dot_plot(sweep, f"curve_{file_stem(plan.axes[0].short)}")
     plots = []
     for number, along in enumerate(plan.axes if len(plan.axes) <= 2 else ()):
         lines = plan.axes[1 - number] if len(plan.axes) == 2 else None
@@ -87,7 +106,7 @@ def _curve_plot(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | No
         if optimum in along.values
         else ""
     )
-    missing = any(None in line.summaries for line in lines_of(sweep, along, lines))
+    missing = any(None in line.marks for line in lines_of(sweep, along, lines))
     log = "Logarithmic axis." if along.logarithmic else ""
     gap = (
         "A line is interrupted where a planned cell has no figure."
@@ -97,7 +116,7 @@ def _curve_plot(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | No
     return Plot(
         f"curve_{file_stem(along.short)}",
         title,
-        tuple(filter(None, (log, gap, chance, others, dotted))),
+        tuple(filter(None, (log, gap, *interval_words(sweep), chance, others, dotted))),
         partial(curve, along=along, lines=lines),
     )
 
@@ -105,34 +124,33 @@ def _curve_plot(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | No
 def curve(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None) -> Figure:
     """Draws the plan's metric along one axis, with a line for each value of the other.
 
-    Bars are one standard deviation; chance is dashed.
+    Lines are moved apart a little where they share positions; chance is dashed.
     """
-    made = [line for line in lines_of(sweep, along, lines) if any(line.summaries)]
-    figure = Figure(
-        figsize=(WIDTH, _height(along, len(made), len(sweep.levels(*sweep.plan.column)))),
-        layout="constrained",
-    )
+    made = [line for line in lines_of(sweep, along, lines) if any(line.marks)]
+    figure = Figure(layout="constrained")
     axes = figure.subplots()
     style = "-" if along.numeric else "none"
     if along.logarithmic:
         axes.set_xscale("log")
-    handles = [
-        _draw(axes, *drawn, style)
-        for drawn in zip(made, palette(len(made)), itertools.cycle(MARKERS), strict=False)
-    ]
+    positions = sorted({position for line in made for position in line.positions})
+    dodge = _ticks(axes, along, positions, len(made))
+    handles: list[Artist] = []
+    for number, (line, color) in enumerate(zip(made, palette(len(made)), strict=True)):
+        places = [dodge.place(position, number) for position in line.positions]
+        marker = MARKERS[number % len(MARKERS)]
+        handles.append(_draw(axes, line, places, color, marker, style))
     axes.set(xlabel=along.label, ylabel=sweep.plan.metric_label)
-    _ticks(axes, along, sorted({position for line in made for position in line.positions}))
     handles = handles if lines is not None else []
+    handles += baseline_line(sweep, axes.axhline)
     handles += _optimum_line(sweep, axes, along)
     handles += _guess_lines(sweep, axes, _all_values(sweep))
-    if handles:  # outside the axes, where it covers nothing
-        title = lines.label if lines is not None else None
-        figure.legend(
-            handles=handles, title=title, loc="outside right upper", frameon=False, alignment="left"
-        )
+    title = lines.label if lines is not None else None
+    add_legend(figure, handles, title)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     sns.despine(ax=axes)
+    labels = [str(handle.get_label()) for handle in handles]
+    figure.set_size_inches(line_width(), _height(along, labels, title))
     return figure
 
 
@@ -140,7 +158,7 @@ def lines_of(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None)
     """Returns the lines of a curve; cells that were not planned leave no gap."""
     keys = [axis.key for axis in sweep.plan.axes]
     cells = {cell: dict(zip(keys, cell, strict=True)) for cell in sweep.plan.cells}
-    made = []
+    found, made = cell_marks(sweep), []
     for value in lines.values if lines else (None,):
         own = {
             named[along.key]: cell
@@ -148,12 +166,11 @@ def lines_of(sweep: SweepResults, along: PlannedAxis, lines: PlannedAxis | None)
             if lines is None or named[lines.key] == value
         }
         used = [x for x in along.values if x in own]
-        summaries = tuple(sweep.summary(own[x], *sweep.plan.column) for x in used)
         made.append(
             CurveLine(
                 lines.text(value) if lines else "",
                 tuple(_position(along, x) for x in used),
-                summaries,
+                tuple(found.get(own[x]) for x in used),
             )
         )
     return made
@@ -163,26 +180,17 @@ def _position(along: PlannedAxis, value: Any) -> float:
     return float(value) if along.numeric else float(along.values.index(value))
 
 
-def _draw(axes: Axes, line: CurveLine, color: Any, marker: str, linestyle: str) -> Line2D:
-    """Draws a line with its error bars and returns its entry for the legend."""
-    style = {
-        "color": color,
-        "marker": marker,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.6,
-        "linewidth": 1.4,
-        "linestyle": linestyle,
-    }
-    axes.plot(line.positions, line.means, markersize=6, **style)
-    spread = [
-        (x, s.mean, s.std)
-        for x, s in zip(line.positions, line.summaries, strict=True)
-        if s is not None and s.std is not None
-    ]
-    if spread:
-        x, y, deviation = zip(*spread, strict=True)
-        axes.errorbar(x, y, yerr=deviation, fmt="none", ecolor=color, elinewidth=1.0, capsize=2.5)
-    return Line2D([], [], label=line.label, markersize=5.5, **style)
+def _draw(
+    axes: Axes, line: CurveLine, places: list[float], color: Any, marker: str, linestyle: str
+) -> Line2D:
+    """Draws a line through its cells and returns its entry for the legend."""
+    style: dict[str, Any] = {"color": color, "linewidth": 1.4, "linestyle": linestyle}
+    axes.plot(places, line.means, **style)
+    for place, mark in zip(places, line.marks, strict=True):
+        if mark is not None:
+            draw_cell(axes, place, mark, {"color": color, "marker": marker})
+    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6, "markersize": 5.5}
+    return Line2D([], [], label=line.label, marker=marker, **style, **edge)
 
 
 def _all_values(sweep: SweepResults) -> list[float]:
@@ -193,15 +201,18 @@ def _all_values(sweep: SweepResults) -> list[float]:
     ]
 
 
-def _height(along: PlannedAxis, lines: int, baselines: int) -> float:
+def _height(along: PlannedAxis, labels: list[str], title: str | None) -> float:
     """Returns the height in inches.
 
     It grows with the entries of the legend and with long names below the axis, so that the axes
     keep their height.
     """
     longest = max(len(along.text(value)) for value in along.values)
-    below = 0.0 if along.numeric else 0.7 * text_width(longest)  # turned by 45 degrees
-    return max(2.9, 1.4 + 0.175 * lines + 0.35 * baselines, 2.3 + below)
+    names = 0.0 if along.numeric else 0.7 * text_width(longest)  # turned by 45 degrees
+    if is_narrow():
+        return 2.1 + names + legend_height(labels, title)
+    entries = sum(label.count("\n") + 1 for label in labels) + (title is not None)
+    return max(2.9, 0.5 + 1.5 * entries * letters(0.5) / 72, 2.3 + names)
 
 
 def _optimum_on(sweep: SweepResults, along: PlannedAxis) -> Any:
@@ -263,22 +274,24 @@ def _chance_line(
         return [Line2D([], [], **style, label=f"{label}\n{side} the axis")]
     axes.axhline(chance, zorder=0, **style)
     if metric.higher_is_better:
-        axes.set_ylim(bottom=min(0.0, chance))
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0] if lowest_end(sweep) < 0 else 0.0))
     return [Line2D([], [], **style, label=label)]
 
 
-def _ticks(axes: Axes, along: PlannedAxis, positions: list[float]) -> None:
-    """Sets ticks where cells were planned; labels that would touch are turned."""
+def _ticks(axes: Axes, along: PlannedAxis, positions: list[float], lines: int) -> Dodge:
+    """Sets ticks where cells were planned; labels that would touch are turned.
+
+    Returns:
+        How so many lines are moved apart at these positions.
+    """
     labels = [along.text(x if along.numeric else along.values[int(x)]) for x in positions]
     seen = [float(np.log10(x)) for x in positions] if along.logarithmic else positions
-    wide = WIDTH - 2.2  # inches that the legend leaves
+    wide = line_width() - (0.9 if is_narrow() else 2.2)  # inches that ticks and legend leave
     span = (seen[-1] - seen[0]) or FALLBACK_SPAN
     closest = min((b - a for a, b in itertools.pairwise(seen)), default=span)
+    room = wide * closest / span if along.numeric else wide / len(positions)
     axes.xaxis.set_major_locator(FixedLocator(positions))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(
-        positions,
-        labels,
-        **turn(labels, wide * closest / span if along.numeric else wide / len(positions)),
-    )
+    axes.set_xticks(positions, labels, **turn(labels, room))
     axes.margins(x=0.06 if along.numeric else 0.15)
+    return Dodge(lines, room, span / wide, along.logarithmic)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,31 +19,25 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from reports.figures.venue import ARTICLE, LEAST, Venue
 from reports.output.metric_formats import metric_of, range_text
 from reports.output.tables import seeds_text
 from reports.study.protocols import protocol_text
 from reports.study.sweep_results import SweepResults
 from simvtp.runs.atomic_files import write_atomically
 
-WIDTH = 4.75  # inches; the line of a LaTeX article has 4.77, so figures are not scaled
+NARROW = 4.0  # inches; a legend at the side of a figure that is narrower leaves no room
 PNG_DPI = 200
 INK = "#222222"
 PALE = "#9aa3ad"
-TICK_SIZE = 8.5  # points
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "d")  # filled: thin ones vanish in print
 BASELINE_COLORS = ("#8a4fa0", "#8c6d31", "#4f6d8c")
 LETTER = 0.6  # mean width of a letter, of the font size
 _STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
-    "font.size": 9.0,
-    "axes.labelsize": 9.0,
-    "xtick.labelsize": TICK_SIZE,
-    "ytick.labelsize": TICK_SIZE,
-    "legend.fontsize": 8.5,
-    "legend.title_fontsize": 8.5,
     "pdf.fonttype": 42,  # TrueType, which journals ask for
     "ps.fonttype": 42,
     "savefig.bbox": None,  # "tight" would change the size
@@ -50,6 +45,37 @@ _STYLE = {
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # labels of a plan are text, whatever dollars they have
 }
+
+
+def _style_of(venue: Venue) -> dict[str, Any]:
+    small = max(LEAST, venue.letters - 0.5)
+    return {
+        **_STYLE,
+        "figure.figsize": (venue.column, 2.9),
+        "font.family": venue.family(),
+        "font.size": venue.letters,
+        "axes.labelsize": venue.letters,
+        "axes.titlesize": venue.letters,
+        "xtick.labelsize": small,
+        "ytick.labelsize": small,
+        "legend.fontsize": small,
+        "legend.title_fontsize": small,
+    }
+
+
+def line_width() -> float:
+    """Returns the width of a figure in inches, as the style in force has it."""
+    return float(matplotlib.rcParams["figure.figsize"][0])
+
+
+def letters(less: float = 0.0) -> float:
+    """Returns the size of letters in points, so much smaller than the body but never tiny."""
+    return max(LEAST, float(matplotlib.rcParams["font.size"]) - less)
+
+
+def is_narrow() -> bool:
+    """Returns True for a figure of one of two columns, which has its legend below the axes."""
+    return line_width() < NARROW
 
 
 @dataclass(frozen=True)
@@ -85,21 +111,26 @@ class Plot:
 
 
 def draw_figures(
-    sweep: SweepResults, plots: Sequence[Plot], folder: Path
+    sweep: SweepResults, plots: Sequence[Plot], folder: Path, venue: Venue = ARTICLE
 ) -> tuple[ReportFigure, ...]:
     """Writes `<name>.pdf` and `<name>.png` of each figure into `folder`."""
-    with report_style():
+    with report_style(venue):
         return tuple(_saved(plot, sweep, folder) for plot in plots)
 
 
 @contextmanager
-def report_style() -> Iterator[None]:
-    """Sets sizes and fonts within the block only."""
+def report_style(venue: Venue = ARTICLE) -> Iterator[None]:
+    """Sets width, sizes and fonts within the block only."""
     # set_theme and the user's matplotlibrc would leave traces in the process or in the bytes
     with (
         matplotlib.rc_context(),
         matplotlib.style.context(
-            ["default", sns.axes_style("ticks"), sns.plotting_context("paper"), _STYLE]
+            [
+                "default",
+                sns.axes_style("ticks"),
+                sns.plotting_context("paper"),
+                _style_of(venue),
+            ]
         ),
     ):
         yield
@@ -160,9 +191,9 @@ def palette(count: int) -> list[tuple[float, float, float]]:
     return list(base[:count]) if count <= len(base) else list(sns.color_palette("crest", count))
 
 
-def text_width(letters: int) -> float:
-    """Returns the approximate width of a tick label in inches."""
-    return letters * LETTER * TICK_SIZE / 72
+def text_width(count: int) -> float:
+    """Returns the approximate width of a tick label of so many letters in inches."""
+    return count * LETTER * letters(0.5) / 72
 
 
 def turn(labels: list[str], room: float) -> dict[str, Any]:
@@ -174,15 +205,59 @@ def turn(labels: list[str], room: float) -> dict[str, Any]:
     )
 
 
+def add_legend(
+    figure: Figure, handles: Sequence[Artist], title: str | None = None, below: bool = False
+) -> None:
+    """Adds a legend outside the axes, where it covers nothing: at the right, or below.
+
+    It is below the axes of a narrow figure, and where that is asked for; then each entry is one
+    line, in as many columns as fit.
+    """
+    if not handles:
+        return
+    if not (below or is_narrow()):
+        figure.legend(
+            handles=handles, title=title, loc="outside right upper", frameon=False, alignment="left"
+        )
+        return
+    for handle in handles:
+        handle.set_label(str(handle.get_label()).replace("\n", " "))
+    figure.legend(
+        handles=handles,
+        title=title,
+        loc="outside lower center",
+        ncols=_legend_columns([str(handle.get_label()) for handle in handles]),
+        frameon=False,
+        alignment="left",
+        handlelength=1.6,
+        columnspacing=1.2,
+        handletextpad=0.6,
+    )
+
+
+def legend_height(labels: Sequence[str], title: str | None = None) -> float:
+    """Returns the height in inches of a legend below the axes; 0 if it is at their side."""
+    if not labels:
+        return 0.0
+    rows = math.ceil(len(labels) / _legend_columns(labels)) + (title is not None)
+    return 0.08 + rows * 1.5 * letters(0.5) / 72
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    widest = max(len(label.replace("\n", " ")) for label in labels)
+    entry = text_width(widest) + 3.4 * letters(0.5) / 72  # the handle and the space around it
+    return max(1, min(len(labels), int(line_width() / entry)))
+
+
 def spread_words(sweep: SweepResults) -> str:
-    """Returns `; mean and standard deviation over 3 seeds`, for the end of a title."""
+    """Returns `; mean and every run, 3 seeds`, for the end of a title."""
     counts = {len(sweep.values(cell, *sweep.plan.column)) for cell in sweep.plan.cells} - {0}
     if not counts:
         return "; nothing measured yet"
     if max(counts) == 1:
         return "; one seed"
     words = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    return f"; mean and standard deviation over {words} seeds"
+    return f"; mean and every run, {words} seeds"
 
 
 def baseline_lines(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reports.figures.style import MARKERS, WIDTH, Plot, palette
+from reports.figures.marks import Dodge
+from reports.figures.style import MARKERS, Plot, is_narrow, letters, line_width, palette
 from reports.output.use_tables import UseValue, mask_words, mean_curve
 from reports.study.report_plan import SEARCH, CellValues
 from reports.study.sweep_results import SweepResults
@@ -61,10 +62,11 @@ def _draw(sweep: SweepResults, curves: dict[str, dict[CellValues, Curve]]) -> Fi
     """Draws a panel for each metric, with a line for each cell."""
     cells = list(dict.fromkeys(cell for each in curves.values() for cell in each))
     colors = dict(zip(cells, palette(len(cells)), strict=True))
-    height = 2.6 + 0.2 * len(cells)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    figure = Figure(layout="constrained")
+    shape = (len(curves), 1) if is_narrow() else (1, len(curves))
+    panels = figure.subplots(*shape, squeeze=False).flat
     handles = {}
+    room = line_width() / shape[1] - 0.6  # inches of the axes
     for axes, (metric, each) in zip(panels, curves.items(), strict=True):
         for number, cell in enumerate(cells):
             if cell not in each:
@@ -76,8 +78,10 @@ def _draw(sweep: SweepResults, curves: dict[str, dict[CellValues, Curve]]) -> Fi
                 [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
                 [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
             ]
+            last = max(steps[-1], 1)
+            dodge = Dodge(len(cells), room / len(steps), last / room)
             handles[cell] = axes.errorbar(
-                steps,
+                [dodge.place(step, number) for step in steps],
                 means,
                 yerr=bars,
                 color=colors[cell],
@@ -90,4 +94,6 @@ def _draw(sweep: SweepResults, curves: dict[str, dict[CellValues, Curve]]) -> Fi
         axes.set(xlabel="step of the pre-training", ylabel=PANELS[metric])
     names = [sweep.plan.describe(cell) for cell in handles]
     figure.legend(handles.values(), names, loc="outside lower left", frameon=False)
+    rows = 1.5 * letters(0.5) / 72 * len(names)
+    figure.set_size_inches(line_width(), 0.2 + 2.2 * shape[0] + rows)
     return figure

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any
 
-import numpy as np
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
-from reports.figures.style import WIDTH, Plot, baseline_lines, spread_words
+from reports.figures.dots import dot_plot
+from reports.figures.style import Plot
 from reports.kinds.report_type import ReportType, grid_plots
-from reports.output.layout import DAGGER, TICK, Cell, Column, Table
-from reports.output.metric_formats import metric_of
-from reports.output.tables import (
-    baselines_text,
-    chance_text,
-    headline,
-    headline_table,
-    seed_count,
-    value_cells,
-)
+from reports.output.layout import TICK, Cell, Column, Table
+from reports.output.tables import headline, headline_table, seed_count, value_cells
 from reports.study.report_plan import CellValues
 from reports.study.sweep_results import SweepResults
 
@@ -76,79 +61,8 @@ def tables(sweep: SweepResults) -> tuple[Table, ...]:
 
 
 def plots(sweep: SweepResults) -> list[Plot]:
-    """Returns a figure with a line for each set: their names are too long for ticks below."""
-    plan = sweep.plan
-    if len(plan.axes) != 1:
-        return grid_plots(sweep)
-    measured = sum(bool(sweep.values(cell, *plan.column)) for cell in plan.cells)
-    if measured < 2:
-        return []
-    reading = []
-    if chance_text(sweep):
-        reading.append(f"Dashed: chance ({chance_text(sweep)}).")
-    if baselines_text(sweep):
-        reading.append(f"Dash-dotted: {'; '.join(baselines_text(sweep))}.")
-    if plan.published_optimum in plan.cells:
-        reading.append(f"{DAGGER}: the published optimum.")
-    if measured < len(plan.cells):
-        reading.append("A line without a dot: planned, no figure from a finished run.")
-    title = f"{plan.metric_label} of each set of losses{spread_words(sweep)}."
-    return [Plot("losses", title, tuple(reading), dots)]
-
-
-def dots(sweep: SweepResults) -> Figure:
-    """Draws a dot with one standard deviation for each set, the first of the plan on top."""
-    plan = sweep.plan
-    key, name = plan.column
-    summaries = [sweep.summary(cell, key, name) for cell in plan.cells]
-    positions = np.arange(len(summaries))[::-1]
-    color = sns.color_palette("colorblind")[0]
-    in_legend = math.ceil(len(sweep.baselines(key, name)) / 2)
-    height = 0.9 + 0.24 * len(summaries) + 0.22 * in_legend
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    for position, summary in zip(positions, summaries, strict=True):
-        if summary is not None:
-            axes.errorbar(
-                summary.mean,
-                position,
-                xerr=summary.std,
-                fmt="o",
-                color=color,
-                markersize=6,
-                markeredgecolor="white",
-                elinewidth=1.0,
-                capsize=2.5,
-            )
-    names = [
-        f"{_name(sweep, cell)}{DAGGER if cell == plan.published_optimum else ''}"
-        for cell in plan.cells
-    ]
-    axes.set_yticks(positions, names)
-    axes.set(xlabel=plan.metric_label, ylim=(-0.6, len(summaries) - 0.4))
-    axes.grid(axis="both", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    handles = _level_lines(sweep, axes)
-    if handles:
-        columns = min(2, len(handles))
-        figure.legend(handles=handles, loc="outside lower right", ncols=columns, frameon=False)
-    axes.tick_params(axis="y", length=0)
-    sns.despine(ax=axes, left=True)
-    return figure
-
-
-def _level_lines(sweep: SweepResults, axes: Axes) -> list[Line2D]:
-    """Draws the levels of chance and of baselines; returns the entries of the legend."""
-    _, name = sweep.plan.column
-    handles = baseline_lines(sweep, axes.axvline, axes.axvspan, between=" ")
-    chance = sweep.headline.chance.get(name) if sweep.headline else None
-    if chance is None:
-        return handles
-    style: dict[str, Any] = {"linestyle": (0, (4, 3)), "color": "#777777", "linewidth": 1.0}
-    axes.axvline(chance, zorder=0, **style)
-    if metric_of(name).higher_is_better:
-        axes.set_xlim(left=min(0.0, chance))
-    return [Line2D([], [], **style, label=f"chance ({chance_text(sweep)})"), *handles]
+    """Returns the figure of named cells, or of several axes those of a grid."""
+    return dot_plot(sweep, "losses") if len(sweep.plan.axes) == 1 else grid_plots(sweep)
 
 
 def _name(sweep: SweepResults, cell: CellValues) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from reports.figures.style import INK, PALE, WIDTH, Plot
+from reports.figures.style import INK, PALE, Plot, is_narrow, letters, line_width
 from reports.kinds.search_trials import (
     TrialResult,
     best_first,
@@ -66,7 +66,7 @@ def pareto(sweep: SweepResults) -> Figure:
     complete = [trial for trial in trials if trial.complete]
     front = sorted(pareto_front(trials, objectives), key=lambda trial: (trial.cost, trial.quality))
     best = best_first(complete, quality)[0]
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    figure = Figure(figsize=(line_width(), 3.1), layout="constrained")
     axes = figure.subplots()
     beaten = [trial for trial in complete if trial not in front]
     costs, qualities = [t.cost for t in beaten], [t.quality for t in beaten]
@@ -108,7 +108,7 @@ def history(sweep: SweepResults) -> Figure:
     so_far: list[float] = []
     for trial in measured:
         so_far.append(better([*so_far[-1:], trial.quality]))
-    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    figure = Figure(figsize=(line_width(), 2.9), layout="constrained")
     axes = figure.subplots()
     numbers = [trial.number for trial in measured]
     axes.plot(numbers, [trial.quality for trial in measured], "o", **POINTS)
@@ -169,15 +169,16 @@ def slices(sweep: SweepResults) -> Figure:
     objective = objectives_of(sweep)[0]
     ranked = best_first(trials_of(sweep), objective)
     shown = varied(sweep, ranked)
-    columns = 2 if len(shown) == 4 else min(COLUMNS, len(shown))
+    columns = 2 if len(shown) == 4 or is_narrow() else min(COLUMNS, len(shown))
+    columns = min(columns, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(WIDTH, 0.35 + 1.75 * rows), layout="constrained")
+    figure = Figure(figsize=(line_width(), 0.35 + 1.75 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, axis in zip(grid.flat, shown, strict=False):
         _slice(panel, sweep, axis, ranked)
     for panel in list(grid.flat)[len(shown) :]:
         panel.set_visible(False)
-    figure.supylabel(objective.label, fontsize=9.0)
+    figure.supylabel(objective.label, fontsize=letters())
     return figure
 
 
@@ -219,8 +220,8 @@ def _slice(
             rotation_mode="anchor",
         )
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(axis.label, fontsize=8.0, labelpad=2)
-    axes.tick_params(labelsize=7.5)
+    axes.set_xlabel(axis.label, fontsize=letters(1.0), labelpad=2)
+    axes.tick_params(labelsize=letters(1.5))
     axes.margins(x=0.1, y=0.12)
     _finish(axes)
 
@@ -285,6 +286,7 @@ def _dot(color: Any, label: str, joined: bool = False) -> Line2D:
 
 def _below(figure: Figure, entries: list[Line2D]) -> None:
     columns = len(entries) if len(entries) <= 3 else math.ceil(len(entries) / 2)
+    columns = min(columns, 2) if is_narrow() else columns
     figure.legend(
         handles=entries,
         loc="outside lower center",

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reports.analysis.seed_statistics import SeedSummary, competition_ranks
+from reports.analysis.best_cells import rank_cells
+from reports.analysis.seed_statistics import SeedSummary
+from reports.analysis.sweep_model import sweep_model
 from reports.output.layout import DAGGER, MISSING, Cell, Column, Table
 from reports.output.metric_formats import Metric, metric_of, range_text
 from reports.study.protocols import protocol_text
@@ -112,11 +114,10 @@ def value_cells(
     *,
     mark_optimum: bool = True,
 ) -> list[Cell]:
-    """Returns the values of one metric for these cells, ranked among themselves as printed."""
+    """Returns the values of one metric for these cells, ranked among themselves."""
     metric = metric_of(name)
     summaries = [sweep.summary(cell, key, name) for cell in cells]
-    means = [summary.mean if summary else None for summary in summaries]
-    order = competition_ranks(means, metric.decimals, metric.higher_is_better)
+    order = rank_cells(sweep, cells, key, name).ranks
     made = []
     for cell, summary, rank in zip(cells, summaries, order, strict=True):
         planned = sweep.planned(cell)
@@ -205,16 +206,27 @@ def reading_notes(sweep: SweepResults, cells: Sequence[Cell]) -> list[str]:
         notes = [
             "One seed for each cell (n = 1): the figures say nothing about noise between seeds."
         ]
-    if any(cell.rank for cell in cells):
-        notes.append(
-            "Bold: best, underlined: second best, ranked on the rounded means; ties share a rank."
-        )
+    notes += _rank_notes(sweep, cells)
     marks = {mark for cell in cells for mark in cell.marks}
     if any(mark.startswith("(") for mark in marks):
         notes.append("A raised number in brackets: so many seeds only, of those planned.")
     if any(cell.text == MISSING for cell in cells):
         notes.append(f"{MISSING}: planned, no figure from a finished run.")
     return [*notes, *_optimum_notes(sweep), *_source_notes(sweep)]
+
+
+def _rank_notes(sweep: SweepResults, cells: Sequence[Cell]) -> list[str]:
+    ranks = {cell.rank for cell in cells} - {0}
+    if not ranks:
+        return []
+    ranked = "best, underlined: second best, ranked on the rounded means; ties share a rank."
+    if sweep_model(sweep).model is None:
+        return [f"Bold: {ranked} Nothing is tested."]
+    notes = [
+        "Bold: the best and all that are not different from it over the seeds (Tukey's 95 % "
+        "intervals, which hold for any pair)."
+    ]
+    return [*notes, f"Without a test, bold: {ranked}"] if 2 in ranks else notes
 
 
 def _optimum_notes(sweep: SweepResults) -> list[str]:

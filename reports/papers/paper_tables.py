@@ -15,9 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from reports.figures.style import WIDTH, ReportFigure, report_style, save_figure
+from reports.figures.style import ReportFigure, letters, line_width, report_style, save_figure
+from reports.figures.venue import ARTICLE, Venue
 from reports.output import render
 from reports.output.html_page import papers_page
+from reports.output.latex import LatexPage, latex
 from reports.output.metric_formats import metric_of
 from reports.papers.claims import claim_table, judge
 from reports.papers.published import METRICS, PROTOCOL, TENTH, WHOLE, paper_tables, read_rows
@@ -34,7 +36,7 @@ NAME = "papers"
 FRACTION = "data.fraction"
 
 
-def write_papers(out: Path) -> None:
+def write_papers(out: Path, venue: Venue = ARTICLE) -> None:
     """Writes the page with its tables and figure into `out/papers`, from the reports in `out`."""
     records = read_records(out)
     folder = out / NAME
@@ -44,18 +46,19 @@ def write_papers(out: Path) -> None:
     findings = judge(records)
     claims = claim_table(findings)
     sources = "published figures: ablations/published.csv"
+    paper = LatexPage(venue.column, venue.page)
     comments = [f"{sources}; the runs behind what was measured here: measured.csv"]
     files = {
         "tables.md": render.markdown(tables),
-        "tables.tex": render.latex(tables, comments),
+        "tables.tex": latex(tables, comments, paper),
         "measured.csv": render.csv(_measured_frame(rows)),
         "claims.md": render.markdown([claims]),
-        "claims.tex": render.latex([claims], ["the rule and the sources are below the table"]),
+        "claims.tex": latex([claims], ["the rule and the sources are below the table"], paper),
         "claims.csv": render.csv(pd.DataFrame([vars(finding) for finding in findings])),
     }
     for name, text in files.items():
         write_atomically(folder / name, text)
-    figure = efficiency_figure(records, folder)
+    figure = efficiency_figure(records, folder, venue)
     page = papers_page(tables, claims, [figure], folder, tuple(files))
     write_atomically(folder / "index.html", page)
 
@@ -95,7 +98,9 @@ class FractionPoint:
     row: MeasuredRow
 
 
-def efficiency_figure(records: Sequence[ReportRecord], folder: Path) -> ReportFigure:
+def efficiency_figure(
+    records: Sequence[ReportRecord], folder: Path, venue: Venue = ARTICLE
+) -> ReportFigure:
     """Draws R@1 over the fraction of the pre-training data, published and measured."""
     found = [_fraction_curve(record) for record in records if record.ablation == "data_fraction"]
     points = next((points for points in found if points), [])
@@ -114,7 +119,7 @@ def efficiency_figure(records: Sequence[ReportRecord], folder: Path) -> ReportFi
         "The scales are not the same, and the panels are not to be compared in height.",
     ]
     subject = "published: ablations/published.csv"
-    with report_style():
+    with report_style(venue):
         figure = draw_efficiency(points)
         return save_figure(figure, "data_efficiency", title, " ".join(caption), folder, subject)
 
@@ -131,7 +136,7 @@ def _fraction_curve(record: ReportRecord) -> list[FractionPoint]:
 
 def draw_efficiency(points: Sequence[FractionPoint]) -> Figure:
     """Draws the published values on the left, the measured ones on the right."""
-    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    figure = Figure(figsize=(line_width(), 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     first, second = sns.color_palette("colorblind")[:2]
     rows = {row.method: row for row in read_rows()}
@@ -139,11 +144,11 @@ def draw_efficiency(points: Sequence[FractionPoint]) -> Figure:
     left.plot(list(published), list(published.values()), color=first, marker="s", linestyle=":")
     for x, y in published.items():
         above = {"textcoords": "offset points", "xytext": (0, 6), "ha": "center"}
-        left.annotate(f"{y:.1f}", (x, y), fontsize=8, **above)
-    left.set_title("published", fontsize=9)
+        left.annotate(f"{y:.1f}", (x, y), fontsize=letters(1.0), **above)
+    left.set_title("published", fontsize=letters())
     _fraction_axis(left, list(published))
     left.set_ylim(40, 58)
-    right.set_title("measured here", fontsize=9)
+    right.set_title("measured here", fontsize=letters())
     if points:
         summaries = [point.row.values["R1"] for point in points]
         fractions = [point.fraction for point in points]
@@ -161,6 +166,7 @@ def draw_efficiency(points: Sequence[FractionPoint]) -> Figure:
         middle = {"ha": "center", "va": "center", "transform": right.transAxes}
         right.text(0.5, 0.5, "not measured yet", **middle)
         right.set(xticks=[], yticks=[])
+    figure.supxlabel("fraction of the pre-training data", fontsize=letters())
     left.set_ylabel(f"{metric_of('R1').label} (%)")
     sns.despine(figure)
     return figure
@@ -172,4 +178,3 @@ def _fraction_axis(axes: Axes, fractions: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
     axes.margins(x=0.15)
-    axes.set_xlabel("fraction of the pre-training data")

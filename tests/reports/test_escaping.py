@@ -12,6 +12,7 @@ import pytest
 from reports.build import write_report
 from reports.output import render
 from reports.output.escaping import csv_text, file_stem, markdown_text
+from reports.output.latex import latex
 from reports.output.layout import Cell, Column, Table
 from reports.study.report_plan import ReportError, StudyPlan
 from tests.reports import made_up
@@ -58,7 +59,7 @@ def test_a_row_of_markdown_stays_one_row_with_its_columns() -> None:
 def test_a_table_without_notes_is_written() -> None:
     """That of a sweep of which nothing has run yet."""
     bare = replace(table("x"), notes=())
-    assert "**x**" in render.markdown([bare]) and "tab:" in render.latex([bare], [])
+    assert "**x**" in render.markdown([bare]) and "tab:" in latex([bare], [])
 
 
 def test_the_backslash_before_a_pipe_does_not_free_it() -> None:
@@ -70,7 +71,7 @@ def test_plain_text_stays_as_it_is_in_markdown() -> None:
 
 
 def test_latex_has_no_line_that_the_text_began() -> None:
-    written = render.latex([table(EVIL + r"\input{/etc/passwd}%")], [f"sweep {EVIL}"])
+    written = latex([table(EVIL + r"\input{/etc/passwd}%")], [f"sweep {EVIL}"])
     assert not any(line.startswith("c ") for line in written.split("\n"))
     assert r"\input{/etc" not in written and "\x1b" not in written
     assert r"\label{tab:name}" in written

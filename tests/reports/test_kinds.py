@@ -8,7 +8,7 @@ import pytest
 from reports.figures import curves
 from reports.kinds import losses_report
 from reports.kinds.registry import GRID, REPORT_TYPES, report_type_of
-from reports.output.render import escape
+from reports.output.latex import escape
 from reports.output.tables import headline
 from reports.study.report_plan import ReportError
 from reports.study.sweep_results import SweepResults
@@ -86,15 +86,17 @@ def test_names_of_another_form_get_the_table_of_any_grid() -> None:
 def test_the_picture_of_sets_has_a_line_for_each_and_no_dot_for_a_missing_one() -> None:
     sweep = named(("MVM", "MLM+VTC", "MVM+MLM"), missing="MLM+VTC", seeds=(0, 1))
     (plot,) = REPORT_TYPES["losses"].plots(sweep)
-    assert "A line without a dot" in " ".join(plot.reading)
+    assert "A line without a marker" in " ".join(plot.reading)
     axes = plot.draw(sweep).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["MVM", "MLM+VTC", "MVM+MLM"]
     dots = [
         (line.get_xdata()[0], line.get_ydata()[0])
         for line in axes.lines
-        if line.get_marker() == "o"
+        if line.get_marker() == "o" and len(line.get_xdata()) == 1
     ]
     assert dots == [(9.5, 2), (21.5, 0)]
+    runs = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 2]
+    assert [sorted(line.get_xdata()) for line in runs] == [[9.0, 10.0], [21.0, 22.0]]
     assert REPORT_TYPES["losses"].plots(named(("MVM", "MLM"), missing="MLM")) == []
 
 
@@ -132,7 +134,7 @@ def test_no_line_is_drawn_over_a_missing_cell() -> None:
     (line,) = [
         line
         for line in curves.curve(sweep, sweep.plan.axes[0], None).axes[0].lines
-        if line.get_marker() == "o"
+        if line.get_linestyle() == "-" and len(line.get_xdata()) == 5
     ]
     assert [math.isnan(y) for y in line.get_ydata()] == [False, False, True, False, False]
     assert list(line.get_xdata()) == [0.01, 0.05, 0.25, 0.5, 1.0]
@@ -145,8 +147,8 @@ def test_a_cell_that_was_not_planned_is_no_gap() -> None:
     sweep = made_up.sweep_results(made_up.plan(cells=cells), lambda cell, seed: 10 * cell[VIDEO])
     short, long = curves.lines_of(sweep, sweep.plan.axes[0], sweep.plan.axes[1])
     assert (short.positions, long.positions) == ((0.5, 0.9), (0.5, 0.7, 0.9)) and None not in (
-        *short.summaries,
-        *long.summaries,
+        *short.marks,
+        *long.marks,
     )
 
 

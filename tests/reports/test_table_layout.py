@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from reports.analysis.best_cells import rank_cells
 from reports.output import render
 from reports.output.all_metrics import all_metrics
 from reports.output.dataframes import cells_frame, metrics_frame, points_frame
+from reports.output.latex import escape, latex
 from reports.output.layout import Cell
 from reports.output.tables import headline
 from reports.study.collect import gather
@@ -77,10 +80,10 @@ def test_word_for_word(name: str, kind: str) -> None:
     sweep = STUDIES[name]()
     text = {
         "table.md": lambda: render.markdown(headline(sweep)),
-        "table.tex": lambda: render.latex(headline(sweep)),
+        "table.tex": lambda: latex(headline(sweep)),
         "table.csv": lambda: render.csv(points_frame(sweep)),
         "all.md": lambda: render.markdown(all_metrics(sweep)),
-        "all.tex": lambda: render.latex(all_metrics(sweep, by_direction=True)),
+        "all.tex": lambda: latex(all_metrics(sweep, by_direction=True)),
     }[kind]()
     path = GOLDEN / f"{name}_{kind}"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -111,11 +114,28 @@ def test_spread_and_missing_seeds() -> None:
     rows = cells_of(three_seeds())
     assert rows[0][1] == Cell("10.0", "0.5", 0, ())
     assert rows[0][2] == Cell(
-        "11.8", "0.4", 2, ("(2)",)
+        "11.8", "0.4", 0, ("(2)",)
     )  # 11.5 and 12.0: standard deviation 0.354 with n - 1
     (table,) = headline(three_seeds())
     assert "Mean ± standard deviation over n = 3 seeds." in table.notes
     assert any("n = 1" in note for note in headline(one_seed())[0].notes)
+
+
+def test_all_cells_that_are_not_different_from_the_best_are_bold() -> None:
+    """The best is 15; with this noise 14.7 cannot be told from it and 10 and 12 can."""
+    means = {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): 14.7, (0.9, 0.75): 15.0}
+
+    def value(cell: dict[str, Any], seed: int) -> float:
+        noise = np.random.default_rng([seed, round(100 * sum(pair(cell)))]).normal(0, 0.4)
+        return means[pair(cell)] + float(noise)
+
+    sweep = made_up.sweep_results(made_up.plan(seeds=(0, 1, 2, 3)), value)
+    assert [[cell.rank for cell in row[1:]] for row in cells_of(sweep)] == [[0, 0], [1, 1]]
+    (table,) = headline(sweep)
+    assert any(note.startswith("Bold: the best and all that are not") for note in table.notes)
+    ranks = rank_cells(sweep, sweep.plan.cells, *sweep.plan.column)
+    samples = [list(sweep.values(c, *sweep.plan.column).values()) for c in sweep.plan.cells]
+    assert ranks.tested and ranks.best == int(np.argmax([np.mean(one) for one in samples]))
 
 
 def test_chance_and_protocol_stand_with_the_table() -> None:
@@ -227,9 +247,7 @@ def test_frames_keep_every_number() -> None:
 
 
 def test_text_for_latex_is_escaped() -> None:
-    assert render.escape("a_b 50 % & ± × — † ^ \\ {}") == (
+    assert escape("a_b 50 % & ± × — † ^ \\ {}") == (
         r"a\_b 50 \% \& $\pm$ $\times$ --- $^\dagger$ \textasciicircum{} \textbackslash{} \{\}"
     )
-    assert (
-        render.escape("naïve 动作 ﬁ") == "naïve ?? fi"
-    )  # letters of other scripts would stop pdflatex
+    assert escape("naïve 动作 ﬁ") == "naïve ?? fi"  # letters of other scripts would stop pdflatex

@@ -10,7 +10,8 @@ import pytest
 from reports.analysis.verdict import sentences
 from reports.build import write_report
 from reports.figures import curves
-from reports.kinds import losses_report, search_report
+from reports.figures.dots import dots
+from reports.kinds import search_report
 from reports.kinds.registry import report_type_of
 from reports.output.all_metrics import all_metrics
 from reports.output.dataframes import metrics_frame
@@ -268,7 +269,7 @@ def test_sets_of_losses_are_drawn_with_the_prior() -> None:
         axes=axes, cells=cells, ablation="losses", published_optimum=None, metric=made_up.QA
     )
     sweep = made_up.task_results(made, lambda cell, seed: qa_result(28.0 + len(cell["losses"])))
-    figure = losses_report.dots(sweep)
+    figure = dots(sweep)
     figure.draw_without_rendering()
     assert (
         figure.axes[0].bbox.height > 0.4 * figure.dpi * len(cells) / 2
