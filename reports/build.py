@@ -100,6 +100,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the runs (default: %(default)s)",
     )
+    _output_options(parser)
+    return parser
+
+
+def _output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
@@ -119,7 +124,6 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="do not write to the tracker (default: the page is uploaded to the sweep's run)",
     )
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

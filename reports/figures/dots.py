@@ -28,7 +28,7 @@ from reports.study.report_plan import CellValues
 from reports.study.sweep_results import SweepResults
 
 ROW = 2.0  # height of a line of cells, of the size of the letters
-LEAST_AXES = 0.45  # part of the figure that the axes keep beside long names
+LEAST_AXES = 0.45  # part of the figure that the axes keep next to long names
 
 
 def dot_plot(sweep: SweepResults, name: str) -> list[Plot]:

@@ -46,7 +46,7 @@ from reports.output.tables import value_cells
 from reports.study.report_plan import CellValues, StudyPlan
 from reports.study.sweep_results import SweepResults
 
-PALETTE = 3.0  # least span of the colours, of the difference that can be told from noise
+PALETTE = 3.0  # least span of the colours, of the difference that exceeds noise
 ACCENT = "#d55e00"  # frame of the best cell
 EMPTY = "#f2f2f2"  # ground of a cell without a value
 
@@ -92,13 +92,13 @@ def _noise_words(sweep: SweepResults) -> str:
     what = "over the seeds" if sweep_model(sweep).model else "over the test items alone"
     return (
         f"The colours span at least {metric.text(PALETTE * size)} {metric.label}, "
-        f"{PALETTE:g} times the least difference that can be told from noise {what} "
+        f"{PALETTE:g} times the least difference that exceeds the noise {what} "
         f"({metric.text(size)}): noise does not fill the scale."
     )
 
 
 def noise_size(sweep: SweepResults) -> float | None:
-    """Returns the least difference of two cells that can be told from noise.
+    """Returns the least difference of two cells that exceeds the noise.
 
     Over the seeds it is that of Tukey's intervals. With one seed, for a fraction of test queries,
     it is that of two independent samples of queries; else there is none.

@@ -86,6 +86,11 @@ def papers_page(
     )
 
 
+def measured_page(tables: Sequence[Table], files: Sequence[str]) -> str:
+    """Returns the page of the rows measured here, next to that of the papers."""
+    return _environment().get_template("measured.html").render(tables=tables, files=files)
+
+
 def compare_page(
     a: Any,
     b: Any,

@@ -184,19 +184,13 @@ def _fits(table: Table, numbers: Sequence[int], inches: float) -> bool:
 
 def _columns_of(table: Table, numbers: Sequence[int]) -> Table:
     columns = tuple(table.columns[number] for number in numbers)
-    rows = tuple(tuple(row[number] for number in numbers) for row in table.rows)
-    return Table(table.name, table.caption, columns, rows, table.notes)
+    rows = [tuple(row[number] for number in numbers) for row in table.rows]
+    return Table(table.name, table.caption, columns, tuple(rows), table.notes)
 
 
 def table_points(table: Table, size: TextSize) -> float:
     """Returns the width of a table in points, estimated from above."""
-    widths = [
-        max(
-            [text_points(column.head, size.points)]
-            + [cell_points(row[number], size) for row in table.rows]
-        )
-        for number, column in enumerate(table.columns)
-    ]
+    widths = [_column_points(table, number, size) for number in range(len(table.columns))]
     start = 0
     for group, members in groupby(table.columns, key=lambda column: column.group):
         count = len(list(members))
@@ -205,6 +199,11 @@ def table_points(table: Table, size: TextSize) -> float:
             widths[start + count - 1] += max(0.0, text_points(group, size.points) - inner)
         start += count
     return sum(widths) + 2 * size.separation * len(widths)
+
+
+def _column_points(table: Table, number: int, size: TextSize) -> float:
+    cells = [cell_points(row[number], size) for row in table.rows]
+    return max([text_points(table.columns[number].head, size.points), *cells])
 
 
 def cell_points(cell: Cell, size: TextSize) -> float:

@@ -1,4 +1,6 @@
-"""Writes the page of the papers: comparisons on MSR-VTT, the data-efficiency curve, the claims.
+"""Writes the page of the papers: their tables, the data-efficiency curve, the claims.
+
+Rows measured here have a page of their own.
 
 It is made of the reports in the same folder, so it is as recent as they are.
 """
@@ -18,11 +20,20 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from reports.figures.style import ReportFigure, letters, line_width, report_style, save_figure
 from reports.figures.venue import ARTICLE, Venue
 from reports.output import render
-from reports.output.html_page import papers_page
+from reports.output.html_page import measured_page, papers_page
 from reports.output.latex import LatexPage, latex
 from reports.output.metric_formats import metric_of
 from reports.papers.claims import claim_table, judge
-from reports.papers.published import METRICS, PROTOCOL, TENTH, WHOLE, paper_tables, read_rows
+from reports.papers.measured_rows import measured_frame, measured_tables
+from reports.papers.published import (
+    MSRVTT,
+    PROTOCOL,
+    TENTH,
+    WHOLE,
+    other_tables,
+    paper_tables,
+    read_rows,
+)
 from reports.study.archive import (
     MeasuredRow,
     ReportRecord,
@@ -33,6 +44,7 @@ from reports.study.archive import (
 from simvtp.runs.atomic_files import write_atomically
 
 NAME = "papers"
+MEASURED = "measured.html"
 FRACTION = "data.fraction"
 
 
@@ -42,49 +54,27 @@ def write_papers(out: Path, venue: Venue = ARTICLE) -> None:
     folder = out / NAME
     folder.mkdir(parents=True, exist_ok=True)
     rows = measured_rows(records)
-    tables = paper_tables(rows)
+    tables, others = paper_tables(), other_tables()
     findings = judge(records)
-    claims = claim_table(findings)
-    sources = "published figures: ablations/published.csv"
+    measured, claims = measured_tables(rows), claim_table(findings)
     paper = LatexPage(venue.column, venue.page)
-    comments = [f"{sources}; the runs behind what was measured here: measured.csv"]
+    source = ["published figures: ablations/published.csv"]
     files = {
-        "tables.md": render.markdown(tables),
-        "tables.tex": latex(tables, comments, paper),
-        "measured.csv": render.csv(_measured_frame(rows)),
+        "tables.md": render.markdown([*tables, *others]),
+        "tables.tex": latex([*tables, *others], source, paper),
         "claims.md": render.markdown([claims]),
         "claims.tex": latex([claims], ["the rule and the sources are below the table"], paper),
-        "claims.csv": render.csv(pd.DataFrame([vars(finding) for finding in findings])),
+        "claims.csv": render.csv(pd.DataFrame([vars(one) for one in findings])),
+        "measured.md": render.markdown(measured),
+        "measured.tex": latex(measured, ["the runs behind each row: measured.csv"], paper),
+        "measured.csv": render.csv(measured_frame(rows)),
     }
     for name, text in files.items():
         write_atomically(folder / name, text)
+    write_atomically(folder / MEASURED, measured_page(measured, tuple(files)))
     figure = efficiency_figure(records, folder, venue)
-    page = papers_page(tables, claims, [figure], folder, tuple(files))
+    page = papers_page((*tables, *others), claims, [figure], folder, (MEASURED, *files))
     write_atomically(folder / "index.html", page)
-
-
-def _measured_frame(rows: Sequence[MeasuredRow]) -> pd.DataFrame:
-    """Returns the measured rows in full precision, with the runs behind each."""
-    made = []
-    for row in rows:
-        values: dict[str, object] = {
-            "row": row.label,
-            "ablation": row.ablation,
-            "protocol": row.protocol,
-            "n": row.seeds,
-        }
-        for name in METRICS:
-            summary = row.values.get(name)
-            values[name] = summary.mean if summary else None
-            values[f"{name}/std"] = summary.std if summary else None
-        values |= {
-            "cpu_hours": row.cpu_hours,
-            "gpu_hours": row.gpu_hours,
-            "commits": " ".join(row.commits),
-            "runs": " ".join(row.runs),
-        }
-        made.append(values)
-    return pd.DataFrame(made)
 
 
 # ---- the data-efficiency curve -------------------------------------------------------------------
@@ -139,7 +129,7 @@ def draw_efficiency(points: Sequence[FractionPoint]) -> Figure:
     figure = Figure(figsize=(line_width(), 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     first, second = sns.color_palette("colorblind")[:2]
-    rows = {row.method: row for row in read_rows()}
+    rows = {row.method: row for row in read_rows() if row.protocol == MSRVTT}
     published = {0.1: float(rows[TENTH].values["R1"]), 1.0: float(rows[WHOLE].values["R1"])}
     left.plot(list(published), list(published.values()), color=first, marker="s", linestyle=":")
     for x, y in published.items():

@@ -1,23 +1,24 @@
 """Lays out what the papers print, with sources and doubts, separate from what was measured here.
 
-`ablations/published.csv` has whole rows of comparisons, `ablations/published_cells.csv` single
-cells of ablations. Nothing is filled in.
+`ablations/published.csv` has whole rows of comparisons, one for each paper that prints them,
+`ablations/published_cells.csv` single cells of ablations. Nothing is filled in.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.output.layout import DOUBLE_DAGGER, MISSING, Cell, Column, Table
+from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import metric_of
 from reports.output.tables import cell_labels, seed_count, value_cells
-from reports.study.archive import MeasuredRow
 from reports.study.report_plan import SEARCH, CellValues
 from reports.study.sweep_results import SweepResults
+from simvtp.runs.results import direction_name
 
 FOLDER = Path(__file__).resolve().parents[2] / "ablations"
 ROWS, CELLS = FOLDER / "published.csv", FOLDER / "published_cells.csv"
@@ -25,24 +26,52 @@ METRICS = ("R1", "R5", "R10", "MdR")
 FILE_COLUMNS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MdR": "MdR"}
 MSRVTT = ("MSR-VTT", "1k-A", "finetuned", "t2v")
 PROTOCOL = "MSR-VTT 1k-A, fine-tuned, text to video"
-SIMVTP = (
-    "HERO",
-    "AVLnet",
-    "Frozen",
-    "OA-Trans",
-    "RegionLearner",
-    "LocVTP",
-    "BridgeFormer",
-    "SimVTP",
-)
-MAC_ROWS = 16  # of the paper's table
+PRINTED_NONE = "-"  # a paper's sign for no pre-training data, which is not the same as unknown
 TENTH, WHOLE = "SimVTP (10% of WebVid2M)", "SimVTP"  # rows of the data-efficiency curve
 
 
 @dataclass(frozen=True)
-class PublishedRow:
-    """A published row; every value is the text of the file, empty if unknown."""
+class PaperTable:
+    """A table of a paper.
 
+    Attributes:
+        name: end of the LaTeX label.
+        title: in the caption.
+        sources: values of `source` of its rows: the same method may be printed differently in two
+            papers, and each has a row of its own.
+        rows: number of rows that the paper prints.
+        remark: what is not known of it.
+    """
+
+    name: str
+    title: str
+    sources: tuple[str, ...]
+    rows: int
+    remark: str = ""
+
+
+PAPER_TABLES = (
+    PaperTable(
+        "published_simvtp",
+        "SimVTP's comparison on MSR-VTT 1k-A",
+        ("SimVTP README", "SimVTP README (Mar 2023)"),
+        8,
+    ),
+    PaperTable(
+        "published_mac",
+        "MAC's comparison on MSR-VTT 1k-A (Table 1)",
+        ("MAC Table 1",),
+        16,
+        "By R@1: the order in the paper is not known here.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row as one paper prints it; every value is the text of the file, empty if unknown."""
+
+    protocol: tuple[str, str, str, str]
     method: str
     visual_init: str
     pretrain_data: str
@@ -54,11 +83,12 @@ class PublishedRow:
 
 
 def read_rows(path: Path = ROWS) -> list[PublishedRow]:
-    """Returns the fine-tuned text-to-video rows on MSR-VTT 1k-A, in the order of the file."""
+    """Returns all published rows in the order of the file; one for each paper that prints it."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [
         PublishedRow(
+            (row["dataset"], row["split"], row["setting"], row["direction"]),
             row["method"],
             row["visual_init"],
             row["pretrain_data"],
@@ -69,154 +99,73 @@ def read_rows(path: Path = ROWS) -> list[PublishedRow]:
             row["note"],
         )
         for row in rows
-        if (row["dataset"], row["split"], row["setting"], row["direction"]) == MSRVTT
     ]
 
 
-def simvtp_rows(rows: Sequence[PublishedRow]) -> list[PublishedRow]:
-    """Returns the eight rows of SimVTP's comparison."""
-    return [next(row for row in rows if row.method == name) for name in SIMVTP]
+def paper_tables(path: Path = ROWS) -> tuple[Table, ...]:
+    """Lays out each table of a paper as that paper prints it."""
+    rows = [row for row in read_rows(path) if row.protocol == MSRVTT]
+    made = []
+    for paper in PAPER_TABLES:
+        own = [row for row in rows if row.source in paper.sources]
+        known = paper.remark
+        if len(own) < paper.rows:
+            known = f"{len(own)} of the {paper.rows} rows of the table are known here. {known}"
+        caption = f"{paper.title}, fine-tuned, text to video."
+        made.append(_table(paper.name, caption, own, known.strip()))
+    return tuple(made)
 
 
-def mac_rows(rows: Sequence[PublishedRow]) -> list[PublishedRow]:
-    """Returns the known rows of MAC's Table 1, with MAC last.
-
-    They have it as source, or a note that says what it prints.
-    """
-    found = [
-        row for row in rows if row.source == "MAC Table 1" or "MAC's Table 1 prints" in row.note
-    ]
-    return sorted(found, key=lambda row: (row.method == "MAC", float(row.values["R1"] or 0)))
-
-
-def paper_tables(measured: Sequence[MeasuredRow], path: Path = ROWS) -> tuple[Table, ...]:
-    """Lays out both comparisons on MSR-VTT, then the rows measured here in columns of their own."""
-    rows = read_rows(path)
-    mac = mac_rows(rows)
-    known = ""
-    if len(mac) < MAC_ROWS:
-        known = f"{len(mac)} of the {MAC_ROWS} rows of the paper's table are in our sources."
-    simvtp = simvtp_rows(rows)
-    title = "comparison on MSR-VTT 1k-A"
-    return (
-        _comparison("published_simvtp", f"SimVTP's {title}", simvtp, measured, ""),
-        _comparison("published_mac", f"MAC's {title}", mac, measured, known),
-    )
+def other_tables(path: Path = ROWS) -> tuple[Table, ...]:
+    """Lays out published rows on other data sets and settings, a table for each."""
+    groups: dict[tuple[str, str, str, str], list[PublishedRow]] = {}
+    for row in read_rows(path):
+        if row.protocol != MSRVTT:
+            groups.setdefault(row.protocol, []).append(row)
+    made = []
+    for (dataset, split, setting, direction), rows in groups.items():
+        where = f"{dataset} {split}" if split != "test" else dataset
+        caption = f"Published on {where}, {setting}, {direction_name(direction)}."
+        name = "_".join(re.findall(r"[a-z0-9]+", f"published {dataset} {setting}".lower()))
+        made.append(_table(name, caption, rows, ""))
+    return tuple(made)
 
 
-def _comparison(
-    name: str,
-    title: str,
-    rows: Sequence[PublishedRow],
-    measured: Sequence[MeasuredRow],
-    remark: str,
-) -> Table:
-    protocols = list(dict.fromkeys(row.protocol for row in measured))
-    columns = [
+def _table(name: str, caption: str, rows: Sequence[PublishedRow], remark: str) -> Table:
+    columns = (
         Column("method", is_label=True),
         Column("visual init", is_label=True),
         Column("pre-training data", is_label=True),
         Column("pairs"),
         Column("frames"),
-        *(Column(metric_of(metric).label, "published") for metric in METRICS),
-    ]
-    for number in range(1, len(protocols) + 1):
-        columns += _measured_columns(number, len(protocols))
-    made = [
-        *_published_cells(rows, len(protocols)),
-        *_measured_cells(measured, protocols),
-    ]
-    notes = [*_source_notes(rows, remark), *_measured_notes(measured, protocols)]
-    caption = f"{title}, fine-tuned, text to video."
-    return Table(name, caption, tuple(columns), tuple(made), tuple(notes))
-
-
-def _published_cells(rows: Sequence[PublishedRow], protocols: int) -> list[tuple[Cell, ...]]:
-    """Returns the published rows; their columns of measured values are empty."""
-    notes = _notes_of(rows)
-    empty = [Cell()] * (len(METRICS) + 1) * protocols
-    made = []
+        *(Column(metric_of(metric).label) for metric in METRICS),
+    )
+    notes, made = list(dict.fromkeys(row.note for row in rows if row.note)), []
     for row in rows:
         marks = (f"({notes.index(row.note) + 1})",) if row.note else ()
-        texts = (row.visual_init, row.pretrain_data, row.pairs, row.frames)
-        about = [Cell(text or MISSING) for text in texts]
-        values = [Cell(row.values[metric] or MISSING) for metric in METRICS]
-        made.append((Cell(row.method, marks=marks), *about, *values, *empty))
-    return made
-
-
-def _measured_cells(
-    measured: Sequence[MeasuredRow], protocols: Sequence[str]
-) -> list[tuple[Cell, ...]]:
-    """Returns the measured rows, each in the columns of its protocol."""
-    width = len(METRICS) + 1
-    made = []
-    for row, short in zip(measured, _short_names(measured), strict=True):
-        before = protocols.index(row.protocol)
-        label = Cell(short, marks=(DOUBLE_DAGGER,))
-        left = [Cell()] * (4 + len(METRICS) + width * before)
-        right = [Cell()] * (width * (len(protocols) - before - 1))
-        made.append((label, *left, *_values_of(row), *right))
-    return made
-
-
-def _notes_of(rows: Sequence[PublishedRow]) -> list[str]:
-    return list(dict.fromkeys(row.note for row in rows if row.note))
-
-
-def _source_notes(rows: Sequence[PublishedRow], remark: str) -> list[str]:
+        about = (row.visual_init, row.pretrain_data, row.pairs, row.frames)
+        texts = (*about, *(row.values[metric] for metric in METRICS))
+        made.append((Cell(row.method, marks=marks), *(Cell(_printed(text)) for text in texts)))
     by_source: dict[str, list[str]] = {}
     for row in rows:
         by_source.setdefault(row.source, []).append(row.method)
     sources = "; ".join(f"{source}: {', '.join(names)}" for source, names in by_source.items())
-    copied = f"Published ({PROTOCOL}): copied as printed, not measured here."
-    return [
-        f"{copied} {MISSING}: not known. {remark}".strip(),
-        f"Sources. {sources}.",
-        *(f"({number}) {note}." for number, note in enumerate(_notes_of(rows), 1)),
-    ]
+    known = f"Copied as printed, not measured here. {MISSING}: not known. {remark}".strip()
+    return Table(
+        name,
+        caption,
+        columns,
+        tuple(made),
+        (
+            known,
+            f"Sources. {sources}.",
+            *(f"({number}) {note}." for number, note in enumerate(notes, 1)),
+        ),
+    )
 
 
-def _measured_notes(measured: Sequence[MeasuredRow], protocols: Sequence[str]) -> list[str]:
-    if not measured:
-        return ["Nothing was measured here yet that is comparable with these rows."]
-    notes = [
-        f"{DOUBLE_DAGGER}: measured here, mean ± standard deviation over n seeds; "
-        "on other data, so nothing is ranked across."
-    ]
-    for row, short in zip(measured, _short_names(measured), strict=True):
-        notes.append(f"{short}: {row.label.partition(': ')[2]}.")
-    for number, text in enumerate(protocols, 1):
-        notes.append(f"Measured here{_number(number, len(protocols))}: {text}.")
-    return notes
-
-
-def _short_names(measured: Sequence[MeasuredRow]) -> list[str]:
-    """Returns `ours, tiny`: the recipe, numbered if it occurs more than once."""
-    recipes = [row.label.partition(":")[0] for row in measured]
-    names = []
-    for position, recipe in enumerate(recipes):
-        count = recipes[: position + 1].count(recipe)
-        names.append(f"ours, {recipe}" + (f" {count}" if recipes.count(recipe) > 1 else ""))
-    return names
-
-
-def _number(number: int, of: int) -> str:
-    return f" ({number})" if of > 1 else ""
-
-
-def _measured_columns(number: int, of: int) -> list[Column]:
-    group = f"measured here{_number(number, of)}"
-    return [*(Column(metric_of(metric).label, group) for metric in METRICS), Column("n", group)]
-
-
-def _values_of(row: MeasuredRow) -> list[Cell]:
-    cells = []
-    for name in METRICS:
-        summary, metric = row.values.get(name), metric_of(name)
-        spread = metric.text(summary.std) if summary and summary.std is not None else ""
-        cells.append(Cell(metric.text(summary.mean) if summary else MISSING, spread))
-    return [*cells, Cell(str(row.seeds))]
+def _printed(text: str) -> str:
+    return "none" if text == PRINTED_NONE else text or MISSING
 
 
 # ---- cells of ablations --------------------------------------------------------------------------

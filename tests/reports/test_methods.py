@@ -76,8 +76,9 @@ def test_published_rows_have_tables_of_their_own_and_all_methods_stand_on_the_pa
         ]
         is True
     )
-    text = (tmp_path / "papers" / "tables.md").read_text()
+    text = (tmp_path / "papers" / "measured.md").read_text()
     assert all(f"arm {name}" in text for name in R1)
+    assert "arm " not in (tmp_path / "papers" / "tables.md").read_text()
     claims = (tmp_path / "papers" / "claims.csv").read_text()
     assert next(line for line in claims.splitlines() if line.startswith("mac-frozen")).endswith(
         ",supported"

@@ -20,8 +20,9 @@ from reports.papers.claims import (
     judge,
     read_claims,
 )
+from reports.papers.measured_rows import measured_tables
 from reports.papers.paper_tables import draw_efficiency, write_papers
-from reports.papers.published import METRICS, ROWS, paper_tables, published_table
+from reports.papers.published import ROWS, other_tables, paper_tables, published_table
 from reports.study.archive import ReportRecord, measured_rows
 from reports.study.report_plan import ReportError
 from reports.study.study_provenance import provenance_record, to_json
@@ -32,6 +33,7 @@ from tests.reports.made_up import TEXT, VIDEO
 ROOT = Path(__file__).resolve().parents[2]
 
 SHARE = "data.fraction"
+PAGES = ("index.html", "measured.html")
 
 
 def grid(
@@ -65,59 +67,85 @@ def of(sweep: SweepResults) -> ReportRecord:
     return ReportRecord.from_dict(json.loads(written(sweep)))
 
 
-def test_every_published_figure_is_copied_as_printed() -> None:
+VALUES = ("R@1", "R@5", "R@10", "MdR")
+
+
+def file_rows() -> list[dict[str, str]]:
     with open(ROWS, newline="", encoding="utf-8") as file:
-        printed = {
-            row["method"]: row
-            for row in csv.DictReader(file)
-            if row["dataset"] == "MSR-VTT" and row["setting"] == "finetuned"
-        }
-    simvtp, mac = paper_tables([])
-    assert len(simvtp.rows) == 8 and len(mac.rows) == 15 and "15 of the 16 rows" in mac.notes[0]
-    for table in (simvtp, mac):
+        return list(csv.DictReader(file))
+
+
+def printed(row: dict[str, str]) -> list[str]:
+    return [row["method"], *(row[name] or MISSING for name in VALUES)]
+
+
+def test_every_published_figure_is_copied_as_its_paper_prints_it() -> None:
+    """Each row of the file stands in exactly one table, with its values, its note and source."""
+    tables = (*paper_tables(), *other_tables())
+    left = [row for row in file_rows() if row["source"] != "SimVTP abstract"]  # in the figure
+    for table in tables:
         for row in table.rows:
-            source = printed[row[0].text]
-            assert [cell.text for cell in row[5:9]] == [
-                source[name] or MISSING for name in ("R@1", "R@5", "R@10", "MdR")
-            ]
+            texts = [cell.text for cell in row[5:9]]
+            same = [one for one in left if printed(one) == [row[0].text, *texts]]
+            source = next(one for one in same if one["source"] in table.notes[1])
+            left.remove(source)
             assert not source["note"] or any(source["note"] in note for note in table.notes)
-            assert source["source"] in table.notes[1]
+    assert left == []
+
+
+def texts_of(table: Table) -> dict[str, list[str]]:
+    return {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+
+
+def test_a_method_that_two_papers_print_differently_has_a_row_in_each() -> None:
+    simvtp, mac = paper_tables()
+    assert (len(simvtp.rows), len(mac.rows)) == (8, 16)
+    by_table = [texts_of(table) for table in (simvtp, mac)]
+    assert by_table[0]["Frozen"][4:] == ["31.0", "59.5", "70.5", "3"]
+    assert by_table[1]["Frozen"][4:] == ["34.2", "61.1", "71.6", MISSING]
+    assert by_table[0]["HERO"][2] == "136M" and by_table[0]["HERO"][6] == "57.7"
+    assert by_table[1]["HERO"][2:4] == ["120M", "32"] and by_table[1]["HERO"][6] == "53.7"
+    assert by_table[1]["BridgeFormer"][4:] == ["37.6", "64.8", "75.1", "3"]
+    assert by_table[1]["CE"][1:3] == ["none", "none"]  # printed as a hyphen: no pre-training
     assert simvtp.rows[-1][0].text == "SimVTP" and mac.rows[-1][0].text == "MAC"
 
 
-def test_measured_rows_never_share_a_column_with_published_ones() -> None:
-    table, _ = paper_tables(measured_rows([of(grid())]))
-    groups = [column.group for column in table.columns]
-    assert groups.count("measured here") == len(METRICS) + 1
-    for row in table.rows:
-        filled = {
-            group.partition(":")[0]
-            for group, cell in zip(groups, row, strict=True)
-            if group and cell.text
-        }
-        assert len(filled) == 1
-    last = table.rows[-1]
-    assert last[0].text == "ours, tiny" and last[0].marks == ("‡",)
-    assert "ours, tiny: video mask ratio 0.9, text mask ratio 0.75." in table.notes
-    assert (last[9].text, last[9].spread, last[13].text) == ("18.2", "0.2", "3")
-    assert any("256 queries against 256 candidates" in note for note in table.notes)
+def test_other_data_sets_have_tables_of_their_own() -> None:
+    captions = [table.caption for table in other_tables()]
+    assert captions == [
+        "Published on MSR-VTT 1k-A, zero-shot, text to video.",
+        "Published on DiDeMo, finetuned, text to video.",
+        "Published on LSMDC, finetuned, text to video.",
+        "Published on MSVD, finetuned, text to video.",
+    ]
+    assert len({table.name for table in (*paper_tables(), *other_tables())}) == 6
 
 
-def test_rows_of_two_protocols_have_columns_of_their_own() -> None:
+def test_measured_rows_share_no_table_with_published_ones() -> None:
+    (table,) = measured_tables(measured_rows([of(grid())]))
+    (row,) = table.rows
+    assert [cell.text for cell in row] == [
+        "tiny",
+        "video mask ratio 0.9, text mask ratio 0.75",
+        "3",
+        "18.2",
+        "36.4",
+        "54.6",
+        "5.5",
+    ]
+    assert row[3].spread == "0.2" and not any(cell.rank for cell in row)
+    assert "256 queries against 256 candidates" in table.notes[1]
+
+
+def test_rows_of_two_protocols_have_tables_of_their_own() -> None:
     first = of(grid())
-    text = written(grid()).replace("on shapes (test split", "on clips (test split")
-    other = json.loads(text)
+    other = json.loads(written(grid()).replace("on shapes (test split", "on clips (test split"))
     for cell in other["cells"]:
         for run in cell["runs"]:
             run["cell_fingerprint"] += "x"
-    second = ReportRecord.from_dict(other)
-    table: Table
-    table, _ = paper_tables(measured_rows([first, second]))
-    assert {column.group for column in table.columns} >= {"measured here (1)", "measured here (2)"}
-    a, b = table.rows[-2:]
-    assert [bool(cell.text) for cell in a[9:]] == [True] * 5 + [False] * 5 and [
-        bool(cell.text) for cell in b[9:]
-    ] == [False] * 5 + [True] * 5
+    tables = measured_tables(measured_rows([first, ReportRecord.from_dict(other)]))
+    assert [table.name for table in tables] == ["measured_1", "measured_2"]
+    assert "on shapes" in tables[0].notes[1] and "on clips" in tables[1].notes[1]
 
 
 def test_the_same_experiment_in_two_sweeps_is_one_row() -> None:
@@ -231,8 +259,9 @@ def test_the_page_is_made_of_the_reports_in_its_folder_and_is_the_same_twice(
     tmp_path: Path,
 ) -> None:
     write_index(tmp_path)
-    empty = (tmp_path / "papers" / "index.html").read_text()
-    assert "Nothing was measured here yet" in empty and "not measured here yet" in empty
+    empty = {name: (tmp_path / "papers" / name).read_text() for name in PAGES}
+    assert "Nothing was measured here yet" in empty["measured.html"]
+    assert "not measured here yet" in empty["index.html"]
     for sweep in (grid(), shares()):
         write_report(sweep, tmp_path / sweep.plan.ablation)
     write_papers(tmp_path)
@@ -240,7 +269,9 @@ def test_the_page_is_made_of_the_reports_in_its_folder_and_is_the_same_twice(
     write_papers(tmp_path)
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "papers").iterdir()}
     page = first["index.html"].decode()
-    assert "53.6" in page and "18.2" in page and SUPPORTED in page
+    assert "53.6" in page and "18.2" in page and SUPPORTED in page  # 18.2: of a claim
+    measured = first["measured.html"].decode()
+    assert "18.2" in measured and "53.6" not in measured
     assert "Right: text-to-video retrieval on shapes" in page
     assert first["measured.csv"].count(b"\n") == 2
 

@@ -122,7 +122,7 @@ def test_spread_and_missing_seeds() -> None:
 
 
 def test_all_cells_that_are_not_different_from_the_best_are_bold() -> None:
-    """The best is 15; with this noise 14.7 cannot be told from it and 10 and 12 can."""
+    """The best is 15; with this noise 14.7 is not different from it; 10 and 12 are."""
     means = {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.15): 14.7, (0.9, 0.75): 15.0}
 
     def value(cell: dict[str, Any], seed: int) -> float:
