@@ -11,6 +11,7 @@ from PIL import Image
 
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
+from simvtp.config.validation import check
 from simvtp.errors import ConfigError, Stopped
 from simvtp.evaluation.items import run_items
 from simvtp.experiment import run
@@ -25,6 +26,7 @@ def silent(line: str) -> None:
 
 
 USE = ("evaluate.modality_use=true", "evaluate.use_points=2", "evaluate.frame_orders=true")
+SPLIT = ("evaluate.motion_split=true", "data.shapes.level=motion")
 
 
 def test_use_of_the_modalities_is_measured_on_the_way_and_changes_no_training(
@@ -62,6 +64,16 @@ def test_use_of_the_modalities_is_measured_on_the_way_and_changes_no_training(
             assert items.figure(name) == pytest.approx(result.metrics[name])
 
 
+def test_captions_that_need_motion_are_scored_apart(tmp_path: Path) -> None:
+    experiment = small_experiment(tmp_path, tmp_path / "cache", *SPLIT, "pretrain.max_steps=2")
+    found = {result.key: result for result in run(experiment, say=silent)}
+    for stage in ("zero-shot", "finetuned"):
+        part = found[f"test/{stage}-queries-that-need-motion/t2v"]
+        assert part.ranks == found[f"test/{stage}/t2v"].ranks, "all of this level need it"
+        assert f"test/{stage}-other-queries/t2v" not in found
+    assert len(run_items(experiment.run_dir)) == len(found)
+
+
 def test_a_run_that_does_not_pretrain_measures_no_use(tmp_path: Path, shapes_cache: Path) -> None:
     experiment = small_experiment(tmp_path, shapes_cache, *USE[:1], "finetune.init=initial")
     assert not any("/use/" in one.key for one in run(experiment, say=silent))
@@ -94,3 +106,5 @@ def test_settings_that_measure_nothing_are_refused(tmp_path: Path, shapes_cache:
     for setting, why in (("use_points=2", "must be 0 without"), ("use_clips=1", "at least 2")):
         with pytest.raises(ConfigError, match=why):
             run(small_experiment(tmp_path, shapes_cache, f"evaluate.{setting}"), say=silent)
+    with pytest.raises(ConfigError, match=r"asks the generator.*data.dataset=msrvtt"):
+        check(override(get_recipe("base"), ["evaluate.motion_split=true", "data.dataset=msrvtt"]))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from reports.analysis.seed_statistics import SeedSummary, summarise
 from reports.output.layout import MISSING, Cell, Column, Table
-from reports.output.metric_formats import metric_of
+from reports.output.metric_formats import capital, metric_of
 from reports.output.tables import cell_labels, seed_count, seeds_text
-from reports.study.protocols import frame_order, protocol_text
+from reports.study.protocols import asked_queries, frame_order, protocol_text
 from reports.study.report_plan import CellValues
 from reports.study.sweep_results import SweepResults
-from simvtp.runs.results import FRAME_ORDERS, USE, direction_name
+from simvtp.runs.results import FRAME_ORDERS, NEEDS_MOTION, USE, Result, direction_name
 
 TEXT_ONLY = "text only"  # name of the cell whose model never saw a video
 PAIRS = "pairs"  # variant of the figures without masks
@@ -55,13 +55,13 @@ READING = (
 
 
 def use_tables(sweep: SweepResults) -> tuple[Table, ...]:
-    """Lays out a table for each evaluation mask, one of pairs and one of the order of frames.
+    """Lays out a table for each evaluation mask, of pairs, of the order of frames, of motion.
 
     A report whose runs measured none of it has no such table.
     """
     keys = [key for key in sweep.keys if sweep.example(key).protocol.task == USE]
     tables = [_use_table(sweep, key) for key in keys]
-    return (*tables, *_order_tables(sweep))
+    return (*tables, *_part_tables(sweep, ORDERS), *_part_tables(sweep, MOTION))
 
 
 def _use_table(sweep: SweepResults, key: str) -> Table:
@@ -172,20 +172,61 @@ def _interval_notes(sweep: SweepResults) -> list[str]:
     return [f"In brackets: 95 % interval {over}. {MISSING}: not measured, or not trained."]
 
 
-# ---- order of frames -----------------------------------------------------------------------------
+# ---- order of frames, need of motion -------------------------------------------------------------
 
 
-def _order_tables(sweep: SweepResults) -> list[Table]:
-    """Lays out text-to-video R@1 with frames in each order, a table for each setting."""
+@dataclass(frozen=True)
+class Parts:
+    """Text-to-video R@1 of one setting as it is, and in parts or under other conditions.
+
+    Attributes:
+        name: of the tables, in file names.
+        title: what is compared, in captions.
+        whole: head of the column of the setting as it is.
+        conditions: in order.
+        of: the condition that a result was measured under; "" for none of them.
+        reading: how to read the table.
+    """
+
+    name: str
+    title: str
+    whole: str
+    conditions: Sequence[str]
+    of: Callable[[Result], str]
+    reading: str
+
+
+ORDERS = Parts(
+    "order",
+    "temporal order test",
+    "as is",
+    FRAME_ORDERS,
+    frame_order,
+    "The same clips and captions with the frames of each clip in another order. A model whose "
+    "figure does not fall reads single frames, or a set of them.",
+)
+MOTION = Parts(
+    "motion",
+    "need of motion",
+    "all queries",
+    NEEDS_MOTION,
+    asked_queries,
+    "A caption needs motion if what it says of a still picture fits another clip of the test as "
+    "well; the gallery is the same for all.",
+)
+
+
+def _part_tables(sweep: SweepResults, parts: Parts) -> list[Table]:
+    """Lays out text-to-video R@1 under each condition, a table for each setting."""
     by_setting: dict[str, dict[str, str]] = {}
     for key in sweep.keys:
         result = sweep.example(key)
-        order, direction = frame_order(result), result.protocol.direction
-        if order:
-            setting = result.protocol.setting.removesuffix(f", {order}")
-            by_setting.setdefault(setting, {})[order] = key
+        part, direction = parts.of(result), result.protocol.direction
+        if part:
+            setting = result.protocol.setting.removesuffix(f", {part}")
+            by_setting.setdefault(setting, {})[part] = key
             by_setting[setting][""] = _plain_key(sweep, setting, direction)
-    return [_order_table(sweep, setting, keys) for setting, keys in by_setting.items()]
+    return [_part_table(sweep, parts, setting, keys) for setting, keys in by_setting.items()]
 
 
 def _plain_key(sweep: SweepResults, setting: str, direction: str) -> str:
@@ -197,30 +238,39 @@ def _plain_key(sweep: SweepResults, setting: str, direction: str) -> str:
     )
 
 
-def _order_table(sweep: SweepResults, setting: str, keys: Mapping[str, str]) -> Table:
+def _part_table(sweep: SweepResults, parts: Parts, setting: str, keys: Mapping[str, str]) -> Table:
     metric = metric_of("R1")
-    orders: Sequence[str] = [order for order in ("", *FRAME_ORDERS) if order in keys]
+    shown = [part for part in ("", *parts.conditions) if part in keys]
     rows = []
     for cell in sweep.plan.cells:
-        values = [use_value(sweep, cell, keys[order], "R1") for order in orders]
+        values = [use_value(sweep, cell, keys[part], "R1") for part in shown]
         count = len(sweep.values(cell, keys[""], "R1"))
         texts = (Cell(_text(value, metric.decimals)) for value in values)
         rows.append((*cell_labels(sweep, cell), seed_count(sweep, cell, count), *texts))
     example = sweep.example(keys[""])
     direction = direction_name(example.protocol.direction).replace(" ", "-")
     words = setting.replace(",", "").replace(" ", "_").replace("-", "_")
+    levels = (_reader_note(part, sweep.example(keys[part])) for part in shown)
     return Table(
-        f"{sweep.plan.ablation}_order_{words}",
-        f"{sweep.plan.title}: temporal order test, {direction} {metric.label} (%), {setting}.",
-        (*_labels(sweep), *(Column(order or "as is") for order in orders)),
+        f"{sweep.plan.ablation}_{parts.name}_{words}",
+        f"{sweep.plan.title}: {parts.title}, {direction} {metric.label} (%), {setting}.",
+        (*_labels(sweep), *(Column(part or parts.whole) for part in shown)),
         tuple(rows),
         (
-            "The same clips and captions with the frames of each clip in another order. A model "
-            "whose figure does not fall reads single frames, or a set of them.",
+            parts.reading,
+            *(level for level in levels if level),
             *_interval_notes(sweep),
             f"Protocol: {protocol_text(example)}; {seeds_text(sweep)}.",
         ),
     )
+
+
+def _reader_note(part: str, result: Result) -> str:
+    """Returns the number of the queries, and what a reader who sees less reaches; "" if unknown."""
+    reached = [
+        f"{name} reaches {metrics['R1']:.1f} %" for name, metrics in result.baselines.items()
+    ]
+    return f"{capital(part)}: {result.queries}; {', '.join(reached)}." if part and reached else ""
 
 
 def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, UseValue]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simvtp.runs.results import FRAME_ORDERS, USE, Result, direction_name
+from simvtp.runs.results import FRAME_ORDERS, NEEDS_MOTION, USE, Result, direction_name
 
 # Fields of a protocol that may differ within a column.
 IGNORED_FIELDS = ("seed", "checkpoint")
@@ -73,13 +73,19 @@ def frame_order(result: Result) -> str:
     return order if order in FRAME_ORDERS else ""
 
 
+def asked_queries(result: Result) -> str:
+    """Returns which queries were asked, by their need of motion; "" for all."""
+    part = result.protocol.setting.rpartition(", ")[2]
+    return part if part in NEEDS_MOTION else ""
+
+
 def is_check(result: Result) -> bool:
     """Returns True for figures of a manipulation check, which have tables of their own.
 
-    They say what a model uses (`use`, or retrieval with frames in another order), not how good it
-    is.
+    They say what a model uses (`use`, retrieval with frames in another order, or by the queries'
+    need of motion), not how good it is.
     """
-    return result.protocol.task == USE or bool(frame_order(result))
+    return result.protocol.task == USE or bool(frame_order(result) or asked_queries(result))
 
 
 def protocol_text(*results: Result) -> str:

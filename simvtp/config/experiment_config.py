@@ -95,6 +95,11 @@ class EvaluateConfig:
         False,
         "score text-to-video retrieval with frames shuffled, reversed and the middle one repeated",
     )
+    motion_split: bool = added(
+        False,
+        "score text-to-video retrieval of the embedded data apart for captions that need motion "
+        "and for the others",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

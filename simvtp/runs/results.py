@@ -10,6 +10,9 @@ from simvtp.runs.metric_names import MetricName, result_key
 USE = "use"  # `Protocol.task` of what a model uses of the other modality
 # Parts of a setting that say that frames of the clips were in another order
 FRAME_ORDERS = ("frames shuffled", "frames reversed", "middle frame repeated")
+# Parts of a setting that say which queries were asked: those that one frame of their clip cannot
+# answer, and the others
+NEEDS_MOTION = ("queries that need motion", "other queries")
 # Directions of retrieval, by `Protocol.direction`.
 DIRECTIONS = {
     "t2v": "text to video",
@@ -37,7 +40,7 @@ class Protocol:
         split: name of the split.
         setting: pre-trained; zero-shot; finetuned; finetuned, selected on test; after a comma what
             was done to the scores (re-ranked top 16, dual-softmax) or to the frames (frames
-            shuffled).
+            shuffled), or which queries were asked (queries that need motion).
         direction: t2v or v2t, for images t2i or i2t; empty where a task has none.
         frames: frames per view.
         segments: views in time.
@@ -82,8 +85,8 @@ class Result:
             candidates.
         scores: value of each query where there are no ranks: IoU of the first span, predicted
             count.
-        baselines: metrics of predictors that see no video, {name: metrics}: `prior` is the most
-            frequent answer of the training split.
+        baselines: metrics of predictors that see no video, or less of it, {name: metrics}: `prior`
+            is the most frequent answer of the training split.
         seconds: of re-ranked results, wall-clock seconds per query: `first_stage_s`,
             `second_stage_s` (see simvtp/evaluation/rerank.py).
         intervals: 95 % intervals of metrics over the test items, {metric: (low, high)}, where they

@@ -17,6 +17,7 @@ from simvtp.data.loading.view_loader import text_batches
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Captions, with_retrieval_predictions
 from simvtp.evaluation.metrics import TIES
+from simvtp.evaluation.modality.motion_queries import one_frame_candidates, split_by_motion
 from simvtp.evaluation.modality.temporal_order import (
     FrameOrder,
     OrderedFrames,
@@ -94,8 +95,8 @@ class Retrieval:
     ) -> list[Scored]:
         """Returns the figures of `score`, then those of other rankings and other frame orders.
 
-        `evaluate.dual_softmax`, `evaluate.rerank` (twostage.py) and `evaluate.frame_orders` ask for
-        them.
+        `evaluate.dual_softmax`, `evaluate.rerank` (twostage.py), `evaluate.frame_orders` and
+        `evaluate.motion_split` ask for them.
         """
         protocol = self._protocol(split, setting, checkpoint)
         orders: dict[FrameOrder, Embedded] = {}
@@ -107,13 +108,23 @@ class Retrieval:
             self.second_stage, embedded, self.clips[split], self._captions(split), protocol, matcher
         )
         results = [*score(embedded, protocol), *further, *score_orders(orders, protocol)]
-        return with_retrieval_predictions(results, embedded, self._names_and_captions(split))
+        scored = with_retrieval_predictions(results, embedded, self._names_and_captions(split))
+        if self._moves and self.context.experiment.evaluate.motion_split:
+            scored += self._by_motion(results[0], split)
+        return scored
+
+    def _by_motion(self, result: Result, split: str) -> list[Scored]:
+        clips = self.clips[split]
+        candidates = one_frame_candidates(self.context.experiment.data.shapes, split, clips)
+        return split_by_motion(result, candidates, [f"{clip.id}#0" for clip in clips])
+
+    @property
+    def _moves(self) -> bool:
+        """True if the clips are no pictures."""
+        return self.kind == "retrieval" and self.context.experiment.model.frames > 1
 
     def _orders_frames(self) -> bool:
-        """Returns whether frames are put into other orders: asked for, and it is no picture."""
-        experiment = self.context.experiment
-        moving = self.kind == "retrieval" and experiment.model.frames > 1
-        return experiment.evaluate.frame_orders and moving
+        return self.context.experiment.evaluate.frame_orders and self._moves
 
     def _names_and_captions(self, split: str) -> Captions:
         return Captions([clip.id for clip in self.clips[split]], self._captions(split))

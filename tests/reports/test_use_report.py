@@ -22,7 +22,7 @@ from reports.study.collect import gather
 from reports.study.study_provenance import provenance_record, to_json
 from reports.study.sweep_results import SweepResults
 from simvtp.runs.journal import Journal
-from simvtp.runs.results import FRAME_ORDERS, Protocol, Result
+from simvtp.runs.results import FRAME_ORDERS, NEEDS_MOTION, Protocol, Result
 from tests.reports.made_up import TEXT, VIDEO, all_results, plan, result, run
 
 VARIANT = "text0.75_video0.5"
@@ -63,6 +63,10 @@ def losses(seeds: tuple[int, ...] = SEEDS, twin: bool = True, folder: Path | Non
         results, tags = all_results(10.0 + seed, seed), {}
         for order in FRAME_ORDERS:
             results.append(result(5.0 + seed, f"finetuned, {order}", "t2v", seed))
+        for need in NEEDS_MOTION if name != "text only" else ():
+            part = result(7.0 + seed, f"finetuned, {need}", "t2v", seed)
+            seen = {"a reader of one frame": {"R1": 45.0}}
+            results.append(replace(part, queries=100, baselines=seen))
         if name != "none":
             own = 2.0 + 0.1 * seed + (0.3 + 0.01 * seed) * (name == "text only")
             gain = 0.2 + 0.02 * seed if name == "MLM" else 0.0
@@ -87,7 +91,7 @@ def column(table: Table, head: str) -> list[str]:
 
 
 def test_a_table_says_what_each_model_uses_and_a_dash_where_it_was_not_trained() -> None:
-    table, orders = use_tables(losses())
+    table, orders, motion = use_tables(losses())
     assert "75 % of the words, 50 % of the video" in table.caption
     assert [row[0].text for row in table.rows] == ["none", "MLM", "text only"]
     low, high = summarise([0.2, 0.22, 0.24]).interval
@@ -100,6 +104,12 @@ def test_a_table_says_what_each_model_uses_and_a_dash_where_it_was_not_trained()
     assert [one.head for one in orders.columns][-4:] == ["as is", *FRAME_ORDERS]
     assert column(orders, "as is")[0].startswith("11.0 [")
     assert column(orders, "frames reversed")[0].startswith("6.0 [")
+    assert [one.head for one in motion.columns][-3:] == ["all queries", *NEEDS_MOTION]
+    assert column(motion, "all queries")[0].startswith("11.0 [")
+    needed = column(motion, "queries that need motion")
+    assert needed[0].startswith("8.0 [") and needed[2] == MISSING
+    level = "Queries that need motion: 100; a reader of one frame reaches 45.0 %."
+    assert level in motion.notes and not any("a reader of" in note for note in orders.notes)
 
 
 def test_one_seed_has_the_interval_over_the_clips_and_no_twin_has_no_column() -> None:
@@ -113,6 +123,7 @@ def test_checks_are_not_among_the_metrics_and_old_runs_have_no_table() -> None:
     sweep = losses()
     captions = " ".join(table.caption for table in all_metrics(sweep))
     assert "use of the other" not in captions and "frames" not in captions
+    assert "need motion" not in captions
     made = plan(seeds=SEEDS)
     old = gather(made, [run(point, *all_results(10.0)) for point in made["points"]])
     assert use_tables(old) == () and use_plots(old) == []

@@ -382,7 +382,13 @@ def _check_evaluation(experiment: Experiment) -> None:
             "above 0, or set evaluate.rerank=0."
         )
     retrieves = evaluate.zero_shot or tuning.ranks
-    for key in ("rerank", "dual_softmax", "frame_orders"):
+    dataset = experiment.data.dataset
+    if evaluate.motion_split and dataset != "shapes":
+        raise ConfigError(
+            "evaluate.motion_split asks the generator of the embedded data set which captions need "
+            f"motion, but data.dataset={dataset}: set it to false."
+        )
+    for key in ("rerank", "dual_softmax", "frame_orders", "motion_split"):
         if getattr(evaluate, key) and not retrieves:
             raise ConfigError(
                 f"evaluate.{key} is for retrieval, which this experiment does not measure: "

@@ -26,10 +26,11 @@ class Oracle:
     sees: tuple[str, ...]
 
 
+ONE_FRAME = Oracle("static (one frame)", STATIC)
 ORACLES = (
     Oracle("colour", ("colour",)),
     Oracle("colour and shape", ("colour", "shape")),
-    Oracle("static (one frame)", STATIC),
+    ONE_FRAME,
     Oracle("motion and events", CHANGE),
     Oracle("everything", (*STATIC, *CHANGE)),
 )
@@ -39,11 +40,16 @@ def oracle_recall(clips: Sequence[PlannedClip], oracle: Oracle) -> float:
     """Returns the text-to-video R@1 of an oracle over the first captions of `clips`, in percent."""
     if not clips:
         return float("nan")
-    total = 0.0
-    for clip in clips:
-        seen = reduce_statement(clip.statements[0], oracle.sees)
-        total += 1 / sum(satisfies(seen, other.scene) for other in clips)
-    return 100 * total / len(clips)
+    return 100 * sum(1 / count for count in fitting_clips(clips, oracle)) / len(clips)
+
+
+def fitting_clips(clips: Sequence[PlannedClip], oracle: Oracle) -> list[int]:
+    """Returns how many of `clips` fit the first caption of each, for all that an oracle sees.
+
+    It is 1 where the oracle can tell the caption's own clip from the others.
+    """
+    seen = [reduce_statement(clip.statements[0], oracle.sees) for clip in clips]
+    return [sum(satisfies(one, clip.scene) for clip in clips) for one in seen]
 
 
 def reduce_statement(statement: Statement, sees: Sequence[str]) -> Statement:
