@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simvtp.cli import add, launch, manifest_speed, speed
+from simvtp.cli import add, gpu, launch, manifest_speed, speed
 from simvtp.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def register(commands: Commands) -> None:
     speed.register(bench)
     launch.register(bench)
     manifest_speed.register(bench)
+    gpu.register(bench)
     _register_mac(bench)
 
 

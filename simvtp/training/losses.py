@@ -110,7 +110,7 @@ def word_loss(logits: Tensor, labels: Tensor, normalizer: Tensor | None = None) 
 # ---- VTC -----------------------------------------------------------------------------------------
 
 
-class _GatherRows(torch.autograd.Function):
+class GatherRows(torch.autograd.Function):
     """Gathers [B, D] of each rank into [R * B, D] on all.
 
     The gradient of a row is summed over the ranks that used it. The backward is an all-reduce and a
@@ -136,7 +136,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
     For one process it returns its input.
     """
-    return _GatherRows.apply(rows) if world() > 1 else rows
+    return GatherRows.apply(rows) if world() > 1 else rows
 
 
 def contrastive_logits(

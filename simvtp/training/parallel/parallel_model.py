@@ -58,7 +58,7 @@ class ParallelModel:
             mesh = init_device_mesh(device.type, (distributed.world(),))
             for held in (self.model, self.average):
                 if held is not None:
-                    _shard(held, mesh)
+                    shard_blocks(held, mesh)
 
     def wrap(self) -> None:
         """Prepares the exchange of gradients.
@@ -151,7 +151,7 @@ def compile_blocks(model: nn.Module) -> None:
         module.compile()
 
 
-def _shard(model: nn.Module, mesh: DeviceMesh) -> None:
+def shard_blocks(model: nn.Module, mesh: DeviceMesh) -> None:
     """Shards block by block, so that one block at a time is gathered, and then the rest."""
     from torch.distributed.fsdp import fully_shard  # takes seconds to import, and few runs need it
 

@@ -1,0 +1,1 @@
+"""One command that checks and measures everything on a GPU: `simvtp bench gpu`."""
