@@ -123,6 +123,11 @@ class StoppingRule:
         )
 
     @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """Seeds of the first look, which every cell gets."""
+        return self.seeds[: self.looks[0]]
+
+    @property
     def sentence(self) -> str:
         """The rule in words."""
         others = ", ".join(map(str, self.looks[1:3]))

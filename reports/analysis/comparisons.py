@@ -17,18 +17,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.evidence.stopping_rule import Verdict
 from reports.analysis.cell_model import POWER, CellModel, detectable, seeds_needed
 from reports.analysis.paired_bootstrap import paired, why_unpaired
 from reports.analysis.seed_statistics import Difference, SeedSummary, holm
+from reports.analysis.stopped_sweeps import (
+    StoppedComparison,
+    margin_of,
+    stop_notes,
+    stop_numbers,
+    stop_tables,
+    stopped,
+)
 from reports.analysis.sweep_model import against, baseline_of, sweep_model
 from reports.output.layout import MISSING, Cell, Column, Table
 from reports.output.metric_formats import Metric, capital, metric_of
 from reports.study.report_plan import SEARCH, CellValues
 from reports.study.sweep_results import SweepResults
 
-BETTER, WORSE = "different: better", "different: worse"
-EQUIVALENT, UNDECIDED, NO_TEST = "equivalent", "undecided", "no test"
-IDENTICAL = "identical runs"
+BETTER, WORSE = Verdict.BETTER.value, Verdict.WORSE.value
+EQUIVALENT, UNDECIDED, NO_TEST = Verdict.EQUIVALENT.value, Verdict.UNDECIDED.value, "no test"
+IDENTICAL = Verdict.IDENTICAL.value
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Comparison:
         outcome: BETTER, WORSE, EQUIVALENT or UNDECIDED by the interval over seeds; NO_TEST if there
             is none; IDENTICAL if the runs have the same results as those of another cell.
         same_as: the cell with the same results, which is counted once.
+        stop: how it ended in a sweep with a stopping rule; None without one.
     """
 
     cell: CellValues
@@ -53,6 +63,7 @@ class Comparison:
     p_items: float | None
     outcome: str
     same_as: CellValues | None = None
+    stop: StoppedComparison | None = None
 
 
 def compare(sweep: SweepResults) -> tuple[Comparison, ...]:
@@ -70,6 +81,8 @@ def _compare(sweep: SweepResults) -> tuple[Comparison, ...]:
     plan, baseline = sweep.plan, baseline_of(sweep)
     if plan.kind == SEARCH or baseline is None:
         return ()
+    if plan.until_decided is not None and baseline != plan.rule_baseline:
+        return ()  # nothing can be judged by the rule before its baseline has a value
     key, name = plan.column
     summaries = {
         cell: summary for cell in plan.cells if (summary := sweep.summary(cell, key, name))
@@ -80,7 +93,7 @@ def _compare(sweep: SweepResults) -> tuple[Comparison, ...]:
     seeds = dict(zip(tested, against(sweep, tested, baseline), strict=True))
     items = [paired(sweep, cell, baseline, key, name) for cell in cells]
     p_items = holm([found.p_value if found else None for found in items])
-    none = Difference(0.0, None, None)
+    none, stops = Difference(0.0, None, None), stopped(sweep)
     return tuple(
         Comparison(
             cell,
@@ -90,20 +103,22 @@ def _compare(sweep: SweepResults) -> tuple[Comparison, ...]:
             seeds.get(cell, none),
             items[number],
             p_items[number],
-            IDENTICAL if cell not in seeds else _outcome(seeds[cell], metric_of(name)),
+            IDENTICAL if cell not in seeds else _outcome(sweep, seeds[cell]),
             fitted.same_as.get(cell),
+            stops.get(cell),
         )
         for number, cell in enumerate(cells)
     )
 
 
-def _outcome(found: Difference, metric: Metric) -> str:
+def _outcome(sweep: SweepResults, found: Difference) -> str:
+    metric, margin = metric_of(sweep.plan.column[1]), margin_of(sweep)
     if found.interval is None:
         return NO_TEST
     low, high = found.interval
     if low > 0 or high < 0:
         return BETTER if (found.mean > 0) == metric.higher_is_better else WORSE
-    if metric.margin is not None and -metric.margin < low and high < metric.margin:
+    if margin is not None and -margin < low and high < margin:
         return EQUIVALENT
     return UNDECIDED
 
@@ -138,7 +153,7 @@ def sentence(sweep: SweepResults, found: Comparison) -> str:
     ends = (-high, -low) if turned else (low, high)
     interval = f"95 % CI {interval_text(metric, ends)}, {_seeds(found)}"
     if found.outcome == EQUIVALENT:
-        margin = f"±{metric.text(metric.margin or 0.0)} {metric.label}"
+        margin = f"±{metric.text(margin_of(sweep) or 0.0)} {metric.label}"
         return f"{first} and {second} are equivalent within {margin}: {gap}, {interval}."
     if found.outcome == UNDECIDED:
         return f"{first} against {second} is undecided: {gap}, {interval}."
@@ -149,12 +164,16 @@ def sentence(sweep: SweepResults, found: Comparison) -> str:
 
 
 def _why_no_test(found: Comparison) -> str:
+    if found.stop is not None and not found.stop.decision.seeds:
+        return "no look was made yet"
     if min(found.summary.n, found.other.n) == 1:
         return "one seed, so nothing can be said of noise between seeds"
     return "the runs leave no error between seeds, so there is no test"
 
 
 def _seeds(found: Comparison) -> str:
+    if found.stop is not None:
+        return f"{found.stop.decision.seeds} seeds"
     a, b = found.summary.n, found.other.n
     return f"{a} seeds" if a == b else f"{a} and {b} seeds"
 
@@ -209,15 +228,17 @@ def comparison_tables(sweep: SweepResults) -> tuple[Table, ...]:
     rows = [_row(sweep, metric, found[0].baseline, found[0].other, baseline, "")]
     for one in found:
         differences = _differences(metric, one)
-        rows.append(_row(sweep, metric, one.cell, one.summary, differences, _verdict(metric, one)))
+        rows.append(_row(sweep, metric, one.cell, one.summary, differences, _verdict(sweep, one)))
     caption = f"{plan.title}: {plan.metric_label}, each cell against the baseline."
     notes = tuple(_notes(sweep, metric, found))
-    return (Table(f"{plan.ablation}_comparisons", caption, tuple(columns), tuple(rows), notes),)
+    table = Table(f"{plan.ablation}_comparisons", caption, tuple(columns), tuple(rows), notes)
+    return (table, *stop_tables(sweep))
 
 
-def _verdict(metric: Metric, one: Comparison) -> str:
+def _verdict(sweep: SweepResults, one: Comparison) -> str:
     if one.outcome == EQUIVALENT:
-        return f"{EQUIVALENT} within ±{metric.text(metric.margin or 0.0)}"
+        margin = metric_of(sweep.plan.column[1]).text(margin_of(sweep) or 0.0)
+        return f"{EQUIVALENT} within ±{margin}"
     return one.outcome
 
 
@@ -228,6 +249,8 @@ def method_note(model: CellModel | None) -> str:
 
 def model_notes(sweep: SweepResults) -> list[str]:
     """Returns the method over seeds, the rule of the verdict and the detectable difference."""
+    if sweep.plan.until_decided is not None:
+        return [f"Seeds until decided. {note}" for note in stop_notes(sweep.plan.until_decided)[:1]]
     metric, fitted = metric_of(sweep.plan.column[1]), sweep_model(sweep)
     model = fitted.model
     if model is None:
@@ -343,4 +366,4 @@ def as_numbers(one: Comparison) -> dict[str, Any]:
             f"{name}_p_adjusted" if name == "seeds" else f"{name}_p": p_value,
         }
     values["items_p_holm"] = one.p_items
-    return values | {"outcome": one.outcome}
+    return values | {"outcome": one.outcome, **stop_numbers(one.stop)}

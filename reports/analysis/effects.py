@@ -230,6 +230,9 @@ def effect_tables(sweep: SweepResults) -> tuple[Table, ...]:
         "contrasts of one group: the values of one axis, or the rungs of a ladder.",
         method_note(grid_model(sweep).model),
     ]
+    rule = plan.until_decided
+    if rule is not None:
+        notes.append(f"Of the first {rule.looks[0]} seeds, which all cells have.")
     if any(one.test for one in found):
         notes.append("F tests: one for each effect, not corrected for their number.")
     caption = f"{plan.title}: {plan.metric_label}, effects by the design of the sweep."

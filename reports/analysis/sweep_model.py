@@ -11,8 +11,9 @@ import numpy as np
 
 from reports.analysis.cell_model import CellModel, fit, simultaneous
 from reports.analysis.seed_statistics import Difference
+from reports.analysis.stopped_sweeps import fixed_runs, fixed_values, run_results, stopped
 from reports.study.report_plan import CellValues
-from reports.study.sweep_results import MeasuredRun, SweepResults
+from reports.study.sweep_results import SweepResults
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class SweepModel:
 
 
 def sweep_model(sweep: SweepResults) -> SweepModel:
-    """Fits the model of the plan's metric; the baseline is the first of identical cells."""
+    """Fits the model of the plan's metric; the baseline is the first of identical cells.
+
+    Of a sweep with a stopping rule it has the seeds of the first look alone (`fixed_runs`).
+    """
     return column_model(sweep, *sweep.plan.column)
 
 
@@ -44,9 +48,9 @@ def column_model(sweep: SweepResults, key: str, name: str) -> SweepModel:
     place = f"model of {key}/{name}"
     if place not in sweep.cache:
         same_as = _same_as(sweep)
-        measured = (cell for cell in sweep.plan.cells if sweep.values(cell, key, name))
+        measured = (cell for cell in sweep.plan.cells if fixed_values(sweep, cell, key, name))
         cells = tuple(cell for cell in measured if cell not in same_as)
-        model = fit([sweep.values(cell, key, name) for cell in cells])
+        model = fit([fixed_values(sweep, cell, key, name) for cell in cells])
         sweep.cache[place] = SweepModel(cells, same_as, model)
     found: SweepModel = sweep.cache[place]
     return found
@@ -58,7 +62,7 @@ def grid_model(sweep: SweepResults) -> SweepModel:
     cells = tuple(cell for cell in fitted.cells if not sweep.plan.is_control(cell))
     if len(cells) == len(fitted.cells):
         return fitted
-    model = fit([sweep.values(cell, *sweep.plan.column) for cell in cells])
+    model = fit([fixed_values(sweep, cell, *sweep.plan.column) for cell in cells])
     return SweepModel(cells, fitted.same_as, model)
 
 
@@ -66,11 +70,12 @@ def _same_as(sweep: SweepResults) -> dict[CellValues, CellValues]:
     """Returns {cell: the earlier cell with identical runs}; the baseline comes first."""
     if "same_as" not in sweep.cache:
         first = baseline_of(sweep)
-        measured = [cell for cell in sweep.plan.cells if sweep.by_cell[cell]]
+        measured = [cell for cell in sweep.plan.cells if fixed_runs(sweep, cell)]
         found: dict[CellValues, CellValues] = {}
         seen: dict[Any, CellValues] = {}
         for cell in sorted(measured, key=lambda cell: cell != first):
-            results = tuple((run.point.seed, _digest(run)) for run in sweep.by_cell[cell])
+            runs = fixed_runs(sweep, cell)
+            results = tuple((run.point.seed, run_results(run)) for run in runs)
             if results in seen:
                 found[cell] = seen[results]
             elif all(digest for _, digest in results):
@@ -80,21 +85,14 @@ def _same_as(sweep: SweepResults) -> dict[CellValues, CellValues]:
     return same_as
 
 
-def _digest(run: MeasuredRun) -> tuple[tuple[str, str, tuple[float, ...]], ...]:
-    """Returns what identical runs have in common: weights and values of every result."""
-    return tuple(
-        (key, result.protocol.checkpoint, tuple(result.metrics.values()))
-        for key, result in sorted(run.results.items())
-    )
-
-
 def baseline_of(sweep: SweepResults) -> CellValues | None:
     """Returns the cell that the others are compared with.
 
-    That is the first measured one of: the plan's baseline, the published optimum, the first cell.
+    That is the first measured one of: the baseline of the stopping rule, the plan's baseline, the
+    published optimum, the first cell.
     """
     plan = sweep.plan
-    wanted = (plan.baseline, plan.published_optimum, *plan.cells)
+    wanted = (plan.rule_baseline, plan.baseline, plan.published_optimum, *plan.cells)
     return next(
         (cell for cell in wanted if cell is not None and sweep.values(cell, *plan.column)), None
     )
@@ -103,7 +101,13 @@ def baseline_of(sweep: SweepResults) -> CellValues | None:
 def against(
     sweep: SweepResults, cells: Sequence[CellValues], baseline: CellValues
 ) -> list[Difference]:
-    """Returns each cell minus the baseline, identical cells counted once."""
+    """Returns each cell minus the baseline, identical cells counted once.
+
+    If the sweep has a stopping rule for this baseline, its differences are returned.
+    """
+    if sweep.plan.until_decided is not None and baseline == sweep.plan.rule_baseline:
+        ended = stopped(sweep)
+        return [ended[cell].difference for cell in cells]
     fitted = sweep_model(sweep)
     distinct = list(dict.fromkeys(fitted.index(cell) for cell in cells))
     if fitted.model is None or not distinct:

@@ -111,6 +111,11 @@ def _gap(sweep: SweepResults, a: CellValues, b: CellValues, metric: Metric) -> s
 def _noise(sweep: SweepResults, a: CellValues, b: CellValues | None, metric: Metric) -> list[str]:
     if b is None:
         return []
+    if sweep.plan.until_decided is not None:
+        return [
+            "Seeds were added until each comparison with the baseline was decided, so cells that "
+            "are picked after the fact have no interval."
+        ]
     x, y = _values(sweep, a), _values(sweep, b)
     if min(len(x), len(y)) == 1:
         error = _sampling_error(sweep, a, metric)

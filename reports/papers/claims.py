@@ -171,7 +171,7 @@ def _cells(claim: Mapping[str, Any], record: ReportRecord | None) -> ClaimFindin
         obstacle = unmet_need(ClaimNeed.read(claim), ours, arms)
     if obstacle:
         return _finding(claim, how, f"{words}{obstacle}", scale, NOT_TESTABLE)
-    gaps = [difference(_values(ours), _values(cell)) for cell in others]
+    gaps = [difference(_values(record, ours), _values(record, cell)) for cell in others]
     p_values = holm([gap.p_value for gap in gaps])
     sign = 1 if metric.higher_is_better else -1
     holds = all(
@@ -179,7 +179,8 @@ def _cells(claim: Mapping[str, Any], record: ReportRecord | None) -> ClaimFindin
         for p, gap in zip(p_values, gaps, strict=True)
     )
     least = min(gaps, key=lambda gap: sign * gap.mean)
-    text = f"{words}{_gap_text(metric, least, len(gaps))}, {ours.n} seeds".replace("-", "−")
+    seeds = f"{len(_values(record, ours))} seeds"
+    text = f"{words}{_gap_text(metric, least, len(gaps))}, {seeds}".replace("-", "−")
     return _finding(claim, how, text, scale, SUPPORTED if holds else NOT_SUPPORTED)
 
 
@@ -193,8 +194,10 @@ def _name(cell: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((key, str(value)) for key, value in cell.items()))
 
 
-def _values(cell: CellRecord) -> list[float]:
-    return list(cell.values.values())
+def _values(record: ReportRecord, cell: CellRecord) -> list[float]:
+    """Returns the values that a test with a fixed number of seeds may use."""
+    first = record.first_seeds
+    return [value for seed, value in cell.values.items() if not first or int(seed) in first]
 
 
 def _words(metric: Metric, ours: CellRecord, others: Sequence[CellRecord]) -> str:

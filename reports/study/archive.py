@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ablations.evidence.stopping_rule import StoppingRule
 from reports.analysis.seed_statistics import SeedSummary, is_number, summarise
 from reports.study.report_plan import SEARCH
 from reports.study.study_provenance import NAME
@@ -112,6 +113,8 @@ class ReportRecord:
     Attributes:
         kind: of the plan; "" for a grid.
         methods: True if the cells are methods, which are all listed with the papers' rows.
+        first_seeds: those that all cells got before any was judged, if seeds were added by a rule;
+            empty if the number of seeds was fixed.
     """
 
     sweep_id: str
@@ -127,10 +130,12 @@ class ReportRecord:
     published_optimum: Mapping[str, Any] | None
     protocols: Mapping[str, ProtocolRecord]
     cells: tuple[CellRecord, ...]
+    first_seeds: tuple[int, ...] = ()
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ReportRecord:
         """Reads provenance.json."""
+        rule = values.get("until_decided")
         return ReportRecord(
             sweep_id=values["sweep_id"],
             ablation=values["ablation"],
@@ -148,6 +153,7 @@ class ReportRecord:
                 for key, protocol in values["protocols"].items()
             },
             cells=tuple(CellRecord.from_dict(cell) for cell in values["cells"]),
+            first_seeds=StoppingRule.from_dict(rule).first_seeds if rule else (),
         )
 
     @property

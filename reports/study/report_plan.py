@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from ablations.evidence.stopping_rule import StoppingRule
 from simvtp.errors import UserError
 from simvtp.runs.metric_names import MetricName
 
@@ -112,6 +113,7 @@ class StudyPlan:
         baseline: the cell that others are compared with, or None.
         controls: names of the rows outside the grid; the first value of such a cell is its name,
             the others are None.
+        until_decided: the rule by which seeds were added; None if their number was fixed.
     """
 
     sweep_id: str
@@ -134,6 +136,7 @@ class StudyPlan:
     trials: int = 0
     baseline: CellValues | None = None  # the cell that others are compared with
     controls: tuple[str, ...] = ()
+    until_decided: StoppingRule | None = None
 
     @staticmethod
     def from_dict(values: Mapping[str, Any], make_axis: MakeAxis | None = None) -> StudyPlan:
@@ -183,6 +186,7 @@ class StudyPlan:
             trials=int(values.get("trials", 0)),
             baseline=_cell(values.get("baseline"), axes),
             controls=tuple(values.get("controls", ())),
+            until_decided=_rule(values),
         )
 
     @cached_property
@@ -195,6 +199,11 @@ class StudyPlan:
         if self.kind == SEARCH:
             return tuple(planned)
         return tuple(sorted(planned, key=self._order))
+
+    @property
+    def rule_baseline(self) -> CellValues | None:
+        """The cell that the stopping rule compares the others with; None without a rule."""
+        return _cell(self.until_decided.baseline, self.axes) if self.until_decided else None
 
     @property
     def control_cells(self) -> tuple[CellValues, ...]:
@@ -276,6 +285,19 @@ def _point(point: Mapping[str, Any], axes: tuple[PlannedAxis, ...]) -> PlannedPo
 
 def _cell(cell: Mapping[str, Any] | None, axes: tuple[PlannedAxis, ...]) -> CellValues | None:
     return tuple(hashable(cell[axis.key]) for axis in axes) if cell else None
+
+
+def _rule(values: Mapping[str, Any]) -> StoppingRule | None:
+    entry = values.get("until_decided")
+    if not entry:
+        return None
+    try:
+        return StoppingRule.from_dict(entry)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ReportError(
+            f"the stopping rule in the plan of sweep {values['sweep_id']} cannot be read "
+            f"({error!r}): submit the sweep again."
+        ) from error
 
 
 def _named(settings: Any) -> str:

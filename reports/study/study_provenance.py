@@ -59,6 +59,7 @@ def provenance_record(
         "comparisons": [
             {"cell": plan.settings(one.cell), **as_numbers(one)} for one in compare(sweep)
         ],
+        **({"until_decided": plan.until_decided.to_dict()} if plan.until_decided else {}),
         "cells": [_cell(sweep, cell) for cell in plan.cells],
         "cost": cost(sweep.runs),
         "not_in_the_table_or_with_reservation": [_excluded(sweep, run) for run in sweep.excluded],
