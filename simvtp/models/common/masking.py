@@ -190,7 +190,9 @@ def _rectangle_order(noise: Tensor, height: int, width: int) -> Tensor:
         float32 [B, h * w], smaller is earlier.
     """
     sides, corner = noise.unflatten(1, (RECTANGLES, 4)).split(2, dim=2)
-    size = torch.tensor([height, width], dtype=noise.dtype, device=noise.device)
+    first_axis = torch.arange(2, device=noise.device) == 0
+    # [2], made on the device: a tensor of a list would be copied there, and the host would wait
+    size = torch.where(first_axis, height, width).to(noise.dtype)
     extent = ((SMALL_SIDE + (LARGE_SIDE - SMALL_SIDE) * sides) * size).round().clamp(min=1)
     start = (corner * (size - extent + 1)).floor()
     index = torch.arange(height * width, device=noise.device)

@@ -75,7 +75,8 @@ def draw_frame_masks(
     slots = slots_at(step, total, masks.frame_schedule)
     visible = drawn.visible
     if slots < total:
-        chosen = torch.tensor([i * total // slots for i in range(slots)], device=visible.device)
+        # made on the device: a tensor of a list would be copied there, and the host would wait
+        chosen = torch.arange(slots, device=visible.device) * total // slots
         visible = visible.unflatten(1, (total, -1)).index_select(1, chosen).flatten(1)
     ids, attention_mask, positions = drawn.input_ids, batch.attention_mask, None
     if masks.text_mask == "drop":

@@ -1,0 +1,1 @@
+"""One training step of each case on a GPU that is not there."""
