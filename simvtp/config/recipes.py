@@ -238,8 +238,9 @@ def tiny_pair() -> Experiment:
     learnt next to VTC and VTM (results/decisions).
 
     Command: `python -m simvtp run tiny_pair`
-    Cost: —
-    Expected: —
+    Cost: 202 CPU seconds (mean of five seeds, commit 0ce7e30, 2 busy cores of a shared server).
+    Expected: test t2v R@1 of 12.8 % after fine-tuning, 7.1 % zero-shot (means of the same runs;
+    512 videos, chance 0.2): results/studies/2026-11-30-objectives-of-tiny-pair.
     """
     model = SimVTPConfig(
         image_size=32,
@@ -271,9 +272,7 @@ def tiny_pair() -> Experiment:
             shapes=ShapesConfig(level="pair", train=3000, val=256, test=512, image_size=32, seed=1),
             train_crop="center",
         ),
-        pretrain=replace(
-            tuning_stage(epochs=1, batch_size=64, base_lr=16e-3), max_steps=240, beta2=0.95
-        ),
+        pretrain=replace(tuning_stage(1, batch_size=64, base_lr=16e-3), max_steps=240, beta2=0.95),
         finetune=FinetuneConfig(
             train=tuning_stage(epochs=2, batch_size=64, base_lr=8e-3),
             drop_path=0.0,
