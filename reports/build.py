@@ -10,43 +10,28 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from reports.analysis.comparisons import comparisons_frame
-from reports.analysis.effects import effects_frame
-from reports.figures.costs import cost_plots, costs_frame
-from reports.figures.reconstructions import reconstruction_figures
-from reports.figures.style import ReportFigure, draw_figures
-from reports.figures.use_curves import use_plots
 from reports.figures.venue import ARTICLE, VENUES, Venue
 from reports.kinds.registry import report_type_of
+from reports.kinds.report_writer import write_report
 from reports.output import render
-from reports.output.dataframes import metrics_frame
 from reports.output.escaping import visible
-from reports.output.html_page import ReportContent, report_page, without_links
-from reports.output.latex import LatexPage, latex
-from reports.output.layout import Table
+from reports.output.html_page import without_links
 from reports.output.report_index import write_report_index
 from reports.papers.paper_tables import write_papers
 from reports.report_parser import ReportParser
 from reports.study.collect import gather
 from reports.study.report_plan import ReportError
 from reports.study.stored_study import read_record, stored_study
-from reports.study.study_provenance import NAME as PROVENANCE
-from reports.study.study_provenance import provenance_record, to_json
 from reports.study.sweep_results import SweepResults
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.console import log_to_terminal
 from simvtp.errors import UserError
-from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
 
-SECTION_FRAMES = {
-    "comparisons": comparisons_frame,
-    "effects": effects_frame,
-    "costs": costs_frame,
-}
+MOST_SCALES = 3  # other sweeps of an ablation that its report is compared with
 EXAMPLES = """\
 examples:
   python reports/build.py            the newest sweep of every ablation in the tracker
@@ -92,7 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=(),
         metavar="FILE",
         help="build from these provenance files (such as results/studies/*/*provenance.json) and "
-        "not from the tracker; values of test items and pictures are not in them",
+        "not from the tracker; a second file of one ablation is another scale of it; values of "
+        "test items and pictures are not in them",
     )
     parser.add_argument(
         "--root",
@@ -154,19 +140,17 @@ def _run(args: argparse.Namespace) -> int:
             "tracking is off, and the report is made from tracked runs: "
             "give the tracker's address by --source."
         )
-    status = 0
-    for recorded in choose(list_sweeps(uri), args.ablations, args.sweep):
-        plan = recorded.plan
+    status, sweeps = 0, list_sweeps(uri)
+    for recorded in choose(sweeps, args.ablations, args.sweep):
         try:
-            runs = read_runs(uri, [point["fingerprint"] for point in plan["points"]])
-            make_axis = report_type_of(plan).make_axis
-            sweep = gather(plan, runs, make_axis, recorded.states, Path(args.root))
+            sweep = _gathered(uri, recorded, Path(args.root))
         except ReportError as error:  # of one ablation; the others are built
             print(visible(f"{recorded.sweep_id}: {error}"), file=sys.stderr)
             status = 2
             continue
         folder = args.out / sweep.plan.ablation
-        write_report(sweep, folder, venue)
+        others = _other_scales(uri, recorded, sweeps, Path(args.root))
+        write_report(sweep, folder, venue, others)
         write_index(args.out, venue)
         if not args.no_upload:
             _upload(uri, recorded, folder / "index.html")
@@ -174,25 +158,44 @@ def _run(args: argparse.Namespace) -> int:
     return status
 
 
+def _gathered(uri: str, recorded: SweepRecord, root: Path) -> SweepResults:
+    plan = recorded.plan
+    runs = read_runs(uri, [point["fingerprint"] for point in plan["points"]])
+    return gather(plan, runs, report_type_of(plan).make_axis, recorded.states, root)
+
+
+def _other_scales(
+    uri: str, recorded: SweepRecord, sweeps: Sequence[SweepRecord], root: Path
+) -> list[SweepResults]:
+    """Returns the newest sweeps of the same ablation that share no experiment with this one."""
+    own = {point["cell_fingerprint"] for point in recorded.plan["points"]}
+    found: list[SweepResults] = []
+    for other in sweeps:
+        if other.ablation != recorded.ablation or len(found) == MOST_SCALES:
+            continue
+        if own.isdisjoint(point["cell_fingerprint"] for point in other.plan["points"]):
+            try:
+                found.append(_gathered(uri, other, root))
+            except ReportError as error:
+                print(visible(f"note: {other.sweep_id} is left out: {error}"), file=sys.stderr)
+    return found
+
+
 def _rebuild(files: Sequence[Path], out: Path, venue: Venue) -> int:
-    """Builds reports from provenance files."""
-    records = [read_record(file) for file in files]
-    twice = {
-        r["ablation"]
-        for r in records
-        if [one["ablation"] for one in records].count(r["ablation"]) > 1
-    }
-    if twice:
-        raise ReportError(
-            f"two of these files are of the ablation {min(twice)}, whose reports share a folder: "
-            "build one at a time, each with its own --out."
-        )
-    for record in records:
+    """Builds reports from provenance files; of one ablation the first, others are other scales."""
+    studies: dict[str, list[SweepResults]] = {}
+    for file in files:
+        record = read_record(file)
         sweep = stored_study(record, report_type_of(record).make_axis)
-        folder = out / sweep.plan.ablation
-        write_report(sweep, folder, venue)
+        known = studies.setdefault(sweep.plan.ablation, [])
+        if any(one.plan.sweep_id == sweep.plan.sweep_id for one in known):
+            raise ReportError(f"{file} is of sweep {sweep.plan.sweep_id}, which was given before.")
+        known.append(sweep)
+    for first, *others in studies.values():
+        folder = out / first.plan.ablation
+        write_report(first, folder, venue, others)
         write_index(out, venue)
-        _print_summary(sweep, folder)
+        _print_summary(first, folder)
     return 0
 
 
@@ -241,80 +244,6 @@ def choose(
         known = ", ".join(sorted(newest))
         raise ReportError(f"the tracker holds no sweep of {missing}; there are sweeps of {known}.")
     return [newest[name] for name in (dict.fromkeys(ablations) if ablations else sorted(newest))]
-
-
-def write_report(sweep: SweepResults, folder: Path, venue: Venue = ARTICLE) -> None:
-    """Writes all files of one ablation's report."""
-    kind = report_type_of(sweep.plan)
-    verdict, tables = kind.verdict(sweep), kind.tables(sweep)
-    # With spreads, a table of both directions would be too wide for the page.
-    more = kind.more(sweep, len(sweep.plan.seeds) > 1)
-    sections = {
-        "comparisons": kind.comparisons(sweep),
-        "effects": kind.effects(sweep),
-        "use": kind.use(sweep),
-        "published": kind.published(sweep),
-        "costs": kind.costs(sweep),
-    }
-    files = _tables(sweep, tables, more, sections, LatexPage(venue.column, venue.page))
-    folder.mkdir(parents=True, exist_ok=True)
-    figures: tuple[ReportFigure, ...] = ()
-    if sweep.runs:
-        figures = draw_figures(
-            sweep, [*kind.plots(sweep), *use_plots(sweep), *cost_plots(sweep)], folder, venue
-        )
-    reconstructions = reconstruction_figures(sweep, folder)
-    drawn = _names([*figures, *reconstructions], folder)
-    _remove_figures(folder, keep=drawn)
-    record = provenance_record(sweep, verdict, drawn) | {"methods": kind.methods}
-    files[PROVENANCE] = to_json(record)
-    for name, text in files.items():
-        write_atomically(folder / name, text)
-    content = ReportContent(verdict, tables, sections, more, figures, reconstructions, tuple(files))
-    write_atomically(folder / "index.html", report_page(sweep, content, folder))
-
-
-def _tables(
-    sweep: SweepResults,
-    tables: Sequence[Table],
-    more: Sequence[Table],
-    sections: Mapping[str, Sequence[Table]],
-    page: LatexPage,
-) -> dict[str, str]:
-    """Returns {name of the file: text} of all tables."""
-    kind = report_type_of(sweep.plan)
-    comments = [f"sweep {sweep.plan.sweep_id}; the runs behind each figure: {PROVENANCE}"]
-    files = {
-        "table.md": render.markdown(tables),
-        "table.tex": latex(tables, comments, page),
-        "table.csv": render.csv(kind.points(sweep)),
-        "all.md": render.markdown(more),
-        "all.tex": latex(kind.more(sweep, True), comments, page),
-        "all.csv": render.csv(kind.cells(sweep)),
-    }
-    for name, made in sections.items():
-        if made:
-            files[f"{name}.md"] = render.markdown(made)
-            files[f"{name}.tex"] = latex(made, comments, page)
-            if name in SECTION_FRAMES:
-                files[f"{name}.csv"] = render.csv(SECTION_FRAMES[name](sweep))
-    files["values.csv"] = render.csv(metrics_frame(sweep))
-    return files
-
-
-def _names(figures: Sequence[ReportFigure], folder: Path) -> list[str]:
-    paths = dict.fromkeys(path for figure in figures for path in (figure.pdf, figure.png))
-    return [path.relative_to(folder).as_posix() for path in paths]
-
-
-def _remove_figures(folder: Path, keep: Sequence[str]) -> None:
-    """Removes figures of an earlier report, for instance of another sweep, from the folder."""
-    earlier = folder / PROVENANCE
-    if earlier.exists():
-        for name in set(read_json(earlier).get("figures", ())) - set(keep):
-            path = folder / name
-            if path.resolve().is_relative_to(folder.resolve()):
-                path.unlink(missing_ok=True)
 
 
 def write_index(out: Path, venue: Venue = ARTICLE) -> None:

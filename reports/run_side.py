@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.analysis.seed_statistics import is_number
 from reports.study.protocols import identify_test_set
 from reports.study.report_plan import PlannedPoint, ReportError
 from reports.study.sweep_results import MeasuredRun
+from reports.study.training_curves import Curve, read_training_curves
 from simvtp.config.tree import flatten_mapping
 from simvtp.errors import DamagedFile
 from simvtp.runs.atomic_files import read_json
-from simvtp.runs.journal import read_journal
 from simvtp.runs.results import Result
 from simvtp.runs.rundir import load_results
-
-Curve = list[tuple[int, float]]  # (step, value)
 
 
 @dataclass(frozen=True)
@@ -91,28 +88,9 @@ def read_side(folder: Path) -> RunSide:
         patch=patch.read_text(errors="replace") if patch.exists() else "",
         status=_optional(folder / "status.json") or {},
         results={result.key: result for result in results},
-        curves=_curves(folder / "journal.jsonl"),
+        curves=read_training_curves(folder / "journal.jsonl"),
     )
 
 
 def _optional(path: Path) -> Any:
     return read_json(path) if path.exists() else None
-
-
-def _curves(path: Path) -> dict[str, Curve]:
-    """Reads losses and validation values; of a step that was repeated, the last one counts."""
-    found: dict[str, dict[int, float]] = {}
-    if not path.exists():
-        return {}
-    try:
-        for _, line in read_journal(path, 0):
-            if line["kind"] != "metrics":
-                continue
-            for name, value in line["metrics"].items():
-                if name.startswith(("loss/", "val/")) and value is not None and is_number(value):
-                    steps = found.setdefault(f"{line['stage']}/{name}", {})
-                    steps[int(line["step"])] = float(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        advice = "run `python sweeps/doctor.py` to repair it."
-        raise DamagedFile(path, f"not a journal: {error!r}", advice) from error
-    return {name: sorted(points.items()) for name, points in found.items()}

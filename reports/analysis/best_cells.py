@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from reports.analysis.cell_model import any_pair
 from reports.analysis.seed_statistics import competition_ranks
+from reports.analysis.stopped_sweeps import fixed_values
 from reports.analysis.sweep_model import column_model
 from reports.output.metric_formats import metric_of
 from reports.study.report_plan import CellValues
@@ -41,7 +43,12 @@ def rank_cells(sweep: SweepResults, cells: Sequence[CellValues], key: str, name:
     if 1 not in order:
         return Ranking(tuple(order), False, None)
     sign = 1 if metric.higher_is_better else -1
+    # of a sweep with a stopping rule the seeds of the first look, which all cells have
+    fixed = [fixed_values(sweep, cell, key, name) for cell in cells]
+    means = [fmean(values.values()) if values else None for values in fixed]
     measured = [number for number, mean in enumerate(means) if mean is not None]
+    if len(measured) < 2:
+        return Ranking(tuple(order), False, None)
     best = max(measured, key=lambda number: sign * (means[number] or 0.0))
     fitted = column_model(sweep, key, name)
     if fitted.model is None:

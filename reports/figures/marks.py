@@ -68,6 +68,8 @@ def interval_words(sweep: SweepResults) -> list[str]:
         return words
     model = sweep_model(sweep).model
     how = "" if model is None or model.equal_variances else " (Welch, Bonferroni)"
+    if sweep.plan.until_decided is not None:
+        how = " (those of the stopping rule)"
     return [
         *words,
         f"Bars: simultaneous 95 % intervals{how} of the difference to the baseline "

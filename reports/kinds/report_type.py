@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from reports.analysis.across.signal_tables import signal_tables
 from reports.analysis.comparisons import comparison_tables
 from reports.analysis.effects import effect_tables
 from reports.analysis.verdict import sentences
@@ -45,6 +46,8 @@ class ReportType:
         comparisons: each cell against a baseline, with tests; in comparisons.md, comparisons.tex.
         effects: by the design of the sweep: a grid's effects, trends, rungs; in effects.md,
             effects.tex.
+        signal: signal and noise of each metric, and decision accuracy to other scales; in
+            signal.md, signal.tex.
         use: what each model uses, by manipulation checks; in use.md, use.tex.
         published: the paper's value for each cell, mostly a dash; in published.md, published.tex.
         costs: cost of each cell; in costs.md, costs.tex.
@@ -60,6 +63,7 @@ class ReportType:
     more: Callable[[SweepResults, bool], tuple[Table, ...]] = all_metrics
     comparisons: Callable[[SweepResults], tuple[Table, ...]] = comparison_tables
     effects: Callable[[SweepResults], tuple[Table, ...]] = effect_tables
+    signal: Callable[[SweepResults, Sequence[SweepResults]], tuple[Table, ...]] = signal_tables
     use: Callable[[SweepResults], tuple[Table, ...]] = use_tables
     published: Callable[[SweepResults], tuple[Table, ...]] = published_table
     costs: Callable[[SweepResults], tuple[Table, ...]] = cost_tables

@@ -22,6 +22,16 @@ from reports.study.sweep_results import SweepResults
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 
 
+SECTION_TITLES = {  # of `ReportContent.sections`, in the order of the page
+    "comparisons": "Differences to the baseline",
+    "effects": "Effects",
+    "use": "What each model uses",
+    "published": "Published and measured",
+    "costs": "Cost",
+    "signal": "Signal and noise of each metric",
+}
+
+
 class PageImage(Protocol):
     """Fields that are read of an image (`reports.figures.style.ReportFigure`)."""
 
@@ -41,7 +51,7 @@ class ReportContent:
 
     Attributes:
         tables: at the top.
-        sections: comparisons, effects, use, published, costs.
+        sections: by the names of `SECTION_TITLES`.
         more_tables: all metrics, below.
         reconstructions: sheets of reconstructed clips.
         files: names of the files of the report, which the page links to.
@@ -63,6 +73,7 @@ def report_page(sweep: SweepResults, content: ReportContent, folder: Path) -> st
         sweep=sweep,
         plan=sweep.plan,
         content=content,
+        section_titles=SECTION_TITLES,
         states=states_text(sweep),
         figures=_embedded(content.figures, folder),
         reconstructions=_embedded(content.reconstructions, folder),

@@ -222,9 +222,10 @@ def _rank_notes(sweep: SweepResults, cells: Sequence[Cell]) -> list[str]:
     ranked = "best, underlined: second best, ranked on the rounded means; ties share a rank."
     if sweep_model(sweep).model is None:
         return [f"Bold: {ranked} Nothing is tested."]
+    first = ", by the seeds of the first look" if sweep.plan.until_decided is not None else ""
     notes = [
         "Bold: the best and all that are not different from it over the seeds (Tukey's 95 % "
-        "intervals, which hold for any pair)."
+        f"intervals, which hold for any pair{first})."
     ]
     return [*notes, f"Without a test, bold: {ranked}"] if 2 in ranks else notes
 

@@ -14,6 +14,7 @@ from reports.analysis.seed_statistics import is_number
 from reports.study.protocols import comparable_fields, identify_test_set
 from reports.study.report_plan import SEARCH, MakeAxis, PlannedPoint, ReportError, StudyPlan
 from reports.study.sweep_results import ExcludedRun, MeasuredRun, SweepResults, varied_fields
+from reports.study.training_curves import curves_of_run
 from simvtp.runs.results import Result
 
 BATCH_SIZES = {"pretrain": "pretrain.batch_size", "finetune": "finetune.train.batch_size"}
@@ -107,6 +108,7 @@ def is_finished(run: Tracked) -> bool:
 
 
 def _measured(point: PlannedPoint, run: Tracked, plan: StudyPlan, root: Path | None) -> MeasuredRun:
+    run_dir = _run_dir(run, root)
     return MeasuredRun(
         point=point,
         run_id=run.run_id,
@@ -117,7 +119,9 @@ def _measured(point: PlannedPoint, run: Tracked, plan: StudyPlan, root: Path | N
         cpu_hours=run.cpu_hours,
         gpu_hours=run.gpu_hours,
         scores=_scores(run, plan),
-        run_dir=_run_dir(run, root),
+        run_dir=run_dir,
+        steps=dict(run.steps),
+        curves=curves_of_run(run_dir),
         samples=_samples(run),
         parameters=_count(run, "cost/parameters"),
         forward_flops=_count(run, "cost/forward_flops"),

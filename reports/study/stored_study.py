@@ -2,8 +2,8 @@
 
 So a committed study is analysed and drawn again without the tracker and the run directories. Files
 from before the plan was stored in them have no labels of axes, which are then read off the names of
-the cells, no samples and sizes, and one protocol for rows that were tested with different frames.
-No file has the values of test items.
+the cells, no samples, sizes and curves, and one protocol for rows that were tested with different
+frames. No file has the values of test items.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def plan_of(record: Mapping[str, Any]) -> dict[str, Any]:
         if one["fingerprint"] not in known:
             known.add(one["fingerprint"])
             points.append({"cell": one["cell"], "seed": one["seed"]} | _names(one["fingerprint"]))
-    optional = ("kind", "controls", "paper_says")
+    optional = ("kind", "controls", "paper_says", "until_decided")
     return {
         **{name: record[name] for name in PLAN_KEYS},
         **{name: record[name] for name in optional if name in record},
@@ -142,6 +142,11 @@ def _measured(
         samples=run.get("samples", {}),
         parameters=run.get("parameters"),
         forward_flops=run.get("forward_flops"),
+        steps=run.get("steps", {}),
+        curves={
+            name: tuple(zip(curve["steps"], curve["values"], strict=True))
+            for name, curve in run.get("curves", {}).items()
+        },
     )
 
 

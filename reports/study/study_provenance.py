@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from reports.study.sweep_results import ExcludedRun, MeasuredRun, SweepResults
 from simvtp.runs.results import Result
 
 NAME = "provenance.json"
+NUMBERS = re.compile(r"\[\s+(?:-?\d[\d.eE+-]*,?\s+)+\]")
 
 
 def provenance_record(
@@ -69,8 +71,9 @@ def provenance_record(
 
 
 def to_json(values: dict[str, Any]) -> str:
-    """Returns the text of the file."""
-    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Returns the text of the file, with each list of numbers in one line."""
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    return NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n"
 
 
 def cost(runs: Sequence[MeasuredRun]) -> dict[str, float]:
@@ -157,6 +160,12 @@ def _run(sweep: SweepResults, run: MeasuredRun) -> dict[str, Any]:
         "hardware": run.hardware,
         **cost([run]),
         "samples": dict(run.samples),
+        "steps": dict(run.steps),
+        "curves": {
+            name: {"steps": [s for s, _ in curve], "values": [v for _, v in curve]}
+            for name, curve in sorted(run.curves.items())
+            if "/val/" in name
+        },
         "parameters": run.parameters,
         "forward_flops": run.forward_flops,
         "scores": {name: _finite(value) for name, value in run.scores.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -25,6 +25,8 @@ class MeasuredRun:
         test_set: settings that decide the test items (see `protocols.identify_test_set`).
         samples: {training stage: samples seen, repeats counted}.
         parameters: of the pre-training model; None if the run did not record it.
+        steps: {training stage: updates made}.
+        curves: losses and validation values while training, {`<stage>/<metric>`: curve}.
         forward_flops: of one forward pass of pre-training per sample; None if not recorded.
     """
 
@@ -42,6 +44,8 @@ class MeasuredRun:
     samples: Mapping[str, int] = field(default_factory=dict)
     parameters: int | None = None
     forward_flops: int | None = None
+    steps: Mapping[str, int] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

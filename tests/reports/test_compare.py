@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from reports import run_scores
-from reports.build import write_index, write_report
+from reports.build import write_index
 from reports.compare import main
+from reports.kinds.report_writer import write_report
 from reports.run_diff import sections
 from reports.run_scores import ChangedItem
 from reports.run_side import read_side

@@ -23,7 +23,7 @@ from reports.analysis.comparisons import (
 from reports.analysis.paired_bootstrap import item_values
 from reports.analysis.sweep_model import baseline_of
 from reports.analysis.verdict import sentences
-from reports.build import write_report
+from reports.kinds.report_writer import write_report
 from reports.study.collect import gather
 from reports.study.sweep_results import SweepResults
 from simvtp.evaluation.items import Items, items_path, write_items

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reports.build import write_report
 from reports.figures.costs import cost_plots, cost_tables, costs_frame, counted, draw
+from reports.kinds.report_writer import write_report
 from reports.study.collect import gather
 from reports.study.sweep_results import SweepResults
 from tests.reports import made_up, made_up_search

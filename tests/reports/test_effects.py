@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from reports.analysis.effects import effect_tables, effects, effects_frame
-from reports.build import write_report
+from reports.kinds.report_writer import write_report
 from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
 from tests.reports.made_up import TEXT, VIDEO

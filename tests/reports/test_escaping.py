@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports.build import write_report
+from reports.kinds.report_writer import write_report
 from reports.output import render
 from reports.output.escaping import csv_text, file_stem, markdown_text
 from reports.output.latex import latex

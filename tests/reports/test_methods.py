@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from reports.build import write_index, write_report
+from reports.build import write_index
 from reports.figures.reconstructions import reconstruction_figures, shown_cells
 from reports.kinds.registry import REPORT_TYPES, report_type_of
+from reports.kinds.report_writer import write_report
 from reports.study.collect import gather
 from reports.study.sweep_results import SweepResults
 from tests.reports import made_up

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from reports.analysis.verdict import sentences
-from reports.build import write_index, write_report
+from reports.build import write_index
+from reports.kinds.report_writer import write_report
 from reports.output.layout import MISSING, Table
 from reports.output.render import markdown
 from reports.papers.claims import (

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from reports.build import write_index, write_report
+from reports.build import write_index
+from reports.kinds.report_writer import write_report
 from tests.reports import made_up
 
 ROOT = Path(__file__).resolve().parents[2]

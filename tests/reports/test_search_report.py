@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from reports.build import write_report
 from reports.figures.style import report_style
 from reports.kinds import search_figures, search_report
 from reports.kinds.registry import report_type_of
+from reports.kinds.report_writer import write_report
 from reports.kinds.search_trials import best_first, objectives_of, pareto_front, trials_of
 from reports.study.collect import gather
 from reports.study.report_plan import StudyPlan

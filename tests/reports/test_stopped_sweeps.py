@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from ablations.evidence.stopping_rule import Decision, SeedOutcome, Verdict, judge, make_rule
+from reports.analysis.across.signal_noise import grid_values
+from reports.analysis.best_cells import rank_cells
 from reports.analysis.cell_model import fit
 from reports.analysis.comparisons import NO_TEST, compare, comparison_tables, sentence
 from reports.analysis.effects import effects
@@ -16,6 +18,7 @@ from reports.papers.claims import judge as judge_claims
 from reports.study.archive import ReportRecord
 from reports.study.collect import gather
 from reports.study.report_plan import ReportError
+from reports.study.stored_study import stored_study
 from reports.study.study_provenance import provenance_record
 from reports.study.sweep_results import SweepResults
 from tests.reports.made_up import TEXT, VIDEO, all_results, plan, run, sweep_results
@@ -53,6 +56,25 @@ def stopped_plan(**changes: Any) -> dict[str, Any]:
 
 def stopped_results() -> SweepResults:
     return sweep_results(stopped_plan(), value)
+
+
+def test_what_is_bold_and_the_noise_use_the_seeds_of_the_first_look() -> None:
+    """The number of the other seeds depends on their values."""
+    sweep = stopped_results()
+    column = sweep.plan.column
+    assert {len(seeds) for seeds in grid_values(sweep, *column).values()} == {3}
+    ranking = rank_cells(sweep, sweep.plan.cells, *column)
+    ranks = dict(zip(sweep.plan.cells, ranking.ranks, strict=True))
+    assert ranking.tested and ranks[tuple(WORSE.values())] == 0
+    assert ranks[tuple(BASE.values())] == 1
+
+
+def test_a_stopped_sweep_is_read_back_from_its_provenance_file() -> None:
+    sweep = stopped_results()
+    written = provenance_record(sweep, ())
+    again = stored_study(json.loads(json.dumps(written)))
+    assert again.plan.until_decided == sweep.plan.until_decided
+    assert provenance_record(again, ()) == written
 
 
 def test_the_verdicts_are_those_of_the_rule() -> None:

@@ -109,4 +109,4 @@ def test_files_that_are_no_study_are_refused(
         read_record(tmp_path)
     twice = [str(path) for path in COMMITTED if path.name == "data_fraction_provenance.json"] * 2
     assert main(["--study", *twice, "--out", str(tmp_path)]) == 2
-    assert "two of these files are of the ablation data_fraction" in capsys.readouterr().err
+    assert "which was given before" in capsys.readouterr().err

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from reports.analysis.verdict import sentences
-from reports.build import write_report
 from reports.figures import curves
 from reports.figures.dots import dots
 from reports.kinds import search_report
 from reports.kinds.registry import report_type_of
+from reports.kinds.report_writer import write_report
 from reports.output.all_metrics import all_metrics
 from reports.output.dataframes import metrics_frame
 from reports.output.metric_formats import metric_of

@@ -11,8 +11,8 @@ import pytest
 
 from reports.analysis.seed_statistics import summarise
 from reports.analysis.verdict import sentences
-from reports.build import write_report
 from reports.figures.use_curves import use_plots
+from reports.kinds.report_writer import write_report
 from reports.output.all_metrics import all_metrics
 from reports.output.layout import MISSING, Table
 from reports.output.use_tables import use_tables

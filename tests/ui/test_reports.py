@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from reports.build import write_index, write_report
+from reports.build import write_index
+from reports.kinds.report_writer import write_report
 from tests.reports import made_up
 from tests.reports.test_methods import drawn
 
