@@ -156,3 +156,15 @@ def test_the_page_of_results_says_the_figures_of_the_table() -> None:
     for name, words in sentences.items():
         assert f"{words} {table[name][1]}" in section, name
     assert f"{spread(values[ALL, USE, 'psnr_gain_mean_colour'], 2)} dB above" in section
+
+
+def test_the_table_of_the_longer_schedule_is_that_of_its_file() -> None:
+    page = (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    with open(FOLDER / "longer_schedule.csv", encoding="utf-8", newline="") as file:
+        points = [{key: float(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    gains = {int(p["step"]): p["mlm_loss_own_text_only"] - p["mlm_loss_own"] for p in points}
+    for point in points:
+        step, gain = int(point["step"]), gains[int(point["step"])]
+        other, psnr = point["mlm_gain_other"], point["psnr_gain_mean_colour"]
+        assert f"| {step} | {gain:.3f} | {other:.3f} | {psnr:.2f} |" in page
+    assert all((gain > 0.1) == (step >= 160) for step, gain in gains.items())
