@@ -19,6 +19,7 @@ import pandas as pd
 
 from ablations.evidence.stopping_rule import Verdict
 from reports.analysis.cell_model import POWER, CellModel, detectable, seeds_needed
+from reports.analysis.crossed_items import crossed
 from reports.analysis.paired_bootstrap import paired, why_unpaired
 from reports.analysis.seed_statistics import Difference, SeedSummary, holm
 from reports.analysis.stopped_sweeps import (
@@ -51,6 +52,8 @@ class Comparison:
         outcome: BETTER, WORSE, EQUIVALENT or UNDECIDED by the interval over seeds; NO_TEST if there
             is none; IDENTICAL if the runs have the same results as those of another cell.
         same_as: the cell with the same results, which is counted once.
+        crossed: difference with an interval for another training on other test items; None without
+            items or with one seed.
         stop: how it ended in a sweep with a stopping rule; None without one.
     """
 
@@ -64,6 +67,7 @@ class Comparison:
     outcome: str
     same_as: CellValues | None = None
     stop: StoppedComparison | None = None
+    crossed: Difference | None = None
 
 
 def compare(sweep: SweepResults) -> tuple[Comparison, ...]:
@@ -106,6 +110,7 @@ def _compare(sweep: SweepResults) -> tuple[Comparison, ...]:
             IDENTICAL if cell not in seeds else _outcome(sweep, seeds[cell]),
             fitted.same_as.get(cell),
             stops.get(cell),
+            crossed(sweep, cell, baseline),
         )
         for number, cell in enumerate(cells)
     )
@@ -223,8 +228,9 @@ def comparison_tables(sweep: SweepResults) -> tuple[Table, ...]:
     ]
     for group, p_value in groups.items():
         columns += [Column(head, group) for head in ("difference", "95 % CI", p_value)]
+    columns.append(Column("95 % CI", "over both"))
     columns.append(Column("verdict", is_label=True))
-    baseline = [Cell("baseline"), *[Cell()] * 5]
+    baseline = [Cell("baseline"), *[Cell()] * 6]
     rows = [_row(sweep, metric, found[0].baseline, found[0].other, baseline, "")]
     for one in found:
         differences = _differences(metric, one)
@@ -283,6 +289,8 @@ def _notes(sweep: SweepResults, metric: Metric, found: Sequence[Comparison]) -> 
         *model_notes(sweep),
         "Over test items: these trained models on other test items, 95 % interval of one "
         "difference, p-values by Holm's method; it says nothing about another training.",
+        "Over both: another training on other test items, 95 % interval of one difference (seeds "
+        "and clips crossed).",
     ]
     copies = [one for one in found if one.same_as is not None]
     for one in copies:
@@ -324,6 +332,7 @@ def _differences(metric: Metric, one: Comparison) -> list[Cell]:
         cells.append(Cell(signed(metric, found.mean) if found else MISSING))
         cells.append(Cell(interval_text(metric, found.interval if found else None)))
         cells.append(Cell(MISSING if p is None else p_text(p)))
+    cells.append(Cell(interval_text(metric, one.crossed.interval if one.crossed else None)))
     return cells
 
 
@@ -356,7 +365,7 @@ def as_numbers(one: Comparison) -> dict[str, Any]:
         "mean": one.summary.mean,
         "baseline_mean": one.other.mean,
     }
-    for name, found in (("seeds", one.seeds), ("items", one.items)):
+    for name, found in (("seeds", one.seeds), ("items", one.items), ("crossed", one.crossed)):
         low, high = found.interval if found and found.interval else (None, None)
         p_value = found.p_value if found else None
         values |= {

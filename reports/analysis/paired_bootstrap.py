@@ -67,7 +67,7 @@ def paired(
     sweep: SweepResults, a: CellValues, b: CellValues, key: str, metric: str
 ) -> Difference | None:
     """Returns mean of cell a minus mean of cell b over the test items; None if not comparable."""
-    sides = [_cell_items(sweep, cell, key, metric) for cell in (a, b)]
+    sides = [cell_items(sweep, cell, key, metric) for cell in (a, b)]
     if not sides[0] or not sides[1]:
         return None
     tested = {(found.ids, run.test_set) for side in sides for run, found in side}
@@ -77,7 +77,7 @@ def paired(
     return paired_bootstrap(first, second, sides[0][0][1].clips)
 
 
-def _cell_items(
+def cell_items(
     sweep: SweepResults, cell: CellValues, key: str, metric: str
 ) -> list[tuple[MeasuredRun, ItemValues]]:
     """Returns each run of a cell with its items; an empty list if one of them has none."""
