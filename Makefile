@@ -9,14 +9,20 @@ export OMP_NUM_THREADS ?= 1
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+# What the commands need; `make demo` installs no more.
+$(VENV)/.packages: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -e .
 	touch $@
 
-demo: install
+# What the tests and checks need on top.
+$(VENV)/.installed: $(VENV)/.packages requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.packages
 	$(BIN)/python sweeps/mask_ratio.py
 
 test: install
