@@ -77,6 +77,8 @@ def test_captions_that_need_motion_are_scored_apart(tmp_path: Path) -> None:
 def test_a_run_that_does_not_pretrain_measures_no_use(tmp_path: Path, shapes_cache: Path) -> None:
     experiment = small_experiment(tmp_path, shapes_cache, *USE[:1], "finetune.init=initial")
     assert not any("/use/" in one.key for one in run(experiment, say=silent))
+    drawn = list((experiment.run_dir / "figures").glob("reconstruction_*"))
+    assert not drawn, "a random decoder reconstructs nothing"
 
 
 @pytest.mark.parametrize("target", ["hog", "difference"])

@@ -1,7 +1,8 @@
 """Joins the reconstructions that the runs of a sweep stored: one image for each test clip.
 
-Each run draws reconstructions of the same clips at its end (`figures/reconstruction_*.png`). They
-are read from the run directories; if these are gone there is no image.
+Each run draws reconstructions of the same clips (`figures/reconstruction_*.png`). They are read
+from the run directories; if these are gone there is no image. Runs without pre-training have
+nothing to show: their decoder is random, and runs of older versions that drew it are left out.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from PIL import Image, ImageDraw, ImageFont
 from reports.figures.style import ReportFigure
 from reports.study.report_plan import SEARCH, CellValues, PlannedAxis
 from reports.study.sweep_results import MeasuredRun, SweepResults
-from simvtp.runs.atomic_files import write_atomically
+from simvtp.config.finetune_config import INITIAL
+from simvtp.runs.atomic_files import read_json_or_none, write_atomically
+from simvtp.runs.rundir import IDENTITY_FILE
 
 CLIPS = 2  # clips, each with an image
 ALONG, DOWN = 3, 6  # most values of each of two axes, and most cells of a single axis
 SCALE = 0.75  # of a stored sheet
 GAP, HEAD = 18, 34  # pixels between sheets, and of the line above each
 PREFIX, SUFFIX = "reconstruction_", ".png"
+NOT_TRAINED = "no pre-training, so the decoder has random weights and rebuilds nothing"
 
 
 def reconstruction_figures(sweep: SweepResults, folder: Path) -> tuple[ReportFigure, ...]:
@@ -55,25 +59,28 @@ def _joined(
     write_atomically(path, _png(_grid(sweep, runs, name)))
     clip = name.removeprefix(PREFIX).removesuffix(SUFFIX)[3:]
     cells = "; ".join(sweep.plan.describe(cell) for cell in runs)
+    absent = [sweep.plan.describe(cell) for cell in sweep.plan.cells if _untrained(sweep, cell)]
+    left_out = f" Not drawn: {'; '.join(absent)}: {NOT_TRAINED}." if absent else ""
     caption = (
         f"Reconstructions of the same test clip ({clip}) by the model of each cell, drawn by the "
         "run with the lowest seed. Cells hide different fractions, so an image that looks better "
-        "may have had less to fill in: judge by the tables, not by these."
+        f"may have had less to fill in: judge by the tables, not by these.{left_out}"
     )
     alt = f"Reconstructions of clip {clip} in these cells: {cells}."
     return ReportFigure(path.stem, path, path, caption, alt)
 
 
 def shown_cells(sweep: SweepResults) -> list[CellValues]:
-    """Returns the measured cells; of many, the first, middle and last along each axis."""
+    """Returns the pre-trained cells; of many, the first, middle and last along each axis."""
     axes = sweep.plan.axes
-    cells = [cell for cell in sweep.plan.cells if sweep.by_cell[cell]]
+    measured = [cell for cell in sweep.plan.cells if sweep.by_cell[cell]]
+    cells = [cell for cell in measured if not _untrained(sweep, cell)]
     if len(axes) != 2:
         return _spread(cells, DOWN)
     shown = []
     for number, axis in enumerate(axes):
-        measured = {cell[number] for cell in cells}
-        shown.append(_spread([value for value in axis.values if value in measured], ALONG))
+        used = {cell[number] for cell in cells}
+        shown.append(_spread([value for value in axis.values if value in used], ALONG))
     return [cell for cell in cells if cell[0] in shown[0] and cell[1] in shown[1]]
 
 
@@ -86,6 +93,20 @@ def _spread(values: Sequence[Any], most: int) -> list[Any]:
 
 def _with_sheets(sweep: SweepResults, cell: CellValues) -> MeasuredRun | None:
     return next((run for run in sweep.by_cell[cell] if _sheets(run)), None)
+
+
+def _untrained(sweep: SweepResults, cell: CellValues) -> bool:
+    """Returns True if a run of the cell is known to be fine-tuned from initial weights."""
+    return any(_begins_with(run) == INITIAL for run in sweep.by_cell[cell])
+
+
+def _begins_with(run: MeasuredRun) -> str:
+    """Returns `finetune.init` of a run; "" if its directory is gone."""
+    if not run.run_dir:
+        return ""
+    stored = read_json_or_none(Path(run.run_dir) / IDENTITY_FILE, dict) or {}
+    settings = stored.get("experiment", {}).get("finetune", {})
+    return str(settings.get("init", ""))
 
 
 def _sheets(run: MeasuredRun) -> list[Path]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from reports.figures.marks import Dodge
 from reports.figures.style import MARKERS, Plot, is_narrow, letters, line_width, palette
-from reports.output.use_tables import UseValue, mask_words, mean_curve
+from reports.output.use_tables import FLAT, OTHER_TRIVIAL, UseValue, mask_words, mean_curve
 from reports.study.report_plan import SEARCH, CellValues
 from reports.study.sweep_results import SweepResults
 from simvtp.runs.results import USE
@@ -18,6 +18,8 @@ from simvtp.runs.scores import read_curve
 MASK = "text0.75_video0.5"  # half of the video is seen, and most words must be read off it
 PANELS = {  # metric -> label of its axis
     "mlm_gain_other": "gain of words (nat)",
+    "mvm_gain_mean_colour": "tubes, loss below the mean colour",
+    "mvm_gain_constant": "tubes, loss below a constant",
     "mvm_gain_flat": "tubes, loss below flat",
 }
 MOST_CELLS = 12
@@ -33,13 +35,17 @@ def use_plots(sweep: SweepResults) -> list[Plot]:
     if sweep.plan.kind == SEARCH:
         return []
     found = {metric: _curves(sweep, metric) for metric in PANELS}
+    trivial = {cell for metric in OTHER_TRIVIAL for cell in found[metric]}
+    found[FLAT] = {cell: curve for cell, curve in found[FLAT].items() if cell not in trivial}
     drawn = {metric: curves for metric, curves in found.items() if curves}
     if not drawn:
         return []
     reading = (
         "Gain of words: loss of the masked words with another clip minus that with the own one.",
         "Means over the seeds; bars are 95 % intervals over the seeds.",
-        "0: the model makes no use of the clip, or predicts no more than the mean of each tube.",
+        "0: the model makes no use of the clip, or its tubes are no better than the trivial "
+        "answer: the mean of each tube where the target is normalised, the mean colour of the "
+        "visible tubes where it is raw, one answer for all tubes elsewhere.",
         f"Validation split, {mask_words(MASK)}.",
     )
     title = "Use of the other modality over the steps of the pre-training."

@@ -30,13 +30,19 @@ class UseColumn:
 
 
 WORDS, TUBES = "masked words", "masked tubes"
+# Gains over flat tubes, which know the hidden mean of each tube: the trivial answer for normalised
+# targets alone. A cell with another target has one of the others.
+FLAT, FLAT_PSNR = "mvm_gain_flat", "psnr_gain"
+OTHER_TRIVIAL = ("mvm_gain_mean_colour", "mvm_gain_constant")
 MASKED = (
     UseColumn("content words right (%)", WORDS, "content_acc_own", 1),
     UseColumn("gain over another clip (nat)", WORDS, "mlm_gain_other", 3),
     UseColumn("over no clip", WORDS, "mlm_gain_none", 3),
     UseColumn("over text-only twin", WORDS, "", 3),
-    UseColumn("loss below flat", TUBES, "mvm_gain_flat", 3),
-    UseColumn("PSNR above flat (dB)", TUBES, "psnr_gain", 2),
+    UseColumn("loss below flat", TUBES, FLAT, 3),
+    UseColumn("loss below the mean colour", TUBES, "mvm_gain_mean_colour", 4),
+    UseColumn("loss below a constant", TUBES, "mvm_gain_constant", 4),
+    UseColumn("PSNR above flat (dB)", TUBES, FLAT_PSNR, 2),
     UseColumn("PSNR above the mean colour (dB)", TUBES, "psnr_gain_mean_colour", 2),
     UseColumn("gain over another caption", TUBES, "mvm_gain_other", 3),
 )
@@ -49,8 +55,9 @@ UNMASKED = (
 READING = (
     "Nat for words, mean squared error for tubes. Masks and clips are the same for every cell, "
     "whatever it was trained with. A gain is positive where the model does better with its own "
-    "partner than with that of another sample, with none, or than flat tubes; 0: it makes no use "
-    "of it."
+    "partner than with that of another sample, with none, or than the trivial answer (flat tubes "
+    "for normalised targets, the mean colour of the visible tubes for raw ones, one answer for all "
+    "tubes for others); 0: it makes no use of it."
 )
 
 
@@ -118,8 +125,17 @@ def _summaries(
     sweep: SweepResults, key: str, column: UseColumn
 ) -> dict[CellValues, UseValue | None]:
     if column.metric:
-        return {cell: use_value(sweep, cell, key, column.metric) for cell in sweep.plan.cells}
+        return {
+            cell: None
+            if column.metric in (FLAT, FLAT_PSNR) and _has_other_trivial(sweep, cell, key)
+            else use_value(sweep, cell, key, column.metric)
+            for cell in sweep.plan.cells
+        }
     return {cell: twin_gain(sweep, cell, key) for cell in sweep.plan.cells}
+
+
+def _has_other_trivial(sweep: SweepResults, cell: CellValues, key: str) -> bool:
+    return any(sweep.values(cell, key, metric) for metric in OTHER_TRIVIAL)
 
 
 def use_value(sweep: SweepResults, cell: CellValues, key: str, metric: str) -> UseValue | None:

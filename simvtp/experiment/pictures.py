@@ -10,6 +10,7 @@ from torch import Tensor
 
 from simvtp.batch import Batch
 from simvtp.config.experiment_config import Experiment
+from simvtp.config.finetune_config import INITIAL
 from simvtp.config.train_config import LossConfig
 from simvtp.config.tree import narrow
 from simvtp.data.datasets import open_dataset
@@ -31,9 +32,14 @@ VISUALISED = 4  # samples in the reconstructions of each run
 
 
 def draw_pictures(context: ExperimentContext, split: str, samples: int = VISUALISED) -> list[Path]:
-    """Draws reconstructions of the first clips of a split into `figures/`; returns the paths."""
+    """Draws reconstructions of the first clips of a split into `figures/`; returns the paths.
+
+    There are none of a model that was never pre-trained: what its random decoder draws looks like
+    a result and is none.
+    """
     experiment, model = context.experiment, context.models["pretrain"]
-    if not {"mvm", "mlm"} & set(experiment.losses.wanted):
+    reconstructs = bool({"mvm", "mlm"} & set(experiment.losses.wanted))
+    if not reconstructs or experiment.finetune.init == INITIAL:
         return []
     clips = [clip for clip in context.dataset.splits[split] if clip.captions][:samples]
     if not clips:

@@ -145,6 +145,19 @@ def test_a_cell_without_pictures_is_left_out_and_directories_that_are_away_give_
     assert reconstruction_figures(sweep_results(), tmp_path) == ()
 
 
+def test_a_cell_without_pretraining_is_not_drawn_and_the_page_says_why(tmp_path: Path) -> None:
+    """Older versions drew what its random decoder gives."""
+    made = drawn(tmp_path)
+    cell = made.plan.cells[1]
+    for run in made.by_cell[cell]:
+        settings = {"experiment": {"finetune": {"init": "initial"}}}
+        Path(run.run_dir, "experiment.json").write_text(json.dumps(settings))
+    (picture, *_) = reconstruction_figures(made, tmp_path)
+    name = made.plan.describe(cell)
+    assert cell not in shown_cells(made) and name not in picture.alt
+    assert f"Not drawn: {name}: no pre-training, so the decoder has random" in picture.caption
+
+
 def test_of_a_large_grid_first_middle_and_last_are_shown() -> None:
     made = made_up.sweep_results(
         made_up.plan(video=(0.5, 0.6, 0.7, 0.8, 0.9), text=(0.15, 0.3, 0.75)),

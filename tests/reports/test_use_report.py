@@ -112,6 +112,42 @@ def test_a_table_says_what_each_model_uses_and_a_dash_where_it_was_not_trained()
     assert level in motion.notes and not any("a reader of" in note for note in orders.notes)
 
 
+TARGETS = {"normalised": "", "raw": "mean_colour", "hog": "constant"}
+
+
+def targets(folder: Path) -> SweepResults:
+    """Makes a sweep over targets of MVM; all have figures of flat tubes, and some a fairer one."""
+    axes = [{"key": "target", "label": "target", "values": list(TARGETS)}]
+    cells = [{"target": name} for name in TARGETS]
+    made = plan(axes=axes, cells=cells, ablation="target", seeds=(0,), published_optimum=None)
+    runs = []
+    for point in made["points"]:
+        name = TARGETS[point["cell"]["target"]]
+        gained = {"mvm_gain_flat": -0.5, "psnr_gain": -3.0}
+        if name:
+            gained |= {f"mvm_gain_{name}": 0.0125}
+        path = folder / point["fingerprint"][:12]
+        keys = {f"use/{VARIANT}/{metric}": value for metric, value in gained.items()}
+        Journal(path / "journal.jsonl").write("metrics", stage="pretrain", step=9, metrics=keys)
+        measured = used(0, **gained)
+        runs.append(run(point, *all_results(10.0, 0), measured, run_dir=str(path)))
+    return gather(made, runs)
+
+
+def test_each_target_is_compared_with_its_own_trivial_answer(tmp_path: Path) -> None:
+    sweep = targets(tmp_path)
+    (table,) = use_tables(sweep)
+    heads = ("loss below flat", "loss below the mean colour", "loss below a constant")
+    for number, head in enumerate(heads):
+        there = [text != MISSING for text in column(table, head)]
+        assert there == [place == number for place in range(3)], head
+    assert column(table, "PSNR above flat (dB)")[1:] == [MISSING, MISSING]
+    (plot,) = use_plots(sweep)
+    panels = {axes.get_ylabel(): len(axes.containers) for axes in plot.draw(sweep).axes}
+    assert panels == {f"tubes, {head}": 1 for head in heads}
+    assert "the mean colour of the visible tubes where it is raw" in " ".join(plot.reading)
+
+
 def test_one_seed_has_the_interval_over_the_clips_and_no_twin_has_no_column() -> None:
     table = use_tables(losses(seeds=(0,), twin=False))[0]
     assert column(table, "gain over another clip (nat)") == [MISSING, "0.200 [0.190, 0.210]"]
