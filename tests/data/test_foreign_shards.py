@@ -27,7 +27,7 @@ from simvtp.errors import DataError, UserError
 from simvtp.resolve import finalise
 from tests.data.compared_readers import READERS
 from tests.data.numbered_films import FRAMES, film, numbered, numbers
-from tests.data.test_film_kinds import loaded
+from tests.data.test_film_kinds import loaded, sharded
 from tests.data.test_frame_folders import picture
 
 MODEL = SimVTPConfig(image_size=32, frames=4, patch_size=8, text_length=12)
@@ -183,3 +183,134 @@ def test_a_foreign_file_in_the_way_of_an_index_is_not_overwritten(folder: Path) 
     with pytest.raises(UserError, match="00000.json is where the index of 00000.tar belongs"):
         read_manifest(folder)
     assert json.loads((folder / "00000.json").read_text()) == {"mine": True}
+
+
+def frames_of(folder: Path, count: int, ending: str = "jpg") -> list[bytes]:
+    """Returns pictures that show 0, 1, ..."""
+    found = []
+    for number in range(count):
+        picture(folder / f"frame.{ending}", number)
+        found.append((folder / f"frame.{ending}").read_bytes())
+    return found
+
+
+def test_frames_inside_tar_files_are_clips_for_all(
+    videos: dict[str, bytes], tmp_path: Path
+) -> None:
+    pictures = frames_of(tmp_path, 20)
+    order = [*range(10, 20), *range(10)]  # of the members: numbers count, not places
+    members = {f"0001/frame_{n:05d}.jpg": pictures[n] for n in order}
+    members |= {f"0002/{n}.jpg": pictures[n] for n in order}
+    members |= {"0001.txt": b"a folder", "0002/caption.json": b'{"caption": "its own text"}'}
+    members |= {f"set/0003/rgb/img_{n}.jpg": pictures[n] for n in order}
+    members |= {"set/0003/words.txt": b"one level up"}
+    members |= {f"0004.{n:03d}.jpg": pictures[n] for n in order} | {"0004.txt": b"one sample"}
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    tar(shards / "a.tar", members)
+    manifest = read_manifest(shards)
+    assert [(clip.id, *clip.captions) for clip in manifest.clips] == [
+        ("0001", "a folder"),
+        ("0002", "its own text"),
+        ("set/0003/rgb", "one level up"),
+        ("0004", "one sample"),
+    ]
+    for clip in manifest.clips:
+        for reader in READERS:
+            assert numbers(read_frames(clip.path, range(20), get_reader(reader))) == [*range(20)]
+            assert numbers(read_frames(clip.path, [7, 3, 3], get_reader(reader))) == [7, 3, 3]
+        assert numbers(loaded(clip)) == [*range(20)]
+    assert check_manifest(shards, workers=0, say=lambda line: None).ok
+    stored = sharded(shards, tmp_path / "out")
+    assert [numbers(frames) for frames in stored] == [[*range(20)]] * 4
+    summary = json.loads((shards / "summary.json").read_text())
+    assert summary["samples_without_video"] == summary["rows_without_caption"] == 0
+
+
+def test_the_member_that_is_meant_is_the_clip(videos: dict[str, bytes], tmp_path: Path) -> None:
+    """A thumbnail before its video, a mask next to a picture, pictures with their own captions."""
+    pictures = frames_of(tmp_path, 4)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    members = {"a.jpg": pictures[1], "a.mp4": videos["mp4"], "a.txt": b"the film"}
+    members |= {"b.jpg": pictures[2], "b.seg.jpg": pictures[3], "b.txt": b"the picture"}
+    members |= {f"c/{n}.jpg": pictures[n] for n in range(2)}
+    members |= {f"c/{n}.txt": b"picture %d" % n for n in range(2)} | {"c.txt": b"no clip"}
+    members |= {"._a.mp4": b"x", "d/left.jpg": pictures[0], "d/right.jpg": pictures[1]}
+    members |= {"d.txt": b"not numbered"}
+    tar(shards / "a.tar", members)
+    clips = read_manifest(shards).clips
+    shown = {clip.id: numbers(loaded(clip)) for clip in clips}
+    assert shown == {"a": [*range(FRAMES)], "b": [2], "c/0": [0], "c/1": [1]}
+    summary = json.loads((shards / "summary.json").read_text())
+    assert (summary["samples_without_video"], summary["rows_without_caption"]) == (2, 2)
+
+
+def test_the_content_of_videos_and_frames_is_part_of_the_identity(
+    videos: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Same names, sizes and captions; one byte of a video or picture differs."""
+    pictures = frames_of(tmp_path, 3)
+    members = {"x.mp4": videos["mp4"], "x.txt": b"words"}
+    members |= {f"y/{n}.jpg": pictures[n] for n in range(3)} | {"y.txt": b"words"}
+
+    def digest(name: str, changed: str) -> str:
+        (tmp_path / name).mkdir()
+        content = members[changed]
+        flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+        tar(tmp_path / name / "a.tar", members | ({changed: flipped} if name != "same" else {}))
+        data = DataConfig(dataset="shards", manifest=str(tmp_path / name), splits="0.4/0.3/0.3")
+        return finalise(Experiment(data=data)).data.manifest_digest
+
+    assert len({digest("same", "x.mp4"), digest("film", "x.mp4"), digest("frame", "y/1.jpg")}) == 3
+
+
+def test_bytes_that_changed_since_they_were_indexed_are_no_other_frames(
+    videos: dict[str, bytes], tmp_path: Path
+) -> None:
+    pictures = frames_of(tmp_path, 3)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    members = {"x.mp4": videos["mp4"], "x.txt": b"words"}
+    members |= {f"y/{n}.jpg": pictures[n] for n in range(3)} | {"y.txt": b"words"}
+    path = tar(shards / "a.tar", members)
+    film_clip, frames_clip = read_manifest(shards).clips
+    content = path.read_bytes()
+    for part in (videos["mp4"], pictures[1]):
+        content = content.replace(part, part[:-9] + bytes([part[-9] ^ 1]) + part[-8:])
+    path.write_bytes(content)
+    film_clip, frames_clip = read_manifest(shards).clips
+    for clip, frames in ((film_clip, [0]), (frames_clip, [1])):
+        for reader in READERS:
+            with pytest.raises(DataError, match="another checksum"):
+                read_frames(clip.path, frames, get_reader(reader))
+    assert len(check_manifest(shards, workers=0, frames=1, say=lambda line: None).corrupt) == 2
+    (shards / "a.frames").write_bytes(bytes((shards / "a.frames").stat().st_size))
+    with pytest.raises(DataError, match=r"records in a\.frames are not those that were written"):
+        read_frames(frames_clip.path, [0], get_reader("fast"))
+
+
+def test_an_index_without_digests_is_made_again(folder: Path) -> None:
+    """An older version knew names, sizes and offsets only."""
+    expected = read_manifest(folder).clips
+    for file in folder.glob("*.json"):
+        content = json.loads(file.read_text())
+        content.pop("digests")
+        for clip in content.get("clips", ()) if file.stem.isdigit() else ():
+            del clip["video"]["sha256"]
+        file.write_text(json.dumps(content))
+    assert read_manifest(folder).clips == expected
+    assert all(":" in str(clip.path).partition("#")[2] for clip in expected)
+
+
+def test_files_that_are_all_called_train_are_split_by_hash(
+    videos: dict[str, bytes], tmp_path: Path
+) -> None:
+    for number in range(12):
+        tar(
+            tmp_path / f"train-{number}.tar",
+            {f"{number}.mp4": videos["mp4"], f"{number}.txt": b"x"},
+        )
+    data = DataConfig(dataset="shards", manifest=str(tmp_path), splits="0.4/0.3/0.3")
+    splits = open_dataset(data, RuntimeConfig()).splits
+    assert sum(len(clips) for clips in splits.values()) == 12 and all(splits.values())

@@ -104,3 +104,36 @@ def test_a_folder_without_pictures_and_a_broken_picture_are_named(tmp_path: Path
     assert len(report.corrupt) == 1 and "broken/1.png does not decode" in report.corrupt[0]
     result = write_shards(manifest, tmp_path / "out", workers=0, say=lambda line: None)
     assert result.written == 1 and sum(result.failed.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (("cover.jpg",), r"pictures of several kinds \(cover, img_%d\)"),
+        (("flow_x_1.jpg", "flow_x_2.jpg"), r"pictures of several kinds \(flow_x_%d, img_%d\)"),
+        (("img_1.jpg",), r"two pictures with one number \(img_0*1.jpg, img_0*1.jpg\)"),
+        (("img_00001.png",), r"two pictures with one number \(img_00001\.\w+, img_00001\.\w+\)"),
+    ],
+)
+def test_a_folder_whose_order_is_not_clear_is_refused_by_all(
+    others: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        picture(frames / f"img_{number:05d}.jpg", number)
+    for name in others:
+        picture(frames / name, 99)
+    for reader in READERS:
+        with pytest.raises(DataError, match=message):
+            probe(frames, get_reader(reader))
+    (tmp_path / "clips.csv").write_text("videoid,path,caption\na,frames,one\n")
+    report = check_manifest(tmp_path / "clips.csv", workers=0, frames=1, say=lambda line: None)
+    assert len(report.corrupt) == 1 and "name those that are meant" in report.corrupt[0]
+    result = write_shards(
+        tmp_path / "clips.csv", tmp_path / "out", workers=0, say=lambda line: None
+    )
+    assert dict(result.failed) == {"damaged": 1}
+    if "img_1.jpg" not in others:  # a pattern says which are meant
+        info = probe(frames / "img_%05d.jpg", get_reader("fast"))
+        assert info.frames == 3

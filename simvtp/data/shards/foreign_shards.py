@@ -1,41 +1,46 @@
 """Indexes tar shards that others made (webdataset, img2dataset, video2dataset).
 
-Members of one sample share their name up to the first dot: a video or picture (`mp4`, `webm`,
-`jpg`, ...) with its caption in `txt`, or under a usual key of `json`. One pass over the headers of
-each tar file writes the index that `data shard` would write, next to it: from then on any clip is
-read by its offset, and order, shuffling, ranks and resume are those of any data set. The contents
-are not read in that pass, so their checksums are not known; captions, names, offsets and sizes make
-the digest of the data set.
+One pass over each tar file (`foreign_samples`) writes the index that `data shard` would write, next
+to it: from then on any clip is read by its offset, and order, shuffling, ranks and resume are those
+of any data set. The index holds captions, offsets, sizes and the sha256 of each video, so it stands
+for the content of the data set; each clip is compared with its sha256 when a process first reads
+it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import re
-import tarfile
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, wait_for_lock
+from simvtp.data.shards.foreign_samples import CAPTION_KEYS, TarSample, samples_of
 from simvtp.data.shards.tar_shards import FORMAT, PLAN, SUMMARY
-from simvtp.data.text.placeholder_captions import says_nothing
+from simvtp.data.video.tar_member import FRAME_RECORD, FRAMES_ENDING
 from simvtp.errors import DataError, UserError
-from simvtp.runs.atomic_files import read_json, write_atomically
+from simvtp.runs.atomic_files import read_json, read_json_or_none, write_atomically
 
-VIDEOS = (
-    "mp4", "webm", "mkv", "avi", "mov", "m4v", "mpg", "flv", "gif", "jpg", "jpeg", "png", "webp",
-)  # fmt: skip
-CAPTION_KEYS = ("caption", "captions", "text", "sentence", "sentences", "title")
-SPLIT = re.compile(r"(train|val|test)(?:idation|ing)?(?![a-z])", re.IGNORECASE)
+DIGESTS = "sha256"  # of the members, in an index of this version; older ones had none
+THREADS = 8  # at most: tar files that are read at once
+SPLIT = re.compile(r"(train|val|test)(?:id|idation|ing)?(?![a-z])", re.IGNORECASE)
 
 
 def is_foreign(path: Path) -> bool:
-    """Returns whether a folder holds tar files without an index of ours."""
-    return path.is_dir() and not (path / PLAN).is_file() and any(path.glob("*.tar"))
+    """Returns whether a folder holds tar files of others without an index, or with an older one."""
+    if not path.is_dir() or not any(path.glob("*.tar")):
+        return False
+    if not (path / PLAN).is_file():
+        return True
+    plan = read_json_or_none(path / PLAN, dict) or {}
+    # what `data shard` writes names the manifest
+    return "manifest" not in plan and plan.get("digests") != DIGESTS
 
 
 def index_foreign_shards(
@@ -67,14 +72,14 @@ def index_foreign_shards(
 def _index(folder: Path, say: LogFn | None, check: CancelCheck) -> None:
     tars = sorted(folder.glob("*.tar"))
     splits = [_split_of(tar) for tar in tars]
-    has_splits = all(splits)
+    # names that say train for all files say nothing about validation and test
+    has_splits = all(splits) and len(set(splits)) > 1
     listed, number = [], 0
     counts: Counter[str] = Counter()
     seen: set[str] = set()
-    for tar, split in zip(tars, splits, strict=True):
-        check()
-        index = _index_of(tar, split if has_splits else "", number)
-        number = index["next"]
+    for tar, named, index in zip(tars, splits, _indexes(tars, check), strict=True):
+        split = named if has_splits else ""
+        number = _store(tar, index, split, number)
         counts.update({name: index[name] for name in ("without_video", "empty", "silent")})
         twice = next((entry["id"] for entry in index["clips"] if entry["id"] in seen), None)
         if twice is not None:
@@ -84,7 +89,7 @@ def _index(folder: Path, say: LogFn | None, check: CancelCheck) -> None:
         listed.append(
             {
                 "name": tar.stem,
-                "split": split if has_splits else "",
+                "split": split,
                 "clips": len(index["clips"]),
                 "failed": 0,
                 "bytes": index["bytes"],
@@ -105,6 +110,7 @@ def _index(folder: Path, say: LogFn | None, check: CancelCheck) -> None:
         "written": len(seen),
         "failed": {},
         "indexed": True,
+        "digests": DIGESTS,
         "has_splits": has_splits,
         "rows_without_caption": counts["empty"] + counts["silent"],
         "samples_without_video": counts["without_video"],
@@ -113,7 +119,8 @@ def _index(folder: Path, say: LogFn | None, check: CancelCheck) -> None:
         "shards": listed,
     }
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=1))
-    plan = {"format": FORMAT, "shards": [shard["name"] for shard in listed]}
+    names = [shard["name"] for shard in listed]
+    plan = {"format": FORMAT, "digests": DIGESTS, "shards": names}
     write_atomically(folder / PLAN, json.dumps(plan, indent=1))
 
 
@@ -122,107 +129,73 @@ def _split_of(tar: Path) -> str:
     return found[1].lower() if found else ""
 
 
-def _index_of(tar: Path, split: str, number: int) -> dict[str, Any]:
-    """Returns the index of one tar file; makes it unless it is there and as old as the file."""
-    file = tar.with_suffix(".json")
-    size = tar.stat().st_size
+def _indexes(tars: Sequence[Path], check: CancelCheck) -> Iterator[dict[str, Any]]:
+    """Yields the index of each tar file in order; several files are read at once, by threads."""
+    count = min(THREADS, len(os.sched_getaffinity(0)), len(tars))
+    remaining, running = iter(tars), deque[Future[dict[str, Any]]]()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            while True:
+                ahead = itertools.islice(remaining, 2 * count - len(running))
+                running += [pool.submit(_index_of, tar) for tar in ahead]
+                if not running:
+                    return
+                check()
+                yield running.popleft().result()
+        finally:
+            for answer in running:
+                answer.cancel()
+
+
+def _index_of(tar: Path) -> dict[str, Any]:
+    """Returns the index of a tar file; that which is there, if it is younger than the file."""
+    file, size = tar.with_suffix(".json"), tar.stat().st_size
     if file.is_file():
         known = read_json(file)
         if not isinstance(known, dict) or "next" not in known:
             raise DataError(f"{file} is where the index of {tar.name} belongs: move it.")
         fresh = file.stat().st_mtime_ns >= tar.stat().st_mtime_ns
-        if fresh and (known["bytes"], known["first"]) == (size, number):
+        if fresh and (known["bytes"], known.get("digests")) == (size, DIGESTS):
             return known
-    samples = list(_samples(tar))
-    index: dict[str, Any] = {"format": FORMAT, "shard": tar.name, "bytes": size, "first": number}
-    clips: list[dict[str, Any]] = []
     counts = Counter({"without_video": 0, "empty": 0, "silent": 0})
-    for sample in samples:
-        why = sample.useless
-        if why:
-            counts[why] += 1
+    clips: list[dict[str, Any]] = []
+    records = bytearray()
+    for sample in samples_of(tar):
+        if sample.useless:
+            counts[sample.useless] += 1
             continue
-        clips.append(
-            {
-                "key": sample.key,
-                "number": number + len(clips),
-                "id": sample.key,
-                "captions": sample.captions,
-                "split": split,
-                "video": sample.video,
-            }
-        )
-    index |= {"next": number + len(clips), "clips": clips, "failed": [], **counts}
-    write_atomically(file, json.dumps(index))
-    return index
+        about = {"key": sample.key, "id": sample.key, "captions": sample.captions}
+        clips.append({**about, "video": _video(sample, records)})
+    if records:
+        write_atomically(tar.with_suffix(FRAMES_ENDING), bytes(records))
+    head = {"format": FORMAT, "shard": tar.name, "bytes": size, "digests": DIGESTS}
+    return {**head, "clips": clips, "failed": [], **counts}
 
 
-@dataclass
-class _Sample:
-    """The members of one name."""
-
-    key: str
-    video: dict[str, Any] | None = None
-    texts: dict[str, list[str]] = field(default_factory=dict)  # by ending
-
-    @property
-    def captions(self) -> list[str]:
-        found = self.texts.get("txt") or self.texts.get("json") or []
-        return [text for text in found if text and not says_nothing(text)]
-
-    @property
-    def useless(self) -> str:
-        """Returns why the sample is left out; empty if it is not."""
-        if self.video is None:
-            return "without_video"
-        if self.captions:
-            return ""
-        return "silent" if any(any(texts) for texts in self.texts.values()) else "empty"
+def _video(sample: TarSample, records: bytearray) -> dict[str, Any]:
+    """Returns where the video of a sample lies; appends the records of frames."""
+    if not sample.frames:
+        (member,) = sample.media
+        place = {"offset": member.offset, "length": member.length}
+        return {"name": member.name, **place, "sha256": member.sha256}
+    own = b"".join(
+        FRAME_RECORD.pack(member.offset, member.length, bytes.fromhex(member.sha256))
+        for member in sample.media
+    )
+    first = len(records) // FRAME_RECORD.size
+    records += own
+    sha256 = hashlib.sha256(own).hexdigest()
+    name = sample.media[0].name
+    return {"name": name, "first": first, "pictures": len(sample.media), "sha256": sha256}
 
 
-def _samples(tar: Path) -> Iterator[_Sample]:
-    sample: _Sample | None = None
-    try:
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if sample is None or key != sample.key:
-                    if sample is not None:
-                        yield sample
-                    sample = _Sample(key)
-                _add(sample, archive, member, ending.lower())
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{tar} is damaged or cut off ({error}): copy it again.") from error
-    if sample is not None:
-        yield sample
-
-
-def _add(sample: _Sample, archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> None:
-    last = ending.rpartition(".")[2]
-    if last in VIDEOS and sample.video is None:
-        sample.video = {
-            "name": member.name,
-            "offset": member.offset_data,
-            "length": member.size,
-        }
-    elif ending in ("txt", "json"):
-        file = archive.extractfile(member)
-        content = file.read().decode("utf-8", "replace") if file else ""
-        sample.texts[ending] = [content.strip()] if ending == "txt" else _json_captions(content)
-
-
-def _json_captions(content: str) -> list[str]:
-    try:
-        record = json.loads(content)
-    except ValueError:
-        return []
-    for key in CAPTION_KEYS if isinstance(record, dict) else ():
-        value = record.get(key)
-        texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        if texts and all(isinstance(text, str) for text in texts):
-            return [text.strip() for text in texts]
-    return []
+def _store(tar: Path, index: dict[str, Any], split: str, number: int) -> int:
+    """Writes an index whose first clip has that number; returns the next number."""
+    following = number + len(index["clips"])
+    place = {"split": split, "first": number, "next": following}
+    if {key: index.get(key) for key in place} != place:
+        for own, entry in enumerate(index["clips"], start=number):
+            entry |= {"split": split, "number": own}
+        index |= place
+        write_atomically(tar.with_suffix(".json"), json.dumps(index))
+    return following

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest
-from simvtp.data.video.tar_member import member_path
+from simvtp.data.video.tar_member import frames_path, member_path
 from simvtp.errors import DamagedFile, DataError
 from simvtp.runs.atomic_files import read_json
 
@@ -133,11 +133,14 @@ def _clips_of(folder: Path, shard: dict[str, Any]) -> Iterator[tuple[int, Clip]]
     tar = folder.resolve() / f"{shard['name']}.tar"
     for entry in index["clips"]:
         video = entry["video"]
+        sha256 = video.get("sha256", "")
         raw = None
         if video["name"].endswith(RAW_ENDING):
             raw = video["frames"], video["height"], video["width"]
-        sha256 = video.get("sha256", "")
-        path = member_path(tar, video["offset"], video["length"], sha256, raw)
+        if "pictures" in video:
+            path = frames_path(tar, video["first"], video["pictures"], sha256)
+        else:
+            path = member_path(tar, video["offset"], video["length"], sha256, raw)
         measured = None
         if "frames" in video:
             measured = video["frames"], video["fps"], video["height"], video["width"]

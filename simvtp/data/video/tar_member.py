@@ -5,6 +5,10 @@ them) and how their sha256 begins. So a clip of a shard goes wherever a path goe
 `pread` without unpacking anything, and bytes that changed since are noticed before a decoder makes
 frames of them. Shards that others made have no digest in their names.
 
+`train-000003.tar#frames=120+34:9f86d081884c7d65` names 34 pictures that are a clip: those of the
+records 120 to 153 in the file `train-000003.frames`, which say where each lies and what its sha256
+is; the digits are those of the records.
+
 A name that ends in `@250x256x340` is that of raw pixels: 250 frames of 256 x 340, RGB, uint8. Of
 these only the wanted frames are read, so their checksum is compared when the whole clip is looked
 at (`data check`), not at each read.
@@ -16,9 +20,11 @@ import hashlib
 import io
 import os
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -30,6 +36,11 @@ MEMBER = re.compile(
     r"(?:@(?P<frames>\d+)x(?P<height>\d+)x(?P<width>\d+))?",
     re.DOTALL,
 )
+FRAMES = re.compile(
+    r"(?P<shard>.+\.tar)#frames=(?P<first>\d+)\+(?P<count>\d+):(?P<digest>[0-9a-f]{16})", re.DOTALL
+)
+FRAME_RECORD = struct.Struct(">QQ32s")  # of a picture: first byte, length, sha256
+FRAMES_ENDING = ".frames"  # of the file of these records, next to its tar file
 Shape = tuple[int, int, int]  # frames, height, width
 
 
@@ -52,7 +63,7 @@ def member_path(
 
 def file_of(path: Path) -> Path:
     """Returns the file on disk that holds a video: the shard of a member, else the path itself."""
-    found = MEMBER.fullmatch(str(path))
+    found = MEMBER.fullmatch(str(path)) or FRAMES.fullmatch(str(path))
     return Path(found["shard"]) if found else path
 
 
@@ -173,3 +184,67 @@ def raw_clip(path: Path) -> RawClip | None:
     return RawClip(
         Path(found["shard"]), int(found["offset"]), frames, height, width, found["digest"]
     )
+
+
+def frames_path(shard: Path, first: int, count: int, sha256: str) -> Path:
+    """Returns the name of `count` pictures of a tar file, which are a clip.
+
+    Args:
+        shard: the tar file.
+        first: number of the record of the first picture.
+        count: number of pictures.
+        sha256: of their records.
+    """
+    return shard.with_name(f"{shard.name}#frames={first}+{count}:{sha256[:DIGITS]}")
+
+
+class TarFrames(Sequence[Path]):
+    """The names of the pictures of a clip inside a tar file, in their order.
+
+    Args:
+        path: as `frames_path` gives it.
+
+    Raises:
+        DataError: their records are not there, or not those that were written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        found = FRAMES.fullmatch(str(path))
+        if found is None:
+            raise DataError(f"{path} does not decode (it names no pictures of a tar file).")
+        self._shard = Path(found["shard"])
+        self._count, size = int(found["count"]), FRAME_RECORD.size
+        file = self._shard.with_suffix(FRAMES_ENDING)
+        try:
+            with open(file, "rb", buffering=0) as records:
+                self._records = os.pread(
+                    records.fileno(), self._count * size, int(found["first"]) * size
+                )
+        except OSError as error:
+            raise DataError(
+                f"{path} does not decode ({file.name}: {error.strerror or error})."
+            ) from None
+        if not hashlib.sha256(self._records).hexdigest().startswith(found["digest"]):
+            raise DataError(
+                f"{path} does not decode (the records in {file.name} are not those that were "
+                "written: another checksum)."
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(self._count)[index]]
+        at = range(self._count)[index] * FRAME_RECORD.size
+        offset, length, sha256 = FRAME_RECORD.unpack_from(self._records, at)
+        return member_path(self._shard, offset, length, sha256.hex())
+
+
+def is_tar_frames(path: Path) -> bool:
+    """Returns whether a path names pictures of a tar file that are a clip."""
+    return FRAMES.fullmatch(str(path)) is not None
