@@ -326,7 +326,7 @@ def test_every_ablation_has_a_sweep(name: str, capsys: pytest.CaptureFixture[str
 
 def test_an_unknown_ablation_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert start(["colour"]) == 2
-    assert "there is no ablation 'colour': choose from contrastive_view" in capsys.readouterr().err
+    assert "there is no ablation 'colour': choose from batch_ratio" in capsys.readouterr().err
     assert start([]) == 0 and "unified_encoder" in capsys.readouterr().out
 
 

@@ -103,7 +103,10 @@ def test_a_store_is_measured_without_any_decoder(tmp_path: Path) -> None:
     ]
     program = (
         "import sys\n"
-        f"for name in {ABSENT!r}: sys.modules[name] = None\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {ABSENT!r}: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
         "from simvtp.__main__ import main\n"
         f"sys.exit(main({[*command, '--frames', '4', '--stride', '1']!r}))"
     )

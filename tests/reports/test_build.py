@@ -27,7 +27,7 @@ from tests.reports.test_report_files import report_of
 from tests.sweeps import ratio_grid
 
 ROOT = Path(__file__).resolve().parents[2]
-VALUES = {(0.5, 0.15): 10.0, (0.5, 0.75): 12.0, (0.9, 0.75): 15.0}  # (0.9, 0.15) failed
+VALUES = {(0.75, 0.15): 10.0, (0.75, 0.75): 12.0, (0.9, 0.75): 15.0}  # (0.9, 0.15) failed
 FILES = [
     "all.csv",
     "all.md",
@@ -114,7 +114,7 @@ def test_the_newest_sweep_is_reported(
     out = tmp_path / "out"
     assert main(["--root", str(root), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"\| 0.9 .*\| +— \| \*\*15.0\*\*<sup>†</sup> \|", shown)
+    assert re.search(r"\| 0.90 .*\| +— \| +\*\*15.0\*\*<sup>†</sup> \|", shown)
     assert "failed (NaN at step 7, run " in shown
     assert f"Report: {out / 'mask_ratio' / 'index.html'}" in shown
     assert set(FILES) <= set(contents(out / "mask_ratio"))
