@@ -367,10 +367,10 @@ def test_full_disk(
     log = Path(read(point.run_dir / "job.json")["stdout"])
     whole = {path.name for path in (point.run_dir / "checkpoints" / "pretrain").glob("step_*.pt")}
     filler = cluster.small_disk / "filler"
-    with open(filler, "wb") as file, pytest.raises(OSError, match="No space"):
+    # Unbuffered: a buffered file would try to write its rest when closed, and fail once more.
+    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         for _ in range(SMALL_DISK_MB * 16):
             file.write(b"\0" * (1 << 16))
-            file.flush()
     assert command.wait(120) in (1, 2)
     wait_until(lambda: not cluster.queue(), 60, "the end of the job", details=user.details)
     assert "No space left" in command.output and "free some space" in command.output, command.output
