@@ -7,11 +7,24 @@ project and keeps its traceback.
 
 from __future__ import annotations
 
+import re
 import signal
 from enum import StrEnum
 from pathlib import Path
 
 from simvtp.console import printable
+
+# what gloo, nccl and the store of torch say of a process that has ended, and of a silent one
+_ENDED = re.compile(
+    r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited"
+    r"|ncclRemoteError|Connection closed by localRank"
+)
+_SILENT = re.compile(
+    r"Timed out waiting \d+ ?ms|Watchdog caught collective operation timeout"
+    r"|[Ww]ait timeout after \d+ ?ms|Timed out after waiting \d+ ?ms"
+    r"|Some NCCL operations have failed or timed out"
+)
+CONTINUES = "the same command continues from the last checkpoint"
 
 
 class UserError(Exception):
@@ -56,6 +69,30 @@ class TrainingDiverged(UserError):
 
 class RankLost(UserError):
     """Another process of a run that several processes share has ended; the run can be continued."""
+
+
+def lost_rank(text: str) -> str:
+    """Returns what an error says of another process of the run, with what to do.
+
+    Empty if it says nothing of one.
+    """
+    if found := _ENDED.search(text):
+        return f"another process of this run has gone away ({found[0]}); {CONTINUES}"
+    return silent_rank(text)
+
+
+def silent_rank(text: str) -> str:
+    """Returns what an error or a line of a log says of a process that did not answer in time.
+
+    Empty if it says nothing of one.
+    """
+    found = _SILENT.search(text)
+    if found is None:
+        return ""
+    return (
+        f"another process of this run did not answer in time ({found[0]}): the logs of the others "
+        f"say what it waited for, such as a file system, its data or a failing GPU; {CONTINUES}"
+    )
 
 
 class DeviceMemoryExhausted(UserError):

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import functools
 import os
+from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 _NAME = "gloo_one_thread"
@@ -43,3 +45,11 @@ def single_threaded_gloo() -> str:
     """Returns the name of the backend, for `init_process_group` and `new_group`."""
     dist.Backend.register_backend(_NAME, _create, extended_api=True, devices=["cpu"])
     return _NAME
+
+
+def set_gloo_timeout(group: Any, timeout: timedelta) -> None:
+    """Sets how long the collectives of a formed gloo group wait for the other processes.
+
+    Remove when every supported torch has `torch.distributed.set_timeout` (2.14 has it, 2.11 not).
+    """
+    group._get_backend(torch.device("cpu"))._set_default_timeout(timeout)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ablations.design import Point
-from simvtp.errors import StopReason
+from simvtp.errors import StopReason, silent_rank
 from simvtp.runs.run_records import JobEnd, RunState
 from sweeps.monitor.point_state import (
     PointState,
@@ -109,6 +109,8 @@ def write_cause(run_dir: Path, state: PointState, end: JobEnd | None) -> None:
         _, lines = failure_log(state, run_dir, count=30)
         if any(OUT_OF_MEMORY.search(line) for line in lines):
             end = JobEnd("out_of_memory", MEMORY_ADVICE)
+        elif said := next(filter(None, map(silent_rank, lines)), ""):
+            end = JobEnd(end.cause, said)
     record_end(run_dir, end.cause, end.message, "controller", state.job)
 
 

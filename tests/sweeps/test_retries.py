@@ -18,9 +18,17 @@ from simvtp.runs.lease import hold
 from simvtp.runs.run_records import JobEnd, JobRecord, RunState, RunStatus
 from simvtp.runs.rundir import StatusWriter
 from sweeps.engine.budget import Budget
-from sweeps.engine.retry_policy import RetryPolicy, lost
+from sweeps.engine.retry_policy import RetryPolicy, lost, write_cause
 from sweeps.engine.sweep_engine import run_sweep
-from sweeps.monitor.point_state import RANK_FAILURE, PointState, gpu_hours, read_state, record_end
+from sweeps.monitor.point_state import (
+    RANK_FAILURE,
+    PointState,
+    gpu_hours,
+    read_job,
+    read_state,
+    record_end,
+    write_job,
+)
 from sweeps.runner import JobOptions
 from sweeps.runner.job import run_job
 from sweeps.runner.job_end import from_accounting, from_controller
@@ -126,6 +134,23 @@ def test_a_point_whose_second_rank_has_failed_by_itself_is_not_continued(grid: A
         json.dumps({"rank": 1, "message": "ValueError: no", "at": time.time()})
     )
     assert not RetryPolicy(2).wanted(point, state(RunState.KILLED, "failed"))
+
+
+def test_a_silent_rank_is_named_in_the_table(tmp_path: Path) -> None:
+    # What nccl says before it ends its own process is in the job's log alone.
+    log = tmp_path / "7.err"
+    log.write_text(
+        "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9, "
+        "OpType=ALLREDUCE) ran for 600010 milliseconds before timing out.\nAborted (core dumped)\n"
+    )
+    job = JobRecord("slurm", "7", stderr=str(log))
+    write_job(tmp_path, job)
+    found = PointState(RunState.KILLED, None, job)
+    write_cause(tmp_path, found, JobEnd("failed", "its process ended with status 6 (on n1)"))
+    ended = read_job(tmp_path)
+    assert ended is not None and ended.ended is not None and ended.ended.cause == "failed"
+    assert "did not answer in time" in ended.ended.message
+    assert lost(PointState(RunState.KILLED, None, ended)), "it is continued"
 
 
 def test_a_rank_whose_fellow_has_gone_ends_as_a_lost_job(

@@ -303,7 +303,7 @@ def test_a_rank_that_meets_nobody_says_so_within_the_limit(
     with pytest.raises(UserError, match=sentence), distributed.distributed(torch.device("cpu")):
         pytest.fail("the group must not come up")
     assert time.monotonic() - began < 30
-    assert distributed.RENDEZVOUS_TIMEOUT < distributed.COLLECTIVE_TIMEOUT
+    assert distributed.RENDEZVOUS_TIMEOUT <= distributed.COLLECTIVE_TIMEOUT
 
 
 def test_a_missing_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,47 +346,3 @@ def test_processes_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert distributed.threads_per_rank(0, many) == 6
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert distributed.threads_per_rank(0, many) == 0
-
-
-# ---- ending together -----------------------------------------------------------------------------
-
-
-def fail_on(rank: int, kind: type[Exception]) -> None:
-    # Whoever fails, and however, every rank leaves with an error, and with the same sentence if it
-    # is one for the user.
-
-    def work() -> int:
-        if distributed.rank() == rank:
-            raise kind("the disk is full")
-        return distributed.rank()
-
-    gather = distributed.on_main if rank == 0 else distributed.together
-    with pytest.raises(
-        kind if kind is UserError or distributed.rank() == rank else RuntimeError,
-        match="the disk is full",
-    ):
-        gather(work)
-    assert distributed.on_main(lambda: distributed.rank()) == 0
-    assert distributed.together(lambda: distributed.rank()) == distributed.rank()
-
-
-@pytest.mark.parametrize(("rank", "kind"), [(0, UserError), (0, ValueError), (1, UserError)])
-def test_what_one_rank_meets_ends_all(rank: int, kind: type[Exception]) -> None:
-    on_ranks(2, fail_on, rank, kind)
-
-
-def count_worker_threads() -> None:
-    def workers() -> int:
-        tasks = Path("/proc/self/task").glob("*/comm")
-        return sum("gloo_runloop" in task.read_text() for task in tasks)
-
-    distributed.barrier()  # a thread has its name once it has run
-    assert workers() == 1
-    vote = distributed.Vote()
-    assert not vote.agree(False) and not vote.collect()
-    assert workers() == 2
-
-
-def test_a_gloo_group_has_one_thread() -> None:
-    """With two, torch frees memory twice now and then (see simvtp/compat/gloo_threads.py)."""
-    on_ranks(2, count_worker_threads)

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,7 @@ def _as_rank(
     world: int,
     per_node: int,
     port: int,
+    step_s: float,
     work: Callable[..., Any],
     args: Any,
     options: Any,
@@ -206,6 +208,8 @@ def _as_rank(
         MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
+    if step_s:
+        distributed.COLLECTIVE_TIMEOUT = timedelta(seconds=step_s)
     with distributed.distributed(torch.device("cpu")) as launch:
         assert launch == distributed.Launch(rank, world, rank % per_node, per_node)
         assert (distributed.rank(), distributed.world()) == (rank, world)
@@ -213,24 +217,28 @@ def _as_rank(
 
 
 def start_ranks(
-    ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any
+    ranks: int,
+    work: Callable[..., Any],
+    *args: Any,
+    per_node: int = 0,
+    step_s: float = 0.0,
+    **options: Any,
 ) -> list[multiprocessing.Process]:
     """`work(*args, **options)` on gloo ranks, in processes of their own.
 
-    `per_node` of them on a node (0 = all).
+    `per_node` of them on a node (0 = all). `step_s` is the time that a collective of a step may
+    take (0 = as usual).
     """
     port = free_port()
     return [
-        in_process(_as_rank, rank, ranks, per_node or ranks, port, work, args, options)
+        in_process(_as_rank, rank, ranks, per_node or ranks, port, step_s, work, args, options)
         for rank in range(ranks)
     ]
 
 
-def on_ranks(
-    ranks: int, work: Callable[..., Any], *args: Any, per_node: int = 0, **options: Any
-) -> None:
+def on_ranks(ranks: int, work: Callable[..., Any], *args: Any, **options: Any) -> None:
     """Runs `start_ranks` to its end, without an error."""
-    processes = start_ranks(ranks, work, *args, per_node=per_node, **options)
+    processes = start_ranks(ranks, work, *args, **options)
     for process in processes:
         process.join(180)
     assert [process.exitcode for process in processes] == [0] * ranks

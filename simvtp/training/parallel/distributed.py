@@ -2,14 +2,19 @@
 
 The only other file that calls it is `losses`, for its gather. Every helper does nothing, at no
 cost, when there is a single process, so that no caller has to ask.
+
+Steps of the training use the group of the device, where a rank that does not come within
+COLLECTIVE_TIMEOUT counts as lost. Ranks that wait for one another's work use a gloo group next to
+it, which waits for WAIT_LIMIT: no GPU waits inside a kernel of nccl, and nothing of rank 0's work
+is lost because it took long.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,18 +26,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from simvtp.compat.gloo_threads import single_threaded_gloo
-from simvtp.errors import RankLost, UserError
+from simvtp.compat.gloo_threads import set_gloo_timeout, single_threaded_gloo
+from simvtp.errors import RankLost, UserError, lost_rank
 
 T = TypeVar("T")
-# the other ranks wait while rank 0 evaluates or saves; torch's 10 minutes would end the run then
-COLLECTIVE_TIMEOUT = timedelta(hours=1)
+# of a collective of a training step, to which all ranks come at about the same time
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+# for one rank's work while the others wait: evaluating, saving, waiting for a run directory. A peer
+# whose process ends is noticed at once; this is for a machine that vanishes without a word.
+WAIT_LIMIT = timedelta(days=7)
 # for all processes to meet at the start: nodes may start minutes apart
 RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
-_LOST_PEER = re.compile(
-    r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited"
-    r"|ncclRemoteError|Connection closed by localRank"
-)
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,10 @@ def distributed(device: torch.device, launch: Launch | None = None) -> Iterator[
         return
     _join("nccl" if device.type == "cuda" else single_threaded_gloo(), launch)
     try:
+        _waiting_group()
         yield launch
     finally:
+        _waiting_group_of.cache_clear()
         dist.destroy_process_group()
 
 
@@ -136,13 +142,10 @@ def raising_rank_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what gloo and nccl raise
-        found = _LOST_PEER.search(str(error))
-        if world() == 1 or found is None:
+        found = lost_rank(str(error))
+        if world() == 1 or not found:
             raise
-        raise RankLost(
-            f"rank {rank()} of {world()}: another process of this run has gone away ({found[0]}); "
-            "the same command continues from the last checkpoint."
-        ) from error
+        raise RankLost(f"rank {rank()} of {world()}: {found}.") from error
 
 
 def _join(backend: str, launch: Launch) -> None:
@@ -156,7 +159,6 @@ def _join(backend: str, launch: Launch) -> None:
             "engine submit the job."
         )
     try:
-        # The rendezvous has a short limit; that of the group is the longest wait for rank 0.
         found = dist.rendezvous("env://", launch.rank, launch.world, timeout=RENDEZVOUS_TIMEOUT)
         store, _, _ = next(found)
         dist.init_process_group(
@@ -172,6 +174,22 @@ def _join(backend: str, launch: Launch) -> None:
             f"{who} ({reason}): is the port in use (torchrun --master-port takes another), "
             "can that machine be reached, and did all processes start?"
         ) from error
+
+
+def _waiting_group() -> Any:
+    """Returns the gloo group on which ranks wait for one another's work.
+
+    The first call forms it, so all ranks make that one together. It must form within
+    COLLECTIVE_TIMEOUT, and waits for WAIT_LIMIT afterwards.
+    """
+    return _waiting_group_of(dist.group.WORLD)
+
+
+@functools.lru_cache(maxsize=1)
+def _waiting_group_of(world_group: Any) -> Any:
+    group = dist.new_group(backend=single_threaded_gloo(), timeout=COLLECTIVE_TIMEOUT)
+    set_gloo_timeout(group, WAIT_LIMIT)
+    return group
 
 
 def _on() -> bool:
@@ -196,7 +214,7 @@ def is_main() -> bool:
 def barrier() -> None:
     """Waits until all processes are here."""
     if world() > 1:
-        dist.barrier()
+        dist.barrier(group=_waiting_group())
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -222,7 +240,7 @@ def from_main(value: T) -> T:
     if world() == 1:
         return value
     box: list[Any] = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=_waiting_group())
     return box[0]
 
 
@@ -231,7 +249,7 @@ def from_all(value: T) -> list[T]:
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_waiting_group())
     return values
 
 
@@ -310,12 +328,12 @@ def together(work: Callable[[], T]) -> T:
 class Vote:
     """Agreement of all ranks to stop, one step late and without waiting for the device.
 
-    The vote travels over gloo on its own group while the step runs; its result is read at the end
-    of the next step, so every rank stops after the same step.
+    The vote travels over gloo while the step runs; its result is read at the end of the next step,
+    so every rank stops after the same step.
     """
 
     def __init__(self) -> None:
-        self._group: Any = dist.new_group(backend=single_threaded_gloo()) if world() > 1 else None
+        self._group: Any = _waiting_group() if world() > 1 else None
         self._pending: tuple[Any, Tensor] | None = None
 
     def agree(self, wish: bool) -> bool:
