@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from simvtp.config.recipes import get_recipe
     from simvtp.errors import UserError
     from simvtp.library.open_model import load
+    from simvtp.library.prediction.open_predictor import load_predictor
+    from simvtp.library.prediction.predicted_answers import Answer, Prediction
+    from simvtp.library.prediction.task_model import TaskModel
     from simvtp.library.run_experiment import run
     from simvtp.library.search_page import write_search_page
     from simvtp.library.search_picture import write_search_picture
@@ -33,10 +36,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "MAC",
+    "Answer",
     "Experiment",
+    "Prediction",
     "Result",
     "SearchHit",
     "SimVTP",
+    "TaskModel",
     "UserError",
     "VideoIndex",
     "VideoTextModel",
@@ -46,6 +52,7 @@ __all__ = [
     "load",
     "load_experiment",
     "load_index",
+    "load_predictor",
     "load_results",
     "override",
     "run",
@@ -60,6 +67,9 @@ _MODULES = {
     "simvtp.config.recipes": ("get_recipe",),
     "simvtp.errors": ("UserError",),
     "simvtp.library.open_model": ("load",),
+    "simvtp.library.prediction.open_predictor": ("load_predictor",),
+    "simvtp.library.prediction.predicted_answers": ("Answer", "Prediction"),
+    "simvtp.library.prediction.task_model": ("TaskModel",),
     "simvtp.library.run_experiment": ("run",),
     "simvtp.library.search_page": ("write_search_page",),
     "simvtp.library.search_picture": ("write_search_picture",),

@@ -34,6 +34,8 @@ examples:
   python -m simvtp embed a.mp4 b.webm --model runs/0123456789ab --out features.npz
   python -m simvtp index videos --model runs/0123456789ab --out videos.idx
   python -m simvtp search "a red star rises" --index videos.idx --html found.html
+  # what the model of a run answers about films
+  python -m simvtp predict runs/0123456789ab a.mp4 --question "what color is the ring ?"
   # the benchmarks that are supported; a check of clips, or of a benchmark's files
   python -m simvtp data list
   python -m simvtp data check clips.csv

@@ -37,8 +37,10 @@ from simvtp.runs.results import Result
 from tests.import_graph import ROOT
 from tests.small import small_experiment, small_settings
 
-PICTURES = ("search_page", "search_picture")
-MODULES = ("open_model", "run_experiment", *PICTURES, "video_index", "video_text_model")
+MODULES = (
+    *("open_model", "run_experiment", "search_page", "search_picture", "video_index"),
+    *("video_text_model", "prediction.open_predictor"),
+)
 TEXT = "a red star rises"
 
 
@@ -138,12 +140,9 @@ def test_the_examples_of_the_docstrings_hold(module: str, library: Library) -> N
 
 
 def test_every_public_function_has_an_example() -> None:
-    without = [
-        name
-        for name in ("load", "run", "load_index", "write_search_page")
-        if ">>>" not in (getattr(simvtp, name).__doc__ or "")
-    ]
-    methods = ("encode_video", "encode_text", "index", "search")
+    names = ("load", "load_predictor", "run", "load_index", "write_search_page")
+    without = [name for name in names if ">>>" not in (getattr(simvtp, name).__doc__ or "")]
+    methods = ("encode_video", "encode_text", "index", "search", "predict")
     without += [m for m in methods if ">>>" not in getattr(simvtp.VideoTextModel, m).__doc__]
     assert not without
 
@@ -155,7 +154,8 @@ def test_the_blocks_of_the_page_run(library: Library, capsys: pytest.CaptureFixt
     for block, scope in zip(blocks, scopes, strict=True):
         exec(block, scope)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[-3:]] == ["1", "2", "3"]
+    assert [line.split()[0] for line in lines[-4:-1]] == ["1", "2", "3"]
+    assert lines[-1].startswith("cosine a ")
     assert scopes[1]["cosines"].shape == (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Commands that embed, index and search films with the model of a run."""
+"""Commands that embed, index, search and describe films with the model of a run."""
 
 from __future__ import annotations
 
@@ -56,6 +56,26 @@ def register(commands: Commands) -> None:
     command.add_argument("--gif", type=Path, help="also write the films found as a moving picture")
     _add_choices(command)
     command.set_defaults(handle=_search)
+
+    command = add(
+        commands,
+        "predict",
+        "what the model of a run says of films: answers, classes, spans, the closest of some texts",
+    )
+    command.add_argument("model", metavar="RUN", help=MODEL)
+    command.add_argument("videos", nargs="+", metavar="VIDEO", help="files of films")
+    command.add_argument("--question", default="", help="question, or the sentence to find")
+    command.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        dest="choices",
+        help="a text to choose from; once for each",
+    )
+    command.add_argument("-k", type=int, default=5, help="answers that are shown (default 5)")
+    command.add_argument("--json", action="store_true", help="print a JSON list")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command.set_defaults(handle=_predict)
 
 
 def _add_choices(command: argparse.ArgumentParser) -> None:
@@ -133,4 +153,18 @@ def _search(options: argparse.Namespace) -> int:
         write_search_picture(model, {options.text: hits}, options.gif)
         if not options.json:
             print(f"picture written to {options.gif}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from simvtp.library.prediction.open_predictor import load_predictor
+    from simvtp.library.prediction.predicted_answers import prediction_lines
+
+    model = load_predictor(options.model, device=options.device)
+    found = model.predict(options.videos, options.question, options.choices, options.k)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(prediction) for prediction in found], indent=1))
+    else:
+        for line in prediction_lines(found):
+            print(line)
     return 0

@@ -54,7 +54,7 @@ def load(
         >>> model.training, model.dimension
         ('finetune', 32)
     """
-    path = _found(source)
+    path = found_source(source)
     run = run_of(path)
     if run is not None:
         run_dir, named = run
@@ -69,8 +69,12 @@ def load(
     return _ready(path, training, module, experiment, words, device)
 
 
-def _found(source: str | Path) -> Path:
-    """Returns the path of a source, which may be the beginning of the name of a run."""
+def found_source(source: str | Path) -> Path:
+    """Returns the path of a source, which may be the beginning of the name of a run.
+
+    Raises:
+        CheckpointError: there is no run or exported model of that name, or more than one.
+    """
     path = Path(source).expanduser()
     if not path.exists() and len(path.parts) == 1:
         named = [found for found in sorted(RUNS.glob(f"{path}*")) if run_of(found)]
@@ -99,10 +103,11 @@ def _of_run(run_dir: Path, training: str, device: str) -> VideoTextModel:
         raise UserError(
             f"{run_dir}: the weights of '{training}' (finetune.task="
             f"{experiment.finetune.task.name}) give no features of videos and texts apart; open "
-            "the pre-trained encoder with training='pretrain'."
+            "the pre-trained encoder with training='pretrain', or ask the model about films with "
+            "simvtp.load_predictor."
         )
     if not training:
-        _require_finished(run_dir)
+        require_finished(run_dir)
         tuned = ranks and (run_dir / FOLDER / "finetune.safetensors").is_file()
         training = "finetune" if tuned else "pretrain"
     module = from_pretrained(run_dir, training)
@@ -118,7 +123,8 @@ def _of_run(run_dir: Path, training: str, device: str) -> VideoTextModel:
     return _ready(run_dir, training, module, experiment, words, device)
 
 
-def _require_finished(run_dir: Path) -> None:
+def require_finished(run_dir: Path) -> None:
+    """Raises UserError if a run has not finished."""
     status = read_status(run_dir)
     if status is not None and status.state == RunState.FINISHED:
         return

@@ -22,8 +22,9 @@ from simvtp.errors import DataError
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.metrics import unit_features
 from simvtp.evaluation.retrieval_evaluation import text_features, video_features
-from simvtp.library.array_reader import ArrayReader
+from simvtp.library.array_reader import ArrayReader, as_clip
 from simvtp.library.build_index import Readable, build_index
+from simvtp.library.prediction.predicted_answers import NEEDS, Prediction, ranked
 from simvtp.library.video_index import SearchHit, VideoIndex, load_index
 
 Video = str | Path | np.ndarray | Tensor
@@ -107,7 +108,7 @@ class VideoTextModel:
         if not videos:
             return torch.zeros(0, self.dimension)
         arrays = {
-            Path(f"clip {number}"): _array(video, number)
+            Path(f"clip {number}"): as_clip(video, number)
             for number, video in enumerate(videos)
             if not isinstance(video, str | Path)
         }
@@ -200,6 +201,42 @@ class VideoTextModel:
         opened.require_model(self.digest, str(self.source))
         return opened.nearest(self.encode_text([text])[0], k)
 
+    def predict(
+        self,
+        videos: Sequence[Video],
+        question: str | Sequence[str] = "",
+        choices: Sequence[str] = (),
+        k: int = 5,
+    ) -> list[Prediction]:
+        """Returns for each film the k texts that are closest to it, with their cosines.
+
+        Args:
+            videos: as `encode_video` takes them.
+            question: must be empty: see `simvtp.load_predictor` for models that answer questions.
+            choices: texts to choose from, two or more.
+            k: at most so many.
+
+        Raises:
+            UserError: there are no choices, or there is a question.
+            DataError: a film does not decode.
+
+        Examples:
+            >>> texts = ["a red star rises", "a blue ring falls"]
+            >>> [found] = simvtp.load("runs/demo").predict(films[:1], choices=texts)
+            >>> len(found.answers), found.measure
+            (2, 'cosine')
+        """
+        NEEDS["retrieval"].check(str(self.source), videos, question, choices, k)
+        cosines = self.encode_video(videos) @ self.encode_text(choices).T
+        names = [
+            str(video) if isinstance(video, str | Path) else f"clip {number}"
+            for number, video in enumerate(videos)
+        ]
+        return [
+            Prediction(name, "", "cosine", ranked(choices, row)[:k])
+            for name, row in zip(names, cosines, strict=True)
+        ]
+
     def _loader(
         self,
         films: Sequence[Path],
@@ -244,14 +281,3 @@ class VideoTextModel:
 def _require_list(values: object, what: str) -> None:
     if isinstance(values, str | Path | np.ndarray | Tensor):
         raise DataError(f"{what}: give a list of {what}, also of a single one: [{what[:-1]}].")
-
-
-def _array(video: np.ndarray | Tensor, number: int) -> np.ndarray:
-    """Returns a clip as uint8 [T, H, W, 3]; anything else raises DataError."""
-    array = video.detach().cpu().numpy() if isinstance(video, Tensor) else np.asarray(video)
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size:
-        raise DataError(
-            f"video number {number}: an array must be uint8 [T, H, W, 3] (RGB, 0 to 255), and this "
-            f"is {array.dtype} {list(array.shape)}."
-        )
-    return array

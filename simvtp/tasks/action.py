@@ -18,6 +18,7 @@ from simvtp.config.model_config import SimVTPConfig
 from simvtp.config.train_config import TrainConfig
 from simvtp.config.tree import narrow
 from simvtp.data.annotations import open_annotations
+from simvtp.data.benchmarks.records import Benchmark
 from simvtp.data.clips import Clip
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.text.tokenizer import TokenBatch
@@ -57,7 +58,7 @@ class ActionRecognition:
                 raise DataError(
                     f"the {split} split of {context.dataset.name} has no video with a class."
                 )
-        self.labels = records.labels or tuple(sorted({a.label for a in self.actions["train"]}))
+        self.labels = class_labels(records)
         self.number = {label: number for number, label in enumerate(self.labels)}
         self.samples = len(self.actions["train"])
         self.negatives: str = ""
@@ -135,3 +136,10 @@ class ActionRecognition:
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         return {f"val/{name}": value for name, value in results[0].metrics.items()}
+
+
+def class_labels(records: Benchmark) -> tuple[str, ...]:
+    """Returns the names of the classes: the data set's own, or those of its training split."""
+    return records.labels or tuple(
+        sorted({action.label for action in records.actions if action.split == "train"})
+    )

@@ -74,7 +74,7 @@ class QuestionAnswering:
             experiment.data, experiment.runtime, "qa", self.settings.questions
         )
         self.videos = records.videos
-        self.kind: QuestionKind = _only_kind(records.questions)
+        self.kind: QuestionKind = only_kind(records.questions)
         # Counts are trained on the error; a rounded mean is right less often than it is near.
         self.selection = f"val/{CLOSENESS}" if self.kind == "count" else "val/accuracy"
         self.questions = {
@@ -86,8 +86,7 @@ class QuestionAnswering:
                     f"the {split} split of {context.dataset.name} has no question of kind "
                     f"{self.kind}."
                 )
-        frequency = Counter(q.answer for q in self.questions["train"])
-        self.answers = order_of(frequency)[: self.settings.answers or None]
+        self.answers = answer_vocabulary(self.questions["train"], self.settings.answers)
         self.number = {answer: number for number, answer in enumerate(self.answers)}
         learnt = self.questions["train"]
         if self.kind == "open":  # what is not in the vocabulary cannot be learnt
@@ -154,12 +153,7 @@ class QuestionAnswering:
         """
         if self.kind != "choice":
             return [question.text]
-        # The candidate comes first: a long question is truncated at its end, and then the
-        # candidates must not become alike.
-        return [
-            f"{candidate} : {question.text}"
-            for candidate in padded(question.candidates, self.candidates)
-        ]
+        return worded_choices(question.text, padded(question.candidates, self.candidates))
 
     def _targets(self, questions: Sequence[Question]) -> Tensor:
         """Returns float [b] for counts, else int64 [b]."""
@@ -244,11 +238,7 @@ class QuestionAnswering:
         """
         trained = self.questions["train"]
         known = [round(float(q.answer)) for q in trained]
-        limits = (
-            TGIF_COUNT_LIMITS
-            if self.context.dataset.name.startswith("tgif")
-            else (min(known), max(known))
-        )
+        limits = count_limits(self.context.dataset.name, trained)
         truth = torch.tensor([round(float(q.answer)) for q in questions])
         prior: dict[str, float] = {}
         for category, asked in Counter(q.category for q in questions).items():
@@ -289,6 +279,36 @@ def _queries(questions: Sequence[Question]) -> Queries:
     )
 
 
+def answer_vocabulary(trained: Sequence[Question], size: int) -> tuple[str, ...]:
+    """Returns the answers that open-ended questions have in training, the most frequent first.
+
+    Args:
+        trained: questions of the training split.
+        size: at most so many; 0: all.
+    """
+    return order_of(Counter(q.answer for q in trained))[: size or None]
+
+
+def count_limits(dataset: str, trained: Sequence[Question]) -> tuple[int, int]:
+    """Returns the smallest and the largest count that is answered.
+
+    They are TGIF-QA's own, else those of the training split.
+    """
+    if dataset.startswith("tgif"):
+        return TGIF_COUNT_LIMITS
+    known = [round(float(q.answer)) for q in trained]
+    return min(known), max(known)
+
+
+def worded_choices(question: str, candidates: Sequence[str]) -> list[str]:
+    """Returns the text that is scored for each candidate.
+
+    The candidate comes first: a long question is truncated at its end, and then the candidates must
+    not become alike.
+    """
+    return [f"{candidate} : {question}" for candidate in candidates]
+
+
 def padded(candidates: Sequence[str], count: int) -> list[str]:
     """Returns the candidates, then empty texts up to `count`."""
     return [*candidates, *[""] * (count - len(candidates))]
@@ -307,7 +327,8 @@ def shaped(tokens: TokenBatch, present: Tensor) -> TokenBatch:
     )
 
 
-def _only_kind(questions: Sequence[Question]) -> QuestionKind:
+def only_kind(questions: Sequence[Question]) -> QuestionKind:
+    """Returns the kind of all questions; raises DataError if there are several, or none."""
     kinds = sorted({q.kind for q in questions})
     if len(kinds) != 1:
         raise DataError(

@@ -27,6 +27,7 @@ from simvtp.data.loading.train_loader import Annotate, TrainLoader
 from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer
+from simvtp.data.video.video_reader import Reader
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.runs.results import Protocol as Measured
 from simvtp.runs.results import Result
@@ -49,6 +50,7 @@ class Context:
             text-only baseline).
         until_stopped: passes items on and raises Stopped once that was asked for; wrap what an
             evaluation loops over.
+        reader: decoder of views to use in place of `data.reader`.
     """
 
     experiment: Experiment
@@ -61,6 +63,7 @@ class Context:
     say: LogFn = field(default=print)
     check: CancelCheck = never_cancelled
     until_stopped: Callable[[Iterator[Any]], Iterator[Any]] = _unguarded
+    reader: Reader | None = None
 
     def train_loader(
         self,
@@ -139,6 +142,7 @@ class Context:
             segments=settings.segments,
             crops=settings.crops,
             batch_size=settings.batch_size,
+            reader=self.reader,
             say=self.say,
             check=self.check,
         )

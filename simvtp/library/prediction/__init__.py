@@ -1,0 +1,1 @@
+"""Predictions about films: an answer, a class, a caption, a span."""
