@@ -21,6 +21,7 @@ import sweeps.search
 import sweeps.status
 from simvtp.config.overrides import override
 from simvtp.config.recipes import get_recipe
+from simvtp.sources.yaml_file import ENDINGS
 from sweeps.cli.sweep_parser import make_parser
 from sweeps.run import sweep_for
 
@@ -32,9 +33,10 @@ PROGRAMS: dict[str, Parse] = {
     "-m ablations": ablations.__main__.make_parser().parse_args,
     "sweeps/mask_ratio.py": make_parser(sweeps.mask_ratio.SWEEP).parse_intermixed_args,
     "sweeps/search.py": make_parser(sweeps.search.SWEEP).parse_intermixed_args,
-    "sweeps/run.py": lambda words: make_parser(sweep_for(words[0])).parse_intermixed_args(
-        words[1:]
-    ),
+    # a reader's own file of a sweep has the options that all sweeps have
+    "sweeps/run.py": lambda words: make_parser(
+        sweep_for("mask_ratio" if words[0].endswith(ENDINGS) else words[0])
+    ).parse_intermixed_args(words[1:]),
     "sweeps/status.py": sweeps.status.make_parser().parse_args,
     "sweeps/cancel.py": sweeps.cancel.make_parser().parse_args,
     "sweeps/doctor.py": sweeps.doctor.make_parser().parse_args,
@@ -51,8 +53,8 @@ def shown(page: Path) -> Iterator[str]:
     for line in text.splitlines():
         start = re.match(r" *(?:[A-Z_]+=\S+ )*python ", line)
         if start:
-            # a comment, or a description after a gap, follows the command
-            yield re.split(r" +#|(?<=\S) {3,}(?=\w)", line[start.end() :])[0].strip()
+            # a comment, a description after a gap, or a redirection follows the command
+            yield re.split(r" +#|(?<=\S) {3,}(?=\w)| > ", line[start.end() :])[0].strip()
     yield from re.findall(r"(?<!`)`python ([^`\n]*)`", text)
 
 
@@ -71,7 +73,8 @@ def test_the_command_of_a_page_is_accepted(page: str, command: str) -> None:
     except SystemExit as end:
         raise AssertionError(f"{page}: python {command}") from end
     if rest[:1] == ["run"] and program == "-m simvtp":
-        override(get_recipe(rest[1]), options.overrides)
+        is_own = rest[1].endswith(ENDINGS) or "/" in rest[1]  # a file or a run of the reader's
+        override(get_recipe("tiny" if is_own else rest[1]), options.overrides)
 
 
 def test_the_readme_shows_commands_of_every_program_but_one() -> None:

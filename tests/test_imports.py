@@ -23,6 +23,7 @@ ORDER = (
     ("simvtp.errors", "simvtp.compat"),
     ("simvtp.config",),
     ("simvtp.batch", "simvtp.runs"),
+    ("simvtp.sources",),
     ("simvtp.models", "simvtp.data", "simvtp.tracking"),
     ("simvtp.methods", "simvtp.training", "simvtp.evaluation"),
     ("simvtp.tasks",),
@@ -50,6 +51,7 @@ OWNERS = {
     "submitit": ("sweeps.runner", "sweeps.compat"),
     "decord": ("simvtp.data.video.decord_reader",),
     "av": ("simvtp.data.video", "simvtp.data.prepare", "simvtp.bench.data_path"),
+    "yaml": ("simvtp.sources.yaml_file",),
     "pyarrow": ("simvtp.data.clips", "simvtp.data.manifest"),
     "torchcodec": ("simvtp.data.video",),
     "transformers": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from simvtp.runs.results import Result
 
 OVERRIDES = "any setting, for example masks.video_ratio=0.75"
+SOURCE = "a recipe, a file of settings (.yaml), or a run directory; a wrong name prints the recipes"
 
 
 def register(commands: Commands) -> None:
@@ -27,15 +28,19 @@ def register(commands: Commands) -> None:
         (
             "settings",
             _settings,
-            "print all settings of a recipe with the overrides applied, and its fingerprint",
+            "print all settings of an experiment with the overrides applied, and its fingerprint",
         ),
         ("describe", _describe, "parameters and forward FLOPs of the model, part by part"),
     )
     for name, handle, help in from_recipe:
         command = add(commands, name, help)
-        command.add_argument("recipe", help="name of a recipe; a wrong name prints the list")
+        command.add_argument("source", metavar="EXPERIMENT", help=SOURCE)
         command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
         command.set_defaults(handle=handle)
+        if name == "settings":
+            command.add_argument(
+                "--yaml", action="store_true", help="as a file that `run` reads, with all of them"
+            )
     _register_finetune(commands)
 
     command = add(
@@ -106,11 +111,15 @@ def _register_finetune(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from simvtp.config.overrides import override
-    from simvtp.config.recipes import get_recipe
-
     until = {"run": "evaluate", "pretrain": "pretrain"}[options.command]
-    return _carry_out(override(get_recipe(options.recipe), options.overrides), until)
+    return _carry_out(_named_experiment(options.source, options.overrides), until)
+
+
+def _named_experiment(source: str, overrides: Sequence[str]) -> Experiment:
+    from simvtp.config.overrides import override
+    from simvtp.sources.experiment_source import experiment_of
+
+    return override(experiment_of(source), overrides)
 
 
 def _finetune(options: argparse.Namespace) -> int:
@@ -175,14 +184,16 @@ def _printed(measure: Callable[[], list[Result]]) -> int:
 
 
 def _settings(options: argparse.Namespace) -> int:
-    from simvtp.config.overrides import override
-    from simvtp.config.recipes import get_recipe
     from simvtp.config.tree import documentation, flatten
     from simvtp.resolve import finalise
+    from simvtp.sources.settings_file import to_yaml
 
-    experiment = override(get_recipe(options.recipe), options.overrides)
+    experiment = _named_experiment(options.source, options.overrides)
     if experiment.data.dataset == "shapes" or experiment.data.manifest or experiment.data.root:
         experiment = finalise(experiment)
+    if options.yaml:
+        print(to_yaml(experiment, (f"fingerprint {experiment.fingerprint}",)), end="")
+        return 0
     meaning = documentation(experiment)
     for key, value in flatten(experiment).items():
         print(f"{f'{key} = {value}':<44} # {meaning[key]}")
@@ -191,13 +202,11 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from simvtp.config.overrides import override
-    from simvtp.config.recipes import get_recipe
     from simvtp.config.validation import check
     from simvtp.experiment import with_vocabulary
     from simvtp.models.flops.simvtp_flops import describe
 
-    experiment = override(get_recipe(options.recipe), options.overrides)
+    experiment = _named_experiment(options.source, options.overrides)
     check(experiment)
     if not experiment.model.vocab_size:
         from simvtp.data.text.tokenizer import load_tokenizer

@@ -1,17 +1,17 @@
-"""Runs an experiment by the name of its recipe."""
+"""Runs an experiment: a recipe, a file of settings, or the settings of an earlier run."""
 
 from __future__ import annotations
 
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
-from simvtp.config.recipes import get_recipe
 from simvtp.data.progress import LogFn
 from simvtp.experiment import run as run_stages
 from simvtp.runs.results import Result
+from simvtp.sources.experiment_source import experiment_of
 
 
 def run(
-    recipe: str | Experiment,
+    source: str | Experiment,
     *settings: str,
     say: LogFn = print,
     until: str = "evaluate",
@@ -23,14 +23,14 @@ def run(
     main guard unless it defines a reader of its own. A finished experiment is not run again.
 
     Args:
-        recipe: name of a recipe, or an experiment.
+        source: name of a recipe, a file of settings (`.yaml`), a run directory, or an experiment.
         settings: changes, `key=value` each.
         say: gets a line now and then.
         until: last stage: pretrain, use, zero_shot, finetune or evaluate.
         wait: wait while another process works on this experiment; False: UserError.
 
     Raises:
-        ConfigError: there is no such recipe or setting.
+        ConfigError: there is no such experiment or setting.
         UserError: see its subclasses; nothing that was saved is lost.
         Stopped: a signal asked for it; the same call continues.
 
@@ -39,5 +39,5 @@ def run(
         >>> results[-1].protocol.direction, sorted(results[-1].metrics)
         ('v2t', ['MdR', 'MnR', 'R1', 'R10', 'R5', 'R50'])
     """
-    experiment = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    experiment = experiment_of(source) if isinstance(source, str) else source
     return run_stages(override(experiment, settings), say=say, until=until, wait=wait)

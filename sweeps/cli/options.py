@@ -12,8 +12,8 @@ from ablations.evidence.stopping_rule import seeds_of_rule
 from ablations.evidence.until_decided import UntilDecided
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override, replace_key
-from simvtp.config.recipes import get_recipe
 from simvtp.errors import ConfigError
+from simvtp.sources.experiment_source import experiment_of
 from sweeps.cli.sweep_parser import MOST_SEEDS, SweepScript
 from sweeps.monitor.overview import same_value
 from sweeps.runner import JobOptions
@@ -29,7 +29,7 @@ def make_comparison(sweep: SweepScript, args: argparse.Namespace) -> Definition:
     Raises:
         ConfigError: the options make no sense.
     """
-    base = override(with_data(get_recipe(args.recipe), args.data), args.settings)
+    base = override(with_data(experiment_of(args.recipe), args.data), args.settings)
     if args.tracking_uri is not None:
         base = replace_key(base, "runtime.tracking_uri", args.tracking_uri)
     # absolute, as a job may start in another folder
@@ -77,7 +77,8 @@ def _check_settings(sweep: SweepScript, settings: Sequence[str], varied: frozens
     for text in settings:
         key = text.partition("=")[0].strip()
         if key == "seed" or key in varied:
-            option = axes or " and ".join(axis.flag for axis in sweep.axes)
+            flags = " and ".join(axis.flag for axis in sweep.axes) or "the axes of its file"
+            option = axes or flags
             option = seed if key == "seed" else option
             raise ConfigError(f"{key} is varied by this sweep: give its values by {option}.")
 
