@@ -1,21 +1,28 @@
 """Runs any ablation by its name: `python sweeps/run.py ABLATION --help`, or `--list`.
 
+A file that ends in .yaml is a sweep of one's own, or a call of an ablation (docs/how-to.md).
+
 An ablation with a script of its own (`mask_ratio`, `search`) or with options that are declared next
 to it (`losses`, `data_fraction`) has those options here; the others choose their cells by
 `--cells`."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ablations import ABLATIONS
 from ablations.command_line import AxisOption, CommandLine
+from simvtp.errors import UserError
+from simvtp.sources.yaml_file import ENDINGS
 from sweeps.cli.command import main
+from sweeps.cli.sweep_file import script_of_file
 from sweeps.cli.sweep_parser import SweepScript
 from sweeps.monitor.text_streams import tolerate_encodings
 
@@ -36,7 +43,15 @@ PROGRAM = "run"
 
 
 def sweep_for(name: str) -> SweepScript:
-    """Returns the script of an ablation: its own, or one made from its options."""
+    """Returns the script of an ablation: its own, or one made from its options.
+
+    A name that ends in .yaml is that of a file (see `sweeps.cli.sweep_file`).
+
+    Raises:
+        ConfigError: something in the file is wrong.
+    """
+    if name.endswith(ENDINGS):
+        return script_of_file(Path(name), sweep_for)
     if importlib.util.find_spec(f"sweeps.{name}") is not None:
         script: SweepScript = importlib.import_module(f"sweeps.{name}").SWEEP
         return replace(script, script=(PROGRAM, name))
@@ -67,15 +82,23 @@ def start(arguments: Sequence[str]) -> int:
     tolerate_encodings()
     if not arguments or arguments[0] in ("-h", "--help", "--list"):
         print("python sweeps/run.py ABLATION [options]; --help after the name lists its options.")
+        print("python sweeps/run.py FILE.yaml [options] runs the sweep that a file describes.")
         print("\n".join(["Ablations:", *(f"  {name}" for name in ABLATIONS)]))
         print("python -m ablations list: the question, grid and progress of each.")
         return 0
     name, *rest = arguments
-    if name not in ABLATIONS:
+    if name not in ABLATIONS and not name.endswith(ENDINGS):
         known = ", ".join(ABLATIONS)
-        print(f"there is no ablation '{name}': choose from {known}.", file=sys.stderr)
+        near = difflib.get_close_matches(name, ABLATIONS, 1)
+        hint = f"did you mean {near[0]}? There are {known}" if near else f"choose from {known}"
+        print(f"there is no ablation '{name}': {hint}, or give a file (.yaml).", file=sys.stderr)
         return 2
-    return main(sweep_for(name), rest)
+    try:
+        script = sweep_for(name)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return main(script, rest)
 
 
 if __name__ == "__main__":

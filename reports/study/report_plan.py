@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 from ablations.evidence.stopping_rule import StoppingRule
 from simvtp.errors import UserError
 from simvtp.runs.metric_names import MetricName
+from simvtp.runs.sweep_plan import SWEEP_NAME
 
 REQUIRED_KEYS = (
     "sweep_id",
@@ -23,7 +23,6 @@ REQUIRED_KEYS = (
     "metric_label",
     "points",
 )
-FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)  # of an ablation
 SEARCH = "search"  # `kind` in plan.json; a plan without a kind is a grid
 CellValues = tuple[Any, ...]  # the values of one cell, in the order of the axes
 
@@ -155,7 +154,7 @@ class StudyPlan:
                 f"the plan of sweep {values.get('sweep_id', '?')} lacks {', '.join(missing)}: "
                 "submit the sweep again."
             )
-        if not FOLDER_NAME.fullmatch(str(values["ablation"])):
+        if not SWEEP_NAME.fullmatch(str(values["ablation"])):
             raise ReportError(
                 f"the plan of sweep {values['sweep_id']!r} names the ablation "
                 f"{values['ablation']!r}, which cannot be the name of a folder: "

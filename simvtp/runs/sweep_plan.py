@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from simvtp.runs.atomic_files import read_json
 from simvtp.runs.metric_names import MetricName
 
 PLAN_FILE = "plan.json"
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)  # of an ablation; names folders
 SEARCH_KIND = "search"  # `kind` of the plan of a search; a grid has none
 PLAN_ADVICE = "run the sweep's command again, which writes it."
 _REQUIRED = ("sweep_id", "ablation", "metric", "axes", "points")

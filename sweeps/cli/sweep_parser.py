@@ -47,6 +47,7 @@ class SweepScript:
         search: points are proposed one after the other, so there is no grid to choose from.
         script: name of the file in sweeps/ and words that come before the options; empty: the file
             with the sweep's own name.
+        preset: words that stand before those of the command line, which win.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SweepScript:
     examples: str = ""
     search: bool = False
     script: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ()
 
     @property
     def program(self) -> str:
@@ -67,7 +69,8 @@ class SweepScript:
 def read_arguments(sweep: SweepScript, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line; a cluster profile that it names gives the defaults."""
     parser = make_parser(sweep)
-    words = join_values(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    words = join_values([*sweep.preset, *given])
     args = parser.parse_intermixed_args(words)
     if args.cluster:
         apply_profile(parser, args.cluster, PROFILED)
@@ -152,7 +155,8 @@ def _add_comparison(group: Group, sweep: SweepScript) -> None:
         "--recipe",
         default=DEFAULT_RECIPE,
         metavar="NAME",
-        help=f"the base experiment: {', '.join(RECIPES)} (default: {DEFAULT_RECIPE})",
+        help=f"the base experiment: {', '.join(RECIPES)}; or a file of settings (.yaml), or a run "
+        f"directory (default: {DEFAULT_RECIPE})",
     )
     group.add_argument(
         "--data",
