@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP_OPTIONS := --disable-pip-version-check --progress-bar off
 # Tests and demo start many processes on few cores: one torch thread each is fastest.
 export OMP_NUM_THREADS ?= 1
 
@@ -9,17 +10,20 @@ export OMP_NUM_THREADS ?= 1
 
 install: $(VENV)/.installed
 
-# What the commands need; `make demo` installs no more.
+# What the commands need; `make demo` installs no more. pip compiles to bytecode on one core,
+# compileall on all. A package may hold files of other versions of Python, which cannot be compiled
+# and are never imported: the status of compileall is ignored.
 $(VENV)/.packages: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -e .
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --no-compile -r requirements.txt
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --no-deps -e .
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 # What the tests and checks need on top.
 $(VENV)/.installed: $(VENV)/.packages requirements-dev.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements-dev.txt
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -r requirements-dev.txt
 	touch $@
 
 demo: $(VENV)/.packages
@@ -48,7 +52,7 @@ types: install
 
 # The documentation as pages that open from disk: build/site/index.html.
 site: install
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements-docs.txt
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -r requirements-docs.txt
 	$(BIN)/mkdocs build
 
 clean:

@@ -14,7 +14,7 @@ SWEEP = SweepScript(
         AxisOption(
             "--video-ratios",
             "video_ratios",
-            "ratios of video tubes to mask, in [0, 1) (default: 0.75,0.9 for the tiny recipes, "
+            "ratios of video tubes to mask, in [0, 1) (default: 0.9,0.95 for the tiny recipes, "
             "else the full grid)",
         ),
         AxisOption(

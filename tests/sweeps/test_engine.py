@@ -86,7 +86,7 @@ def test_all_points_run_once_and_a_second_call_runs_nothing(
 ) -> None:
     done = sweep(grid, parent_run_id="abc")
     assert states(done) == ["finished"] * 4 and not done.unfinished
-    assert [outcome.value for outcome in done.outcomes] == pytest.approx([11.25, 56.25, 13.5, 67.5])
+    assert [outcome.value for outcome in done.outcomes] == pytest.approx([13.5, 67.5, 14.25, 71.25])
     for point in grid.points():
         assert steps(point) == list(range(1, 11)) and starts(point) == 1
         assert json.loads((point.run_dir / "sweep.json").read_text()) == {

@@ -136,7 +136,7 @@ def test_studies_and_store_are_rebuilt_and_the_report_is_the_same(
     assert code == 0 and "Nothing was changed" in out and not (folder / "study.journal").exists()
     run_program("sweeps.doctor", "--rebuild", "--yes", "--root", str(root))
     after = report_files(root, tmp_path / "after")
-    assert list(after) == list(before) and len(before) > 8 and b"56.2" in b"".join(before.values())
+    assert list(after) == list(before) and len(before) > 8 and b"71.2" in b"".join(before.values())
     assert [name for name in before if before[name] != after[name]] == []
     assert open_recorded(find_sweeps(root)[0]).counts() == counts
 

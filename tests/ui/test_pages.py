@@ -263,4 +263,4 @@ def test_optuna_dashboard_opens_the_study_of_a_sweep(page: Any, tmp_path: Path) 
         page.wait_for_function("document.body.innerText.includes('Complete')")
         text = page.inner_text("body")
         assert "4 Trials" in text and text.count("Waiting") == 2 and "Best Trial" in text
-        assert "masks.video_ratio 0.75" in text and "Value" in text
+        assert "masks.video_ratio 0.9" in text and "Value" in text
