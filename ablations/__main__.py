@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ablations import ABLATIONS
 from ablations.base_recipe import DEFAULT_RECIPE, SMALL_GRID_RECIPES
@@ -46,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the runs (default: runs)",
     )
+    parser.add_argument("--json", action="store_true", help="everything as one JSON document")
     return parser
 
 
@@ -60,6 +64,10 @@ def main(arguments: Sequence[str]) -> int:
                 f"there is no ablation '{unknown[0]}': choose from {', '.join(ABLATIONS)}."
             )
         found = read_progress(args.root)
+        if args.json:
+            values = [as_json(name, base, found.get(name, ())) for name in args.names or ABLATIONS]
+            print(json.dumps({"ablations": values}, indent=1))
+            return 0
         for name in args.names or ABLATIONS:
             print(describe(name, base, found.get(name, ())))
     except UserError as error:
@@ -83,6 +91,20 @@ def describe(name: str, base: Experiment, sweeps: Sequence[AblationProgress]) ->
             f"  run it: python sweeps/run.py {name}{recipe}",
         ]
     )
+
+
+def as_json(name: str, base: Experiment, sweeps: Sequence[AblationProgress]) -> dict[str, Any]:
+    """Returns the same as JSON values."""
+    comparison = ABLATIONS[name](base)
+    size = None if isinstance(comparison, Search) else len(comparison.cells())
+    return {
+        "name": name,
+        "title": comparison.title,
+        "question": comparison.question,
+        "recipe": base.name,
+        "cells": size,
+        "sweeps": [dataclasses.asdict(sweep) for sweep in sweeps],
+    }
 
 
 def _size(comparison: Ablation | Search) -> str:

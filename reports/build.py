@@ -45,12 +45,11 @@ that may not share a table."""
 def make_parser() -> argparse.ArgumentParser:
     """Makes the parser of the command."""
     parser = ReportParser(
-        prog="python reports/build.py",
+        "build",
+        "report",
         description="Tables (Markdown, LaTeX, CSV), figures (PDF, PNG), one HTML page and a "
         "provenance file, from the tracked runs.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "ablations",

@@ -70,12 +70,11 @@ class RunComparison:
 def make_parser() -> argparse.ArgumentParser:
     """Makes the parser of the command."""
     parser = ReportParser(
-        prog="python reports/compare.py",
+        "compare",
+        "compare",
         description="Differences between two runs in settings, code, data and environment; "
         "their curves, results and single test items.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "runs", nargs=2, metavar="RUN", help="a run directory, or the beginning of its name"

@@ -1,4 +1,4 @@
-"""Command line of one experiment: its data, its training, its pictures, its checks.
+"""Command line: experiments, their data and pictures, sweeps, reports, checks.
 
 Errors whose cause lies outside the code end in one sentence and exit status 2.
 """
@@ -6,16 +6,19 @@ Errors whose cause lies outside the code end in one sentence and exit status 2.
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from simvtp import __version__
-from simvtp.cli import bench, data, experiments, search, tools
-from simvtp.console import log_to_terminal
+from simvtp.cli import bench, data, experiments, programs, search, tools
+from simvtp.console import command_text, log_to_terminal
 from simvtp.errors import UserError
 
-GROUPS = (experiments, search, data, bench, tools)
+GROUPS = (experiments, programs, search, data, bench, tools)
 
 EXAMPLES = """\
 examples:
@@ -28,6 +31,14 @@ examples:
   # all settings of a recipe; parameters and FLOPs of its model, part by part
   python -m simvtp settings tiny
   python -m simvtp describe base
+  # the same settings as a file, and an experiment from it; settings of an earlier run, changed
+  python -m simvtp settings tiny --yaml > experiment.yaml
+  python -m simvtp run experiment.yaml masks.video_ratio=0.75
+  python -m simvtp run runs/0123456789ab seed=1
+  # a sweep, its state, its report; each has its own --help
+  python -m simvtp sweep mask_ratio --seeds 0,1,2
+  python -m simvtp status --watch
+  python -m simvtp report mask_ratio
   # reconstructions and example pages of a run
   python -m simvtp visualize runs/0123456789ab
   # features of films; an index of a folder; the films that are closest to a sentence
@@ -49,12 +60,26 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Parser that names the nearest match of a misspelt command, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            known = re.findall(r"[^\s',]+", wrong[2])
+            near = difflib.get_close_matches(wrong[1], known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+            message = f"'{wrong[1]}' is not known: {hint}"
+        self.exit(2, f"error: {message}; `{self.prog} --help` lists what there is.\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the parser with the commands of all groups."""
-    top = argparse.ArgumentParser(
-        prog="python -m simvtp",
+    prog = command_text("python -m simvtp", "").strip()
+    top = _Parser(
+        prog=prog,
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python -m simvtp", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"simvtp {__version__}")
@@ -82,9 +107,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    options = _parse(arguments)
-    log_to_terminal(logging.INFO, "%(levelname)s %(name)s: %(message)s")
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if words and words[0] in programs.PROGRAMS:
+            return programs.start_program(words[0], words[1:])
+        options = _parse(words)
+        log_to_terminal(logging.INFO, "%(levelname)s %(name)s: %(message)s")
         status: int = options.handle(options)
         return status
     except UserError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import unicodedata
+from pathlib import Path
 
 # A terminal obeys control characters (moves the cursor, hides lines, changes its title), and
 # characters that turn the direction of text make a line read as something else.
@@ -25,6 +27,22 @@ def _escaped(character: str) -> str:
     if character in _HARMLESS or unicodedata.category(character) not in _OBEYED:
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def started_as_command() -> bool:
+    """Returns whether this process is `simvtp` or `python -m simvtp`, not a script of a folder."""
+    program = Path(sys.argv[0])
+    return program.stem == "simvtp" or program.parts[-2:] == ("simvtp", "__main__.py")
+
+
+def command_text(script: str, command: str) -> str:
+    """Returns how a user calls a program: `python sweeps/status.py` or `simvtp status`.
+
+    Args:
+        script: the words for a script, such as `python sweeps/status.py`.
+        command: the name of the command.
+    """
+    return f"simvtp {command}" if started_as_command() else script
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -43,6 +43,13 @@ PROGRAMS: dict[str, Parse] = {
     "reports/build.py": reports.build.make_parser().parse_args,
     "reports/compare.py": reports.compare.make_parser().parse_args,
 }
+OTHER = {
+    "sweep": "sweeps/run.py",
+    "ablations": "-m ablations",
+    "report": "reports/build.py",
+    "compare": "reports/compare.py",
+    **{name: f"sweeps/{name}.py" for name in ("status", "cancel", "doctor")},
+}
 # Words that stand for something of the reader's.
 UNFINISHED = re.compile(r"\.\.\.|…|\bNAME\b|\bABLATION\b|\bCOMMAND\b|\bTASK\b")
 
@@ -51,11 +58,11 @@ def shown(page: Path) -> Iterator[str]:
     """Yields the commands of a page: lines of blocks, and code within a line."""
     text = page.read_text(encoding="utf-8")
     for line in text.splitlines():
-        start = re.match(r" *(?:[A-Z_]+=\S+ )*python ", line)
+        start = re.match(r" *(?:[A-Z_]+=\S+ )*(?:python |(?=simvtp ))", line)
         if start:
             # a comment, a description after a gap, or a redirection follows the command
             yield re.split(r" +#|(?<=\S) {3,}(?=\w)| > ", line[start.end() :])[0].strip()
-    yield from re.findall(r"(?<!`)`python ([^`\n]*)`", text)
+    yield from re.findall(r"(?<!`)`(?:python )?((?<=python )[^`\n]*|simvtp [^`\n]*)`", text)
 
 
 COMMANDS = sorted({(page.name, command) for page in PAGES for command in shown(page)})
@@ -66,6 +73,12 @@ def test_the_command_of_a_page_is_accepted(page: str, command: str) -> None:
     if command.startswith(("-m tests.", "-m pytest", "-c ")) or UNFINISHED.search(command):
         return
     words = shlex.split(command)
+    if words[0] == "simvtp":
+        words = ["-m", *words]
+    if words[:2] == ["-m", "simvtp"] and len(words) <= 3 and not {*words[2:]} - {*OTHER}:
+        return  # the name of a command, not a call
+    if words[:2] == ["-m", "simvtp"] and words[2] in OTHER:
+        words = [*OTHER[words[2]].split(), *words[3:]]
     program = " ".join(words[:2]) if words[0] == "-m" else words[0]
     rest = words[2:] if words[0] == "-m" else words[1:]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from simvtp.errors import UserError
 if TYPE_CHECKING:
     from simvtp.cli import Commands
     from simvtp.config.experiment_config import Experiment
+    from simvtp.data.progress import LogFn
     from simvtp.runs.results import Result
 
 OVERRIDES = "any setting, for example masks.video_ratio=0.75"
@@ -41,6 +43,8 @@ def register(commands: Commands) -> None:
             command.add_argument(
                 "--yaml", action="store_true", help="as a file that `run` reads, with all of them"
             )
+        if name != "describe":
+            _add_json(command)
     _register_finetune(commands)
 
     command = add(
@@ -56,6 +60,7 @@ def register(commands: Commands) -> None:
         metavar="key=value",
         help="evaluate.* only, for example evaluate.rerank=16",
     )
+    _add_json(command)
     command.set_defaults(handle=_evaluate)
 
     command = add(
@@ -107,12 +112,19 @@ def _register_finetune(commands: Commands) -> None:
         default="",
         help="a manifest, or the name of a data set; default: that of the run or recipe",
     )
+    _add_json(command)
     command.set_defaults(handle=_finetune)
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--json", action="store_true", help="print one JSON document; progress goes to stderr"
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
     until = {"run": "evaluate", "pretrain": "pretrain"}[options.command]
-    return _carry_out(_named_experiment(options.source, options.overrides), until)
+    return _carry_out(_named_experiment(options.source, options.overrides), until, options.json)
 
 
 def _named_experiment(source: str, overrides: Sequence[str]) -> Experiment:
@@ -133,7 +145,8 @@ def _finetune(options: argparse.Namespace) -> int:
                 f"finetune {options.task}: name the run or weights to start from with --init "
                 "(`initial` for none)."
             )
-        return _carry_out(override(get_recipe(options.task), options.overrides), "finetune")
+        recipe = override(get_recipe(options.task), options.overrides)
+        return _carry_out(recipe, "finetune", options.json)
     return _carry_out(
         downstream(
             options.task,
@@ -143,6 +156,7 @@ def _finetune(options: argparse.Namespace) -> int:
             overrides=options.overrides,
         ),
         "evaluate",
+        options.json,
     )
 
 
@@ -151,40 +165,55 @@ def _evaluate(options: argparse.Namespace) -> int:
     from simvtp.runs.rundir import load_experiment
 
     if not options.overrides:
-        return _carry_out(load_experiment(options.run_dir), "evaluate")
+        return _carry_out(load_experiment(options.run_dir), "evaluate", options.json)
 
-    def again() -> list[Result]:
-        results, path = reevaluate(options.run_dir, options.overrides)
-        print(f"written to {path}; the run itself is unchanged")
-        return results
+    def again(say: LogFn) -> tuple[list[Result], Path]:
+        results, path = reevaluate(options.run_dir, options.overrides, say=say)
+        say(f"written to {path}; the run itself is unchanged")
+        return results, options.run_dir
 
-    return _printed(again)
+    return _printed(again, options.json)
 
 
-def _carry_out(experiment: Experiment, until: str) -> int:
+def _carry_out(experiment: Experiment, until: str, as_json: bool) -> int:
     from simvtp.experiment import run
+    from simvtp.resolve import finalise
 
-    return _printed(lambda: run(experiment, until=until))
+    def measure(say: LogFn) -> tuple[list[Result], Path]:
+        return run(experiment, say=say, until=until), finalise(experiment).run_dir
+
+    return _printed(measure, as_json)
 
 
-def _printed(measure: Callable[[], list[Result]]) -> int:
-    """Prints the results of `measure`; returns the exit status."""
+def _printed(measure: Callable[[LogFn], tuple[list[Result], Path]], as_json: bool) -> int:
+    """Prints the results of `measure`, which also returns the run directory.
+
+    Returns the exit status.
+    """
     from simvtp.errors import Stopped
     from simvtp.experiment import baseline_text
 
     try:
-        results = measure()
+        results, run_dir = measure(_to_stderr if as_json else print)
     except Stopped as stopped:
         print(f"{stopped}", file=sys.stderr)
         return 3
+    if as_json:
+        values = [{"name": result.key} | result.to_dict() for result in results]
+        print(json.dumps({"run_dir": str(run_dir), "results": values}, indent=1))
+        return 0
     for result in results:
         candidates = f", {result.gallery} candidates" if result.gallery else ""
         print(f"{result.line}  ({baseline_text(result)}; {result.queries} queries{candidates})")
     return 0
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _settings(options: argparse.Namespace) -> int:
-    from simvtp.config.tree import documentation, flatten
+    from simvtp.config.tree import documentation, flatten, to_dict
     from simvtp.resolve import finalise
     from simvtp.sources.settings_file import to_yaml
 
@@ -193,6 +222,10 @@ def _settings(options: argparse.Namespace) -> int:
         experiment = finalise(experiment)
     if options.yaml:
         print(to_yaml(experiment, (f"fingerprint {experiment.fingerprint}",)), end="")
+        return 0
+    if options.json:
+        values = {"fingerprint": experiment.fingerprint, "settings": to_dict(experiment)}
+        print(json.dumps(values, indent=1))
         return 0
     meaning = documentation(experiment)
     for key, value in flatten(experiment).items():

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simvtp import tracking
-from simvtp.console import log_to_terminal
+from simvtp.console import command_text, log_to_terminal, started_as_command
 from simvtp.errors import UserError
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.provenance import without_credentials
@@ -140,7 +140,8 @@ def _print_detached(done: SweepSummary) -> None:
     counts = Counter(str(outcome.state.state) for outcome in done.outcomes)
     states = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
     print(f"\nSubmitted; the command does not wait. {len(done.outcomes)} points: {states}.")
-    status = f"python sweeps/status.py {done.sweep_dir.name} --root {done.sweep_dir.parents[1]}"
+    program = command_text("python sweeps/status.py", "status")
+    status = f"{program} {done.sweep_dir.name} --root {done.sweep_dir.parents[1]}"
     print(f"  {status}      shows their state")
     print(
         "  the same command                  watches them, continues what was lost, and builds "
@@ -161,13 +162,16 @@ def _needs_controller(
 
 def _in_background(comparison: SweepComparison, arguments: Sequence[str]) -> int:
     """Runs this very command again in the background, without --detach."""
+    program = [os.path.abspath(sys.argv[0])]
+    if started_as_command():
+        program = ["-m", "simvtp", "sweep"]
     folder = sweep_folder(comparison)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "controller.log"
     words = [word for word in arguments if word != "--detach"]
     with open(log, "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, os.path.abspath(sys.argv[0]), *words],
+            [sys.executable, *program, *words],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -178,9 +182,8 @@ def _in_background(comparison: SweepComparison, arguments: Sequence[str]) -> int
     except subprocess.TimeoutExpired:
         root = comparison.base.runtime.root
         print(f"The controller runs in the background as process {process.pid}; log: {log}")
-        print(
-            f"  python sweeps/status.py {comparison.sweep_id} --root {root}      shows the points"
-        )
+        shown = command_text("python sweeps/status.py", "status")
+        print(f"  {shown} {comparison.sweep_id} --root {root}      shows the points")
         print(f"  kill {process.pid}      stops it like Ctrl-C")
         return 0
     print("\n".join(last_lines(log)))
@@ -230,7 +233,7 @@ def _build_report(comparison: SweepComparison, uri: str | None) -> None:
     if uri is None:
         print("\nNo report: it is made from the tracked runs, and tracking is off.")
         return
-    words = ["-m", "reports.build", comparison.name, "--sweep", comparison.sweep_id]
+    words = ["-m", "simvtp", "report", comparison.name, "--sweep", comparison.sweep_id]
     print(f"\nBuilding the report: {' '.join(['python', *words])}", flush=True)
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
     done = subprocess.run([sys.executable, *words], env=environment, check=False)

@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import NoReturn
 
 from simvtp.config.experiment_config import RuntimeConfig
-from simvtp.console import printable
+from simvtp.console import command_text, printable
 from simvtp.errors import UserError
 
 
 class ScriptParser(argparse.ArgumentParser):
-    """Parser of a script: bad input is one sentence and status 2, without the usage text."""
+    """Parser of a script: bad input is one sentence and status 2, without the usage text.
+
+    Args:
+        name: of the script, which is that of its command in `simvtp`.
+        description: first paragraph of its help.
+        epilog: last one; calls of the script in it become calls of the command where that runs.
+    """
 
     def __init__(self, name: str, description: str, epilog: str) -> None:
+        script = f"python sweeps/{name}.py"
+        prog = command_text(script, name)
         super().__init__(
-            prog=f"python sweeps/{name}.py",
+            prog=prog,
             description=description,
-            epilog=epilog,
+            epilog=epilog.replace(script, prog),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

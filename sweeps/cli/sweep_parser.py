@@ -13,6 +13,7 @@ from ablations.command_line import AxisOption
 from ablations.design import Ablation
 from ablations.search import Search
 from simvtp.config.recipes import RECIPES
+from simvtp.console import command_text
 from sweeps.cli.cluster_profile import CLUSTERS, apply_profile
 from sweeps.cli.option_types import hours, list_of, natural_int, positive_int, positive_number
 from sweeps.cli.script_parser import ScriptParser
@@ -63,7 +64,7 @@ class SweepScript:
     def program(self) -> str:
         """Beginning of its command line."""
         file, *words = self.script or (self.name,)
-        return " ".join([f"python sweeps/{file}.py", *words])
+        return " ".join([command_text(f"python sweeps/{file}.py", "sweep"), *words])
 
 
 def read_arguments(sweep: SweepScript, arguments: Sequence[str] | None) -> argparse.Namespace:
