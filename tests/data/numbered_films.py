@@ -79,6 +79,37 @@ def film(
     return path
 
 
+def with_sound_first(film_of: Path, target: Path) -> Path:
+    """Copies a film behind a second of silence, which is the first track."""
+    with av.open(str(film_of)) as source, av.open(str(target), "w") as out:
+        sound: Any = out.add_stream("aac", rate=48_000, layout="mono")
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for number in range(47):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 48_000, number * 1024
+            out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    return target
+
+
+def with_empty_chunks(film_of: Path, target: Path) -> Path:
+    """Copies a film of 25 frames a second into an AVI that names 600, as FFmpeg copies them."""
+    with av.open(str(film_of)) as source, av.open(str(target), "w") as out:
+        stream = source.streams.video[0]
+        copy: Any = out.add_stream_from_template(stream)
+        copy.time_base = Fraction(1, 600)
+        for number, packet in enumerate(p for p in source.demux(stream) if p.size):
+            packet.stream, packet.time_base = copy, Fraction(1, 600)
+            packet.pts = packet.dts = number * 24
+            out.mux(packet)
+    return target
+
+
 def palette_film(path: Path) -> Path:
     """Writes uncompressed frames of 256 grey levels with a palette."""
     levels = np.stack([np.arange(256, dtype=np.uint8)] * 3, -1)

@@ -41,6 +41,7 @@ from tests.data.numbered_films import (
     numbers,
     palette_film,
     with_matrix,
+    with_sound_first,
     with_still_first,
 )
 from tests.data.test_bad_input import manifest_of
@@ -101,6 +102,12 @@ def _still(attached: bool) -> Callable[[Path], object]:
     return make
 
 
+def _sound_first(path: Path) -> None:
+    whole = film(path.with_suffix(f".whole{path.suffix}"))
+    with_sound_first(whole, path)
+    whole.unlink()
+
+
 def _late(path: Path) -> None:
     """A recording whose clock does not begin at 0, and which was cut between key frames."""
     whole = film(path.with_suffix(".whole.mkv"))
@@ -145,6 +152,9 @@ KINDS = [
     Kind("palette.mov", palette_film, ALL),
     Kind("still-first.mp4", _still(attached=False), ALL),
     Kind("cover-first.mp4", _still(attached=True), ALL),
+    Kind("sound-first.mp4", _sound_first, ALL),
+    Kind("sound-first.mkv", _sound_first, ALL),
+    Kind("sound-first.ts", _sound_first, ALL),
     Kind("new-size.ts", _joined("", {"count": 24}, {"size": (96, 144)}), [*ALL[:24], *ALL]),
     # 7: containers without a header, and old tags
     Kind("dvd.mpg", _made(**MPEG2), ALL),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -104,6 +105,55 @@ def test_a_folder_without_pictures_and_a_broken_picture_are_named(tmp_path: Path
     assert len(report.corrupt) == 1 and "broken/1.png does not decode" in report.corrupt[0]
     result = write_shards(manifest, tmp_path / "out", workers=0, say=lambda line: None)
     assert result.written == 1 and sum(result.failed.values()) == 2
+
+
+@pytest.mark.parametrize("part", [0.97, 0.6, 0.3])
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_picture_that_is_cut_off_is_not_filled_up_with_grey(
+    ending: str, part: float, tmp_path: Path
+) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(4):
+        picture(frames / f"{number}.{ending}", number)
+    cut = frames / f"2.{ending}"
+    cut.write_bytes(cut.read_bytes()[: int(cut.stat().st_size * part)])
+    for reader in READERS:
+        with pytest.raises(DataError, match="does not decode"):
+            read_frames(frames, range(4), get_reader(reader))
+    with pytest.raises(DataError, match="does not decode"):
+        read_frames(cut, [0], get_reader("pyav"))
+    (tmp_path / "clips.csv").write_text(
+        f"videoid,path,caption\na,frames,one\nb,frames/2.{ending},two\nc,frames/1.{ending},x\n"
+    )
+    report = check_manifest(
+        tmp_path / "clips.csv", workers=0, frames=1, reader="pyav", say=lambda line: None
+    )
+    assert len(report.corrupt) == 2
+    result = write_shards(tmp_path / "clips.csv", tmp_path / "o", workers=0, say=lambda line: None)
+    assert result.written == 1
+
+
+def with_exif(path: Path, orientation: int) -> None:
+    """Puts EXIF data behind the first marker of a JPEG, as cameras do."""
+    entry = struct.pack("<HHHII", 1, 0x112, 3, 1, orientation)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + raw[2:])
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_pictures_of_cameras_stand_upright(orientation: int, turns: int, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        picture(frames / f"{number}.jpg", number)
+        with_exif(frames / f"{number}.jpg", orientation)
+    for path, expected in ((frames, [0, 1, 2]), (frames / "2.jpg", [2])):
+        for reader in ("fast", "pyav"):
+            shown = read_frames(path, range(len(expected)), get_reader(reader))
+            upright = np.rot90(shown, -turns, (1, 2))
+            assert numbers(upright) == expected, reader
 
 
 @pytest.mark.parametrize(

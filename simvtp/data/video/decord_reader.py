@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from simvtp.errors import UserError
 # wide.
 TOO_NARROW = "The size must exactly match"
 
+log = logging.getLogger(__name__)
+
 
 class DecordReader:
     """decord: unmaintained, but fast enough and well known.
 
     The default reader stands in where decord gives other frames than a film has: made-up time
-    stamps, groups that lean on the one before, mirrored pictures, several video streams; and for
-    the few widths that it cannot read.
+    stamps, groups that lean on the one before, mirrored pictures, several video streams, MPEG-TS;
+    and for the codecs and the few widths that it cannot read.
     """
 
     name = "decord"
@@ -34,6 +37,7 @@ class DecordReader:
 
     @staticmethod
     def _open(path: Path, size: tuple[int, int] | None) -> Any:
+        """Returns decord's reader; None where its old FFmpeg cannot open the film."""
         try:
             import decord
         except ImportError as error:
@@ -45,13 +49,14 @@ class DecordReader:
         if not file_of(path).is_file():
             raise FileNotFoundError("there is no such file")
         height, width = size or (-1, -1)
-        return decord.VideoReader(
-            member_bytes(path) or str(path),
-            ctx=decord.cpu(0),
-            width=width,
-            height=height,
-            num_threads=1,
-        )
+        source = member_bytes(path) or str(path)
+        try:
+            return decord.VideoReader(
+                source, ctx=decord.cpu(0), width=width, height=height, num_threads=1
+            )
+        except Exception as error:  # decord's own class is not part of its interface
+            log.info("decord cannot open %s; the default reader stands in: %s", path, error)
+            return None
 
     def frame_table(self, path: Path) -> FrameTable:
         """Returns the table of a film; see `PyavReader`."""
@@ -66,6 +71,8 @@ class DecordReader:
         if not self.frame_table(path).is_plain:
             return self._other.probe(path)
         video = self._open(path, None)
+        if video is None:
+            return self._other.probe(path)
         try:
             height, width, _ = video[0].shape
             return VideoInfo(len(video), float(video.get_avg_fps()), height, width)
@@ -77,6 +84,8 @@ class DecordReader:
         if not self.frame_table(path).is_plain:
             return self._other.read(path, indices, size)
         video = self._open(path, size)
+        if video is None:
+            return self._other.read(path, indices, size)
         try:
             return video.get_batch(list(indices)).asnumpy()
         except Exception as error:  # decord's own class is not part of its interface

@@ -31,6 +31,7 @@ PREFIX = 48  # packets that are decoded to compare their order with the stamps
 LEADING = 16  # pictures behind the first key frame that may lean on what was cut off before it
 LONGEST_GAP_S = 600  # between two frames; more is taken for a broken time stamp
 PALETTE = "pal8"  # pixels whose colours come with the first packet only
+OTHER_RATE = 0.1  # difference of two rates, as a ratio, that rounding does not explain
 TINY = 16  # bytes of a packet that repeats a picture (packed MPEG-4)
 
 
@@ -53,7 +54,7 @@ def table_of_stamps(container: Any, stream: Any, packets: Packets) -> FrameTable
             by = PacketId.PTS
             return _table(stream, nothing, by, nothing, nothing, nothing, stamps, count)
         table = _table(stream, stamps, PacketId.PTS, positions, keys, seeks, stamps)
-        return replace(table, open_groups=_leans_back(packets))
+        return replace(table, open_groups=_leans_back(packets), parsed=bool(formats & PARSED))
     if context.codec.reorder and not _has_no_b_pictures(packets, context.codec.name):
         return None
     order = np.arange(count)
@@ -146,8 +147,10 @@ def _table_in_order(
     # AVI counts its chunks; where pictures are reordered, some hold two of them, and some none.
     clocked = timed and not ("avi" in formats and stream.codec_context.codec.reorder)
     stamps = np.sort(np.array(packets.dts, np.int64)[order]) if clocked else nothing
+    rate = 0.0 if clocked or not timed else _rate_of_chunks(stream, packets)
     if not rising(values) or not timed or palette or not formats & SOUGHT_BY_DTS:
-        return _table(stream, nothing, by, nothing, nothing, nothing, stamps, len(order))
+        table = _table(stream, nothing, by, nothing, nothing, nothing, stamps, len(order))
+        return replace(table, fps=rate or table.fps)
     ids = np.array(values, np.int64)[order]
     shown = np.full(len(values), -1)
     shown[order] = np.arange(len(order))
@@ -155,7 +158,21 @@ def _table_in_order(
     keys.sort()
     seeks = [packets.dts[number] for _, number in keys]
     positions = np.array([position for position, _ in keys], np.int32)
-    return _table(stream, ids, by, positions, ids[positions], seeks, stamps)
+    table = _table(stream, ids, by, positions, ids[positions], seeks, stamps)
+    return replace(table, fps=rate or table.fps)
+
+
+def _rate_of_chunks(stream: Any, packets: Packets) -> float:
+    """Returns frames per second of an AVI whose header names another rate; 0 where it does not.
+
+    Films that were copied into AVI have hundreds of chunks a second, most of them empty.
+    """
+    named = float(stream.average_rate or stream.guessed_rate or 0)
+    first, last = packets.dts[0], packets.dts[-1]
+    if len(packets.dts) < 2 or first is None or last is None or not named:
+        return 0.0
+    found = (len(packets.dts) - 1) / ((last - first) * float(stream.time_base))
+    return found if abs(found / named - 1) > OTHER_RATE else 0.0
 
 
 def decode_in_order(container: Any, stream: Any) -> Iterator[Any]:

@@ -48,6 +48,7 @@ class FrameTable:
         orientation: of the first frame.
         one_stream: the file has no other video stream, not even a cover.
         open_groups: pictures behind a key frame may lean on those before it.
+        parsed: FFmpeg splits the stream into pictures by itself (MPEG-TS).
     """
 
     stream: int
@@ -65,6 +66,7 @@ class FrameTable:
     orientation: Orientation = UPRIGHT
     one_stream: bool = True
     open_groups: bool = False
+    parsed: bool = False
 
     @property
     def entries(self) -> int:
@@ -86,7 +88,8 @@ class FrameTable:
         """Returns whether decoders that know only time stamps and rotations read it rightly."""
         timed = self.by is PacketId.PTS and self.seekable and not self.counted
         whole = timed and int(self.key_ids[0]) == int(self.ids[0])  # not trimmed by an edit list
-        return whole and self.one_stream and not self.open_groups and not self.orientation.mirrored
+        apart = self.one_stream and not self.open_groups and not self.parsed
+        return whole and apart and not self.orientation.mirrored
 
     @property
     def times(self) -> np.ndarray:

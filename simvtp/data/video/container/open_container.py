@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simvtp.compat.side_data_types import accept_unknown_kinds
 from simvtp.data.video.tar_member import member_bytes
 from simvtp.errors import UserError
 
@@ -17,6 +20,9 @@ STREAM_OPTIONS_FROM = 18, 0
 UNDECODED = {"skip_frame": "all"}
 # Old tags (AVI, ID3) are in whatever encoding their author had; titles are not read here.
 METADATA = {"metadata_errors": "replace"}
+PICTURE_FORMATS = {"image2", "jpeg_pipe", "image2pipe"}
+END_OF_JPEG = b"\xff\xd9"
+TAIL = 4096  # bytes in which a whole JPEG ends; cameras append a little
 
 
 def pyav(reader: str) -> Any:
@@ -38,7 +44,15 @@ def pyav(reader: str) -> Any:
             f"data.reader={reader} needs PyAV {oldest} or newer, not {av.__version__}: "
             "install a newer av or set data.reader=decord."
         )
+    _accept_new_side_data()
     return av
+
+
+@functools.cache
+def _accept_new_side_data() -> None:
+    from av.sidedata.sidedata import Type
+
+    accept_unknown_kinds(Type)
 
 
 def _version(av: Any) -> tuple[int, ...]:
@@ -71,7 +85,21 @@ def open_container(path: Path, content: Any = None, reader: str = "fast") -> Any
     for stream in streams:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
+    if container.format.name in PICTURE_FORMATS and streams[0].codec_context.name == "mjpeg":
+        _refuse_to_complete(container, source)
     return container
+
+
+def _refuse_to_complete(container: Any, source: Any) -> None:
+    """Lets the decoder refuse a JPEG that is cut off, which it would fill up with grey."""
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            file.seek(-min(TAIL, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            tail = file.read()
+    else:
+        tail = source.getvalue()[-TAIL:]
+    if END_OF_JPEG not in tail:
+        container.streams.video[0].codec_context.options = {"err_detect": "explode"}
 
 
 def _rewind(source: Any) -> None:

@@ -55,7 +55,7 @@ def _listed(container: Any, streams: list[Any]) -> dict[int, Packets]:
     codecs = {stream.index: stream.codec_context.codec.name for stream in streams}
     latest = {stream.index: -(2**63) for stream in streams}
     for packet in container.demux(streams):
-        index = packet.stream_index
+        index = packet.stream.index  # a packet that ends a stream has no number of its own
         packets = found[index]
         if not counts(packet, codecs[index]):
             if packet.is_discard and packet.is_keyframe and packet.pts is not None:
