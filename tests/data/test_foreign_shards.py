@@ -172,6 +172,44 @@ def test_damage_and_changes_are_one_sentence(folder: Path, videos: dict[str, byt
         read_manifest(folder)
 
 
+def test_of_members_with_one_name_the_last_counts(videos: dict[str, bytes], tmp_path: Path) -> None:
+    """`tar -r` appends a film and its caption in place of earlier ones."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    path = tar(folder / "0.tar", {"k.mp4": b"an earlier film", "k.txt": b"an earlier caption"})
+    with tarfile.open(path, "a") as archive:
+        for name, content in (("k.mp4", videos["mp4"]), ("k.txt", b"a film of mp4")):
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+    [clip] = read_manifest(folder).clips
+    assert clip.captions == ("a film of mp4",)
+    assert numbers(loaded(clip)) == list(range(FRAMES))
+
+
+TEXTS = {
+    "a byte order mark": "\ufeffcafé".encode(),
+    "UTF-16": "café".encode("utf-16"),
+    "NUL bytes behind it": "café".encode() + bytes(7),
+    "lines": "\n café \r\n".encode(),
+}
+
+
+def test_texts_of_other_encodings_are_read_or_left_out(
+    videos: dict[str, bytes], tmp_path: Path
+) -> None:
+    members: dict[str, bytes] = {}
+    for number, text in enumerate((*TEXTS.values(), "café".encode("latin-1"), b"\0\0\0")):
+        members |= {f"k{number}.mp4": videos["mp4"], f"k{number}.txt": text}
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    tar(folder / "0.tar", members)
+    clips = read_manifest(folder).clips
+    assert [clip.captions for clip in clips] == [("café",)] * len(TEXTS)
+    report = check_manifest(folder, workers=0, frames=1, say=lambda line: None)
+    assert f"6 rows read, {len(TEXTS)} used, 2 left out" in report.lines()
+
+
 def test_tar_files_without_captions_are_refused(videos: dict[str, bytes], tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", {"x.mp4": videos["mp4"], "y.txt": b"words"})
     with pytest.raises(DataError, match=r"holds no videos with captions \(2 samples lack one\)"):

@@ -68,6 +68,16 @@ REFUSED = {
         (HEADER + "v1,talk1.mp4,caf").encode() + b"\xe9\n",
         "line 2: not UTF-8 text",
     ),
+    "NUL bytes in place of rows": (
+        HEADER + ROWS[0] + "v2,talk2.mp4,a d" + "\0" * 30 + "g number 4\n" + ROWS[4],
+        "line 3: NUL bytes where text belongs",
+    ),
+    "NUL bytes at the end": (HEADER + "".join(ROWS) + "\0" * 512, "line 8: NUL bytes"),
+    "UTF-16 without a byte order mark": (
+        (HEADER + "".join(ROWS)).encode("utf-16-le"),
+        "line 1: NUL bytes",
+    ),
+    "a table of JSON": ('{"videoid": "v1", "path": "talk1.mp4"}\n', "is JSON, not a table"),
     "two columns of one name": ("videoid,path,caption,path\n", "two columns path"),
     "shifted columns": (
         "path,videoid,caption\n" + "".join(ROWS),
@@ -142,7 +152,14 @@ def test_the_check_counts_rows_read_used_and_left_out(folder: Path) -> None:
     assert said[-1].endswith("1 rows without a caption, 1 captions that say nothing")
 
 
-@pytest.mark.parametrize("text", ["nan", "NaN", "None", "N/A", "null", "...", "🙂"])
+SILENT = (
+    *("nan", "NaN", "None", "N/A", "null", "...", "🙂", "NaT", "NA", "<NA>", "NaN.", "'nan'"),
+    *("[nan]", "nan nan", "(None)", "ｎａｎ", "nan\u200b", "\u200b\u200b", "\u3164"),
+    *("#REF!", "#NAME?", "#DIV/0!", "#N/A"),
+)
+
+
+@pytest.mark.parametrize("text", SILENT)
 def test_captions_that_say_nothing_are_left_out_and_many_are_refused(
     text: str, folder: Path
 ) -> None:
@@ -161,6 +178,15 @@ def test_captions_that_say_nothing_are_left_out_and_many_are_refused(
     said: list[str] = []
     open_dataset(data, RuntimeConfig(), say=said.append)
     assert "and 1 whose caption says nothing left out" in said[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", "no", "7", "nan is a bread", "none of them", "a missing dog", "banana", "null, dog"],
+)
+def test_short_captions_are_kept(text: str, folder: Path) -> None:
+    path = write(folder, HEADER + "".join(ROWS) + f'v1,talk1.mp4,"{text}"\n')
+    assert text in read_manifest(path).clips[0].captions
 
 
 def test_parquet_columns_that_are_no_text_are_refused(folder: Path) -> None:

@@ -263,7 +263,7 @@ class ClipBuilder:
         """Returns start_s and end_s as numbers; None where they are empty."""
         name, *columns = texts
         try:
-            start, end = (float(text) if text else None for text in columns)
+            start, end = (_seconds(text) if text else None for text in columns)
         except ValueError:
             start = end = float("nan")
         if not (start or 0) >= 0 or (end is not None and not (start or 0) < end < float("inf")):
@@ -350,6 +350,12 @@ class ClipBuilder:
 
     def _texts(self, column: str, rows: np.ndarray) -> list[str]:
         return list(map(decoded, self._file.values(column, rows)))
+
+
+def _seconds(text: str) -> float:
+    if "_" in text:  # Python reads 1_0 as ten
+        raise ValueError(text)
+    return float(text)
 
 
 def difference(first: Sequence[str], other: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """Reads CSV files strictly: the rows that were meant, or one sentence with the file and the line.
 
 A row with another number of fields than the header, a quote that is never closed, a quote that
-swallows the rows behind it, and text that is not UTF-8 are refused. Spreadsheets' habits that leave
-no doubt are read: a byte order mark, UTF-16, semicolons or tabs in place of commas, empty rows.
+swallows the rows behind it, text that is not UTF-8, and NUL bytes are refused. Spreadsheets' habits
+that leave no doubt are read: a byte order mark, UTF-16, semicolons or tabs in place of commas,
+empty rows.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def strict_rows(
         try:
             first = file.readline()
             file.seek(0)
+            if required and first.lstrip()[:1] in ("{", "["):
+                raise DataError(f"{name} is JSON, not a table: write it as CSV or Parquet.")
             yield from _rows(_Lines(file), _delimiter(first, required), name, equal)
         except UnicodeDecodeError as error:
             _refuse_encoding(path, name, error)
@@ -78,6 +81,8 @@ def _rows(lines: _Lines, delimiter: str, name: str, equal: bool) -> Iterator[Row
             return
         except csv.Error as error:
             _refuse_quote(name, begun, reader.line_num, str(error))
+        if any("\0" in line for line in lines.held):
+            _refuse_nuls(name, begun, lines.held)
         fields = [field.strip() for field in fields]
         if not any(fields):
             continue
@@ -121,6 +126,14 @@ def _refuse_quote(name: str, begun: int, line: int, reason: str) -> NoReturn:
         f"{name}, {where}: not well-formed ({reason}); "
         'a quote inside a quoted text is written twice ("").'
     ) from None
+
+
+def _refuse_nuls(name: str, begun: int, lines: list[str]) -> NoReturn:
+    line = begun + next(number for number, text in enumerate(lines) if "\0" in text)
+    raise DataError(
+        f"{name}, line {line}: NUL bytes where text belongs; the file is damaged (rows may be "
+        "missing), or is UTF-16 without a byte order mark: make it again, as UTF-8."
+    )
 
 
 def _refuse_swallowed(name: str, begun: int, lines: list[str], delimiter: str, width: int) -> None:

@@ -5,6 +5,7 @@ with its caption in `txt`, or under a usual key of `json`. Two forms of frames a
 numbered pictures of one sample (`0001.000.jpg`, `0001.001.jpg`, ...), and the pictures of a folder
 that has one caption (`0001/frame_00001.jpg`, ...; `0001.txt`, or `0001/caption.txt`).
 
+Of members with one name the last counts, as for `tar` itself: files are appended to replace others.
 A tar file is read once from its beginning to its end; the sha256 of each video and picture is kept,
 so that what is trained on is known by its content.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ VIDEOS = (
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 MOVING_PICTURES = ("gif",)
 CAPTION_KEYS = ("caption", "captions", "text", "sentence", "sentences", "title")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 READ_AT_ONCE = 2**20  # bytes
 
 
@@ -97,7 +100,7 @@ def samples_of(tar: Path) -> list[TarSample]:
                 if not member.isfile() or name.startswith("."):  # what a file manager leaves behind
                     continue
                 stem, _, ending = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
+                key = unicodedata.normalize("NFC", f"{folder}/{stem}" if folder else stem)
                 _add(samples.setdefault(key, TarSample(key)), archive, member, ending.lower())
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{tar} is damaged or cut off ({error}): copy it again.") from error
@@ -112,11 +115,22 @@ def _add(sample: TarSample, archive: tarfile.TarFile, member: tarfile.TarInfo, e
         if member.issparse():
             raise tarfile.ReadError(f"{member.name} is stored with holes")
         sha256 = _sha256(archive, member)
+        sample.media = [earlier for earlier in sample.media if earlier.name != member.name]
         sample.media.append(TarMember(member.name, member.offset_data, member.size, sha256))
     elif ending in ("txt", "json"):
         file = archive.extractfile(member)
-        content = file.read().decode("utf-8", "replace") if file else ""
-        sample.texts[ending] = [content.strip()] if ending == "txt" else _json_captions(content)
+        content = _text(file.read() if file else b"")
+        sample.texts[ending] = [content] if ending == "txt" else _json_captions(content)
+
+
+def _text(content: bytes) -> str:
+    """Returns a text of UTF-8 or UTF-16; empty if it is in another encoding, or damaged."""
+    wide = content[:2] in UTF_16
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        return ""
+    return text.strip().strip("\0").strip()
 
 
 def _sha256(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:

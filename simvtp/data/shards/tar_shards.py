@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest
+from simvtp.data.clips import BenchmarkOrigin, Clip, Manifest, TableRows
 from simvtp.data.video.tar_member import frames_path, member_path
 from simvtp.errors import DamagedFile, DataError
 from simvtp.runs.atomic_files import read_json
@@ -106,7 +106,11 @@ def read_shards(path: Path) -> Manifest:
             FAILURES,
         )
     found = tuple(clip for _, clip in clips)
-    return Manifest(folder, found, summary["has_splits"], 0, (), source=_source(summary))
+    if not summary.get("indexed"):
+        return Manifest(folder, found, summary["has_splits"], 0, (), source=_source(summary))
+    silent, bare = summary["rows_without_caption"], summary["samples_without_video"]
+    rows = TableRows(len(found) + silent + bare, len(found))
+    return Manifest(folder, found, summary["has_splits"], 0, (), rows=rows)
 
 
 def _refuse_changed(folder: Path, summary: dict[str, Any]) -> None:
