@@ -39,13 +39,18 @@ class Zeros:
 
 
 def memory_of(process: int | str) -> dict[str, int]:
-    """Returns bytes of a process: resident, those that it alone has, and those of mapped files."""
+    """Returns bytes of a process: resident, private, shared, and of its heap.
+
+    Private are also pages of a mapped file that no other process looks at now; they can be taken
+    away when memory is short. The heap (anonymous pages) cannot.
+    """
     fields = {}
     for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
         name, value = line.split(":")
         fields[name] = int(value.split()[0]) * 1024
     private = fields["Private_Clean"] + fields["Private_Dirty"]
-    return {"resident": fields["Rss"], "private": private, "shared": fields["Rss"] - private}
+    resident, heap = fields["Rss"], fields["Anonymous"]
+    return {"resident": resident, "private": private, "shared": resident - private, "heap": heap}
 
 
 def workers_of(process: int) -> list[int]:

@@ -22,7 +22,8 @@ from simvtp.bench.data_path.manifest_size import (
 
 def memory(main_bytes: int, worker: int) -> dict[str, object]:
     def of(size: int) -> dict[str, int]:
-        return {"resident": size, "private": size // 2, "shared": size - size // 2}
+        parts = {"private": size // 2, "shared": size - size // 2, "heap": size // 4}
+        return {"resident": size, **parts}
 
     return {"main": of(main_bytes), "workers": [of(worker), of(worker)]}
 
@@ -67,6 +68,8 @@ def test_the_page_has_bytes_a_row_before_and_now() -> None:
     assert table["each further one, s"] == ("0.9", "0.9")
     grown = "a worker's private memory, growth over these clips, bytes a clip of its own"
     assert table[grown][1] == "100"  # half of 64,000 more bytes over 320 clips
+    heap = "… of which heap; the rest are pages of the columns' file"
+    assert table[heap][1] == "50"
     page = manifest_page(sizes)
     assert "| commit | abc |" in page and "before (0123456789ab)" in page
     assert manifest_rows(read_sizes(sizes.document())) == manifest_rows(sizes)

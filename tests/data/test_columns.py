@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import threading
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -298,3 +299,19 @@ def test_rows_take_four_bytes_each_in_shared_memory() -> None:
     assert numbers.array.tolist() == [5, 4, 3, 2, 1] and numbers.array.itemsize == 4
     assert SharedInts(np.array([2**31])).array.itemsize == 8
     assert len(SharedInts(np.empty(0, np.int64))) == 0
+
+
+def test_a_process_keeps_nothing_of_the_blocks_that_it_has_read(folder: Path) -> None:
+    """Of 2,000 blocks the open columns alone would be a megabyte."""
+    path = large(folder, 4000)
+    clips, _ = columns_in_cache(path, folder / "cache", BuildOptions(block_rows=2))
+    expected = [clip.id for clip in clips[:40]]
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(len(clips)):
+        clips.path(number)
+        clips.part(number)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 50_000
+    assert [clip.id for clip in clips[:40]] == expected

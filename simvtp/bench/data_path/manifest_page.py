@@ -32,16 +32,18 @@ def manifest_rows(sizes: ManifestSizes) -> list[tuple[str, str, str]]:
         row(f"… after {clips} clips", "worker_later"),
         row("… of which private", "worker_private"),
         row("a worker's private memory, growth over these clips, bytes a clip of its own", "grown"),
+        row("… of which heap; the rest are pages of the columns' file", "grown_heap"),
     ]
 
 
 def _value(cost: ManifestCost, name: str, clips: int) -> str:
     again, first = cost.again, cost.first
-    if name == "grown":
+    if name.startswith("grown"):
+        kind = "heap" if name == "grown_heap" else "private"
         workers = again["later"]["workers"]
         own = max(1, clips // max(1, len(workers)))
-        before = sum(worker["private"] for worker in again["first"]["workers"])
-        grown = sum(worker["private"] for worker in workers) - before
+        before = sum(worker[kind] for worker in again["first"]["workers"])
+        grown = sum(worker[kind] for worker in workers) - before
         return f"{grown / max(1, len(workers)) / own:.0f}"
     values = {
         "rows": lambda: f"{cost.rows:,}",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -24,6 +25,7 @@ BLOCK_ROWS = 4096
 # The system maps 16 pages around each one that is looked at.
 MAPPED_AT_ONCE = 2**16
 KEPT_MAPPED = 2**26  # bytes of a file that a process has mapped before it gives them back
+KEPT_BLOCKS = 16  # whose columns a process keeps open: each costs some KB, and opens in 50 us
 MANY = 8  # values of a block from which on they are taken by one call
 
 Source = MappedFile | SharedBytes
@@ -162,8 +164,8 @@ class ColumnFile:
             self._refuse()
         self._reader = pa.ipc.open_file(pa.py_buffer(self._content))
         self.names: tuple[str, ...] = tuple(self._reader.schema.names)
-        self._blocks: list[list[Any] | None] = [None] * self._reader.num_record_batches
-        self._proven = bytearray(len(self._blocks))
+        self._blocks: OrderedDict[int, list[Any]] = OrderedDict()  # the last used ones
+        self._proven = bytearray(self._reader.num_record_batches)
         self._mapped = 0
 
     def __getstate__(self) -> tuple[Source, FileProof, str]:
@@ -204,7 +206,7 @@ class ColumnFile:
         read. They are when a row of the block is looked at.
         """
         index = self.names.index(column)
-        for block in range(len(self._blocks)):
+        for block in range(len(self._proven)):
             yield self._arrays(block)[index].to_numpy(zero_copy_only=False)
         self._release()
 
@@ -219,9 +221,13 @@ class ColumnFile:
         return self._arrays(block)[number]
 
     def _arrays(self, block: int) -> list[Any]:
-        found = self._blocks[block]
+        found = self._blocks.get(block)
         if found is None:
             found = self._blocks[block] = self._reader.get_batch(block).columns
+            if len(self._blocks) > KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
+        else:
+            self._blocks.move_to_end(block)
         return found
 
     def _count_mapped(self, size: int) -> None:
