@@ -20,6 +20,7 @@ from reports.output import render
 from reports.output.escaping import visible
 from reports.output.html_page import without_links
 from reports.output.report_index import write_report_index
+from reports.papers.claim_page import counts, read_sweeps, write_claims
 from reports.papers.paper_tables import write_papers
 from reports.report_parser import ReportParser
 from reports.study.collect import gather
@@ -37,6 +38,7 @@ examples:
   python reports/build.py            the newest sweep of every ablation in the tracker
   python reports/build.py mask_ratio --sweep mask_ratio-0123abcd
   python reports/build.py --source http://tracker:5000 --out /tmp/report
+  python reports/build.py --claims results/claims.md
 
 Exit status: 0 built (also if no run has finished yet), 2 bad input, no sweep, no tracker, or runs
 that may not share a table."""
@@ -80,10 +82,16 @@ def make_parser() -> argparse.ArgumentParser:
         "test items and pictures are not in them",
     )
     parser.add_argument(
+        "--claims",
+        type=Path,
+        metavar="FILE",
+        help="write only the page of claims, judged by the committed studies, by those of --study "
+        "and, if --source or --root is given, by every sweep of that tracker",
+    )
+    parser.add_argument(
         "--root",
-        default=RuntimeConfig.root,
         metavar="DIR",
-        help="folder of the runs (default: %(default)s)",
+        help=f"folder of the runs (default: {RuntimeConfig.root})",
     )
     _output_options(parser)
     return parser
@@ -128,32 +136,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.claims is not None:
+        return _judge_claims(args)
     venue = VENUES[args.venue]
     if venue.font_note():
         print(f"note: {venue.font_note()}", file=sys.stderr)
     if args.study:
         return _rebuild(args.study, args.out, venue)
-    uri = resolve_uri(RuntimeConfig(root=args.root, tracking_uri=args.source))
-    if uri is None:
-        raise ReportError(
-            "tracking is off, and the report is made from tracked runs: "
-            "give the tracker's address by --source."
-        )
+    uri, root = _tracker(args), _root(args)
     status, sweeps = 0, list_sweeps(uri)
     for recorded in choose(sweeps, args.ablations, args.sweep):
         try:
-            sweep = _gathered(uri, recorded, Path(args.root))
+            sweep = _gathered(uri, recorded, root)
         except ReportError as error:  # of one ablation; the others are built
             print(visible(f"{recorded.sweep_id}: {error}"), file=sys.stderr)
             status = 2
             continue
         folder = args.out / sweep.plan.ablation
-        others = _other_scales(uri, recorded, sweeps, Path(args.root))
+        others = _other_scales(uri, recorded, sweeps, root)
         write_report(sweep, folder, venue, others)
         write_index(args.out, venue)
         if not args.no_upload:
             _upload(uri, recorded, folder / "index.html")
         _print_summary(sweep, folder)
+    return status
+
+
+def _root(args: argparse.Namespace) -> Path:
+    return Path(args.root or RuntimeConfig.root)
+
+
+def _tracker(args: argparse.Namespace) -> str:
+    """Returns the address of the tracker.
+
+    Raises:
+        ReportError: tracking is off.
+    """
+    uri = resolve_uri(RuntimeConfig(root=str(_root(args)), tracking_uri=args.source))
+    if uri is None:
+        raise ReportError(
+            "tracking is off, and the report is made from tracked runs: "
+            "give the tracker's address by --source."
+        )
+    return uri
+
+
+def _judge_claims(args: argparse.Namespace) -> int:
+    """Writes the page of claims; a tracked sweep that cannot be read is named and left out."""
+    more, status = read_sweeps(args.study), 0
+    if args.source or args.root:
+        uri = _tracker(args)
+        for recorded in list_sweeps(uri):
+            try:
+                more.append(_gathered(uri, recorded, _root(args)))
+            except ReportError as error:
+                print(visible(f"{recorded.sweep_id}: {error}"), file=sys.stderr)
+                status = 2
+    findings = write_claims(args.claims, more)
+    print(f"{counts(findings)}\nPage: {args.claims}", flush=True)
     return status
 
 

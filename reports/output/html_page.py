@@ -85,7 +85,7 @@ def report_page(sweep: SweepResults, content: ReportContent, folder: Path) -> st
 
 def papers_page(
     tables: Sequence[Table],
-    claims: Table,
+    claims: Sequence[Table],
     figures: Sequence[PageImage],
     folder: Path,
     files: Sequence[str],

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.analysis.seed_statistics import Difference, difference, holm
+from reports.analysis.seed_statistics import holm
 from reports.output.layout import MISSING, Cell, Column, Table
-from reports.output.metric_formats import Metric, metric_of
-from reports.papers.claim_conditions import (
-    ClaimNeed,
-    is_control,
-    missing_neighbours,
-    unmet_need,
-)
-from reports.study.archive import CellRecord, ReportRecord
-from reports.study.report_plan import ReportError
+from reports.papers.claim_conditions import CEILING, CLEAR_OF_CHANCE, LEAST_SEEDS
+from reports.papers.claim_evidence import ClaimEvidence, ClaimVerdict, evidence_of
+from reports.papers.claim_file import Claim, ClaimTest, read_claims
+from reports.study.sweep_results import SweepResults
 from simvtp.runs.atomic_files import read_json
 
-FILE = Path(__file__).resolve().parents[2] / "ablations" / "claims.toml"
 BENCHMARKS = Path(__file__).resolve().parents[2] / "results" / "benchmarks.json"
-SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = "supported", "not supported", "not testable here"
-BY_CONSTRUCTION = "by construction"
-LEAST_SEEDS = 3
-CLEAR_OF_CHANCE = 2.0  # multiple of chance
-CEILING = 95.0  # per cent
 LEVEL = 0.05
-TESTS = {  # kind of test -> keys that a claim needs
-    "better": ("ablation", "cell", "than"),
-    "best": ("ablation", "cell"),
-    "benchmark": ("unit",),
-    "scale": ("lacks",),
-}
-RULE = (
-    f"A cell is better than another if both have at least {LEAST_SEEDS} seeds, the better of the "
-    f"two lies above {CLEAR_OF_CHANCE:g} times chance and, of figures in per cent, the worse below "
-    f"{CEILING:g} %, and Welch's test over the seeds (corrected by Holm's method where there are "
-    f"several others) gives p < {LEVEL:g} in the claim's direction: then the claim is supported. "
-    "If the cells were measured so and that is not the outcome, it is not supported, which is less "
-    "than refuted. A cell is the best of a sweep only if values on both sides of each of its "
-    "settings were measured. A claim that rests on something learnt names figures that the "
-    "compared cells must reach (a level, with a 95 % interval above 0) before their scores are "
-    "compared. A figure that follows from how the experiment was set up is by construction. In "
-    "all other cases the claim is not testable here. "
-    "Supported means: at this scale, on this data; the papers speak of far larger models and data."
+RULES = (
+    "Rule. Cells are compared in the model of their sweep (seeds as blocks, pooled error, "
+    f"simultaneous 95 % intervals: the test of all reports), with at least {LEAST_SEEDS} seeds "
+    f"each, the better above {CLEAR_OF_CHANCE:g} times chance and the worse below {CEILING:g} %.",
+    "Supported: the interval lies on the side of the claim. Contradicted here: it lies on the "
+    "other side. Equivalent: it contains 0 and lies within the margin (2 points for per cent). "
+    "Undecided: otherwise. A claim that a value is the best one is supported if every interval "
+    "lies on its side, and contradicted if any lies on the other one.",
+    "Not testable here: the cells were not measured or say nothing. A claim that rests on "
+    "something learnt names figures that the cells must reach (a level, with a 95 % interval above "
+    "0). The best value of a setting needs measured values on both sides. Where a claim names a "
+    "row without pre-training, the better side must exceed it. The same runs count once.",
+    "By construction: the figure follows from how the experiment was set up.",
+    "Over several comparisons the p-values are corrected by Holm's method, and a claim is "
+    f"supported or contradicted if one of them remains below {LEVEL:g} and none says the opposite; "
+    "it is equivalent if all are. Claims are not corrected for one another.",
+    "Every verdict is about these models and data; the papers speak of far larger ones.",
 )
 
 
@@ -57,7 +44,7 @@ class ClaimFinding:
     Attributes:
         how: the test in words.
         scale: recipe, data and sweep that it was measured with.
-        verdict: SUPPORTED, NOT_SUPPORTED, BY_CONSTRUCTION or NOT_TESTABLE.
+        evidence: what each comparison of each study says.
     """
 
     id: str
@@ -67,175 +54,136 @@ class ClaimFinding:
     how: str
     measured: str
     scale: str
-    verdict: str
+    verdict: ClaimVerdict
+    evidence: tuple[ClaimEvidence, ...] = ()
 
-
-def read_claims(path: Path = FILE) -> list[dict[str, Any]]:
-    """Returns the claims of the file.
-
-    Raises:
-        ReportError: a claim lacks a key that its test needs, or its test is unknown.
-    """
-    claims: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["claim"]
-    for claim in claims:
-        needed = ("id", "paper", "claim", "source", "test", *TESTS.get(claim.get("test", ""), ()))
-        missing = [name for name in needed if name not in claim]
-        if missing or claim["test"] not in TESTS:
-            problem = ", ".join(missing) or "a known test"
-            raise ReportError(f"{path}: the claim {claim.get('id', '?')} lacks {problem}.")
-        ClaimNeed.read(claim)
-    return claims
+    def as_row(self) -> dict[str, str]:
+        """Returns the finding as plain values, the verdict last."""
+        row = {name: str(value) for name, value in vars(self).items() if name != "evidence"}
+        return row | {"verdict": row.pop("verdict")}
 
 
 def judge(
-    records: Sequence[ReportRecord],
-    claims: Sequence[Mapping[str, Any]] | None = None,
+    sweeps: Sequence[SweepResults],
+    claims: Sequence[Claim] | None = None,
     benchmarks: Path = BENCHMARKS,
 ) -> list[ClaimFinding]:
     """Returns the verdict on each claim, in the order of the file.
 
     Args:
-        records: finished reports.
-        claims: default: those of `FILE`.
+        sweeps: studies; of two with one sweep id the first counts.
+        claims: default: those of the file.
         benchmarks: measured benchmarks, {claim id: {value, command, hardware, commit}}.
     """
-    by_ablation = {record.ablation: record for record in records}
+    by_id: dict[tuple[str, str], SweepResults] = {}
+    for sweep in sweeps:
+        by_id.setdefault((sweep.plan.ablation, sweep.plan.sweep_id), sweep)
     measured = read_json(benchmarks) if benchmarks.exists() else {}
     found = []
     for claim in read_claims() if claims is None else claims:
-        if claim["test"] == "scale":
+        if claim.test == ClaimTest.SCALE:
             how = "a figure on data that is not at hand"
-            found.append(_finding(claim, how, MISSING, f"lacks {claim['lacks']}", NOT_TESTABLE))
-        elif claim["test"] == "benchmark":
-            found.append(_benchmark(claim, measured.get(claim["id"])))
+            scale = f"lacks {claim.lacks}"
+            found.append(_finding(claim, how, MISSING, scale, ClaimVerdict.NOT_TESTABLE))
+        elif claim.test == ClaimTest.BENCHMARK:
+            found.append(_benchmark(claim, measured.get(claim.id)))
         else:
-            found.append(_cells(claim, by_ablation.get(claim["ablation"])))
+            found.append(_studies(claim, list(by_id.values())))
     return found
 
 
 def _finding(
-    claim: Mapping[str, Any], how: str, measured: str, scale: str, verdict: str
+    claim: Claim,
+    how: str,
+    measured: str,
+    scale: str,
+    verdict: ClaimVerdict,
+    evidence: Sequence[ClaimEvidence] = (),
 ) -> ClaimFinding:
     return ClaimFinding(
-        claim["id"], claim["paper"], claim["claim"], claim["source"], how, measured, scale, verdict
+        id=claim.id,
+        paper=claim.paper,
+        claim=claim.claim,
+        source=claim.source,
+        how=how,
+        measured=measured,
+        scale=scale,
+        verdict=verdict,
+        evidence=tuple(evidence),
     )
 
 
-def _benchmark(claim: Mapping[str, Any], found: Mapping[str, Any] | None) -> ClaimFinding:
+def _benchmark(claim: Claim, found: Mapping[str, Any] | None) -> ClaimFinding:
     """Judges a claim on a measured number."""
-    at_most = "at_most" in claim
-    bound = f"at most {claim['at_most']:g}" if at_most else f"at least {claim['at_least']:g}"
-    how = f"benchmark: {bound} {claim['unit']}"
+    most = claim.at_most is not None
+    bound = f"at most {claim.at_most:g}" if most else f"at least {claim.at_least:g}"
+    how = f"benchmark: {bound} {claim.unit}"
     if not found:
-        return _finding(claim, how, MISSING, "not measured here yet", NOT_TESTABLE)
+        unmeasured = "not measured here yet"
+        return _finding(claim, how, MISSING, unmeasured, ClaimVerdict.NOT_TESTABLE)
     value = float(found["value"])
-    holds = value <= claim["at_most"] if at_most else value >= claim["at_least"]
+    holds = value <= (claim.at_most or 0.0) if most else value >= (claim.at_least or 0.0)
     known = (str(found[name]) for name in ("command", "hardware", "commit") if found.get(name))
-    text, scale = f"{value:.2f} {claim['unit']}", "; ".join(known)
-    device = claim.get("device", "")
-    if device and found.get("device") != device:
-        measured = found.get("device") or "a device that is not recorded"
-        text = f"{text}; measured on {measured}, and the claim is about {device}"
-        return _finding(claim, how, text, scale, NOT_TESTABLE)
-    if holds and "construction" in claim:
-        return _finding(claim, how, f"{text}; {claim['construction']}", scale, BY_CONSTRUCTION)
-    return _finding(claim, how, text, scale, SUPPORTED if holds else NOT_SUPPORTED)
+    text, scale = f"{value:.2f} {claim.unit}", "; ".join(known)
+    if claim.device and found.get("device") != claim.device:
+        device = found.get("device") or "a device that is not recorded"
+        text = f"{text}; measured on {device}, and the claim is about {claim.device}"
+        return _finding(claim, how, text, scale, ClaimVerdict.NOT_TESTABLE)
+    if holds and claim.construction:
+        text = f"{text}; {claim.construction}"
+        return _finding(claim, how, text, scale, ClaimVerdict.BY_CONSTRUCTION)
+    verdict = ClaimVerdict.SUPPORTED if holds else ClaimVerdict.CONTRADICTED
+    return _finding(claim, how, text, scale, verdict)
 
 
-# ---- cells of a sweep ----------------------------------------------------------------------------
+# ---- studies -------------------------------------------------------------------------------------
 
 
-def _cells(claim: Mapping[str, Any], record: ReportRecord | None) -> ClaimFinding:
-    """Judges a claim on the cells of a sweep."""
-    how = f"ablation {claim['ablation']}"
-    if record is None:
-        return _finding(claim, how, MISSING, "no report of this ablation", NOT_TESTABLE)
-    recipe = record.recipe or "no recipe"
-    scale = f"{recipe} on {record.dataset}, {record.metric}, sweep {record.sweep_id}"
-    by_name = {_name(cell.settings): cell for cell in record.cells}
-    ours = by_name.get(_name(claim["cell"]))
-    others = [cell for cell in by_name.values() if cell is not ours]
-    if claim["test"] == "better":
-        than = by_name.get(_name(claim["than"]))
-        others = [than] if than else []
-    if ours is None or not others:
-        absent = "the cells of the claim are not in this sweep"
-        return _finding(claim, how, absent, scale, NOT_TESTABLE)
-    metric = metric_of(record.column[1])
-    words = _words(metric, ours, others)
-    obstacle = _obstacle(record, metric, ours, others)
-    if not obstacle and claim["test"] == "best":
-        obstacle = missing_neighbours(ours, record.cells)
-    if not obstacle:
-        arms = [cell for cell in others if not is_control(cell, ours)]
-        obstacle = unmet_need(ClaimNeed.read(claim), ours, arms)
-    if obstacle:
-        return _finding(claim, how, f"{words}{obstacle}", scale, NOT_TESTABLE)
-    gaps = [difference(_values(record, ours), _values(record, cell)) for cell in others]
-    p_values = holm([gap.p_value for gap in gaps])
-    sign = 1 if metric.higher_is_better else -1
-    holds = all(
-        p is not None and p < LEVEL and sign * gap.mean > 0
-        for p, gap in zip(p_values, gaps, strict=True)
-    )
-    least = min(gaps, key=lambda gap: sign * gap.mean)
-    seeds = f"{len(_values(record, ours))} seeds"
-    text = f"{words}{_gap_text(metric, least, len(gaps))}, {seeds}".replace("-", "−")
-    return _finding(claim, how, text, scale, SUPPORTED if holds else NOT_SUPPORTED)
+def _studies(claim: Claim, sweeps: Sequence[SweepResults]) -> ClaimFinding:
+    """Judges a claim on the cells of all studies that have measured them."""
+    names = list(dict.fromkeys(one.ablation for one in claim.cells))
+    how = f"ablation {' and '.join(names)}"
+    found: list[ClaimEvidence] = []
+    for sweep in sweeps:
+        for one in evidence_of(sweep, claim):
+            if not any(_same(one, other) for other in found):
+                found.append(one)
+    if not found:
+        absent = "no study of this ablation"
+        return _finding(claim, how, MISSING, absent, ClaimVerdict.NOT_TESTABLE)
+    verdict = over_studies(found)
+    shown = [one for one in found if one.verdict == verdict] or found
+    measured = "; ".join(dict.fromkeys(one.measured for one in shown))
+    scale = "; ".join(dict.fromkeys(one.scale for one in shown))
+    return _finding(claim, how, measured, scale, verdict, found)
 
 
-def _gap_text(metric: Metric, gap: Difference, of: int) -> str:
-    """Returns the difference, the least of several, with its interval."""
-    interval = f", 95 % CI {metric.interval(gap.interval)}" if gap.interval else ""
-    return f"{'least ' if of > 1 else ''}difference {gap.mean:+.{metric.decimals}f}{interval}"
+def _same(one: ClaimEvidence, other: ClaimEvidence) -> bool:
+    """Returns True for one comparison of the same runs in two sweeps."""
+    return bool(one.runs) and one.runs == other.runs and one.compared == other.compared
 
 
-def _name(cell: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted((key, str(value)) for key, value in cell.items()))
+def over_studies(evidence: Sequence[ClaimEvidence]) -> ClaimVerdict:
+    """Returns the verdict on several comparisons, with p-values corrected by Holm's method."""
+    tested = [one for one in evidence if one.p_value is not None]
+    if not tested:
+        return ClaimVerdict.NOT_TESTABLE
+    corrected = holm([one.p_value for one in tested])
+    sides = (ClaimVerdict.SUPPORTED, ClaimVerdict.CONTRADICTED)
+    said = {one.verdict for one in tested if one.verdict in sides}
+    shown = {
+        one.verdict
+        for one, p_value in zip(tested, corrected, strict=True)
+        if one.verdict in sides and p_value is not None and p_value < LEVEL
+    }
+    if len(said) == 1 and shown == said:
+        return shown.pop()
+    if all(one.verdict == ClaimVerdict.EQUIVALENT for one in tested):
+        return ClaimVerdict.EQUIVALENT
+    return ClaimVerdict.UNDECIDED
 
 
-def _values(record: ReportRecord, cell: CellRecord) -> list[float]:
-    """Returns the values that a test with a fixed number of seeds may use."""
-    first = record.first_seeds
-    return [value for seed, value in cell.values.items() if not first or int(seed) in first]
-
-
-def _words(metric: Metric, ours: CellRecord, others: Sequence[CellRecord]) -> str:
-    """Returns `R@1 12.1 against 9.8; `; of several others the best."""
-    if ours.mean is None:
-        return ""
-    means = [cell.mean for cell in others if cell.mean is not None]
-    value = f"{metric.label} {metric.text(ours.mean)}"
-    if not means:
-        return f"{value}; "
-    best = max(means) if metric.higher_is_better else min(means)
-    of = f" (the best of {len(means)} others)" if len(others) > 1 else ""
-    return f"{value} against {metric.text(best)}{of}; "
-
-
-def _obstacle(
-    record: ReportRecord, metric: Metric, ours: CellRecord, others: Sequence[CellRecord]
-) -> str:
-    """Returns the reason why these cells cannot be compared; empty if they can."""
-    cells = [ours, *others]
-    means = [cell.mean for cell in cells if cell.mean is not None]
-    missing = sum(cell.n == 0 for cell in cells)
-    if missing:
-        return f"{missing} of {len(cells)} cells have no figure"
-    fewest = min(cell.n for cell in cells)
-    if fewest < LEAST_SEEDS:
-        return f"{fewest} seed{'s' if fewest > 1 else ''}, and at least {LEAST_SEEDS} are needed"
-    key, name = record.column
-    chance = record.protocols[key].chance.get(name) if key in record.protocols else None
-    if metric.unit == "%" and metric.higher_is_better:
-        if chance and max(means) < CLEAR_OF_CHANCE * chance:
-            return f"no cell reaches {CLEAR_OF_CHANCE:g} times chance ({chance:.2f} %)"
-        if min(means) > CEILING:
-            return f"all cells lie above {CEILING:g} %, where there is no room"
-    return ""
-
-
-# ---- table ---------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def claim_table(findings: Sequence[ClaimFinding]) -> Table:
@@ -249,18 +197,36 @@ def claim_table(findings: Sequence[ClaimFinding]) -> Table:
         "verdict": 0.16,
     }
     columns = tuple(Column(head, is_label=True, width=width) for head, width in widths.items())
-    rows = tuple(
-        (
-            Cell(f.paper),
-            Cell(f.claim),
-            Cell(f.how),
-            Cell(f.measured),
-            Cell(f.scale),
-            Cell(f.verdict),
-        )
-        for f in findings
-    )
+    rows = tuple(_cells(f.paper, f.claim, f.how, f.measured, f.scale, f.verdict) for f in findings)
     sources = "; ".join(f"{f.id}: {f.source}" for f in findings)
     caption = "The papers' claims, and what was measured here."
-    notes = (f"Rule. {RULE}", f"Sources. {sources}.")
-    return Table("claims", caption, columns, rows, notes)
+    return Table("claims", caption, columns, rows, (*RULES, f"Sources. {sources}."))
+
+
+def _cells(*texts: str) -> tuple[Cell, ...]:
+    return tuple(Cell(text) for text in texts)
+
+
+def evidence_table(findings: Sequence[ClaimFinding]) -> Table:
+    """Lays out a row for each comparison of each study, the studies in the order given."""
+    widths = {
+        "claim": 0.0,
+        "compared": 0.24,
+        "measured": 0.36,
+        "study": 0.36,
+        "verdict": 0.16,
+    }
+    columns = tuple(Column(head, is_label=True, width=width) for head, width in widths.items())
+    rows = tuple(
+        _cells(f.id, one.compared, one.measured, one.scale, one.verdict)
+        for f in findings
+        for one in f.evidence
+    )
+    tested = sum(one.p_value is not None for f in findings for one in f.evidence)
+    comparisons = "comparison has" if tested == 1 else "comparisons have"
+    note = (
+        f"{tested} {comparisons} a test. Each is wrong with probability {LEVEL:g} at most where "
+        "there is no difference."
+    )
+    caption = "What each study says of each claim."
+    return Table("claim_evidence", caption, columns, rows, (note,))

@@ -23,7 +23,8 @@ from reports.output import render
 from reports.output.html_page import measured_page, papers_page
 from reports.output.latex import LatexPage, latex
 from reports.output.metric_formats import metric_of
-from reports.papers.claims import claim_table, judge
+from reports.papers.claim_page import read_sweeps
+from reports.papers.claims import claim_table, evidence_table, judge
 from reports.papers.measured_rows import measured_frame, measured_tables
 from reports.papers.published import (
     MSRVTT,
@@ -41,6 +42,8 @@ from reports.study.archive import (
     measured_rows,
     read_records,
 )
+from reports.study.stored_study import is_report
+from reports.study.study_provenance import NAME as PROVENANCE
 from simvtp.runs.atomic_files import write_atomically
 
 NAME = "papers"
@@ -55,16 +58,16 @@ def write_papers(out: Path, venue: Venue = ARTICLE) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = measured_rows(records)
     tables, others = paper_tables(), other_tables()
-    findings = judge(records)
-    measured, claims = measured_tables(rows), claim_table(findings)
+    findings = judge(read_sweeps(filter(is_report, sorted(out.glob(f"*/{PROVENANCE}")))))
+    measured, claims = measured_tables(rows), (claim_table(findings), evidence_table(findings))
     paper = LatexPage(venue.column, venue.page)
     source = ["published figures: ablations/published.csv"]
     files = {
         "tables.md": render.markdown([*tables, *others]),
         "tables.tex": latex([*tables, *others], source, paper),
-        "claims.md": render.markdown([claims]),
-        "claims.tex": latex([claims], ["the rule and the sources are below the table"], paper),
-        "claims.csv": render.csv(pd.DataFrame([vars(one) for one in findings])),
+        "claims.md": render.markdown(claims),
+        "claims.tex": latex(claims, ["the rule and the sources are below the table"], paper),
+        "claims.csv": render.csv(pd.DataFrame([one.as_row() for one in findings])),
         "measured.md": render.markdown(measured),
         "measured.tex": latex(measured, ["the runs behind each row: measured.csv"], paper),
         "measured.csv": render.csv(measured_frame(rows)),

@@ -48,6 +48,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def is_report(path: Path) -> bool:
+    """Returns True for the provenance file of a grid's report, False for those of single runs.
+
+    Files of searches do not hold the course of their trials: False as well.
+
+    Raises:
+        OSError, DamagedFile: the file cannot be read.
+    """
+    values: Any = read_json(path)
+    return isinstance(values, dict) and "ablation" in values and values.get("kind") != SEARCH
+
+
 def stored_study(record: Mapping[str, Any], make_axis: MakeAxis | None = None) -> SweepResults:
     """Returns the results that a provenance file holds.
 

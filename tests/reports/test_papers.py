@@ -1,31 +1,19 @@
-"""The papers' tables and claims: copied as printed, judged by the stated rule."""
+"""The papers' tables, copied as printed, and what was measured here, on a page of its own."""
 
 import csv
 import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from reports.analysis.verdict import sentences
 from reports.build import write_index
 from reports.kinds.report_writer import write_report
 from reports.output.layout import MISSING, Table
-from reports.output.render import markdown
-from reports.papers.claims import (
-    BY_CONSTRUCTION,
-    NOT_SUPPORTED,
-    NOT_TESTABLE,
-    SUPPORTED,
-    claim_table,
-    judge,
-    read_claims,
-)
+from reports.papers.claim_evidence import ClaimVerdict
 from reports.papers.measured_rows import measured_tables
 from reports.papers.paper_tables import draw_efficiency, write_papers
-from reports.papers.published import ROWS, other_tables, paper_tables, published_table, read_rows
+from reports.papers.published import ROWS, other_tables, paper_tables, published_table
 from reports.study.archive import ReportRecord, measured_rows
-from reports.study.report_plan import ReportError
 from reports.study.study_provenance import provenance_record, to_json
 from reports.study.sweep_results import SweepResults
 from tests.reports import made_up
@@ -162,114 +150,6 @@ def test_published_cells_are_dashes_but_those_known() -> None:
     assert sum("SimVTP abstract" in note for note in table.notes) == 2
 
 
-def verdicts(*records: ReportRecord, **more: Any) -> dict[str, str]:
-    return {found.id: found.verdict for found in judge(records, **more)}
-
-
-def without_needs() -> list[dict[str, Any]]:
-    """Returns the claims of the file, judged by scores alone (needs: test_use_report.py)."""
-    return [{key: value for key, value in one.items() if key != "needs"} for one in read_claims()]
-
-
-def test_claims_are_judged_by_the_rule(tmp_path: Path) -> None:
-    claims = without_needs()
-    found = verdicts(
-        of(grid()), of(shares()), claims=claims, benchmarks=tmp_path / "none-was-run.json"
-    )
-    assert found["simvtp-text-ratio"] == SUPPORTED
-    assert {name for name, verdict in found.items() if verdict == NOT_TESTABLE} >= {
-        "simvtp-msrvtt",
-        "mac-msrvtt",
-        "mac-flops",
-        "simvtp-data",  # a sweep over fractions compares no other method
-        "simvtp-alignment",
-        "simvtp-ratios",  # no cell hides more of the video, or of the text
-    }
-    worse = {(0.5, 0.15): 10.0, (0.5, 0.75): 19.0, (0.9, 0.15): 11.0, (0.9, 0.75): 18.0}
-    assert verdicts(of(grid(values=worse)), claims=claims)["simvtp-text-ratio"] == SUPPORTED
-    equal = dict.fromkeys(worse, 18.0)
-    found = verdicts(of(grid(values=equal)), claims=claims)
-    assert found["simvtp-text-ratio"] == NOT_SUPPORTED
-    # with its needs it cannot be tested: nobody measured what these models use
-    assert verdicts(of(grid()))["simvtp-text-ratio"] == NOT_TESTABLE
-
-
-def test_the_claim_on_data_is_the_one_that_the_paper_makes() -> None:
-    """10 % of the data against other methods with all of it, by the rows that are published."""
-    claim = next(one for one in read_claims() if one["id"] == "simvtp-data")
-    finetuned = ("MSR-VTT", "1k-A", "finetuned", "t2v")
-    rows = [row for row in read_rows() if row.protocol == finetuned and "SimVTP" in row.source]
-    (own,) = [row.values["R1"] for row in rows if row.pretrain_data == "WebVid2M 10%"]
-    earlier = max(float(row.values["R1"]) for row in rows if row.pretrain_data == "WebVid2M+CC3M")
-    assert f"({own} R@1" in claim["claim"] and f"(at most {earlier})" in claim["claim"]
-    found = next(one for one in judge([of(shares())]) if one.id == "simvtp-data")
-    assert found.verdict == NOT_TESTABLE
-    assert "a method with itself alone" in found.scale and found.measured == MISSING
-
-
-@pytest.mark.parametrize(
-    ("sweep", "why"),
-    [
-        (grid(seeds=(0, 1)), "2 seeds, and at least 3 are needed"),
-        (
-            grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 0.3)),
-            "no cell reaches 2 times chance (0.40 %)",
-        ),
-        (
-            grid(values=dict.fromkeys([(0.5, 0.15), (0.5, 0.75), (0.9, 0.15), (0.9, 0.75)], 97.0)),
-            "all cells lie above 95 %",
-        ),
-        (
-            grid(video=(0.5,), published_optimum=None),
-            "the cells of the claim are not in this sweep",
-        ),
-    ],
-    ids=["seeds", "chance", "ceiling", "cells"],
-)
-def test_what_cannot_be_tested_says_why(sweep: SweepResults, why: str) -> None:
-    found = next(one for one in judge([of(sweep)]) if one.id == "simvtp-text-ratio")
-    assert found.verdict == NOT_TESTABLE and why in found.measured
-
-
-def test_a_benchmark_is_held_against_its_bound(tmp_path: Path) -> None:
-    file = tmp_path / "benchmarks.json"
-    file.write_text(
-        json.dumps(
-            {
-                "mac-flops": {"value": 0.399, "command": "bench"},
-                "mac-speed": {"value": 1.9, "command": "bench"},
-            }
-        )
-    )
-    found = verdicts(benchmarks=file)
-    # the first was chosen so; of the second nobody knows the device
-    assert (found["mac-flops"], found["mac-speed"]) == (BY_CONSTRUCTION, NOT_TESTABLE)
-    for value, device, verdict in (
-        (1.9, "cuda", NOT_SUPPORTED),
-        (3.1, "cuda", SUPPORTED),
-        (3.1, "cpu", NOT_TESTABLE),
-    ):
-        speed = {"value": value, "command": "bench", "device": device}
-        file.write_text(json.dumps({"mac-flops": {"value": 0.5}, "mac-speed": speed}))
-        found = verdicts(benchmarks=file)
-        assert (found["mac-flops"], found["mac-speed"]) == (NOT_SUPPORTED, verdict)
-
-
-def test_every_claim_of_the_file_can_be_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
-    assert len({claim["id"] for claim in read_claims()}) == len(read_claims()) >= 10
-    (tmp_path / "claims.toml").write_text(
-        '[[claim]]\nid = "x"\npaper = "P"\nclaim = "c"\nsource = "s"\ntest = "better"\n'
-    )
-    with pytest.raises(ReportError, match=r"the claim x lacks ablation, cell, than"):
-        read_claims(tmp_path / "claims.toml")
-    (tmp_path / "claims.toml").write_text(
-        '[[claim]]\nid = "x"\npaper = "P"\nclaim = "c"\nsource = "s"\ntest = "better"\n'
-        'ablation = "a"\ncell = {}\nthan = {}\nneeds = [{ metric = "R1", above = 0, what = "w" }]'
-    )
-    with pytest.raises(ReportError, match=r'the claim x needs .*: write metric = "use/<masks>/'):
-        read_claims(tmp_path / "claims.toml")
-
-
 def test_the_page_is_made_of_the_reports_in_its_folder_and_is_the_same_twice(
     tmp_path: Path,
 ) -> None:
@@ -284,7 +164,9 @@ def test_the_page_is_made_of_the_reports_in_its_folder_and_is_the_same_twice(
     write_papers(tmp_path)
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "papers").iterdir()}
     page = first["index.html"].decode()
-    assert "53.6" in page and "18.2" in page and SUPPORTED in page  # 18.2: of a claim
+    assert (
+        "53.6" in page and "18.2" in page and ClaimVerdict.NOT_TESTABLE in page
+    )  # 18.2: of a claim
     measured = first["measured.html"].decode()
     assert "18.2" in measured and "53.6" not in measured
     assert "Right: text-to-video retrieval on shapes" in page
@@ -302,13 +184,6 @@ def test_published_and_measured_points_are_on_axes_of_their_own() -> None:
 def committed(pattern: str = "*/*provenance.json") -> list[ReportRecord]:
     paths = sorted((ROOT / "results" / "studies").glob(pattern))
     return [ReportRecord.from_dict(json.loads(path.read_text())) for path in paths]
-
-
-def test_the_committed_table_of_claims_is_that_of_the_committed_reports() -> None:
-    records = committed("2026-11-21-ablations/*provenance.json")
-    records += committed("2026-11-21-prediction-vs-alignment/*provenance.json")
-    page = ROOT / "results" / "studies" / "2026-11-21-ablations" / "README.md"
-    assert markdown([claim_table(judge(records))]).strip() in page.read_text(encoding="utf-8")
 
 
 def test_committed_reports_can_still_be_read() -> None:

@@ -14,8 +14,9 @@ from reports.analysis.comparisons import NO_TEST, compare, comparison_tables, se
 from reports.analysis.effects import effects
 from reports.analysis.sweep_model import baseline_of, sweep_model
 from reports.analysis.verdict import sentences
+from reports.papers.claim_evidence import ClaimVerdict
+from reports.papers.claim_file import Claim
 from reports.papers.claims import judge as judge_claims
-from reports.study.archive import ReportRecord
 from reports.study.collect import gather
 from reports.study.report_plan import ReportError
 from reports.study.stored_study import stored_study
@@ -122,20 +123,16 @@ def test_other_analyses_use_the_seeds_that_all_cells_have() -> None:
 
 
 def test_claims_use_the_seeds_of_the_first_look() -> None:
-    sweep = stopped_results()
-    record = ReportRecord.from_dict(json.loads(json.dumps(provenance_record(sweep, ["x"]))))
-    assert record.first_seeds == (0, 1, 2)
-    claim = {
-        **{"id": "a", "paper": "SimVTP", "claim": "c", "source": "s", "test": "better"},
-        **{"ablation": "mask_ratio", "cell": BASE, "than": WORSE},
-    }
-    (found,) = judge_claims([record], [claim])
-    assert found.measured.endswith("3 seeds")
-    fixed = ReportRecord.from_dict(
-        provenance_record(sweep_results(plan(seeds=range(3)), value), ["x"])
+    claim = Claim.read(
+        {
+            **{"id": "a", "paper": "SimVTP", "claim": "c", "source": "s", "test": "better"},
+            "cells": [{"ablation": "mask_ratio", "cell": BASE, "than": WORSE}],
+        }
     )
-    (theirs,) = judge_claims([fixed], [claim])
-    assert found.verdict == theirs.verdict == "supported"
+    (found,) = judge_claims([stopped_results()], [claim])
+    assert found.measured.endswith("3 seeds")
+    (theirs,) = judge_claims([sweep_results(plan(seeds=range(3)), value)], [claim])
+    assert found.verdict == theirs.verdict == ClaimVerdict.SUPPORTED
     assert found.measured.partition("difference")[2] == theirs.measured.partition("difference")[2]
 
 
