@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import subprocess
 import sys
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from simvtp.config.experiment_config import Experiment
+from simvtp.config.experiment_config import Experiment, from_dict
 from simvtp.config.overrides import override
 from simvtp.config.recipes import RECIPES, get_recipe
-from simvtp.config.tree import flatten
+from simvtp.config.tree import flatten, to_dict
 from simvtp.config.validation import check
 from simvtp.config.validation.setting_ranges import range_of
 from simvtp.errors import ConfigError
@@ -97,3 +98,19 @@ def test_accepted_values_train_or_end_in_one_sentence(tmp_path: Path, shapes_cac
         )
         assert "Traceback" not in done.stderr, f"{assignment}\n{done.stderr[-2000:]}"
         assert done.returncode in (0, 2), f"{assignment}: {done.returncode}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize(("given", "value"), [("auto", "auto"), ("64", 64), ("0", 0)])
+def test_a_setting_may_be_a_number_or_a_word(given: str, value: object) -> None:
+    changed = override(get_recipe("tiny"), [f"runtime.micro_batch={given}"])
+    check(changed)
+    assert changed.runtime.micro_batch == value and from_dict(to_dict(changed)) == changed
+    text = dataclasses.replace(changed.runtime, micro_batch="64")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="must be of type int"):
+        check(dataclasses.replace(changed, runtime=text))
+
+
+@pytest.mark.parametrize(("given", "fault"), [("-1", "at least 0"), ("many", "number, or auto")])
+def test_another_word_or_number_is_refused(given: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=f"micro_batch={given}: must be .*{fault}"):
+        check(override(get_recipe("tiny"), [f"runtime.micro_batch={given}"]))

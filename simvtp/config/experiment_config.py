@@ -36,6 +36,7 @@ from simvtp.config.train_config import ContrastiveLossConfig, LossConfig, TrainC
 from simvtp.config.tree import added, build, flatten, setting
 from simvtp.errors import ConfigError
 
+Auto = Literal["auto"]
 SeedSource = Literal["init", "order", "masks", "data", "finetune"]
 
 
@@ -116,10 +117,12 @@ class RuntimeConfig:
     workers: int = setting(2, "processes that decode clips; 0 = none")
     threads: int = setting(0, "threads of torch; 0 = torch's own choice")
     accumulate: int = setting(
-        1, "micro-batches per rank and step; 0 = derived from the ranks and micro_batch"
+        0, "micro-batches per rank and step; 0 = derived from the ranks and micro_batch"
     )
-    micro_batch: int = setting(
-        0, "most samples that a rank takes at a time where accumulate=0; 0 = all it has"
+    micro_batch: int | Auto = setting(
+        "auto",
+        "most samples that a rank takes at a time where accumulate=0; 0 = all it has; auto: on a "
+        "GPU as many as it has memory for, as counted",
     )
     compile: bool = setting(False, "torch.compile of the blocks")
     gradient_checkpointing: bool = setting(

@@ -11,6 +11,7 @@ import math
 import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import field
+from types import UnionType
 from typing import Any, Literal, Protocol, TypeGuard, TypeVar
 
 from simvtp.errors import ConfigError
@@ -140,6 +141,8 @@ def read_value(key: str, value: Any, hint: Any) -> Any:
                 f"{key}={value}: must be one of {', '.join(map(str, typing.get_args(hint)))}."
             )
         return value
+    if words_of(hint):
+        return _read_number_or_word(key, value, hint)
     if hint is bool:
         if str(value).lower() not in _BOOLEANS:
             raise ConfigError(f"{key}={value}: must be true or false.")
@@ -152,6 +155,23 @@ def read_value(key: str, value: Any, hint: Any) -> Any:
     if isinstance(read, float) and not math.isfinite(read):
         raise ConfigError(f"{key}={value}: must be a finite number.")
     return read
+
+
+def words_of(hint: Any) -> tuple[str, ...]:
+    """Returns the words that a setting may be in place of a number; none for other settings."""
+    if typing.get_origin(hint) not in (typing.Union, UnionType):
+        return ()
+    return typing.get_args(typing.get_args(hint)[1])
+
+
+def _read_number_or_word(key: str, value: Any, hint: Any) -> Any:
+    words = words_of(hint)
+    if value in words:
+        return value
+    try:
+        return read_value(key, value, typing.get_args(hint)[0])
+    except ConfigError as error:
+        raise ConfigError(f"{str(error).removesuffix('.')}, or {' or '.join(words)}.") from None
 
 
 def build(

@@ -12,7 +12,7 @@ from functools import partial
 from torch import nn
 
 from simvtp.batch import Batch, Masks
-from simvtp.config.experiment_config import Experiment
+from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.finetune_config import INITIAL
 from simvtp.config.train_config import TrainConfig
 from simvtp.config.tree import to_dict
@@ -36,6 +36,7 @@ from simvtp.training.lr_schedule import stage_steps
 from simvtp.training.objectives import Objective, PretrainObjective
 from simvtp.training.parallel.batch_split import BatchSplit, split_batch
 from simvtp.training.parallel.distributed import on_main, together
+from simvtp.training.parallel.micro_batch import fewest_samples
 from simvtp.training.stage import Stage, StageOutcome
 
 
@@ -51,12 +52,8 @@ def pretrain(context: ExperimentContext) -> list[Result]:
     if not (context.directory / "checkpoints" / "pretrain.json").exists():
         _initialise(context, model)
     settings, clips = experiment.pretrain, context.dataset.splits["train"]
-    share = _split_batch(
-        context,
-        "pretrain",
-        settings,
-        experiment.losses.vtc_negatives if "vtc" in experiment.losses.wanted else "",
-    )
+    negatives = experiment.losses.vtc_negatives if "vtc" in experiment.losses.wanted else ""
+    share = _split_batch(context, "pretrain", settings, negatives)
     if "vtm" in experiment.losses.wanted and share.samples < 2:
         raise ConfigError(
             "losses.vtm needs another clip as negative, but a rank takes one sample at a time "
@@ -90,6 +87,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
         PretrainObjective(experiment.losses, experiment.model),
         loader,
         partial(context.draw_masks, total_steps=_total_steps(settings, len(clips))),
+        negatives,
         use_on_the_way(context),
         experiment.evaluate.use_points,
     )
@@ -184,6 +182,7 @@ def _train_task(context: ExperimentContext, name: str, task: Task) -> None:
         task.objective(),
         loader,
         draw,
+        task.negatives,
         score,
         settings.evaluations,
         selection,
@@ -193,13 +192,26 @@ def _train_task(context: ExperimentContext, name: str, task: Task) -> None:
 def _split_batch(
     context: ExperimentContext, name: str, settings: TrainConfig, negatives: str
 ) -> BatchSplit:
-    """Returns how the batches of a training are split over ranks, and logs it."""
+    """Returns how the batches of a training are split over ranks, and logs it.
+
+    On a GPU it may be split further by the loop, which then logs it.
+    """
     runtime = context.experiment.runtime
-    share = split_batch(
-        name, settings.batch_size, context.launch.world, runtime.accumulate, runtime.micro_batch
-    )
-    context.say(share.describe(name, negatives))
+    most = _most_samples(runtime)
+    share = split_batch(name, settings.batch_size, context.launch.world, runtime.accumulate, most)
+    if context.device.type == "cpu" or not _fits_itself(runtime):
+        context.say(share.describe(name, negatives))
     return share
+
+
+def _most_samples(runtime: RuntimeConfig) -> int:
+    """Returns `runtime.micro_batch`; 0, which is all samples, where it is chosen later."""
+    return 0 if runtime.micro_batch == "auto" else runtime.micro_batch
+
+
+def _fits_itself(runtime: RuntimeConfig) -> bool:
+    """Returns whether the loop chooses the micro-batch, on a GPU."""
+    return runtime.micro_batch == "auto" and runtime.accumulate == 0
 
 
 def _train(
@@ -211,6 +223,7 @@ def _train(
     objective: Objective,
     loader: TrainLoader,
     draw: Callable[[Batch, int, int], Masks] | None,
+    negatives: str,
     score: Callable[[nn.Module, int], dict[str, float]] | None = None,
     evaluations: int = 0,
     selection: str = "",
@@ -226,7 +239,8 @@ def _train(
         objective: losses of a batch.
         loader: batches of this rank.
         draw: returns the masks of a micro-batch; None without masks.
-        score: returns metrics on the way, those by which weights are selected among them.
+        negatives: see `BatchSplit.describe`.
+        score: returns metrics on the way, also those by which weights are selected.
         evaluations: how often `score` is called, evenly spread; 0: after every epoch.
         selection: name of the metric that selects the weights; empty: the last ones.
 
@@ -236,7 +250,7 @@ def _train(
     on_main(lambda: context.status.update(stage=name, step=0, total_steps=total))
     on_main(lambda: record_timestamp(context.status, MODEL))
     evaluate_at = _evaluation_steps(total, epoch, evaluations) if score else ()
-    stage = _stage(context, name, settings, total, evaluate_at, selection)
+    stage = _stage(context, name, settings, total, evaluate_at, selection, negatives)
     outcome = train(
         stage,
         model,
@@ -250,6 +264,7 @@ def _train(
         stop=context.stop,
         check_ownership=context.check_ownership,
         on_first_batch=partial(record_timestamp, context.status, FIRST_STEP),
+        say=context.say,
     )
     context.status.spent[name] = outcome.cpu_hours, outcome.gpu_hours
     if outcome.stopped:
@@ -276,6 +291,7 @@ def _stage(
     total: int,
     evaluate_at: tuple[int, ...],
     selection: str,
+    negatives: str,
 ) -> Stage:
     """Returns the description of a training that the loop needs."""
     experiment, runtime = context.experiment, context.experiment.runtime
@@ -292,7 +308,10 @@ def _stage(
         checkpoint_every=runtime.checkpoint_every,
         keep=runtime.keep_checkpoints,
         accumulate=runtime.accumulate,
-        micro_batch=runtime.micro_batch,
+        micro_batch=_most_samples(runtime),
+        fit=_fits_itself(runtime),
+        negatives=negatives,
+        fewest=fewest_samples(experiment.losses.wanted if name == "pretrain" else ()),
         compile=runtime.compile,
         gradient_checkpointing=runtime.gradient_checkpointing,
         merge_passes=runtime.merge_passes,

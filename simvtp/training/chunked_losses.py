@@ -12,7 +12,9 @@ passes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -22,6 +24,17 @@ from torch.autograd.function import once_differentiable
 from simvtp.training.losses import IGNORED, as_full, normalise_tubes, tokens_per_rank, unit_pixels
 
 CACHED, BOUNDED = 2**17, 2**28  # values in a chunk: 512 KiB of float32 on a CPU, 1 GiB elsewhere
+_LARGE: ContextVar[bool] = ContextVar("large", default=False)
+
+
+@contextlib.contextmanager
+def large_chunks() -> Iterator[None]:
+    """Takes the chunks of a GPU on a CPU as well, where the memory of a GPU is counted."""
+    token = _LARGE.set(True)
+    try:
+        yield
+    finally:
+        _LARGE.reset(token)
 
 
 def chunked_pixel_loss(prediction: Tensor, pixels: Tensor, normalised: bool) -> Tensor:
@@ -53,7 +66,8 @@ def _chunks(table: Tensor) -> Iterator[slice]:
     A chunk has at least one row.
     """
     rows, columns = table.shape
-    step = max(1, (CACHED if table.device.type == "cpu" else BOUNDED) // max(1, columns))
+    cached = table.device.type == "cpu" and not _LARGE.get()
+    step = max(1, (CACHED if cached else BOUNDED) // max(1, columns))
     return (slice(first, first + step) for first in range(0, rows, step))
 
 

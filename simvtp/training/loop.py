@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from simvtp.batch import Batch
-from simvtp.errors import DataError
+from simvtp.errors import DataError, DeviceMemoryExhausted
 from simvtp.runs.atomic_files import read_json
 from simvtp.runs.journal import Journal
 from simvtp.training.checkpointing.checkpoint import always_owned, sha256_of
@@ -50,6 +50,7 @@ def train(
     stop: StopFlag | None = None,
     check_ownership: Callable[[], None] = always_owned,
     on_first_batch: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = _LOG.info,
 ) -> StageOutcome:
     """Trains `model` to its final weights, from the newest readable checkpoint on.
 
@@ -67,14 +68,14 @@ def train(
         measure: the loader's counters, added to each log line.
         stop: read between steps; once set (on any rank), the state is saved and training stops.
         check_ownership: called on rank 0 before a file takes its name; raises if it lost the run.
-        on_first_batch: called on each rank when its first batch has arrived.
+        on_first_batch, say: called on each rank when its first batch has arrived; logs a line.
 
     Raises:
         TrainingDiverged: a loss or gradient became NaN or infinite, at most `log_every` steps ago;
             the last checkpoint stays.
         CheckpointError: the checkpoint belongs to another configuration, or cannot be read.
         ConfigError: the batch cannot be split over that many ranks.
-        DeviceMemoryExhausted: a step does not fit into the memory of the GPU.
+        DeviceMemoryExhausted: a step does not fit into the GPU, as counted or in fact.
         UserError: the disk is full. An error of rank 0 is raised on all ranks.
     """
     finished = distributed.on_main(lambda: _finished(stage))
@@ -87,7 +88,7 @@ def train(
     done = run.progress.done
     source = batches(done) if done < stage.total_steps else iter(())
     try:
-        completed = _run_steps(run, source, evaluate, stop, on_first_batch)
+        completed = _run_steps(run, source, evaluate, stop, on_first_batch, say)
     except BaseException:
         run.checkpointer.writer.drain()
         raise
@@ -103,6 +104,7 @@ def _run_steps(
     evaluate: Evaluate | None,
     stop: StopFlag | None,
     on_first_batch: Callable[[], None],
+    say: Callable[[str], None],
 ) -> bool:
     """Runs steps, evaluations and saves; returns False if it was asked to stop before the end."""
     stage, progress, vote = run.stage, run.progress, distributed.Vote()
@@ -116,16 +118,10 @@ def _run_steps(
             if not started:
                 started = True
                 on_first_batch()
-            try:
-                run.step(batch)
-            except torch.OutOfMemoryError as error:
-                raise memory_exhausted(
-                    stage.name,
-                    progress.done + 1,
-                    run.split,
-                    run.device,
-                    stage.gradient_checkpointing,
-                ) from error
+                run.speed.pause()
+                run.fit(batch, say)
+                run.speed.resume()
+            _step(run, batch, say)
             progress.unscored = evaluate is not None and progress.done in stage.evaluate_at
             # A failed write counts as a wish to stop: all ranks then come to `save`, which raises
             # its error.
@@ -142,6 +138,27 @@ def _run_steps(
             return False
     vote.collect()
     return True
+
+
+def _step(run: StageRun, batch: Batch, say: Callable[[str], None]) -> None:
+    """Makes one step, with smaller micro-batches after a first one that ran out of memory."""
+    failure: DeviceMemoryExhausted | None = None
+    try:
+        run.step(batch)
+    except torch.OutOfMemoryError:
+        failure = memory_exhausted(
+            run.stage.name,
+            run.progress.done + 1,
+            run.split,
+            run.device,
+            run.stage.gradient_checkpointing,
+        )
+    if failure is None:
+        return
+    # here the error is gone, and with it the tensors of the step that its traceback holds
+    if not run.halve(say):
+        raise failure
+    _step(run, batch, say)
 
 
 def _next_batch(source: Iterator[Batch], speed: Speed, stage: Stage, done: int) -> Batch:

@@ -36,6 +36,10 @@ class Window:
         self.sample_ids: list[tuple[tuple[str, ...], ...]] = []
         self._unread = 0  # steps whose flags were not read yet
 
+    def divide(self, parts: int) -> None:
+        """Takes another number of micro-batches from now on. The flags must have been read."""
+        self.finite = self.finite.new_ones(self.finite.shape[0], parts + 1)
+
     def add_part(self, part: int, report: dict[str, Tensor], parts: int) -> None:
         """Adds the report of one micro-batch of the current step; the flag is of `loss/total`."""
         names = tuple(report)

@@ -42,6 +42,9 @@ class Stage:
         accumulate: micro-batches per rank and step; 0 derives them from `micro_batch`.
         micro_batch: most samples that a rank takes at a time where `accumulate` is 0; 0 for all of
             its samples.
+        fit: where a GPU has not the memory for that, as counted, as many as it has memory for.
+        fewest: samples that a micro-batch needs.
+        negatives: of the contrastive loss, see `BatchSplit.describe`.
         compile: compile the blocks of the model by torch.compile.
         gradient_checkpointing: keep only the input of each block for the backward pass.
         merge_passes: run the encoder passes of a step in one call.
@@ -65,6 +68,9 @@ class Stage:
     keep: int = 2
     accumulate: int = 1
     micro_batch: int = 0
+    fit: bool = False
+    fewest: int = 1
+    negatives: str = ""
     compile: bool = False
     gradient_checkpointing: bool = False
     merge_passes: bool = False

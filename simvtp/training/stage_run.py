@@ -24,7 +24,7 @@ from simvtp.training.meters import CostMeter, Machine, Speed, Window
 from simvtp.training.objectives import Objective
 from simvtp.training.optim import build_optimizer, clip_gradients, set_rate
 from simvtp.training.parallel import distributed
-from simvtp.training.parallel.batch_split import split_batch
+from simvtp.training.parallel.micro_batch import BatchDivision
 from simvtp.training.parallel.parallel_model import ParallelModel, compile_blocks
 from simvtp.training.stage import Draw, Evaluate, Measure, OnLog, Stage, StageOutcome, step_seed
 from simvtp.training.step_flops import count_step, shapes_of, speed_of, weightless
@@ -58,10 +58,9 @@ class StageRun:
         self.journal, self.on_log, self.measure = journal, on_log, measure
         self.check_ownership = check_ownership
         self.rank = distributed.rank()
-        self.split = split_batch(
-            stage.name, config.batch_size, distributed.world(), stage.accumulate, stage.micro_batch
-        )
         self.device = distributed.choose_device(stage.device)
+        self.division = BatchDivision(stage, self.device)  # before the model is on the device
+        self.split = self.division.split
         self.parallel = ParallelModel(model, config, self.device, stage.shard)
         self.options = ForwardOptions(
             merge_passes=stage.merge_passes,
@@ -93,11 +92,36 @@ class StageRun:
             check_ownership,
         )
         self._grad_norm: Tensor | None = None
+        self._repeatable = False  # the last step failed before it had changed anything
 
     @property
     def unfinished(self) -> bool:
         """True while steps or an evaluation are still to come."""
         return self.progress.done < self.stage.total_steps or self.progress.unscored
+
+    def fit(self, batch: Batch, say: Callable[[str], None]) -> None:
+        """Divides the batch by the counted memory of a step, see `BatchDivision.fit`."""
+        if self._to_count is not None:
+            counting = self._to_count, self.objective, self.draw, batch, self.options
+            self._divide(self.division.fit(*counting, self.parallel.sharded, say))
+
+    def halve(self, say: Callable[[str], None]) -> bool:
+        """Divides the batch further, see `BatchDivision.halve`, if the last step can be repeated.
+
+        Returns:
+            False if it cannot be done.
+        """
+        finer = self._repeatable and self.division.halve(self.device, self.progress.done + 1, say)
+        if finer:
+            self.check_finite()
+            self._divide(True)
+        return finer
+
+    def _divide(self, changed: bool) -> None:
+        if changed:
+            self.split = self.division.split
+            self.window.divide(self.split.accumulate)
+            self._example = None
 
     # ---- one step --------------------------------------------------------------------------------
 
@@ -105,8 +129,27 @@ class StageRun:
         """Makes one update.
 
         Nothing here waits for the device, and all shapes are those of the step before.
+
+        Raises:
+            torch.OutOfMemoryError: the step did not fit; until its update, nothing has changed.
         """
-        step, count = self.progress.done, self.split.accumulate
+        step, sums = self.progress.done, self.window.sums
+        try:
+            parts = self._passes(batch, step)
+        except torch.OutOfMemoryError:
+            self.window.sums = sums
+            self.optimizer.zero_grad(set_to_none=True)
+            self._repeatable = True
+            raise
+        self._repeatable = False
+        self._update(step)
+        self.window.end_step(tuple(part.sample_ids for part in parts), self._gradient_finite())
+        self.progress.done += 1
+        self.speed.steps += 1
+
+    def _passes(self, batch: Batch, step: int) -> list[Batch]:
+        """Runs forward and backward passes of all micro-batches, and returns these."""
+        count = self.split.accumulate
         parts, masks = self._micro_batches(batch, step)
         if self._example is None:
             packed = packs_text(self.parallel.model, self.options)
@@ -126,10 +169,7 @@ class StageRun:
                 total = torch.stack(list(losses.values())).sum()
                 self.scaler.scale(total / count).backward()
             self.window.add_part(i, {"loss/total": total.detach(), **report}, count)
-        self._update(step)
-        self.window.end_step(tuple(part.sample_ids for part in parts), self._gradient_finite())
-        self.progress.done += 1
-        self.speed.steps += 1
+        return parts
 
     def _first_sample(self, part: int) -> int:
         """Returns the index in the global batch of the first sample of micro-batch `part`."""

@@ -303,6 +303,7 @@ def fake_gpu(watch: DeviceWatch) -> Iterator[Counter[str]]:
         "torch._C._current_graph_task_id": lambda: 1,
         f"{weights}._initial_values": lambda module, name, shape, generator: torch.empty(shape),
         "simvtp.training.parallel.distributed.choose_device": lambda *args, **options: DEVICE,
+        "simvtp.training.parallel.micro_batch.free_memory": lambda device: None,
         "simvtp.training.parallel.parallel_model.copy": mock.Mock(deepcopy=copied),
         "simvtp.training.stage_run.weightless": lambda model: None,
         "simvtp.training.stage_run.shapes_of": lambda *args, **options: None,

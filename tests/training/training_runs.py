@@ -137,7 +137,7 @@ def pretrain(
     journal = Journal(directory / "journal.jsonl")
     options = {
         key: changes.pop(key)
-        for key in ("evaluate", "on_log", "stop", "check_ownership")
+        for key in ("evaluate", "on_log", "stop", "check_ownership", "say")
         if key in changes
     }
     masks = changes.pop("draw", draw)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import typing
-from typing import Any, Literal
+from typing import Literal
 
 from simvtp.config.data_config import OWN_DATASETS, split_ratios
 from simvtp.config.experiment_config import Experiment
@@ -32,7 +32,14 @@ from simvtp.config.model_config import (
     SimVTPConfig,
 )
 from simvtp.config.train_config import TrainConfig
-from simvtp.config.tree import flatten, read_value, setting_types
+from simvtp.config.tree import flatten, read_value, setting_types, words_of
+from simvtp.config.validation.requirements import (
+    require,
+    require_all,
+    require_divisible,
+    require_ratios,
+)
+from simvtp.config.validation.runtime_checks import check_runtime
 from simvtp.config.validation.setting_ranges import check_ranges
 from simvtp.errors import ConfigError
 
@@ -48,10 +55,8 @@ def check(experiment: Experiment) -> None:
         ConfigError: one clear sentence about the first setting that is wrong.
     """
     _check_types(experiment)
-    _require(0 <= experiment.seed <= LARGEST_SEED, "seed", experiment.seed, "from 0 to 2^63 - 1")
-    _require_all(
-        experiment.seeds, "seeds", ("init", "order", "masks", "data", "finetune"), least=-1
-    )
+    require(0 <= experiment.seed <= LARGEST_SEED, "seed", experiment.seed, "from 0 to 2^63 - 1")
+    require_all(experiment.seeds, "seeds", ("init", "order", "masks", "data", "finetune"), least=-1)
     _check_model(experiment.model)
     _check_method(experiment)
     _check_masks(experiment)
@@ -62,7 +67,7 @@ def check(experiment: Experiment) -> None:
     _check_task(experiment)
     _check_evaluation(experiment)
     _check_losses(experiment)
-    _check_runtime(experiment)
+    check_runtime(experiment)
     check_ranges(experiment)
 
 
@@ -73,6 +78,10 @@ def _check_types(experiment: Experiment) -> None:
         if typing.get_origin(hint) is Literal:
             read_value(key, value, hint)
             continue
+        if words := words_of(hint):
+            if value in words:
+                continue
+            hint = typing.get_args(hint)[0]
         allowed = (int, float) if hint is float else (hint,)
         if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
             raise ConfigError(f"{key}={value!r}: must be of type {hint.__name__}.")
@@ -80,44 +89,16 @@ def _check_types(experiment: Experiment) -> None:
             raise ConfigError(f"{key}={value}: must be a finite number.")
 
 
-def _require(holds: bool, key: str, value: Any, what: str) -> None:
-    if not holds:
-        raise ConfigError(f"{key}={value}: must be {what}.")
-
-
-def _require_all(group: Any, prefix: str, names: tuple[str, ...], least: int = 0) -> None:
-    """Requires that each of the named settings is at least `least`."""
-    for name in names:
-        value = getattr(group, name)
-        _require(value >= least, f"{prefix}.{name}", value, f"at least {least}")
-
-
-def _require_ratios(group: Any, prefix: str, names: tuple[str, ...], *, one: bool = False) -> None:
-    """Requires that each of the named settings is in [0, 1), or in [0, 1] with `one`."""
-    for name in names:
-        value = getattr(group, name)
-        inside = 0 <= value < 1 or (one and value == 1)
-        _require(inside, f"{prefix}.{name}", value, "in [0, 1]" if one else "in [0, 1)")
-
-
-def _require_divisible(group: Any, prefix: str, whole: str, part: str, advice: str) -> None:
-    total, unit = getattr(group, whole), getattr(group, part)
-    if total % unit:
-        raise ConfigError(
-            f"{prefix}.{whole}={total} is not divisible by {prefix}.{part}={unit}{advice}."
-        )
-
-
 # ---- models and masks ----------------------------------------------------------------------------
 
 
 def _check_model(m: ModelConfig) -> None:
-    _require_all(m, "model", _SIZES, least=1)
-    _require_divisible(m, "model", "image_size", "patch_size", ": change one of them")
-    _require_divisible(m, "model", "dim", "heads", "")
-    _require_ratios(m, "model", ("text_dropout", "drop_path"))
-    _require(m.mlp_ratio > 0, "model.mlp_ratio", m.mlp_ratio, "above 0")
-    _require(
+    require_all(m, "model", _SIZES, least=1)
+    require_divisible(m, "model", "image_size", "patch_size", ": change one of them")
+    require_divisible(m, "model", "dim", "heads", "")
+    require_ratios(m, "model", ("text_dropout", "drop_path"))
+    require(m.mlp_ratio > 0, "model.mlp_ratio", m.mlp_ratio, "above 0")
+    require(
         3 <= m.text_length <= m.max_text_positions,
         "model.text_length",
         m.text_length,
@@ -148,25 +129,25 @@ def _check_method(experiment: Experiment) -> None:
 
 def _check_simvtp(m: SimVTPConfig) -> None:
     sizes = ("tubelet_size", "decoder_dim", "decoder_depth", "decoder_heads")
-    _require_all(m, "model", sizes, least=1)
-    _require_divisible(m, "model", "frames", "tubelet_size", ": change one of them")
-    _require_divisible(m, "model", "decoder_dim", "decoder_heads", "")
-    _require_divisible(m, "model", "text_decoder_dim", "decoder_heads", "")
-    _require_all(m, "model", ("text_decoder_depth", "text_decoder_dim"))
+    require_all(m, "model", sizes, least=1)
+    require_divisible(m, "model", "frames", "tubelet_size", ": change one of them")
+    require_divisible(m, "model", "decoder_dim", "decoder_heads", "")
+    require_divisible(m, "model", "text_decoder_dim", "decoder_heads", "")
+    require_all(m, "model", ("text_decoder_depth", "text_decoder_dim"))
     if m.text_decoder_dim and not m.text_decoder_depth:
         raise ConfigError(
             f"model.text_decoder_dim={m.text_decoder_dim} is the width of a text decoder's blocks, "
             "but model.text_decoder_depth=0 has none: set both or neither."
         )
     keep, merge, fusion = m.decoder_keep_ratio, m.token_merge_ratio, m.fusion_blocks
-    _require(0 < keep <= 1, "model.decoder_keep_ratio", keep, "in (0, 1]")
-    _require(
+    require(0 < keep <= 1, "model.decoder_keep_ratio", keep, "in (0, 1]")
+    require(
         0 <= merge <= 0.5,
         "model.token_merge_ratio",
         merge,
         "in [0, 0.5]: a tube is merged into one that stays",
     )
-    _require(0 <= fusion <= m.depth, "model.fusion_blocks", fusion, "from 0 (all) to model.depth")
+    require(0 <= fusion <= m.depth, "model.fusion_blocks", fusion, "from 0 (all) to model.depth")
     if m.encoders == "one" and fusion:
         raise ConfigError(
             f"model.fusion_blocks={fusion} is for model.encoders=two: one encoder always sees the "
@@ -204,17 +185,17 @@ def check_mac(experiment: Experiment, model: MACConfig) -> None:
     Raises:
         ConfigError: they contradict each other.
     """
-    _require_all(model, "model", ("text_depth", "projection"), least=1)
-    _require_all(model, "model", ("text_dim", "text_heads", "text_mlp_ratio"))
-    _require_ratios(model, "model", ("text_block_dropout",))
+    require_all(model, "model", ("text_depth", "projection"), least=1)
+    require_all(model, "model", ("text_dim", "text_heads", "text_mlp_ratio"))
+    require_ratios(model, "model", ("text_block_dropout",))
     width, heads = model.text_width, model.text_head_count
     whole = f"a multiple of the {heads} heads of the text tower"
-    _require(width % heads == 0, "model.text_dim", width, whole)
+    require(width % heads == 0, "model.text_dim", width, whole)
     masks = experiment.masks
     if not isinstance(masks, MACMaskConfig):
         raise ConfigError("model.method=mac needs masks of its own: choose the method by its name.")
     for frames, _ in frame_curriculum(masks.frame_schedule):
-        _require(
+        require(
             frames <= model.frames,
             "masks.frame_schedule",
             masks.frame_schedule,
@@ -230,15 +211,15 @@ def check_mac(experiment: Experiment, model: MACConfig) -> None:
 
 def _check_masks(experiment: Experiment) -> None:
     masks = experiment.masks
-    _require_ratios(masks, "masks", ("video_ratio", "text_ratio"))
-    _require_all(masks, "masks", ("text_span",), least=1)
+    require_ratios(masks, "masks", ("video_ratio", "text_ratio"))
+    require_all(masks, "masks", ("text_span",), least=1)
     if masks.text_kind in WEIGHTED_KINDS and masks.text_rule != "exact":
         raise ConfigError(
             f"masks.text_kind={masks.text_kind} draws the exact number of pieces, one after "
             f"another: masks.text_rule={masks.text_rule} must be exact."
         )
     asked = masks.text_predicted
-    _require(0 < asked <= 1, "masks.text_predicted", asked, "in (0, 1]")
+    require(0 < asked <= 1, "masks.text_predicted", asked, "in (0, 1]")
     if isinstance(masks, MACMaskConfig) and (asked != 1 or masks.text_corruption != "mask"):
         raise ConfigError(
             "masks.text_predicted and masks.text_corruption are for the words that MLM predicts, "
@@ -253,14 +234,14 @@ def _check_masks(experiment: Experiment) -> None:
 def _check_losses(experiment: Experiment) -> None:
     losses = experiment.losses
     names = [f"losses.{name}" for name in losses.weights]
-    _require_all(losses, "losses", tuple(losses.weights))
+    require_all(losses, "losses", tuple(losses.weights))
     if not losses.wanted:
         them = f"all of {', '.join(names[:-1])} and {names[-1]} are" if names[1:] else f"{names[0]}"
         raise ConfigError(
             f"{them} {'0' if names[1:] else 'is 0'}: nothing would be learnt; set one above 0."
         )
     check_target(experiment)
-    _require(losses.temperature > 0, "losses.temperature", losses.temperature, "above 0")
+    require(losses.temperature > 0, "losses.temperature", losses.temperature, "above 0")
     micro = experiment.pretrain.batch_size // max(1, experiment.runtime.accumulate)
     if "vtm" in losses.wanted and micro < 2:
         raise ConfigError(
@@ -270,40 +251,13 @@ def _check_losses(experiment: Experiment) -> None:
 
 
 def _check_stage(name: str, stage: TrainConfig) -> None:
-    _require_all(stage, name, ("batch_size",), least=1)
-    _require_all(stage, name, ("max_steps", "weight_decay", "clip_norm", "base_min_lr"))
+    require_all(stage, name, ("batch_size",), least=1)
+    require_all(stage, name, ("max_steps", "weight_decay", "clip_norm", "base_min_lr"))
     above_0 = f"above 0 (or set {name}.max_steps)"
-    _require(stage.epochs > 0 or stage.max_steps > 0, f"{name}.epochs", stage.epochs, above_0)
+    require(stage.epochs > 0 or stage.max_steps > 0, f"{name}.epochs", stage.epochs, above_0)
     for key in ("base_lr", "eps", "layer_decay"):
-        _require(getattr(stage, key) > 0, f"{name}.{key}", getattr(stage, key), "above 0")
-    _require_ratios(stage, name, ("warmup_ratio", "beta1", "beta2", "ema_decay"))
-
-
-def _check_runtime(experiment: Experiment) -> None:
-    runtime = experiment.runtime
-    _require_all(runtime, "runtime", ("log_every", "checkpoint_every", "keep_checkpoints"), least=1)
-    _require_all(runtime, "runtime", ("workers", "accumulate", "micro_batch", "examples"))
-    stages = {"pretrain": experiment.pretrain, "finetune.train": experiment.finetune.train}
-    for name, stage in stages.items():
-        if runtime.accumulate and stage.batch_size % runtime.accumulate:
-            raise ConfigError(
-                f"{name}.batch_size={stage.batch_size} is not divisible by "
-                f"runtime.accumulate={runtime.accumulate}; runtime.accumulate=0 derives it."
-            )
-        if runtime.shard == "full" and stage.precision == "fp16":
-            raise ConfigError(
-                f"{name}.precision=fp16 does not go with runtime.shard=full (its loss scale sees "
-                "one shard): set it to bf16."
-            )
-    if runtime.shard == "full" and runtime.compile:
-        raise ConfigError(
-            "runtime.compile=true does not go with runtime.shard=full: switch one of them off."
-        )
-    if runtime.pack_text == "on" and runtime.compile:
-        raise ConfigError(
-            "runtime.pack_text=on gives each step another shape, for which runtime.compile=true "
-            "would compile again: switch one of them off."
-        )
+        require(getattr(stage, key) > 0, f"{name}.{key}", getattr(stage, key), "above 0")
+    require_ratios(stage, name, ("warmup_ratio", "beta1", "beta2", "ema_decay"))
 
 
 # ---- data, fine-tuning, evaluation ---------------------------------------------------------------
@@ -318,30 +272,30 @@ def _check_data(experiment: Experiment) -> None:
                 f"data.{key}={getattr(data, key)} is for benchmarks, but data.dataset="
                 f"{data.dataset}: name the benchmark."
             )
-    _require(0 < data.fraction <= 1, "data.fraction", data.fraction, "in (0, 1]")
-    _require_all(data, "data", ("stride",), least=1)
-    _require(1 <= data.repeat <= 16, "data.repeat", data.repeat, "from 1 to 16")
-    _require(0 < data.crop_area <= 1, "data.crop_area", data.crop_area, "in (0, 1]")
-    _require_ratios(data, "data", ("flip", "max_corrupt_ratio"), one=True)
-    _require_ratios(data.shapes, "data.shapes", ("difficulty",), one=True)
+    require(0 < data.fraction <= 1, "data.fraction", data.fraction, "in (0, 1]")
+    require_all(data, "data", ("stride",), least=1)
+    require(1 <= data.repeat <= 16, "data.repeat", data.repeat, "from 1 to 16")
+    require(0 < data.crop_area <= 1, "data.crop_area", data.crop_area, "in (0, 1]")
+    require_ratios(data, "data", ("flip", "max_corrupt_ratio"), one=True)
+    require_ratios(data.shapes, "data.shapes", ("difficulty",), one=True)
     sizes = ("train", "val", "test", "image_size", "frames")
-    _require_all(data.shapes, "data.shapes", sizes, least=1)
+    require_all(data.shapes, "data.shapes", sizes, least=1)
 
 
 def _check_finetuning(tuning: FinetuneConfig) -> None:
-    _require_all(tuning, "finetune", ("evaluations",))
-    _require_ratios(tuning, "finetune", ("drop_path",))
-    _require_ratios(tuning, "finetune", ("flip", "random_erasing"), one=True)
-    _require_all(tuning, "finetune", ("rand_augment", "rand_spread"))
+    require_all(tuning, "finetune", ("evaluations",))
+    require_ratios(tuning, "finetune", ("drop_path",))
+    require_ratios(tuning, "finetune", ("flip", "random_erasing"), one=True)
+    require_all(tuning, "finetune", ("rand_augment", "rand_spread"))
     area, magnitude = tuning.crop_area, tuning.rand_magnitude
-    _require(0 < area <= 1, "finetune.crop_area", area, "in (0, 1]")
-    _require(0 <= magnitude <= 10, "finetune.rand_magnitude", magnitude, "in [0, 10]")
+    require(0 < area <= 1, "finetune.crop_area", area, "in (0, 1]")
+    require(0 <= magnitude <= 10, "finetune.rand_magnitude", magnitude, "in [0, 10]")
 
 
 def _check_task(experiment: Experiment) -> None:
     task, prefix = experiment.finetune.task, "finetune.task"
     if isinstance(task, PairTask):
-        _require_ratios(task, prefix, ("drop_tubes",))
+        require_ratios(task, prefix, ("drop_tubes",))
         if task.blind and task.baseline:
             raise ConfigError(
                 "finetune.task.baseline=true trains a blind model as well, but "
@@ -349,13 +303,13 @@ def _check_task(experiment: Experiment) -> None:
             )
     match task:
         case RankingTask():
-            _require(task.temperature > 0, f"{prefix}.temperature", task.temperature, "above 0")
+            require(task.temperature > 0, f"{prefix}.temperature", task.temperature, "above 0")
         case QATask():
-            _require_all(task, prefix, ("answers",))
+            require_all(task, prefix, ("answers",))
         case ChoiceTask():
-            _require_all(task, prefix, ("candidates",), least=2)
+            require_all(task, prefix, ("candidates",), least=2)
         case ActionTask():
-            _require_ratios(task, prefix, ("mixup",), one=True)
+            require_ratios(task, prefix, ("mixup",), one=True)
         case GroundingTask():
             _check_grounding(task, experiment.model)
 
@@ -363,19 +317,19 @@ def _check_task(experiment: Experiment) -> None:
 def _check_grounding(task: GroundingTask, model: ModelConfig) -> None:
     segments, frames = task.segments, task.segment_frames
     limits = f"from 2 to {MOST_SEGMENTS}"
-    _require(2 <= segments <= MOST_SEGMENTS, "finetune.task.segments", segments, limits)
+    require(2 <= segments <= MOST_SEGMENTS, "finetune.task.segments", segments, limits)
     whole = frames >= 1 and frames % model.tubelet_size == 0
     multiple = f"a multiple of model.tubelet_size={model.tubelet_size}"
-    _require(whole, "finetune.task.segment_frames", frames, multiple)
+    require(whole, "finetune.task.segment_frames", frames, multiple)
 
 
 def _check_evaluation(experiment: Experiment) -> None:
     evaluate, tuning = experiment.evaluate, experiment.finetune
-    _require_all(evaluate, "evaluate", ("segments", "crops", "batch_size"), least=1)
-    _require_all(evaluate, "evaluate", ("rerank", "use_points"))
-    _require_all(evaluate, "evaluate", ("use_clips",), least=2)
+    require_all(evaluate, "evaluate", ("segments", "crops", "batch_size"), least=1)
+    require_all(evaluate, "evaluate", ("rerank", "use_points"))
+    require_all(evaluate, "evaluate", ("use_clips",), least=2)
     points, possible = evaluate.use_points, evaluate.modality_use or not evaluate.use_points
-    _require(possible, "evaluate.use_points", points, "0 without evaluate.modality_use=true")
+    require(possible, "evaluate.use_points", points, "0 without evaluate.modality_use=true")
     if evaluate.rerank and "vtm" not in experiment.losses.wanted:
         raise ConfigError(
             f"evaluate.rerank={evaluate.rerank} needs the matching head, but losses.vtm=0: set it "

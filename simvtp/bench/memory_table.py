@@ -1,0 +1,174 @@
+"""`bench memory`: the memory of a pre-training step of each recipe, counted without a GPU.
+
+The table says how many samples a GPU takes at a time, for some numbers of GPUs and sizes of their
+memory, and what a recipe needs that does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from simvtp.batch import Batch, Masks
+from simvtp.bench.step.sizes import MASK_ID, random_batch
+from simvtp.config.experiment_config import Experiment
+from simvtp.config.model_config import MACConfig, ModelConfig, SimVTPConfig
+from simvtp.config.recipes import get_recipe
+from simvtp.config.tree import narrow
+from simvtp.methods import method_of
+from simvtp.models.common.forward_options import ForwardOptions
+from simvtp.models.flops.meta_init import on_meta_device
+from simvtp.models.mac.mac_model import MAC
+from simvtp.models.simvtp.simvtp_model import SimVTP
+from simvtp.training.objectives import PretrainObjective
+from simvtp.training.parallel.micro_batch import (
+    CONTEXT,
+    GIB,
+    REMAINDERS,
+    fewest_samples,
+    fitting_samples,
+    usable,
+)
+from simvtp.training.parallel.step_memory import StepMemory, count_memory
+
+MIB = 2**20
+RECIPES = ("base", "released", "large", "huge", "mac", "mac_unmasked", "frozen")
+GPUS = (1, 2, 4, 8)
+# name of a card's memory in GB -> GiB that torch sees, the least of the cards of that name
+CARDS = {24: 22.0, 40: 39.3, 80: 79.1, 141: 139.0}
+
+
+@dataclass(frozen=True)
+class RecipeMemory:
+    """Counted memory of a recipe's pre-training step.
+
+    Attributes:
+        recipe: its name.
+        batch: samples of the global batch.
+        fewest: samples of a micro-batch at least.
+        plain: as the recipe is.
+        checkpointed: with gradient checkpointing.
+    """
+
+    recipe: str
+    batch: int
+    fewest: int
+    plain: StepMemory
+    checkpointed: StepMemory
+
+
+def count_recipe(name: str, config: ModelConfig | None = None) -> RecipeMemory:
+    """Returns the counted memory of a recipe, or of it with another model of the same method."""
+    experiment = get_recipe(name)
+    if config is not None:
+        experiment = replace(experiment, model=config)
+    plain, checkpointed = (
+        count_pretraining(experiment, ForwardOptions(gradient_checkpointing=on))
+        for on in (False, True)
+    )
+    fewest = fewest_samples(experiment.losses.wanted)
+    return RecipeMemory(name, experiment.pretrain.batch_size, fewest, plain, checkpointed)
+
+
+def count_pretraining(experiment: Experiment, options: ForwardOptions) -> StepMemory:
+    """Returns the counted memory of a pre-training step."""
+    config = experiment.model
+
+    def draw(batch: Batch, step: int, first: int) -> Masks:
+        return method_of(config).draw(
+            batch,
+            config,
+            experiment.masks,
+            mask_id=MASK_ID,
+            seed=0,
+            step=step,
+            first_sample=first,
+        )
+
+    return count_memory(
+        shape_of(config, experiment.losses.wanted),
+        PretrainObjective(experiment.losses, config),
+        draw,
+        random_batch(config, 1),
+        experiment.pretrain,
+        options,
+    )
+
+
+def shape_of(config: ModelConfig, wanted: tuple[str, ...]) -> nn.Module:
+    """Returns the model without values."""
+    with on_meta_device():
+        if isinstance(config, MACConfig):
+            return MAC(config)
+        return SimVTP(narrow(config, SimVTPConfig), wanted)
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+def memory_page(counted: Sequence[RecipeMemory]) -> str:
+    """Returns the page with the table of all recipes, numbers of GPUs and sizes of memory."""
+    cards = ", ".join(f"{name} GB: {size:g}" for name, size in CARDS.items())
+    lines = [
+        "# Memory of a pre-training step, counted",
+        "",
+        "Counted without a GPU, by `python -m simvtp bench memory`; nothing here was measured on "
+        "one. AdamW, one process a GPU, without `torch.compile`.",
+        "",
+        f"GiB that torch has of a card: {cards}. Of these a step may fill "
+        f"{100 * (1 - REMAINDERS):.0f} % less {CONTEXT / GIB:g} GiB.",
+        "",
+        *_count_lines(counted),
+        "",
+        "## Samples at a time",
+        "",
+        "The most samples of a micro-batch that fit, with the counted GiB. In brackets, if they "
+        "are fewer than the GPU's part of the batch: how many micro-batches a step has. "
+        "`checkpointing`: `runtime.gradient_checkpointing=true`. `shard`: also "
+        "`runtime.shard=full`. —: does not fit.",
+        "",
+        f"| recipe | batch | GPUs | {' | '.join(f'{name} GB' for name in CARDS)} |",
+        f"|{' --- |' * 3}{' --- |' * len(CARDS)}",
+    ]
+    for memory in counted:
+        for gpus in GPUS:
+            cells = " | ".join(_cell(memory, gpus, size * GIB) for size in CARDS.values())
+            lines.append(f"| {memory.recipe} | {memory.batch} | {gpus} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _count_lines(counted: Sequence[RecipeMemory]) -> Iterator[str]:
+    """Yields a table of what was counted."""
+    yield (
+        "| recipe | weights, gradients, AdamW (GiB) | MiB a sample | with checkpointing | "
+        "fixed (MiB) |"
+    )
+    yield "| --- | --- | --- | --- | --- |"
+    for memory in counted:
+        plain, states = memory.plain, memory.plain.peak(0, 0) - memory.plain.small.fixed
+        samples = [one.small.sample / MIB for one in (plain, memory.checkpointed)]
+        cells = [
+            memory.recipe,
+            f"{states / GIB:.2f}",
+            *(f"{sample:.0f}" for sample in samples),
+            f"{plain.small.fixed / MIB:.0f}",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _cell(memory: RecipeMemory, gpus: int, size: float) -> str:
+    """Returns what fits into GPUs of `size` bytes: as the recipe is, or with what it needs."""
+    mine, room = memory.batch // gpus, usable(size)
+    for how, counted, shards in (
+        ("", memory.plain, 1),
+        (", checkpointing", memory.checkpointed, 1),
+        (", checkpointing, shard", memory.checkpointed, gpus),
+    ):
+        samples = fitting_samples(counted, room, mine, memory.fewest, shards)
+        if samples is not None:
+            parts = "" if samples == mine else f" ({mine // samples})"
+            need = counted.peak(samples, mine, shards) / GIB
+            return f"{samples}{parts}, {need:.0f}{how}"
+    return "—"
