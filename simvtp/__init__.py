@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from simvtp.config.overrides import override
     from simvtp.config.recipes import get_recipe
     from simvtp.errors import UserError
+    from simvtp.library.export.export_model import push_to_hub
+    from simvtp.library.export.export_run import export
     from simvtp.library.open_model import load
     from simvtp.library.prediction.open_predictor import load_predictor
     from simvtp.library.prediction.predicted_answers import Answer, Prediction
@@ -47,6 +49,7 @@ __all__ = [
     "VideoIndex",
     "VideoTextModel",
     "__version__",
+    "export",
     "from_pretrained",
     "get_recipe",
     "load",
@@ -55,6 +58,7 @@ __all__ = [
     "load_predictor",
     "load_results",
     "override",
+    "push_to_hub",
     "run",
     "save_pretrained",
     "write_search_page",
@@ -66,6 +70,8 @@ _MODULES = {
     "simvtp.config.overrides": ("override",),
     "simvtp.config.recipes": ("get_recipe",),
     "simvtp.errors": ("UserError",),
+    "simvtp.library.export.export_model": ("push_to_hub",),
+    "simvtp.library.export.export_run": ("export",),
     "simvtp.library.open_model": ("load",),
     "simvtp.library.prediction.open_predictor": ("load_predictor",),
     "simvtp.library.prediction.predicted_answers": ("Answer", "Prediction"),

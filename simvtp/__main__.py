@@ -47,6 +47,8 @@ examples:
   python -m simvtp search "a red star rises" --index videos.idx --html found.html
   # what the model of a run answers about films
   python -m simvtp predict runs/0123456789ab a.mp4 --question "what color is the ring ?"
+  # a model that leaves its run, with a model card
+  python -m simvtp export runs/0123456789ab exported
   # the benchmarks that are supported; a check of clips, or of a benchmark's files
   python -m simvtp data list
   python -m simvtp data check clips.csv

@@ -53,6 +53,7 @@ OWNERS = {
     "av": ("simvtp.data.video", "simvtp.data.prepare", "simvtp.bench.data_path"),
     "yaml": ("simvtp.sources.yaml_file",),
     "pyarrow": ("simvtp.data.clips", "simvtp.data.manifest"),
+    "huggingface_hub": ("simvtp.models.weights.hub_repository",),
     "torchcodec": ("simvtp.data.video",),
     "transformers": (
         *("simvtp.data.text.tokenizer", "simvtp.models.weights.pretrained"),

@@ -39,7 +39,7 @@ from tests.small import small_experiment, small_settings
 
 MODULES = (
     *("open_model", "run_experiment", "search_page", "search_picture", "video_index"),
-    *("video_text_model", "prediction.open_predictor"),
+    *("video_text_model", "prediction.open_predictor", "export.export_run"),
 )
 TEXT = "a red star rises"
 
@@ -140,7 +140,7 @@ def test_the_examples_of_the_docstrings_hold(module: str, library: Library) -> N
 
 
 def test_every_public_function_has_an_example() -> None:
-    names = ("load", "load_predictor", "run", "load_index", "write_search_page")
+    names = ("export", "load", "load_predictor", "run", "load_index", "write_search_page")
     without = [name for name in names if ">>>" not in (getattr(simvtp, name).__doc__ or "")]
     methods = ("encode_video", "encode_text", "index", "search", "predict")
     without += [m for m in methods if ">>>" not in getattr(simvtp.VideoTextModel, m).__doc__]

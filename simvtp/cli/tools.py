@@ -1,4 +1,4 @@
-"""Commands for weights and trackers: parity, conversion of weights, replay into the tracker."""
+"""Commands for weights and trackers: parity, conversion, export, replay into the tracker."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def register(commands: Commands) -> None:
     command.add_argument("overrides", nargs="*", metavar="key=value")
     command.set_defaults(handle=_convert)
 
+    _register_export(commands)
+
     command = add(
         commands,
         "sync",
@@ -55,6 +57,27 @@ def register(commands: Commands) -> None:
         "--tracking-uri", default="", help="default: $MLFLOW_TRACKING_URI, or the store under ROOT"
     )
     command.set_defaults(handle=_sync)
+
+
+def _register_export(commands: Commands) -> None:
+    command = add(
+        commands,
+        "export",
+        "the model of a run as a folder that needs nothing of the run, with a model card",
+    )
+    command.add_argument("source", metavar="RUN", help="a run directory, or the name of one")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument(
+        "--training",
+        default="",
+        choices=("", "pretrain", "finetune"),
+        help="default: the fine-tuned model if there is one",
+    )
+    command.add_argument(
+        "--push", default="", metavar="USER/NAME", help="also upload it to the hub"
+    )
+    command.add_argument("--private", action="store_true", help="of a new repository of the hub")
+    command.set_defaults(handle=_export)
 
 
 def _parity(options: argparse.Namespace) -> int:
@@ -87,6 +110,19 @@ def _convert(options: argparse.Namespace) -> int:
         print(report)
     save_pretrained(model, options.target)
     print(f"written to {options.target} (safetensors and config)")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from simvtp.library.export.export_model import push_to_hub
+    from simvtp.library.export.export_run import export
+
+    if options.private and not options.push:
+        raise UserError("--private is for --push USER/NAME: leave it out.")
+    folder = export(options.source, options.folder, training=options.training)
+    print(f"written to {folder}; open it with simvtp.load or simvtp.load_predictor")
+    if options.push:
+        print(f"uploaded: {push_to_hub(folder, options.push, private=options.private)}")
     return 0
 
 

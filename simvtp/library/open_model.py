@@ -13,8 +13,9 @@ from simvtp.config.finetune_config import ImageTextTask, RankingTask
 from simvtp.data.loading.sampling import STILL
 from simvtp.data.text.tokenizer import Tokenizer, load_tokenizer
 from simvtp.errors import CheckpointError, UserError
+from simvtp.library.export.exported_folder import has_settings, read_folder
 from simvtp.library.video_text_model import VideoTextModel
-from simvtp.methods.exported_model import from_pretrained, is_own
+from simvtp.methods.exported_model import from_pretrained, is_own, local_folder
 from simvtp.methods.model_kinds import settings_of
 from simvtp.methods.run_weights import FOLDER, run_of
 from simvtp.runs.run_records import RunState, read_status
@@ -28,7 +29,12 @@ TOKENIZERS = ("builtin", "bert-base-uncased")  # tried for exports, in this orde
 
 
 def load(
-    source: str | Path, *, training: str = "", device: str = "auto", tokenizer: str = ""
+    source: str | Path,
+    *,
+    training: str = "",
+    device: str = "auto",
+    tokenizer: str = "",
+    revision: str = "",
 ) -> VideoTextModel:
     """Returns the model of a run or of an exported folder, ready to embed videos and texts.
 
@@ -37,15 +43,17 @@ def load(
 
     Args:
         source: a run directory; the name of one in `runs/`, or the beginning of its name; the final
-            weights of a training in one; or a folder that `save_pretrained` wrote, whose clips are
-            taken with the default settings of data and evaluation.
+            weights of a training in one; a folder that `export` wrote; one that
+            `simvtp.save_pretrained` wrote, whose clips are taken with the default settings of data
+            and evaluation; or `user/name` on the hub.
         training: of a run: `pretrain` or `finetune`; empty: see above.
         device: auto, cpu, cuda or cuda:N.
-        tokenizer: of an exported folder: builtin, a folder, or a name on the hub; empty: the known
-            one that has as many word pieces as the model.
+        tokenizer: of a folder without tokenizer: builtin, a folder, or a name on the hub; empty:
+            the known one that has as many word pieces as the model.
+        revision: of a name on the hub: branch, tag or commit.
 
     Raises:
-        CheckpointError: there is no such run or folder, or its weights are damaged.
+        CheckpointError: there is no such run, folder or repository, or its weights are damaged.
         UserError: the run is not finished and no training was named; the model gives no features;
             no tokenizer is known.
 
@@ -54,11 +62,13 @@ def load(
         >>> model.training, model.dimension
         ('finetune', 32)
     """
-    path = found_source(source)
+    path = found_source(source, revision)
     run = run_of(path)
     if run is not None:
         run_dir, named = run
         return _of_run(run_dir, training or named, device)
+    if has_settings(path):
+        return _of_export(path, training, tokenizer, device)
     module = from_pretrained(path)
     _require_features(module, f"{path}, a {type(module).__name__},")
     config = replace(settings_of(module), init_video="", init_text="")
@@ -69,8 +79,8 @@ def load(
     return _ready(path, training, module, experiment, words, device)
 
 
-def found_source(source: str | Path) -> Path:
-    """Returns the path of a source, which may be the beginning of the name of a run.
+def found_source(source: str | Path, revision: str = "") -> Path:
+    """Returns the path of a source; see `load`.
 
     Raises:
         CheckpointError: there is no run or exported model of that name, or more than one.
@@ -83,10 +93,11 @@ def found_source(source: str | Path) -> Path:
             raise CheckpointError(f"'{source}' may be any of the runs {names}: write more of it.")
         if named:
             return named[0]
+    path = local_folder(source, revision)
     if not path.exists():
         raise CheckpointError(
             f"there is no run or exported model '{source}': give the path of a run directory, or "
-            f"the name of one in {RUNS.absolute()}."
+            f"the name of one in {RUNS.absolute()}, or user/name on the hub."
         )
     if not is_own(path):
         raise CheckpointError(
@@ -94,6 +105,22 @@ def found_source(source: str | Path) -> Path:
             "weights with `python -m simvtp convert`."
         )
     return path
+
+
+def _of_export(path: Path, training: str, tokenizer: str, device: str) -> VideoTextModel:
+    settings, words = read_folder(path)
+    if settings.outputs is not None:
+        raise UserError(
+            f"{path} answers about films and gives no features of videos and texts apart: open it "
+            "with simvtp.load_predictor."
+        )
+    if training not in ("", settings.training):
+        raise UserError(f"{path} has the weights of '{settings.training}', not of '{training}'.")
+    if tokenizer:
+        raise UserError(f"tokenizer={tokenizer}: {path} has a tokenizer of its own, leave it out.")
+    module = from_pretrained(path)
+    _require_features(module, f"{path}, a {type(module).__name__},")
+    return _ready(path, settings.training, module, settings.experiment, words, device)
 
 
 def _of_run(run_dir: Path, training: str, device: str) -> VideoTextModel:

@@ -24,6 +24,8 @@ from simvtp.evaluation.metrics import unit_features
 from simvtp.evaluation.retrieval_evaluation import text_features, video_features
 from simvtp.library.array_reader import ArrayReader, as_clip
 from simvtp.library.build_index import Readable, build_index
+from simvtp.library.export.export_model import ExportableModel
+from simvtp.library.export.exported_folder import ExportedSettings
 from simvtp.library.prediction.predicted_answers import NEEDS, Prediction, ranked
 from simvtp.library.video_index import SearchHit, VideoIndex, load_index
 
@@ -31,7 +33,7 @@ Video = str | Path | np.ndarray | Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class VideoTextModel:
+class VideoTextModel(ExportableModel):
     """A model for search; `simvtp.load` opens one.
 
     A feature of a video is that of the run's test: the mean over `evaluate.segments` x
@@ -236,6 +238,10 @@ class VideoTextModel:
             Prediction(name, "", "cosine", ranked(choices, row)[:k])
             for name, row in zip(names, cosines, strict=True)
         ]
+
+    def export_settings(self) -> ExportedSettings:
+        """Returns what is known of the model apart from its weights."""
+        return ExportedSettings(self.training, self.experiment)
 
     def _loader(
         self,

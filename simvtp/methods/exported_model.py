@@ -12,17 +12,20 @@ from torch import nn
 from simvtp.config.experiment_config import model_from_dict
 from simvtp.config.model_config import ModelConfig, SimVTPConfig
 from simvtp.config.tree import narrow, to_dict
-from simvtp.errors import CheckpointError
+from simvtp.errors import CheckpointError, UserError
 from simvtp.methods import method_of
 from simvtp.methods.model_kinds import KINDS, kind_of, settings_of, word_count
 from simvtp.methods.run_weights import model_of_run, run_of
 from simvtp.models.downstream.retrieval_encoders import DualEncoder
 from simvtp.models.weights.conversion import ConversionReport, convert, load
+from simvtp.models.weights.hub_repository import hub_folder, is_hub_name
 from simvtp.models.weights.pretrained import import_state
 from simvtp.models.weights.state_dict_maps import NATIVE, is_released_dual
 from simvtp.models.weights.weight_files import read_config, read_source, read_weight_file
 from simvtp.runs.atomic_files import write_atomically
 
+# of a repository of the hub
+HUB_FILES = ("*.json", "model.safetensors", "vocab.txt", "README.md")
 FORMAT = 1  # of the config.json of an export
 
 
@@ -39,7 +42,8 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         "format": FORMAT,
         "kind": kind.name,
         **kind.options(model),
-        "model": to_dict(settings_of(model)),
+        # the paths that it was initialised from are those of one machine
+        "model": to_dict(replace(settings_of(model), init_video="", init_text="")),
     }
     weights = {
         name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
@@ -48,20 +52,21 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     write_atomically(Path(folder) / "config.json", json.dumps(description, indent=2) + "\n")
 
 
-def from_pretrained(folder: str | Path, training: str = "") -> nn.Module:
+def from_pretrained(folder: str | Path, training: str = "", revision: str = "") -> nn.Module:
     """Returns the model of an export or of a run, bit by bit, in its dtype, for evaluation.
 
     Args:
-        folder: what `save_pretrained` wrote, a run directory, or the final weights of a training
-            in one.
+        folder: what `save_pretrained` wrote, a run directory, the final weights of a training in
+            one, or `user/name` on the hub.
         training: of a run directory: `pretrain`, `finetune` or `finetune_blind`; empty for the
             last that has ended.
+        revision: of a name on the hub: branch, tag or commit.
 
     Raises:
         CheckpointError: `folder` is neither, or its weights are damaged.
         UserError: the run directory is of another version.
     """
-    path = Path(folder).expanduser()
+    path = local_folder(folder, revision)
     run = run_of(path)
     if run is not None:
         return model_of_run(run[0], training or run[1])
@@ -77,6 +82,25 @@ def from_pretrained(folder: str | Path, training: str = "") -> nn.Module:
     model.to(next(iter(state.values())).dtype)
     load(model, convert(state, model, NATIVE, str(path)))
     return model.eval()
+
+
+def local_folder(source: str | Path, revision: str = "") -> Path:
+    """Returns the path of a source, or the local copy of a repository of the hub.
+
+    Args:
+        source: a path, or `user/name` on the hub.
+        revision: of the repository: branch, tag or commit; empty: the newest.
+
+    Raises:
+        CheckpointError: it is a name of the hub, and the repository cannot be had.
+        UserError: there is a revision, and the source is no name of the hub.
+    """
+    path = Path(source).expanduser()
+    if not path.exists() and is_hub_name(str(source)):
+        return hub_folder(str(source), revision, HUB_FILES)
+    if revision:
+        raise UserError(f"revision={revision} is for names of the hub, and {source} is none.")
+    return path
 
 
 def is_own(source: str | Path) -> bool:

@@ -144,6 +144,24 @@ def test_arrays_are_answered_as_films_are(answering: Answering) -> None:
         )
 
 
+def test_an_exported_model_answers_alike_without_the_data(
+    answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMVTP_CACHE", str(tmp_path / "nothing"))
+    folder = simvtp.export(answering.run_dir, tmp_path / "model")
+    model = simvtp.load_predictor(folder)
+    assert isinstance(model, simvtp.TaskModel) and model.outputs == answering.model.outputs
+    assert model.experiment.runtime.cache == ""
+    films, kind = answering.films[:2], answering.kind
+    asked = {"question": question_of(kind), "choices": choices_of(kind)}
+    assert model.predict(films, **asked) == answering.model.predict(films, **asked)
+    with pytest.raises(UserError, match=r"open it with simvtp\.load_predictor"):
+        simvtp.load(folder)
+    card = (folder / "README.md").read_text()
+    metric = next(iter(answering.scored.result.metrics))
+    assert metric in card and "load_predictor" in card
+
+
 def test_a_film_that_does_not_decode_is_named(answering: Answering, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no film")

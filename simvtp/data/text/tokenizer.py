@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from simvtp.config.model_config import ModelConfig
-from simvtp.data.text.wordpiece import WordPiece
+from simvtp.data.text.wordpiece import WORDS_FILE, WordPiece
 from simvtp.errors import UserError
 
 BUILTIN = "builtin"
@@ -105,6 +105,10 @@ class Tokenizer:
             word_ids=torch.tensor([_word_numbers(c.word_ids) for c in coded]),
         )
 
+    def save(self, folder: Path) -> None:
+        """Writes the files of which `load_saved_tokenizer`, or transformers, makes it again."""
+        self._fast.save(folder)
+
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Returns the readable text of one row of ids.
 
@@ -143,6 +147,30 @@ class _HubTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._fast.decode(list(ids), skip_special_tokens=False))
+
+    def save(self, folder: Path) -> None:
+        self._fast.save_pretrained(str(folder))
+
+
+def load_saved_tokenizer(folder: Path, name: str) -> Tokenizer:
+    """Returns the tokenizer that `Tokenizer.save` wrote into a folder.
+
+    Args:
+        folder: with its files.
+        name: that it had.
+
+    Raises:
+        UserError: they are not there, or transformers, which they need, is not.
+    """
+    if name != BUILTIN:
+        found = load_tokenizer(str(folder))
+        found.name = name
+        return found
+    try:
+        words = (folder / WORDS_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{folder / WORDS_FILE} cannot be read ({error.strerror}).") from error
+    return Tokenizer(WordPiece(words, LONGEST_WORD), name)
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -8,9 +8,15 @@ elsewhere need it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from simvtp.runs.atomic_files import write_atomically
+
+WORDS_FILE = "vocab.txt"  # names that transformers looks for
+CONFIG_FILE = "tokenizer_config.json"
 ROLES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
 
@@ -24,6 +30,7 @@ class WordPiece:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
         numbers = {word: number for number, word in enumerate(words)}
+        self._words = tuple(words)
         self.cls_token_id, self.sep_token_id = numbers[ROLES["cls"]], numbers[ROLES["sep"]]
         self.mask_token_id, self.pad_token_id = numbers[ROLES["mask"]], numbers[ROLES["pad"]]
         model: Any = models.WordPiece(
@@ -56,3 +63,13 @@ class WordPiece:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._coder.decode(list(ids), skip_special_tokens=False))
+
+    def save(self, folder: Path) -> None:
+        """Writes vocab.txt and a config with which transformers makes a BERT tokenizer of it."""
+        config = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": True,
+            **{f"{role}_token": text for role, text in ROLES.items()},
+        }
+        write_atomically(folder / WORDS_FILE, "\n".join(self._words) + "\n")
+        write_atomically(folder / CONFIG_FILE, json.dumps(config, indent=1) + "\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 from simvtp.config.finetune_config import RankingTask
 from simvtp.data.text.tokenizer import load_tokenizer
 from simvtp.errors import UserError
+from simvtp.library.export.exported_folder import has_settings, read_folder
 from simvtp.library.open_model import found_source, load, require_finished
 from simvtp.library.prediction.predicted_answers import Predictor
 from simvtp.library.prediction.task_model import TaskModel
@@ -20,7 +21,7 @@ from simvtp.training.parallel.distributed import choose_device
 log = logging.getLogger(__name__)
 
 
-def load_predictor(source: str | Path, *, device: str = "auto") -> Predictor:
+def load_predictor(source: str | Path, *, device: str = "auto", revision: str = "") -> Predictor:
     """Returns the model of a run, ready to answer about films with `predict`.
 
     Of a run that was fine-tuned for questions, choice, actions or grounding it is a `TaskModel`; of
@@ -29,6 +30,7 @@ def load_predictor(source: str | Path, *, device: str = "auto") -> Predictor:
     Args:
         source: as of `load`.
         device: auto, cpu, cuda or cuda:N.
+        revision: of a name on the hub: branch, tag or commit.
 
     Raises:
         CheckpointError: there is no such run or folder, or its weights are damaged.
@@ -41,10 +43,10 @@ def load_predictor(source: str | Path, *, device: str = "auto") -> Predictor:
         >>> found.answers[0].text in ("a red star", "a blue ring")
         True
     """
-    path = found_source(source)
+    path = found_source(source, revision)
     run = run_of(path)
     if run is None:
-        return load(path, device=device)
+        return _of_export(path, device) if has_settings(path) else load(path, device=device)
     run_dir, named = run
     experiment = load_experiment(run_dir)
     tuning = experiment.finetune
@@ -60,3 +62,12 @@ def load_predictor(source: str | Path, *, device: str = "auto") -> Predictor:
     module = from_pretrained(run_dir, "finetune").to(chosen).eval()
     words = load_tokenizer(experiment.data.tokenizer)
     return TaskModel(run_dir, module, experiment, words, chosen, outputs)
+
+
+def _of_export(path: Path, device: str) -> Predictor:
+    settings, words = read_folder(path)
+    if settings.outputs is None:
+        return load(path, device=device)
+    chosen = choose_device(device)
+    module = from_pretrained(path).to(chosen).eval()
+    return TaskModel(path, module, settings.experiment, words, chosen, settings.outputs)

@@ -21,6 +21,8 @@ from simvtp.data.video.readers import get_reader, probe
 from simvtp.errors import DataError
 from simvtp.evaluation.answers import round_counts
 from simvtp.library.array_reader import ArrayReader, as_clip
+from simvtp.library.export.export_model import ExportableModel
+from simvtp.library.export.exported_folder import ExportedSettings
 from simvtp.library.prediction.predicted_answers import NEEDS, Answer, Measure, Prediction, ranked
 from simvtp.library.prediction.task_outputs import TaskOutputs
 from simvtp.tasks.grounding import WHOLE_VIDEO, predict
@@ -39,7 +41,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class TaskModel:
+class TaskModel(ExportableModel):
     """A model of question answering, choice, action recognition or grounding.
 
     `simvtp.load_predictor` opens one. Films are seen as in the run's test: the same frames, crops
@@ -107,6 +109,10 @@ class TaskModel:
                         str(asked.path), asked.question, measure, row[:k]
                     )
         return [found[number] for number in range(len(videos))]
+
+    def export_settings(self) -> ExportedSettings:
+        """Returns what is known of the model apart from its weights."""
+        return ExportedSettings("finetune", self.experiment, self.outputs)
 
     def _context(self, reader: ArrayReader | None) -> Context:
         """Returns the way to load films, or arrays by the paths that stand for them."""

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from simvtp.errors import CheckpointError
+from simvtp.models.weights.hub_repository import first_line, hub_folder
 from simvtp.models.weights.pixel_normalization import PREPROCESSOR
 
 CONFIG_FILE = "config.json"
@@ -125,7 +126,7 @@ def _content(path: Path) -> Any:
             "code; convert it to .safetensors."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -227,7 +228,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object.")
     return content
@@ -235,29 +236,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _download(name: str) -> Path:
     """Downloads hub repository `name` into the hub's cache and returns the folder."""
-    help_text = (
-        f"'{name}' is not a local folder and cannot be downloaded from the hub; "
-        "download it elsewhere and give the path of the folder"
-    )
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError as error:
-        raise CheckpointError(f"{help_text} (huggingface_hub is not installed).") from error
-    try:
-        # the second only where the first does not exist
-        for weights in ("*.safetensors*", "pytorch_model*"):
-            patterns = [CONFIG_FILE, PREPROCESSOR_FILE, weights]
-            folder = Path(snapshot_download(name, allow_patterns=patterns))
-            if any((folder / file).is_file() for file in WEIGHT_FILES):
-                break
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise CheckpointError(f"{help_text} ({_first_line(error)}).") from error
+    # the second only where the first does not exist
+    for weights in ("*.safetensors*", "pytorch_model*"):
+        folder = hub_folder(name, patterns=(CONFIG_FILE, PREPROCESSOR_FILE, weights))
+        if any((folder / file).is_file() for file in WEIGHT_FILES):
+            break
     return folder
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _some(names: list[str]) -> str:
