@@ -49,14 +49,14 @@ class RecipeMemory:
         batch: samples of the global batch.
         fewest: samples of a micro-batch at least.
         plain: as the recipe is.
-        checkpointed: with gradient checkpointing.
+        checkpointed: with gradient checkpointing; None where all fits without.
     """
 
     recipe: str
     batch: int
     fewest: int
     plain: StepMemory
-    checkpointed: StepMemory
+    checkpointed: StepMemory | None = None
 
 
 def count_recipe(name: str, config: ModelConfig | None = None) -> RecipeMemory:
@@ -64,12 +64,13 @@ def count_recipe(name: str, config: ModelConfig | None = None) -> RecipeMemory:
     experiment = get_recipe(name)
     if config is not None:
         experiment = replace(experiment, model=config)
-    plain, checkpointed = (
-        count_pretraining(experiment, ForwardOptions(gradient_checkpointing=on))
-        for on in (False, True)
-    )
+    plain = count_pretraining(experiment, ForwardOptions())
     fewest = fewest_samples(experiment.losses.wanted)
-    return RecipeMemory(name, experiment.pretrain.batch_size, fewest, plain, checkpointed)
+    memory = RecipeMemory(name, experiment.pretrain.batch_size, fewest, plain)
+    if all(fitted(memory, gpus, size * GIB) for gpus in GPUS for size in CARDS.values()):
+        return memory
+    options = ForwardOptions(gradient_checkpointing=True)
+    return replace(memory, checkpointed=count_pretraining(experiment, options))
 
 
 def count_pretraining(experiment: Experiment, options: ForwardOptions) -> StepMemory:
@@ -134,41 +135,42 @@ def memory_page(counted: Sequence[RecipeMemory]) -> str:
     ]
     for memory in counted:
         for gpus in GPUS:
-            cells = " | ".join(_cell(memory, gpus, size * GIB) for size in CARDS.values())
+            cells = " | ".join(fitted(memory, gpus, size * GIB) or "—" for size in CARDS.values())
             lines.append(f"| {memory.recipe} | {memory.batch} | {gpus} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
 def _count_lines(counted: Sequence[RecipeMemory]) -> Iterator[str]:
     """Yields a table of what was counted."""
-    yield (
-        "| recipe | weights, gradients, AdamW (GiB) | MiB a sample | with checkpointing | "
-        "fixed (MiB) |"
-    )
-    yield "| --- | --- | --- | --- | --- |"
+    yield ("| recipe | weights, gradients, AdamW (GiB) | MiB a sample | MiB of any micro-batch |")
+    yield "| --- | --- | --- | --- |"
     for memory in counted:
         plain, states = memory.plain, memory.plain.peak(0, 0) - memory.plain.small.fixed
-        samples = [one.small.sample / MIB for one in (plain, memory.checkpointed)]
         cells = [
             memory.recipe,
             f"{states / GIB:.2f}",
-            *(f"{sample:.0f}" for sample in samples),
+            f"{plain.small.sample / MIB:.0f}",
             f"{plain.small.fixed / MIB:.0f}",
         ]
         yield f"| {' | '.join(cells)} |"
 
 
-def _cell(memory: RecipeMemory, gpus: int, size: float) -> str:
-    """Returns what fits into GPUs of `size` bytes: as the recipe is, or with what it needs."""
+def fitted(memory: RecipeMemory, gpus: int, size: float) -> str:
+    """Returns what fits into GPUs of `size` bytes: as the recipe is, or with what it needs.
+
+    Empty if nothing does.
+    """
     mine, room = memory.batch // gpus, usable(size)
     for how, counted, shards in (
         ("", memory.plain, 1),
         (", checkpointing", memory.checkpointed, 1),
         (", checkpointing, shard", memory.checkpointed, gpus),
     ):
+        if counted is None:
+            continue
         samples = fitting_samples(counted, room, mine, memory.fewest, shards)
         if samples is not None:
             parts = "" if samples == mine else f" ({mine // samples})"
             need = counted.peak(samples, mine, shards) / GIB
             return f"{samples}{parts}, {need:.0f}{how}"
-    return "—"
+    return ""

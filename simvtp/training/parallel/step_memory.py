@@ -93,8 +93,10 @@ class StepMemory:
         if shards > 1:
             # of a block and the one after it: weights and gradients in full
             states = states // shards + 2 * (self.outside + 2 * self.block)
-        # chunks bound what a sample adds, so that each line is an upper bound beyond its own sizes
-        passes = min(self.small.at(samples), self.large.at(samples))
+        # Chunks bound what a sample adds: the second line is then less steep, and each is an upper
+        # bound beyond its own sizes. If it is steeper, the peak lies elsewhere in a large step.
+        bounded = self.large.sample <= self.small.sample
+        passes = (min if bounded else max)(self.small.at(samples), self.large.at(samples))
         return round(states + self.input * on_device + passes)
 
 
@@ -128,7 +130,7 @@ def count_memory(
                 shape, objective, draw, batch, samples, train, options, last_step
             )
 
-    small, large = _lines(model, peak)
+    small, large = _lines(model, peak, whole=options.gradient_checkpointing)
     parameters = dict(model.named_parameters())
     trained = [one for one in parameters.values() if one.requires_grad]
     blocks = [one for one in model.modules() if isinstance(one, TransformerBlock)]
@@ -225,15 +227,18 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 # ---- depth and size of the batch -----------------------------------------------------------------
 
 
-def _lines(model: nn.Module, peak: Callable[[nn.Module, int], int]) -> tuple[Line, Line]:
+def _lines(
+    model: nn.Module, peak: Callable[[nn.Module, int], int], whole: bool
+) -> tuple[Line, Line]:
     """Returns the lines of small and of large micro-batches.
 
     Counted are a model with `FEW` blocks in each list of blocks, and, for small micro-batches,
-    models with one more in one of the lists, which stands for every further block. Encoders that
-    go block by block together are left whole.
+    models with one more in one of the lists, which stands for every further block. With `whole`
+    the model keeps its blocks: with gradient checkpointing the peak of a shallow one may be in its
+    losses, and that of a deep one in a block. So do encoders that go block by block together.
     """
-    together = any(isinstance(one, TwoEncoders) for one in model.modules())
-    missing = {} if together else _missing_blocks(model)
+    whole = whole or any(isinstance(one, TwoEncoders) for one in model.modules())
+    missing = {} if whole else _missing_blocks(model)
     shallow = _cut(model, dict.fromkeys(missing, FEW))
     small, large = _line(shallow, peak, SMALL), _line(shallow, peak, LARGE)
     one_block = {}
