@@ -63,10 +63,8 @@ def test_two_ranks_run_a_whole_experiment(tmp_path: Path, shapes_cache: Path, sh
 
 
 @pytest.mark.slow
-def test_two_ranks_stop_together_while_one_of_them_scores(
-    tmp_path: Path, shapes_cache: Path
-) -> None:
-    """A batch system signals every process of the job: rank 0 scores, the other waits for it."""
+def test_two_ranks_stop_together_while_they_score(tmp_path: Path, shapes_cache: Path) -> None:
+    """A batch system signals every process of the job, at about the same time."""
     settings = small_settings(
         tmp_path, shapes_cache, "losses.vtm=0", "evaluate.batch_size=1", "finetune.enabled=false"
     )

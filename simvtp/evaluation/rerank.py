@@ -13,6 +13,7 @@ the published method used its matching head for retrieval is not known: this is 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +31,10 @@ from simvtp.runs.results import Protocol, Result
 
 # Numbers of queries int64 [P] and of candidates int64 [P] -> scores [P], larger is better.
 ScorePairs = Callable[[Tensor, Tensor], Tensor]
+# (queries, queries in whole batches, work on some of them) -> what it gave, in parts, in order
+OverRanks = Callable[
+    [int, int, Callable[[range], tuple[Tensor, float]]], list[tuple[Tensor, float]]
+]
 SIMILARITIES_AT_ONCE = 2**24  # of a chunk of the first stage: 64 MiB of float32
 
 
@@ -57,12 +62,14 @@ class Reranked:
         right: bool [Q, k].
         scores: [Q, k].
         ranks: int64 [Q].
+        seconds: time of scoring all pairs, of all ranks together.
     """
 
     candidates: Tensor
     right: Tensor
     scores: Tensor
     ranks: Tensor
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,9 @@ class TwoStages:
     Attributes:
         results: (t2v, v2t).
         lists: the re-ranked lists of both directions, for inspection.
-        seconds: wall-clock seconds per query: `t2v/first_stage_s` (embedding the query and
-            searching the gallery, which is embedded beforehand), `t2v/second_stage_s` (scoring and
-            sorting its k pairs), and the same for v2t; of images t2i and i2t.
+        seconds: seconds per query on one rank: `t2v/first_stage_s` (embedding the query and
+            searching the gallery, which is embedded beforehand), `t2v/second_stage_s` (scoring its
+            k pairs), and the same for v2t; of images t2i and i2t.
     """
 
     results: tuple[Result, Result]
@@ -141,24 +148,42 @@ def _order(scores: Tensor, right: Tensor, numbers: Tensor) -> Tensor:
     return torch.from_numpy(np.lexsort((numbers.numpy(), right.numpy(), -scores.numpy()), axis=-1))
 
 
-def rerank(shortlist: Shortlist, score_pairs: ScorePairs, *, pairs_per_batch: int = 64) -> Reranked:
+def _alone(
+    count: int, unit: int, work: Callable[[range], tuple[Tensor, float]]
+) -> list[tuple[Tensor, float]]:
+    return [work(range(count))]
+
+
+def rerank(
+    shortlist: Shortlist,
+    score_pairs: ScorePairs,
+    *,
+    pairs_per_batch: int = 64,
+    over_ranks: OverRanks = _alone,
+) -> Reranked:
     """Sorts the short lists by pair scores.
 
     Args:
         score_pairs: called with at most pairs_per_batch pairs, query by query.
+        over_ranks: deals the queries out.
 
     Raises:
         TrainingDiverged: a pair score is NaN.
     """
     queries, k = shortlist.candidates.shape
-    numbers = torch.arange(queries).repeat_interleave(k)
-    pairs = zip(
-        numbers.split(pairs_per_batch),
-        shortlist.candidates.flatten().split(pairs_per_batch),
-        strict=True,
-    )
-    parts = [_checked_scores(score_pairs, query, candidate) for query, candidate in pairs]
-    scores = torch.cat(parts).view(queries, k)
+
+    def scores_of(mine: range) -> tuple[Tensor, float]:
+        began = time.perf_counter()
+        pairs = zip(
+            torch.arange(mine.start, mine.stop).repeat_interleave(k).split(pairs_per_batch),
+            shortlist.candidates[mine.start : mine.stop].flatten().split(pairs_per_batch),
+            strict=True,
+        )
+        found = [_checked_scores(score_pairs, query, candidate) for query, candidate in pairs]
+        return torch.cat(found), time.perf_counter() - began
+
+    parts = over_ranks(queries, math.lcm(k, pairs_per_batch) // k, scores_of)
+    scores = torch.cat([found for found, _ in parts]).view(queries, k)
     order = _order(scores, shortlist.right, shortlist.candidates)
     candidates, right, scores = (
         x.gather(1, order) for x in (shortlist.candidates, shortlist.right, scores)
@@ -166,7 +191,7 @@ def rerank(shortlist: Shortlist, score_pairs: ScorePairs, *, pairs_per_batch: in
     # In the sorted list the first right one is behind all wrong ones with a score as good as its
     # own.
     ranks = torch.where(right.any(dim=1), 1 + right.int().argmax(dim=1), shortlist.ranks)
-    return Reranked(candidates, right, scores, ranks)
+    return Reranked(candidates, right, scores, ranks, sum(seconds for _, seconds in parts))
 
 
 def _checked_scores(score_pairs: ScorePairs, queries: Tensor, candidates: Tensor) -> Tensor:
@@ -205,6 +230,7 @@ def score_reranked(
     *,
     k: int,
     pairs_per_batch: int = 64,
+    over_ranks: OverRanks = _alone,
 ) -> TwoStages:
     """Scores both stages in both directions, timed.
 
@@ -214,6 +240,7 @@ def score_reranked(
         protocol: of the first stage; where another model scores the pairs, `checkpoint` names both
             (`<first>+<second>`).
         k: how many candidates are re-ranked.
+        over_ranks: deals the queries of the second stage out.
     """
     owners, numbers = embedded.owners, torch.arange(len(embedded.videos))
     check_owners(owners, len(embedded.texts), len(embedded.videos))
@@ -238,11 +265,17 @@ def score_reranked(
             side.queries, side.gallery, side.query_owners, side.gallery_owners, side.ranks, k
         )
         between = time.perf_counter()
-        lists.append(rerank(shortlist, side.score_pairs, pairs_per_batch=pairs_per_batch))
-        ended = time.perf_counter()
+        lists.append(
+            rerank(
+                shortlist,
+                side.score_pairs,
+                pairs_per_batch=pairs_per_batch,
+                over_ranks=over_ranks,
+            )
+        )
         embedding = embedded.text_seconds if side.queries is texts else embedded.video_seconds
         seconds[f"{direction}/first_stage_s"] = (embedding + between - began) / len(side.queries)
-        seconds[f"{direction}/second_stage_s"] = (ended - between) / len(side.queries)
+        seconds[f"{direction}/second_stage_s"] = lists[-1].seconds / len(side.queries)
     protocol = replace(protocol, setting=f"{protocol.setting}, re-ranked top {k}")
     results = results_of((lists[0].ranks, lists[1].ranks), embedded, protocol)
     return TwoStages(results, (lists[0], lists[1]), seconds)

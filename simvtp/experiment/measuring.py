@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from simvtp.evaluation.examples.example_cards import Scored, add_baseline, items_of_scored
 from simvtp.evaluation.examples.gallery import draw_examples
-from simvtp.evaluation.items import items_path, write_items
+from simvtp.evaluation.items import Items, items_path, write_items
 from simvtp.experiment.context import BLIND, ExperimentContext
 from simvtp.experiment.measuring_use import measures_use, score_use
 from simvtp.experiment.pictures import draw_pictures
@@ -120,17 +120,28 @@ def _measure_stage(
         afterwards: called once they are measured.
     """
     results: list[Result] = []
-    on_main(lambda: results.extend(_measure_once(context, name, trained, score, afterwards)))
+    if on_main(lambda: _take_stored(context, name, trained, results)):
+        return results
+    on_main(lambda: _begin(context, name, trained))
+    cost = CostMeter(gpus=int(context.device.type == "cuda"))
+    scored = score(context.outcomes[trained].sha256)
+    measured, items = [one.result for one in scored], items_of_scored(scored)
+    del scored  # as large as the test set
+    cost.update()
+    spent = cost.total()
+
+    def keep() -> None:
+        _keep_results(context, name, trained, measured, items, afterwards, cost, spent)
+        results.extend(measured)
+
+    on_main(keep)
     return results
 
 
-def _measure_once(
-    context: ExperimentContext,
-    name: str,
-    trained: str,
-    score: Callable[[str], list[Scored]],
-    afterwards: Callable[[], object],
-) -> list[Result]:
+def _take_stored(
+    context: ExperimentContext, name: str, trained: str, results: list[Result]
+) -> bool:
+    """Adds the results of a stage that was measured before, of the same weights, if there are."""
     path = context.directory / "stages" / f"{name}.json"
     outcome = context.outcomes[trained]
     stored = read_json_or_none(path, dict)
@@ -138,24 +149,46 @@ def _measure_once(
         context.say(f"damaged: {path} is not JSON; the stage is measured again.")
     if stored is not None and stored.get("checkpoint") == outcome.sha256:
         _keep_journal(context, trained, int(stored.get("journal_length", 0)))
-        return _stored_results(context, name, stored)
+        results += _stored_results(context, name, stored)
+        return True
+    return False
+
+
+def _begin(context: ExperimentContext, name: str, trained: str) -> None:
     assert context.journal is not None
     context.status.update(stage=name, step=0, total_steps=0)
     # drops the first lines of an attempt that was killed in this stage
-    context.journal.truncate(outcome.journal_length)
-    cost = CostMeter(gpus=int(context.device.type == "cuda"))
-    scored = score(outcome.sha256)
-    results = [one.result for one in scored]
+    context.journal.truncate(context.outcomes[trained].journal_length)
+
+
+def _keep_results(
+    context: ExperimentContext,
+    name: str,
+    trained: str,
+    results: Sequence[Result],
+    items: Sequence[Items],
+    afterwards: Callable[[], object],
+    cost: CostMeter,
+    spent_s: tuple[float, float],
+) -> None:
+    """Writes and says the results of a stage on rank 0.
+
+    Args:
+        cost: of this rank so far.
+        spent_s: CPU-seconds and GPU-seconds of scoring, of all ranks.
+    """
+    assert context.journal is not None
+    path = context.directory / "stages" / f"{name}.json"
+    outcome, before = context.outcomes[trained], (cost.cpu_s, cost.gpu_s)
     for result in results:
         context.journal.write("result", result=result.to_dict())
         compared = baseline_text(result)
         context.say(f"{result.line}  ({compared})" if compared else result.line)
-    items = items_of_scored(scored)
-    del scored  # as large as the test set
     write_items(items_path(context.directory, name), items, context.check_ownership)
     afterwards()
     cost.update()
-    spent = {"cpu_hours": cost.cpu_s / 3600, "gpu_hours": cost.gpu_s / 3600}
+    cpu_s, gpu_s = spent_s[0] + cost.cpu_s - before[0], spent_s[1] + cost.gpu_s - before[1]
+    spent = {"cpu_hours": cpu_s / 3600, "gpu_hours": gpu_s / 3600}
     context.status.spent[name] = spent["cpu_hours"], spent["gpu_hours"]
     records = [result.to_dict() for result in results]
     length = context.journal.length()
@@ -172,7 +205,6 @@ def _measure_once(
         context.experiment.runtime.examples,
         context.check_ownership,
     )
-    return results
 
 
 def _keep_journal(context: ExperimentContext, trained: str, length: int) -> None:

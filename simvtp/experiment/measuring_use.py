@@ -26,6 +26,7 @@ from simvtp.evaluation.modality.modality_use import (
 from simvtp.evaluation.modality.use_results import PAIRS, scored_use
 from simvtp.experiment.context import ExperimentContext
 from simvtp.runs.results import USE
+from simvtp.training.parallel.distributed import on_main
 
 SETTING = "pre-trained"
 
@@ -44,7 +45,7 @@ def score_use(context: ExperimentContext, checkpoint: str) -> list[Scored]:
     if not measures_use(context):
         return []
     split = context.experiment.evaluate.split
-    return _score(context, context.models["pretrain"], split, checkpoint)
+    return on_main(lambda: _score(context, context.models["pretrain"], split, checkpoint))
 
 
 def use_on_the_way(
@@ -58,9 +59,10 @@ def use_on_the_way(
         return None
 
     def measure(model: nn.Module, step: int) -> dict[str, float]:
+        scored = on_main(lambda: _score(context, model, "val", ""))
         return {
             f"{USE}/{one.result.protocol.variant}/{name}": value
-            for one in _score(context, model, "val", "")
+            for one in scored
             for name, value in one.result.metrics.items()
             if "gain" in name or name.endswith("_own") or one.result.protocol.variant == PAIRS
         }

@@ -14,6 +14,7 @@ from simvtp.data.text.tokenizer import TokenBatch, Tokenizer
 from simvtp.errors import DataError
 from simvtp.evaluation.eval_mode import evaluating
 from simvtp.tasks.task import Context
+from simvtp.training.parallel.shares import over_ranks
 
 # (clips [b, T, H, W, 3], input_ids, attention_mask) -> [b, ...]
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -60,6 +61,8 @@ def score_texts(
 ) -> Tensor:
     """Returns the mean over the views of `predict` for each text with its clip.
 
+    The clips are dealt out to the ranks, which all call this and get the same.
+
     Of classes the views are merged by `evaluate.view_merging`: with `softmax` (VideoMAE's rule) the
     mean is that of the probabilities, and its logarithm is returned.
 
@@ -76,15 +79,45 @@ def score_texts(
     Raises:
         DataError: a text's clip gave no view.
     """
-    size = context.experiment.evaluate.batch_size
     by_probability = classifies and context.experiment.evaluate.view_merging == "softmax"
-    total: Tensor | None = None
-    seen = torch.zeros(len(owners), dtype=torch.int64)
     rows_of_clip: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
         rows_of_clip.setdefault(owner, []).append(row)
+
+    def merged(mine: range) -> tuple[Tensor, Tensor]:
+        return _merged_views(
+            context, model, predict, clips, texts, rows_of_clip, by_probability, mine
+        )
+
+    parts = over_ranks(len(clips), context.clips_in_whole_batches, merged)
+    scored = torch.cat([rows for rows, _ in parts])
+    if len(scored) < len(owners):
+        raise DataError(
+            f"{len(owners) - len(scored)} of {len(owners)} texts have no clip that could be scored."
+        )
+    return torch.cat([values for _, values in parts if len(values)])[scored.argsort()]
+
+
+def _merged_views(
+    context: Context,
+    model: nn.Module,
+    predict: Predict,
+    clips: Sequence[Clip],
+    texts: TokenBatch,
+    rows_of_clip: Mapping[int, Sequence[int]],
+    by_probability: bool,
+    mine: range,
+) -> tuple[Tensor, Tensor]:
+    """Returns the texts of some clips, int64 [n], and their means over the views, [n, ...]."""
+    size = context.experiment.evaluate.batch_size
+    rows_asked = [row for number in mine for row in rows_of_clip.get(number, ())]
+    asked = torch.tensor(rows_asked, dtype=torch.int64)
+    place = torch.zeros(len(texts.input_ids), dtype=torch.int64)
+    place[asked] = torch.arange(len(asked))
+    total, seen = torch.zeros(0), torch.zeros(len(asked), dtype=torch.int64)
     with evaluating(model):
-        for views, numbers in context.until_stopped(context.view_loader(clips).batches()):
+        batches = context.view_loader(clips, mine).batches()
+        for views, numbers in context.until_stopped(batches):
             pairs = [
                 (view, row)
                 for view, number in enumerate(numbers.tolist())
@@ -98,13 +131,12 @@ def score_texts(
                 answer = answer.to(torch.float32).cpu().to(torch.float64)
                 if by_probability:
                     answer = answer.softmax(dim=-1)
-                if total is None:
-                    total = torch.zeros(len(owners), *answer.shape[1:], dtype=torch.float64)
-                total.index_add_(0, rows, answer)
-                seen.index_add_(0, rows, torch.ones_like(rows))
-    if total is None or not bool(seen.all()):
-        raise DataError(
-            f"{int((seen == 0).sum())} of {len(owners)} texts have no clip that could be scored."
-        )
-    merged = total / seen.view(-1, *[1] * (total.dim() - 1))
-    return merged.log() if by_probability else merged
+                if not len(total):
+                    total = torch.zeros(len(asked), *answer.shape[1:], dtype=torch.float64)
+                total.index_add_(0, place[rows], answer)
+                seen.index_add_(0, place[rows], torch.ones_like(rows))
+    found = seen > 0
+    if not bool(found.any()):
+        return asked[:0], total[:0]
+    merged = total[found] / seen[found].view(-1, *[1] * (total.dim() - 1))
+    return asked[found], merged.log() if by_probability else merged

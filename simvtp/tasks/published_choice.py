@@ -18,16 +18,14 @@ from simvtp.data.annotations import open_annotations
 from simvtp.data.benchmarks import BENCHMARKS
 from simvtp.data.benchmarks.records import Question
 from simvtp.data.clips import Clip
-from simvtp.data.loading.view_loader import text_batches
 from simvtp.errors import ConfigError, DataError
 from simvtp.evaluation.answers import choice_result
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Candidates, CandidateScores, Queries
 from simvtp.evaluation.metrics import TIES, own_cosines, unit_features
-from simvtp.evaluation.retrieval_evaluation import embed_test_set
 from simvtp.runs.results import Protocol
 from simvtp.tasks.pair_scoring import asked_clips
-from simvtp.tasks.retrieval import Retrieval
+from simvtp.tasks.retrieval import Retrieval, embed_over_ranks
 from simvtp.tasks.task import Context
 from simvtp.tasks.twostage import Matcher
 
@@ -163,18 +161,8 @@ class SimilarityChoice(Retrieval):
             for owner, several in zip(choices.owners, choices.sentences, strict=True)
             for text in several
         ]
-        asked = [text for _, text in rows]
-        texts = text_batches(
-            asked, context.tokenizer, experiment.model, experiment.evaluate.batch_size
-        )
-        embedded = embed_test_set(
-            model,
-            context.until_stopped(context.view_loader(choices.clips).batches()),
-            context.until_stopped(texts),
-            torch.tensor([owner for owner, _ in rows]),
-            device=context.device,
-            video_names=[clip.id for clip in choices.clips],
-        )
+        owners, asked = [owner for owner, _ in rows], [text for _, text in rows]
+        embedded = embed_over_ranks(context, model, choices.clips, asked, owners)
         unit_texts = unit_features(embedded.texts, "caption")
         unit_videos = unit_features(embedded.videos, "video")
         scores = torch.full(choices.present.shape, -torch.inf)

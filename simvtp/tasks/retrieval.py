@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from simvtp.config.train_config import TrainConfig
+from simvtp.data.clips import Clip
 from simvtp.data.datasets import require_captions
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import text_batches
+from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Captions, with_retrieval_predictions
 from simvtp.evaluation.metrics import TIES
@@ -24,13 +27,20 @@ from simvtp.evaluation.modality.temporal_order import (
     score_orders,
     split_orders,
 )
-from simvtp.evaluation.retrieval_evaluation import DIRECTIONS, Embedded, embed_test_set, score
+from simvtp.evaluation.retrieval_evaluation import (
+    DIRECTIONS,
+    Embedded,
+    score,
+    text_features,
+    video_features,
+)
 from simvtp.methods import method_of
 from simvtp.runs.results import Protocol, Result
 from simvtp.runs.scores import SELECTION_METRIC
 from simvtp.tasks.task import Context
 from simvtp.tasks.twostage import Matcher, further_figures
 from simvtp.training.objectives import RetrievalObjective
+from simvtp.training.parallel.shares import over_ranks, whole_batches
 
 
 class Retrieval:
@@ -138,21 +148,9 @@ class Retrieval:
         )
 
     def _embed(self, model: nn.Module, split: str) -> Embedded:
-        context, experiment, clips = self.context, self.context.experiment, self.clips[split]
-        texts = text_batches(
-            self._captions(split),
-            context.tokenizer,
-            experiment.model,
-            experiment.evaluate.batch_size,
-        )
-        return embed_test_set(
-            model,
-            context.until_stopped(context.view_loader(clips).batches()),
-            context.until_stopped(texts),
-            torch.tensor([number for number, clip in enumerate(clips) for _ in clip.captions]),
-            device=context.device,
-            video_names=[clip.id for clip in clips],
-        )
+        clips = self.clips[split]
+        owners = [number for number, clip in enumerate(clips) for _ in clip.captions]
+        return embed_over_ranks(self.context, model, clips, self._captions(split), owners)
 
     def select(self, results: Sequence[Result]) -> dict[str, float]:
         first, direction = results[0].metrics, results[0].protocol.direction
@@ -161,3 +159,51 @@ class Retrieval:
             self.selection: mean,
             **{f"val/{direction}/{name}": first[name] for name in ("R1", "MdR")},
         }
+
+
+def embed_over_ranks(
+    context: Context,
+    model: nn.Module,
+    clips: Sequence[Clip],
+    captions: Sequence[str],
+    owners: Sequence[int],
+) -> Embedded:
+    """Returns the features of clips and captions; the ranks share the work, and all have them.
+
+    The times are those of all ranks together.
+
+    Args:
+        model: has `embed_video` and `embed_text`, see `embed_test_set`.
+        owners: number of the clip that each caption describes.
+
+    Raises:
+        DataError: a clip gave no view.
+    """
+    experiment, names = context.experiment, [clip.id for clip in clips]
+    size = experiment.evaluate.batch_size
+
+    def see(mine: range) -> tuple[Tensor, float]:
+        began, batches = time.perf_counter(), context.view_loader(clips, mine).batches()
+        views = ((pixels, numbers - mine.start) for pixels, numbers in batches)
+        own = names[mine.start : mine.stop]
+        with evaluating(model):
+            seen = context.until_stopped(views)
+            features = video_features(model, seen, len(mine), own, context.device)
+        return features, time.perf_counter() - began
+
+    def read(mine: range) -> tuple[Tensor, float]:
+        began, own = time.perf_counter(), captions[mine.start : mine.stop]
+        batches = text_batches(own, context.tokenizer, experiment.model, size)
+        with evaluating(model):
+            features = text_features(model, context.until_stopped(batches), context.device)
+        return features, time.perf_counter() - began
+
+    videos = over_ranks(len(clips), context.clips_in_whole_batches, see)
+    texts = over_ranks(len(captions), whole_batches(size), read)
+    return Embedded(
+        torch.cat([features for features, _ in texts]),
+        torch.cat([features for features, _ in videos]),
+        torch.tensor(owners),
+        sum(seconds for _, seconds in texts),
+        sum(seconds for _, seconds in videos),
+    )

@@ -32,6 +32,7 @@ from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.runs.results import Protocol as Measured
 from simvtp.runs.results import Result
 from simvtp.training.objectives import Objective
+from simvtp.training.parallel.shares import whole_batches
 
 Item = TypeVar("Item")
 
@@ -131,8 +132,12 @@ class Context:
             ),
         )
 
-    def view_loader(self, clips: Sequence[Clip]) -> ViewLoader:
-        """Returns all views of `clips` (segments x crops of the experiment's evaluation)."""
+    def view_loader(self, clips: Sequence[Clip], part: range | None = None) -> ViewLoader:
+        """Returns all views of `clips` (segments x crops of the experiment's evaluation).
+
+        Args:
+            part: numbers of the clips to give; None: of all.
+        """
         experiment, settings = self.experiment, self.experiment.evaluate
         return ViewLoader(
             clips,
@@ -142,10 +147,17 @@ class Context:
             segments=settings.segments,
             crops=settings.crops,
             batch_size=settings.batch_size,
+            part=part,
             reader=self.reader,
             say=self.say,
             check=self.check,
         )
+
+    @property
+    def clips_in_whole_batches(self) -> int:
+        """Smallest number of clips whose views fill whole batches of an evaluation."""
+        settings = self.experiment.evaluate
+        return whole_batches(settings.batch_size, settings.segments * settings.crops)
 
     def protocol(
         self,
@@ -215,7 +227,7 @@ class Task(Protocol):
     def score(self, model: nn.Module, split: str, setting: str, checkpoint: str) -> list[Scored]:
         """Returns all figures of `model` on a split, with protocol, chance and baselines.
 
-        Rank 0 calls it. May raise Stopped.
+        All ranks call it and return the same. May raise Stopped, on all of them.
         """
         ...
 

@@ -21,8 +21,10 @@ from simvtp.evaluation.retrieval_evaluation import Embedded, score_dual_softmax
 from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol, Result
 from simvtp.tasks.task import Context
+from simvtp.training.parallel.distributed import together, world
+from simvtp.training.parallel.shares import over_ranks
 
-CACHED_BYTES = 2**31  # of decoded clips, for the second stage
+CACHED_BYTES = 2**31  # of decoded clips, for the second stage, of all ranks together
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def _two_stages(
 ) -> list[Result]:
     settings = context.experiment.evaluate
     tokens = context.tokenizer.encode(captions, context.experiment.model.text_length)
+    views = together(lambda: CentreViews(context, clips, CACHED_BYTES // world()))
     match = MatchScores(
         matcher.model,
-        CentreViews(context, clips),
+        views,
         tokens.input_ids,
         tokens.attention_mask,
         context.device,
@@ -94,7 +97,12 @@ def _two_stages(
     if matcher.checkpoint != protocol.checkpoint:
         protocol = replace(protocol, checkpoint=f"{protocol.checkpoint}+{matcher.checkpoint}")
     found = score_reranked(
-        embedded, score_pairs, protocol, k=settings.rerank, pairs_per_batch=settings.batch_size
+        embedded,
+        score_pairs,
+        protocol,
+        k=settings.rerank,
+        pairs_per_batch=settings.batch_size,
+        over_ranks=over_ranks,
     )
     results = []
     for result in found.results:

@@ -61,8 +61,8 @@ def train(
             world samples each.
         draw: draws the masks of a micro-batch; None: the model is called with masks None.
         journal: rank 0 writes a line each `log_every` steps and each evaluation; others pass None.
-        evaluate: rank 0 calls it after the steps `stage.evaluate_at`, with averaged weights if any.
-            If it raises Stopped, the state is saved; the next call begins with it.
+        evaluate: all ranks call it after the steps `stage.evaluate_at`, with averaged weights if
+            any. If it raises Stopped, on all of them, the next call begins with it.
         on_log: rank 0 calls it with {"stage", "step", "total_steps", "metrics", "cpu_hours",
             "gpu_hours"} at each log line.
         measure: the loader's counters, added to each log line.

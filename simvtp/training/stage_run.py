@@ -302,8 +302,7 @@ class StageRun:
         self.speed.pause()
         progress = self.progress
 
-        def score(model: nn.Module) -> tuple[int, float]:
-            metrics = evaluate(model, progress.done)
+        def keep(model: nn.Module, metrics: dict[str, float]) -> tuple[int, float]:
             self._write(metrics)
             if self.stage.best and metrics[self.stage.best] > progress.best_value:
                 progress.best_step, progress.best_value = progress.done, metrics[self.stage.best]
@@ -312,7 +311,10 @@ class StageRun:
 
         try:
             with self.parallel.eval_model() as model, torch.no_grad():
-                progress.best_step, progress.best_value = distributed.on_main(lambda: score(model))
+                metrics = evaluate(model, progress.done)
+                progress.best_step, progress.best_value = distributed.on_main(
+                    lambda: keep(model, metrics)
+                )
         except Stopped:
             return False
         progress.unscored = False

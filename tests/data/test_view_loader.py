@@ -58,6 +58,22 @@ def test_each_clip_has_all_its_views_whatever_the_batch(clips: list[Clip], batch
     )  # another crop, another segment
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_parts_of_whole_batches_give_the_batches_of_the_whole(
+    clips: list[Clip], batch_size: int
+) -> None:
+    whole = list(view_loader(clips, batch_size=batch_size).batches())
+    parts = [range(0, 4), range(4, 12), range(12, 14)]  # of six views: 24, 48 and 12
+    found = [
+        batch
+        for part in parts
+        for batch in view_loader(clips, batch_size=batch_size, part=part).batches()
+    ]
+    assert len(found) == len(whole)
+    for (views, numbers), (expected, of) in zip(found, whole, strict=True):
+        assert torch.equal(views, expected) and torch.equal(numbers, of)
+
+
 def test_views_do_not_depend_on_workers(clips: list[Clip]) -> None:
     alone, _ = collected(view_loader(clips).batches(), 8)
     shared, _ = collected(view_loader(clips, runtime=replace(HERE, workers=2)).batches(), 8)

@@ -263,8 +263,7 @@ def test_a_clip_that_does_not_decode_is_grey_in_the_second_stage_too(
 def test_two_ranks_measure_what_one_does(
     tmp_path: Path, shapes_cache: Path, plain: tuple[Experiment, list[Result]]
 ) -> None:
-    # Rank 0 scores both stages while the other waits, in the zero-shot stage and after the fine-
-    # tuning, and both go on.
+    # Both share the scoring of both stages, in the zero-shot stage and after the fine-tuning.
     more = (f"finetune.init={plain[0].run_dir}", "evaluate.rerank=3", "evaluate.dual_softmax=true")
     command = [
         sys.executable,

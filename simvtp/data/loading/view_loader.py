@@ -100,6 +100,7 @@ class ViewLoader:
 
     Args:
         batch_size: views in a batch.
+        part: numbers of the clips to give, in order; None: of all.
         reader: decoder to use in place of `data.reader`.
         say: takes a line of text while decoded frames are being cached.
         check: asked now and then meanwhile; may raise to end it.
@@ -115,6 +116,7 @@ class ViewLoader:
         segments: int,
         crops: int,
         batch_size: int,
+        part: range | None = None,
         reader: Reader | None = None,
         say: LogFn | None = None,
         check: CancelCheck = never_cancelled,
@@ -131,7 +133,8 @@ class ViewLoader:
             crops=crops,
             parts=data.frame_window == "parts",
         )
-        self._corrupt = CorruptClips(clips, data, min(JUDGED_FROM, len(clips)))
+        self._part = range(len(clips)) if part is None else part
+        self._corrupt = CorruptClips(clips, data, min(JUDGED_FROM, len(self._part)))
         self._workers = processes_for(runtime, source, model)
         self._timeout_s = runtime.decode_timeout_s
 
@@ -158,11 +161,12 @@ class ViewLoader:
         pipeline = ChunkPipeline(
             self._chunks,
             length * self._views * clip_bytes(self._model),
-            min(self._workers, len(self._clips)),
+            min(self._workers, len(self._part)),
             self._timeout_s,
         )
-        every = range(len(self._clips))
-        chunks = pipeline.run(every[first : first + length] for first in every[::length])
+        every = self._part
+        starts = range(0, len(every), length)
+        chunks = pipeline.run(every[first : first + length] for first in starts)
         waiting: list[tuple[Tensor, Tensor]] = []
         try:
             for chunk in chunks:
@@ -174,7 +178,7 @@ class ViewLoader:
                 numbers = torch.tensor(chunk.numbers).repeat_interleave(self._views)
                 waiting.append((views, numbers))
                 if sum(len(part) for part, _ in waiting) >= self._batch_size:
-                    yield from self._full_batches(waiting, chunk.numbers.stop == len(every))
+                    yield from self._full_batches(waiting, chunk.numbers.stop == every.stop)
             if waiting:
                 yield from self._full_batches(waiting, True)
         finally:

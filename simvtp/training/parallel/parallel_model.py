@@ -4,7 +4,7 @@ In each case weights and optimizer state leave this file in full and enter it in
 checkpoint does not depend on how it was trained, and a run may continue with shards or without, on
 any number of ranks.
 
-With shards, the model that the caller gave stays unsharded on the CPU: rank 0 evaluates with it,
+With shards, the model that the caller gave stays unsharded on the CPU: all ranks evaluate with it,
 and the chosen weights are loaded into it at the end. A copy of it is trained, of which each rank
 holds its shard.
 """
@@ -111,7 +111,7 @@ class ParallelModel:
     def eval_model(self) -> Iterator[nn.Module]:
         """Gives the model to be evaluated, in evaluation mode: the average if there is one.
 
-        With shards it is complete on rank 0 only.
+        It is complete on every rank, also with shards.
         """
         source = self.average if self.average is not None else self.model
         if not self.sharded:
@@ -121,11 +121,8 @@ class ParallelModel:
             finally:
                 self.model.train()
             return
-        weights = gather_full(source.state_dict())
-        if distributed.is_main():
-            self.module.load_state_dict(weights)
-            self.module.to(self.device)
-        self.module.eval()
+        self.module.load_state_dict(gather_full(source.state_dict(), everywhere=True))
+        self.module.to(self.device).eval()
         try:
             yield self.module
         finally:
@@ -165,18 +162,18 @@ def _local(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).to_local() if is_dtensor(tensor) else tensor
 
 
-def gather_full(value: Any) -> Any:
+def gather_full(value: Any, everywhere: bool = False) -> Any:
     """Returns a state with every shard gathered on the CPU.
 
-    All ranks take part; rank 0 keeps the tensors and the others drop them.
+    All ranks take part; rank 0 keeps the tensors, and the others with `everywhere`.
     """
     if is_dtensor(value):
         gathered = value.full_tensor()
-        return gathered.cpu() if distributed.is_main() else None
+        return gathered.cpu() if everywhere or distributed.is_main() else None
     if isinstance(value, dict):
-        return {key: gather_full(item) for key, item in value.items()}
+        return {key: gather_full(item, everywhere) for key, item in value.items()}
     if isinstance(value, list):
-        return [gather_full(item) for item in value]
+        return [gather_full(item, everywhere) for item in value]
     return value
 
 
