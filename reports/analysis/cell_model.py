@@ -63,8 +63,12 @@ class CellModel:
 
     @property
     def equal_variances(self) -> bool:
-        """False if the spread over seeds differs between cells (Brown and Forsythe's test)."""
-        samples = [list(group.values()) for group in self.groups if len(group) > 1]
+        """False if the spread over seeds differs between cells (Brown and Forsythe's test).
+
+        Cells of one or two seeds have no part in it: two values are equally far from their median,
+        so that the test would always find a difference. Without two other cells: True.
+        """
+        samples = [list(group.values()) for group in self.groups if len(group) > 2]
         if len(samples) < 2 or all(np.ptp(sample) == 0 for sample in samples):
             return True
         p_value = stats.levene(*samples, center="median").pvalue

@@ -106,6 +106,15 @@ def test_unequal_variances_are_not_pooled() -> None:
         assert found.p_value == pytest.approx(min(1.0, 2 * theirs.pvalue))
 
 
+@pytest.mark.parametrize("cells", [2, 5])
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5])
+def test_equal_variances_are_seldom_called_unequal(seeds: int, cells: int) -> None:
+    random = np.random.default_rng(seeds)
+    models = [fit(groups(random.normal(size=(cells, seeds)))) for _ in range(100)]
+    assert all(model is not None for model in models)
+    assert sum(not model.equal_variances for model in models if model) <= 10  # nominal: 1
+
+
 @pytest.mark.parametrize("block", [0.0, 3.0], ids=["no effect of seeds", "large effect of seeds"])
 def test_at_most_one_sweep_in_twenty_without_effects_shows_one(block: float) -> None:
     """Of 250 sweeps of 6 equal cells and 3 seeds: 5 %, within three standard errors."""
