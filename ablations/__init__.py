@@ -10,6 +10,8 @@ from importlib import import_module
 
 from ablations.design import Ablation
 from ablations.search import Search
+from ablations.variants import Variants
+from simvtp.plugins import extensions
 
 
 def _discover() -> dict[str, Callable[..., Ablation | Search]]:
@@ -23,3 +25,18 @@ def _discover() -> dict[str, Callable[..., Ablation | Search]]:
 
 
 ABLATIONS = _discover()
+
+
+def all_ablations() -> dict[str, Callable[..., Ablation | Search]]:
+    """Returns the builders of this package and of plugins, by name.
+
+    A plugin may declare a `Variants` in place of a function.
+
+    Raises:
+        ConfigError: two plugins declare the same name.
+    """
+    own = {
+        name: value.build if isinstance(value, Variants) else value
+        for name, value in extensions("ABLATIONS").items()
+    }
+    return {**ABLATIONS, **own}

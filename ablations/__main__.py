@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations import ABLATIONS
+from ablations import ABLATIONS, all_ablations
 from ablations.base_recipe import DEFAULT_RECIPE, SMALL_GRID_RECIPES
 from ablations.cost import cpu_minutes
 from ablations.design import Ablation
@@ -19,6 +19,7 @@ from ablations.sweep_progress import AblationProgress, read_progress
 from simvtp.config.experiment_config import Experiment, RuntimeConfig
 from simvtp.config.recipes import get_recipe
 from simvtp.errors import UserError
+from simvtp.plugins import take_plugins
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,20 +56,26 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Lists all ablations, or those that are named; returns the exit status."""
+    try:
+        arguments = take_plugins(arguments)
+        builders = all_ablations()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     args = make_parser().parse_args(arguments)
     try:
         base = get_recipe(args.recipe)
-        unknown = [name for name in args.names if name not in ABLATIONS]
+        unknown = [name for name in args.names if name not in builders]
         if unknown:
             raise UserError(
-                f"there is no ablation '{unknown[0]}': choose from {', '.join(ABLATIONS)}."
+                f"there is no ablation '{unknown[0]}': choose from {', '.join(builders)}."
             )
         found = read_progress(args.root)
         if args.json:
-            values = [as_json(name, base, found.get(name, ())) for name in args.names or ABLATIONS]
+            values = [as_json(name, base, found.get(name, ())) for name in args.names or builders]
             print(json.dumps({"ablations": values}, indent=1))
             return 0
-        for name in args.names or ABLATIONS:
+        for name in args.names or builders:
             print(describe(name, base, found.get(name, ())))
     except UserError as error:
         print(error, file=sys.stderr)
@@ -78,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def describe(name: str, base: Experiment, sweeps: Sequence[AblationProgress]) -> str:
     """Returns some lines on one ablation: question, grid, progress, command."""
-    comparison = ABLATIONS[name](base)
+    comparison = all_ablations()[name](base)
     progress = [f"  {sweep.line}" for sweep in sweeps] or ["  not run yet"]
     noun = "space" if isinstance(comparison, Search) else "grid"
     recipe = "" if base.name == DEFAULT_RECIPE else f" --recipe {base.name}"
@@ -95,7 +102,7 @@ def describe(name: str, base: Experiment, sweeps: Sequence[AblationProgress]) ->
 
 def as_json(name: str, base: Experiment, sweeps: Sequence[AblationProgress]) -> dict[str, Any]:
     """Returns the same as JSON values."""
-    comparison = ABLATIONS[name](base)
+    comparison = all_ablations()[name](base)
     size = None if isinstance(comparison, Search) else len(comparison.cells())
     return {
         "name": name,

@@ -30,6 +30,7 @@ from reports.study.sweep_results import SweepResults
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.console import log_to_terminal
 from simvtp.errors import UserError
+from simvtp.plugins import OPTION, take_plugins
 from simvtp.tracking import SweepRecord, list_sweeps, log_report, read_runs, resolve_uri
 
 MOST_SCALES = 3  # other sweeps of an ablation that its report is compared with
@@ -98,6 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(OPTION, metavar="FILE.py", help="load reports of a file (docs/extend.md)")
     parser.add_argument(
         "--out",
         type=Path,
@@ -122,8 +124,10 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     log_to_terminal(logging.WARNING, "%(message)s")
-    args = make_parser().parse_args(arguments)
+    args = argparse.Namespace(out="")
     try:
+        words = take_plugins(sys.argv[1:] if arguments is None else arguments)
+        args = make_parser().parse_args(words)
         return _run(args)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -17,6 +17,7 @@ from simvtp import __version__
 from simvtp.cli import bench, data, experiments, programs, search, tools
 from simvtp.console import command_text, log_to_terminal
 from simvtp.errors import UserError
+from simvtp.plugins import OPTION, take_plugins
 
 GROUPS = (experiments, programs, search, data, bench, tools)
 
@@ -84,6 +85,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES.replace("python -m simvtp", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument(
+        OPTION,
+        metavar="FILE.py",
+        help="load data sets, methods, tasks, ablations or reports of a file (docs/extend.md)",
+    )
     top.add_argument("--version", action="version", version=f"simvtp {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in GROUPS:
@@ -111,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        words = take_plugins(words)
         if words and words[0] in programs.PROGRAMS:
             return programs.start_program(words[0], words[1:])
         options = _parse(words)

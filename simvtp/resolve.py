@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 from simvtp.config.data_config import MANIFEST_DATASETS, OWN_DATASETS, DataConfig
-from simvtp.config.experiment_config import Experiment, RuntimeConfig
+from simvtp.config.experiment_config import Experiment, PluginConfig, RuntimeConfig
 from simvtp.config.finetune_config import INITIAL, FinetuneConfig
 from simvtp.config.validation import check
 from simvtp.errors import CheckpointError, ConfigError
+from simvtp.plugins import extensions, providers
 from simvtp.runs.atomic_files import read_json_or_none
 
 
@@ -27,11 +29,35 @@ def finalise(experiment: Experiment) -> Experiment:
     if data.dataset in MANIFEST_DATASETS:
         data = _with_manifest(data, experiment.runtime)
     elif data.dataset not in OWN_DATASETS:
-        data = _with_annotations(data)
+        data = _with_annotations(_with_own_clips(data, experiment.runtime))
     finetune = _with_weights(experiment.finetune)
-    experiment = dataclasses.replace(experiment, data=data, finetune=finetune)
+    experiment = dataclasses.replace(
+        experiment, data=data, finetune=finetune, plugins=_used_plugins(experiment)
+    )
     check(experiment)
     return experiment
+
+
+def _used_plugins(experiment: Experiment) -> PluginConfig:
+    """Returns the plugins that give the data set, the method or the task."""
+    method, task = experiment.model.method, experiment.finetune.task.name
+    names = {"DATASETS": experiment.data.dataset, "METHOD_CONFIGS": method, "TASK_CONFIGS": task}
+    used = sorted(providers(names), key=lambda plugin: plugin.digest)
+    return PluginConfig(
+        files=os.pathsep.join(str(plugin.origin) for plugin in used),
+        digests=",".join(plugin.digest for plugin in used),
+    )
+
+
+def _with_own_clips(data: DataConfig, runtime: RuntimeConfig) -> DataConfig:
+    """Returns the settings with the digest of the clips of a plugin's data set, if it is one."""
+    if data.dataset not in extensions("DATASETS"):
+        return data
+    from simvtp.data.datasets import clips_digest, own_clips
+
+    root = str(Path(data.root).expanduser().resolve()) if data.root else ""
+    data = dataclasses.replace(data, root=root)
+    return dataclasses.replace(data, manifest_digest=clips_digest(own_clips(data, runtime)))
 
 
 def _with_manifest(data: DataConfig, runtime: RuntimeConfig) -> DataConfig:

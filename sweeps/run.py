@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ablations import ABLATIONS
+from ablations import ABLATIONS, all_ablations
 from ablations.command_line import AxisOption, CommandLine
 from simvtp.errors import UserError
+from simvtp.plugins import take_plugins
 from simvtp.sources.yaml_file import ENDINGS
 from sweeps.cli.command import main
 from sweeps.cli.sweep_file import script_of_file
@@ -52,13 +53,13 @@ def sweep_for(name: str) -> SweepScript:
     """
     if name.endswith(ENDINGS):
         return script_of_file(Path(name), sweep_for)
-    if importlib.util.find_spec(f"sweeps.{name}") is not None:
+    if name in ABLATIONS and importlib.util.find_spec(f"sweeps.{name}") is not None:
         script: SweepScript = importlib.import_module(f"sweeps.{name}").SWEEP
         return replace(script, script=(PROGRAM, name))
     line = _command_line(name)
     return SweepScript(
         name=name,
-        build=ABLATIONS[name],
+        build=all_ablations()[name],
         axes=line.axes,
         description=line.description,
         examples=line.examples,
@@ -68,28 +69,38 @@ def sweep_for(name: str) -> SweepScript:
 
 def _command_line(name: str) -> CommandLine:
     """Returns the options declared next to the ablation, else those that its builder accepts."""
-    module = importlib.import_module(f"ablations.{name}")
-    declared: CommandLine | None = getattr(module, "COMMAND_LINE", None)
-    if declared is not None:
-        return declared
-    parameters = inspect.signature(ABLATIONS[name]).parameters
+    build = all_ablations()[name]
+    description = (build.__doc__ or "").partition("\n")[0]
+    if name in ABLATIONS:
+        module = importlib.import_module(f"ablations.{name}")
+        declared: CommandLine | None = getattr(module, "COMMAND_LINE", None)
+        if declared is not None:
+            return declared
+        description = (module.__doc__ or "").partition("\n")[0]
+    parameters = inspect.signature(build).parameters
     axes = tuple(option for option in (CELLS, WEIGHTS) if option.argument in parameters)
-    return CommandLine(axes, (module.__doc__ or "").partition("\n")[0])
+    return CommandLine(axes, description)
 
 
 def start(arguments: Sequence[str]) -> int:
     """Runs the ablation named by the first argument with the others; returns the exit status."""
     tolerate_encodings()
+    try:
+        arguments = take_plugins(arguments)
+        known_ablations = all_ablations()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     if not arguments or arguments[0] in ("-h", "--help", "--list"):
         print("python sweeps/run.py ABLATION [options]; --help after the name lists its options.")
         print("python sweeps/run.py FILE.yaml [options] runs the sweep that a file describes.")
-        print("\n".join(["Ablations:", *(f"  {name}" for name in ABLATIONS)]))
+        print("\n".join(["Ablations:", *(f"  {name}" for name in known_ablations)]))
         print("python -m ablations list: the question, grid and progress of each.")
         return 0
     name, *rest = arguments
-    if name not in ABLATIONS and not name.endswith(ENDINGS):
-        known = ", ".join(ABLATIONS)
-        near = difflib.get_close_matches(name, ABLATIONS, 1)
+    if name not in known_ablations and not name.endswith(ENDINGS):
+        known = ", ".join(known_ablations)
+        near = difflib.get_close_matches(name, known_ablations, 1)
         hint = f"did you mean {near[0]}? There are {known}" if near else f"choose from {known}"
         print(f"there is no ablation '{name}': {hint}, or give a file (.yaml).", file=sys.stderr)
         return 2

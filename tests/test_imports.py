@@ -21,6 +21,7 @@ from tests.import_graph import (
 ORDER = (
     ("simvtp.console",),
     ("simvtp.errors", "simvtp.compat"),
+    ("simvtp.plugins",),
     ("simvtp.config",),
     ("simvtp.batch", "simvtp.runs"),
     ("simvtp.sources",),
@@ -42,7 +43,7 @@ ONLY = {
     "simvtp.tracking": ("simvtp.console", "simvtp.errors", "simvtp.config", "simvtp.runs"),
     "reports": (
         *("simvtp.console", "simvtp.errors", "simvtp.config", "simvtp.runs", "simvtp.tracking"),
-        *("simvtp.evaluation.items", "ablations"),
+        *("simvtp.evaluation.items", "simvtp.plugins", "ablations"),
     ),
 }
 OWNERS = {

@@ -14,6 +14,7 @@ from reports.kinds import (
 )
 from reports.kinds.report_type import ReportType
 from reports.study.report_plan import ReportError, StudyPlan
+from simvtp.plugins import extensions
 
 GRID = ReportType()
 # By `kind` of plan.json. A plan without a kind has the type of its ablation's name, else a grid's.
@@ -36,9 +37,10 @@ def report_type_of(plan: StudyPlan | Mapping[str, Any]) -> ReportType:
         kind, name = plan.kind, plan.ablation
     else:
         kind, name = plan.get("kind", ""), plan.get("ablation", "")
-    if kind and kind not in REPORT_TYPES:
+    known: dict[str, ReportType] = {**REPORT_TYPES, **extensions("REPORT_TYPES")}
+    if kind and kind not in known:
         raise ReportError(
             f"sweeps of kind '{kind}' have no report; "
-            f"there are reports for grids and {', '.join(REPORT_TYPES)}."
+            f"there are reports for grids and {', '.join(known)}."
         )
-    return REPORT_TYPES.get(kind or name, GRID)
+    return known.get(kind or name, GRID)

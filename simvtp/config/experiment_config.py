@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from simvtp.config.model_config import (
 from simvtp.config.train_config import ContrastiveLossConfig, LossConfig, TrainConfig
 from simvtp.config.tree import added, build, flatten, setting
 from simvtp.errors import ConfigError
+from simvtp.plugins import extensions, load_stored
 
 Auto = Literal["auto"]
 SeedSource = Literal["init", "order", "masks", "data", "finetune"]
@@ -163,6 +164,14 @@ class SeedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginConfig:
+    """Plugins that give the experiment its data set, method or task."""
+
+    files: str = added("", "Python files, with : between (docs/extend.md)")
+    digests: str = added("", "filled in: sha256 of each file, with commas between")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything that one experiment needs: pre-train, zero-shot, fine-tune, evaluate."""
 
@@ -177,6 +186,7 @@ class Experiment:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    plugins: PluginConfig = field(default_factory=PluginConfig, metadata={"added": True})
 
     @property
     def fingerprint(self) -> str:
@@ -207,6 +217,9 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     """
     tree = identifying(experiment)
     del tree["runtime"], tree["name"]
+    tree.get("plugins", {}).pop("files", None)  # their content counts
+    if not tree.get("plugins", True):
+        del tree["plugins"]
     if experiment.finetune.init_digest:
         del tree["finetune"]["init"]
     data, dataset = tree["data"], experiment.data.dataset
@@ -242,9 +255,12 @@ def method_configs(method: Any) -> MethodConfigs:
     Raises:
         ConfigError: there is no such method.
     """
-    if method not in METHOD_CONFIGS:
-        raise ConfigError(f"model.method={method}: choose from {', '.join(METHOD_CONFIGS)}.")
-    return METHOD_CONFIGS[method]
+    if method in METHOD_CONFIGS:
+        return METHOD_CONFIGS[method]
+    known: dict[str, MethodConfigs] = {**METHOD_CONFIGS, **extensions("METHOD_CONFIGS")}
+    if method not in known:
+        raise ConfigError(f"model.method={method}: choose from {', '.join(known)}.")
+    return known[method]
 
 
 def task_config(task: Any) -> type[TaskConfig]:
@@ -253,20 +269,26 @@ def task_config(task: Any) -> type[TaskConfig]:
     Raises:
         ConfigError: there is no such task.
     """
-    if task not in TASK_CONFIGS:
-        raise ConfigError(f"finetune.task={task}: choose from {', '.join(TASK_CONFIGS)}.")
-    return TASK_CONFIGS[task]
+    if task in TASK_CONFIGS:
+        return TASK_CONFIGS[task]
+    known: dict[str, type[TaskConfig]] = {**TASK_CONFIGS, **extensions("TASK_CONFIGS")}
+    if task not in known:
+        raise ConfigError(f"finetune.task={task}: choose from {', '.join(known)}.")
+    return known[task]
 
 
-def from_dict(values: Mapping[str, Any]) -> Experiment:
+def from_dict(values: Mapping[str, Any], plugin_folders: Sequence[Path] = ()) -> Experiment:
     """Returns the experiment that `to_dict` gave the dictionary of.
 
     In `runtime`, keys of another version are ignored and missing ones take their defaults: how a
-    run was carried is no part of it. Settings declared by `added` may be missing.
+    run was carried is no part of it. Settings declared by `added` may be missing. Plugins of the
+    experiment are loaded, from copies in `plugin_folders` if they are there.
 
     Raises:
-        ConfigError: unknown or missing keys, an unknown method or task.
+        ConfigError: unknown or missing keys, an unknown method or task, a plugin that is gone.
     """
+    plugins = values.get("plugins") or {}
+    load_stored(plugins.get("files", ""), plugins.get("digests", ""), plugin_folders)
     try:
         chosen = method_configs(values["model"]["method"])
         task = task_config(values["finetune"]["task"]["name"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from simvtp.config.experiment_config import (
@@ -16,10 +18,12 @@ from simvtp.config.experiment_config import (
 )
 from simvtp.config.tree import SettingsTree, field_types, flatten, read_value, setting_types
 from simvtp.errors import ConfigError
+from simvtp.plugins import load_plugin
 
 C = TypeVar("C", bound=SettingsTree)
 
 METHOD_KEY, TASK_KEY = "model.method", "finetune.task.name"
+PLUGINS_KEY = "plugins.files"  # loaded when it is set: the other settings may be theirs
 CHOOSERS = {"model": METHOD_KEY, "finetune.task": TASK_KEY}  # a component's key chooses its class
 _CHOOSING = {*CHOOSERS, METHOD_KEY, TASK_KEY}
 _STAGES = ("pretrain", "finetune.train")
@@ -85,6 +89,12 @@ def replace_key(experiment: Experiment, key: str, value: Any) -> Experiment:
         return _with_method(experiment, value)
     if key == TASK_KEY:
         return _with_task(experiment, value)
+    if key == PLUGINS_KEY:
+        for file in filter(None, str(value).split(os.pathsep)):
+            try:
+                load_plugin(Path(file))
+            except ConfigError as error:
+                raise ConfigError(f"{key}={value}: {error}") from error
     types = setting_types(experiment)
     if key not in types:
         raise ConfigError(f"there is no setting '{key}'{_hint(experiment, key)}")
@@ -93,9 +103,14 @@ def replace_key(experiment: Experiment, key: str, value: Any) -> Experiment:
 
 def _replace_all(experiment: Experiment, values: list[tuple[str, Any]]) -> Experiment:
     """Applies the choosers of classes first, so that the order of the others does not matter."""
-    for key, value in sorted(values, key=lambda item: item[0] not in _CHOOSING):
+    for key, value in sorted(values, key=lambda item: setting_order(item[0])):
         experiment = replace_key(experiment, key, value)
     return experiment
+
+
+def setting_order(key: str) -> int:
+    """Returns 0 for plugins, 1 for what chooses a class, 2 for other settings, which come last."""
+    return 0 if key == PLUGINS_KEY else 1 if key in _CHOOSING else 2
 
 
 def _with_method(experiment: Experiment, method: Any) -> Experiment:

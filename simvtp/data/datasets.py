@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from simvtp.data.manifest import (
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
 from simvtp.data.shards import index_foreign_shards, is_foreign, read_shards
 from simvtp.errors import ConfigError, DataError
+from simvtp.plugins import extensions
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +138,10 @@ def open_dataset(
     """
     if data.dataset in BENCHMARKS:
         return _open_benchmark(data, say)
+    if data.dataset not in DATASETS and data.dataset in extensions("DATASETS"):
+        return _open_own(data, runtime)
     if data.dataset not in DATASETS:
-        known = ", ".join((*DATASETS, *BENCHMARKS))
+        known = ", ".join((*DATASETS, *BENCHMARKS, *extensions("DATASETS")))
         raise ConfigError(
             f"data.dataset={data.dataset}: there is no such data set; choose one of {known}."
         )
@@ -169,6 +174,48 @@ def open_dataset(
         )
         return Dataset(manifest.source.name, splits, manifest.source.protocol, notes)
     return Dataset(name, splits, notes=shared)
+
+
+def own_clips(data: DataConfig, runtime: RuntimeConfig) -> Sequence[Clip]:
+    """Returns the clips of a plugin's data set, with splits by hash where it gives none.
+
+    Raises:
+        DataError: it gives no clip, the same id twice, or splits for some clips only.
+    """
+    clips = tuple(extensions("DATASETS")[data.dataset](data, runtime))
+    ids = Counter(clip.id for clip in clips)
+    if not clips or max(ids.values()) > 1:
+        what = f"the id '{max(ids, key=lambda name: ids[name])}' twice" if clips else "no clip"
+        raise DataError(f"the data set {data.dataset} of a plugin gives {what}.")
+    given = sum(bool(clip.split) for clip in clips)
+    if given not in (0, len(clips)):
+        raise DataError(f"the data set {data.dataset} gives a split to {given} of {len(clips)}.")
+    return clips if given else assign_splits(clips, split_ratios(data))
+
+
+def clips_digest(clips: Sequence[Clip]) -> str:
+    """Returns the sha256 of names, captions, splits and parts of clips, in their order.
+
+    Of a path only the name of the file counts, so that the same data are the same elsewhere.
+    """
+    digest = hashlib.sha256()
+    for clip in clips:
+        row = (clip.id, clip.path.name, clip.captions, clip.split, clip.start_s, clip.end_s)
+        digest.update(f"{row!r}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _open_own(data: DataConfig, runtime: RuntimeConfig) -> Dataset:
+    clips = own_clips(data, runtime)
+    if data.manifest_digest and data.manifest_digest != clips_digest(clips):
+        raise DataError(
+            f"the clips of {data.dataset} are not those that the experiment was started with."
+        )
+    splits = by_split(clips)
+    empty = [split for split, members in splits.items() if not members]
+    if empty:
+        raise DataError(f"the {empty[0]} split of the data set {data.dataset} is empty.")
+    return Dataset(data.dataset, splits, notes=_shared_files(clips))
 
 
 def _log_left_out(manifest: Manifest, say: LogFn | None) -> None:

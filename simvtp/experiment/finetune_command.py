@@ -12,7 +12,7 @@ from simvtp.config.overrides import override, replace_key
 from simvtp.config.recipes import RECIPES, get_recipe
 from simvtp.errors import ConfigError
 from simvtp.runs.rundir import load_experiment
-from simvtp.tasks import TASKS
+from simvtp.tasks import task_opener
 
 
 def downstream(
@@ -33,8 +33,7 @@ def downstream(
 
     Raises ConfigError if the task, the recipe or a setting is not known.
     """
-    if task not in TASKS:
-        raise ConfigError(f"there is no task '{task}': choose from {', '.join(TASKS)}.")
+    task_opener(task)
     is_run = (Path(init).expanduser() / "experiment.json").is_file()
     if not is_run and not recipe:
         raise ConfigError(

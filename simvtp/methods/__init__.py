@@ -9,6 +9,7 @@ from simvtp.errors import ConfigError
 from simvtp.methods.mac_method import MACMethod
 from simvtp.methods.method import Method, SimVTPMethod
 from simvtp.models.simvtp.simvtp_model import OBJECTIVES
+from simvtp.plugins import extensions
 
 __all__ = ["METHODS", "Method", "build_model", "method_of"]
 
@@ -21,9 +22,12 @@ def method_of(config: ModelConfig) -> Method:
     Raises:
         ConfigError: the name is unknown.
     """
-    if config.method not in METHODS:
-        raise ConfigError(f"model.method={config.method}: choose from {', '.join(METHODS)}.")
-    return METHODS[config.method]
+    if config.method in METHODS:
+        return METHODS[config.method]
+    known: dict[str, Method] = {**METHODS, **extensions("METHODS")}
+    if config.method not in known:
+        raise ConfigError(f"model.method={config.method}: choose from {', '.join(known)}.")
+    return known[config.method]
 
 
 def build_model(

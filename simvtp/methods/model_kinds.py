@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from simvtp.config.model_config import ModelConfig, SimVTPConfig
+from simvtp.config.model_config import MACConfig, ModelConfig, SimVTPConfig
 from simvtp.config.tree import narrow
 from simvtp.errors import CheckpointError
 from simvtp.methods import METHODS, method_of
@@ -113,6 +113,11 @@ assert PRETRAINED.keys() == METHODS.keys()
 KINDS = {
     kind.name: kind for kind in (*PRETRAINED.values(), DUAL, SHARED, CLASSIFIER, PAIR, GROUNDING)
 }
+
+
+def pretrained_kind(config: ModelConfig) -> ModelKind:
+    """Returns the kind of a pre-training model; a method of a plugin has that of its settings."""
+    return PRETRAINED["mac" if isinstance(config, MACConfig) else "simvtp"]
 
 
 def kind_of(model: nn.Module) -> ModelKind:

@@ -17,7 +17,7 @@ from simvtp.config.finetune_config import (
     PairTask,
     RankingTask,
 )
-from simvtp.config.model_config import ModelConfig, SimVTPConfig
+from simvtp.config.model_config import MACConfig, ModelConfig, SimVTPConfig
 from simvtp.config.tree import narrow
 from simvtp.errors import CheckpointError
 from simvtp.methods.model_kinds import (
@@ -28,6 +28,7 @@ from simvtp.methods.model_kinds import (
     PRETRAINED,
     SHARED,
     ModelKind,
+    pretrained_kind,
     word_count,
 )
 from simvtp.models.weights.conversion import convert, load
@@ -79,7 +80,7 @@ def model_of_run(run_dir: Path, training: str = "") -> nn.Module:
     config = experiment.model
     config = replace(config, vocab_size=word_count(state) or config.vocab_size)
     if name == "pretrain":
-        kind, options = PRETRAINED[config.method], _objectives(experiment)
+        kind, options = pretrained_kind(config), _objectives(experiment)
     else:
         kind, config, options = _of_task(experiment, config)
     model = kind.build(config, state, options)
@@ -101,7 +102,7 @@ def _of_task(
     if isinstance(task, RankingTask):
         if isinstance(task, ImageTextTask):
             config = replace(config, frames=config.tubelet_size)
-        if config.method == "mac":
+        if isinstance(config, MACConfig):
             return PRETRAINED["mac"], config, _objectives(experiment)
         kind = SHARED if task.encoder == "shared" else DUAL
         return kind, replace(narrow(config, SimVTPConfig), pooling=task.pooling), {}

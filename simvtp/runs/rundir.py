@@ -24,6 +24,7 @@ from simvtp.config.experiment_config import Experiment, from_dict
 from simvtp.config.fingerprint import SCHEMA_VERSION
 from simvtp.config.tree import to_dict
 from simvtp.errors import DamagedFile, RankLost, Stopped, StopReason, UserError
+from simvtp.plugins import loaded_plugins
 from simvtp.runs import provenance
 from simvtp.runs.atomic_files import cannot_write, read_json, write_atomically
 from simvtp.runs.lease import Fenced, Lease
@@ -33,6 +34,7 @@ from simvtp.runs.run_records import STATUS_FILE, RunState, RunStatus, read_statu
 
 IDENTITY_FILE = "experiment.json"
 RESULTS_FILE = "results.json"
+PLUGINS_FOLDER = "plugins"  # copies of the plugins of the experiment
 
 
 def require_writable(root: Path) -> None:
@@ -99,7 +101,7 @@ def load_experiment(run_dir: Path) -> Experiment:
             f"{values.get('schema')}, this version has {SCHEMA_VERSION}): reports read its "
             "results, but only that version can go on with it or score it again."
         )
-    experiment = from_dict(values["experiment"])
+    experiment = from_dict(values["experiment"], (run_dir / PLUGINS_FOLDER,))
     root = str(run_dir.resolve().parent)
     return replace(experiment, runtime=replace(experiment.runtime, root=root))
 
@@ -115,6 +117,9 @@ def write_identity(experiment: Experiment, directory: Path) -> None:
         "cell_fingerprint": experiment.cell_fingerprint,
         "experiment": to_dict(experiment),
     }
+    for plugin in loaded_plugins():
+        if plugin.digest in experiment.plugins.digests:
+            write_atomically(directory / PLUGINS_FOLDER / plugin.file_name, plugin.content)
     write_atomically(directory / IDENTITY_FILE, json.dumps(identity, indent=1))
     if not (directory / provenance.RECORD).exists():
         provenance.write(directory, provenance.capture())

@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from simvtp.config.experiment_config import Experiment
-from simvtp.config.overrides import CHOOSERS, METHOD_KEY, TASK_KEY, replace_key
+from simvtp.config.overrides import CHOOSERS, replace_key, setting_order
 from simvtp.config.tree import SettingsTree, documentation, is_group, setting_types
 from simvtp.errors import ConfigError
 from simvtp.sources.yaml_file import YamlEntry, read_yaml
 
 BASE = "base"
-FILLED_IN = ("data.manifest_digest", "finetune.init_digest")  # computed from what the files hold
+FILLED_IN = (
+    "data.manifest_digest",
+    "finetune.init_digest",
+    "plugins.digests",
+)  # computed from what the files hold
 COMMENT_COLUMN = 40
 _PLAIN = re.compile(r"[A-Za-z][\w./-]*")
 _OTHER_TYPES = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")  # of YAML
@@ -79,8 +83,7 @@ def settings_of(entries: Mapping[str, YamlEntry], prefix: str = "") -> dict[str,
 
 def apply(experiment: Experiment, settings: Mapping[str, YamlEntry]) -> Experiment:
     """Returns the experiment with settings of a file; raises ConfigError with the line."""
-    first = (METHOD_KEY, TASK_KEY)  # they choose which settings there are
-    for key, entry in sorted(settings.items(), key=lambda item: item[0] not in first):
+    for key, entry in sorted(settings.items(), key=lambda item: setting_order(item[0])):
         try:
             experiment = replace_key(experiment, key, entry.text(key))
         except ConfigError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from simvtp.config.finetune_config import ImageTextTask, RankingTask
 from simvtp.errors import ConfigError
 from simvtp.methods import METHODS, method_of
+from simvtp.plugins import extensions
 from simvtp.tasks.action import ActionRecognition
 from simvtp.tasks.choice import CaptionChoice
 from simvtp.tasks.grounding import Grounding
@@ -14,7 +15,16 @@ from simvtp.tasks.qa import QuestionAnswering
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.task import Context, OpenTask, Task
 
-__all__ = ["TASKS", "Context", "OpenTask", "Task", "open_retrieval", "open_task", "open_zero_shot"]
+__all__ = [
+    "TASKS",
+    "Context",
+    "OpenTask",
+    "Task",
+    "open_retrieval",
+    "open_task",
+    "open_zero_shot",
+    "task_opener",
+]
 
 
 def open_retrieval(context: Context) -> Retrieval:
@@ -65,4 +75,14 @@ def open_task(context: Context) -> Task:
             f"finetune.task={name} needs a pair encoder, which model.method={method} does not "
             f"have: choose a method that has one ({able}), or finetune.task=retrieval."
         )
-    return TASKS[name](context)
+    return task_opener(name)(context)
+
+
+def task_opener(name: str) -> OpenTask:
+    """Returns what opens the task of that name; raises ConfigError if there is none."""
+    if name in TASKS:
+        return TASKS[name]
+    known: dict[str, OpenTask] = {**TASKS, **extensions("TASKS")}
+    if name not in known:
+        raise ConfigError(f"there is no task '{name}': choose from {', '.join(known)}.")
+    return known[name]

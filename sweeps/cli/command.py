@@ -18,6 +18,7 @@ from pathlib import Path
 from simvtp import tracking
 from simvtp.console import command_text, log_to_terminal, started_as_command
 from simvtp.errors import UserError
+from simvtp.plugins import plugin_words, take_plugins
 from simvtp.runs.metric_names import MetricName
 from simvtp.runs.provenance import without_credentials
 from simvtp.runs.run_records import RunState
@@ -168,10 +169,10 @@ def _in_background(comparison: SweepComparison, arguments: Sequence[str]) -> int
     folder = sweep_folder(comparison)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "controller.log"
-    words = [word for word in arguments if word != "--detach"]
+    words = [word for word in take_plugins(arguments) if word != "--detach"]
     with open(log, "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, *program, *words],
+            [sys.executable, *program, *words, *plugin_words()],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -234,6 +235,7 @@ def _build_report(comparison: SweepComparison, uri: str | None) -> None:
         print("\nNo report: it is made from the tracked runs, and tracking is off.")
         return
     words = ["-m", "simvtp", "report", comparison.name, "--sweep", comparison.sweep_id]
+    words += plugin_words()
     print(f"\nBuilding the report: {' '.join(['python', *words])}", flush=True)
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
     done = subprocess.run([sys.executable, *words], env=environment, check=False)

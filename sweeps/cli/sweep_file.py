@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ablations import ABLATIONS
+from ablations import all_ablations
 from ablations.base_recipe import DEFAULT_RECIPE
 from ablations.design import Ablation, Axis, Cell, null_arm
 from ablations.headline import headline
@@ -194,8 +194,8 @@ def _name(path: Path, entries: Mapping[str, YamlEntry]) -> str:
     if "ablation" in entries:
         called = entries["ablation"].text("ablation")
         own = [key for key in OWN if key in entries]
-        if called not in ABLATIONS:
-            known = ", ".join(ABLATIONS)
+        if called not in all_ablations():
+            known = ", ".join(all_ablations())
             raise entries["ablation"].error(f"there is no ablation '{called}': {known}.")
         if own:
             raise entries[own[0]].error(f"`{own[0]}` does not go with `ablation: {called}`.")
@@ -204,7 +204,7 @@ def _name(path: Path, entries: Mapping[str, YamlEntry]) -> str:
     name = entry.text("name")
     if not SWEEP_NAME.fullmatch(name):
         raise entry.error(f"name: '{name}' must be letters, digits, _ and -.")
-    if name in ABLATIONS:
+    if name in all_ablations():
         raise entry.error(
             f"'{name}' is an ablation of the project: write `ablation: {name}` and its options to "
             "call it, or choose another name."

@@ -14,6 +14,7 @@ from ablations.design import Ablation
 from ablations.search import Search
 from simvtp.config.recipes import RECIPES
 from simvtp.console import command_text
+from simvtp.plugins import OPTION, take_plugins
 from sweeps.cli.cluster_profile import CLUSTERS, apply_profile
 from sweeps.cli.option_types import hours, list_of, natural_int, positive_int, positive_number
 from sweeps.cli.script_parser import ScriptParser
@@ -71,7 +72,7 @@ def read_arguments(sweep: SweepScript, arguments: Sequence[str] | None) -> argpa
     """Parses the command line; a cluster profile that it names gives the defaults."""
     parser = make_parser(sweep)
     given = sys.argv[1:] if arguments is None else arguments
-    words = join_values([*sweep.preset, *given])
+    words = join_values(take_plugins([*sweep.preset, *given]))
     args = parser.parse_intermixed_args(words)
     if args.cluster:
         apply_profile(parser, args.cluster, PROFILED)
@@ -164,6 +165,11 @@ def _add_comparison(group: Group, sweep: SweepScript) -> None:
         metavar="shapes|PATH",
         help="the embedded data set, or a CSV/Parquet with videoid, path, caption "
         "(default: the recipe's)",
+    )
+    group.add_argument(
+        OPTION,
+        metavar="FILE.py",
+        help="load data sets, methods, tasks or ablations of a file (docs/extend.md)",
     )
     group.add_argument(
         "settings",

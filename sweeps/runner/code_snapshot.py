@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvtp.errors import UserError
+from simvtp.plugins import FROZEN, loaded_plugins
 
 PACKAGES = ("simvtp", "ablations", "sweeps")  # imported by jobs; the controller builds the reports
 LARGEST = 4 * 2**20  # bytes: packages hold code and word lists, not data
@@ -52,7 +53,7 @@ class CodeSnapshot:
 def take_snapshot(
     root: Path, entry: str, source: Path | None = None, write: bool = True
 ) -> CodeSnapshot:
-    """Copies the packages (and that of `entry`) below `root`, unless this content is there already.
+    """Copies packages, that of `entry`, and plugins below `root`, unless they are there already.
 
     Only source files are copied: those that git tracks, never what a link outside the tree points
     to, and never readable for more users than the original.
@@ -77,6 +78,8 @@ def take_snapshot(
         ours = name.partition("/")[0] in PACKAGES or path.suffix == ".py"
         if ours and not name.startswith(NOT_IMPORTED) and _is_inside(path, source):
             contents[name] = _File(path.read_bytes(), path.stat().st_mode & 0o444)
+    for plugin in loaded_plugins():
+        contents[f"{FROZEN}/{plugin.file_name}"] = _File(plugin.content, 0o400)
     digest = hashlib.sha256()
     for name, file in contents.items():
         digest.update(f"{name}\0{len(file.content)}\0".encode() + file.content)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.tree import flatten
 from simvtp.errors import ConfigError
+from simvtp.plugins import is_of_plugin
 
 _SEED = 2**63 - 1
 _RATIO = (0.0, 1.0)
@@ -65,8 +66,12 @@ def check_ranges(experiment: Experiment) -> None:
     Raises:
         ConfigError: one is not.
     """
+    parts = (experiment.model, experiment.masks, experiment.losses, experiment.finetune.task)
+    has_own = any(map(is_of_plugin, parts))
     for key, value in flatten(experiment).items():
         if isinstance(value, int | float) and not isinstance(value, bool):
+            if has_own and key not in _RANGES and key.rpartition(".")[2] not in _RANGES:
+                continue  # a setting of a plugin
             least, most = range_of(key)
             if not least <= value <= most:
                 ends = [
