@@ -39,6 +39,7 @@ class Attempt:
         last_beat: modification time of its file. Only its changes mean something: it comes from
             the clock of another machine.
         slurm: what SLURM said of the job.
+        cores: cores that its process may use; 0 if unknown.
         machine: boot and process namespace of its machine (`process_identity.machine_id`).
     """
 
@@ -54,6 +55,13 @@ class Attempt:
     last_beat: float
     slurm: Mapping[str, str]
     machine: str = ""
+    cores: int = 0
+
+    @property
+    def asked_cores(self) -> int:
+        """Returns the cores that its SLURM job asked for each process; 0 without one."""
+        asked = self.slurm.get("SLURM_CPUS_PER_TASK", "")
+        return int(asked) if asked.isdigit() else 0
 
     @property
     def who(self) -> str:
@@ -125,6 +133,7 @@ def read_attempt(path: Path) -> Attempt | None:
             last_beat=beat,
             slurm=dict(values.get("slurm", {})),
             machine=str(values.get("machine", "")),
+            cores=int(values.get("cores", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

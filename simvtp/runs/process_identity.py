@@ -21,7 +21,10 @@ SLURM_FACTS = (
     "SLURM_JOB_NAME",
     "SLURM_CLUSTER_NAME",
     "SLURM_GPUS_ON_NODE",
+    "SLURM_CPUS_PER_TASK",
 )
+# set for the jobs of a sweep that saw no GPU on its machine, and so gave them none
+NO_GPU_SEEN = "SIMVTP_NO_GPU_SEEN"
 
 
 def process_start(pid: int) -> float:
@@ -77,6 +80,7 @@ def this_process() -> dict[str, Any]:
         "job": slurm.get("SLURM_JOB_ID", ""),
         "restart": int(slurm.get("SLURM_RESTART_COUNT") or 0),
         "gpus": _reserved_gpus(slurm),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "began": time.time(),
         "code": str(Path(__file__).resolve().parents[2]),
         "slurm": slurm,

@@ -6,6 +6,7 @@ which are called at the logging interval.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from simvtp.training.parallel.distributed import min_over_ranks, sum_over_ranks, world
+
+_LOG = logging.getLogger(__name__)
 
 
 class Window:
@@ -240,6 +243,9 @@ class Machine:
             return {}
         try:
             return {"system/gpu_utilisation": float(torch.cuda.utilization(self.device))}
-        except (ModuleNotFoundError, RuntimeError):  # no pynvml, or a driver without it
+        except Exception as error:
+            # no pynvml, a driver without it, or one of NVML's own errors, which have no common
+            # base: of a MIG slice, for example, it gives no utilisation
+            _LOG.info("the GPU's utilisation is not logged: %s: %s", type(error).__name__, error)
             self._utilisation = False
             return {}

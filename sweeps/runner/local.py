@@ -8,6 +8,7 @@ divided; the operating system is asked whether an adopted job is alive, since su
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -25,7 +26,7 @@ from ablations.design import Point
 from simvtp.config.tree import to_dict
 from simvtp.errors import UserError
 from simvtp.runs.attempts import newest_token
-from simvtp.runs.process_identity import process_start
+from simvtp.runs.process_identity import NO_GPU_SEEN, process_start
 from simvtp.runs.run_records import JobRecord
 from sweeps.compat.submitit_private import SubmittingExecutor, supervisor_command
 from sweeps.runner.code_snapshot import CodeSnapshot
@@ -43,6 +44,11 @@ from sweeps.runner.slurm_queue import SlurmQueue
 
 LAUNCH_LOG = "launch.log"  # output of the setup commands
 NO_LIMIT_MIN = 60 * 24 * 365  # submitit requires a limit
+LISTING_S = 20  # for nvidia-smi
+DRIVER_FILES = (
+    *(Path("/dev/nvidiactl"), Path("/proc/driver/nvidia/version")),
+    Path("/dev/dxg"),  # of Windows' subsystem for Linux
+)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -179,6 +185,8 @@ class LocalJobs:
         environment = self._code.environment() if self._code else {}
         if not self._gpus and os.environ.get("CUDA_VISIBLE_DEVICES"):
             environment["CUDA_VISIBLE_DEVICES"] = ""  # it names no device: none is billed either
+        if not self._gpus:
+            environment[NO_GPU_SEEN] = "1"
         if self._per_job:
             first = slot * self._per_job
             numbers = [(first + k) % len(self._gpus) for k in range(self._per_job)]
@@ -244,14 +252,49 @@ def visible_gpus() -> list[str]:
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
-        if not shutil.which("nvidia-smi"):
+        if not has_driver():
             return []
-        return [str(number) for number in range(torch_devices())]
+        numbers = [str(number) for number in range(torch_devices())]
+        return (divided_gpus() or numbers) if numbers else []
     names = [name.strip() for name in given.split(",")]
     if not any(name not in ("", "-1", "NoDevFiles") for name in names):
         return []
+    if all(name.startswith("MIG-") for name in names):  # of several slices a process sees the first
+        return names if torch_devices() else []
     # CUDA uses the names up to the first that is no device; a device may also be a MIG slice
     return names[: torch_devices()]
+
+
+def has_driver() -> bool:
+    """Returns whether this machine shows any sign of a GPU; slim containers lack nvidia-smi."""
+    return bool(shutil.which("nvidia-smi") or any(path.exists() for path in DRIVER_FILES))
+
+
+def divided_gpus() -> list[str]:
+    """Returns the devices of a machine of whose GPUs some are divided into MIG slices, by UUID.
+
+    A process can use one slice, so each is a device of its own. None if no GPU is divided, or
+    nvidia-smi does not say.
+    """
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return []
+    try:
+        done = subprocess.run(
+            [program, "-L"], capture_output=True, text=True, check=False, timeout=LISTING_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found = re.findall(r"^(?: *MIG |GPU \d).*\(UUID: ((?:MIG|GPU)-[^)\s]+)\)", done.stdout, re.M)
+    if not any(name.startswith("MIG-") for name in found):
+        return []
+    following = [*found[1:], ""]
+    # a GPU with slices is listed before them, and is no device itself
+    return [
+        name
+        for name, after in zip(found, following, strict=True)
+        if name.startswith("MIG-") or not after.startswith("MIG-")
+    ]
 
 
 def torch_devices() -> int:

@@ -221,6 +221,9 @@ def slurm_parameters(
     environment = code.environment() if code else {}
     variables = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
     minutes = options.minutes or DEFAULT_MIN
+    # srun of SLURM 22.05 to 23.02 does not take the cores of its job over: without both, all the
+    # threads and loader workers of a rank share one core
+    cores = [f"--cpus-per-task={options.cpus}", "--cpu-bind=cores"] if options.cpus else []
     gpus: int | str | None = options.gpus
     if options.gpu_kind:
         gpus = f"{options.gpu_kind}:{options.gpus}"
@@ -239,7 +242,7 @@ def slurm_parameters(
         "setup": [*variables, *map(checked_line, options.setup)] or None,
         # else one dead rank leaves the others waiting for it; and `sbatch --export=NONE` would be
         # passed on to srun, so that the job would not get what its own script exports
-        "srun_args": ["--kill-on-bad-exit=1", "--export=ALL", *options.srun_args],
+        "srun_args": ["--kill-on-bad-exit=1", "--export=ALL", *cores, *options.srun_args],
         # at most half of the limit, and SLURM is up to half a minute early: a job that is asked to
         # save as soon as it has started would be requeued for ever
         "signal_delay_s": min(options.signal_s, max(1, 30 * minutes - 30)),

@@ -18,6 +18,7 @@ from simvtp.config.overrides import override
 from simvtp.runs.atomic_files import read_json, write_atomically
 from simvtp.runs.attempts import owner
 from simvtp.runs.journal import read_journal
+from simvtp.runs.lease import hold
 from sweeps import doctor
 from sweeps.monitor.overview import find_sweeps
 from sweeps.monitor.repair.rebuild import open_recorded
@@ -243,6 +244,22 @@ def test_a_disk_that_is_full_or_cannot_be_written_is_said(
     monkeypatch.setattr("sweeps.monitor.repair.diagnose.LITTLE_SPACE", 1 << 62)
     code, out = run_doctor(capsys, grid, "--yes")
     assert code == 1 and "MB are free" in out and "to do: free some space" in out
+
+
+@pytest.mark.parametrize("more", [0, 1, 11])
+def test_cores_that_a_job_asked_for_and_may_not_use_are_said(
+    grid: Ablation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    """Some versions of srun give each rank one core, whatever --cpus says."""
+    write_plan(grid)
+    run_dir, cores = make_run(grid, grid.points()[0]), len(os.sched_getaffinity(0))
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", str(cores + more))
+    with hold(run_dir, say=lambda line: None):
+        code, out = run_doctor(capsys, grid, "--dry-run")
+    said = f"may use {cores} of the {cores + more} cores that it asked for" in out
+    assert said == (more > 0) and code == int(said), out
+    assert run_doctor(capsys, grid, "--dry-run")[0] == 0, "a run that has ended is past it"
 
 
 def test_code_that_no_job_uses_is_removed_with_yes_only(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -376,9 +377,7 @@ def test_slurm_options_become_sbatch_flags(tmp_path: Path) -> None:
         "program", tmp_path, map_count=12, **slurm_parameters(options, "mask_ratio-0")
     )
     for flag in (
-        "partition=gpu",
-        "account=lab",
-        "nodes=2",
+        *("partition=gpu", "account=lab", "nodes=2"),
         "gpus-per-node=8",
         "ntasks-per-node=8",
         "cpus-per-task=10",
@@ -393,6 +392,7 @@ def test_slurm_options_become_sbatch_flags(tmp_path: Path) -> None:
         and "--reservation=r1" in script
     )
     assert "--kill-on-bad-exit=1" in script and "module load cuda" in script
+    assert re.search(r"^srun .*--cpus-per-task=10 --cpu-bind=cores ", script, re.MULTILINE)
     again = PointJob().checkpoint({"name": "x"}, ENTRY)
     assert isinstance(again.function, PointJob) and again.args == ({"name": "x"}, ENTRY), (
         "a requeued job gets the same values"

@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from simvtp.compat.gloo_threads import set_gloo_timeout, single_threaded_gloo
 from simvtp.errors import RankLost, UserError, lost_rank
+from simvtp.runs.process_identity import NO_GPU_SEEN
 
 T = TypeVar("T")
 # of a collective of a training step, to which all ranks come at about the same time
@@ -80,7 +81,7 @@ def choose_device(name: str, launch: Launch | None = None) -> torch.device:
     makes visible.
 
     Raises:
-        UserError: there is no such GPU.
+        UserError: there is no such GPU, or a sweep that saw none started this job.
     """
     launch = launch or launch_from_environment()
     if name == "auto":
@@ -92,6 +93,12 @@ def choose_device(name: str, launch: Launch | None = None) -> torch.device:
         )
     if device.type == "cuda" and device.index is None:
         seen = torch.cuda.device_count()
+        if os.environ.get(NO_GPU_SEEN):
+            raise UserError(
+                f"torch sees {seen} GPU(s), but the sweep that started this job saw none, so that "
+                "all of its jobs would use the first one: set CUDA_VISIBLE_DEVICES before the "
+                "sweep's command, or runtime.device=cpu."
+            )
         if seen > 1 and launch.local_rank >= seen:
             raise UserError(
                 f"process {launch.local_rank + 1} of {launch.local_world} on this node has no "

@@ -21,7 +21,12 @@ from simvtp.tracking.address import database_path, display_uri, require_answer
 from sweeps.monitor.controller_lock import controller
 from sweeps.monitor.overview import SweepFolder, find_sweeps
 from sweeps.monitor.point_state import read_job
-from sweeps.monitor.repair.diagnose_runs import diagnose_run, is_alive, run_dirs
+from sweeps.monitor.repair.diagnose_runs import (
+    diagnose_cores,
+    diagnose_run,
+    is_alive,
+    run_dirs,
+)
 from sweeps.monitor.repair.diagnose_sweeps import (
     diagnose_plans,
     diagnose_study,
@@ -49,6 +54,7 @@ def diagnose(root: Path, queue: SlurmQueue) -> Iterator[Diagnosis]:
     for run_dir in run_dirs(root):
         if is_alive(run_dir, queue):
             alive.add(run_dir.name)
+            yield from diagnose_cores(run_dir)
         else:
             yield from diagnose_run(run_dir, busy.get(run_dir.name, ""))
     for sweep in sweeps:

@@ -45,6 +45,20 @@ def is_alive(run_dir: Path, queue: SlurmQueue) -> bool:
     return bool(is_alive_here(holder)) or time.time() - holder.last_beat < SILENT_S
 
 
+def diagnose_cores(run_dir: Path) -> Iterator[Diagnosis]:
+    """Yields a problem if a run that is alive may use fewer cores than its job asked for."""
+    holder = owner(run_dir)
+    if holder is None or not 0 < holder.cores < holder.asked_cores:
+        return
+    yield Diagnosis(
+        run_dir,
+        f"{run_dir.name}: {holder.who} may use {holder.cores} of the {holder.asked_cores} cores "
+        "that it asked for, so that its loader's processes wait for one another",
+        "give --cpus in the sweep's command or profile, which passes it on to srun; if it is "
+        "there, show this line to those who run the cluster",
+    )
+
+
 def diagnose_run(run_dir: Path, blocked: str) -> Iterator[Diagnosis]:
     """Yields the problems of a run that is not alive.
 
