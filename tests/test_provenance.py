@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from simvtp.runs import provenance
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -185,3 +188,30 @@ def test_the_default_repository_is_the_one_of_this_package() -> None:
     )
     assert record.repository == top.stdout.strip()
     assert record.cores == os.cpu_count()
+
+
+def test_a_repository_around_an_installed_copy_is_not_ours(repository: Path) -> None:
+    """A copy of the package in an environment inside another project, untracked or ignored."""
+    site = repository / ".venv" / "site-packages"
+    shutil.copytree(ROOT / "simvtp", site / "simvtp", ignore=shutil.ignore_patterns("__pycache__"))
+    (repository / "code.py").write_text("x = 'changed'\n")
+    code = "import json; from simvtp.runs import provenance; p = provenance.capture(); "
+    code += "print(json.dumps([p.repository, p.commit, p.dirty, p.note, len(p.diff)]))"
+
+    def captured() -> list[object]:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=repository,
+            env={**os.environ, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: list[object] = json.loads(done.stdout)
+        return found
+
+    *state, note, length = captured()
+    assert state == ["", "", False] and length == 0
+    assert "installed package" in str(note) and str(repository) not in str(note)
+    git(repository, "add", "-f", str(site))
+    assert captured()[0] == str(repository.resolve()), "tracked files are the project's own"

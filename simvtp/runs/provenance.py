@@ -98,13 +98,16 @@ def capture(repo: Path | None = None) -> Provenance:
     """Returns the provenance of this process.
 
     Args:
-        repo: any folder of the repository; None for the one that this package lies in.
+        repo: any folder of the repository; None for the one that this package lies in. An
+            installed package may lie in an environment within a repository of its user: it is
+            ours only if it tracks this very file.
     """
-    folder = Path(__file__).resolve().parents[2] if repo is None else Path(repo)
+    own = Path(__file__).resolve()
+    folder = own.parents[2] if repo is None else Path(repo)
     packages = installed_packages()
     return Provenance(
         time=time.time(),
-        **_git_state(folder),
+        **_git_state(folder, own if repo is None else None),
         python=platform.python_version(),
         torch=packages.get("torch", ""),
         platform=platform.platform(),
@@ -181,7 +184,13 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def _git_state(folder: Path) -> dict[str, Any]:
+def _git_state(folder: Path, tracked: Path | None = None) -> dict[str, Any]:
+    """Returns the fields of `Provenance` about a repository.
+
+    Args:
+        folder: any folder in it.
+        tracked: a file that it must track; without it, the repository is another project's.
+    """
     none = {
         "repository": "",
         "commit": "",
@@ -202,6 +211,12 @@ def _git_state(folder: Path) -> dict[str, Any]:
             + (reason[0] if reason else "git gave no reason"),
         }
     root = Path(_text(top.stdout))
+    if tracked and _git(root, "ls-files", "--error-unmatch", "--", str(tracked)).returncode:
+        return {
+            **none,
+            "note": "the code is an installed package: no git repository tracks it; "
+            "its version is among the packages",
+        }
     listed = _git(root, "ls-files", "--others", "--exclude-standard", "-z").stdout
     untracked = tuple(sorted(os.fsdecode(name) for name in listed.split(b"\0") if name))
     head = _git(root, "rev-parse", "--verify", "HEAD")
