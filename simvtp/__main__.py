@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -119,10 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = take_plugins(words)
         if words and words[0] in programs.PROGRAMS:
-            return programs.start_program(words[0], words[1:])
-        options = _parse(words)
-        log_to_terminal(logging.INFO, "%(levelname)s %(name)s: %(message)s")
-        status: int = options.handle(options)
+            status = programs.start_program(words[0], words[1:])
+        else:
+            options = _parse(words)
+            log_to_terminal(logging.INFO, "%(levelname)s %(name)s: %(message)s")
+            status = int(options.handle(options))
+        sys.stdout.flush()
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -130,6 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of our output (`| head`) has left
+        # the interpreter flushes standard output once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Bad input: one clear sentence, a non-zero exit, nothing lost."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import safetensors.torch
 
 from simvtp.__main__ import main
 from simvtp.config.recipes import RECIPES
+from tests.import_graph import ROOT
 from tests.small import small_settings
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -157,3 +160,14 @@ def test_every_command_has_help() -> None:
         with pytest.raises(SystemExit) as left:
             main([command, "--help"])
         assert left.value.code == 0
+
+
+@pytest.mark.parametrize("words", [("settings", "tiny"), ("ablations", "list")])
+def test_output_whose_reader_has_left_ends_quietly(words: tuple[str, ...]) -> None:
+    """Nobody reads what it prints, as behind `simvtp settings tiny | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "simvtp", *words]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
