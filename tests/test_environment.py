@@ -18,13 +18,36 @@ def test_torch_torchvision_and_timm_match() -> None:
 
 
 def test_every_requirement_is_installed() -> None:
-    lines = [
-        line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()
-    ]
-    names = [re.split(r"[<>=!;\s]", line)[0] for line in lines if line]
+    names = [re.split(r"[<>=!;\s]", line)[0] for line in requirements("requirements.txt")]
     assert len(names) > 10
     missing = [name for name in names if name != "decord" and not _installed(name)]
     assert not missing, f"not installed: {missing}; run `make install`"
+
+
+def test_the_extras_have_the_requirements() -> None:
+    """The core and the extras together are requirements.txt, each with the same range."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    named = {name: lines for name, lines in extras.items() if name not in ("all", "dev")}
+    ours = {line for lines in (project["dependencies"], *named.values()) for line in lines}
+    required = requirements("requirements.txt")
+    assert {plain(line) for line in required} == {plain(line) for line in ours} - {
+        "numpy",  # comes with the others
+        "tokenizers>=0.21",
+    }
+    assert set(extras["all"]) == {f"simvtp-platform[{','.join(named)}]"}
+    assert {plain(line) for line in extras["dev"][1:]} <= {
+        plain(line) for line in requirements("requirements-dev.txt")
+    }
+
+
+def requirements(name: str) -> list[str]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return [line for line in lines if line]
+
+
+def plain(line: str) -> str:
+    return line.replace("'", '"').replace(" ", "")
 
 
 def test_every_data_file_of_a_package_is_in_the_wheel() -> None:

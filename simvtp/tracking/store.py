@@ -165,8 +165,14 @@ def _load() -> Any:
         logging.getLogger(name).setLevel(logging.WARNING)
     # it reports each retry; we report the failure, once
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    import mlflow.tracking
-
+    try:
+        import mlflow.tracking
+    except ModuleNotFoundError as error:
+        raise TrackerError(
+            f"MLflow does not import ({error}): install it with `pip install "
+            "'simvtp-platform[track]'`, or set runtime.tracking_uri=off; nothing is lost, "
+            f"{REPLAY}."
+        ) from error
     return mlflow
 
 

@@ -71,9 +71,16 @@ class Sheet:
 
 @cache
 def sheet_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Returns DejaVu Sans, which matplotlib ships: pictures look alike on every machine."""
-    import matplotlib
+    """Returns DejaVu Sans, which matplotlib ships; without it the font that Pillow ships.
 
+    Neither is the machine's own, so pictures look alike everywhere.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        found = ImageFont.load_default(size)
+        assert isinstance(found, ImageFont.FreeTypeFont)
+        return found
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
