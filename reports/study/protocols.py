@@ -104,6 +104,7 @@ def protocol_text(*results: Result) -> str:
     frames = f"{protocol.frames} frame{'s' if protocol.frames > 1 else ''}"
     views = f"{frames}, {protocol.segments} × {protocol.crops} views (segments × crops)"
     views += f" merged by {protocol.merging}" if protocol.merging else ""
+    views += f" in {protocol.precision}" if protocol.precision else ""
     variant = f" ({protocol.variant})" if protocol.variant else ""
     data = f"{protocol.dataset} ({protocol.split} split, {size})"
     text = f"{directions} {words.name}{variant} on {data}, {protocol.setting}, {views}"

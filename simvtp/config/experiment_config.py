@@ -73,6 +73,9 @@ class EvaluateConfig:
     segments: int = setting(3, "temporal segments of a video")
     crops: int = setting(3, "spatial crops of a segment")
     batch_size: int = setting(16, "clips that are encoded at a time")
+    precision: Literal["fp32", "bf16"] = added(
+        "fp32", "of autocast while features and scores are computed; a part of the protocol"
+    )
     view_merging: Literal["softmax", "logits"] = added(
         "softmax",
         "views of a clip in action, qa and choice: mean of their probabilities (as VideoMAE) or of "

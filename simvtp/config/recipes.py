@@ -47,6 +47,7 @@ def base() -> Experiment:
         data=DataConfig(dataset="manifest", tokenizer="bert-base-uncased"),
         pretrain=TrainConfig(precision="bf16", clip_norm=1.0),
         finetune=FinetuneConfig(train=replace(FinetuneConfig().train, precision="bf16")),
+        evaluate=EvaluateConfig(precision="bf16", batch_size=64),
     )
 
 
@@ -87,6 +88,7 @@ def released() -> Experiment:
             rand_augment=4,
             random_erasing=0.25,
         ),
+        evaluate=EvaluateConfig(),
     )
 
 

@@ -78,6 +78,7 @@ def _score(
         context.task_context().protocol(USE, split, SETTING, checkpoint, ties=""),
         segments=1,
         crops=1,
+        precision="",  # always fp32
     )
     losses, batch_size = experiment.losses, experiment.evaluate.batch_size
     target = losses.mvm_target if isinstance(losses, LossConfig) else "normalized"

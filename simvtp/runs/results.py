@@ -52,6 +52,7 @@ class Protocol:
             NMS 0.5; of `use`, the evaluation masks or `pairs`.
         merging: of the views of a clip in a classification: softmax or logits; empty for one view
             and where features or spans are scored.
+        precision: bf16 if the model computed in it; empty for fp32.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Protocol:
     checkpoint: str
     variant: str = ""
     merging: str = ""
+    precision: str = ""
 
 
 @dataclass(frozen=True)

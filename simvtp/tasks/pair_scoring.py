@@ -12,7 +12,6 @@ from simvtp.data.benchmarks.records import Moment, Question
 from simvtp.data.clips import Clip
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer
 from simvtp.errors import DataError
-from simvtp.evaluation.eval_mode import evaluating
 from simvtp.tasks.task import Context
 from simvtp.training.parallel.shares import over_ranks
 
@@ -115,7 +114,7 @@ def _merged_views(
     place = torch.zeros(len(texts.input_ids), dtype=torch.int64)
     place[asked] = torch.arange(len(asked))
     total, seen = torch.zeros(0), torch.zeros(len(asked), dtype=torch.int64)
-    with evaluating(model):
+    with context.scoring(model):
         batches = context.view_loader(clips, mine).batches()
         for views, numbers in context.until_stopped(batches):
             pairs = [

@@ -16,7 +16,6 @@ from simvtp.data.clips import Clip
 from simvtp.data.datasets import require_captions
 from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.loading.view_loader import text_batches
-from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.evaluation.examples.predictions import Captions, with_retrieval_predictions
 from simvtp.evaluation.metrics import TIES
@@ -186,7 +185,7 @@ def embed_over_ranks(
         began, batches = time.perf_counter(), context.view_loader(clips, mine).batches()
         views = ((pixels, numbers - mine.start) for pixels, numbers in batches)
         own = names[mine.start : mine.stop]
-        with evaluating(model):
+        with context.scoring(model):
             seen = context.until_stopped(views)
             features = video_features(model, seen, len(mine), own, context.device)
         return features, time.perf_counter() - began
@@ -194,7 +193,7 @@ def embed_over_ranks(
     def read(mine: range) -> tuple[Tensor, float]:
         began, own = time.perf_counter(), captions[mine.start : mine.stop]
         batches = text_batches(own, context.tokenizer, experiment.model, size)
-        with evaluating(model):
+        with context.scoring(model):
             features = text_features(model, context.until_stopped(batches), context.device)
         return features, time.perf_counter() - began
 

@@ -8,6 +8,7 @@ predicted travels in `Batch.targets`, and the model hands it on as `outputs["tar
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +29,7 @@ from simvtp.data.loading.view_loader import ViewLoader
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled
 from simvtp.data.text.tokenizer import Tokenizer
 from simvtp.data.video.video_reader import Reader
+from simvtp.evaluation.eval_mode import evaluating
 from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.runs.results import Protocol as Measured
 from simvtp.runs.results import Result
@@ -153,6 +155,13 @@ class Context:
             check=self.check,
         )
 
+    @contextlib.contextmanager
+    def scoring(self, model: nn.Module) -> Iterator[None]:
+        """Puts the model into evaluation mode inside the block, in `evaluate.precision`."""
+        half = self.experiment.evaluate.precision == "bf16"
+        with evaluating(model), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            yield
+
     @property
     def clips_in_whole_batches(self) -> int:
         """Smallest number of clips whose views fill whole batches of an evaluation."""
@@ -191,6 +200,7 @@ class Context:
             checkpoint=checkpoint,
             variant=variant,
             merging=settings.view_merging if merges else "",
+            precision=settings.precision if settings.precision != "fp32" else "",
         )
 
 

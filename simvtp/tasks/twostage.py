@@ -92,7 +92,8 @@ def _two_stages(
 
     def score_pairs(captions: Tensor, videos: Tensor) -> Tensor:
         context.check()
-        return match(captions, videos)
+        with context.scoring(matcher.model):
+            return match(captions, videos)
 
     if matcher.checkpoint != protocol.checkpoint:
         protocol = replace(protocol, checkpoint=f"{protocol.checkpoint}+{matcher.checkpoint}")

@@ -18,7 +18,7 @@ from simvtp.config.experiment_config import Experiment
 from simvtp.config.overrides import override
 from simvtp.errors import Stopped, StopReason
 from simvtp.methods import build_model
-from simvtp.tasks import open_task
+from simvtp.tasks import open_retrieval, open_task
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
 from simvtp.training.checkpointing.preemption import StopFlag
@@ -136,3 +136,26 @@ def work_that_breaks(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["user", "none"])
 def test_parts_come_in_order_or_none_of_them(kind: str) -> None:
     on_ranks(2, work_that_breaks, kind)
+
+
+def test_the_precision_of_scoring_is_a_part_of_the_protocol(
+    tmp_path: Path, shapes_cache: Path
+) -> None:
+    """bf16 is used in every pass, changes scores a little, and stands with the figure."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for precision in ("fp32", "bf16"):
+        experiment = small_experiment(
+            tmp_path, shapes_cache, f"evaluate.precision={precision}", "evaluate.rerank=2", *VIEWS
+        )
+        context = context_of(experiment)
+        task = open_retrieval(context)
+        unified = build_model(context.experiment.model, experiment.losses.wanted, 3).eval()
+        scored = task.report(unified, "test", "test", "", Matcher(unified, "other"))
+        named = {one.result.protocol.precision for one in scored}
+        assert named == {"" if precision == "fp32" else precision}
+        embedded = task._embed(unified, "test")
+        assert embedded.texts.dtype == torch.float32 and embedded.videos.dtype == torch.float64
+        found[precision] = embedded.texts.double(), embedded.videos
+    for plain_features, half in zip(found["fp32"], found["bf16"], strict=True):
+        off = (half - plain_features).norm() / plain_features.norm()
+        assert 1e-4 < float(off) < 0.05
