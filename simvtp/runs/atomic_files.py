@@ -69,16 +69,18 @@ def write_atomically(
         raise cannot_write(path, error) from error
 
 
-def retry_io(action: Callable[[], T], path: Path) -> T:
+def retry_io(action: Callable[[], T], path: Path, for_s: float | None = None) -> T:
     """Returns `action()`; errors of a network file system are waited for and retried.
 
     Args:
         action: does the work from its start each time.
         path: the file that it works on, for the log.
+        for_s: seconds; None = RETRY_FOR_S.
 
-    Raises OSError: the last one, if they go on for RETRY_FOR_S; any other one at once.
+    Raises OSError: the last one, if they go on for so long; any other one at once.
     """
-    deadline, noted = time.monotonic() + RETRY_FOR_S, False
+    limit = RETRY_FOR_S if for_s is None else for_s
+    deadline, noted = time.monotonic() + limit, False
     while True:
         try:
             return action()
@@ -87,7 +89,7 @@ def retry_io(action: Callable[[], T], path: Path) -> T:
                 raise
             if not noted:
                 noted = True
-                _LOG.warning("%s: %s; trying again for %.0f s", path, error.strerror, RETRY_FOR_S)
+                _LOG.warning("%s: %s; trying again for %.0f s", path, error.strerror, limit)
         time.sleep(RETRY_EVERY_S)
 
 

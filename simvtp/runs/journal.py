@@ -11,6 +11,7 @@ Kinds of lines: `metrics` {"stage", "step", "metrics": {name: number}}, `result`
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 
 from simvtp.runs.atomic_files import cannot_write, retry_io
 
+READ_AT_ONCE = 2**20  # bytes
 TAIL_BYTES = 4096  # bytes before a position whose digest identifies the journal
 
 
@@ -42,7 +44,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            complete = path.read_bytes().rfind(b"\n") + 1
+            complete = retry_io(path.read_bytes, path).rfind(b"\n") + 1
             if complete != path.stat().st_size:
                 os.truncate(path, complete)
             # open for the life of the run; unbuffered, so that a failed write can be repeated
@@ -148,11 +150,17 @@ def read_journal(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, An
     """
     if not path.exists():
         return
-    with open(path, "rb") as file:
-        file.seek(start)
-        offset = start
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                return
-            offset += len(raw)
+    offset = position = start
+    rest = b""
+    while chunk := retry_io(functools.partial(_chunk, path, position), path):
+        position += len(chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        for raw in lines:
+            offset += len(raw) + 1
             yield offset, json.loads(raw)
+
+
+def _chunk(path: Path, position: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(position)
+        return file.read(READ_AT_ONCE)

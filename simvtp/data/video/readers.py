@@ -10,6 +10,8 @@ folder of pictures (`simvtp.data.video.frame_folder`).
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +21,16 @@ import numpy as np
 from simvtp.data.video.container.frame_table import WITHOUT_CLOCK, part_of
 from simvtp.data.video.frame_folder import FrameFolderReader, is_frame_folder
 from simvtp.data.video.pyav_reader import PyavReader
-from simvtp.data.video.tar_member import raw_clip
+from simvtp.data.video.tar_member import READ_AGAIN_S, file_of, raw_clip
 from simvtp.data.video.transforms import resize
 from simvtp.data.video.video_reader import Reader, TimedReader, VideoInfo
 from simvtp.errors import ConfigError, DataError, UserError
+from simvtp.runs.atomic_files import TRANSIENT
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+READ_EVERY_S = 0.5
+READ_AT_ONCE = 2**22  # bytes
 SCANNED = 512  # frames at a time
 
 
@@ -144,7 +150,7 @@ def scan_film(
     timed = reader_for(path, reader)
     if raw_clip(path) is None and isinstance(timed, TimedReader):
         frames = timed.scan(path, size)
-        while (item := or_data_error(path, lambda: next(frames, None))) is not None:
+        while (item := or_data_error(path, lambda: next(frames, None), False)) is not None:
             yield item
         return
     for first in range(0, count, SCANNED):
@@ -160,11 +166,54 @@ def fit_short_side(height: int, width: int, side: int) -> tuple[int, int]:
     return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
-def or_data_error(path: Path, call: Callable[[], T]) -> T:
-    """Returns what `call` returns; whatever a decoder raises becomes a DataError with the path."""
+def or_data_error(path: Path, call: Callable[[], T], again: bool = True) -> T:
+    """Returns what `call` returns; whatever a decoder raises becomes a DataError with the path.
+
+    If it is not the film but the file system that fails, the call is repeated for READ_AGAIN_S.
+
+    Args:
+        path: of the film.
+        call: begins its work from its start each time.
+        again: False for a call that cannot be repeated.
+    """
+    deadline, noted = time.monotonic() + READ_AGAIN_S, False
+    while True:
+        answer, reason = _attempt(path, call)
+        if not reason:
+            return answer  # type: ignore[return-value]
+        failing = _file_system_error(path)
+        if failing is None:
+            break
+        reason = f"it cannot be read: {failing.strerror}; the file system fails"
+        if not again or time.monotonic() > deadline:
+            break
+        if not noted:
+            noted = True
+            log.warning("%s: %s; trying again for %.0f s", path, failing.strerror, READ_AGAIN_S)
+        time.sleep(READ_EVERY_S)
+    # Raised here and not where it was caught: an error that is chained keeps the frames of the
+    # decoder, and with them an open reader, alive.
+    raise DataError(f"{path} does not decode ({reason}).")
+
+
+def _file_system_error(path: Path) -> OSError | None:
+    """Returns the error of a network file system that reading all of a film's file meets."""
+    if file_of(path) != path or not path.is_file():
+        return None  # members of shards are read with repetitions of their own
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(READ_AT_ONCE):
+                pass
+    except OSError as error:
+        return error if error.errno in TRANSIENT else None
+    return None
+
+
+def _attempt(path: Path, call: Callable[[], T]) -> tuple[T | None, str]:
+    """Returns (what `call` returns, why it failed); the reason is empty if it did not."""
     reason = ""
     try:
-        return call()
+        return call(), ""
     except UserError as error:
         if not isinstance(error, DataError) or str(path) in str(error):
             raise
@@ -173,9 +222,7 @@ def or_data_error(path: Path, call: Callable[[], T]) -> T:
     except Exception as error:
         text = " ".join(str(error).replace(str(path), "the file").split())
         reason = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
-    # Raised here and not above: an error that is chained keeps the frames of the decoder, and with
-    # them an open reader, alive.
-    raise DataError(f"{path} does not decode ({reason}).")
+    return None, reason or "for no reason"
 
 
 def _decord() -> Reader:

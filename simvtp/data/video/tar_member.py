@@ -29,7 +29,10 @@ from typing import overload
 import numpy as np
 
 from simvtp.errors import DataError
+from simvtp.runs.atomic_files import retry_io
 
+# Seconds for which a file system that fails is asked again; below runtime.decode_timeout_s.
+READ_AGAIN_S = 10.0
 DIGITS = 16  # of the sha256 (as in MEMBER): a change goes unnoticed once in 2**64
 MEMBER = re.compile(
     r"(?P<shard>.+\.tar)#(?P<offset>\d+)\+(?P<length>\d+)(?::(?P<digest>[0-9a-f]{16}))?"
@@ -96,9 +99,14 @@ def member_part(path: Path, first: int, end: int) -> bytes:
 
 
 def _bytes(path: Path, found: re.Match[str], first: int, end: int) -> bytes:
+    shard = Path(found["shard"])
+
+    def read() -> bytes:
+        with open(shard, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), end - first, int(found["offset"]) + first)
+
     try:
-        with open(found["shard"], "rb", buffering=0) as file:
-            content = os.pread(file.fileno(), end - first, int(found["offset"]) + first)
+        content = retry_io(read, shard, READ_AGAIN_S)
     except OSError as error:
         raise DataError(f"{path} does not decode (its shard: {error.strerror or error}).") from None
     if len(content) != end - first:
@@ -135,8 +143,9 @@ class RawClip:
         size = self.height * self.width * 3
         out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
         rows = out.reshape(-1).data
-        first = 0
-        try:
+
+        def read() -> None:
+            first = 0
             with open(self.shard, "rb", buffering=0) as file:
                 while first < len(indices):
                     last = first + 1
@@ -148,6 +157,9 @@ class RawClip:
                         self.offset + indices[first] * size,
                     )
                     first = last
+
+        try:
+            retry_io(read, self.shard, READ_AGAIN_S)
         except OSError as error:
             raise DataError(f"{self.shard} does not decode ({error.strerror or error}).") from None
         return out

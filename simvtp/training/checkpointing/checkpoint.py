@@ -49,8 +49,12 @@ State = dict[str, Any]
 
 def sha256_of(path: Path) -> str:
     """Returns the 64 hex digits of the sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read() -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return retry_io(read, path)
 
 
 def _cause_of_write_failure(error: BaseException) -> OSError | None:
@@ -112,6 +116,13 @@ def write_state(
         ) from error
 
 
+def _verify_checksums(path: Path) -> None:
+    """Raises BadZipFile if a file is damaged; torch.load does not look at the checksums."""
+    with zipfile.ZipFile(path) as archive:
+        if (bad := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {bad}")
+
+
 def read_state(path: Path) -> State:
     """Reads a file written by `write_state`, onto the CPU.
 
@@ -120,9 +131,11 @@ def read_state(path: Path) -> State:
     """
 
     def read() -> State:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
-            if (bad := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"wrong checksum of {bad}")
+        try:
+            _verify_checksums(path)
+        except zipfile.BadZipFile:  # also where it is the disk that fails: zipfile hides that
+            sha256_of(path)
+            _verify_checksums(path)
         state: State = torch.load(path, map_location="cpu", weights_only=True)
         return state
 
