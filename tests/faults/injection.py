@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.import_graph import ROOT
 
-LONGEST_S = 300.0  # an attempt that takes longer hangs
+# An attempt that takes longer hangs: so many times the undisturbed one, or so many seconds.
+LONGEST_RATIO, LONGEST_S, LONGEST_FIRST_S = 20.0, 300.0, 1800.0
 IN_USE = 2  # exit status of an attempt that finds the run taken
 SHIFTS = (-86_400.0, -600.0, -3.0, 3.0, 600.0, 86_400.0)  # seconds of a wrong clock
 PROCESS = "import time\n{shift}from simvtp.__main__ import main\nraise SystemExit(main({words!r}))"
@@ -87,15 +88,20 @@ class Attempts:
     seconds: float
     faults: list[str] = field(default_factory=list)
 
+    @property
+    def longest_s(self) -> float:
+        """Returns the seconds after which an attempt hangs; more where none was timed yet."""
+        return max(LONGEST_S, LONGEST_RATIO * self.seconds) if self.seconds else LONGEST_FIRST_S
+
     def undisturbed(self) -> AttemptEnd:
         """Returns the end of an attempt that nothing disturbs."""
-        return _end_of(self._start())
+        return _end_of(self._start(), self.longest_s)
 
     def disturbed(self, fault: Fault, random_: random.Random) -> AttemptEnd:
         """Returns the end of an attempt that suffers `fault`."""
         if fault is Fault.FULL_DISK:
             limit = random_.choice((2_000, 20_000, 60_000, 200_000, 600_000))
-            end = _end_of(self._start(file_limit=limit))
+            end = _end_of(self._start(file_limit=limit), self.longest_s)
             return AttemptEnd(end.status, end.output, f"files of at most {limit} bytes")
         shift = random_.choice(SHIFTS) if fault is Fault.CLOCK else 0.0
         process = self._start(shift)
@@ -107,7 +113,7 @@ class Attempts:
             process.terminate()
         else:
             notes = self._with_second(process, frozen=fault is Fault.FREEZE, random_=random_)
-        end = _end_of(process)
+        end = _end_of(process, self.longest_s)
         if fault in SPOILERS:
             notes = spoil_a_file(self.run_dir, SPOILERS[fault], random_)
         return AttemptEnd(end.status, end.output, notes)
@@ -124,8 +130,8 @@ class Attempts:
         _wait(second, random_.uniform(1.0, self.seconds))
         if frozen:
             process.send_signal(signal.SIGCONT)
-        process.wait(LONGEST_S)
-        end = _end_of(second)
+        process.wait(self.longest_s)
+        end = _end_of(second, self.longest_s)
         return f"the second one ended with {end.status}"
 
     def _start(self, shift: float = 0.0, file_limit: int = 0) -> subprocess.Popen[str]:
@@ -152,13 +158,13 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> None:
         time.sleep(0.005)
 
 
-def _end_of(process: subprocess.Popen[str]) -> AttemptEnd:
+def _end_of(process: subprocess.Popen[str], longest_s: float) -> AttemptEnd:
     try:
-        output, _ = process.communicate(timeout=LONGEST_S)
+        output, _ = process.communicate(timeout=longest_s)
     except subprocess.TimeoutExpired:
         process.kill()
         output, _ = process.communicate()
-        output += f"\nhung: it did not end within {LONGEST_S:.0f} s"
+        output += f"\nhung: it did not end within {longest_s:.0f} s"
     return AttemptEnd(process.returncode, output)
 
 
