@@ -19,6 +19,7 @@ from typing import Any
 
 from simvtp import experiment as real
 from simvtp.config.experiment_config import Experiment
+from simvtp.errors import TrainingDiverged
 from sweeps.runner import point
 
 _AT_STEP = re.compile(r"(\w+) (\d+)/\d+ ")  # what the experiment says after every logged step
@@ -27,6 +28,7 @@ _AT_STEP = re.compile(r"(\w+) (\d+)/\d+ ")  # what the experiment says after eve
 def run(experiment: Experiment, *, say: Callable[[str], None] = print, **more: Any) -> Any:
     """`simvtp.experiment.run` with a pause after every line that it says."""
     root = Path(experiment.runtime.root)
+    _shift_clock(json.loads((root / "pace.json").read_text())["clock_shift_s"])
 
     def slowly(text: str) -> None:
         say(text)
@@ -45,10 +47,19 @@ def _harm(root: Path, name: str, step: int, pace: dict[str, Any]) -> None:
     if pace["eat_mb"] and step == pace["harm_at"] and _first(root / f"{name}.ate"):
         meal = bytearray(pace["eat_mb"] << 20)
         meal[:: 1 << 12] = b"\1" * len(meal[:: 1 << 12])  # touched, or it would cost nothing
+    if pace["diverges"] and step == pace["harm_at"]:
+        raise TrainingDiverged(f"the loss became NaN at step {step}")
     if pace["signal_in_log"] and step == pace["harm_at"] and _first(root / f"{name}.signalled"):
         log = logging.getLogger("tests.slurm.slurm_jobs")
         log.addHandler(_Interrupted())
         log.warning("a line during which the signal comes")
+
+
+def _shift_clock(seconds: float) -> None:
+    """Gives this job another clock, as on a node that nobody keeps in time."""
+    true, true_ns = time.time, time.time_ns
+    time.time = lambda: true() + seconds
+    time.time_ns = lambda: true_ns() + int(seconds * 1e9)
 
 
 def _first(path: Path) -> bool:

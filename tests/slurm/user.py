@@ -49,6 +49,8 @@ class Pace:
     pause_s: float = 0.25
     eat_mb: int = 0
     signal_in_log: bool = False
+    diverges: bool = False
+    clock_shift_s: float = 0.0
     requeue_for_s: float = REQUEUE_FOR_S
     harm_at: int = 12
 
@@ -141,9 +143,18 @@ class User:
         *options: str,
         program: tuple[str, ...] = SLOW,
         executor: str = "slurm",
+        inside: tuple[str, ...] = (),
         **environment: str,
     ) -> Command:
-        """Give the sweep command and return at once. `executor`: "" = do not name one."""
+        """Give the sweep command and return at once.
+
+        Args:
+            options: of the command.
+            program: that is run.
+            executor: "" = do not name one.
+            inside: a command that runs this one, such as salloc with its options.
+            environment: variables of the command.
+        """
         number = len(self.commands) + 1
         grid = (
             "--video-ratios",
@@ -155,7 +166,7 @@ class User:
         )
         where = ("--executor", executor) if executor else ()
         recipe = ("--recipe", "tiny", "--no-report")
-        words = [sys.executable, *program, *where, *grid, *recipe, *options, *self.given]
+        words = [*inside, sys.executable, *program, *where, *grid, *recipe, *options, *self.given]
         variables = {
             "PYTHONPATH": str(self.code),
             "OMP_NUM_THREADS": "1",
