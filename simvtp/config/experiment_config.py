@@ -96,6 +96,11 @@ class EvaluateConfig:
     use_points: int = added(
         0, "modality_use: times that pre-training measures it on the val split, evenly spread"
     )
+    during_pretraining: int = added(
+        0,
+        "times that pre-training scores zero-shot retrieval on the val split, evenly spread "
+        "(docs/curves.md)",
+    )
     frame_orders: bool = added(
         False,
         "score text-to-video retrieval with frames shuffled, reversed and the middle one repeated",

@@ -11,6 +11,7 @@ FeatureTarget = Literal["hog", "difference"]
 MVMTarget = Literal["normalized", "raw", "hog", "difference"]
 HOG_BINS = 9  # orientations of a histogram
 Negatives = Literal["global", "local"]
+Schedule = Literal["cosine", "wsd"]
 NEGATIVES = "clips that VTC contrasts with: of all ranks, or (released) of the own rank"
 
 
@@ -32,6 +33,12 @@ class TrainConfig:
     layer_decay: float = setting(1.0, "rate of a layer over that of the next one; 1 = off")
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "of autocast")
     ema_decay: float = setting(0.0, "of the moving average of the weights; 0 = off")
+    schedule: Schedule = added(
+        "cosine",
+        "of the rate after the warm-up: half a cosine, or wsd = constant, then a straight line to "
+        "its end over decay_ratio",
+    )
+    decay_ratio: float = added(0.2, "wsd: of all steps, the last ones, in which the rate falls")
 
     @property
     def lr(self) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from simvtp.evaluation.examples.example_cards import Scored, add_baseline, items_of_scored
 from simvtp.evaluation.examples.gallery import draw_examples
 from simvtp.evaluation.items import Items, items_path, write_items
@@ -54,6 +56,28 @@ def score_zero_shot(context: ExperimentContext, checkpoint: str) -> list[Scored]
     if context.zero_shot is None:
         return []
     return _score_retrieval(context, context.zero_shot, "pretrain", split, "zero-shot", checkpoint)
+
+
+def zero_shot_on_the_way(
+    context: ExperimentContext,
+) -> Callable[[nn.Module, int], dict[str, float]] | None:
+    """Returns the scoring at points of the pre-training, on the val split; None if not wanted.
+
+    Metrics are `val/zero-shot/<direction>/<metric>`: those of the zero-shot test.
+    """
+    task, wanted = context.zero_shot, context.experiment.evaluate.during_pretraining
+    if task is None or not wanted or context.experiment.finetune.init:
+        return None
+
+    def measure(model: nn.Module, step: int) -> dict[str, float]:
+        scored = [one.result for one in task.score(model, "val", "zero-shot", "")]
+        return {
+            f"val/zero-shot/{result.protocol.direction}/{name}": value
+            for result in scored
+            for name, value in result.metrics.items()
+        }
+
+    return measure
 
 
 def evaluate(context: ExperimentContext) -> list[Result]:

@@ -22,6 +22,7 @@ from simvtp.data.loading.train_loader import TrainLoader
 from simvtp.data.manifest import take_fraction
 from simvtp.errors import ConfigError, Stopped, StopReason
 from simvtp.experiment.context import BLIND, ExperimentContext
+from simvtp.experiment.measuring import zero_shot_on_the_way
 from simvtp.experiment.measuring_use import use_on_the_way
 from simvtp.experiment.startup_timing import FIRST_STEP, MODEL, record_timestamp
 from simvtp.methods import build_model, method_of
@@ -37,7 +38,7 @@ from simvtp.training.objectives import Objective, PretrainObjective
 from simvtp.training.parallel.batch_split import BatchSplit, split_batch
 from simvtp.training.parallel.distributed import on_main, together
 from simvtp.training.parallel.micro_batch import fewest_samples
-from simvtp.training.stage import Stage, StageOutcome
+from simvtp.training.stage import Evaluate, Stage, StageOutcome
 
 
 def pretrain(context: ExperimentContext) -> list[Result]:
@@ -78,6 +79,7 @@ def pretrain(context: ExperimentContext) -> list[Result]:
     )
     # Steps of the full split, whatever data.fraction: runs on a fraction of the data take as many
     # steps, so that only the data differ.
+    score, evaluate_at = _on_the_way(context, _total_steps(settings, len(clips)))
     _train(
         context,
         "pretrain",
@@ -88,10 +90,30 @@ def pretrain(context: ExperimentContext) -> list[Result]:
         loader,
         partial(context.draw_masks, total_steps=_total_steps(settings, len(clips))),
         negatives,
-        use_on_the_way(context),
-        experiment.evaluate.use_points,
+        score,
+        evaluate_at,
     )
     return []
+
+
+def _on_the_way(context: ExperimentContext, total: int) -> tuple[Evaluate | None, tuple[int, ...]]:
+    """Returns what is measured during pre-training, and after which steps."""
+    wanted = context.experiment.evaluate
+    points = (
+        (use_on_the_way(context), wanted.use_points),
+        (zero_shot_on_the_way(context), wanted.during_pretraining),
+    )
+    measures = [(measure, spread_steps(total, count)) for measure, count in points if measure]
+
+    def score(model: nn.Module, step: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for measure, steps in measures:
+            if step in steps:
+                found |= measure(model, step)
+        return found
+
+    evaluate_at = sorted({step for _, steps in measures for step in steps})
+    return (score if measures else None), tuple(evaluate_at)
 
 
 def pretraining_clips(clips: Sequence[Clip], experiment: Experiment) -> Sequence[Clip]:
@@ -184,7 +206,7 @@ def _train_task(context: ExperimentContext, name: str, task: Task) -> None:
         draw,
         task.negatives,
         score,
-        settings.evaluations,
+        _evaluation_steps(settings.train, task.samples, settings.evaluations),
         selection,
     )
 
@@ -224,8 +246,8 @@ def _train(
     loader: TrainLoader,
     draw: Callable[[Batch, int, int], Masks] | None,
     negatives: str,
-    score: Callable[[nn.Module, int], dict[str, float]] | None = None,
-    evaluations: int = 0,
+    score: Evaluate | None = None,
+    evaluate_at: tuple[int, ...] = (),
     selection: str = "",
 ) -> None:
     """Trains one stage to its end, or loads it if it has ended before.
@@ -241,15 +263,14 @@ def _train(
         draw: returns the masks of a micro-batch; None without masks.
         negatives: see `BatchSplit.describe`.
         score: returns metrics on the way, also those by which weights are selected.
-        evaluations: how often `score` is called, evenly spread; 0: after every epoch.
+        evaluate_at: steps after which `score` is called.
         selection: name of the metric that selects the weights; empty: the last ones.
 
     Raises Stopped once the process was asked to stop and the state is saved.
     """
-    epoch, total = _steps_per_epoch(settings, samples), _total_steps(settings, samples)
+    total = _total_steps(settings, samples)
     on_main(lambda: context.status.update(stage=name, step=0, total_steps=total))
     on_main(lambda: record_timestamp(context.status, MODEL))
-    evaluate_at = _evaluation_steps(total, epoch, evaluations) if score else ()
     stage = _stage(context, name, settings, total, evaluate_at, selection, negatives)
     outcome = train(
         stage,
@@ -322,11 +343,18 @@ def _stage(
     )
 
 
-def _evaluation_steps(total: int, epoch: int, evaluations: int) -> tuple[int, ...]:
+def _evaluation_steps(settings: TrainConfig, samples: int, evaluations: int) -> tuple[int, ...]:
     """Returns the steps after which the selection split is scored; 0 evaluations: every epoch."""
+    total = _total_steps(settings, samples)
     if evaluations:
-        return tuple(round(total * (i + 1) / evaluations) for i in range(evaluations))
+        return spread_steps(total, evaluations)
+    epoch = _steps_per_epoch(settings, samples)
     return (*range(epoch, total, epoch), total)
+
+
+def spread_steps(total: int, points: int) -> tuple[int, ...]:
+    """Returns so many steps, evenly spread, the last of them the end of the training."""
+    return tuple(round(total * (number + 1) / points) for number in range(points))
 
 
 def _packs_text(context: ExperimentContext) -> bool:

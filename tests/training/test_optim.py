@@ -191,6 +191,28 @@ def test_schedule_stays_between_zero_and_peak(total: int, warmup_ratio: float) -
     assert not after or after[0] == 1.0
 
 
+@pytest.mark.parametrize("total", [10, 97, 240])
+@pytest.mark.parametrize(("warmup", "decay"), [(0.0, 0.2), (0.1, 0.2), (0.5, 0.5), (0.1, 0.0)])
+def test_warmup_stable_decay(total: int, warmup: float, decay: float) -> None:
+    train = TrainConfig(schedule="wsd", warmup_ratio=warmup, decay_ratio=decay)
+    rates = [stage_rate(step, total, train) for step in range(total)]
+    cosine = [stage_rate(step, total, TrainConfig(warmup_ratio=warmup)) for step in range(total)]
+    first, falling = round(warmup * total), total - round(decay * total)
+    assert rates[:first] == cosine[:first]
+    assert rates[first:falling] == [train.lr] * (falling - first)
+    steps = np.diff([*rates[falling:], train.min_lr])
+    if decay:
+        np.testing.assert_allclose(steps, (train.min_lr - train.lr) / round(decay * total))
+
+
+def test_a_run_with_wsd_is_that_of_a_longer_one_until_it_decays() -> None:
+    """With a warm-up of as many steps; so its scores before are those of every longer run."""
+    short = TrainConfig(schedule="wsd", warmup_ratio=0.1, decay_ratio=0.2)
+    long = TrainConfig(schedule="wsd", warmup_ratio=0.05, decay_ratio=0.2)
+    rates = [[stage_rate(step, n, t) for step in range(80)] for n, t in ((100, short), (200, long))]
+    assert rates[0] == rates[1]
+
+
 def test_steps_of_a_stage() -> None:
     assert stage_steps(TrainConfig(epochs=10, batch_size=32), 62) == 620
     assert stage_steps(TrainConfig(epochs=0.5, batch_size=32), 62) == 31

@@ -257,7 +257,12 @@ def _check_stage(name: str, stage: TrainConfig) -> None:
     require(stage.epochs > 0 or stage.max_steps > 0, f"{name}.epochs", stage.epochs, above_0)
     for key in ("base_lr", "eps", "layer_decay"):
         require(getattr(stage, key) > 0, f"{name}.{key}", getattr(stage, key), "above 0")
-    require_ratios(stage, name, ("warmup_ratio", "beta1", "beta2", "ema_decay"))
+    require_ratios(stage, name, ("warmup_ratio", "decay_ratio", "beta1", "beta2", "ema_decay"))
+    if stage.schedule == "wsd" and stage.warmup_ratio + stage.decay_ratio > 1:
+        raise ConfigError(
+            f"{name}.warmup_ratio={stage.warmup_ratio} and decay_ratio={stage.decay_ratio} are "
+            "more than 1 together, and schedule=wsd has both: lower one of them."
+        )
 
 
 # ---- data, fine-tuning, evaluation ---------------------------------------------------------------
@@ -326,10 +331,13 @@ def _check_grounding(task: GroundingTask, model: ModelConfig) -> None:
 def _check_evaluation(experiment: Experiment) -> None:
     evaluate, tuning = experiment.evaluate, experiment.finetune
     require_all(evaluate, "evaluate", ("segments", "crops", "batch_size"), least=1)
-    require_all(evaluate, "evaluate", ("rerank", "use_points"))
+    require_all(evaluate, "evaluate", ("rerank", "use_points", "during_pretraining"))
     require_all(evaluate, "evaluate", ("use_clips",), least=2)
     points, possible = evaluate.use_points, evaluate.modality_use or not evaluate.use_points
     require(possible, "evaluate.use_points", points, "0 without evaluate.modality_use=true")
+    points = evaluate.during_pretraining
+    possible = evaluate.zero_shot or not points
+    require(possible, "evaluate.during_pretraining", points, "0 without evaluate.zero_shot=true")
     if evaluate.rerank and "vtm" not in experiment.losses.wanted:
         raise ConfigError(
             f"evaluate.rerank={evaluate.rerank} needs the matching head, but losses.vtm=0: set it "
