@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from reports.analysis.across.crossings import PASSES
 from reports.figures.style import (
     MARKERS,
     Plot,
@@ -34,7 +35,6 @@ from reports.study.report_plan import SEARCH, CellValues
 from reports.study.sweep_results import MeasuredRun, SweepResults
 
 LONG_LABEL = 20  # letters; the legend of longer names is drawn below the axes
-PASSES = 3  # forward passes that a training step costs: one forward, two backward
 
 
 def hours(run: MeasuredRun) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from reports.analysis.across.crossing_tables import crossing_tables
 from reports.analysis.across.signal_tables import signal_tables
 from reports.analysis.comparisons import comparison_tables
 from reports.analysis.effects import effect_tables
@@ -48,6 +49,8 @@ class ReportType:
             effects.tex.
         signal: signal and noise of each metric, and decision accuracy to other scales; in
             signal.md, signal.tex.
+        crossings: cells against the baseline at equal compute, from scores during pre-training; in
+            crossings.md, crossings.tex.
         use: what each model uses, by manipulation checks; in use.md, use.tex.
         published: the paper's value for each cell, mostly a dash; in published.md, published.tex.
         costs: cost of each cell; in costs.md, costs.tex.
@@ -64,6 +67,7 @@ class ReportType:
     comparisons: Callable[[SweepResults], tuple[Table, ...]] = comparison_tables
     effects: Callable[[SweepResults], tuple[Table, ...]] = effect_tables
     signal: Callable[[SweepResults, Sequence[SweepResults]], tuple[Table, ...]] = signal_tables
+    crossings: Callable[[SweepResults], tuple[Table, ...]] = crossing_tables
     use: Callable[[SweepResults], tuple[Table, ...]] = use_tables
     published: Callable[[SweepResults], tuple[Table, ...]] = published_table
     costs: Callable[[SweepResults], tuple[Table, ...]] = cost_tables

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from reports.analysis.across.crossing_tables import crossings_frame
 from reports.analysis.across.signal_tables import signal_frame
 from reports.analysis.comparisons import comparisons_frame
 from reports.analysis.effects import effects_frame
 from reports.figures.costs import cost_plots, costs_frame
+from reports.figures.learning_curves import learning_plots
 from reports.figures.reconstructions import reconstruction_figures
 from reports.figures.style import ReportFigure, draw_figures
 from reports.figures.use_curves import use_plots
@@ -28,6 +30,7 @@ SECTION_FRAMES = {
     "comparisons": comparisons_frame,
     "effects": effects_frame,
     "signal": signal_frame,
+    "crossings": crossings_frame,
     "costs": costs_frame,
 }
 
@@ -54,6 +57,7 @@ def write_report(
         "comparisons": kind.comparisons(sweep),
         "effects": kind.effects(sweep),
         "signal": kind.signal(sweep, others),
+        "crossings": kind.crossings(sweep),
         "use": kind.use(sweep),
         "published": kind.published(sweep),
         "costs": kind.costs(sweep),
@@ -63,7 +67,15 @@ def write_report(
     figures: tuple[ReportFigure, ...] = ()
     if sweep.runs:
         figures = draw_figures(
-            sweep, [*kind.plots(sweep), *use_plots(sweep), *cost_plots(sweep)], folder, venue
+            sweep,
+            [
+                *kind.plots(sweep),
+                *learning_plots(sweep),
+                *use_plots(sweep),
+                *cost_plots(sweep),
+            ],
+            folder,
+            venue,
         )
     reconstructions = reconstruction_figures(sweep, folder)
     drawn = _names([*figures, *reconstructions], folder)

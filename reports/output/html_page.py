@@ -25,6 +25,7 @@ TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 SECTION_TITLES = {  # of `ReportContent.sections`, in the order of the page
     "comparisons": "Differences to the baseline",
     "effects": "Effects",
+    "crossings": "Equal compute",
     "use": "What each model uses",
     "published": "Published and measured",
     "costs": "Cost",
