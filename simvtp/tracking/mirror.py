@@ -35,6 +35,7 @@ from simvtp.tracking.run_contents import (
     masked_identity,
     read_identity,
     result_points,
+    run_dataset,
     run_name,
     run_tags,
     selected_points,
@@ -44,6 +45,8 @@ from simvtp.tracking.store import MetricPoint, Store, StoredRun, is_news
 from simvtp.tracking.tracked_state import MLFLOW_STATUS, run_status
 
 CURSOR = "mirror.json"
+NOTE = "mlflow.note.content"  # the tag that the tracker's page shows as description
+DATASET_TAG = "dataset_digest"  # set once the data set is named
 EARLY_ARTIFACTS = (IDENTITY_FILE, provenance.RECORD, provenance.PATCH, "sweep.json")
 LATE_ARTIFACTS = (RESULTS_FILE, "log.txt", "figures/*", "stages/items_*")
 _TAIL = 65536  # bytes before the cursor that must be unchanged
@@ -108,6 +111,10 @@ class _OpenRun:
 class Mirror:
     """Mirrors one run directory; a later `sync` continues from what was stored.
 
+    A tracked run has one parent, but several sweeps may have its experiment. For the others the
+    directory is mirrored again, without its files, into a run that refers to the first one
+    (`shared_by`); its tag is `shared_key` and not `run_key`, so reports count the run once.
+
     Args:
         run_dir: the run directory.
         runtime: address of the tracker and name of the MLflow experiment.
@@ -115,6 +122,8 @@ class Mirror:
             tracker from a dead one.
         abandoned: a run that says it is running, but whose process on this machine is gone, counts
             as stopped.
+        shared_by: id of another sweep, whose child the mirrored run is.
+        parent: MLflow's id of the parent run of that sweep.
     """
 
     def __init__(
@@ -124,7 +133,10 @@ class Mirror:
         *,
         heartbeat: Callable[[], None] = lambda: None,
         abandoned: bool = False,
+        shared_by: str = "",
+        parent: str = "",
     ) -> None:
+        self._shared_by, self._parent = shared_by, parent
         self.run_dir = Path(run_dir)
         self._uri = resolve_uri(runtime)
         self._experiment_name = runtime.tracking_experiment
@@ -156,7 +168,9 @@ class Mirror:
             points = [*self._results(opened), *selected_points(self.run_dir, status)]
             added += self._log(opened, [*points, *cost_points(status)])
             late = final or status.state in MLFLOW_STATUS
-            self._upload(opened, EARLY_ARTIFACTS + (LATE_ARTIFACTS if late else ()))
+            if not self._shared_by:
+                self._upload(opened, EARLY_ARTIFACTS + (LATE_ARTIFACTS if late else ()))
+                self._log_dataset(opened)
             self._label(opened, status)
             self._save(opened)
             self._opened = opened
@@ -169,11 +183,14 @@ class Mirror:
         store = Store(uri)
         self._heartbeat()
         experiment_id = store.experiment(self._experiment_name)
-        found = store.find({"run_key": identity.fingerprint}, experiment_id)
+        tags = {"run_key": identity.fingerprint}
+        if self._shared_by:
+            tags = {"shared_key": identity.fingerprint, "sweep_id": self._shared_by}
+        found = store.find(tags, experiment_id)
         if found:
             run = found[0]
         else:
-            tags = {"run_key": identity.fingerprint, "role": "experiment"}
+            tags["role"] = "shared" if self._shared_by else "experiment"
             name = run_name(self.run_dir, identity)
             run = store.create(experiment_id, name, start_time(self.run_dir), tags)
         params = identity.params.items()
@@ -197,7 +214,7 @@ class Mirror:
 
         A lost or damaged cursor only costs reading the journal again.
         """
-        stored = read_json_or_none(self.run_dir / CURSOR, dict) or {}
+        stored = read_json_or_none(self._cursor_file, dict) or {}
         fits = stored.get("uri") == display_uri(uri) and stored.get("run_id") == run_id
         typed = all(type(stored.get(key)) is type(value) for key, value in _START.items())
         return {key: stored[key] for key in _START} if fits and typed else dict(_START, uploads={})
@@ -210,7 +227,12 @@ class Mirror:
             "tail": opened.tail,
             "uploads": opened.uploads,
         }
-        write_atomically(self.run_dir / CURSOR, json.dumps(cursor))
+        write_atomically(self._cursor_file, json.dumps(cursor))
+
+    @property
+    def _cursor_file(self) -> Path:
+        name = f"mirror-{self._shared_by}.json" if self._shared_by else CURSOR
+        return self.run_dir / name
 
     # ---- journal ---------------------------------------------------------------------------------
 
@@ -292,8 +314,12 @@ class Mirror:
 
     def _label(self, opened: _OpenRun, status: RunStatus) -> None:
         """Sets tags and status, last of all: a run that is called finished is complete."""
-        tags = run_tags(self.run_dir, opened.identity, status) | self._parent_tag(opened)
-        tags["results"] = RESULTS_FILE if RESULTS_FILE in opened.uploads else ""
+        tags = run_tags(self.run_dir, opened.identity, status)
+        if self._shared_by:
+            tags |= self._reference_tags(opened)
+        else:
+            tags |= self._parent_tag(opened)
+            tags["results"] = RESULTS_FILE if RESULTS_FILE in opened.uploads else ""
         changed = {key: value for key, value in tags.items() if value != opened.tags.get(key, "")}
         opened.store.set_tags(opened.run.run_id, changed)
         opened.tags.update(changed)
@@ -303,6 +329,24 @@ class Mirror:
             opened.store.set_status(opened.run.run_id, wanted, ended)
             opened.status = wanted
         self._heartbeat()
+
+    def _reference_tags(self, opened: _OpenRun) -> dict[str, str]:
+        """Returns the tags by which a run of another sweep refers to the first one."""
+        tags = {"sweep_id": self._shared_by, "mlflow.parentRunId": self._parent}
+        for first in opened.store.find({"run_key": opened.identity.fingerprint}):
+            place = f"#/experiments/{first.experiment_id}/runs/{first.run_id}"
+            tags[NOTE] = f"The same run belongs to two sweeps; its files are [here]({place})."
+            tags["shared_run_id"] = first.run_id
+        return tags
+
+    def _log_dataset(self, opened: _OpenRun) -> None:
+        """Names the data of the run once, for the tracker's column of data sets."""
+        dataset = run_dataset(opened.identity)
+        if opened.tags.get(DATASET_TAG) != dataset.digest:
+            place = (dataset.name, dataset.digest, dataset.source)
+            opened.store.log_dataset(opened.run.run_id, *place)
+            opened.store.set_tags(opened.run.run_id, {DATASET_TAG: dataset.digest})
+            opened.tags[DATASET_TAG] = dataset.digest
 
     def _parent_tag(self, opened: _OpenRun) -> dict[str, str]:
         """Returns the link to the parent run of the sweep, unless it is set already."""

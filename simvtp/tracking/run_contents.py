@@ -8,6 +8,7 @@ and `<Result.key>/<metric>_<baseline>`, such as `accuracy_prior`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,37 @@ class RunIdentity:
         """Returns the settings by their full names, without credentials in addresses."""
         flat = flatten_mapping(self.experiment)
         return {key: provenance.without_credentials(str(value)) for key, value in flat.items()}
+
+
+@dataclass(frozen=True)
+class RunDataset:
+    """The data of a run, as the tracker's column of data sets shows them.
+
+    Attributes:
+        name: shapes, the name of the manifest's file, or of a benchmark.
+        digest: of their content, 36 letters at most.
+        source: settings by which they were read, as JSON.
+    """
+
+    name: str
+    digest: str
+    source: str
+
+
+def run_dataset(identity: RunIdentity) -> RunDataset:
+    """Returns the data of a run.
+
+    Their digest is that of the manifest, annotations or clips; of the embedded data set, which is
+    made from its settings, that of the settings.
+    """
+    data = dict(identity.experiment.get("data", {}))
+    name = str(data.get("dataset", ""))
+    used = ("dataset", "protocol", "shapes" if name == "shapes" else "manifest_digest")
+    source = {key: data[key] for key in used if data.get(key)}
+    text = json.dumps(source, sort_keys=True)
+    digest = str(data.get("manifest_digest") or hashlib.sha256(text.encode()).hexdigest())
+    named = Path(str(data.get("manifest") or name))
+    return RunDataset(named.stem or name, digest[:36], text)
 
 
 def read_identity(run_dir: Path) -> RunIdentity:

@@ -266,11 +266,8 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         path = database_path(self.uri)
-        location = (
-            (_artifact_root(path) / "".join(c if c.isalnum() else "_" for c in name)).as_uri()
-            if path
-            else None
-        )
+        folder = "".join(c if c.isalnum() else "_" for c in name)
+        location = (_artifact_root(path) / folder).as_uri() if path else None
         try:
             self._client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
         except MlflowException as error:
@@ -314,11 +311,8 @@ class Store:
     ) -> StoredRun:
         """Creates a run; `start_time` in milliseconds since 1970."""
         with self._call():
-            return _stored(
-                self._client.create_run(
-                    experiment_id, start_time=start_time, tags=_short(tags), run_name=name
-                )
-            )
+            run = self._client.create_run(experiment_id, start_time, _short(tags), name)
+            return _stored(run)
 
     def log_points(self, run_id: str, points: Sequence[MetricPoint]) -> Iterator[int]:
         """Logs in batches; yields the size of each, so that the caller sees progress."""
@@ -327,9 +321,8 @@ class Store:
 
             for start in range(0, len(points), _BATCH):
                 batch = points[start : start + _BATCH]
-                self._client.log_batch(
-                    run_id, metrics=[Metric(p.key, p.value, p.time, p.step) for p in batch]
-                )
+                metrics = [Metric(p.key, p.value, p.time, p.step) for p in batch]
+                self._client.log_batch(run_id, metrics)
                 yield len(batch)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -338,9 +331,8 @@ class Store:
             from mlflow.entities import Param
 
             for some in _portions(params):
-                self._client.log_batch(
-                    run_id, params=[Param(key, str(value)) for key, value in some]
-                )
+                texts = [Param(key, str(value)) for key, value in some]
+                self._client.log_batch(run_id, params=texts)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Sets tags; long values are truncated."""
@@ -349,6 +341,15 @@ class Store:
 
             for some in _portions(_short(tags)):
                 self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in some])
+
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str) -> None:
+        """Names the data that a run was trained on; `digest` has 36 letters at most."""
+        with self._call():
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            used = [InputTag("mlflow.data.context", "training")]
+            data = DatasetInput(Dataset(name, digest, "code", source), used)
+            self._client.log_inputs(run_id, [data])
 
     def set_status(self, run_id: str, status: str, time: int) -> None:
         """Sets RUNNING, FINISHED, FAILED or KILLED; `time` (ms) is the end of an ended run."""
@@ -371,9 +372,8 @@ class Store:
     def artifact_json(self, run_id: str, name: str) -> Any:
         """Returns the content of a JSON artifact."""
         with self._call(), tempfile.TemporaryDirectory() as folder:
-            return json.loads(
-                Path(self._client.download_artifacts(run_id, name, folder)).read_text()
-            )
+            file = self._client.download_artifacts(run_id, name, folder)
+            return json.loads(Path(file).read_text())
 
 
 def _portions(values: Mapping[str, Any]) -> Iterable[list[tuple[str, Any]]]:

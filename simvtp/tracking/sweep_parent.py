@@ -19,13 +19,12 @@ from simvtp.runs.sweep_plan import PLAN_FILE, SweepPlan
 from simvtp.tracking.address import resolve_uri
 from simvtp.tracking.aggregates import PointSummary, aggregates, best_cell
 from simvtp.tracking.background import with_timeout
-from simvtp.tracking.mirror import Mirror, SyncReport
+from simvtp.tracking.mirror import NOTE, Mirror, SyncReport
 from simvtp.tracking.store import Store, StoredRun, is_news
 from simvtp.tracking.tracked_state import ENDED_EARLY, MLFLOW_STATUS, run_status
 
 log = logging.getLogger(__name__)
 
-NOTE = "mlflow.note.content"  # the tag that the tracker's page shows as description
 STATES = "states.json"  # artifact of the parent: states of points that have no result
 PAGE = "report/index.html"  # artifact of the parent: the page of its report
 REPORT_DIGEST = "report_digest"  # tag of a parent that has this page
@@ -236,6 +235,7 @@ def _finish(
         store.heartbeat()
     if final:
         _update_children(store, plan, runtime, points)
+    _add_shared(store, plan, runtime, points, parent)
     states = {point.fingerprint: point.state for point in points if point.state in ENDED_EARLY}
     if states or "states_digest" in parent.tags:
         _upload_text(store, parent, STATES, json.dumps(states, indent=1), "states_digest")
@@ -264,6 +264,37 @@ def _update_children(
             for text in sync_run(run_dir, runtime, store).warnings:
                 log.warning("%s", text)
             store.heartbeat()
+
+
+def _add_shared(
+    store: Store,
+    plan: SweepPlan,
+    runtime: RuntimeConfig,
+    points: Sequence[PointSummary],
+    parent: StoredRun,
+) -> None:
+    """Gives the parent a child for each finished point that is tracked as another sweep's run."""
+    children = store.find({"sweep_id": plan.sweep_id}, parent.experiment_id or None)
+    known = {run.tags.get("run_key") or run.tags.get("shared_key") for run in children}
+    for point in points:
+        if point.state != RunState.FINISHED or point.fingerprint in known:
+            continue
+        if not store.find({"run_key": point.fingerprint}):
+            continue  # its own mirror comes first, and may make it a child
+        run_dir = Path(runtime.root) / point.fingerprint[:12]
+        mirror = Mirror(
+            run_dir,
+            runtime,
+            heartbeat=store.heartbeat,
+            shared_by=plan.sweep_id,
+            parent=parent.run_id,
+        )
+        try:
+            warnings = mirror.sync().warnings
+        except (UserError, OSError) as error:
+            warnings = (str(error),)
+        for text in warnings:
+            log.warning("%s", text)
 
 
 def _summary(run_dir: Path, fingerprint: str, plan: SweepPlan) -> PointSummary:

@@ -301,3 +301,59 @@ def test_the_best_cell_of_an_error_is_the_one_with_the_smallest() -> None:
     assert best_cell(
         plan, [PointSummary("1", "finished", 3.0, 10.0), PointSummary("2", "finished", 1.5, 11.0)]
     ) == {"a.x": 2}
+
+
+def test_a_run_of_two_sweeps_is_a_child_of_both(swept: Swept, uri: str) -> None:
+    """The second parent has it with all its figures; reports still count it once."""
+    runs, plan, parent = swept
+    where = runs[0].experiment.runtime
+    more = Run(Path(where.root), uri, seed=300)
+    more.finish(make_result(seed=300))
+    second = make_plan([runs[0], runs[2], more], sweep_id="other-0123abcd", ablation="other")
+    other = tracking.start_sweep(second, where)
+    assert other is not None
+    link = {"sweep_id": second["sweep_id"], "ablation": "other", "cell": {"seed": 300}}
+    write_atomically(more.dir / "sweep.json", json.dumps(link))
+    more.sync(final=True)
+    tracking.finish_sweep(second, where)
+
+    def children(of: str) -> list[str]:
+        with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+            query = "select run_uuid from tags where key = 'mlflow.parentRunId' and value = ?"
+            return [run_id for (run_id,) in database.execute(query, (of,)).fetchall()]
+
+    assert len(children(parent)) == 4 and len(children(other)) == 3
+    tracked = tracking.read_runs(uri, [run.experiment.fingerprint for run in (*runs, more)])
+    assert len(tracked) == 5, "no run is counted twice"
+    firsts = {run.fingerprint: run.run_id for run in tracked}
+    copies = [run for run in children(other) if run not in firsts.values()]
+    assert len(copies) == 2
+    for copy in copies:
+        tags = stored_pairs(uri, "tags", copy)
+        first = firsts[tags["shared_key"]]
+        assert tags["shared_run_id"] == first and first in tags["mlflow.note.content"]
+        assert sorted(stored_metrics(uri, copy)) == sorted(stored_metrics(uri, first))
+        params = [stored_pairs(uri, "params", run) for run in (copy, first)]
+        folders = [values.pop("runtime.root") for values in params]  # tests share one store
+        assert params[0] == params[1] and folders[0] == where.root
+        assert stored_status(uri, copy) == "FINISHED"
+        assert tags["sweep_id"] == second["sweep_id"] and "run_key" not in tags
+    before = counts(uri)
+    tracking.finish_sweep(second, where)
+    tracking.sync_all(Path(where.root), uri)
+    tracking.finish_sweep(plan, where)
+    after = counts(uri)
+    assert (after["runs"], after["params"]) == (before["runs"], before["params"])
+    assert len(children(other)) == 3 and len(children(parent)) == 4
+
+
+def test_a_run_names_its_data(swept: Swept, uri: str) -> None:
+    runs, _, _ = swept
+    runs[0].sync()
+    [run] = tracking.read_runs(uri, [runs[0].experiment.fingerprint])
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        query = "select source_id from inputs where destination_id = ?"
+        [(source,)] = database.execute(query, (run.run_id,)).fetchall()
+        data = database.execute("select dataset_uuid, name, digest from datasets").fetchall()
+    assert [(uuid, name) for uuid, name, _ in data] == [(source, "shapes")], "one for all runs"
+    assert len(data[0][2]) == 36
