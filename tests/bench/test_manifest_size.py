@@ -18,6 +18,7 @@ from simvtp.bench.data_path.manifest_size import (
     made_up_rows,
     read_sizes,
 )
+from tests.import_graph import ROOT
 
 
 def memory(main_bytes: int, worker: int) -> dict[str, object]:
@@ -76,6 +77,30 @@ def test_the_page_has_bytes_a_row_before_and_now() -> None:
     alone = ManifestSizes(options, replace(cost(1000, 50), column_bytes=0))
     assert {before for _, before, _ in manifest_rows(alone)} == {"—"}
     assert "none" in {what: now for what, _, now in manifest_rows(alone)}.values()
+
+
+def test_the_page_says_what_was_measured() -> None:
+    measured = ROOT / "results" / "speed" / "2026-11-30-manifest"
+    sizes = read_sizes(measured.with_suffix(".json").read_text())
+    rows = manifest_rows(sizes)
+    page = measured.with_suffix(".md").read_text()
+    assert page == manifest_page(sizes)
+    table = {what: (before, now) for what, before, now in rows}
+    starts = {
+        "first opening, CPU time, s": rows[4],
+        "each further opening, CPU time, s": rows[6],
+        "a worker after 25600 clips, resident, bytes a row": rows[14],
+        "… of which heap": rows[-1],
+    }
+    said = (ROOT / "docs" / "data.md").read_text().partition("## Manifests of millions")[2]
+    said = said.partition("\n## ")[0]
+    lines = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith("| ")]
+    assert len(lines) == 9
+    for what, before, now in lines[2:]:
+        expected = starts[what][1:] if what in starts else table[what]
+        assert (before, now) == expected, what
+    assert f"{sizes.ours.rows:,} rows" in lines[0][2]
+    assert sizes.other is not None and f"{sizes.other.rows:,} rows" in lines[0][1]
 
 
 @pytest.mark.slow

@@ -302,8 +302,8 @@ def test_rows_take_four_bytes_each_in_shared_memory() -> None:
 
 
 def test_a_process_keeps_nothing_of_the_blocks_that_it_has_read(folder: Path) -> None:
-    """Of 2,000 blocks the open columns alone would be a megabyte."""
-    path = large(folder, 4000)
+    """Of 800 blocks the open columns would be some hundred KB."""
+    path = large(folder, 1600)
     clips, _ = columns_in_cache(path, folder / "cache", BuildOptions(block_rows=2))
     expected = [clip.id for clip in clips[:40]]
     tracemalloc.start()

@@ -25,7 +25,7 @@ BLOCK_ROWS = 4096
 # The system maps 16 pages around each one that is looked at.
 MAPPED_AT_ONCE = 2**16
 KEPT_MAPPED = 2**26  # bytes of a file that a process has mapped before it gives them back
-KEPT_BLOCKS = 16  # whose columns a process keeps open: each costs some KB, and opens in 50 us
+KEPT_BLOCKS = 16  # whose columns a process keeps open: each costs 3 KB, and opens in 10 us
 MANY = 8  # values of a block from which on they are taken by one call
 
 Source = MappedFile | SharedBytes
