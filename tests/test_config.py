@@ -321,7 +321,7 @@ def test_where_things_lie_does_not_change_the_fingerprint() -> None:
             if isinstance(value, (int, float))
             else f"{value}x"
         )
-        new = {"shard": "full", "pack_text": "off", "micro_batch": 3}.get(key, new)
+        new = {"shard": "full", "pack_text": "off", "micro_batch": 3, "workers": 3}.get(key, new)
         assert replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
     assert dataclasses.replace(experiment, name="other").fingerprint == experiment.fingerprint
 

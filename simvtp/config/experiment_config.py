@@ -123,7 +123,11 @@ class RuntimeConfig:
     )
     tracking_experiment: str = setting("simvtp", "experiment of the tracker")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    workers: int = setting(2, "processes that decode clips; 0 = none")
+    workers: int | Auto = setting(
+        "auto",
+        "processes that decode clips; 0 = none; auto: 2, and on a GPU the cores of its process "
+        "less two",
+    )
     threads: int = setting(0, "threads of torch; 0 = torch's own choice")
     accumulate: int = setting(
         0, "micro-batches per rank and step; 0 = derived from the ranks and micro_batch"
@@ -150,7 +154,13 @@ class RuntimeConfig:
         True, "on a CPU: keep the memory of a step for the next one, in place of returning it"
     )
     log_every: int = setting(10, "steps between two log lines")
+    log_every_s: float = setting(
+        0.0, "above 0: seconds between two log lines, in place of steps but for the first"
+    )
     checkpoint_every: int = setting(100, "steps between two checkpoints")
+    checkpoint_every_s: float = setting(
+        0.0, "above 0: seconds between two checkpoints, in place of steps"
+    )
     keep_checkpoints: int = setting(2, "checkpoints of a stage that are kept")
     decode_timeout_s: float = setting(30.0, "seconds after which a clip counts as corrupt")
     decoded_cache: bool = setting(False, "keep decoded, resized frames on disk (small data sets)")

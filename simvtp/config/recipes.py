@@ -30,6 +30,9 @@ from simvtp.config.tiny_recipes import (
 from simvtp.config.train_config import ContrastiveLossConfig, LossConfig, TrainConfig
 from simvtp.errors import ConfigError
 
+# of recipes for GPUs, whose steps take from 20 ms to seconds
+BY_SECONDS = RuntimeConfig(log_every_s=10.0, checkpoint_every_s=600.0)
+
 
 def base() -> Experiment:
     """SimVTP ViT-B with the released defects repaired (ours).
@@ -48,6 +51,7 @@ def base() -> Experiment:
         pretrain=TrainConfig(precision="bf16", clip_norm=1.0),
         finetune=FinetuneConfig(train=replace(FinetuneConfig().train, precision="bf16")),
         evaluate=EvaluateConfig(precision="bf16", batch_size=64),
+        runtime=BY_SECONDS,
     )
 
 
@@ -186,6 +190,7 @@ def mac() -> Experiment:
         data=DataConfig(dataset="manifest", tokenizer="distilbert-base-uncased"),
         pretrain=train,
         finetune=FinetuneConfig(train=tuning, drop_path=0.0),
+        runtime=BY_SECONDS,
     )
 
 

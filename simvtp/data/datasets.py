@@ -26,10 +26,13 @@ from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_
 from simvtp.data.shards import index_foreign_shards, is_foreign, read_shards
 from simvtp.errors import ConfigError, DataError
 from simvtp.plugins import extensions
+from simvtp.runs.process_identity import cores_of_rank
 
 log = logging.getLogger(__name__)
 
 CAPTIONED = ("pretraining", "retrieval", "image_text")  # tasks of the benchmarks that have captions
+FEWEST_WORKERS = 2
+OTHER_CORES = 2  # of a rank, for its training thread and its writers
 COMPARED = 1_000_000  # clips whose files are compared between splits when a run starts
 
 
@@ -56,6 +59,19 @@ def cache_dir(runtime: RuntimeConfig) -> Path:
     return Path(runtime.cache).expanduser() if runtime.cache else default_cache()
 
 
+def worker_count(runtime: RuntimeConfig) -> int:
+    """Returns the number of processes that decode clips, see `runtime.workers`.
+
+    A CPU that trains has no cores to spare.
+    """
+    if runtime.workers != "auto":
+        return runtime.workers
+    import torch  # late: commands that only read tables do without
+
+    on_gpu = runtime.device != "cpu" and torch.cuda.is_available()
+    return max(FEWEST_WORKERS, cores_of_rank() - OTHER_CORES) if on_gpu else FEWEST_WORKERS
+
+
 def _shapes(
     data: DataConfig, runtime: RuntimeConfig, say: LogFn | None, check: CancelCheck
 ) -> tuple[str, Manifest]:
@@ -65,7 +81,7 @@ def _shapes(
     path = ensure_shapes(
         data.shapes,
         cache_dir(runtime),
-        workers=runtime.workers,
+        workers=worker_count(runtime),
         say=say,
         progress=lambda done, total: report("embedded data set", done, total),
         check=check,

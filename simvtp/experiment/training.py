@@ -257,8 +257,7 @@ def _train(
         name: name of the training.
         settings: schedule and optimizer.
         samples: samples of an epoch.
-        model: to be trained.
-        objective: losses of a batch.
+        model, objective: what is trained, and the losses of a batch.
         loader: batches of this rank.
         draw: returns the masks of a micro-batch; None without masks.
         negatives: see `BatchSplit.describe`.
@@ -271,7 +270,8 @@ def _train(
     total = _total_steps(settings, samples)
     on_main(lambda: context.status.update(stage=name, step=0, total_steps=total))
     on_main(lambda: record_timestamp(context.status, MODEL))
-    stage = _stage(context, name, settings, total, evaluate_at, selection, negatives)
+    stage = _stage(context, name, settings, total, evaluate_at, selection)
+    stage = replace(stage, negatives=negatives, workers=loader.workers)
     outcome = train(
         stage,
         model,
@@ -312,7 +312,6 @@ def _stage(
     total: int,
     evaluate_at: tuple[int, ...],
     selection: str,
-    negatives: str,
 ) -> Stage:
     """Returns the description of a training that the loop needs."""
     experiment, runtime = context.experiment, context.experiment.runtime
@@ -326,12 +325,13 @@ def _stage(
         config=to_dict(experiment),
         device=str(context.device),
         log_every=runtime.log_every,
+        log_every_s=runtime.log_every_s,
         checkpoint_every=runtime.checkpoint_every,
+        checkpoint_every_s=runtime.checkpoint_every_s,
         keep=runtime.keep_checkpoints,
         accumulate=runtime.accumulate,
         micro_batch=_most_samples(runtime),
         fit=_fits_itself(runtime),
-        negatives=negatives,
         fewest=fewest_samples(experiment.losses.wanted if name == "pretrain" else ()),
         compile=runtime.compile,
         gradient_checkpointing=runtime.gradient_checkpointing,

@@ -56,6 +56,20 @@ def is_frozen(pid: int) -> bool:
         return False
 
 
+def cores_of_rank() -> int:
+    """Returns the cores that this process may use.
+
+    Processes of one run on a node share its cores evenly, unless SLURM gave each its own.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if given.isdigit():
+        return min(cores, int(given))
+    sharing = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, cores // max(1, int(sharing))) if sharing.isdigit() else cores
+
+
 def machine_id() -> str:
     """Returns a name of this boot of this machine and of its process namespace; "" if unknown.
 

@@ -109,6 +109,8 @@ def _run_steps(
     """Runs steps, evaluations and saves; returns False if it was asked to stop before the end."""
     stage, progress, vote = run.stage, run.progress, distributed.Vote()
     started = False
+    for cadence in (run.logging, run.saving):
+        cadence.start(progress.done)
     progress.unscored &= evaluate is not None
     while run.unfinished:
         if evaluate is not None and progress.unscored:
@@ -127,9 +129,9 @@ def _run_steps(
             # its error.
             wish = bool(stop) or run.checkpointer.writer.failed
             stopping = vote.agree(wish) and run.unfinished
-            if progress.done % stage.log_every == 0 or progress.done == stage.total_steps:
-                run.log()
-            at_interval = progress.done % stage.checkpoint_every == 0
+            at_interval = run.saving.due(progress.done)  # a log line plans the next time
+            if run.logging.due(progress.done) or progress.done == stage.total_steps:
+                run.log(say)
             due = not progress.unscored and (at_interval or not run.unfinished)
         if stopping or due:
             run.save()

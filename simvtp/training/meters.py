@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from simvtp.runs.process_identity import cores_of_rank
 from simvtp.training.parallel.distributed import min_over_ranks, sum_over_ranks, world
 
 _LOG = logging.getLogger(__name__)
+WAITING = 0.1  # of the time, for data, from which advice is given
+MOST_STEPS = 1_000  # between two log lines
+FAR = 2**62  # a step that no stage has
 
 
 class Window:
@@ -148,6 +153,88 @@ class Speed:
         }
         self.steps, self.waited, self.elapsed = 0, 0.0, 0.0
         return metrics
+
+
+class Cadence:
+    """Steps at which something is due: every so many steps, or after so many seconds.
+
+    Clocks differ between ranks, so seconds become a number of steps: rank 0 derives it at log
+    lines, and all ranks take it over (`plan`).
+
+    Args:
+        steps: between two times; with `seconds`, until the first.
+        seconds: above 0: between two times.
+    """
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        self._steps, self._seconds = steps, seconds
+        self._next = steps if seconds else 0  # of the last step at which something was due
+        self._since = time.perf_counter()
+
+    def due(self, done: int) -> bool:
+        """Returns True after that step; with seconds, at the steps that were planned."""
+        return done >= self._next if self._seconds else done % self._steps == 0
+
+    def start(self, done: int) -> None:
+        """Begins at step `done`, from which the first steps are counted."""
+        self._next = done + self._steps
+
+    def happened(self) -> None:
+        """Starts the seconds again, and waits for the next plan."""
+        self._since = time.perf_counter()
+        self._next = FAR
+
+    def remaining(self, step_s: float) -> int:
+        """Returns after how many steps of `step_s` seconds it is due, at least 1."""
+        left = self._seconds - (time.perf_counter() - self._since)
+        return max(1, min(MOST_STEPS, round(left / step_s) if step_s > 0 else 1))
+
+    def plan(self, done: int, remaining: int) -> None:
+        """Takes over what rank 0 has derived after step `done`."""
+        self._next = done + remaining
+
+
+class WaitingForData:
+    """Says once a stage what to change if its steps wait for data.
+
+    Args:
+        stage: its name.
+        workers: processes that decode clips.
+    """
+
+    def __init__(self, stage: str, workers: int) -> None:
+        self._stage, self._workers = stage, workers
+        self._lines, self._advised = 0, False
+
+    def judge(self, share: float, say: Callable[[str], None]) -> None:
+        """Reads the share of the time since the last log line in which steps waited.
+
+        The first line is passed over: then the first clips are being decoded.
+        """
+        self._lines += 1
+        if share > WAITING and self._lines > 1 and not self._advised:
+            self._advised = True
+            say(waiting_advice(self._stage, share, self._workers, cores_of_rank()))
+
+
+def waiting_advice(stage: str, share: float, workers: int, cores: int) -> str:
+    """Returns what to change where steps wait for data for `share` of the time.
+
+    Args:
+        stage: its name.
+        share: in [0, 1].
+        workers: processes that decode clips.
+        cores: that this rank may use.
+    """
+    if workers < cores - 1:
+        what = f"raise runtime.workers from {workers} to {cores - 1}, as this process has {cores}"
+        what += " cores"
+    else:
+        what = (
+            f"all {cores} cores of this process decode (runtime.workers={workers}): give it more, "
+            "store the clips smaller (python -m simvtp data shard), or set data.repeat=2"
+        )
+    return f"stage {stage} waits for data for {100 * share:.0f} % of its time: {what}."
 
 
 def _process_cpu_seconds() -> float:

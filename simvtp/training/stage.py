@@ -37,7 +37,10 @@ class Stage:
         config: `to_dict` of the experiment, for messages.
         device: `auto`, `cpu`, `cuda`, ...
         log_every: steps between log lines.
+        log_every_s: above 0: seconds between log lines, in place of steps but for the first.
         checkpoint_every: steps between checkpoints.
+        checkpoint_every_s: above 0: seconds between checkpoints, in place of steps.
+        workers: processes that decode clips, for advice.
         keep: checkpoints that are kept.
         accumulate: micro-batches per rank and step; 0 derives them from `micro_batch`.
         micro_batch: most samples that a rank takes at a time where `accumulate` is 0; 0 for all of
@@ -64,7 +67,10 @@ class Stage:
     config: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     log_every: int = 10
+    log_every_s: float = 0.0
     checkpoint_every: int = 100
+    checkpoint_every_s: float = 0.0
+    workers: int = 0
     keep: int = 2
     accumulate: int = 1
     micro_batch: int = 0

@@ -20,7 +20,15 @@ from simvtp.runs.journal import Journal
 from simvtp.training.checkpointing.checkpoint import read_state, write_weights
 from simvtp.training.checkpointing.stage_checkpointer import Progress, StageCheckpointer
 from simvtp.training.lr_schedule import stage_rate
-from simvtp.training.meters import CostMeter, Machine, Speed, Window
+from simvtp.training.meters import (
+    MOST_STEPS,
+    Cadence,
+    CostMeter,
+    Machine,
+    Speed,
+    WaitingForData,
+    Window,
+)
 from simvtp.training.objectives import Objective
 from simvtp.training.optim import build_optimizer, clip_gradients, set_rate
 from simvtp.training.parallel import distributed
@@ -76,7 +84,11 @@ class StageRun:
         if stage.compile:
             compile_blocks(self.parallel.model)
         self.parallel.wrap()
-        self.window = Window(self.device, stage.log_every, self.split.accumulate)
+        self.logging = Cadence(stage.log_every, stage.log_every_s)
+        self.saving = Cadence(stage.checkpoint_every, stage.checkpoint_every_s)
+        self.waiting = WaitingForData(stage.name, stage.workers)
+        rows = max(stage.log_every, MOST_STEPS) if stage.log_every_s else stage.log_every
+        self.window = Window(self.device, rows, self.split.accumulate)
         self.speed, self.machine = Speed(), Machine(self.device)
         self.costs = CostMeter(gpus=int(self.device.type == "cuda"))
         self.progress = Progress()
@@ -216,8 +228,10 @@ class StageRun:
 
     # ---- between steps ---------------------------------------------------------------------------
 
-    def log(self) -> None:
+    def log(self, say: Callable[[str], None] = _LOG.info) -> None:
         """Writes one journal line; the host waits for the device here.
+
+        Where steps wait for data, `say` gets a line that names the number to change, once a stage.
 
         Raises:
             TrainingDiverged: see `check_finite`.
@@ -234,6 +248,7 @@ class StageRun:
         if self.scaler.is_enabled():
             metrics["loss_scale"] = float(self.scaler.get_scale())
         metrics |= self.speed.read(self.config.batch_size, total - done)
+        self.waiting.judge(metrics["speed/data_wait_share"], say)
         self._count_flops()
         metrics |= speed_of(self._flops, metrics["speed/step_s"], self.split.ranks, self.device)
         metrics |= self.machine.sample()
@@ -242,12 +257,17 @@ class StageRun:
         metrics |= {f"system/{name}": value for name, value in hours.items()}
         line = {"stage": self.stage.name, "step": done, "total_steps": total, "metrics": metrics}
 
-        def log_line() -> None:
+        def log_line() -> tuple[int, int]:
             self._write(metrics)
             if self.on_log is not None:
                 self.on_log({**line, **hours})
+            step_s = metrics["speed/step_s"]
+            return self.logging.remaining(step_s), self.saving.remaining(step_s)
 
-        distributed.on_main(log_line)
+        self.logging.happened()
+        to_log, to_save = distributed.on_main(log_line)
+        self.logging.plan(done, to_log)
+        self.saving.plan(done, to_save)
 
     def _count_flops(self) -> None:
         """Counts the operations of a step, at the first log line.
@@ -325,6 +345,7 @@ class StageRun:
         self.check_finite()
         self.speed.pause()
         self.checkpointer.save()
+        self.saving.happened()
 
     # ---- the end ---------------------------------------------------------------------------------
 

@@ -15,9 +15,11 @@ def check_runtime(experiment: Experiment) -> None:
     """
     runtime = experiment.runtime
     require_all(runtime, "runtime", ("log_every", "checkpoint_every", "keep_checkpoints"), least=1)
-    require_all(runtime, "runtime", ("workers", "accumulate", "examples"))
-    if runtime.micro_batch != "auto":
-        require_all(runtime, "runtime", ("micro_batch",))
+    require_all(runtime, "runtime", ("accumulate", "examples"))
+    require_all(runtime, "runtime", ("log_every_s", "checkpoint_every_s"))
+    for name in ("workers", "micro_batch"):
+        if getattr(runtime, name) != "auto":
+            require_all(runtime, "runtime", (name,))
     stages = {"pretrain": experiment.pretrain, "finetune.train": experiment.finetune.train}
     for name, stage in stages.items():
         if runtime.accumulate and stage.batch_size % runtime.accumulate:

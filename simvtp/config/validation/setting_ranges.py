@@ -49,6 +49,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("crop_area", "flip", "random_erasing", "difficulty"), _RATIO),
     **dict.fromkeys(("max_corrupt_ratio", "max_placeholder_ratio"), _RATIO),
     **dict.fromkeys(("decode_timeout_s", "sync_every_s"), (1e-3, 1e9)),
+    **dict.fromkeys(("log_every_s", "checkpoint_every_s"), (0.0, 1e9)),
 }
 
 

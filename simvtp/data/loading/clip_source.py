@@ -18,7 +18,7 @@ from simvtp.config.data_config import DataConfig
 from simvtp.config.experiment_config import RuntimeConfig
 from simvtp.config.model_config import ModelConfig
 from simvtp.data.clips import Clip, ClipView, shared_columns
-from simvtp.data.datasets import cache_dir
+from simvtp.data.datasets import cache_dir, worker_count
 from simvtp.data.loading.frame_cache.build_cache import open_cache
 from simvtp.data.loading.frame_cache.decoded_cache import DecodedCache
 from simvtp.data.progress import CancelCheck, LogFn, never_cancelled, throttled_progress
@@ -131,7 +131,14 @@ def open_source(
         progress = throttled_progress(say or log.info, check)
         paths = [places.path(number) for number in range(len(places))]
         cache = open_cache(
-            paths, reader, side, folder, runtime.workers, runtime.decode_timeout_s, progress, check
+            paths,
+            reader,
+            side,
+            folder,
+            worker_count(runtime),
+            runtime.decode_timeout_s,
+            progress,
+            check,
         )
     return ClipSource(places, reader, side, cache)
 
@@ -149,4 +156,4 @@ def processes_for(runtime: RuntimeConfig, source: ClipSource, model: ModelConfig
     It is 0 where a sample is a small slice of the cache.
     """
     small = model.frames * model.image_size**2 <= SMALL_CLIP
-    return 0 if source.cache is not None and small else runtime.workers
+    return 0 if source.cache is not None and small else worker_count(runtime)

@@ -226,6 +226,11 @@ class TrainLoader:
         return self._order.steps_per_epoch
 
     @property
+    def workers(self) -> int:
+        """Number of processes that decode; 0 if this one does."""
+        return self._workers
+
+    @property
     def counters(self) -> Counters:
         """Counters of this process."""
         return self._corrupt.counters
