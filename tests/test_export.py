@@ -18,11 +18,15 @@ import transformers
 
 import simvtp
 from simvtp.__main__ import main
+from simvtp.config.overrides import override
+from simvtp.config.recipes import get_recipe
 from simvtp.data.datasets import open_dataset
+from simvtp.data.text.tokenizer import load_saved_tokenizer, load_tokenizer
 from simvtp.errors import CheckpointError, DamagedFile, UserError
 from simvtp.evaluation.items import Items
 from simvtp.experiment import run
-from simvtp.library.export.model_card import UNKNOWN, interval
+from simvtp.library.export.exported_folder import ExportedSettings
+from simvtp.library.export.model_card import UNKNOWN, RunFacts, interval, model_card
 from simvtp.runs.results import Protocol, Result
 from tests.hub_server import HubServer
 from tests.import_graph import ROOT
@@ -128,6 +132,27 @@ def test_a_card_of_a_model_that_was_not_scored_says_so(exported: Exported, tmp_p
     assert theirs.training == "pretrain"
     assert torch.equal(ours.encode_text(TEXTS), theirs.encode_text(TEXTS))
     assert simvtp.from_pretrained(folder).objectives == ours.module.objectives
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "tiny_mac", "tiny_frozen"])
+def test_a_card_of_settings_alone_names_what_is_known(recipe: str) -> None:
+    experiment = override(get_recipe(recipe), ["finetune.init=/secret/run", "data.dataset=msvd"])
+    card = model_card(ExportedSettings("finetune", experiment), "MAC", 1234, RunFacts())
+    assert "/secret" not in card and "| weights that fine-tuning begins with | run |" in card
+    unknown = ("videos", "batch, epochs, steps of pre-training", "CPU-hours", "date", "processor")
+    for name in unknown:
+        assert f"| {name} | {UNKNOWN} |" in card
+    assert "| data set | msvd |" in card and "1,234 parameters" in card
+
+
+def test_a_tokenizer_of_transformers_is_saved_and_read(exported: Exported, tmp_path: Path) -> None:
+    theirs = load_tokenizer(str(exported.folder))  # by transformers
+    folder = tmp_path / "saved"
+    shutil.copytree(exported.folder, folder)
+    theirs.save(folder)
+    found = load_saved_tokenizer(folder, "a-name")
+    assert found.name == "a-name" and found.vocab_size == theirs.vocab_size
+    assert torch.equal(theirs.encode(TEXTS, 24).input_ids, found.encode(TEXTS, 24).input_ids)
 
 
 @pytest.mark.parametrize(("clips", "captions"), [(40, 1), (40, 5), (12, 20)])

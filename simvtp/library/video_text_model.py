@@ -25,7 +25,7 @@ from simvtp.evaluation.retrieval_evaluation import text_features, video_features
 from simvtp.library.array_reader import ArrayReader, as_clip
 from simvtp.library.build_index import Readable, build_index
 from simvtp.library.export.export_model import ExportableModel
-from simvtp.library.export.exported_folder import ExportedSettings
+from simvtp.library.export.exported_folder import ExportedSettings, short_name
 from simvtp.library.prediction.predicted_answers import NEEDS, Prediction, ranked
 from simvtp.library.video_index import SearchHit, VideoIndex, load_index
 
@@ -75,7 +75,7 @@ class VideoTextModel(ExportableModel):
         data, views = self.experiment.data, self.experiment.evaluate
         model = self.experiment.model
         settings = [
-            *(data.reader, data.stride, data.frame_window, self.tokenizer.name),
+            *(data.reader, data.stride, data.frame_window, short_name(self.tokenizer.name)),
             *(model.frames, model.image_size, views.segments, views.crops),
         ]
         found = hashlib.sha256(json.dumps(settings).encode())

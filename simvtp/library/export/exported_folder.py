@@ -60,18 +60,18 @@ def without_paths(experiment: Experiment) -> Experiment:
             data,
             manifest=Path(data.manifest).name,
             root="",
-            tokenizer=_short(data.tokenizer),
+            tokenizer=short_name(data.tokenizer),
         ),
-        finetune=replace(tuning, init=_short(tuning.init)),
+        finetune=replace(tuning, init=short_name(tuning.init)),
         model=replace(
-            model, init_video=_short(model.init_video), init_text=_short(model.init_text)
+            model, init_video=short_name(model.init_video), init_text=short_name(model.init_text)
         ),
         runtime=RuntimeConfig(),
     )
 
 
-def _short(source: str) -> str:
-    """Returns a name of the hub as it is, and the last part of a path."""
+def short_name(source: str) -> str:
+    """Returns a name of the hub as it is, and the last part of a path of this machine."""
     outside = source.startswith((".", "~", "/")) or Path(source).exists()
     return Path(source).name if outside else source
 
@@ -93,7 +93,7 @@ def write_folder(
         "schema": SCHEMA_VERSION,
         "training": settings.training,
         "weights_sha256": sha256_of(folder / WEIGHTS),
-        "tokenizer": tokenizer.name if tokenizer.name == "builtin" else _short(tokenizer.name),
+        "tokenizer": tokenizer.name if tokenizer.name == "builtin" else short_name(tokenizer.name),
         "outputs": None if outputs is None else dataclasses.asdict(outputs),
         "experiment": to_dict(without_paths(settings.experiment)),
     }

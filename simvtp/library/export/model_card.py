@@ -15,7 +15,7 @@ from simvtp import __version__
 from simvtp.config.experiment_config import Experiment
 from simvtp.errors import DataError
 from simvtp.evaluation.items import Items, find_items, run_items
-from simvtp.library.export.exported_folder import ExportedSettings
+from simvtp.library.export.exported_folder import ExportedSettings, short_name
 from simvtp.runs.atomic_files import read_json_or_none
 from simvtp.runs.provenance import RECORD
 from simvtp.runs.results import USE, Result
@@ -108,7 +108,7 @@ def _cell(value: object) -> str:
 
 def _training(experiment: Experiment) -> list[tuple[str, object]]:
     data, model, masks = experiment.data, experiment.model, experiment.masks
-    tuning, views = experiment.finetune, experiment.evaluate
+    pretrain, tuning, views = experiment.pretrain, experiment.finetune, experiment.evaluate
     shapes = data.shapes
     sizes = (
         f"{shapes.train} / {shapes.val} / {shapes.test} (train / val / test)"
@@ -121,7 +121,8 @@ def _training(experiment: Experiment) -> list[tuple[str, object]]:
         ("videos", sizes),
         ("part that pre-training sees", f"{data.fraction:g}"),
         ("mask ratios", f"video {masks.video_ratio:g}, text {masks.text_ratio:g}"),
-        ("batch, epochs, steps of pre-training", _length(experiment.pretrain)),
+        ("weights that fine-tuning begins with", short_name(tuning.init) or "its pre-training"),
+        ("batch, epochs, steps of pre-training", None if tuning.init else _length(pretrain)),
         ("batch, epochs, steps of fine-tuning", _length(tuning.train) if tuning.enabled else None),
         ("best epoch is chosen on", tuning.selection if tuning.enabled else None),
         ("seed", experiment.seed),
