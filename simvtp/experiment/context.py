@@ -30,6 +30,7 @@ from simvtp.tasks import Context, Task, open_task, open_zero_shot
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.training.checkpointing.preemption import StopFlag, stop_on_signals
 from simvtp.training.parallel.distributed import Launch, together
+from simvtp.training.parallel.kept_parts import KeptParts
 from simvtp.training.stage import StageOutcome
 
 Item = TypeVar("Item")
@@ -86,6 +87,7 @@ class ExperimentContext:
         tasks: task of each training, by the name of the training.
         models: final model of each training.
         outcomes: how each training ended.
+        kept: parts of the evaluation in progress.
     """
 
     experiment: Experiment
@@ -104,6 +106,7 @@ class ExperimentContext:
     tasks: dict[str, Task] = field(default_factory=dict)
     models: dict[str, nn.Module] = field(default_factory=dict)
     outcomes: dict[str, StageOutcome] = field(default_factory=dict)
+    kept: KeptParts = field(default_factory=KeptParts)
 
     def task_context(self, blind: bool = False) -> Context:
         """Returns the arguments with which a task is opened."""
@@ -118,6 +121,7 @@ class ExperimentContext:
             say=self.say,
             check=self.stop.check,
             until_stopped=self.until_stopped,
+            kept=self.kept,
         )
 
     def draw_masks(

@@ -27,6 +27,7 @@ from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
 from simvtp.training.meters import CostMeter
 from simvtp.training.parallel.distributed import on_main
+from simvtp.training.parallel.kept_parts import remove_parts
 
 
 def use(context: ExperimentContext) -> list[Result]:
@@ -148,7 +149,10 @@ def _measure_stage(
         return results
     on_main(lambda: _begin(context, name, trained))
     cost = CostMeter(gpus=int(context.device.type == "cuda"))
-    scored = score(context.outcomes[trained].sha256)
+    checkpoint = context.outcomes[trained].sha256
+    unfinished = context.directory / "stages" / f"{name}.parts"
+    with context.kept.stage(unfinished / checkpoint[:12], context.check_ownership):
+        scored = score(checkpoint)
     measured, items = [one.result for one in scored], items_of_scored(scored)
     del scored  # as large as the test set
     cost.update()
@@ -157,6 +161,7 @@ def _measure_stage(
     def keep() -> None:
         _keep_results(context, name, trained, measured, items, afterwards, cost, spent)
         results.extend(measured)
+        remove_parts(unfinished)
 
     on_main(keep)
     return results

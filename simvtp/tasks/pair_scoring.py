@@ -13,7 +13,6 @@ from simvtp.data.clips import Clip
 from simvtp.data.text.tokenizer import TokenBatch, Tokenizer
 from simvtp.errors import DataError
 from simvtp.tasks.task import Context
-from simvtp.training.parallel.shares import over_ranks
 
 # (clips [b, T, H, W, 3], input_ids, attention_mask) -> [b, ...]
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -88,7 +87,7 @@ def score_texts(
             context, model, predict, clips, texts, rows_of_clip, by_probability, mine
         )
 
-    parts = over_ranks(len(clips), context.clips_in_whole_batches, merged)
+    parts = context.over_ranks(len(clips), context.clips_in_whole_batches, merged)
     scored = torch.cat([rows for rows, _ in parts])
     if len(scored) < len(owners):
         raise DataError(

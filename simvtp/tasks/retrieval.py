@@ -39,7 +39,7 @@ from simvtp.runs.scores import SELECTION_METRIC
 from simvtp.tasks.task import Context
 from simvtp.tasks.twostage import Matcher, further_figures
 from simvtp.training.objectives import RetrievalObjective
-from simvtp.training.parallel.shares import over_ranks, whole_batches
+from simvtp.training.parallel.shares import whole_batches
 
 
 class Retrieval:
@@ -197,8 +197,8 @@ def embed_over_ranks(
             features = text_features(model, context.until_stopped(batches), context.device)
         return features, time.perf_counter() - began
 
-    videos = over_ranks(len(clips), context.clips_in_whole_batches, see)
-    texts = over_ranks(len(captions), whole_batches(size), read)
+    videos = context.over_ranks(len(clips), context.clips_in_whole_batches, see)
+    texts = context.over_ranks(len(captions), whole_batches(size), read)
     return Embedded(
         torch.cat([features for features, _ in texts]),
         torch.cat([features for features, _ in videos]),

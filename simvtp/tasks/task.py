@@ -34,9 +34,11 @@ from simvtp.evaluation.examples.example_cards import Scored
 from simvtp.runs.results import Protocol as Measured
 from simvtp.runs.results import Result
 from simvtp.training.objectives import Objective
-from simvtp.training.parallel.shares import whole_batches
+from simvtp.training.parallel.kept_parts import KeptParts
+from simvtp.training.parallel.shares import over_ranks, whole_batches
 
 Item = TypeVar("Item")
+Part = TypeVar("Part")
 
 
 def _unguarded(items: Iterator[Any]) -> Iterator[Any]:
@@ -54,6 +56,7 @@ class Context:
         until_stopped: passes items on and raises Stopped once that was asked for; wrap what an
             evaluation loops over.
         reader: decoder of views to use in place of `data.reader`.
+        kept: parts of the evaluation in progress, see `Context.over_ranks`.
     """
 
     experiment: Experiment
@@ -67,6 +70,7 @@ class Context:
     check: CancelCheck = never_cancelled
     until_stopped: Callable[[Iterator[Any]], Iterator[Any]] = _unguarded
     reader: Reader | None = None
+    kept: KeptParts = field(default_factory=KeptParts)
 
     def train_loader(
         self,
@@ -161,6 +165,10 @@ class Context:
         half = self.experiment.evaluate.precision == "bf16"
         with evaluating(model), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             yield
+
+    def over_ranks(self, count: int, unit: int, work: Callable[[range], Part]) -> list[Part]:
+        """Returns `shares.over_ranks` of the work, of which a killed evaluation keeps its parts."""
+        return over_ranks(count, unit, work, self.kept)
 
     @property
     def clips_in_whole_batches(self) -> int:

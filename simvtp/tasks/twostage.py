@@ -22,7 +22,6 @@ from simvtp.models.simvtp.simvtp_model import SimVTP
 from simvtp.runs.results import Protocol, Result
 from simvtp.tasks.task import Context
 from simvtp.training.parallel.distributed import together, world
-from simvtp.training.parallel.shares import over_ranks
 
 CACHED_BYTES = 2**31  # of decoded clips, for the second stage, of all ranks together
 
@@ -103,7 +102,7 @@ def _two_stages(
         protocol,
         k=settings.rerank,
         pairs_per_batch=settings.batch_size,
-        over_ranks=over_ranks,
+        over_ranks=context.over_ranks,
     )
     results = []
     for result in found.results:

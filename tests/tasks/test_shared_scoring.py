@@ -22,7 +22,7 @@ from simvtp.tasks import open_retrieval, open_task
 from simvtp.tasks.retrieval import Retrieval
 from simvtp.tasks.twostage import Matcher
 from simvtp.training.checkpointing.preemption import StopFlag
-from simvtp.training.parallel import distributed
+from simvtp.training.parallel import distributed, kept_parts
 from simvtp.training.parallel.shares import over_ranks, share_of, whole_batches
 from tests.small import small_experiment
 from tests.tasks.task_helpers import context_of
@@ -113,6 +113,7 @@ def stop_one_rank(experiment: Experiment) -> None:
     assert distributed.from_all(distributed.rank()) == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_ends_the_scoring_of_all_ranks(
     tmp_path: Path, shapes_cache: Path
 ) -> None:
@@ -138,6 +139,34 @@ def test_parts_come_in_order_or_none_of_them(kind: str) -> None:
     on_ranks(2, work_that_breaks, kind)
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param("retrieval", marks=pytest.mark.slow), "open questions"]
+)
+def test_scores_from_kept_parts_are_the_same(
+    tmp_path: Path, shapes_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(kept_parts, "KEPT_FROM_S", 0.0)
+    monkeypatch.setattr(kept_parts, "FIRST_UNITS", 1)
+    monkeypatch.setattr(kept_parts, "PART_S", 1e-9)
+    experiment = small_experiment(tmp_path, shapes_cache, *VIEWS, *TASKS[name])
+    context = context_of(experiment)
+    unified = build_model(context.experiment.model, experiment.losses.wanted, 3).eval()
+    task = open_task(context)
+    model = task.build(unified).eval()
+
+    def scores() -> Any:
+        if isinstance(task, Retrieval):
+            return plain(task.report(model, "test", "test", "", Matcher(unified, "other")))
+        return plain(task.score(model, "test", "test", ""))
+
+    whole = scores()
+    for _ in range(2):
+        with context.kept.stage(tmp_path / "parts", lambda: None):
+            assert scores() == whole
+    assert len(list((tmp_path / "parts").glob("*.part"))) >= 2
+
+
+@pytest.mark.slow
 def test_the_precision_of_scoring_is_a_part_of_the_protocol(
     tmp_path: Path, shapes_cache: Path
 ) -> None:

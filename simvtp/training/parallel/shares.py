@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from simvtp.training.parallel.distributed import from_all, rank, together, world
+from simvtp.training.parallel.kept_parts import KeptParts
 
 T = TypeVar("T")
 
@@ -32,7 +33,9 @@ def share_of(count: int, unit: int, rank: int, world: int) -> range:
     return range(min(first, count), min(last, count))
 
 
-def over_ranks(count: int, unit: int, work: Callable[[range], T]) -> list[T]:
+def over_ranks(
+    count: int, unit: int, work: Callable[[range], T], kept: KeptParts | None = None
+) -> list[T]:
     """Returns `work` of all items, in parts; all ranks call it and get every part, in order.
 
     If a part raises a UserError, all ranks raise it. So a request to stop may be met inside `work`,
@@ -41,11 +44,13 @@ def over_ranks(count: int, unit: int, work: Callable[[range], T]) -> list[T]:
     Args:
         count: number of items, 1 or more.
         unit: items that stay together, see `whole_batches`.
-        work: called with the numbers of this rank's items, unless it has none; returns something
-            that can be pickled.
+        work: called with the numbers of this rank's items, unless it has none; returns tensors and
+            numbers.
+        kept: cuts long work, and keeps what is finished.
     """
+    parts = kept or KeptParts()
     if world() == 1:
-        return [work(range(count))]
+        return parts.run(range(count), unit, work)
     mine = share_of(count, unit, rank(), world())
-    own = together(lambda: [work(mine)] if mine else [])
+    own = together(lambda: parts.run(mine, unit, work))
     return [part for parts in from_all(own) for part in parts]
