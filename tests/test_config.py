@@ -313,15 +313,15 @@ def test_new_names_are_names_of_settings() -> None:
 
 def test_where_things_lie_does_not_change_the_fingerprint() -> None:
     experiment = get_recipe("tiny")
+    hints = setting_types(experiment.runtime)
     for key, value in flatten(experiment.runtime).items():
-        new = (
-            (not value)
-            if isinstance(value, bool)
-            else value + 1
-            if isinstance(value, (int, float))
-            else f"{value}x"
-        )
-        new = {"shard": "full", "pack_text": "off", "micro_batch": 3, "workers": 3}.get(key, new)
+        new: object = f"{value}x"
+        if key in ("micro_batch", "workers"):
+            new = 3
+        elif choices := typing.get_args(hints[key]):
+            new = choices[-1]
+        elif isinstance(value, (bool, int, float)):
+            new = not value if isinstance(value, bool) else value + 1
         assert replace_key(experiment, f"runtime.{key}", new).fingerprint == experiment.fingerprint
     assert dataclasses.replace(experiment, name="other").fingerprint == experiment.fingerprint
 

@@ -38,6 +38,7 @@ from simvtp.errors import ConfigError
 from simvtp.plugins import extensions, load_stored
 
 Auto = Literal["auto"]
+CompileMode = Literal["default", "max-autotune-no-cudagraphs"]
 SeedSource = Literal["init", "order", "masks", "data", "finetune"]
 
 
@@ -138,6 +139,9 @@ class RuntimeConfig:
         "GPU as many as it has memory for, as counted",
     )
     compile: bool = setting(False, "torch.compile of the blocks")
+    compile_mode: CompileMode = setting(
+        "default", "of torch.compile; max-autotune-no-cudagraphs tries kernels, for minutes"
+    )
     gradient_checkpointing: bool = setting(
         False, "keep only the input of each block for the backward pass: less memory, slower"
     )

@@ -334,6 +334,7 @@ def _stage(
         fit=_fits_itself(runtime),
         fewest=fewest_samples(experiment.losses.wanted if name == "pretrain" else ()),
         compile=runtime.compile,
+        compile_mode=runtime.compile_mode,
         gradient_checkpointing=runtime.gradient_checkpointing,
         merge_passes=runtime.merge_passes,
         pack_text=_packs_text(context),

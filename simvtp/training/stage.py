@@ -49,6 +49,7 @@ class Stage:
         fewest: samples that a micro-batch needs.
         negatives: of the contrastive loss, see `BatchSplit.describe`.
         compile: compile the blocks of the model by torch.compile.
+        compile_mode: of torch.compile.
         gradient_checkpointing: keep only the input of each block for the backward pass.
         merge_passes: run the encoder passes of a step in one call.
         pack_text: leave the padding of texts out of the encoder.
@@ -78,6 +79,7 @@ class Stage:
     fewest: int = 1
     negatives: str = ""
     compile: bool = False
+    compile_mode: str = "default"
     gradient_checkpointing: bool = False
     merge_passes: bool = False
     pack_text: bool = False

@@ -82,7 +82,7 @@ class StageRun:
         self.optimizer = build_optimizer(self.parallel.model, config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         if stage.compile:
-            compile_blocks(self.parallel.model)
+            compile_blocks(self.parallel.model, stage.compile_mode)
         self.parallel.wrap()
         self.logging = Cadence(stage.log_every, stage.log_every_s)
         self.saving = Cadence(stage.checkpoint_every, stage.checkpoint_every_s)

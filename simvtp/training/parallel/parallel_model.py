@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from simvtp.compat.recompile_limit import allow_variants
 from simvtp.config.train_config import TrainConfig
 from simvtp.models.common.layers import TransformerBlock
 from simvtp.training.parallel import distributed
 from simvtp.training.parallel.dtensor import is_dtensor
 
 State = dict[str, Any]
+VARIANTS = 64  # of a block's graph; the tests of a stage and its batches need some 10
 _BLOCK = re.compile(r"(?:^|\.)blocks\.\d+$")
 
 
@@ -137,15 +139,21 @@ class ParallelModel:
         self.module.to(self.device)
 
 
-def compile_blocks(model: nn.Module) -> None:
-    """Compiles `model` block by block (they share one graph).
+def compile_blocks(model: nn.Module, mode: str = "default", backend: str = "inductor") -> None:
+    """Compiles `model` block by block (they share their graphs).
 
     To be called before DDP; this survives DDP and gradient checkpointing. A model without
     `blocks.N` modules is compiled as a whole. Names in the state dict stay the same.
+
+    What was compiled before, for an earlier stage, is forgotten, so that its variants do not count
+    against torch's limit. Sizes are constants: a second size makes a second graph, not a slower one
+    for all sizes.
     """
+    torch.compiler.reset()
+    allow_variants(VARIANTS)
     blocks = [module for name, module in model.named_modules() if _BLOCK.search(name)]
     for module in blocks or [model]:
-        module.compile()
+        module.compile(mode=mode, backend=backend, dynamic=False)
 
 
 def shard_blocks(model: nn.Module, mesh: DeviceMesh) -> None:
