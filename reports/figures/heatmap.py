@@ -77,8 +77,11 @@ def _frame(plan: StudyPlan) -> list[CellValues]:
 
 def _marked_words(sweep: SweepResults) -> str:
     if rank_cells(sweep, _frame(sweep.plan), *sweep.plan.column).tested:
+        which = "best mean"
+        if sweep.plan.until_decided is not None:
+            which += " of the first look, whose seeds all cells have"
         return (
-            "Outlined: the best mean; dashed: not different from it over the seeds (Tukey's 95 % "
+            f"Outlined: the {which}; dashed: not different from it over the seeds (Tukey's 95 % "
             "intervals)."
         )
     return "Outlined: best, ranked on the rounded means."
@@ -241,13 +244,17 @@ def _mark_cells(
     """Frames the best cells and hatches the missing ones; returns the entries of the legend."""
     handles: dict[str, Artist] = {}
     ranking = rank_cells(sweep, frame, *sweep.plan.column)
+    best = "best mean" if ranking.tested else "best (rounded mean)"
+    if ranking.tested and sweep.plan.until_decided is not None:
+        best += " of the first look"  # see `best_cells`
     for number, (cell, values) in enumerate(zip(cells, frame, strict=True)):
         y, x = divmod(number, shape[1])
         if cell.text == MISSING:
             handles["missing"] = _hatch(axes, x, y, _annotation(cell))
         if cell.rank == 1:
             first = not ranking.tested or number == ranking.best
-            handles["best" if first else "equal"] = _outline(axes, x, y, first, ranking.tested)
+            label = best if first else "not different from it"
+            handles["best" if first else "equal"] = _outline(axes, x, y, first, label)
         if values == sweep.plan.published_optimum and cell.marks:
             handles["optimum"] = Line2D(
                 [],
@@ -268,14 +275,11 @@ def _dagger() -> Path:
     return path.transformed(Affine2D().translate(*-middle))
 
 
-def _outline(axes: Axes, x: int, y: int, first: bool, tested: bool) -> Patch:
+def _outline(axes: Axes, x: int, y: int, first: bool, label: str) -> Patch:
     """Frames a cell: solid if it is the best, dashed if it is not different from the best."""
     style: dict[str, Any] = {"edgecolor": ACCENT, "linewidth": 2.0 if first else 1.4}
     style["linestyle"] = "-" if first else (0, (2, 1.5))
     axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, zorder=5, **style))
-    label = "best (rounded mean)"
-    if tested:
-        label = "best mean" if first else "not different from it"
     return Patch(facecolor="none", label=label, **style)
 
 

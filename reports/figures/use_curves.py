@@ -18,8 +18,8 @@ from simvtp.runs.scores import read_curve
 MASK = "text0.75_video0.5"  # half of the video is seen, and most words must be read off it
 PANELS = {  # metric -> label of its axis
     "mlm_gain_other": "gain of words (nat)",
-    "mvm_gain_mean_colour": "tubes, loss below the mean colour",
-    "mvm_gain_constant": "tubes, loss below a constant",
+    "mvm_gain_mean_colour": "tubes, loss below\nthe mean colour",
+    "mvm_gain_constant": "tubes, loss below\na constant",
     "mvm_gain_flat": "tubes, loss below flat",
 }
 MOST_CELLS = 12

@@ -127,9 +127,14 @@ def value_cells(
         if summary is None:
             made.append(Cell(MISSING if planned else "", marks=marks))
             continue
-        marks += (f"({summary.n})",) if summary.n < planned else ()
+        marks += (f"({summary.n})",) if summary.n < most_seeds(sweep) else ()
         made.append(Cell(metric.text(summary.mean), spread_text(summary, metric), rank, marks))
     return made
+
+
+def most_seeds(sweep: SweepResults) -> int:
+    """Returns the n of a table's note: the planned seeds of the cell that has most of them."""
+    return max((sweep.planned(cell) for cell in sweep.plan.cells), default=1)
 
 
 def spread_text(summary: SeedSummary, metric: Metric) -> str:
@@ -200,7 +205,7 @@ def seeds_text(sweep: SweepResults) -> str:
 
 def reading_notes(sweep: SweepResults, cells: Sequence[Cell]) -> list[str]:
     """Explains spreads, ranks and marks of a table, as far as they occur, and its sources."""
-    most = max((sweep.planned(cell) for cell in sweep.plan.cells), default=1)
+    most = most_seeds(sweep)
     notes = [f"Mean ± standard deviation over n = {most} seeds."]
     if most == 1:
         notes = [
@@ -209,7 +214,7 @@ def reading_notes(sweep: SweepResults, cells: Sequence[Cell]) -> list[str]:
     notes += _rank_notes(sweep, cells)
     marks = {mark for cell in cells for mark in cell.marks}
     if any(mark.startswith("(") for mark in marks):
-        notes.append("A raised number in brackets: so many seeds only, of those planned.")
+        notes.append("A raised number in brackets: so many seeds only.")
     if any(cell.text == MISSING for cell in cells):
         notes.append(f"{MISSING}: planned, no figure from a finished run.")
     return [*notes, *_optimum_notes(sweep), *_source_notes(sweep)]

@@ -144,7 +144,9 @@ def test_each_target_is_compared_with_its_own_trivial_answer(tmp_path: Path) -> 
         assert there == [place == number for place in range(3)], head
     assert column(table, "PSNR above flat (dB)")[1:] == [MISSING, MISSING]
     (plot,) = use_plots(sweep)
-    panels = {axes.get_ylabel(): len(axes.containers) for axes in plot.draw(sweep).axes}
+    panels = {
+        " ".join(axes.get_ylabel().split()): len(axes.containers) for axes in plot.draw(sweep).axes
+    }
     assert panels == {f"tubes, {head}": 1 for head in heads}
     assert "the mean colour of the visible tubes where it is raw" in " ".join(plot.reading)
 

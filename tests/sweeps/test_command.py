@@ -162,7 +162,7 @@ def test_dry_run_lists_the_points_with_their_states_and_runs_nothing(
     assert "would start 3" in capsys.readouterr().out
     assert (
         main(
-            SWEEP, ["--dry-run", "--only", "video=0.9", "--only", "text=0.15", "--root", str(root)]
+            SWEEP, ["--dry-run", "--only", "video=0.95", "--only", "text=0.15", "--root", str(root)]
         )
         == 0
     )
