@@ -59,6 +59,7 @@ METRICS = {
     "MSE-raw": Metric("MSE (not rounded)", "", 2, False),
     "mIoU": Metric("mIoU", "%", 1, True),
     "mAP": Metric("mAP", "%", 1, True),
+    "mlm_gain_other": Metric("gain of masked words over another clip (nat)", "", 3, True),
 }
 
 
