@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from simvtp import __version__
-from simvtp.cli import bench, data, experiments, programs, search, tools
+from simvtp.cli import bench, data, experiments, programs, run_table, search, tools
 from simvtp.console import command_text, log_to_terminal
 from simvtp.errors import UserError
 from simvtp.plugins import OPTION, take_plugins
 
-GROUPS = (experiments, programs, search, data, bench, tools)
+GROUPS = (experiments, programs, run_table, search, data, bench, tools)
 
 EXAMPLES = """\
 examples:

@@ -1,8 +1,9 @@
-"""Text for terminals: what comes from files and tables of others is printed, never obeyed."""
+"""Text for terminals and spreadsheets: what comes from others is shown, never obeyed or run."""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 # A terminal obeys control characters (moves the cursor, hides lines, changes its title), and
 # characters that turn the direction of text make a line read as something else.
 _OBEYED = ("Cc", "Cf", "Zl", "Zp", "Cs")
+_FORMULA = re.compile(r"[=+\-@]")  # first characters by which spreadsheets recognise a formula
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
 _HARMLESS = "\n\t\u200c\u200d\u00ad"  # line feed, tab, joiners of scripts and emoji, soft hyphen
 
 
@@ -27,6 +30,14 @@ def _escaped(character: str) -> str:
     if character in _HARMLESS or unicodedata.category(character) not in _OBEYED:
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def without_formula(text: str) -> str:
+    """Returns text for a cell of CSV: one that a spreadsheet would run as a formula gets a quote.
+
+    Numbers stay as they are.
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def started_as_command() -> bool:

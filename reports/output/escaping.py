@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-FORMULA = re.compile(r"[=+\-@]")  # first characters by which spreadsheets recognise a formula
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
+from simvtp.console import without_formula
+
 # Characters that reverse the direction of what follows, so that text reads as something else.
 BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -41,12 +41,8 @@ def markdown_text(text: str) -> str:
 
 
 def csv_text(text: str) -> str:
-    """Returns text for a cell of CSV: one that a spreadsheet would run as a formula gets a quote.
-
-    Numbers stay as they are.
-    """
-    text = visible(text)
-    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+    """Returns text for a cell of CSV, which no spreadsheet runs as a formula."""
+    return without_formula(visible(text))
 
 
 def file_stem(text: str) -> str:
