@@ -122,7 +122,7 @@ class Mirror:
             tracker from a dead one.
         abandoned: a run that says it is running, but whose process on this machine is gone, counts
             as stopped.
-        shared_by: id of another sweep, whose child the mirrored run is.
+        shared_by: tags of the cell of another sweep, whose child the mirrored run is.
         parent: MLflow's id of the parent run of that sweep.
     """
 
@@ -133,10 +133,10 @@ class Mirror:
         *,
         heartbeat: Callable[[], None] = lambda: None,
         abandoned: bool = False,
-        shared_by: str = "",
+        shared_by: Mapping[str, str] | None = None,
         parent: str = "",
     ) -> None:
-        self._shared_by, self._parent = shared_by, parent
+        self._shared_by, self._parent = dict(shared_by or {}), parent
         self.run_dir = Path(run_dir)
         self._uri = resolve_uri(runtime)
         self._experiment_name = runtime.tracking_experiment
@@ -170,7 +170,7 @@ class Mirror:
             late = final or status.state in MLFLOW_STATUS
             if not self._shared_by:
                 self._upload(opened, EARLY_ARTIFACTS + (LATE_ARTIFACTS if late else ()))
-                self._log_dataset(opened)
+            self._log_dataset(opened)
             self._label(opened, status)
             self._save(opened)
             self._opened = opened
@@ -185,7 +185,7 @@ class Mirror:
         experiment_id = store.experiment(self._experiment_name)
         tags = {"run_key": identity.fingerprint}
         if self._shared_by:
-            tags = {"shared_key": identity.fingerprint, "sweep_id": self._shared_by}
+            tags = {"shared_key": identity.fingerprint, "sweep_id": self._shared_by["sweep_id"]}
         found = store.find(tags, experiment_id)
         if found:
             run = found[0]
@@ -231,7 +231,7 @@ class Mirror:
 
     @property
     def _cursor_file(self) -> Path:
-        name = f"mirror-{self._shared_by}.json" if self._shared_by else CURSOR
+        name = f"mirror-{self._shared_by['sweep_id']}.json" if self._shared_by else CURSOR
         return self.run_dir / name
 
     # ---- journal ---------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ class Mirror:
 
     def _label(self, opened: _OpenRun, status: RunStatus) -> None:
         """Sets tags and status, last of all: a run that is called finished is complete."""
-        tags = run_tags(self.run_dir, opened.identity, status)
+        tags = run_tags(self.run_dir, opened.identity, status, self._shared_by)
         if self._shared_by:
             tags |= self._reference_tags(opened)
         else:
@@ -332,7 +332,7 @@ class Mirror:
 
     def _reference_tags(self, opened: _OpenRun) -> dict[str, str]:
         """Returns the tags by which a run of another sweep refers to the first one."""
-        tags = {"sweep_id": self._shared_by, "mlflow.parentRunId": self._parent}
+        tags = {"mlflow.parentRunId": self._parent}
         for first in opened.store.find({"run_key": opened.identity.fingerprint}):
             place = f"#/experiments/{first.experiment_id}/runs/{first.run_id}"
             tags[NOTE] = f"The same run belongs to two sweeps; its files are [here]({place})."

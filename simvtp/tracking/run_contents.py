@@ -127,9 +127,19 @@ def run_name(run_dir: Path, identity: RunIdentity) -> str:
     return f"{values} s{seed} ({names} seed, {recipe} {short})"
 
 
-def run_tags(run_dir: Path, identity: RunIdentity, status: RunStatus) -> dict[str, str]:
-    """Returns the tags of a run, except the link to its sweep's parent run."""
-    sweep = read_json_or_none(run_dir / "sweep.json", dict) or {}
+def sweep_tags(sweep_id: str, ablation: str, cell: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the tags that say of which sweep a run is, and of which cell, to group by."""
+    axes = {f"cell.{name.rpartition('.')[2]}": str(value) for name, value in cell.items()}
+    return {"sweep_id": sweep_id, "ablation": ablation} | axes
+
+
+def run_tags(
+    run_dir: Path, identity: RunIdentity, status: RunStatus, of_sweep: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns the tags of a run, except the link to its sweep's parent run.
+
+    `of_sweep` are the tags of another sweep's cell, in place of those of the run's own sweep.
+    """
     tags = {
         "fingerprint": identity.fingerprint,
         "cell_fingerprint": identity.cell_fingerprint,
@@ -140,11 +150,10 @@ def run_tags(run_dir: Path, identity: RunIdentity, status: RunStatus) -> dict[st
         "host": status.host,
         "run_dir": str(run_dir.resolve()),
     }
-    if sweep:
-        tags |= {"sweep_id": sweep["sweep_id"], "ablation": sweep.get("ablation", "")}
-        for name, value in sweep.get("cell", {}).items():  # to group by
-            tags[f"cell.{name.rpartition('.')[2]}"] = str(value)
-    return tags | _code_tags(run_dir)
+    own = read_json_or_none(run_dir / "sweep.json", dict)
+    if own and not of_sweep:
+        of_sweep = sweep_tags(own["sweep_id"], own.get("ablation", ""), own.get("cell", {}))
+    return tags | dict(of_sweep) | _code_tags(run_dir)
 
 
 def _code_tags(run_dir: Path) -> dict[str, str]:

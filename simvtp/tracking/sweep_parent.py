@@ -20,6 +20,7 @@ from simvtp.tracking.address import resolve_uri
 from simvtp.tracking.aggregates import PointSummary, aggregates, best_cell
 from simvtp.tracking.background import with_timeout
 from simvtp.tracking.mirror import NOTE, Mirror, SyncReport
+from simvtp.tracking.run_contents import sweep_tags
 from simvtp.tracking.store import Store, StoredRun, is_news
 from simvtp.tracking.tracked_state import ENDED_EARLY, MLFLOW_STATUS, run_status
 
@@ -276,6 +277,7 @@ def _add_shared(
     """Gives the parent a child for each finished point that is tracked as another sweep's run."""
     children = store.find({"sweep_id": plan.sweep_id}, parent.experiment_id or None)
     known = {run.tags.get("run_key") or run.tags.get("shared_key") for run in children}
+    cells = {planned.fingerprint: planned.cell for planned in plan.points}
     for point in points:
         if point.state != RunState.FINISHED or point.fingerprint in known:
             continue
@@ -286,7 +288,7 @@ def _add_shared(
             run_dir,
             runtime,
             heartbeat=store.heartbeat,
-            shared_by=plan.sweep_id,
+            shared_by=sweep_tags(plan.sweep_id, plan.ablation, cells[point.fingerprint]),
             parent=parent.run_id,
         )
         try:

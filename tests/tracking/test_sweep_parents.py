@@ -338,6 +338,14 @@ def test_a_run_of_two_sweeps_is_a_child_of_both(swept: Swept, uri: str) -> None:
         assert params[0] == params[1] and folders[0] == where.root
         assert stored_status(uri, copy) == "FINISHED"
         assert tags["sweep_id"] == second["sweep_id"] and "run_key" not in tags
+        assert (
+            tags["ablation"] == "other" and stored_pairs(uri, "tags", first)["ablation"] != "other"
+        )
+        (point,) = [one for one in second["points"] if one["fingerprint"] == tags["shared_key"]]
+        cell = {key.rpartition(".")[2]: str(value) for key, value in point["cell"].items()}
+        assert {key: tags[f"cell.{key}"] for key in cell} == cell
+        assert {key for key in tags if key.startswith("cell.")} == {f"cell.{key}" for key in cell}
+        assert tags["dataset_digest"] == stored_pairs(uri, "tags", first)["dataset_digest"]
     before = counts(uri)
     tracking.finish_sweep(second, where)
     tracking.sync_all(Path(where.root), uri)
