@@ -86,7 +86,7 @@ def test_a_space_changes_the_default_one_and_keeps_its_labels() -> None:
         ("masks.video_kind=1:2", "with two numbers"),
         ("masks.video_kind=tube,cube", "must be one of tube, random, frame"),
         ("model.decoder_depth=two,three", "must be a whole number"),
-        ("runtime.workers=1:4", "cannot be searched"),
+        ("runtime.threads=1:4", "cannot be searched"),
         ("seed=0,1", "cannot be searched"),
         ("masks=0,1", "it is a group"),
     ],

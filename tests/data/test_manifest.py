@@ -35,10 +35,12 @@ def clips_named(names: list[str]) -> list[Clip]:
 def test_rows_of_one_video_are_its_captions_and_paths_are_relative_to_the_manifest(
     tmp_path: Path,
 ) -> None:
-    path = write(tmp_path, HEADER + 'a,clips/a.mp4,"one, two"\nb,b.mp4,NA\na,clips/a.mp4,three\n')
+    path = write(
+        tmp_path, HEADER + 'a,clips/a.mp4,"one, two"\nb,b.mp4,1.#IND\na,clips/a.mp4,three\n'
+    )
     first, second = read_manifest(path).clips
     assert first == Clip("a", tmp_path / "clips/a.mp4", ("one, two", "three"))
-    assert second.captions == ("NA",)  # a word, not a missing value
+    assert second.captions == ("1.#IND",)  # a word, not a missing value as to pandas
 
 
 def test_parquet_gives_the_same_clips_as_csv(tmp_path: Path) -> None:

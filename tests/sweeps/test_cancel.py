@@ -120,7 +120,7 @@ def test_only_the_named_points_are_cancelled_and_nobody_is_asked_without_a_termi
                 grid.sweep_id,
                 "--yes",
                 "--only",
-                "video=0.9",
+                "video=0.95",
                 "--only",
                 "text_ratio=0.75",
                 *root_of(grid),

@@ -73,7 +73,7 @@ def test_the_same_grid_in_another_order_continues_the_study(tmp_path: Path, grid
     study = open_study(tmp_path, grid)
     study.plan(missing)
     study.ask()
-    turned = ratio_grid.build(grid.base, (0.9, 0.75), (0.75, 0.15))
+    turned = ratio_grid.build(grid.base, (0.95, 0.9), (0.75, 0.15))
     again = GridStudy(tmp_path / "study.journal", turned.sweep_id, turned.points())
     again.plan(missing)
     assert again.counts() == {"RUNNING": 1, "WAITING": 3}
