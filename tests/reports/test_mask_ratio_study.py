@@ -176,3 +176,15 @@ def test_the_page_of_results_says_the_range_of_the_cells() -> None:
     none = statistics.mean(measured()[NONE, FINETUNED].values())
     assert f"between {min(means):.1f} and {max(means):.1f} % at R@1" in page
     assert f"without pre-training it is {none:.1f} %" in page
+
+
+def test_the_interval_of_the_reports_model_is_that_of_the_claims() -> None:
+    claims = (FOLDER.parents[1] / "claims.md").read_text(encoding="utf-8")
+    rows = [line for line in claims.splitlines() if "simvtp-mechanism" in line]
+    (line,) = (row for row in rows if f"{FOLDER.name}" in row or "mask_ratio-9767e924" in row)
+    found = re.search(r"95 % CI \[(\S+), (\S+)\]", line)
+    assert found is not None
+    ends = [float(end) for end in found.groups()]
+    assert stated(r"error of all cells, has \[(\S+), (\S+)\]") == [
+        pytest.approx(end, abs=0.0051) for end in ends
+    ]
