@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from simvtp.batch import Batch, Masks
-from simvtp.bench.step.sizes import MASK_ID, random_batch
+from simvtp.bench.gpu.step_cases import pretraining_masks
+from simvtp.bench.step.sizes import random_batch
 from simvtp.config.experiment_config import Experiment
 from simvtp.config.model_config import MACConfig, ModelConfig, SimVTPConfig
 from simvtp.config.recipes import get_recipe
 from simvtp.config.tree import narrow
-from simvtp.methods import method_of
 from simvtp.models.common.forward_options import ForwardOptions
 from simvtp.models.flops.meta_init import on_meta_device
 from simvtp.models.mac.mac_model import MAC
@@ -76,22 +75,10 @@ def count_recipe(name: str, config: ModelConfig | None = None) -> RecipeMemory:
 def count_pretraining(experiment: Experiment, options: ForwardOptions) -> StepMemory:
     """Returns the counted memory of a pre-training step."""
     config = experiment.model
-
-    def draw(batch: Batch, step: int, first: int) -> Masks:
-        return method_of(config).draw(
-            batch,
-            config,
-            experiment.masks,
-            mask_id=MASK_ID,
-            seed=0,
-            step=step,
-            first_sample=first,
-        )
-
     return count_memory(
         shape_of(config, experiment.losses.wanted),
         PretrainObjective(experiment.losses, config),
-        draw,
+        pretraining_masks(experiment),
         random_batch(config, 1),
         experiment.pretrain,
         options,

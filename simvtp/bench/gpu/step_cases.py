@@ -208,16 +208,13 @@ def small(case: StepCase) -> StepCase:
 # ---- parts of a step -----------------------------------------------------------------------------
 
 
-def build_parts(case: StepCase, samples: int, classes: int = CLASSES) -> StepParts:
-    """Returns model, objective, masks, settings and a batch of a case."""
-    experiment = case.experiment
-    config, losses = experiment.model, experiment.losses
-    model = build_model(config, losses.wanted, seed=0)
+def pretraining_masks(experiment: Experiment) -> Draw:
+    """Returns how a pre-training step of the experiment draws the masks of its batch."""
 
     def draw(batch: Batch, step: int, first: int) -> Any:
-        return method_of(config).draw(
+        return method_of(experiment.model).draw(
             batch,
-            config,
+            experiment.model,
             experiment.masks,
             mask_id=MASK_ID,
             seed=0,
@@ -225,6 +222,15 @@ def build_parts(case: StepCase, samples: int, classes: int = CLASSES) -> StepPar
             first_sample=first,
         )
 
+    return draw
+
+
+def build_parts(case: StepCase, samples: int, classes: int = CLASSES) -> StepParts:
+    """Returns model, objective, masks, settings and a batch of a case."""
+    experiment = case.experiment
+    config, losses = experiment.model, experiment.losses
+    model = build_model(config, losses.wanted, seed=0)
+    draw = pretraining_masks(experiment)
     if not case.task:
         objective: Objective = PretrainObjective(losses)
         batch = random_batch(config, samples)
